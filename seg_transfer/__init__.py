@@ -1,0 +1,1 @@
+"""segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder."""

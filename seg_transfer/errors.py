@@ -1,0 +1,48 @@
+"""What the user did wrong, said so that it can be mended.
+
+Everything a user can cause is raised as :class:`UserError`: the command line turns it into one message and
+exit code 2. Any other exception is a defect of segtl and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """Input that segtl cannot work with.
+
+    Args:
+        what: What is wrong, with the offending value.
+        where: The file, folder, option or field it is about.
+        mend: What the user can do about it.
+    """
+
+    def __init__(self, what: str, *, where: Path | str | None = None, mend: str | None = None) -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where is not None else self.what
+        return f"{head}\n  mend: {self.mend}" if self.mend else head
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.mend)
+
+
+def _rebuild(kind: type[UserError], what: str, where: Path | str | None, mend: str | None) -> UserError:
+    """Unpickle in the parent what a worker process raised."""
+    return kind(what, where=where, mend=mend)
+
+
+class SomeCasesFailed(Exception):
+    """The work is finished but for the cases named here: exit code 3.
+
+    Args:
+        failures: Case identifier -> one-line cause.
+    """
+
+    def __init__(self, failures: dict[str, str]) -> None:
+        self.failures = dict(failures)
+        lines = "\n".join(f"  {case}: {cause}" for case, cause in self.failures.items())
+        super().__init__(f"{len(self.failures)} case(s) failed, the others are done:\n{lines}")

@@ -1,0 +1,338 @@
+"""The plan: everything segtl decided about a data set, in one typed, versioned, hashed JSON file.
+
+A plan has three parts. ``data`` says how a case becomes an array; the preprocessed store is keyed by its hash.
+``model`` says which network reads that array. ``recipe`` says how the network learns. A change of ``recipe`` or
+``model`` therefore never preprocesses again.
+
+Axis order: everything here that has three entries for a volume is in network order ``(slice, u, v)`` unless the
+field's description says canonical ``(x, y, z)`` (RAS).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from seg_transfer.errors import UserError
+from seg_transfer.files import write_text
+
+PLAN_VERSION = 1
+
+Triple = tuple[int, int, int]
+Spacing = tuple[
+    Annotated[float, Field(gt=0)],
+    Annotated[float, Field(gt=0)],
+    Annotated[float, Field(gt=0)],
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of every part of a plan: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Normalization(Part):
+    """How one channel's intensities are scaled before the network sees them."""
+
+    kind: Literal["zscore", "clip_zscore", "minmax", "none"] = Field(
+        description="zscore: per image; clip_zscore: clip and scale with the data set's figures; minmax: to [0, 1]"
+    )
+    mask: bool = Field(default=False, description="zscore only: statistics from nonzero voxels, zeros stay zero")
+    lower: float | None = Field(default=None, description="lower clip (clip_zscore) or value mapped to 0 (minmax)")
+    upper: float | None = Field(default=None, description="upper clip (clip_zscore) or value mapped to 1 (minmax)")
+    mean: float | None = Field(default=None, description="clip_zscore: the data set's foreground mean")
+    std: float | None = Field(default=None, gt=0, description="clip_zscore: the data set's foreground std")
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Normalization:
+        needed = {"clip_zscore": ("lower", "upper", "mean", "std"), "minmax": ("lower", "upper")}.get(self.kind, ())
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.kind} needs {', '.join(missing)}")
+        if needed and not self.lower < self.upper:  # type: ignore[operator]
+            raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
+        return self
+
+
+class Channel(Part):
+    """One input channel."""
+
+    name: str
+    normalization: Normalization
+
+
+class Label(Part):
+    """One label; the network's class index is its position in the list, background first."""
+
+    name: str
+    value: int = Field(description="value in the user's label files, and in predicted label maps")
+
+
+class DataPlan(Part):
+    """How a case becomes an array ``(channel, slice, u, v)``."""
+
+    dataset: str = Field(description="name of the data set")
+    dimension: Literal[2, 3] = Field(description="2: pictures of one slice; 3: volumes")
+    unit: Literal["mm", "pixel"] = Field(description="unit of every spacing")
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    labels: tuple[Label, ...] = Field(min_length=2, description="background first")
+    cases: tuple[str, ...] = Field(min_length=1, description="cases the data set's figures come from")
+    axes: Triple = Field(description="canonical axis (0 x, 1 y, 2 z) that becomes slice, u and v")
+    spacing: Spacing = Field(description="spacing of the network's grid (slice, u, v), in unit")
+    crop_nonzero: bool = Field(description="cut away the border where every channel is zero")
+    image_order: Literal[0, 1, 3] = Field(default=3, description="spline order when resampling images in-plane")
+    slice_order: Literal[0, 1, 3] = Field(description="spline order along the slice axis")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> DataPlan:
+        if sorted(self.axes) != [0, 1, 2]:
+            raise ValueError(f"axes {self.axes} is not a permutation of (0, 1, 2)")
+        values = [label.value for label in self.labels]
+        if len(set(values)) != len(values):
+            raise ValueError(f"label values {values} are not distinct")
+        if values[0] != 0:
+            raise ValueError(f"the first label must be background with value 0, not {values[0]}")
+        if len(set(self.cases)) != len(self.cases):
+            raise ValueError("cases are not distinct")
+        return self
+
+
+class Weights(Part):
+    """Where the encoder's weights come from."""
+
+    source: Literal["bundled", "imagenet", "file", "none"]
+    path: str | None = Field(default=None, description="file only: safetensors, or a weights_only checkpoint")
+    repository: str | None = Field(default=None, description="imagenet only")
+    revision: str | None = Field(default=None, description="imagenet only")
+
+    @model_validator(mode="after")
+    def _file_has_path(self) -> Weights:
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("path belongs to source 'file', and only to it")
+        return self
+
+
+class ModelPlan(Part):
+    """Which network reads the array."""
+
+    configuration: Literal["2d", "2.5d", "3d"]
+    patch: Triple = Field(description="input patch (slice, u, v) in voxels; 2D reads 1 slice, 2.5D an odd number")
+    encoder: str = Field(description="name in the catalogue")
+    weights: Weights
+    stages: int = Field(ge=1, description="levels of the encoder in use, counted from the finest")
+    slice_strides: tuple[Literal[1, 2], ...] = Field(
+        description="3D only, one per level: stride along the slice axis at that level; empty in 2D and 2.5D"
+    )
+    inflation: Literal["average", "centre"] = Field(
+        default="average", description="3D only: repeat the 2D kernel and divide by depth, or centre slice and zeros"
+    )
+    input_mapping: Literal["as_is", "encoder_mean_std"] = Field(
+        description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
+    )
+    decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
+        description="channels of the decoder's blocks from full resolution down: stages entries"
+    )
+    decoder_norm: Literal["instance", "group"] = "instance"
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> ModelPlan:
+        slices = self.patch[0]
+        if min(self.patch) < 1:
+            raise ValueError(f"patch {self.patch} must be positive")
+        if self.configuration == "2d" and slices != 1:
+            raise ValueError(f"a 2d patch has 1 slice, not {slices}")
+        if self.configuration == "2.5d" and (slices < 3 or slices % 2 == 0):
+            raise ValueError(f"a 2.5d patch has an odd number of slices from 3 on, not {slices}")
+        expected = self.stages if self.configuration == "3d" else 0
+        if len(self.slice_strides) != expected:
+            raise ValueError(f"slice_strides has {len(self.slice_strides)} entries, {expected} are needed")
+        if len(self.decoder_channels) != self.stages:
+            raise ValueError(f"decoder_channels has {len(self.decoder_channels)} entries, stages is {self.stages}")
+        return self
+
+
+class Strategy(Part):
+    """Which of the encoder's parameters learn, how fast and when."""
+
+    kind: Literal["scratch", "frozen", "partial", "gradual", "finetune"]
+    frozen_stages: int = Field(default=0, ge=0, description="partial: levels that stay frozen, from the finest")
+    encoder_lr_ratio: Annotated[float, Field(ge=0, le=1)] = Field(description="encoder's rate over the decoder's")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each level below the top learns at this times the rate of the level above"
+    )
+    unfreeze_at: tuple[Fraction, ...] = Field(
+        default=(), description="gradual: progress at which each level starts to learn, from the top down"
+    )
+    batchnorm: Literal["source", "recalibrated", "trained"] = Field(
+        description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained"
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Strategy:
+        if (self.kind == "gradual") != bool(self.unfreeze_at):
+            raise ValueError("unfreeze_at belongs to gradual, and only to it")
+        if self.kind == "frozen" and self.batchnorm == "trained":
+            raise ValueError("a frozen encoder cannot train its BatchNorm")
+        return self
+
+
+class Augmentation(Part):
+    """Probabilities per sample and ranges of each transform; see training/augment.py for the source."""
+
+    rotate_probability: Fraction = 0.2
+    rotate_degrees: float = Field(default=30.0, ge=0, le=180, description="in-plane; out of plane for isotropic 3D")
+    rotate_out_of_plane: bool = False
+    scale_probability: Fraction = 0.2
+    scale_range: tuple[float, float] = (0.7, 1.4)
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = Field(default=(), description="of (slice, u, v)")
+    noise_probability: Fraction = 0.1
+    blur_probability: Fraction = 0.2
+    brightness_probability: Fraction = 0.15
+    contrast_probability: Fraction = 0.15
+    gamma_probability: Fraction = 0.3
+
+
+class Split(Part):
+    """One fold."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    validation: tuple[str, ...]
+
+
+class RecipePlan(Part):
+    """How the network learns."""
+
+    strategy: Strategy
+    batch_size: int = Field(ge=1)
+    epochs: int | None = Field(default=None, ge=1, description="budget in epochs; or time_budget")
+    steps_per_epoch: int = Field(default=100, ge=1)
+    time_budget: Annotated[float, Field(gt=0)] | None = Field(default=None, description="seconds of training")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate climbs")
+    gradient_clip: Annotated[float, Field(gt=0)] = 12.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.99, description="0: no averaged weights")
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    deep_supervision: bool = True
+    foreground_share: Fraction = Field(default=0.5, description="patches centred on a voxel of some label")
+    augmentation: Augmentation = Augmentation()
+    tta_axes: tuple[Literal[0, 1, 2], ...] = Field(default=(), description="axes mirrored at prediction")
+    splits: tuple[Split, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> RecipePlan:
+        if (self.epochs is None) == (self.time_budget is None):
+            raise ValueError("give epochs or time_budget, exactly one of them")
+        return self
+
+
+class Reason(Part):
+    """Why one decision was taken."""
+
+    field: str = Field(description="path in the plan, such as model.patch")
+    choice: str
+    reason: str = Field(description="with the measured figures")
+
+
+class Expected(Part):
+    """What carrying out the plan is expected to take; estimates, not promises."""
+
+    training_seconds_per_fold: float
+    seconds_per_step: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+class Plan(Part):
+    """Data, model and recipe, each hashed, with the reason of every decision."""
+
+    version: Literal[1] = PLAN_VERSION
+    data: DataPlan
+    model: ModelPlan
+    recipe: RecipePlan
+    reasons: tuple[Reason, ...] = ()
+    expected: Expected | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Plan:
+        known = set(self.data.cases)
+        for index, split in enumerate(self.recipe.splits):
+            for name in ("train", "validation"):
+                unknown = sorted(set(getattr(split, name)) - known)
+                if unknown:
+                    raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
+        if self.recipe.strategy.kind == "scratch" and self.recipe.strategy.frozen_stages:
+            raise ValueError("recipe.strategy.frozen_stages: scratch freezes nothing")
+        if self.recipe.strategy.frozen_stages > self.model.stages:
+            raise ValueError(
+                f"recipe.strategy.frozen_stages: {self.recipe.strategy.frozen_stages} of {self.model.stages} stages"
+            )
+        if self.data.dimension == 2 and self.model.configuration != "2d":
+            raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Hash over all three parts; names the run folder."""
+        return part_hash(self.data, self.model, self.recipe)
+
+
+def part_hash(*parts: Part) -> str:
+    """First 12 hex digits of the SHA-256 of the parts' canonical JSON."""
+    text = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan with the hash of each part beside it; whole or not at all."""
+    content: dict[str, Any] = plan.model_dump(mode="json")
+    content["hashes"] = {name: part_hash(getattr(plan, name)) for name in ("data", "model", "recipe")}
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan, also one edited by hand (its hashes are then simply computed anew).
+
+    Raises:
+        UserError: If the file is missing, no JSON, of another version, or a field is unknown or impossible; the
+            message names each field by its path.
+    """
+    if not path.is_file():
+        raise UserError("there is no plan here", where=path, mend="run `segtl plan DATASET` first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"not readable as JSON: {error}", where=path, mend="undo the edit, or plan again") from None
+    if not isinstance(content, dict):
+        raise UserError("not a plan: no JSON object", where=path, mend="plan again")
+    content.pop("hashes", None)
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_by_path(error), where=path, mend="correct these fields, or plan again") from None
+
+
+def edited_parts(path: Path) -> list[str]:
+    """Names of the parts whose recorded hash no longer fits: what was edited by hand since planning."""
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("hashes", {})
+    plan = load_plan(path)
+    return [name for name in ("data", "model", "recipe") if recorded.get(name) != part_hash(getattr(plan, name))]
+
+
+def _by_path(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(step) for step in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            text = "unknown field"
+        lines.append(f"{path}: {text}" if path else text)
+    return "; ".join(lines)
