@@ -1,0 +1,28 @@
+# The README's two commands. Each needs Python 3.11 or newer, make and a package index, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+
+.PHONY: demo test slow lint clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/segtl demo
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest
+
+slow: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

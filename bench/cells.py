@@ -1,0 +1,125 @@
+"""One benchmark cell: plan, preprocess, train on every case given, predict and score cases never trained on.
+
+Everything goes through the public functions, as a user would; a finished cell is one JSON file and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import seg_transfer
+from seg_transfer.files import write_text
+
+HERE = Path(__file__).resolve().parent
+ENDINGS = (".nii.gz", ".png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is run: the training cases, the cases scored, and options of ``seg_transfer.plan``."""
+
+    name: str
+    dataset: Path
+    train: list[str]
+    test: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Path]:
+    """Folders of links to the images and labels of some cases."""
+    wanted = set(cases)
+    made = []
+    for source, strip in (("imagesTr", True), ("labelsTr", False)):
+        target = folder / source.replace("Tr", "")
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in sorted((dataset / source).iterdir()):
+            stem = path.name
+            for ending in ENDINGS:
+                stem = stem.removesuffix(ending)
+            if (stem.rsplit("_", 1)[0] if strip else stem) in wanted:
+                os.symlink(path.resolve(), target / path.name)
+        made.append(target)
+    return made[0], made[1]
+
+
+def machine() -> str:
+    """The machine in words, for the table's caption."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{os.cpu_count()} cores, {model}, no GPU" if not _has_cuda() else f"{_cuda_name()}"
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cuda_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, Any]:
+    """Run a cell unless its result is there; returns the result."""
+    path = results / f"{cell.name}-seed{seed}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    folder = work / f"{cell.name}-seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = folder / "cases.txt"
+    write_text(cases, "\n".join(cell.train) + "\n")
+    started = time.perf_counter()
+    plan = seg_transfer.plan(cell.dataset, work=folder, cases=cases, seed=seed, **cell.options)
+    run = seg_transfer.train(folder, "full")
+    images, labels = link_cases(cell.dataset, cell.test, folder / "test")
+    seg_transfer.predict(folder, images, folder / "predictions")
+    scores = seg_transfer.evaluate(folder / "predictions", labels)
+    result = {
+        "cell": cell.name,
+        "seed": seed,
+        "train_cases": len(cell.train),
+        "test_cases": len(cell.test),
+        "options": {key: str(value) for key, value in cell.options.items()},
+        "configuration": plan.model.configuration,
+        "encoder": plan.model.encoder,
+        "weights": plan.model.weights.source,
+        "strategy": plan.recipe.strategy.kind,
+        "patch": plan.model.patch,
+        "stages": plan.model.stages,
+        "batch_size": plan.recipe.batch_size,
+        "plan_hash": plan.hash,
+        "steps": run.steps,
+        "training_seconds": round(run.seconds, 1),
+        "dice": {label: round(value, 4) for label, value in scores.mean_dice.items()},
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "machine": machine(),
+        "finished": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    write_text(path, json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(folder)
+    return result
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options every benchmark of cells has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="folder of data sets")
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--table", action="store_true", help="print the table of what is done; run nothing")
+    return parser
