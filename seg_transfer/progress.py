@@ -68,7 +68,11 @@ def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
 
 
 def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
-    """Show progress that is not a count of items: ``with meter(total=1.0, title="training") as show: show(0.3)``.
+    """Show progress that need not be a count of items.
+
+    Example:
+        >>> with meter(total=1.0, title="training") as show:
+        ...     show(0.3, "loss 0.52")
 
     Args:
         total: Value of ``done`` at the end; an integer is shown as a count, any other number as a percentage.
