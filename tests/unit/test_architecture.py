@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seg_transfer"
 ROOMS = [
     "errors",
     "files",
+    "units",
     "progress",
     "parallel",
     "data",
@@ -26,6 +27,7 @@ ROOMS = [
     "evaluation",
     "environment",
     "workdir",
+    "validation",
     "status",
     "api",
     "demo",

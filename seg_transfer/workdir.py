@@ -1,0 +1,116 @@
+"""What lies where in a work folder; the only place that knows.
+
+::
+
+    segtl-work/
+      dataset.json                     which cases, files, channels and labels
+      fingerprint.json                 what was measured
+      plan.json                        the plan in force: change it by planning again or by hand
+      preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
+      runs/<config>-<encoder>-<strategy>-<hash of the plan>/
+        plan.json                      the plan that these runs were trained on
+        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import Plan, load_plan, part_hash, save_plan
+
+Fold = int | Literal["full"]
+DEFAULT = Path("segtl-work")
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work folder of one data set."""
+
+    path: Path
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.path / "fingerprint.json"
+
+    @property
+    def measured(self) -> Path:
+        """Stamp of the files that the fingerprint was measured on."""
+        return self.path / "measured.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def load_plan(self) -> Plan:
+        """Read the plan in force.
+
+        Raises:
+            UserError: If there is none, or it was edited into something impossible.
+        """
+        return load_plan(self.plan)
+
+    def store_folder(self, plan: Plan) -> Path:
+        """Folder of the preprocessed arrays: shared by every plan with the same data part."""
+        return self.path / "preprocessed" / part_hash(plan.data)
+
+    def plan_folder(self, plan: Plan) -> Path:
+        """Folder of all runs of a plan."""
+        model = plan.model
+        parts = (model.configuration, model.encoder, plan.recipe.strategy.kind, plan.hash[:8])
+        return self.runs / "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
+
+    def run_folder(self, plan: Plan, fold: Fold) -> Path:
+        """Folder of one run."""
+        return self.plan_folder(plan) / fold_name(fold)
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Save the plan beside its runs, so that they can be read after planning again."""
+        path = self.plan_folder(plan) / "plan.json"
+        if not path.is_file():
+            save_plan(plan, path)
+
+    def planned_runs(self) -> list[Plan]:
+        """Every plan that has runs, sorted by the name of its folder."""
+        return [load_plan(path) for path in sorted(self.runs.glob("*/plan.json"))]
+
+    def started(self, plan: Plan) -> list[Fold]:
+        """Folds of a plan that have a folder, trained to the end or not."""
+        return [fold for fold in folds_of(plan) if self.run_folder(plan, fold).is_dir()]
+
+
+def folds_of(plan: Plan) -> list[Fold]:
+    """Every fold that a plan can be trained on: ``0 … K-1`` and ``full``."""
+    return [*range(len(plan.recipe.splits)), "full"]
+
+
+def fold_name(fold: Fold) -> str:
+    """Name of a fold's folder."""
+    return "full" if fold == "full" else f"fold_{fold}"
+
+
+def fold_from_text(text: str, plan: Plan, *, option: str) -> Fold:
+    """Read ``0 … K-1`` or ``full``.
+
+    Raises:
+        UserError: If the plan has no such fold.
+    """
+    if text == "full":
+        return "full"
+    count = len(plan.recipe.splits)
+    if text.isdecimal() and int(text) < count:
+        return int(text)
+    known = "0" if count == 1 else f"0 to {count - 1}"
+    raise UserError(f"no fold {text!r}", where=option, mend=f"this plan has {known}, and full for every case")
