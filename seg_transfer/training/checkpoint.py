@@ -1,0 +1,142 @@
+"""Checkpoints: one safetensors file per state, with JSON in its header, replaced as a whole; no pickle.
+
+Two files cannot be replaced together, so everything that must agree lies in one. ``model.safetensors`` holds what
+inference needs (the weights to predict with, and the plan); ``resume.safetensors`` holds what continuing needs (weights
+that learn, averaged weights, optimizer state, and how far training has come).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seg_transfer.errors import UserError
+from seg_transfer.files import whole_file
+
+CHECKPOINT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+RESUME_FILE = "resume.safetensors"
+KEY = "segtl"
+CONTIGUOUS = torch.contiguous_format
+
+Kind = Literal["model", "resume"]
+Tensors = dict[str, Tensor]
+
+
+def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any]) -> None:
+    """Write tensors and header into one file that replaces the former at once.
+
+    Args:
+        path: Where to.
+        kind: ``model`` (for inference) or ``resume``; checked again on loading.
+        tensors: Any device, shape and memory format.
+        header: Anything that JSON keeps, such as the plan; floats come back to the bit.
+    """
+    content = {"version": CHECKPOINT_VERSION, "kind": kind, **header}
+    metadata = {KEY: json.dumps(content, allow_nan=True)}
+    # safetensors refuses tensors that share memory or are not contiguous
+    apart = {name: tensor.detach().cpu().clone(memory_format=CONTIGUOUS) for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        save_file(apart, temporary, metadata=metadata)
+
+
+def load_state(path: Path, kind: Kind, *, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, Any]]:
+    """Read what :func:`save_state` wrote.
+
+    Returns:
+        The tensors and the header.
+
+    Raises:
+        UserError: If the file is missing, cut off, no checkpoint of segtl, or of another kind or version.
+    """
+    with _opened(path, device) as file:
+        header = _header(path, kind, file.metadata())
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
+
+
+def load_header(path: Path, kind: Kind) -> dict[str, Any]:
+    """Read the header alone, which is quick; raises as :func:`load_state` does."""
+    with _opened(path, "cpu") as file:
+        return _header(path, kind, file.metadata())
+
+
+def with_prefix(prefix: str, tensors: Tensors) -> Tensors:
+    """Put ``prefix/`` before every name, so that several states share one file."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Tensors) -> Tensors:
+    """Take the tensors below ``prefix/`` and drop it from their names."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> Tensors:
+    """Flatten an optimizer's state to ``parameter name/entry``.
+
+    Args:
+        optimizer: Its state may lack parameters that never learned.
+        names: ``id(parameter)`` -> name.
+    """
+    return {
+        f"{names[id(parameter)]}/{entry}": value
+        for parameter, state in optimizer.state.items()
+        for entry, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: Tensors) -> None:
+    """Give an optimizer the state that :func:`optimizer_tensors` flattened; its groups stay as they are."""
+    by_parameter: dict[str, Tensors] = {}
+    for name, tensor in tensors.items():
+        parameter, _, entry = name.rpartition("/")
+        by_parameter.setdefault(parameter, {})[entry] = tensor
+    state: dict[int, Tensors] = {}
+    index = 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if (entries := by_parameter.get(names[id(parameter)])) is not None:
+                state[index] = {entry: _like(parameter, tensor) for entry, tensor in entries.items()}
+            index += 1
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Lay a moment out in memory as its parameter is: mixed layouts make the optimizer's step slow."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, device=tensor.device, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+@contextmanager
+def _opened(path: Path, device: torch.device | str) -> Iterator[Any]:
+    if not path.is_file():
+        raise UserError("there is no checkpoint here", where=path, mend="train first")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        mend = "restore it from a copy, or train again with --restart"
+        raise UserError(f"the checkpoint is cut off or damaged: {error}", where=path, mend=mend) from None
+
+
+def _header(path: Path, kind: Kind, metadata: dict[str, str] | None) -> dict[str, Any]:
+    if not metadata or KEY not in metadata:
+        raise UserError("not a checkpoint of segtl", where=path, mend="name a file that `segtl train` wrote")
+    header: dict[str, Any] = json.loads(metadata[KEY])
+    if header["version"] != CHECKPOINT_VERSION:
+        mend = f"use the segtl that wrote it (this one reads version {CHECKPOINT_VERSION}), or train again"
+        raise UserError(f"checkpoint of version {header['version']}", where=path, mend=mend)
+    if header["kind"] != kind:
+        mend = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
+        raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, mend=mend)
+    return header
