@@ -1,0 +1,61 @@
+"""Intensity normalization of one channel: the plan's rule, and the figures it comes to for one case."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_transfer.planning.plan import Normalization, Part
+
+
+class Scaling(Part):
+    """What happens to every intensity of one channel of one case: ``(clip(value) - shift) / scale``."""
+
+    shift: float
+    scale: float
+    lower: float | None = None
+    upper: float | None = None
+    mask: bool = False
+
+    @classmethod
+    def fit(cls, values: NDArray, rule: Normalization, nonzero: NDArray[np.bool_]) -> Scaling:
+        """Figures for one case.
+
+        Args:
+            values: The channel, cropped; any shape.
+            rule: What the plan says for this channel.
+            nonzero: Where any channel of the case is nonzero; same shape. Used if the rule asks for the mask.
+
+        An image of one single value gets scale 1, so that it becomes zero and not nan.
+        """
+        if rule.kind == "clip_zscore":
+            assert rule.mean is not None and rule.std is not None
+            return cls(shift=rule.mean, scale=rule.std, lower=rule.lower, upper=rule.upper)
+        if rule.kind == "minmax":
+            assert rule.lower is not None and rule.upper is not None
+            return cls(shift=rule.lower, scale=rule.upper - rule.lower, lower=rule.lower, upper=rule.upper)
+        if rule.kind == "none":
+            return cls(shift=0.0, scale=1.0)
+        chosen = values[nonzero] if rule.mask else values
+        if chosen.size == 0:
+            return cls(shift=0.0, scale=1.0, mask=rule.mask)
+        mean, std = float(chosen.mean(dtype=np.float64)), float(chosen.std(dtype=np.float64))
+        # Rounding leaves a constant image with a tiny std; dividing by it would blow the rounding up.
+        constant = std <= 1e-7 * max(abs(mean), 1e-30)
+        return cls(shift=mean, scale=1.0 if constant else std, mask=rule.mask)
+
+    def apply(self, values: NDArray, nonzero: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Normalized copy of one channel.
+
+        Args:
+            values: The channel, cropped.
+            nonzero: Where any channel of the case is nonzero; elsewhere the result is 0 if the rule asks for it.
+        """
+        result = values.astype(np.float32)
+        if self.lower is not None or self.upper is not None:
+            np.clip(result, self.lower, self.upper, out=result)
+        result -= np.float32(self.shift)
+        result /= np.float32(self.scale)
+        if self.mask:
+            result[~nonzero] = 0
+        return result

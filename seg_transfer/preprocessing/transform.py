@@ -1,0 +1,166 @@
+"""One case's way to the network's grid and back: the same for preprocessing, prediction and the array API.
+
+Forward: crop to nonzero (canonical order), permute to ``(slice, u, v)``, normalize, resample to the plan's spacing.
+Normalizing comes first, so that the statistics are those of measured voxels and a clipped range stays clipped.
+Backward: resample the probabilities to the cropped grid, take the best class, fill the border with background, permute
+back and turn to the file's own orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_transfer.data.image import Grid, Image, to_native
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import DataPlan, Part, Triple
+from seg_transfer.preprocessing.normalize import Scaling
+from seg_transfer.preprocessing.resample import bounding_box, class_dtype, resample, resample_argmax
+
+SAME_SPACING = 1e-3
+"""Spacings that differ by less than this share count as equal, and that axis is not resampled."""
+
+
+class CaseTransform(Part):
+    """What is done to one case, with its figures; serialisable, and its inverse needs nothing else.
+
+    Example:
+        >>> transform = CaseTransform.fit(image, plan.data)
+        >>> array = transform.image(image)  # (channel, slice, u, v)
+        >>> labels = transform.restore_labels(probabilities)  # (i, j, k), as in the file
+    """
+
+    native_shape: Triple
+    native_affine: tuple[tuple[float, ...], ...]
+    unit: Literal["mm", "pixel"]
+    canonical_shape: Triple
+    crop_start: Triple
+    crop_stop: Triple
+    axes: Triple
+    shape: Triple
+    image_orders: Triple
+    label_orders: Triple
+    scalings: tuple[Scaling, ...]
+    classes: int
+
+    @classmethod
+    def fit(cls, image: Image, data: DataPlan) -> CaseTransform:
+        """Decide for one case.
+
+        Args:
+            image: Canonical ``(channel, x, y, z)``.
+            data: The plan's part on data.
+
+        Raises:
+            UserError: If the image has another number of channels than the plan, or values that are not finite.
+        """
+        array = image.array
+        if len(array) != len(data.channels):
+            names = ", ".join(channel.name for channel in data.channels)
+            mend = "give one image per channel, in this order"
+            raise UserError(f"{len(array)} channel(s), the plan has {len(data.channels)} ({names})", mend=mend)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError("the image has values that are not finite (nan or infinite)", mend="mend the image")
+        nonzero = (array != 0).any(axis=0)
+        box = bounding_box(nonzero) if data.crop_nonzero else None
+        box = box or (slice(0, array.shape[1]), slice(0, array.shape[2]), slice(0, array.shape[3]))
+        start, stop = _triple([part.start for part in box]), _triple([part.stop for part in box])
+        spacing = [float(image.spacing[axis]) for axis in data.axes]
+        cropped = [stop[axis] - start[axis] for axis in data.axes]
+        orders = (data.slice_order, data.image_order, data.image_order)
+        return cls(
+            native_shape=_triple(image.native.shape),
+            native_affine=tuple(tuple(float(entry) for entry in row) for row in image.native.affine),
+            unit=image.native.unit,
+            canonical_shape=_triple(array.shape[1:]),
+            crop_start=start,
+            crop_stop=stop,
+            axes=data.axes,
+            shape=_triple(list(map(_resampled_length, cropped, spacing, data.spacing))),
+            image_orders=orders,
+            label_orders=_triple([min(order, 1) for order in orders]),
+            scalings=tuple(
+                Scaling.fit(values[box], channel.normalization, nonzero[box])
+                for values, channel in zip(array, data.channels, strict=True)
+            ),
+            classes=len(data.labels),
+        )
+
+    def image(self, image: Image) -> NDArray[np.float32]:
+        """The network's input ``(channel, slice, u, v)`` of the image this was fitted to."""
+        cropped = self._crop(image.array)
+        nonzero = (cropped != 0).any(axis=0)
+        result = np.empty((len(cropped), *self.shape), np.float32)
+        for index, scaling in enumerate(self.scalings):
+            scaled = np.ascontiguousarray(scaling.apply(cropped[index], nonzero).transpose(self.axes))
+            result[index] = resample(scaled, self.shape, self.image_orders)
+        return result
+
+    def label(self, classes: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
+        """Class indices ``(slice, u, v)`` on the network's grid: linear interpolation of each class, the best wins.
+
+        Args:
+            classes: Class indices, canonical ``(x, y, z)``, on the grid of the image.
+        """
+        kind = class_dtype(self.classes)
+        cropped = np.ascontiguousarray(self._crop(classes).transpose(self.axes).astype(kind))
+        if cropped.shape == self.shape:
+            return cropped
+        present = np.flatnonzero(np.bincount(cropped.reshape(-1), minlength=self.classes))
+        return resample_argmax(
+            lambda index: cropped == index, present.tolist(), self.classes, self.shape, self.label_orders
+        )
+
+    def restore_labels(self, probabilities: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
+        """Class indices in the file's own order ``(i, j, k)`` and shape.
+
+        Args:
+            probabilities: ``(class, slice, u, v)``, summing to 1 over the classes. Outside the crop is background.
+        """
+        best = resample_argmax(
+            probabilities.__getitem__, range(self.classes), self.classes, self._cropped_shape, self.label_orders
+        )
+        canonical = np.zeros(self.canonical_shape, best.dtype)
+        self._crop(canonical)[...] = best.transpose(np.argsort(self.axes))
+        return to_native(canonical, self.native)
+
+    def restore_probabilities(self, probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Probabilities ``(class, i, j, k)`` in the file's own order; outside the crop background has 1.
+
+        Args:
+            probabilities: ``(class, slice, u, v)``.
+        """
+        canonical = np.zeros((self.classes, *self.canonical_shape), np.float32)
+        canonical[0] = 1
+        for index, target in enumerate(self._crop(canonical)):
+            values = resample(probabilities[index], self._cropped_shape, self.label_orders)
+            target[...] = values.transpose(np.argsort(self.axes))
+        return to_native(canonical, self.native)
+
+    @property
+    def native(self) -> Grid:
+        """The voxel grid of the file."""
+        return Grid(shape=self.native_shape, affine=np.array(self.native_affine), unit=self.unit)
+
+    @property
+    def _cropped_shape(self) -> Triple:
+        return _triple([self.crop_stop[axis] - self.crop_start[axis] for axis in self.axes])
+
+    def _crop(self, array: NDArray) -> NDArray:
+        """View of the crop of ``(..., x, y, z)``."""
+        x, y, z = map(slice, self.crop_start, self.crop_stop)
+        return array[..., x, y, z]
+
+
+def _resampled_length(length: int, spacing: float, target: float) -> int:
+    if abs(spacing / target - 1) < SAME_SPACING:
+        return length
+    return max(1, round(length * spacing / target))
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    first, second, third = values
+    return int(first), int(second), int(third)
