@@ -1,0 +1,85 @@
+"""Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
+
+The table beside this file is made by ``bench/encoder_table.py`` from timm's own records and from measurement.
+The weights' revision is a hub branch ("main"), not a commit: the checksum that the hub's client verifies on download
+covers the transfer, but the branch may move.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg_transfer.errors import UserError
+
+WEIGHTS_FILE = "model.safetensors"
+BUNDLED_ENCODER = "resnet18"
+
+
+@dataclass(frozen=True)
+class EncoderEntry:
+    """One encoder of the catalogue; tuples have one entry per level, finest first.
+
+    Attributes:
+        name: Name in plans and on the command line.
+        timm_name: Name in timm.
+        channels: Channels of each level.
+        strides: In-plane stride of each level relative to the input: level k has ``2 ** (k + 1)``.
+        mean: Mean of the RGB input in [0, 1] that the encoder was trained with.
+        std: Standard deviation of the same.
+        licence: Licence of the ImageNet weights, as timm records it.
+        repository: Hub repository of the ImageNet weights.
+        revision: Revision in that repository.
+        parameters: Parameters of all levels together, for three input channels.
+        parameters_per_level: The same per level.
+        saved_elements: Elements which one level (not the sum up to it) keeps for the backward pass, per pixel of the
+            network's input, in training; measured in 2D.
+        flops: Floating point operations of one level's forward pass per pixel of the network's input; measured in 2D.
+    """
+
+    name: str
+    timm_name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    licence: str
+    repository: str
+    revision: str
+    parameters: int
+    parameters_per_level: tuple[int, ...]
+    saved_elements: tuple[float, ...]
+    flops: tuple[float, ...]
+
+
+def _read() -> dict[str, EncoderEntry]:
+    table = json.loads(Path(__file__).with_name("encoders.json").read_text(encoding="utf-8"))
+    return {
+        name: EncoderEntry(
+            name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        )
+        for name, row in table.items()
+    }
+
+
+ENCODERS = _read()
+
+
+def entry(name: str) -> EncoderEntry:
+    """The catalogue's entry of an encoder.
+
+    Raises:
+        UserError: If there is no such encoder; the message lists those that exist.
+    """
+    if name not in ENCODERS:
+        raise UserError(f"unknown encoder {name!r}", where="encoder", mend=f"choose one of: {', '.join(ENCODERS)}")
+    return ENCODERS[name]
+
+
+def imagenet_cached(name: str) -> bool:
+    """Whether the ImageNet weights of an encoder lie in the hub's local cache; never touches the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    known = entry(name)
+    return isinstance(try_to_load_from_cache(known.repository, WEIGHTS_FILE, revision=known.revision), str)

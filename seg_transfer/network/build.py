@@ -1,0 +1,53 @@
+"""The only factory of networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from seg_transfer.catalogue import entry
+from seg_transfer.errors import UserError
+from seg_transfer.network.unet import UNet
+from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.transfer.weights import LoadReport, load_weights
+
+
+def build_network(
+    model: ModelPlan, *, channels: int, classes: int, seed: int, load: bool = True
+) -> tuple[UNet, LoadReport]:
+    """Build the network of a plan: the same function for the same seed, without touching torch's global generator.
+
+    Args:
+        model: The plan's model.
+        channels: Image channels.
+        classes: Classes, background included.
+        seed: Seed of all random weights.
+        load: Load the encoder's pretrained weights. False when a checkpoint follows: the report then is that of
+            random weights.
+
+    Raises:
+        UserError: If the plan asks for more levels than the encoder has, or its weights cannot be loaded.
+    """
+    available = len(entry(model.encoder).channels)
+    if model.stages > available:
+        raise UserError(
+            f"{model.encoder} has {available} levels, not {model.stages}",
+            where="model.stages",
+            mend=f"use at most {available}",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(model, channels=channels, classes=classes)
+        network.apply(_initialise)
+    weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
+    return network, load_weights(network.encoder, weights, model.encoder)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Kaiming weights for convolutions, zero biases; norms keep one and zero (also those timm starts at zero)."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+        module.reset_parameters()
