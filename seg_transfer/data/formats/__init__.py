@@ -1,0 +1,170 @@
+"""File formats, told apart by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), pictures (pillow).
+
+Every format reads a file as ``(channel, i, j, k)`` in the file's own order with its :class:`Header`, and writes
+``(i, j, k)`` or ``(channel, i, j, k)``.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from PIL import Image as Pillow
+
+from seg_transfer.data.formats import itk, nifti, picture
+from seg_transfer.data.formats.header import Header
+from seg_transfer.data.geometry import Grid
+from seg_transfer.errors import UserError
+from seg_transfer.files import whole_file
+
+
+class Format(Protocol):
+    """What a module of this package offers."""
+
+    def header(self, path: Path) -> Header:
+        """Read the header, as cheaply as the format allows."""
+
+    def read(self, path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
+        """Read everything; ``label`` asks for label values where a file holds colours as well."""
+
+    def write(self, path: Path, array: np.ndarray, grid: Grid) -> None:
+        """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order."""
+
+
+_FORMATS: dict[str, Format] = {
+    ".nii.gz": nifti,
+    ".nii": nifti,
+    ".mha": itk,
+    ".nrrd": itk,
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), picture),
+}
+
+ENDINGS = tuple(_FORMATS)
+"""The supported endings; case does not matter."""
+
+PICTURE_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is picture)
+
+_LOSSY = (".jpg", ".jpeg")
+
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    Pillow.DecompressionBombError,
+)
+"""What the three libraries raise on a file that is damaged or not what its ending says."""
+
+
+def is_supported(path: Path) -> bool:
+    """Whether the file's name has a supported ending."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def ending(path: Path) -> str:
+    """The supported ending of a file's name, in lower case.
+
+    Raises:
+        UserError: If it has none.
+    """
+    for candidate in ENDINGS:
+        if path.name.lower().endswith(candidate):
+            return candidate
+    raise UserError("not a supported file format", where=path, mend=f"convert it to one of {', '.join(ENDINGS)}")
+
+
+def stem(path: Path) -> str:
+    """A file's name without its supported ending."""
+    return path.name[: -len(ending(path))]
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the file is a 2D picture without a physical pixel size."""
+    return ending(path) in PICTURE_ENDINGS
+
+
+def read_header(path: Path) -> Header:
+    """Read shape, affine, number of channels and dtype; cheap for NIfTI, .mha, .nrrd and pictures alike.
+
+    Raises:
+        UserError: If the file is missing or damaged, or its affine is singular.
+    """
+    with _readable(path):
+        header = _FORMATS[ending(path)].header(path)
+    _check_affine(header, path)
+    return header
+
+
+def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
+    """Read a file as ``(channel, i, j, k)`` in its own order; raises as :func:`read_header` does."""
+    if label and ending(path) in _LOSSY:
+        raise UserError(
+            "JPEG compression changes label values", where=path, mend="export the label as .png from its source"
+        )
+    with _readable(path):
+        array, header = _FORMATS[ending(path)].read(path, label=label)
+    _check_affine(header, path)
+    return array, header
+
+
+def verify_to_end(path: Path) -> None:
+    """Read a compressed NIfTI to its last byte and compare its checksum, which reading the voxels alone does not.
+
+    Raises:
+        UserError: If it is cut short or damaged.
+    """
+    if ending(path) == ".nii.gz":
+        with _readable(path):
+            nifti.verify_to_end(path)
+
+
+def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
+    """Write an array in the file's own order and geometry; the file appears whole or not at all.
+
+    Args:
+        path: Where to; its ending chooses the format.
+        array: ``(i, j, k)`` or ``(channel, i, j, k)`` in native order; its dtype is kept.
+        native: The grid, usually that of the file which the array belongs to.
+
+    Raises:
+        UserError: If the ending is not supported, or is JPEG, which would change label values.
+    """
+    assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
+    format_ = _FORMATS[ending(path)]
+    if ending(path) in _LOSSY:
+        raise UserError("JPEG would change the values", where=path, mend="write .png instead")
+    with whole_file(path) as temporary:
+        format_.write(temporary, array, native)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise UserError("there is no such file", where=path)
+    try:
+        yield
+    except UserError:
+        raise
+    except _BROKEN as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot be read: {cause}", where=path, mend="copy or export the file anew") from error
+
+
+def _check_affine(header: Header, path: Path) -> None:
+    matrix = header.affine[:3, :3]
+    if not np.isfinite(header.affine).all() or np.linalg.matrix_rank(matrix) < 3:
+        raise UserError(
+            f"its affine is singular: {matrix.tolist()}", where=path, mend="export it anew with a valid orientation"
+        )

@@ -1,0 +1,69 @@
+"""MetaImage and NRRD through SimpleITK, whose world is LPS+: the first two world axes change sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from seg_transfer.data.formats.header import Header
+from seg_transfer.data.geometry import Grid
+from seg_transfer.errors import UserError
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+def header(path: Path) -> Header:
+    """Read the header only."""
+    reader = _reader(path)
+    reader.ReadImageInformation()
+    one_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID()))
+    return _header(reader, one_voxel.dtype, path)
+
+
+def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
+    """Read ``(channel, i, j, k)``; vector components, or a fourth axis, are the channel."""
+    reader = _reader(path)
+    array = sitk.GetArrayFromImage(reader.Execute())
+    described = _header(reader, array.dtype, path)
+    if reader.GetDimension() == 4:
+        return array.transpose(0, 3, 2, 1), described
+    array = array.reshape((*described.shape[::-1], described.channels))
+    return array.transpose(3, 2, 1, 0), described
+
+
+def write(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write compressed; a channel axis becomes vector components."""
+    vector = array.ndim == 4
+    array = np.moveaxis(array, 0, -1) if vector else array[..., np.newaxis]
+    axes = 2 if grid.flat else 3
+    array = array.squeeze(2) if grid.flat else array
+    array = array.transpose(*range(axes)[::-1], axes)
+    image = sitk.GetImageFromArray(array if vector else array[..., 0], isVector=vector)
+    matrix = _LPS_TO_RAS @ grid.affine[:3, :3]
+    image.SetSpacing(grid.spacing[:axes])
+    image.SetDirection((matrix / grid.spacing)[:axes, :axes].ravel().tolist())
+    image.SetOrigin((_LPS_TO_RAS @ grid.affine[:3, 3])[:axes].tolist())
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header:
+    axes, size, components = reader.GetDimension(), reader.GetSize(), reader.GetNumberOfComponents()
+    if not 2 <= axes <= 4 or (axes == 4 and components > 1):
+        raise UserError(f"{axes}D data of {components} values per voxel is not supported", where=path)
+    spatial = min(axes, 3)
+    direction = np.array(reader.GetDirection()).reshape(axes, axes)[:spatial, :spatial]
+    lps = np.eye(4)
+    lps[:spatial, :spatial] = direction * reader.GetSpacing()[:spatial]
+    lps[:spatial, 3] = reader.GetOrigin()[:spatial]
+    affine = lps.copy()
+    affine[:3] = _LPS_TO_RAS @ lps[:3]
+    shape = (*size, 1)[:3]
+    return Header(Grid(shape, affine, flat=axes == 2), channels=size[3] if axes == 4 else components, dtype=dtype)

@@ -1,0 +1,101 @@
+"""Where a file's voxels lie in the world, and the way between a file's own axis order and the canonical one.
+
+World coordinates are RAS+ (x to the right, y to the front, z up). Canonical order ``(x, y, z)`` is the
+permutation and flip of the file's axes ``(i, j, k)`` that comes closest to RAS+; voxels are never interpolated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
+
+Unit = Literal["mm", "pixel"]
+
+GRID_TOLERANCE = 0.01
+"""Two grids are the same if no corner is further off than this many voxels along any axis: far below what a label
+can show, and above what tools lose when they write spacings with six digits (0.005 voxels over 512 of them)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxel grid of a file, in the file's own axis order.
+
+    Attributes:
+        shape: Voxels along ``(i, j, k)``.
+        affine: 4 x 4, voxel ``(i, j, k)`` -> world (RAS+), in ``unit``.
+        unit: "mm", or "pixel" for pictures, whose pixels have no physical size.
+        flat: The file has two axes only; ``k`` is then of size 1 and is not written.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    unit: Unit = "mm"
+    flat: bool = False
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along ``(i, j, k)``, in ``unit``."""
+        return affine_spacing(self.affine)
+
+    @property
+    def orientation(self) -> str:
+        """Where each axis points, such as "RAS" or "LPS"."""
+        return "".join(aff2axcodes(self.affine))
+
+    def canonical(self) -> Grid:
+        """The same voxels in canonical order ``(x, y, z)``."""
+        orientation = io_orientation(self.affine)
+        x, y, z = (self.shape[axis] for axis in np.argsort(orientation[:, 0]))
+        return replace(self, shape=(x, y, z), affine=self.affine @ inv_ornt_aff(orientation, self.shape))
+
+
+def affine_spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """Distance between voxel centres along each axis of an affine's grid."""
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    return x, y, z
+
+
+def to_canonical(array: np.ndarray, native: Grid) -> np.ndarray:
+    """Bring ``(..., i, j, k)`` in the file's own order to canonical ``(..., x, y, z)``; a view."""
+    axes, flips = _axes(native)
+    return np.flip(array, flips).transpose(*range(array.ndim - 3), *(np.argsort(axes) - 3 + array.ndim))
+
+
+def to_native(array: np.ndarray, native: Grid) -> np.ndarray:
+    """Bring canonical ``(..., x, y, z)`` to the file's own ``(..., i, j, k)``; a view, the inverse of to_canonical."""
+    axes, flips = _axes(native)
+    return np.flip(array.transpose(*range(array.ndim - 3), *(axes - 3 + array.ndim)), flips)
+
+
+def _axes(native: Grid) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Canonical axis of each of the file's axes, and which of those run against it, counted from the end."""
+    orientation = io_orientation(native.affine).astype(int)
+    return orientation[:, 0], tuple(axis - 3 for axis in range(3) if orientation[axis, 1] < 0)
+
+
+def grid_difference(reference: Grid, other: Grid) -> str | None:
+    """How ``other`` differs from ``reference`` in the world, in words; None if it does not.
+
+    Both are compared in canonical order, so that files of one case may be stored in different orientations.
+    Corners may be off by :data:`GRID_TOLERANCE` voxels of ``reference``.
+    """
+    first, second = reference.canonical(), other.canonical()
+    if first.shape != second.shape:
+        return f"its shape is {_sizes(second.shape)} (x, y, z), not {_sizes(first.shape)}"
+    if first.unit != second.unit:
+        return f"its spacing is in {second.unit}, not in {first.unit}"
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in first.shape))]).T
+    offset = np.abs((np.linalg.solve(first.affine, second.affine @ corners) - corners)[:3]).max()
+    if offset <= GRID_TOLERANCE:
+        return None
+    if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
+        return f"its spacing is {_sizes(second.spacing)} {second.unit}, not {_sizes(first.spacing)}"
+    return f"its corners lie up to {offset:.3g} voxels off (origin or orientation differ; {GRID_TOLERANCE} is allowed)"
+
+
+def _sizes(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,158 @@
+"""Volumes and pictures on disk <-> :class:`Image`, whose array is canonical ``(channel, x, y, z)`` in RAS+.
+
+What is read keeps the grid of its file (``Image.native``), so that whatever is computed from it can be written
+back in the file's own order, orientation and geometry::
+
+    image = read_image([Path("ct.nii.gz"), Path("pet.nii.gz")])
+    mask = image.array[0] > 100
+    write_volume(Path("mask.nii.gz"), to_native(mask.astype(np.uint8), image.native), image.native)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seg_transfer.data.formats import (
+    ENDINGS,
+    PICTURE_ENDINGS,
+    ending,
+    is_picture,
+    is_supported,
+    read_array,
+    read_header,
+    stem,
+    write_volume,
+)
+from seg_transfer.data.formats.header import Header
+from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical, to_native
+from seg_transfer.errors import UserError
+
+__all__ = [
+    "ENDINGS",
+    "PICTURE_ENDINGS",
+    "Grid",
+    "Header",
+    "Image",
+    "ending",
+    "image_from_array",
+    "is_picture",
+    "is_supported",
+    "read_header",
+    "read_image",
+    "read_label",
+    "stem",
+    "to_native",
+    "write_volume",
+]
+
+WHOLE_TOLERANCE = 1e-3
+"""How far a float label may be from a whole number: writers that scale 8-bit labels leave such remainders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One case's image or label.
+
+    Attributes:
+        array: ``(channel, x, y, z)`` in canonical order; float32 for images, an integer type for labels.
+        affine: 4 x 4, canonical voxel ``(x, y, z)`` -> world (RAS+).
+        native: The grid of the (first) file, in its own order.
+        stored_dtype: Type of the values on disk, where it is another than the array's.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    native: Grid
+    stored_dtype: np.dtype | None = None
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along ``(x, y, z)``, in :attr:`unit`."""
+        return affine_spacing(self.affine)
+
+    @property
+    def unit(self) -> Unit:
+        """Unit of the spacing."""
+        return self.native.unit
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values on disk; integers that the file scales by a factor count as float."""
+        return self.array.dtype if self.stored_dtype is None else self.stored_dtype
+
+
+def read_image(paths: Sequence[Path]) -> Image:
+    """Read one case's image as float32.
+
+    Args:
+        paths: Files of one or more channels each (a 4D volume, an RGB picture), in the order of the channels. They
+            may be stored in different orientations but must cover the same grid in the world.
+
+    Raises:
+        UserError: If a file is missing or damaged, or the files' grids differ.
+    """
+    arrays: list[np.ndarray] = []
+    headers: list[Header] = []
+    for path in paths:
+        array, header = read_array(path, label=False)
+        difference = grid_difference(headers[0].grid, header.grid) if headers else None
+        if difference:
+            raise UserError(
+                f"does not lie on the grid of {paths[0].name}: {difference}",
+                where=path,
+                mend="resample the channels of a case to one grid",
+            )
+        arrays.append(to_canonical(array, header.grid).astype(np.float32))
+        headers.append(header)
+    native = headers[0].grid
+    array = np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
+    return Image(array, native.canonical().affine, native, np.result_type(*(header.dtype for header in headers)))
+
+
+def read_label(path: Path) -> Image:
+    """Read a label as ``(1, x, y, z)`` of an integer type, with the values of the file.
+
+    Raises:
+        UserError: If the file is missing or damaged, has several channels, or holds values that are not whole.
+    """
+    array, header = read_array(path, label=True)
+    if len(array) != 1:
+        raise UserError(f"a label has 1 channel, not {len(array)}", where=path, mend="store one value per voxel")
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        with np.errstate(invalid="ignore"):
+            off = ~(np.abs(array - whole) <= WHOLE_TOLERANCE)
+        if off.any():
+            raise UserError(
+                f"label values must be whole numbers, but {array[off][0]:g} occurs ({int(off.sum())} such voxels)",
+                where=path,
+                mend="resample labels with nearest neighbour interpolation",
+            )
+        array = whole.astype(np.int32)
+    canonical = np.ascontiguousarray(to_canonical(array, header.grid))
+    return Image(canonical, header.grid.canonical().affine, header.grid, header.dtype)
+
+
+def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "mm") -> Image:
+    """Make an image of an array in memory, which is taken to be canonical already.
+
+    Args:
+        array: ``(channel, x, y, z)`` or ``(x, y, z)``.
+        spacing: Distance between voxel centres along ``(x, y, z)``.
+        unit: Unit of the spacing.
+
+    Raises:
+        UserError: If the array has not 3 or 4 axes or is not of numbers, or the spacing is not 3 positive numbers.
+    """
+    if array.ndim not in (3, 4) or array.dtype.kind not in "iufb":
+        raise UserError(f"an image array is (channel, x, y, z) or (x, y, z) of numbers, not {array.dtype}{array.shape}")
+    if len(spacing) != 3 or not all(0 < value < np.inf for value in spacing):
+        raise UserError(f"spacing must be 3 positive numbers (x, y, z), not {tuple(spacing)}")
+    affine = np.diag([*map(float, spacing), 1.0])
+    volume = np.ascontiguousarray(array if array.ndim == 4 else array[np.newaxis], dtype=np.float32)
+    x, y, z = volume.shape[1:]
+    return Image(volume, affine, Grid((x, y, z), affine, unit), array.dtype)
