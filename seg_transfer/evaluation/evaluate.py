@@ -1,0 +1,157 @@
+"""A folder of predictions and a folder of references -> :class:`Scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seg_transfer.data.geometry import Unit, grid_difference
+from seg_transfer.data.image import is_supported, read_label, stem
+from seg_transfer.errors import UserError
+from seg_transfer.evaluation.metrics import score_case
+from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.parallel import CaseFailure, map_cases
+
+ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    case: str
+    prediction: Path
+    reference: Path
+    values: tuple[int, ...] | None
+    tolerance: float
+
+
+def evaluate_folders(
+    predictions: Path,
+    reference: Path,
+    *,
+    labels: Mapping[str, int] | None = None,
+    tolerance: float = 1.0,
+    workers: int = 0,
+) -> Scores:
+    """Score every label map of ``reference`` against the prediction of the same name.
+
+    The two files may have different endings and orientations, but must hold the same grid in world coordinates.
+
+    Args:
+        predictions: Folder of predicted label maps, or one file.
+        reference: Folder of reference label maps, or one file.
+        labels: Name -> value in the files; None takes every value but 0 that occurs, named ``label 3``.
+        tolerance: Of NSD, in mm (pictures: pixels).
+        workers: Processes; 0 works in this one.
+
+    Returns:
+        The scores; references without a prediction and cases that could not be scored are in ``failures``.
+
+    Raises:
+        UserError: If a folder is missing or holds no label map, two files share a name, no name occurs in both, or
+            pictures and volumes are mixed.
+    """
+    if tolerance < 0:
+        raise UserError(f"the tolerance {tolerance} is negative", mend="give a distance from 0 on")
+    predicted, true = find_label_maps(predictions), find_label_maps(reference)
+    if predictions.is_file() and reference.is_file():
+        predicted = dict(zip(true, predicted.values(), strict=True))
+    common = sorted(predicted.keys() & true.keys())
+    if not common:
+        raise UserError(
+            f"no case has both a prediction and a reference: predictions are named {_some(predicted)},"
+            f" references {_some(true)}",
+            where=predictions,
+            mend="give both the same file name, apart from the ending",
+        )
+    values = None if labels is None else tuple(value for value in labels.values() if value != 0)
+    pairs = [_Pair(case, predicted[case], true[case], values, tolerance) for case in common]
+    failures = {case: f"{true[case]}: no prediction of this name in {predictions}" for case in true.keys() - predicted}
+    found: dict[str, tuple[Unit, dict[int, LabelScore]]] = {}
+    for pair, result in map_cases(_score_pair, pairs, workers=workers, title="evaluating", name=lambda pair: pair.case):
+        if isinstance(result, CaseFailure):
+            failures[pair.case] = result.cause
+        else:
+            found[pair.case] = result
+    return _collect(found, failures, labels, tolerance, reference, sorted(predicted.keys() - true.keys()))
+
+
+def find_label_maps(path: Path) -> dict[str, Path]:
+    """Case (file name without its ending) -> label map, in the order of the names.
+
+    Args:
+        path: A folder, or one file.
+
+    Raises:
+        UserError: If there is nothing of a supported ending, or two files are named alike.
+    """
+    if not path.exists():
+        raise UserError("there is no such folder or file", where=path, mend="check the path")
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    found: dict[str, Path] = {}
+    for file in files:
+        if not (file.is_file() and is_supported(file)):
+            continue
+        case = stem(file)
+        if case in found:
+            raise UserError(f"{found[case].name} and {file.name} are the same case", where=path, mend="remove one")
+        found[case] = file
+    if not found:
+        raise UserError("holds no label map", where=path, mend="name a folder of .nii.gz, .mha, .png, … files")
+    return found
+
+
+def _score_pair(pair: _Pair) -> tuple[Unit, dict[int, LabelScore]]:
+    """Unit of the case's grid, and its scores by label value."""
+    prediction, reference = read_label(pair.prediction), read_label(pair.reference)
+    difference = grid_difference(reference.native, prediction.native)
+    if difference:
+        raise UserError(
+            f"does not lie on the grid of {pair.reference}: {difference}",
+            where=pair.prediction,
+            mend="resample the prediction to the reference's grid, or predict again",
+        )
+    scores = score_case(
+        prediction.array[0],
+        reference.array[0],
+        pair.values,
+        reference.spacing,
+        tolerance=pair.tolerance,
+        unit=reference.unit,
+    )
+    return reference.unit, scores
+
+
+def _collect(
+    found: Mapping[str, tuple[Unit, dict[int, LabelScore]]],
+    failures: Mapping[str, str],
+    labels: Mapping[str, int] | None,
+    tolerance: float,
+    reference: Path,
+    without_reference: Iterable[str],
+) -> Scores:
+    """Put the cases in order and give each of them every label."""
+    units = {unit for unit, _ in found.values()}
+    if len(units) > 1:
+        raise UserError("pictures and volumes are mixed", where=reference, mend="evaluate them one after the other")
+    if labels is None:
+        occurring = sorted({value for _, scores in found.values() for value in scores})
+        labels = {f"label {value}": value for value in occurring}
+    names = {name: value for name, value in labels.items() if value != 0}
+    return Scores(
+        unit=units.pop() if units else "mm",
+        tolerance=tolerance,
+        labels=names,
+        cases={
+            case: {name: found[case][1].get(value, ABSENT) for name, value in names.items()} for case in sorted(found)
+        },
+        failures=dict(sorted(failures.items())),
+        without_reference=tuple(without_reference),
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -1,0 +1,262 @@
+"""Pictures of predictions over their images: the best, the median and the worst case in three planes.
+
+The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour.
+Planes are shown as radiologists see them: the patient's right on the left, anterior and superior on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from seg_transfer.data.image import Image, read_image, read_label
+from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.files import whole_file
+
+# Okabe and Ito's palette, told apart by colour-blind readers as well; its black and grey are left out.
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+AREA_OPACITY = 0.4
+POINTS_PER_INCH = 72
+LINE_WIDTHS = (0.35, 1.3)
+# Share of the foreground's extent that is shown around it, so that small structures are not lost in a large image.
+MARGIN = 0.4
+# One plane alone is drawn larger; its picture may have a thousand pixels a side.
+INCHES = {1: 5.5, 3: 3.4}
+INCHES_LEGEND = 1.8
+DPI = 120
+
+
+@dataclass(frozen=True)
+class Plane:
+    """How a slice of a volume ``(x, y, z)`` lies on paper.
+
+    Args:
+        name: What it is called.
+        across: Canonical axis that the slice is cut at.
+        rows: Canonical axis that runs down the paper, and whether it is reversed.
+        columns: Canonical axis that runs to the right, and whether it is reversed.
+        marks: Letters at the left, right and top.
+    """
+
+    name: str
+    across: int
+    rows: tuple[int, bool]
+    columns: tuple[int, bool]
+    marks: tuple[str, str, str]
+
+    def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
+        """Slice ``(..., x, y, z)`` -> ``(..., row, column)``."""
+        first = volume.ndim - 3
+        flat = np.take(volume, index, axis=first + self.across)
+        if self.rows[0] > self.columns[0]:
+            flat = flat.swapaxes(-1, -2)
+        if self.rows[1]:
+            flat = flat[..., ::-1, :]
+        return flat[..., ::-1] if self.columns[1] else flat
+
+
+AXIAL = Plane("axial", 2, (1, True), (0, True), ("R", "L", "A"))
+CORONAL = Plane("coronal", 1, (2, True), (0, True), ("R", "L", "S"))
+SAGITTAL = Plane("sagittal", 0, (2, True), (1, True), ("A", "P", "S"))
+PICTURE = Plane("", 2, (1, False), (0, False), ("", "", ""))
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """What a case is drawn from: its image, true and predicted label map."""
+
+    images: tuple[Path, ...]
+    reference: Path
+    prediction: Path
+
+
+def pick_cases(scores: Scores) -> list[tuple[str, str]]:
+    """Title and name of the best, the median and the worst case by mean Dice; fewer if there are fewer cases."""
+    ranked = sorted(
+        (case for case in scores.cases if not math.isnan(scores.case_dice(case))), key=scores.case_dice, reverse=True
+    )
+    if not ranked:
+        return [("no label", case) for case in list(scores.cases)[:1]]
+    if len(ranked) == 1:
+        return [("only case", ranked[0])]
+    middle = [("median", ranked[len(ranked) // 2])] if len(ranked) > 2 else []
+    return [("best", ranked[0]), *middle, ("worst", ranked[-1])]
+
+
+def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> None:
+    """Draw the best, the median and the worst case into one PNG.
+
+    Args:
+        path: Where the picture goes.
+        scores: Chooses the cases and names the labels.
+        files: Of every scored case.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    chosen = [(title, case, _read(files[case])) for title, case in pick_cases(scores)]
+    if not chosen:
+        return
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    planes = max(len(planes_of(image)) for _, _, (image, _, _) in chosen)
+    inches = INCHES[planes]
+    figure.set_size_inches(inches * planes + INCHES_LEGEND, inches * len(chosen))
+    figure.patch.set_facecolor("white")
+    for part, (title, case, (image, reference, prediction)) in zip(
+        figure.subfigures(len(chosen), 1, squeeze=False)[:, 0], chosen, strict=True
+    ):
+        part.suptitle(f"{title}: {case}   mean Dice {_dice(scores.case_dice(case))}", x=0.02, ha="left", weight="bold")
+        shown = planes_of(image)
+        for axes, plane in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            draw_plane(axes, plane, image, reference, prediction, list(scores.labels.values()), inches=inches)
+        part.legend(handles=_legend(scores.labels, scores.cases[case]), loc="outside right center", frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def planes_of(image: Image) -> tuple[Plane, ...]:
+    """The planes in which an image is looked at: one for a picture or a single slice, else three."""
+    if image.unit == "pixel":
+        return (PICTURE,)
+    shape = image.array.shape[1:]
+    flat = tuple(plane for plane in (AXIAL, CORONAL, SAGITTAL) if shape[plane.across] == 1)
+    return flat[:1] or (AXIAL, CORONAL, SAGITTAL)
+
+
+def draw_plane(
+    axes: Axes,
+    plane: Plane,
+    image: Image,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    values: Sequence[int],
+    *,
+    inches: float,
+) -> None:
+    """Draw the slice that holds most of the reference's foreground.
+
+    Args:
+        axes: Where to draw.
+        plane: Which way the slice is cut.
+        image: In canonical order.
+        reference: True label values ``(x, y, z)``.
+        prediction: Predicted label values ``(x, y, z)``.
+        values: Label values, in the order of the colours.
+        inches: Size of the axes on paper; where it leaves little for a voxel, outlines are thin.
+    """
+    index = best_slice(reference, prediction, plane.across)
+    grey = plane.cut(image.array, index)
+    true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
+    height, width = true.shape
+    step = image.spacing[plane.columns[0]], image.spacing[plane.rows[0]]
+    extent = (0, width * step[0], height * step[1], 0)
+    window = _window(np.isin(true, values) | np.isin(predicted, values), step)
+    points_per_voxel = inches * POINTS_PER_INCH * min(step) / np.ptp(window, axis=1).max()
+    line = float(np.clip(0.3 * points_per_voxel, *LINE_WIDTHS))
+    axes.imshow(_background(grey, image), extent=extent, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+    area = np.zeros((height, width, 4))
+    for value, colour in zip(values, _colours(len(values)), strict=True):
+        area[predicted == value] = (*to_rgb(colour), AREA_OPACITY)
+        edges = outline(true == value) * np.array(step)
+        axes.add_collection(LineCollection(list(edges), colors=colour, linewidths=line, capstyle="projecting"))
+    axes.imshow(area, extent=extent, interpolation="nearest")
+    axes.set_xlim(*window[0])
+    axes.set_ylim(*window[1][::-1])
+    _annotate(axes, plane, f"{plane.name} {index + 1}/{reference.shape[plane.across]}" if plane.name else "")
+
+
+def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
+    """Index along ``axis`` where the reference has most foreground; if it has none the prediction, else the middle."""
+    others = tuple(other for other in range(3) if other != axis)
+    for labels in (reference, prediction):
+        counts = np.count_nonzero(labels, axis=others)
+        if counts.any():
+            return int(counts.argmax())
+    return reference.shape[axis] // 2
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Edges between a mask ``(row, column)`` and its outside.
+
+    Returns:
+        ``(edges, 2 ends, 2)``: column and row of each end, counted in pixel corners from the top left.
+    """
+    padded = np.pad(mask, 1).astype(np.int8)
+    rows, columns = np.nonzero(np.diff(padded[:, 1:-1], axis=0))
+    horizontal = np.stack([np.stack([columns, rows], 1), np.stack([columns + 1, rows], 1)], 1)
+    rows, columns = np.nonzero(np.diff(padded[1:-1], axis=1))
+    vertical = np.stack([np.stack([columns, rows], 1), np.stack([columns, rows + 1], 1)], 1)
+    return np.concatenate([horizontal, vertical])
+
+
+def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray]:
+    image = read_image(files.images)
+    return image, read_label(files.reference).array[0], read_label(files.prediction).array[0]
+
+
+def _background(channels: np.ndarray, image: Image) -> np.ndarray:
+    """Slice ``(channel, row, column)`` -> RGB for an RGB picture, else the first channel between its percentiles."""
+    if image.unit == "pixel" and image.array.shape[0] == 3:
+        top = 255.0 if image.array.max() > 1 else 1.0
+        return np.clip(np.moveaxis(channels, 0, -1) / top, 0, 1)
+    low, high = np.percentile(image.array[0], (1, 99))
+    return np.clip((channels[0] - low) / max(high - low, 1e-6), 0, 1)
+
+
+def _window(foreground: np.ndarray, step: tuple[float, float]) -> np.ndarray:
+    """Limits of columns and of rows that show the foreground with a margin around it, or all if there is none."""
+    limits = []
+    for axis, size in ((1, step[0]), (0, step[1])):
+        length = foreground.shape[axis]
+        found = np.flatnonzero(foreground.any(axis=1 - axis))
+        first, last = (found[0], found[-1] + 1) if found.size else (0, length)
+        margin = MARGIN * (last - first) + 2
+        limits.append((max(first - margin, 0) * size, min(last + margin, length) * size))
+    return np.array(limits)
+
+
+def _annotate(axes: Axes, plane: Plane, text: str) -> None:
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    left, right, top = plane.marks
+    for words, x, y, side, height in (
+        (left, 0.02, 0.5, "left", "center"),
+        (right, 0.98, 0.5, "right", "center"),
+        (top, 0.5, 0.98, "center", "top"),
+        (text, 0.02, 0.02, "left", "bottom"),
+    ):
+        drawn = axes.text(x, y, words, transform=axes.transAxes, color="white", fontsize=8, ha=side, va=height)
+        drawn.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def _legend(labels: Mapping[str, int], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
+    entries: list[Patch | Line2D] = [
+        Patch(color=colour, label=f"{name}  {_dice(case[name].dice)}")
+        for name, colour in zip(labels, _colours(len(labels)), strict=True)
+    ]
+    return [
+        *entries,
+        Line2D([], [], color="black", linewidth=1.3, label="reference"),
+        Patch(color="black", alpha=AREA_OPACITY, linewidth=0, label="prediction"),
+    ]
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
+def _dice(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

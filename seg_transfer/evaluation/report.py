@@ -1,0 +1,84 @@
+"""Scores for people and spreadsheets: CSV and tables."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from rich.table import Table
+
+from seg_transfer.evaluation.scores import METRICS, Figures, Scores
+from seg_transfer.files import whole_file
+
+COUNTS = ("prediction_voxels", "reference_voxels")
+
+
+def save_csv(scores: Scores, path: Path) -> None:
+    """Write one row per case and label; an undefined figure is an empty cell."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "label", "value", *METRICS, *COUNTS, "empty"])
+        for case, of_label in scores.cases.items():
+            for name, score in of_label.items():
+                figures = [getattr(score, metric) for metric in METRICS]
+                cells = ["" if math.isnan(figure) else figure for figure in figures]
+                counts = [getattr(score, count) for count in COUNTS]
+                writer.writerow([case, name, scores.labels[name], *cells, *counts, score.empty])
+
+
+def summary_table(scores: Scores) -> Table:
+    """One row per label: mean ± standard deviation over the cases in which the metric is defined."""
+    volume = "ml" if scores.unit == "mm" else "pixels"
+    table = Table(
+        title=f"{len(scores.cases)} cases; mean Dice {_number(scores.mean_dice, 3)}",
+        caption=_caption(scores),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("label", overflow="fold")
+    heads = ("Dice", "median", "IoU", f"HD95 {scores.unit}", f"NSD {scores.tolerance:g} {scores.unit}")
+    for head in (*heads, f"volume diff. {volume}", "relative", "missed", "made up", "in neither"):
+        table.add_column(head, justify="right")
+    for name, label in scores.summary.items():
+        table.add_row(
+            name,
+            _spread(label.dice, 3),
+            _number(label.dice.median, 3),
+            _spread(label.iou, 3),
+            _spread(label.hd95, 1),
+            _spread(label.nsd, 3),
+            _spread(label.volume_difference, 1),
+            _spread(label.relative_volume_difference, 2),
+            str(label.prediction_empty),
+            str(label.reference_empty),
+            str(label.both_empty),
+        )
+    return table
+
+
+def cases_table(scores: Scores) -> Table:
+    """One row per case, worst first: its Dice per label."""
+    table = Table(title="Dice per case, worst first", title_justify="left")
+    table.add_column("case", overflow="fold")
+    for head in ("mean", *scores.labels):
+        table.add_column(head, justify="right")
+    for case in sorted(scores.cases, key=lambda case: (math.isnan(scores.case_dice(case)), scores.case_dice(case))):
+        dice = (_number(scores.cases[case][name].dice, 3) for name in scores.labels)
+        table.add_row(case, _number(scores.case_dice(case), 3), *dice)
+    return table
+
+
+def _caption(scores: Scores) -> str | None:
+    notes = [f"not scored: {case}: {cause}" for case, cause in scores.failures.items()]
+    if scores.without_reference:
+        notes.append(f"predicted but without a reference: {', '.join(scores.without_reference)}")
+    return "\n".join(notes) or None
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _spread(figures: Figures, digits: int) -> str:
+    return "–" if figures.cases == 0 else f"{figures.mean:.{digits}f} ± {figures.std:.{digits}f}"

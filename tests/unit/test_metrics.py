@@ -1,0 +1,121 @@
+"""Every value here is worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from seg_transfer.evaluation.metrics import score_case
+
+
+def volume(shape, **boxes):
+    array = np.zeros(shape, np.uint8)
+    for name, box in boxes.items():
+        array[tuple(slice(*side) for side in box)] = int(name.removeprefix("label"))
+    return array
+
+
+def test_overlap_and_volume():
+    reference = volume((10, 10, 6), label1=((2, 6), (2, 6), (1, 3)))
+    prediction = volume((10, 10, 6), label1=((3, 6), (2, 6), (1, 4)))
+    score = score_case(prediction, reference, [1], (2.0, 2.0, 5.0))[1]
+    assert (score.reference_voxels, score.prediction_voxels) == (32, 36)
+    assert score.dice == pytest.approx(2 * 24 / 68)
+    assert score.iou == pytest.approx(24 / 44)
+    assert score.volume_difference == pytest.approx(4 * 20 / 1000)
+    assert score.relative_volume_difference == pytest.approx(4 / 32)
+    assert score.empty == "none"
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(0, 1.5), (1, 3.0), (2, 14.0)])
+def test_distances_follow_the_spacing_of_their_axis(axis, expected):
+    reference = volume((9, 9, 9), label1=((4, 5), (4, 5), (4, 5)))
+    prediction = np.roll(reference, 2 if axis == 2 else axis + 1, axis)
+    score = score_case(prediction, reference, [1], (1.5, 1.5, 7))[1]
+    assert score.hd95 == pytest.approx(expected)
+    assert score.dice == score.iou == 0
+    # Neighbours share one face, 2 apart none of their surface is near the other.
+    assert score.nsd == (0.5 if axis == 0 else 0)
+
+
+def test_hd95_is_the_larger_directed_percentile():
+    reference = volume((30, 3, 3), label1=((2, 23), (1, 2), (1, 2)))
+    prediction = volume((30, 3, 3), label1=((2, 3), (1, 2), (1, 2)))
+    # From the reference's 21 voxels 0, 0.5, ... 10 mm, whose 95th percentile is 9.5; from the prediction's 0.
+    for first, second in ((prediction, reference), (reference, prediction)):
+        assert score_case(first, second, [1], (0.5, 1, 1))[1].hd95 == pytest.approx(9.5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        # A square of 5 pixels has an outline of 4 x 4 unit sides and 4 cut corners of half a diagonal. Moved by 3
+        # pixels, on each outline 8 unit sides and 2 corners lie within 1 of the other outline: one half.
+        ((1, 1, 1), 0.5),
+        # Sides along y are now 2 long, corners sqrt(5) / 2, and the 2 sides next to the corners are 2 away.
+        ((1, 2, 1), (6 + math.sqrt(5)) / (24 + 2 * math.sqrt(5))),
+    ],
+)
+def test_nsd_of_a_picture_weighs_the_outline_by_its_length(spacing, expected):
+    reference = volume((20, 20, 1), label1=((5, 10), (5, 10), (0, 1)))
+    prediction = volume((20, 20, 1), label1=((8, 13), (5, 10), (0, 1)))
+    score = score_case(prediction, reference, [1], spacing, unit="pixel")[1]
+    assert score.nsd == pytest.approx(expected, rel=1e-5)
+    assert score.hd95 == 3
+    assert score.volume_difference == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_slice_is_measured_in_its_plane(axis):
+    outer, inner = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.uint8)
+    outer[1:10, 1:10], inner[3:8, 3:8] = 1, 1
+    spacing = [1.0, 1.0]
+    spacing.insert(axis, 50.0)
+    score = score_case(np.expand_dims(inner, axis), np.expand_dims(outer, axis), [1], spacing, tolerance=2)[1]
+    # As a volume the whole square would be surface, and the distance from most of it to the inner one 0.
+    assert score.hd95 == pytest.approx(math.sqrt(8))
+    assert score.volume_difference == pytest.approx((25 - 81) * 50 / 1000)
+
+
+def test_nsd_tolerance():
+    reference = volume((12, 12, 12), label1=((2, 8), (2, 8), (2, 8)))
+    prediction = np.roll(reference, 1, 2)
+    nsd = [score_case(prediction, reference, [1], (1, 1, 4), tolerance=tolerance)[1].nsd for tolerance in (0, 3.9, 4)]
+    assert 0 < nsd[0] < nsd[1] < nsd[2] == 1
+
+
+def test_a_perfect_prediction():
+    labels = volume((8, 8, 4), label1=((0, 3), (0, 8), (0, 4)), label2=((4, 8), (2, 5), (1, 2)))
+    for score in score_case(labels, labels.astype(np.int64), None, (1, 1, 3)).values():
+        assert (score.dice, score.iou, score.nsd, score.hd95) == (1, 1, 1, 0)
+        assert score.volume_difference == score.relative_volume_difference == 0
+
+
+def test_empty_masks_are_told_apart():
+    nothing = np.zeros((6, 6, 6), np.uint8)
+    something = volume((6, 6, 6), label1=((1, 3), (1, 3), (1, 3)))
+    both = score_case(nothing, nothing, [1], (1, 1, 1))[1]
+    assert both.empty == "both"
+    assert all(math.isnan(value) for value in (both.dice, both.iou, both.hd95, both.nsd))
+    assert both.volume_difference == 0
+    assert math.isnan(both.relative_volume_difference)
+    missed = score_case(nothing, something, [1], (1, 1, 1))[1]
+    made_up = score_case(something, nothing, [1], (1, 1, 1))[1]
+    assert (missed.empty, made_up.empty) == ("prediction", "reference")
+    for score in (missed, made_up):
+        assert (score.dice, score.iou, score.nsd) == (0, 0, 0)
+        assert math.isnan(score.hd95)
+    assert missed.relative_volume_difference == -1
+    assert made_up.volume_difference == pytest.approx(0.008)
+
+
+def test_values_are_found_in_either_map():
+    reference = volume((6, 6, 6), label3=((0, 2), (0, 2), (0, 2)))
+    prediction = volume((6, 6, 6), label200=((3, 5), (3, 5), (3, 5)))
+    assert list(score_case(prediction, reference, None, (1, 1, 1))) == [3, 200]
+    assert list(score_case(prediction, reference, [5], (1, 1, 1))) == [5]
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(2, 2, 2\)"):
+        score_case(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), [1], (1, 1, 1))
