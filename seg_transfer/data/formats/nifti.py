@@ -53,7 +53,10 @@ def verify_to_end(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    return nib.load(path, mmap=False)
+    image = nib.load(path, mmap=False)
+    if not isinstance(image, nib.Nifti1Pair):
+        raise UserError("not a NIfTI volume", where=path)
+    return image
 
 
 def _header(image: Any, path: Path) -> Header:
@@ -64,7 +67,7 @@ def _header(image: Any, path: Path) -> Header:
             where=path,
             mend="store integers or real numbers, one per voxel",
         )
-    if not isinstance(image, nib.Nifti1Pair) or not 2 <= len(image.shape) <= 5:
+    if not 2 <= len(image.shape) <= 5:
         raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path)
     (i, j, k), rest = (*image.shape, 1)[:3], image.shape[3:]
     if len(rest) == 2 and rest[0] != 1:

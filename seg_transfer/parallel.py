@@ -1,0 +1,134 @@
+"""Work that is one task per case, on the cores of one machine.
+
+A case that fails, even one whose process dies, is reported with its cause and the others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from seg_transfer.errors import UserError
+from seg_transfer.progress import track
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class CaseFailure:
+    """Why a case is not done.
+
+    Attributes:
+        case: The case's name.
+        cause: One line for the user.
+        detail: The traceback; empty if the process died.
+    """
+
+    case: str
+    cause: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """What the function raised; as text, since not every exception can be sent between processes."""
+
+    cause: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Task(Generic[T, R]):
+    """What a process needs to know to do one item."""
+
+    function: Callable[[T], R]
+    item: T
+
+    def __call__(self) -> R | _Raised:
+        try:
+            return self.function(self.item)
+        except Exception as error:
+            cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            return _Raised("; ".join(map(str.strip, cause.splitlines())), "".join(traceback.format_exception(error)))
+
+
+def map_cases(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    title: str,
+    name: Callable[[T], str],
+) -> Iterator[tuple[T, R | CaseFailure]]:
+    """Apply a function to every case and show the progress.
+
+    Args:
+        function: Called with one item; must be importable by name (or a ``functools.partial`` of such a function) if
+            there are workers, since they are spawned.
+        items: One per case.
+        workers: Processes; 0 works in this one. No more than this many cases are in memory at a time.
+        title: What the user reads beside the progress.
+        name: The case's name, used if it fails.
+
+    Yields:
+        Each item with its result, in the order in which they are done; :class:`CaseFailure` where the function
+        raised or its process died (which happens when memory runs out).
+    """
+    tasks = [_Task(function, item) for item in items]
+    results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
+    for task, result in track(results, total=len(tasks), title=title):
+        if isinstance(result, _Raised):
+            yield task.item, CaseFailure(name(task.item), result.cause, result.detail)
+        else:
+            yield task.item, result
+
+
+def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
+    waiting = deque(tasks)
+    while waiting:
+        suspects: list[_Task[T, R]] = []
+        yield from _until_broken(waiting, workers, suspects)
+        # A pool does not say whose process died: each case that was under way then gets one of its own.
+        for suspect in suspects:
+            alone: list[_Task[T, R]] = []
+            yield from _until_broken(deque([suspect]), 1, alone)
+            if alone:
+                yield suspect, _Raised("its worker process died, probably out of memory: use fewer workers", "")
+
+
+def _until_broken(
+    waiting: deque[_Task[T, R]], workers: int, suspects: list[_Task[T, R]]
+) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
+    """Work until nothing waits or a process dies; ``suspects`` are then the tasks that were under way."""
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=multiprocessing.get_context("spawn"))
+    running: dict[Future[R | _Raised], _Task[T, R]] = {}
+    broken = False
+    try:
+        while True:
+            while waiting and len(running) < workers and not broken:
+                try:
+                    running[pool.submit(waiting[0])] = waiting[0]
+                except BrokenProcessPool:
+                    broken = True
+                else:
+                    waiting.popleft()
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    broken = True
+                    suspects.append(task)
+                else:
+                    yield task, result
+    finally:
+        pool.shutdown(cancel_futures=True)
