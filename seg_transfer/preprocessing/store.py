@@ -4,8 +4,8 @@
 ``<folder>/<case>/`` holds ``image.b2nd`` ``(channel, slice, u, v)`` float32, ``label.b2nd`` ``(slice, u, v)`` class
 indices, ``locations.npz`` and ``case.json``. It appears whole or not at all, so what is there is finished.
 
-Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in these
-blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
+Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in
+these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class CaseTransform(Part):
 
     native_shape: Triple
     native_affine: tuple[tuple[float, ...], ...]
+    native_flat: bool
     unit: Literal["mm", "pixel"]
     canonical_shape: Triple
     crop_start: Triple
@@ -74,6 +75,7 @@ class CaseTransform(Part):
         return cls(
             native_shape=_triple(image.native.shape),
             native_affine=tuple(tuple(float(entry) for entry in row) for row in image.native.affine),
+            native_flat=image.native.flat,
             unit=image.native.unit,
             canonical_shape=_triple(array.shape[1:]),
             crop_start=start,
@@ -125,7 +127,7 @@ class CaseTransform(Part):
         )
         canonical = np.zeros(self.canonical_shape, best.dtype)
         self._crop(canonical)[...] = best.transpose(np.argsort(self.axes))
-        return to_native(canonical, self.native)
+        return np.ascontiguousarray(to_native(canonical, self.native))
 
     def restore_probabilities(self, probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
         """Probabilities ``(class, i, j, k)`` in the file's own order; outside the crop background has 1.
@@ -138,12 +140,12 @@ class CaseTransform(Part):
         for index, target in enumerate(self._crop(canonical)):
             values = resample(probabilities[index], self._cropped_shape, self.label_orders)
             target[...] = values.transpose(np.argsort(self.axes))
-        return to_native(canonical, self.native)
+        return np.ascontiguousarray(to_native(canonical, self.native))
 
     @property
     def native(self) -> Grid:
         """The voxel grid of the file."""
-        return Grid(shape=self.native_shape, affine=np.array(self.native_affine), unit=self.unit)
+        return Grid(shape=self.native_shape, affine=np.array(self.native_affine), unit=self.unit, flat=self.native_flat)
 
     @property
     def _cropped_shape(self) -> Triple:

@@ -1,0 +1,128 @@
+"""A folder of cases -> a folder of label maps; one case is read ahead and one written behind while one is predicted."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_transfer.data.dataset import Case
+from seg_transfer.data.image import ending, is_picture, read_image, write_volume
+from seg_transfer.errors import UserError
+from seg_transfer.files import whole_file
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.progress import detail, say, track
+
+__all__ = ["Predictor", "predict_folder"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+PROBABILITIES = "probabilities"
+JPEG = (".jpg", ".jpeg")
+
+
+def predict_folder(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    output: Path,
+    *,
+    probabilities: bool = False,
+    tta: bool = True,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Predict every case and write its label map.
+
+    ``<output>/<case><ending of the input>`` holds the label map with the user's label values, in the geometry of the
+    case's first file (``.png`` for JPEG, whose compression would change labels).
+
+    Args:
+        predictor: The models.
+        cases: What to predict; labels are not read.
+        output: Folder; made if need be.
+        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (class as the fourth axis), or for pictures
+            ``.npz`` with ``probabilities`` ``(class, row, column)``.
+        tta: Average over the plan's mirrorings.
+        overwrite: Predict again what is there; otherwise it is skipped.
+
+    Returns:
+        Case identifier -> one-line cause, for the cases that failed; the others are done.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    todo = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
+    if len(todo) < len(cases):
+        say(f"{len(cases) - len(todo)} of {len(cases)} cases are in {output} already and are skipped")
+    failures: dict[str, str] = {}
+
+    def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:
+        return predictor.prepare(read_image(case.images))
+
+    def write(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
+        with _reported(case, failures):
+            if probabilities:
+                _write_probabilities(_probabilities_file(case, output), transform, scores)
+            # Last, since a case counts as done once its label map is there.
+            labels = predictor.label_values(transform.restore_labels(scores))
+            write_volume(_label_file(case, output), labels, transform.native)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for case, prepared in track(_ahead(reader, read, todo), total=len(todo), title="predicting"):
+            with _reported(case, failures):
+                transform, array = prepared.result()
+                scores = predictor.probabilities(array, tta=tta)
+                if written is not None:
+                    written.result()  # one at a time, or finished cases would pile up in memory
+                written = writer.submit(write, case, transform, scores)
+    return failures
+
+
+@contextmanager
+def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
+    """Note what goes wrong with one case, so that the others go on."""
+    try:
+        yield
+    except Exception as error:
+        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        failures[case.id] = " ".join(cause.split())
+        detail("".join(traceback.format_exception(error)))
+
+
+def _ahead(executor: Executor, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, Future[R]]]:
+    """Every item with its work, which starts while the item before is in use."""
+    started: deque[tuple[T, Future[R]]] = deque()
+    for item in items:
+        started.append((item, executor.submit(work, item)))
+        if len(started) > 1:
+            yield started.popleft()
+    yield from started
+
+
+def _label_file(case: Case, output: Path) -> Path:
+    """Where a case's label map goes."""
+    kind = ending(case.images[0])
+    return output / f"{case.id}{'.png' if kind in JPEG else kind}"
+
+
+def _probabilities_file(case: Case, output: Path) -> Path:
+    return output / PROBABILITIES / f"{case.id}{'.npz' if is_picture(case.images[0]) else '.nii.gz'}"
+
+
+def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
+    return _label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
+
+
+def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
+    native = transform.restore_probabilities(scores)
+    if path.name.endswith(".nii.gz"):
+        write_volume(path, native, transform.native)
+    else:
+        with whole_file(path) as temporary:
+            np.savez_compressed(temporary, probabilities=native[..., 0].transpose(0, 2, 1))

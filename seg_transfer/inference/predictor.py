@@ -1,0 +1,142 @@
+"""Label maps in the input's own geometry, from one trained model or the mean of several folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seg_transfer.data.dataset import Case
+from seg_transfer.data.image import Grid, Image, image_from_array, read_image
+from seg_transfer.errors import UserError
+from seg_transfer.inference.sliding_window import NetworkFn, predict_volume
+from seg_transfer.network.build import build_network
+from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.training.checkpoint import load_header, load_state
+
+Integers = NDArray[np.integer]
+
+
+class Predictor:
+    """Models of one plan that predict together: the mean of their probabilities.
+
+    Example:
+        >>> predictor = Predictor.load([Path("runs/3d-resnet18-finetune-1a2b3c4d/fold_0/model.safetensors")])
+        >>> labels = predictor.array(volume, spacing=(1.0, 1.0, 3.0))  # (x, y, z), the user's label values
+
+    Args:
+        plan: What the models were trained on.
+        networks: At least one; each maps ``(batch, channel, slice, u, v)`` on ``device`` to logits.
+        device: Where the networks are.
+    """
+
+    def __init__(self, plan: Plan, networks: Sequence[NetworkFn], device: torch.device) -> None:
+        self.plan, self.networks, self.device = plan, networks, device
+
+    @classmethod
+    def load(cls, files: Sequence[Path], device: str | torch.device = "cpu") -> Predictor:
+        """Load trained models.
+
+        Args:
+            files: ``model.safetensors`` of one run, or of several folds of one plan.
+            device: Where to compute.
+
+        Raises:
+            UserError: If a file is no model of segtl, or the files belong to plans with other data or another network.
+        """
+        plans = [Plan.model_validate(load_header(path, "model")["plan"]) for path in files]
+        for path, plan in zip(files, plans, strict=True):
+            if part_hash(plan.data, plan.model) != part_hash(plans[0].data, plans[0].model):
+                what = f"was trained on another plan than {files[0]}"
+                raise UserError(what, where=path, mend="predict with the folds of one plan")
+        device = torch.device(device)
+        return cls(plans[0], [_load_network(path, plans[0], device) for path in files], device)
+
+    def array(self, array: NDArray, spacing: Sequence[float], *, tta: bool = True) -> Integers:
+        """Predict an array in memory.
+
+        Args:
+            array: ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order.
+            spacing: Voxel size ``(x, y, z)`` in the plan's unit.
+            tta: Average over the plan's mirrorings.
+
+        Returns:
+            ``(x, y, z)`` with the values of the user's labels.
+        """
+        transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
+        return self.label_values(transform.restore_labels(self.probabilities(prepared, tta=tta)))
+
+    def case(self, case: Case, *, tta: bool = True) -> tuple[Integers, Grid]:
+        """Predict one case's files.
+
+        Returns:
+            The label map ``(i, j, k)`` in the order of the case's first file, and that file's grid.
+        """
+        transform, prepared = self.prepare(read_image(case.images))
+        return self.label_values(transform.restore_labels(self.probabilities(prepared, tta=tta))), transform.native
+
+    def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
+        """The case's transform, and the networks' input ``(channel, slice, u, v)``.
+
+        Raises:
+            UserError: If the image does not fit the plan.
+        """
+        transform = CaseTransform.fit(image, self.plan.data)
+        return transform, transform.image(image)
+
+    def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
+        """Probabilities ``(class, slice, u, v)`` on the networks' grid.
+
+        Args:
+            array: What :meth:`prepare` gave.
+            tta: Average over the plan's mirrorings.
+        """
+        recipe, classes = self.plan.recipe, len(self.plan.data.labels)
+        needed = 4 * (2 * classes + 2) * array[0].size + array.nbytes
+        volume = torch.from_numpy(array)
+        if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] / 2:
+            volume = volume.to(self.device)
+        result = predict_volume(
+            self._logits,
+            volume,
+            self.plan.model,
+            classes,
+            tta_axes=recipe.tta_axes if tta else (),
+            batch=recipe.batch_size,
+        )
+        return result.cpu().numpy()
+
+    def label_values(self, classes: NDArray[np.unsignedinteger]) -> Integers:
+        """Class indices -> the values of the user's label files, in the smallest type that holds all of them."""
+        values = [label.value for label in self.plan.data.labels]
+        kind = np.result_type(np.min_scalar_type(min(values)), np.min_scalar_type(max(values)))
+        return np.array(values, kind)[classes]
+
+    def _logits(self, windows: Tensor) -> Tensor:
+        """Mean probabilities of all networks, as logits: the softmax of a log probability is that probability."""
+        windows = windows.to(self.device, non_blocking=True)
+        reduced = self.plan.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+            logits = [network(windows).float() for network in self.networks]
+        if len(logits) == 1:
+            return logits[0]
+        return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0)
+
+
+def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:
+    tensors, _ = load_state(path, "model")
+    network, _ = build_network(
+        plan.model, channels=len(plan.data.channels), classes=len(plan.data.labels), seed=0, load=False
+    )
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        mend = "train again with this version of segtl"
+        raise UserError(f"its weights do not fit the network of its plan: {error}", where=path, mend=mend) from None
+    layout = torch.channels_last_3d if plan.model.configuration == "3d" else torch.channels_last
+    return network.eval().to(device).to(memory_format=layout)

@@ -1,0 +1,57 @@
+"""Small valid plans for the tests of preprocessing and inference."""
+
+from __future__ import annotations
+
+from seg_transfer.planning.plan import (
+    Channel,
+    DataPlan,
+    Label,
+    ModelPlan,
+    Normalization,
+    Plan,
+    RecipePlan,
+    Split,
+    Strategy,
+    Weights,
+)
+
+
+def data_plan(**changes: object) -> DataPlan:
+    settings: dict = {
+        "dataset": "made",
+        "dimension": 3,
+        "unit": "mm",
+        "channels": (Channel(name="T1", normalization=Normalization(kind="zscore")),),
+        "labels": (Label(name="background", value=0), Label(name="a", value=1), Label(name="b", value=2)),
+        "cases": ("one",),
+        "axes": (2, 0, 1),
+        "spacing": (3.0, 1.0, 1.0),
+        "crop_nonzero": False,
+        "slice_order": 1,
+    }
+    return DataPlan(**(settings | changes))
+
+
+def model_plan(configuration: str, patch: tuple[int, int, int], **changes: object) -> ModelPlan:
+    settings: dict = {
+        "configuration": configuration,
+        "patch": patch,
+        "encoder": "resnet18",
+        "weights": Weights(source="none"),
+        "stages": 2,
+        "slice_strides": (1, 1) if configuration == "3d" else (),
+        "input_mapping": "as_is",
+        "decoder_channels": (8, 8),
+    }
+    return ModelPlan(**(settings | changes))
+
+
+def plan(data: DataPlan, model: ModelPlan, **recipe: object) -> Plan:
+    settings: dict = {
+        "strategy": Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"),
+        "batch_size": 2,
+        "epochs": 1,
+        "precision": "float32",
+        "splits": (Split(train=data.cases, validation=()),),
+    }
+    return Plan(data=data, model=model, recipe=RecipePlan(**(settings | recipe)))

@@ -1,0 +1,76 @@
+"""The preprocessed store: whole cases, patch-wise reading, refusal of what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_plans import data_plan
+
+from seg_transfer.data.image import image_from_array
+from seg_transfer.errors import UserError
+from seg_transfer.preprocessing import store as store_module
+from seg_transfer.preprocessing.store import LOCATIONS_PER_CLASS, Store, sample_locations
+from seg_transfer.preprocessing.transform import CaseTransform
+
+
+def filled(folder: Path) -> tuple[Store, np.ndarray, np.ndarray]:
+    image = image_from_array(np.random.default_rng(0).normal(size=(40, 50, 20)), (1.0, 1.0, 3.0))
+    labels = np.zeros((40, 50, 20), np.uint8)
+    labels[10:20, 5:9, 3:5] = 2
+    transform = CaseTransform.fit(image, data_plan())
+    array, label = transform.image(image), transform.label(labels)
+    store = Store.create(folder, data_plan())
+    store.add("one", array, label, transform)
+    return store, array, label
+
+
+def test_a_case_comes_back_as_it_was_added(tmp_path: Path) -> None:
+    _, array, label = filled(tmp_path)
+    store = Store.open(tmp_path, data_plan())
+    assert store.cases() == ["one"]
+    case = store.case("one")
+    assert case.shape == case.image.shape[1:] == case.label.shape == (20, 40, 50)
+    np.testing.assert_array_equal(case.image[:, 3:9, 30:40, 7:50], array[:, 3:9, 30:40, 7:50])
+    np.testing.assert_array_equal(case.label[...], label)
+    assert case.voxels == (40 * 50 * 20 - 80, 0, 80)
+    assert set(case.locations) == {2}
+    assert {tuple(place) for place in case.locations[2].tolist()} == {tuple(p) for p in np.argwhere(label == 2)}
+    assert case.transform.shape == (20, 40, 50)
+
+
+def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
+    label = np.zeros((20, 60, 60), np.uint8)
+    label[5:15, 10:50, 10:50] = 1
+    label[0, 0, 0] = 2
+    first, again, other = (sample_locations(label, seed=seed) for seed in (1, 1, 2))
+    assert first[1].shape == (LOCATIONS_PER_CLASS, 3)
+    assert len(np.unique(first[1], axis=0)) == LOCATIONS_PER_CLASS
+    assert (label[tuple(first[1].T)] == 1).all()
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[1] != other[1]).any()
+    np.testing.assert_array_equal(first[2], [[0, 0, 0]])
+
+
+def test_a_store_of_another_plan_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    other = data_plan(spacing=(3.0, 1.0, 1.1))
+    for opener in (Store.open, Store.create):
+        with pytest.raises(UserError, match="the store was made with"):
+            opener(tmp_path, other)
+    with pytest.raises(UserError, match="no preprocessed store"):
+        Store.open(tmp_path / "nowhere", other)
+    with pytest.raises(UserError, match="case two is not preprocessed"):
+        Store.open(tmp_path, data_plan()).case("two")
+
+
+def test_an_interrupted_case_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, "sample_locations", stop)
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan-data.json"]
+    assert Store.open(tmp_path, data_plan()).cases() == []
