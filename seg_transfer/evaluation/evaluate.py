@@ -66,16 +66,51 @@ def evaluate_folders(
             where=predictions,
             mend="give both the same file name, apart from the ending",
         )
+    scores = evaluate_files(
+        {case: (predicted[case], true[case]) for case in common},
+        labels=labels,
+        tolerance=tolerance,
+        workers=workers,
+        failures={
+            case: f"{true[case]}: no prediction of this name in {predictions}" for case in true.keys() - predicted
+        },
+    )
+    return scores.model_copy(update={"without_reference": tuple(sorted(predicted.keys() - true.keys()))})
+
+
+def evaluate_files(
+    files: Mapping[str, tuple[Path, Path]],
+    *,
+    labels: Mapping[str, int] | None = None,
+    tolerance: float = 1.0,
+    workers: int = 0,
+    failures: Mapping[str, str] | None = None,
+) -> Scores:
+    """Score label maps that are already paired.
+
+    Args:
+        files: Case -> predicted and reference label map, on the same grid.
+        labels: As for :func:`evaluate_folders`.
+        tolerance: As for :func:`evaluate_folders`.
+        workers: Processes; 0 works in this one.
+        failures: Cases known not to have a prediction -> why; carried over into the scores.
+
+    Returns:
+        The scores; cases that could not be scored are in ``failures``.
+
+    Raises:
+        UserError: If pictures and volumes are mixed.
+    """
     values = None if labels is None else tuple(value for value in labels.values() if value != 0)
-    pairs = [_Pair(case, predicted[case], true[case], values, tolerance) for case in common]
-    failures = {case: f"{true[case]}: no prediction of this name in {predictions}" for case in true.keys() - predicted}
-    found: dict[str, tuple[Unit, dict[int, LabelScore]]] = {}
+    pairs = [_Pair(case, *files[case], values, tolerance) for case in sorted(files)]
+    failed = dict(failures or {})
+    found: dict[str, tuple[str, dict[int, LabelScore]]] = {}
     for pair, result in map_cases(_score_pair, pairs, workers=workers, title="evaluating", name=lambda pair: pair.case):
         if isinstance(result, CaseFailure):
-            failures[pair.case] = result.cause
+            failed[pair.case] = result.cause
         else:
             found[pair.case] = result
-    return _collect(found, failures, labels, tolerance, reference, sorted(predicted.keys() - true.keys()))
+    return _collect(found, failed, labels, tolerance)
 
 
 def find_label_maps(path: Path) -> dict[str, Path]:
@@ -129,13 +164,11 @@ def _collect(
     failures: Mapping[str, str],
     labels: Mapping[str, int] | None,
     tolerance: float,
-    reference: Path,
-    without_reference: Iterable[str],
 ) -> Scores:
     """Put the cases in order and give each of them every label."""
     units = {unit for unit, _ in found.values()}
     if len(units) > 1:
-        raise UserError("pictures and volumes are mixed", where=reference, mend="evaluate them one after the other")
+        raise UserError("pictures and volumes are mixed", mend="evaluate them one after the other")
     if labels is None:
         occurring = sorted({value for _, scores in found.values() for value in scores})
         labels = {f"label {value}": value for value in occurring}
@@ -148,7 +181,6 @@ def _collect(
             case: {name: found[case][1].get(value, ABSENT) for name, value in names.items()} for case in sorted(found)
         },
         failures=dict(sorted(failures.items())),
-        without_reference=tuple(without_reference),
     )
 
 
