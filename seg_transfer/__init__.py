@@ -1,1 +1,23 @@
-"""segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder."""
+"""segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder.
+
+The functions are those of :mod:`seg_transfer.api`; they are loaded when first used, so that importing the package
+loads neither torch nor any reader of images.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seg_transfer.api import evaluate, plan, predict, preprocess, train
+
+__all__ = ["evaluate", "plan", "predict", "preprocess", "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("seg_transfer.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

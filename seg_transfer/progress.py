@@ -53,6 +53,11 @@ def warn(text: str) -> None:
     _print(f"warning: {text}", style="yellow")
 
 
+def fail(text: str) -> None:
+    """Say why the work ended; also when quiet."""
+    _print(text, style="red")
+
+
 def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
     """Pass the items on and show how many of them are done.
 

@@ -4,7 +4,7 @@
 
     segtl-work/
       dataset.json                     which cases, files, channels and labels
-      fingerprint.json                 what was measured
+      fingerprint.json                 what was measured; fingerprint.stamp: on which files
       plan.json                        the plan in force: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<config>-<encoder>-<strategy>-<hash of the plan>/
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Literal
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, load_plan, part_hash, save_plan
+from seg_transfer.planning.plan import Plan, edited_parts, load_plan, part_hash, save_plan
+from seg_transfer.progress import say
 
 Fold = int | Literal["full"]
 DEFAULT = Path("segtl-work")
-MODEL = "model.safetensors"
+MODEL_FILE = "model.safetensors"
+SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Work:
         return self.path / "fingerprint.json"
 
     @property
-    def measured(self) -> Path:
-        """Stamp of the files that the fingerprint was measured on."""
-        return self.path / "measured.json"
+    def stamp(self) -> Path:
+        """Hash over the names, sizes and times of the files that the fingerprint was measured on."""
+        return self.path / "fingerprint.stamp"
 
     @property
     def plan(self) -> Path:
@@ -55,12 +57,15 @@ class Work:
         return self.path / "runs"
 
     def load_plan(self) -> Plan:
-        """Read the plan in force.
+        """Read the plan in force, and say which of its parts were edited by hand.
 
         Raises:
             UserError: If there is none, or it was edited into something impossible.
         """
-        return load_plan(self.plan)
+        plan = load_plan(self.plan)
+        if edited := edited_parts(self.plan):
+            say(f"{self.plan}: edited by hand: {', '.join(edited)}")
+        return plan
 
     def store_folder(self, plan: Plan) -> Path:
         """Folder of the preprocessed arrays: shared by every plan with the same data part."""

@@ -27,10 +27,12 @@ ROOMS = [
     "evaluation",
     "environment",
     "workdir",
+    "measuring",
     "validation",
     "status",
     "api",
     "demo",
+    "show",
     "cli",
     "__main__",
 ]

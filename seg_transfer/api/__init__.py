@@ -1,0 +1,17 @@
+"""segtl as Python functions: one per command, with the command's names and defaults.
+
+Example:
+    >>> import seg_transfer
+    >>> seg_transfer.plan("data/hippocampus", work="work", time_budget=1200)
+    >>> seg_transfer.train(0, work="work")
+    >>> seg_transfer.predict("new_images", "predictions", work="work")
+    >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
+    >>> seg_transfer.evaluate("predictions", "labels").mean_dice
+"""
+
+from seg_transfer.api.evaluation import evaluate
+from seg_transfer.api.inference import predict
+from seg_transfer.api.planning import plan
+from seg_transfer.api.training import preprocess, train
+
+__all__ = ["evaluate", "plan", "predict", "preprocess", "train"]

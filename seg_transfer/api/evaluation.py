@@ -1,0 +1,50 @@
+"""From label maps and their references to scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_transfer import environment
+from seg_transfer.workdir import Work
+
+if TYPE_CHECKING:
+    from seg_transfer.evaluation.scores import Scores
+
+
+def evaluate(
+    predictions: Path | str,
+    reference: Path | str,
+    *,
+    work: Path | str | None = None,
+    tolerance: float = 1.0,
+    workers: int | None = None,
+) -> Scores:
+    """Score label maps against reference label maps of the same names.
+
+    Args:
+        predictions: Folder of label maps, or one file.
+        reference: Folder of reference label maps, or one file.
+        work: Work folder whose plan names the labels; None takes every value that occurs, by number.
+        tolerance: Surface distance that NSD counts as met, in mm (pictures: pixels).
+        workers: Processes; 0 works in this one, None takes as many as the machine bears.
+
+    Returns:
+        The scores per case and label, and their summary; cases that could not be scored are in ``failures``.
+
+    Raises:
+        UserError: If a folder is missing, or no name occurs in both.
+    """
+    labels = None
+    if work is not None:
+        labels = {label.name: label.value for label in Work(Path(work)).load_plan().data.labels}
+    environment.check_torch()
+    from seg_transfer.evaluation.evaluate import evaluate_folders
+
+    return evaluate_folders(
+        Path(predictions),
+        Path(reference),
+        labels=labels,
+        tolerance=tolerance,
+        workers=environment.case_workers() if workers is None else workers,
+    )

@@ -1,0 +1,137 @@
+"""From a data set's folder to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from seg_transfer import environment
+from seg_transfer.catalogue import imagenet_cached
+from seg_transfer.data.dataset import Case, Dataset, find_dataset
+from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file
+from seg_transfer.errors import UserError
+from seg_transfer.measuring import check_and_measure
+from seg_transfer.planning.plan import Plan, Split, save_plan
+from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.progress import say, warn
+from seg_transfer.workdir import DEFAULT, Work
+
+
+def plan(
+    dataset: Path | str,
+    *,
+    work: Path | str = DEFAULT,
+    config: str = "auto",
+    encoder: str = "auto",
+    weights: str = "auto",
+    strategy: str = "auto",
+    normalization: Mapping[str, str] | None = None,
+    memory: int | None = None,
+    epochs: int | None = None,
+    time_budget: float | None = None,
+    cases: Path | str | Sequence[str] | None = None,
+    folds: int = 5,
+    group_by: str | None = None,
+    groups: Path | str | None = None,
+    splits: Path | str | None = None,
+    skip_broken: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Check and measure a data set, decide how to train on it, and write the plan.
+
+    Nothing is written unless all of it succeeds. Planning again replaces the plan; runs of earlier plans stay.
+
+    Args:
+        dataset: Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels.
+        work: Work folder; made if need be.
+        config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
+        encoder: ``auto``, or a name in the catalogue.
+        weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or a file.
+        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune`` or ``scratch``.
+        normalization: Channel -> ``zscore``, ``clip_zscore``, ``minmax`` or ``none``; other channels stay automatic.
+        memory: Bytes that training may use; by default 0.9 of the GPU's memory or half of the host's.
+        epochs: Training budget in epochs.
+        time_budget: Training budget in seconds per fold, in place of ``epochs``.
+        cases: File with one case per line, or their identifiers; by default all.
+        folds: Folds of the cross-validation; fewer where there are fewer cases.
+        group_by: Regular expression on case identifiers; cases with the same match share a fold.
+        groups: File with the group of each case, in place of ``group_by``.
+        splits: JSON file with the folds themselves, in place of the three above.
+        skip_broken: Go on without the cases that have problems.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``: what to plan for.
+        workers: Processes; 0 works in this one, None takes as many as the machine bears.
+        seed: Seed of all chance.
+
+    Raises:
+        UserError: If the data set has problems (all of them are listed), or an option does not fit it.
+    """
+    at_most_one(epochs=epochs, time_budget=time_budget)
+    at_most_one(group_by=group_by, groups=groups, splits=splits)
+    place = Work(Path(work))
+    device = environment.resolve_device(device)
+    found = _selected(find_dataset(Path(dataset)), cases)
+    measured = check_and_measure(
+        found,
+        place,
+        skip_broken=skip_broken,
+        workers=environment.case_workers() if workers is None else workers,
+        seed=seed,
+    )
+    labelled = [case for case in measured.dataset.cases if case.label is not None]
+    request = PlanRequest(
+        config=config,
+        encoder=encoder,
+        weights=weights,
+        strategy=strategy,
+        normalization=dict(normalization or {}),
+        memory_bytes=environment.device_memory(device) if memory is None else memory,
+        epochs=epochs,
+        time_budget=time_budget,
+        splits=_splits(labelled, folds=folds, group_by=group_by, groups=groups, splits=splits, seed=seed),
+        device=device.partition(":")[0],
+        imagenet_cached=imagenet_cached,
+        seed=seed,
+    )
+    made = make_plan(measured.fingerprint, request)
+    measured.save(place)
+    save_plan(made, place.plan)
+    return made
+
+
+def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dataset:
+    """Cut the data set to the cases that the user wants; a path is a file with one case per line."""
+    if cases is None:
+        return dataset
+    where: Path | str = "cases"
+    if isinstance(cases, Path | str):
+        where = Path(cases)
+        if not where.is_file():
+            raise UserError("there is no such file", where=where, mend="write one case per line into it")
+        cases = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
+    unknown = sorted(set(cases) - {case.id for case in dataset.cases})
+    if unknown or not cases:
+        known = ", ".join(case.id for case in dataset.cases[:3])
+        what = f"not in the data set: {', '.join(unknown[:5])}" if unknown else "names no case"
+        raise UserError(what, where=where, mend=f"cases are named like {known}")
+    return dataset.select(list(dict.fromkeys(cases)))
+
+
+def _splits(
+    cases: Sequence[Case],
+    *,
+    folds: int,
+    group_by: str | None,
+    groups: Path | str | None,
+    splits: Path | str | None,
+    seed: int,
+) -> tuple[Split, ...]:
+    if splits is not None:
+        return splits_from_file(Path(splits))
+    of_case = None
+    if group_by is not None:
+        of_case = groups_by_regex(cases, group_by)
+    elif groups is not None:
+        of_case = groups_from_file(Path(groups))
+    return make_splits(cases, folds=folds, seed=seed, groups=of_case)

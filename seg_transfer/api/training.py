@@ -1,0 +1,105 @@
+"""From a plan to prepared cases and trained folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from seg_transfer import environment
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.preprocess import preprocess_dataset
+from seg_transfer.progress import say
+from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text
+
+if TYPE_CHECKING:
+    from seg_transfer.validation import TrainedFold
+
+
+def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Path:
+    """Prepare every case of the plan for training; cases that are prepared already are skipped.
+
+    Args:
+        work: Work folder with a plan.
+        workers: Processes; 0 works in this one, None takes as many as the machine bears.
+
+    Returns:
+        Folder of the preprocessed cases.
+
+    Raises:
+        SomeCasesFailed: If some cases could not be prepared; the others are.
+        UserError: If there is no plan.
+    """
+    place = Work(Path(work))
+    made = place.load_plan()
+    folder = place.store_folder(made)
+    failures = preprocess_dataset(Dataset.load(place.dataset), made.data, folder, workers=environment.case_workers() if workers is None else workers)
+    if failures:
+        raise SomeCasesFailed(failures)
+    return folder
+
+
+def train(
+    fold: Fold | Literal["cv"] | str,
+    *,
+    work: Path | str = DEFAULT,
+    epochs: int | None = None,
+    time_budget: float | None = None,
+    restart: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    seed: int | None = None,
+) -> list[TrainedFold]:
+    """Train and validate; goes on where an earlier call stopped, and prepares cases first where that is missing.
+
+    Args:
+        fold: ``0 … K-1``, ``cv`` for all of these, or ``full`` for every case, which leaves none to validate on.
+        work: Work folder with a plan.
+        epochs: Budget in epochs, in place of the plan's; recorded with the run.
+        time_budget: Budget in seconds of training, in place of the plan's; recorded with the run.
+        restart: Start over instead of going on.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        workers: Processes beside the training; 0 for none, None for as many as help.
+        seed: In place of the plan's; recorded with the run.
+
+    Returns:
+        The trained folds, in order.
+
+    Raises:
+        UserError: If there is no plan or no such fold, or cases cannot be prepared.
+    """
+    at_most_one(epochs=epochs, time_budget=time_budget)
+    place = Work(Path(work))
+    made = place.load_plan()
+    folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made)]
+    device = environment.resolve_device(device)
+    environment.check_torch()
+    from seg_transfer.preprocessing.store import Store
+    from seg_transfer.training.loop import RunOptions
+    from seg_transfer.validation import train_and_validate
+
+    dataset = Dataset.load(place.dataset)
+    _prepare(place, made, dataset, environment.case_workers() if workers is None else workers)
+    options = RunOptions(
+        device=device,
+        epochs=epochs,
+        time_budget=time_budget,
+        restart=restart,
+        seed=made.recipe.seed if seed is None else seed,
+        workers=environment.training_workers(device) if workers is None else workers,
+        threads=environment.cores(),
+    )
+    store = Store.open(place.store_folder(made), made.data)
+    place.keep_plan(made)
+    return [train_and_validate(made, dataset, store, place.run_folder(made, one), one, options) for one in folds]
+
+
+def _prepare(place: Work, made: Plan, dataset: Dataset, workers: int) -> None:
+    """Preprocess what is missing, so that training can start."""
+    folder = place.store_folder(made)
+    failures = preprocess_dataset(dataset, made.data, folder, workers=workers)
+    if failures:
+        listed = "; ".join(f"{case}: {cause}" for case, cause in failures.items())
+        mend = "mend these files, or leave the cases out with `segtl plan --cases`"
+        raise UserError(f"{len(failures)} case(s) cannot be prepared: {listed}", where=folder, mend=mend)

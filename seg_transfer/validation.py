@@ -1,0 +1,74 @@
+"""Trains a fold, then predicts its held-out cases as whole cases and scores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.evaluation.evaluate import evaluate_files
+from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
+from seg_transfer.evaluation.report import save_csv
+from seg_transfer.evaluation.scores import Scores
+from seg_transfer.inference.predict import label_file, predict_folder
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.progress import say
+from seg_transfer.training.loop import RunOptions, train_fold
+from seg_transfer.workdir import MODEL_FILE, SCORES_FILE, Fold, fold_name
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A trained fold: where it lies, and the scores of its held-out cases (None for ``full``, which has none)."""
+
+    fold: Fold
+    folder: Path
+    scores: Scores | None
+
+
+def train_and_validate(
+    plan: Plan, dataset: Dataset, store: Store, folder: Path, *, fold: Fold, options: RunOptions, workers: int
+) -> TrainedFold:
+    """Train one fold and validate it; what an earlier call has done already is not done again.
+
+    Args:
+        plan: What to train.
+        dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
+        store: The preprocessed cases.
+        folder: The run's folder.
+        fold: Which split; ``full`` trains on every case.
+        options: Of this run alone.
+        workers: Processes that score; 0 scores in this one.
+    """
+    say(f"{fold_name(fold)}: {folder}")
+    train_fold(plan, store, folder, fold=fold, options=options)
+    scores = None if fold == "full" else _validate(plan, dataset, folder, fold, options.device, workers)
+    return TrainedFold(fold, folder, scores)
+
+
+def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:
+    """Predict into ``validation/`` and write ``scores.json``, ``scores.csv`` and ``overlay.png`` beside.
+
+    ``scores.json`` comes last and is newer than its model, so that one of a former model is not taken for this one's.
+    """
+    model, output = folder / MODEL_FILE, folder / "validation"
+    done = output / SCORES_FILE
+    if done.is_file() and done.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+        return Scores.load(done)
+    cases = dataset.select(plan.recipe.splits[fold].validation).cases
+    failures = predict_folder(Predictor.load([model], device), cases, output, overwrite=True)
+    files = {
+        case.id: CaseFiles(case.images, case.label, label_file(case, output)) for case in cases if case.id not in failures
+    }
+    scores = evaluate_files(
+        {case: (file.prediction, file.reference) for case, file in files.items()},
+        labels={label.name: label.value for label in plan.data.labels},
+        workers=workers,
+        failures=failures,
+    )
+    save_overlay(output / "overlay.png", scores, files)
+    save_csv(scores, output / "scores.csv")
+    scores.save(output / SCORES_FILE)
+    return scores

@@ -1,0 +1,81 @@
+"""A torch that works, a device that is there, the cores and memory of a container."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import torchvision  # noqa: F401  imported whole before its parts are replaced
+
+from seg_transfer import environment
+from seg_transfer.errors import UserError
+
+
+def test_an_unfitting_pair_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    """A stand-in for a CPU-only torch beside a torchvision built for another: what it raises on import."""
+    site = tmp_path / "site"
+    (site / "torch").mkdir(parents=True)
+    (site / "torch" / "__init__.py").write_text("")
+    (site / "torchvision").mkdir()
+    (site / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist\\nmore')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "seg_transfer", "predict", "-i", str(tmp_path), "-o", str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "torchvision cannot be imported: operator torchvision::nms does not exist" in done.stderr
+    assert "pip install torch torchvision" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:0", "", "mps:1"])
+def test_unknown_devices_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="unknown device"):
+        environment.resolve_device(text)
+
+
+def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert environment.resolve_device("auto") == "cpu"
+    assert environment.resolve_device("cpu") == "cpu"
+    with pytest.raises(UserError, match=r"cuda: .*CUDA"):
+        environment.resolve_device("cuda")
+    with pytest.raises(UserError, match="no MPS"):
+        environment.resolve_device("mps")
+
+
+def test_only_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert environment.resolve_device("auto") == "cuda:0"
+    assert environment.resolve_device("cuda") == "cuda:0"
+    assert environment.resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(UserError, match="there are 2 CUDA device"):
+        environment.resolve_device("cuda:2")
+
+
+def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_CGROUP", tmp_path)
+    assert environment.host_memory() == psutil.virtual_memory().total
+    unlimited = environment.cores()
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert (environment.host_memory(), environment.cores()) == (psutil.virtual_memory().total, unlimited)
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert (environment.host_memory(), environment.cores()) == (10**9, 1)
+    assert environment.device_memory("cpu") == 5 * 10**8
+    assert environment.case_workers() == 1
