@@ -1,0 +1,161 @@
+"""What can be wrong with a data set's cases, said by file with its mend, all of it at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.formats import stem, verify_to_end
+from seg_transfer.data.geometry import Grid, grid_difference
+from seg_transfer.data.image import read_image, read_label
+from seg_transfer.data.label_values import UNDECLARED_MEND, listing, undeclared
+from seg_transfer.data.naming import data_files
+from seg_transfer.errors import UserError
+from seg_transfer.parallel import CaseFailure, map_cases
+from seg_transfer.progress import say
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that keeps a case from being used.
+
+    Attributes:
+        case: The case.
+        file: The file it is about.
+        what: What is wrong.
+        mend: What the user can do about it.
+    """
+
+    case: str
+    file: Path
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class _Checked:
+    problems: list[Problem]
+    empty_label: bool
+
+
+def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
+    """Read every file of every case to its end and check it.
+
+    Checked are: that files are there and whole; the number of channels; that shapes and affines agree across
+    channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
+    values are finite; that label values are whole and declared. A label without foreground is no problem, since
+    healthy cases exist; how many there are is said.
+
+    Args:
+        dataset: What to check.
+        workers: Processes; 0 works in this one. Each holds one case in memory.
+
+    Returns:
+        All problems, by case.
+    """
+    check = partial(_check_case, channels=dataset.channel_names, values=[value for _, value in dataset.labels])
+    problems = [
+        Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
+        for unused in dataset.unused
+    ]
+    empty = []
+    for case, result in map_cases(check, dataset.cases, workers=workers, title="checking", name=lambda case: case.id):
+        if isinstance(result, CaseFailure):
+            problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
+        else:
+            problems += result.problems
+            empty += [case.id] if result.empty_label else []
+    if empty:
+        say(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
+    return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise all problems as one message; nothing happens if there are none.
+
+    Raises:
+        UserError: Listing every problem by file with its mend.
+    """
+    if problems:
+        lines = [f"  {problem.file}: {problem.what}\n    mend: {problem.mend}" for problem in problems]
+        cases = len({problem.case for problem in problems})
+        raise UserError(
+            f"{len(problems)} problem(s) in {cases} case(s):\n" + "\n".join(lines),
+            mend="mend these files, or leave their cases out with --skip-broken",
+        )
+
+
+def _check_case(case: Case, *, channels: tuple[str, ...], values: list[int]) -> _Checked:
+    problems: list[Problem] = []
+    grid: Grid | None = None
+    count = 0
+    readable = True
+    for path in case.images:
+        try:
+            image = read_image([path])
+            verify_to_end(path)
+        except UserError as error:
+            problems.append(_from_error(case, path, error))
+            readable = False
+            continue
+        count += len(image.array)
+        problems += _check_values(case, path, image.array)
+        if grid is None:
+            first, grid = path, image.native
+        elif difference := grid_difference(grid, image.native):
+            mend = "resample the channels of a case to one grid"
+            problems.append(Problem(case.id, path, f"does not lie on the grid of {first.name}: {difference}", mend))
+    if readable and count != len(channels):
+        what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
+        mend = "name every channel in dataset.json, or bring the case's files to these channels"
+        problems.append(Problem(case.id, case.images[0], what, mend))
+    label_problems, empty = _check_label(case, grid, values)
+    return _Checked(problems + label_problems, empty)
+
+
+def _check_values(case: Case, path: Path, array: np.ndarray) -> list[Problem]:
+    wrong = array.size - int(np.isfinite(array).sum())
+    if not wrong:
+        return []
+    what = f"{wrong} of {array.size} values are not finite (nan or inf)"
+    return [Problem(case.id, path, what, "replace them, for instance with the value of air or with 0")]
+
+
+def _check_label(case: Case, grid: Grid | None, values: list[int]) -> tuple[list[Problem], bool]:
+    """Problems of the label, and whether it holds background only."""
+    assert case.label is not None, "a data set's cases have a label, be it a missing one"
+    path = case.label
+    try:
+        label = read_label(path)
+        verify_to_end(path)
+    except UserError as error:
+        return [_from_error(case, path, error)], False
+    problems = []
+    if grid is not None and (difference := grid_difference(grid, label.native)):
+        mend = (
+            "if its voxels do correspond to the image's, give it the image's affine; else resample it to the image's "
+            "grid with nearest neighbour interpolation"
+        )
+        what = f"does not lie on the grid of {case.images[0].name}: {difference}"
+        problems.append(Problem(case.id, path, what, mend))
+    if unknown := undeclared(label.array, values):
+        what = f"label values {listing(unknown)} occur, but only {listing(values)} are declared"
+        problems.append(Problem(case.id, path, what, UNDECLARED_MEND))
+    return problems, not label.array.any()
+
+
+def _from_error(case: Case, path: Path, error: UserError) -> Problem:
+    return Problem(case.id, path, error.what, error.mend or _missing_mend(path))
+
+
+def _missing_mend(path: Path) -> str:
+    """Names the file that was probably meant."""
+    there = [file.name for file in data_files(path.parent)] if path.parent.is_dir() else []
+    similar = difflib.get_close_matches(path.name, there, n=1, cutoff=0.8)
+    return f"put it there; is {similar[0]} meant?" if similar else "put it there"

@@ -1,0 +1,178 @@
+"""A data set: its cases, channels and labels, wherever they lie and however they are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seg_transfer.data.formats import is_picture, read_header, stem
+from seg_transfer.data.geometry import Unit
+from seg_transfer.data.image import Image
+from seg_transfer.data.label_values import map_note, to_classes
+from seg_transfer.data.layouts import Layout, read_layout
+from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, split_channel
+from seg_transfer.errors import UserError
+from seg_transfer.files import write_text
+
+__all__ = ["Case", "Dataset", "find_dataset", "find_images"]
+
+
+class Dataset(BaseModel):
+    """What segtl knows about a data set before it reads voxels.
+
+    Attributes:
+        name: From ``dataset.json``, else the folder's.
+        root: The folder.
+        layout: How it was found.
+        dimension: 2 if every case is one slice (a picture, or a volume of one slice), else 3.
+        unit: Unit of every spacing.
+        channel_names: In order; inferred in layout "folders".
+        labels: (name, value in the files), ascending by value, background (0) first; inferred in layout "folders".
+        label_map_note: How values map to class indices, where they are not 0, 1, 2, ...; else empty.
+        cases: By identifier.
+        unused: Files among images and labels that belong to no case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    root: Path
+    layout: Layout
+    dimension: Literal[2, 3]
+    unit: Unit
+    channel_names: tuple[str, ...]
+    labels: tuple[tuple[str, int], ...]
+    label_map_note: str = ""
+    cases: tuple[Case, ...]
+    unused: tuple[Unused, ...] = ()
+
+    def select(self, ids: Collection[str]) -> Dataset:
+        """The same data set with these cases only.
+
+        Raises:
+            UserError: If one of them is not there.
+        """
+        missing = sorted(set(ids) - {case.id for case in self.cases})
+        if missing:
+            raise UserError(
+                f"no such case: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+                where=self.root,
+                mend=f"cases are called such as {self.cases[0].id}" if self.cases else None,
+            )
+        wanted = set(ids)
+        return self.model_copy(update={"cases": tuple(case for case in self.cases if case.id in wanted)})
+
+    def classes(self, label: Image) -> np.ndarray:
+        """Class indices ``(x, y, z)`` of a label ``(1, x, y, z)``: the position of each value in :attr:`labels`.
+
+        Returns:
+            uint8, or uint16 from 256 labels on.
+
+        Raises:
+            UserError: If a value occurs that is not declared.
+        """
+        return to_classes(label.array[0], [value for _, value in self.labels])
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Dataset:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: If the file is missing or is something else.
+        """
+        if not path.is_file():
+            raise UserError("there is no such file", where=path, mend="run `segtl plan DATASET` first")
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except (ValidationError, ValueError) as error:
+            raise UserError(f"not a data set's description: {error}", where=path, mend="plan again") from None
+
+
+def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
+    """Find the cases, channels and labels of a data set.
+
+    Args:
+        folder: In nnU-Net raw layout (v1 or v2) or MSD layout, both with a ``dataset.json``; or with a subfolder of
+            images and one of labels (called label, mask, seg, gt or annotation in some form), with the same names.
+        workers: Processes that read label files where labels must be inferred; 0 works in this one.
+
+    Raises:
+        UserError: About anything that concerns the data set as a whole. What concerns single cases (such as a
+            missing file) is found by :func:`seg_transfer.data.checks.check_dataset`.
+    """
+    root = folder.absolute()
+    found = read_layout(root, workers=workers)
+    pictures = {is_picture(case.images[0]) for case in found.cases}
+    if len(pictures) > 1:
+        raise UserError("volumes and pictures are mixed", where=root, mend="make a data set of each kind")
+    return Dataset(
+        **vars(found),
+        root=root,
+        dimension=2 if pictures == {True} or all(_is_one_slice(case) for case in found.cases) else 3,
+        unit="pixel" if pictures == {True} else "mm",
+        label_map_note=map_note([value for _, value in found.labels]),
+    )
+
+
+def _is_one_slice(case: Case) -> bool:
+    """Whether the case's first file has one slice; one that cannot be read does not say otherwise."""
+    try:
+        return read_header(case.images[0]).shape[2] == 1
+    except UserError:
+        return True
+
+
+def find_images(path: Path, channels: int) -> list[Case]:
+    """Find cases to predict.
+
+    Args:
+        path: A folder of images, or one image; of several channel files, any.
+        channels: Channels of the model. Names that end with ``_`` and the four digits of one of these are grouped
+            to one case, such as ``liver_01_0000.nii.gz`` and ``liver_01_0001.nii.gz``; a file that holds all
+            channels is a case by itself.
+
+    Returns:
+        Cases without labels, by identifier. Channel files that are missing are named as they should be.
+
+    Raises:
+        UserError: If there is no image.
+    """
+    folder = path.parent if path.is_file() else path
+    files = data_files(folder) if folder.is_dir() else []
+    images = ChannelFiles({}, folder)
+    for file in files:
+        case, number = _case_and_channel(file, channels)
+        if path.is_file() and case != _case_and_channel(path, channels)[0]:
+            continue
+        if number in images.cases.setdefault(case, {}):
+            raise UserError(f"{images.cases[case][number].name} is the same image", where=file, mend="move one away")
+        images.cases[case][number] = file
+    if not images.cases:
+        raise UserError("there is no image", where=path, mend="give an image, or a folder of images")
+    cases = []
+    for case, numbered in sorted(images.cases.items()):
+        alone = list(numbered) == [0] and (channels == 1 or _holds(numbered[0], channels))
+        cases.append(Case(case, images.of(case, 1 if alone else channels)))
+    return cases
+
+
+def _case_and_channel(file: Path, channels: int) -> tuple[str, int]:
+    """A suffix that is no channel of the model belongs to the name, such as the year in scan_2021."""
+    case, number = split_channel(stem(file)) or (stem(file), 0)
+    return (case, number) if number < channels else (stem(file), 0)
+
+
+def _holds(file: Path, channels: int) -> bool:
+    try:
+        return read_header(file).channels == channels
+    except UserError:
+        return False

@@ -1,0 +1,96 @@
+"""Values in label files <-> class indices 0, 1, ..., in the order of the values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seg_transfer.data.image import read_label
+from seg_transfer.errors import UserError
+from seg_transfer.parallel import CaseFailure, map_cases
+
+UNDECLARED_MEND = "declare them in dataset.json, or correct the label"
+MOST_VALUES = 256
+"""Files with more values than this are images rather than labels."""
+
+
+def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Turn label values into class indices.
+
+    Args:
+        array: Integers of any shape.
+        values: The value of each class, ascending.
+
+    Returns:
+        Class indices of the same shape, uint8 or (from 256 classes on) uint16.
+
+    Raises:
+        UserError: If another value occurs.
+    """
+    unknown = len(values)
+    table = np.full(values[-1] + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
+    table[list(values)] = range(len(values))
+    inside = array.min() >= 0 and array.max() <= values[-1]
+    classes = table[array] if inside else None
+    if classes is None or (classes == unknown).any():
+        raise UserError(
+            f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
+            mend=UNDECLARED_MEND,
+        )
+    return classes
+
+
+def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:
+    """Values that occur and are not declared."""
+    return np.setdiff1d(array, values).tolist()
+
+
+def map_note(values: Sequence[int]) -> str:
+    """What becomes of label values that are not 0, 1, 2, ...; empty if they are."""
+    if list(values) == list(range(len(values))):
+        return ""
+    return f"label values {listing(values)} are classes {listing(range(len(values)))}"
+
+
+def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> tuple[tuple[str, int], ...]:
+    """Find the labels that occur in the files: background (0), label_1, label_2, ... by ascending value.
+
+    Files that cannot be read are left to the checks of their cases.
+
+    Raises:
+        UserError: If nothing but background occurs, or so many values that these are no labels.
+    """
+    values = {0}
+    failure: CaseFailure | None = None
+    for _, result in map_cases(
+        _values, files, workers=workers, title="looking for label values", name=lambda file: file.name
+    ):
+        if isinstance(result, CaseFailure):
+            failure = result
+        else:
+            values |= {value for value in result if value > 0}
+    if len(values) == 1:
+        raise UserError(
+            f"no label was found: {failure.cause}" if failure else "no label holds anything but 0",
+            where=folder,
+            mend="mark foreground with values from 1 on",
+        )
+    if len(values) > MOST_VALUES:
+        raise UserError(
+            f"the files hold {len(values)} different values", where=folder, mend="give label maps, not images"
+        )
+    return tuple(
+        ("background" if value == 0 else f"label_{index}", value) for index, value in enumerate(sorted(values))
+    )
+
+
+def _values(file: Path) -> list[int]:
+    return np.unique(read_label(file).array).tolist()
+
+
+def listing(values: Sequence[int]) -> str:
+    """The values as text, the first ten of them."""
+    texts = [str(value) for value in values[:10]]
+    return ", ".join(texts) + (f", ... ({len(values)} in all)" if len(values) > 10 else "")

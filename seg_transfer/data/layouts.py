@@ -1,0 +1,198 @@
+"""The layouts in which data sets come: nnU-Net raw (v1 and v2), MSD, and two plain folders.
+
+Each reader gives what it found; what is missing or misnamed among the cases is left to data/checks.py, which says
+all of it together. What concerns the data set as a whole is raised here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seg_transfer.data.description import channel_names, labels
+from seg_transfer.data.formats import ENDINGS, is_picture, read_header, stem
+from seg_transfer.data.label_values import infer_labels
+from seg_transfer.data.naming import Case, ChannelFiles, Unused, by_channel, data_files, match_labels, split_channel
+from seg_transfer.errors import UserError
+
+Layout = Literal["nnunet", "msd", "folders"]
+
+_LABEL_FOLDER = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
+_TRAINING = re.compile(r"tr(ain(ing)?)?$", re.IGNORECASE)
+_LAYOUTS = "a data set is a folder in nnU-Net or MSD layout (dataset.json), or one of images/ and labels/"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layout's reader found; the fields are those of Dataset."""
+
+    layout: Layout
+    name: str
+    channel_names: tuple[str, ...]
+    labels: tuple[tuple[str, int], ...]
+    cases: tuple[Case, ...]
+    unused: tuple[Unused, ...] = ()
+
+
+def read_layout(root: Path, *, workers: int) -> Found:
+    """Tell the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
+    if not root.is_dir():
+        raise UserError("there is no such folder", where=root, mend=_LAYOUTS)
+    description = root / "dataset.json"
+    if not description.is_file():
+        return _folders(root, workers=workers)
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"not readable as JSON: {error}", where=description, mend="correct it") from None
+    if not isinstance(content, dict):
+        raise UserError("not a JSON object", where=description, mend="see nnU-Net's or MSD's documentation")
+    # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
+    listed = content.get("training")
+    if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
+        return _msd(root, content, description)
+    return _nnunet(root, content, description)
+
+
+def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
+    names = channel_names(content, description)
+    wanted = str(content["file_ending"]) if "file_ending" in content else None
+    images, images_unused = by_channel(root / "imagesTr", _files(root, "imagesTr", wanted))
+    if not images.cases:
+        raise UserError(
+            f"no file is named <case>_<channel, four digits><ending>, for instance not {images_unused[0].file.name}",
+            where=root / "imagesTr",
+            mend="rename the images, such as liver_01_0000.nii.gz for the first channel of case liver_01",
+        )
+    channels = 1 if _one_file_per_case(images, len(names)) else len(names)
+    label_files = _files(root, "labelsTr", wanted)
+    label_of, labels_unused = match_labels(images.cases, root / "labelsTr", label_files)
+    return Found(
+        layout="nnunet",
+        name=str(content.get("name") or root.resolve().name),
+        channel_names=names,
+        labels=labels(content, description),
+        cases=tuple(Case(case, images.of(case, channels), label) for case, label in label_of.items()),
+        unused=(*images_unused, *labels_unused),
+    )
+
+
+def _one_file_per_case(images: ChannelFiles, channels: int) -> bool:
+    """Whether ``_0000`` holds all channels, as RGB pictures do."""
+    if images.several or channels == 1:
+        return False
+    try:
+        return read_header(images.first).channels == channels
+    except UserError:
+        return is_picture(images.first)
+
+
+def _msd(root: Path, content: dict[str, Any], description: Path) -> Found:
+    cases = []
+    for entry in content["training"]:
+        image, label = (_listed(root, entry, kind, description) for kind in ("image", "label"))
+        cases.append(Case(stem(image), (image,), label))
+    names = [case.id for case in cases]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise UserError(f"training lists {double[0]} twice", where=description, mend="list each case once")
+    return Found(
+        layout="msd",
+        name=str(content.get("name") or root.resolve().name),
+        channel_names=channel_names(content, description),
+        labels=labels(content, description),
+        cases=tuple(sorted(cases, key=lambda case: case.id)),
+    )
+
+
+def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
+    if not isinstance(entry, dict) or not isinstance(entry.get(kind), str):
+        raise UserError(
+            f"training: {entry!r} names no {kind}",
+            where=description,
+            mend='list each case as {"image": "./imagesTr/case.nii.gz", "label": "./labelsTr/case.nii.gz"}',
+        )
+    return root / entry[kind]
+
+
+def _folders(root: Path, *, workers: int) -> Found:
+    image_folder, label_folder = _two_folders(root)
+    image_files, label_files = data_files(image_folder), data_files(label_folder)
+    label_names = {stem(file) for file in label_files}
+    unused: list[Unused] = []
+    if any(stem(file) in label_names for file in image_files):
+        images = ChannelFiles({}, image_folder)
+        for file in image_files:
+            if stem(file) in images.cases:
+                unused.append(Unused(file, f"{images.cases[stem(file)][0].name} is an image of the same case"))
+            else:
+                images.cases[stem(file)] = {0: file}
+    elif any(parts[0] in label_names for file in image_files if (parts := split_channel(stem(file)))):
+        images, unused = by_channel(image_folder, image_files)
+    else:
+        raise UserError(
+            f"no label has the name of an image: images are called such as {image_files[0].name}, "
+            f"labels such as {label_files[0].name}",
+            where=root,
+            mend="give each label the name of its image, without a channel suffix such as _0000",
+        )
+    files = 1 + max(number for numbers in images.cases.values() for number in numbers)
+    label_of, labels_unused = match_labels(images.cases, label_folder, label_files)
+    cases = tuple(Case(case, images.of(case, files), label) for case, label in label_of.items())
+    return Found(
+        layout="folders",
+        name=root.resolve().name,
+        channel_names=_inferred_channels(images, files),
+        labels=infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers),
+        cases=cases,
+        unused=(*unused, *labels_unused),
+    )
+
+
+def _inferred_channels(images: ChannelFiles, files: int) -> tuple[str, ...]:
+    channels = files if files > 1 else read_header(images.first).channels
+    if is_picture(images.first) and files == 1:
+        return ("R", "G", "B") if channels == 3 else ("grey",)
+    return tuple(f"channel_{number}" for number in range(channels))
+
+
+def _two_folders(root: Path) -> tuple[Path, Path]:
+    """The folder of images and that of labels."""
+    filled = sorted(
+        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".") and data_files(path)
+    )
+    label_folders = [path for path in filled if _LABEL_FOLDER.search(path.name)]
+    image_folders = [path for path in filled if path not in label_folders]
+    chosen = []
+    for kind, folders in (("images", image_folders), ("labels", label_folders)):
+        # imagesTr beside imagesTs: the one for training is meant.
+        folders = [path for path in folders if _TRAINING.search(path.name)] if len(folders) > 1 else folders
+        if len(folders) != 1:
+            there = ", ".join(f"{path.name}/" for path in filled) or f"none with {', '.join(ENDINGS)}"
+            raise UserError(
+                f"cannot tell the folder of {kind}; folders here: {there}",
+                where=root,
+                mend=f"{_LAYOUTS}, where the name of the labels' folder says so",
+            )
+        chosen.append(folders[0])
+    return chosen[0], chosen[1]
+
+
+def _files(root: Path, name: str, wanted: str | None) -> list[Path]:
+    """The data files of a folder that must be there, of the ending that dataset.json names if it names one."""
+    folder = root / name
+    if not folder.is_dir():
+        raise UserError(f"the folder {name} is missing", where=root, mend=f"dataset.json needs imagesTr and {name}")
+    files = data_files(folder)
+    if wanted is not None:
+        files = [path for path in files if path.name.lower().endswith(wanted.lower())]
+    if not files:
+        raise UserError(
+            f"no file ends with {wanted or ' or '.join(ENDINGS)}",
+            where=folder,
+            mend="correct file_ending in dataset.json" if wanted else "put the files there",
+        )
+    return files
