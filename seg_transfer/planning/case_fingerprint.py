@@ -1,0 +1,176 @@
+"""What one case measures, and its foreground samples.
+
+Everything is in canonical order ``(x, y, z)`` (RAS). Intensities are those on disk, before any normalization.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import nibabel
+import numpy as np
+from pydantic import Field
+
+from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.image import read_header, read_image, read_label
+from seg_transfer.planning.plan import Part, Spacing, Triple
+
+
+class Intensity(Part):
+    """Figures of the foreground voxels of one channel."""
+
+    mean: float
+    std: float
+    median: float
+    minimum: float
+    maximum: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+class CaseChannel(Part):
+    """One channel of one case."""
+
+    dtype: str = Field(description="data type on disk")
+    minimum: float = Field(description="over the whole image")
+    maximum: float = Field(description="over the whole image")
+    outlier_ratio: float = Field(
+        description="range of the nonzero voxels over the range between their 0.5 and 99.5 percentiles; 1: no outliers"
+    )
+    foreground: Intensity | None = Field(description="None where the case has no foreground")
+
+
+class CaseLabel(Part):
+    """One label of one case."""
+
+    voxels: int
+    ml: float | None = Field(description="None where the unit is the pixel")
+    slices: Triple = Field(description="slices across each canonical axis (x, y, z) that hold the label")
+
+
+class CaseFingerprint(Part):
+    """One case."""
+
+    id: str
+    shape: Triple = Field(description="canonical (x, y, z), whole image")
+    cropped_shape: Triple = Field(description="box around the voxels where any channel is nonzero")
+    spacing: Spacing = Field(description="canonical (x, y, z), in the data set's unit")
+    orientation: str = Field(description="where the file's own axes point, such as LPS")
+    channels: tuple[CaseChannel, ...]
+    labels: tuple[CaseLabel, ...] = Field(description="in the order of the data set's labels, without background")
+
+    @property
+    def crop_ratio(self) -> float:
+        """Share of the voxels that cropping to nonzero keeps."""
+        return float(np.prod(self.cropped_shape) / np.prod(self.shape))
+
+
+def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tuple[CaseFingerprint, list[np.ndarray]]:
+    """Measure one labelled case.
+
+    Args:
+        case: A case with a label.
+        dataset: Its data set, for labels and their mapping; its list of cases is not used.
+        samples: Most foreground samples to draw per channel.
+        seed: Of the draw, together with the case's identifier: it does not depend on the other cases.
+
+    Returns:
+        The measurements, and per channel the drawn foreground values ``(n,)`` as float32.
+    """
+    assert case.label is not None
+    image = read_image(case.images)
+    classes = dataset.classes(read_label(case.label)).reshape(image.array.shape[1:])
+    foreground = classes > 0
+    dtypes = [str(read_header(path).dtype) for path in case.images]
+    if len(dtypes) == 1:
+        dtypes *= len(image.array)
+    draw = _draw(int(foreground.sum()), samples, case.id, seed)
+    channels, drawn = [], []
+    for array, dtype in zip(image.array, dtypes, strict=True):
+        inside = array[foreground]
+        drawn.append(inside[draw].astype(np.float32))
+        nonzero = array[array != 0]
+        channels.append(
+            CaseChannel(
+                dtype=dtype,
+                minimum=rounded(array.min()),
+                maximum=rounded(array.max()),
+                outlier_ratio=outlier_ratio(nonzero) if nonzero.size else 1.0,
+                foreground=pool_intensity([inside]),
+            )
+        )
+    voxel_ml = float(np.prod(image.spacing)) / 1000 if image.unit == "mm" else None
+    measured = CaseFingerprint(
+        id=case.id,
+        shape=image.array.shape[1:],
+        cropped_shape=cropped_shape(np.any(image.array != 0, axis=0)),
+        spacing=tuple(rounded(step) for step in image.spacing),
+        orientation="".join(nibabel.aff2axcodes(image.native.affine)),
+        channels=tuple(channels),
+        labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
+    )
+    return measured, drawn
+
+
+def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
+    """Figures of all values, every group with the same weight: 100 voxels of one case count like 100,000 of another.
+
+    Args:
+        groups: Values ``(n,)``, one array per case; empty ones are left out.
+
+    Returns:
+        The figures, or None if every group is empty.
+    """
+    groups = [group for group in groups if group.size]
+    if not groups:
+        return None
+    values = np.concatenate(groups).astype(np.float64)
+    weights = np.concatenate([np.full(group.size, 1 / (group.size * len(groups))) for group in groups])
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    mean = float(weights @ values)
+    low, median, high = np.interp([0.005, 0.5, 0.995], np.cumsum(weights) - weights / 2, values)
+    return Intensity(
+        mean=rounded(mean),
+        std=rounded(np.sqrt(weights @ (values - mean) ** 2)),
+        median=rounded(median),
+        minimum=rounded(values[0]),
+        maximum=rounded(values[-1]),
+        percentile_00_5=rounded(low),
+        percentile_99_5=rounded(high),
+    )
+
+
+def outlier_ratio(values: np.ndarray) -> float:
+    """Range of the values over the range between their 0.5 and 99.5 percentiles, at most a million.
+
+    1 means no outliers; 10 means that min-max scaling would squeeze 99 % of the values into a tenth of its range.
+    """
+    low, high = np.percentile(values, [0.5, 99.5])
+    extent = float(values.max()) - float(values.min())
+    return rounded(extent / max(float(high - low), extent * 1e-6)) if extent else 1.0
+
+
+def cropped_shape(nonzero: np.ndarray) -> Triple:
+    """Shape of the smallest box that holds every nonzero voxel; the whole shape where there is none."""
+    x, y, z = (np.flatnonzero(nonzero.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    if not x.size:
+        return nonzero.shape
+    return int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1), int(z[-1] - z[0] + 1)
+
+
+def rounded(value: float) -> float:
+    """Seven significant digits: what a float32 on disk holds, and half the size in JSON."""
+    return float(f"{float(value):.7g}")
+
+
+def _draw(count: int, samples: int, case: str, seed: int) -> np.ndarray | slice:
+    if count <= samples:
+        return slice(None)
+    return np.random.default_rng([seed, zlib.crc32(case.encode())]).choice(count, size=samples, replace=False)
+
+
+def _label(mask: np.ndarray, voxel_ml: float | None) -> CaseLabel:
+    voxels = int(mask.sum())
+    x, y, z = (int(mask.any(axis=others).sum()) for others in ((1, 2), (0, 2), (0, 1)))
+    return CaseLabel(voxels=voxels, ml=None if voxel_ml is None else rounded(voxels * voxel_ml), slices=(x, y, z))

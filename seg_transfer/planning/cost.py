@@ -1,0 +1,130 @@
+"""What one training step of a network costs: operations, memory and seconds, estimated without torch.
+
+The encoder's share comes from the catalogue's measured table, the decoder's from its channels. Estimates, not promises:
+they choose between patches and batch sizes, and tell the user what to expect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from seg_transfer.catalogue import EncoderEntry
+from seg_transfer.planning.plan import Triple
+
+Configuration = Literal["2d", "2.5d", "3d"]
+DeviceKind = Literal["cpu", "cuda", "mps"]
+
+FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 60e9, "cuda": 10e12, "mps": 1e12}
+BYTES_PER_ELEMENT = 3.0
+BYTES_PER_PARAMETER = 24
+BASE_BYTES = 700_000_000
+BACKWARD = 3.0
+"""A step is one forward pass and a backward pass of twice its operations."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides its cost; see :class:`seg_transfer.planning.plan.ModelPlan` for the fields."""
+
+    entry: EncoderEntry
+    configuration: Configuration
+    patch: Triple
+    stages: int
+    slice_strides: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    channels: int
+    classes: int
+
+    @property
+    def voxels(self) -> int:
+        """Positions at full resolution that the network computes for one sample."""
+        slices, u, v = self.patch
+        return u * v * (slices if self.configuration == "3d" else 1)
+
+    @property
+    def folded(self) -> int:
+        """Channels that the first convolution reads."""
+        return self.channels if self.configuration == "3d" else self.channels * self.patch[0]
+
+    def depths(self) -> tuple[int, ...]:
+        """Kernel depth along the slice axis per level: 3 from the first level on that strides along it."""
+        if self.configuration != "3d":
+            return (1,) * self.stages
+        first = next((k for k, stride in enumerate(self.slice_strides) if stride == 2), self.stages - 1)
+        return tuple(3 if level >= first else 1 for level in range(self.stages))
+
+    def density(self) -> tuple[float, ...]:
+        """Slices that are left per input slice at each level."""
+        if self.configuration != "3d":
+            return (1.0,) * self.stages
+        return tuple(1 / math.prod(self.slice_strides[: level + 1]) for level in range(self.stages))
+
+
+def step_flops(shape: Shape, batch: int) -> float:
+    """Operations of one training step with everything learning."""
+    encoder = sum(
+        flops * depth * density
+        for flops, depth, density in zip(shape.entry.flops, shape.depths(), shape.density(), strict=False)
+    )
+    decoder = 2 * 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
+    for block in _blocks(shape):
+        decoder += 2 * 9 * block.depth * (block.width + block.skip) * block.width * block.share
+        decoder += 2 * block.coarse * block.width * block.coarse_share
+        decoder += 2 * block.width * shape.classes * block.share
+    return BACKWARD * batch * shape.voxels * (encoder + decoder)
+
+
+def step_memory(shape: Shape, batch: int) -> int:
+    """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
+    elements = shape.folded + 2 * shape.decoder_channels[0]
+    elements += sum(
+        saved * density for saved, density in zip(shape.entry.saved_elements, shape.density(), strict=False)
+    )
+    for block in _blocks(shape):
+        elements += block.share * (block.skip + 4 * block.width + 4 * shape.classes)
+    activations = BYTES_PER_ELEMENT * batch * shape.voxels * elements
+    return int(activations + BYTES_PER_PARAMETER * parameters(shape) + BASE_BYTES)
+
+
+def parameters(shape: Shape) -> int:
+    """Parameters of the network."""
+    encoder = sum(
+        count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False)
+    )
+    decoder = 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
+    for block in _blocks(shape):
+        decoder += block.width * (9 * block.depth * (block.width + block.skip) + block.coarse + shape.classes)
+    return encoder + decoder
+
+
+def seconds_per_step(flops: float, device: DeviceKind) -> float:
+    """Seconds of a step at the throughput that this kind of device reached (``FLOPS_PER_SECOND``)."""
+    return flops / FLOPS_PER_SECOND[device]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One decoder block: channels that come in and go out, and its share of the full resolution's positions."""
+
+    width: int
+    skip: int
+    coarse: int
+    depth: int
+    share: float
+    coarse_share: float
+
+
+def _blocks(shape: Shape) -> Sequence[_Block]:
+    widths = shape.decoder_channels
+    skips = (widths[0], *shape.entry.channels)
+    shares = [1.0] + [
+        density / stride**2 for density, stride in zip(shape.density(), shape.entry.strides, strict=False)
+    ]
+    coarse = (*widths[1:], shape.entry.channels[shape.stages - 1])
+    depths = shape.depths()
+    return [
+        _Block(widths[i], skips[i], coarse[i], depths[i], shares[i], shares[i + 1]) for i in range(shape.stages)
+    ]

@@ -1,0 +1,192 @@
+"""What a data set measures: the only thing, beside the user's wishes, that the rules see.
+
+The pooled foreground figures follow nnU-Net (Isensee et al., Nature Methods 18:203-211, 2021): every case has the
+same weight, however large its foreground is.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.errors import UserError
+from seg_transfer.files import write_text
+from seg_transfer.parallel import CaseFailure, map_cases
+from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
+from seg_transfer.planning.plan import Part, Spacing
+
+FINGERPRINT_VERSION = 1
+SAMPLES_PER_CASE = 100_000
+# Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
+POOLED_SAMPLES = 10_000_000
+
+
+class PooledChannel(Part):
+    """One channel over all cases."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    minimum: float = Field(description="lowest over whole images")
+    maximum: float = Field(description="highest over whole images")
+    outlier_ratio: float = Field(description="median over the cases")
+    foreground: Intensity | None = Field(description="equal weight per case; None where no case has foreground")
+
+
+class PooledLabel(Part):
+    """One label over all cases."""
+
+    name: str
+    value: int
+    cases: int = Field(description="cases that hold the label")
+    voxels: int = Field(description="sum over the cases")
+    median_ml: float | None = Field(description="over the cases that hold it; None in pixels or where none does")
+
+
+class Fingerprint(Part):
+    """The measurements of a data set, per case and pooled."""
+
+    version: Literal[1] = FINGERPRINT_VERSION
+    dataset: str
+    dimension: Literal[2, 3]
+    unit: Literal["mm", "pixel"]
+    seed: int
+    spacing: Spacing = Field(description="median over the cases, canonical (x, y, z)")
+    shape: tuple[float, float, float] = Field(description="median over the cases, canonical (x, y, z)")
+    cropped_shape: tuple[float, float, float] = Field(description="median over the cases, canonical (x, y, z)")
+    crop_ratio: float = Field(description="median share of the voxels that cropping to nonzero keeps")
+    channels: tuple[PooledChannel, ...]
+    labels: tuple[PooledLabel, ...] = Field(description="without background")
+    cases: tuple[CaseFingerprint, ...]
+
+    def labelled_slices(self, axis: int) -> int:
+        """Slices across a canonical axis that hold a label, summed over the cases.
+
+        Counted per case as the most that any one label has, hence a lower bound where labels lie apart.
+        """
+        return sum(max(label.slices[axis] for label in case.labels) for case in self.cases)
+
+    def foreground_share(self) -> float:
+        """Median over the cases of the share of voxels that carry a label."""
+        shares = [sum(label.voxels for label in case.labels) / np.prod(case.shape) for case in self.cases]
+        return float(np.median(shares))
+
+
+def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
+    """Measure every labelled case of a data set.
+
+    Args:
+        dataset: What :func:`seg_transfer.data.dataset.find_dataset` found; cases without a label are left out.
+        workers: Processes; 0 measures in this one. Each holds one case at a time.
+        seed: Of the foreground samples; the draw of a case depends on its identifier, not on its neighbours.
+
+    Raises:
+        UserError: If there is no labelled case, or a case cannot be read; the message names every such case.
+    """
+    cases = [case for case in dataset.cases if case.label is not None]
+    if not cases:
+        raise UserError("no case has a label", where=dataset.root, mend="planning needs at least one labelled case")
+    samples = min(SAMPLES_PER_CASE, POOLED_SAMPLES // len(cases))
+    function = partial(measure_case, dataset=dataset.select([]), samples=samples, seed=seed)
+    measured: dict[str, CaseFingerprint] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
+    failures: list[CaseFailure] = []
+    for case, result in map_cases(function, cases, workers=workers, title="fingerprint", name=_case_id):
+        if isinstance(result, CaseFailure):
+            failures.append(result)
+        else:
+            measured[case.id], drawn[case.id] = result
+    if failures:
+        raise UserError(
+            f"{len(failures)} case(s) cannot be measured: " + "; ".join(f"{f.case}: {f.cause}" for f in failures),
+            where=dataset.root,
+            mend="mend or remove these files",
+        )
+    order = [case.id for case in cases]
+    intensities = [
+        pool_intensity([drawn[case][channel] for case in order]) for channel in range(len(dataset.channel_names))
+    ]
+    return pool(dataset, [measured[case] for case in order], intensities, seed=seed)
+
+
+def pool(
+    dataset: Dataset, cases: list[CaseFingerprint], intensities: list[Intensity | None], *, seed: int
+) -> Fingerprint:
+    """Pool the measurements of the cases; ``intensities`` are the pooled foreground figures per channel."""
+    channels = []
+    for index, (name, intensity) in enumerate(zip(dataset.channel_names, intensities, strict=True)):
+        each = [case.channels[index] for case in cases]
+        channels.append(
+            PooledChannel(
+                name=name,
+                dtypes=tuple(sorted({channel.dtype for channel in each})),
+                minimum=min(channel.minimum for channel in each),
+                maximum=max(channel.maximum for channel in each),
+                outlier_ratio=rounded(np.median([channel.outlier_ratio for channel in each])),
+                foreground=intensity,
+            )
+        )
+    labels = []
+    for index, (name, value) in enumerate(dataset.labels[1:]):
+        held = [case.labels[index] for case in cases if case.labels[index].voxels]
+        millilitres = [label.ml for label in held if label.ml is not None]
+        labels.append(
+            PooledLabel(
+                name=name,
+                value=value,
+                cases=len(held),
+                voxels=sum(label.voxels for label in held),
+                median_ml=rounded(np.median(millilitres)) if millilitres else None,
+            )
+        )
+    return Fingerprint(
+        dataset=dataset.name,
+        dimension=dataset.dimension,
+        unit=dataset.unit,
+        seed=seed,
+        spacing=_median([case.spacing for case in cases]),
+        shape=_median([case.shape for case in cases]),
+        cropped_shape=_median([case.cropped_shape for case in cases]),
+        crop_ratio=rounded(np.median([case.crop_ratio for case in cases])),
+        channels=tuple(channels),
+        labels=tuple(labels),
+        cases=tuple(cases),
+    )
+
+
+def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
+    """Write a fingerprint as JSON with one line per case; whole or not at all."""
+    content = fingerprint.model_dump(mode="json")
+    cases = ",\n  ".join(json.dumps(case) for case in content.pop("cases"))
+    head = json.dumps(content, indent=1).removesuffix("\n}")
+    write_text(path, f'{head},\n "cases": [\n  {cases}\n ]\n}}\n')
+
+
+def load_fingerprint(path: Path) -> Fingerprint:
+    """Read a fingerprint.
+
+    Raises:
+        UserError: If the file is missing or is not a fingerprint of this version.
+    """
+    if not path.is_file():
+        raise UserError("there is no fingerprint here", where=path, mend="run `segtl plan DATASET` first")
+    try:
+        return Fingerprint.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise UserError(f"not a fingerprint: {field}: {first['msg']}", where=path, mend="plan again") from None
+
+
+def _case_id(case: Case) -> str:
+    return case.id
+
+
+def _median(triples: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+    x, y, z = (rounded(value) for value in np.median(triples, axis=0))
+    return x, y, z

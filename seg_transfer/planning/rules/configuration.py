@@ -1,0 +1,52 @@
+"""Whether the network reads single slices, stacks of slices or volumes."""
+
+from __future__ import annotations
+
+from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.planning.rules.geometry import ANISOTROPY_LIMIT
+
+FEWEST_SLICES = 8
+"""Below, a volume is hardly deeper than a stack: 3D kernels would see mostly padding."""
+FEWEST_STEPS = 600
+"""nnU-Net's reference run on hippocampus reaches most of its final Dice within two epochs of 250 steps; fewer than
+about 600 steps leave a network unfinished, whatever it reads."""
+
+
+def configuration(
+    *,
+    dimension: int,
+    ratio: float,
+    slices: float,
+    steps_3d: float,
+    device: DeviceKind,
+    requested: Configuration | None = None,
+) -> tuple[Configuration, str]:
+    """Choose the configuration.
+
+    Args:
+        dimension: 2 for pictures.
+        ratio: Anisotropy of the network's grid.
+        slices: Median number of slices on it.
+        steps_3d: Training steps in 3D, with the smallest batch, that fit into the time budget on this device.
+        device: What it runs on; only on a CPU is the time a limit.
+        requested: The user's choice, if any.
+    """
+    if requested is not None:
+        return requested, f"asked for {requested}"
+    if dimension == 2:
+        return "2d", "pictures have a single slice"
+    if slices < FEWEST_SLICES:
+        return "2.5d", f"{slices:g} slices in the median case are too few for 3D (needs {FEWEST_SLICES})"
+    if device != "cpu":
+        return "3d", f"{slices:g} slices in the median case, and a GPU to compute them"
+    if ratio > ANISOTROPY_LIMIT:
+        return "2.5d", (
+            f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): on a CPU, "
+            "neighbouring slices as channels give most of the context for a fraction of the time"
+        )
+    if steps_3d < FEWEST_STEPS:
+        return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (needs {FEWEST_STEPS})"
+    return "3d", (
+        f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}), and about "
+        f"{steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (needs {FEWEST_STEPS})"
+    )

@@ -1,0 +1,113 @@
+"""Which axis is the slice axis, and on which grid the network works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seg_transfer.planning.plan import Spacing, Triple
+
+AXIS_NAMES = ("x, sagittal", "y, coronal", "z, axial")
+TIE_TOLERANCE = 0.01
+"""Spacings that differ by less are equal: headers store them rounded."""
+ANISOTROPY_LIMIT = 3.0
+"""Slice spacing over in-plane spacing from which slices count as far apart (nnU-Net)."""
+COARSE_PERCENTILE = 10
+CROP_WORTH = 0.95
+LEAST_SIDE = 32
+"""Four positions at the third level (stride 8): the smallest map on which a pretrained encoder is worth having."""
+MOST_UPSAMPLING = 2.0
+
+
+def axes(spacing: Spacing, *, dimension: int) -> tuple[Triple, str]:
+    """Choose which canonical axis becomes slice, u and v.
+
+    The slice axis has the coarsest spacing, ties go to the last canonical axis (so to axial); u and v are the other
+    two in descending order, as in a picture of rows (y) and columns (x).
+
+    Args:
+        spacing: Median spacing, canonical (x, y, z).
+        dimension: 2 for pictures, whose only slice is z.
+    """
+    if dimension == 2:
+        return (2, 1, 0), "pictures: rows (y) and columns (x) of a single slice (z)"
+    coarsest = max(spacing)
+    slice_axis = max(axis for axis in range(3) if spacing[axis] >= coarsest * (1 - TIE_TOLERANCE))
+    u, v = sorted({0, 1, 2} - {slice_axis}, reverse=True)
+    tie = min(spacing) >= coarsest * (1 - TIE_TOLERANCE)
+    why = "isotropic, and ties go to axial" if tie else "the coarsest spacing"
+    figures = " x ".join(f"{step:.4g}" for step in spacing)
+    return (slice_axis, u, v), f"slices along {AXIS_NAMES[slice_axis]}: {why} (median {figures} mm in x, y, z)"
+
+
+def crop_nonzero(crop_ratio: float) -> tuple[bool, str]:
+    """Choose whether the border where every channel is zero is cut away.
+
+    Args:
+        crop_ratio: Median share of voxels that cropping keeps.
+    """
+    if crop_ratio <= CROP_WORTH:
+        return True, f"cropping to nonzero keeps {crop_ratio:.0%} of the median case (worth it up to {CROP_WORTH:.0%})"
+    return False, f"cropping to nonzero would keep {crop_ratio:.0%} of the median case: nothing to gain"
+
+
+def anisotropy(spacing: Sequence[float]) -> float:
+    """Slice spacing over the coarser in-plane spacing, of (slice, u, v)."""
+    return spacing[0] / max(spacing[1:])
+
+
+def target_spacing(
+    spacings: Sequence[Spacing], shape: tuple[float, float, float], *, unit: str
+) -> tuple[Spacing, str]:
+    """Choose the spacing of the network's grid.
+
+    The median over the cases along each axis. Where slices lie far apart, the median would throw slices of the finer
+    cases away, and there are few: the 10th percentile along the slice axis then, but never finer than in-plane
+    (nnU-Net). Slices below 32 voxels across are resampled to a finer grid, at most twice as fine.
+
+    Args:
+        spacings: One per case, network order (slice, u, v).
+        shape: Median shape of a case (slice, u, v), cropped as planned.
+        unit: Of the spacings.
+    """
+    middle = np.median(np.array(spacings), axis=0)
+    slice_step, u, v = (float(step) for step in middle)
+    reason = "median over the cases"
+    ratio = anisotropy((slice_step, u, v))
+    if ratio > ANISOTROPY_LIMIT:
+        tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
+        slice_step = max(tenth, u, v)
+        reason += (
+            f"; slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}), so along "
+            f"them the {COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {middle[0]:.4g}) keeps the "
+            "finer cases' slices"
+        )
+    shorter = min(shape[1:])
+    if shorter < LEAST_SIDE:
+        factor = min(MOST_UPSAMPLING, LEAST_SIDE / shorter)
+        u, v = u / factor, v / factor
+        reason += (
+            f"; in-plane {factor:.3g} times as fine, since the shorter side has {shorter:g} voxels and an encoder needs "
+            f"{LEAST_SIDE}"
+        )
+    return (_tidy(slice_step), _tidy(u), _tidy(v)), reason
+
+
+def slice_order(ratio: float) -> tuple[int, str]:
+    """Choose the spline order along the slice axis.
+
+    Args:
+        ratio: Anisotropy of the median case.
+    """
+    if ratio > ANISOTROPY_LIMIT:
+        return 0, (
+            f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): a spline "
+            "across them invents what lies between, the nearest slice does not"
+        )
+    return 3, f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): cubic"
+
+
+def _tidy(step: float) -> float:
+    """Seven significant digits, so that a plan's hash does not hang on the last bit of a median."""
+    return float(f"{step:.7g}")
