@@ -50,9 +50,7 @@ def _say_version(wanted: bool) -> None:
 
 RUNNING = "Running"
 Work = Annotated[Path, typer.Option("-w", "--work", metavar="DIR", help="Work folder.", rich_help_panel=RUNNING)]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)
-]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -149,7 +147,8 @@ def plan(
         ),
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Group of each case, such as its patient.", rich_help_panel=CASES)
+        Path | None,
+        typer.Option(metavar="FILE", help="Group of each case, such as its patient.", rich_help_panel=CASES),
     ] = None,
     splits: Annotated[
         Path | None,
@@ -189,7 +188,7 @@ def plan(
         workers=workers,
         seed=seed,
     )
-    show.plan(made, work)
+    show.show_plan(made, work)
 
 
 @app.command(epilog="Example: [bold]segtl preprocess --workers 4[/]")
@@ -237,7 +236,7 @@ def train(
         workers=workers,
         seed=seed,
     )
-    show.runs(runs)
+    show.show_runs(runs)
 
 
 @app.command(epilog="Example: [bold]segtl predict -i new_images -o predictions[/]")
@@ -255,39 +254,56 @@ def predict(
     ] = None,
     tta: Annotated[bool, typer.Option(help="Average over mirrored copies, along the plan's axes.")] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write probabilities as well.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Segment again what is in the output folder already.")
+    ] = False,
     work: Work = DEFAULT,
     device: Device = "auto",
-    workers: Workers = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment images with the trained folds of the plan; what is there already is skipped."""
+    """Segment images with the trained folds of the plan."""
     from seg_transfer import api
 
-    for path in api.predict(
-        images,
-        output,
-        work=work,
-        folds=None if folds is None else folds.split(","),
-        tta=tta,
-        probabilities=probabilities,
-        device=device,
-        workers=workers,
-    ):
-        typer.echo(path)
+    chosen = None if folds is None else folds.split(",")
+    typer.echo(
+        api.predict(
+            images,
+            output,
+            work=work,
+            folds=chosen,
+            tta=tta,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            device=device,
+        )
+    )
 
 
-@app.command(epilog="Example: [bold]segtl evaluate predictions data/labels --csv scores.csv[/]")
+@app.command(
+    epilog="Example: [bold]segtl evaluate predictions data/labels --csv scores.csv[/]\n\n"
+    "Label maps pair by file name. Undefined figures (–) are left out of means and counted."
+)
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Folder of label maps.", show_default=False)],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="Folder of label maps, or one file.", show_default=False)
+    ],
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="Folder of true label maps, same names.", show_default=False)
+        Path, typer.Argument(metavar="REFERENCE", help="Folder of true label maps, or one file.", show_default=False)
     ],
     tolerance: Annotated[
         float, typer.Option(min=0, metavar="MM", help="Surface distance that NSD counts as met (pictures: pixels).")
     ] = 1.0,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all scores as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row per case and label.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
+    as_csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a row per case and label.")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "-w", "--work", metavar="DIR", help="Work folder whose plan names the labels.", rich_help_panel=RUNNING
+        ),
+    ] = None,
     workers: Workers = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -295,19 +311,40 @@ def evaluate(
     """Score label maps: Dice, IoU, HD95, NSD and volume, per case and label."""
     from seg_transfer import api
 
-    show.scores(api.evaluate(predictions, reference, tolerance=tolerance, json=json, csv=csv, workers=workers))
+    scores = api.evaluate(
+        predictions, reference, work=work, tolerance=tolerance, json=as_json, csv=as_csv, workers=workers
+    )
+    show.show_scores(scores)
+    if scores.failures:
+        raise SomeCasesFailed(scores.failures)
 
 
 @app.command(epilog="Example: [bold]segtl status -w segtl-work[/]")
-def status(work: Work = DEFAULT, json: AsJson = False) -> None:
+def status(work: Work = DEFAULT, as_json: AsJson = False) -> None:
     """Show what is done in a work folder and what comes next."""
     from seg_transfer.status import read_status
 
     found = read_status(work)
-    if json:
+    if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        show.status(found)
+        show.show_status(found)
+
+
+@app.command(epilog="Example: [bold]segtl demo[/]")
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes, data included.")
+    ] = Path("segtl-demo"),
+    device: Device = "auto",
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a small data set and go the whole way on it; about 5 minutes on 2 cores."""
+    from seg_transfer.demo import run_demo
+
+    show.show_demo(run_demo(output, seed=seed, device=device))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None for those of this process.
     """
+    progress.set_verbosity(0)
     try:
         app(args=arguments, prog_name="segtl")
     except UserError as error:

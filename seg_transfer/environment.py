@@ -77,7 +77,9 @@ def resolve_device(text: str) -> str:
         built = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
         raise UserError(f"{text}: {built}", where="--device", mend="use --device auto, or install torch for your GPU")
     if int(index or 0) >= count:
-        raise UserError(f"{text}: there are {count} CUDA device(s)", where="--device", mend=f"use cuda:0 to {count - 1}")
+        raise UserError(
+            f"{text}: there are {count} CUDA device(s)", where="--device", mend=f"use cuda:0 to {count - 1}"
+        )
     return f"cuda:{int(index or 0)}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from seg_transfer.data.checks import check_dataset, raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
+from seg_transfer.files import write_text
 from seg_transfer.planning.fingerprint import (
     FINGERPRINT_VERSION,
     Fingerprint,
@@ -16,7 +17,6 @@ from seg_transfer.planning.fingerprint import (
     save_fingerprint,
 )
 from seg_transfer.progress import detail, warn
-from seg_transfer.files import write_text
 from seg_transfer.workdir import Work
 
 

@@ -66,6 +66,9 @@ def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
         total: How many items there will be.
         title: What the user reads, such as ``preprocessing``.
     """
+    if total == 0:
+        yield from iterable
+        return
     with meter(total=total, title=title) as show:
         for done, item in enumerate(iterable, start=1):
             yield item

@@ -60,7 +60,9 @@ def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str
     cases = dataset.select(plan.recipe.splits[fold].validation).cases
     failures = predict_folder(Predictor.load([model], device), cases, output, overwrite=True)
     files = {
-        case.id: CaseFiles(case.images, case.label, label_file(case, output)) for case in cases if case.id not in failures
+        case.id: CaseFiles(case.images, case.label, label_file(case, output))
+        for case in cases
+        if case.id not in failures
     }
     scores = evaluate_files(
         {case: (file.prediction, file.reference) for case, file in files.items()},

@@ -15,16 +15,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan, edited_parts, load_plan, part_hash, save_plan
-from seg_transfer.progress import say
+from seg_transfer.progress import say, warn
 
 Fold = int | Literal["full"]
 DEFAULT = Path("segtl-work")
+MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 SCORES_FILE = "scores.json"
 
@@ -55,6 +57,11 @@ class Work:
     @property
     def runs(self) -> Path:
         return self.path / "runs"
+
+    @property
+    def option(self) -> str:
+        """What to append to a command so that it means this work folder."""
+        return "" if self.path == DEFAULT else f" -w {shlex.quote(str(self.path))}"
 
     def load_plan(self) -> Plan:
         """Read the plan in force, and say which of its parts were edited by hand.
@@ -88,8 +95,14 @@ class Work:
             save_plan(plan, path)
 
     def planned_runs(self) -> list[Plan]:
-        """Every plan that has runs, sorted by the name of its folder."""
-        return [load_plan(path) for path in sorted(self.runs.glob("*/plan.json"))]
+        """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""
+        plans = []
+        for path in sorted(self.runs.glob("*/plan.json")):
+            try:
+                plans.append(load_plan(path))
+            except UserError as error:
+                warn(str(error))
+        return plans
 
     def started(self, plan: Plan) -> list[Fold]:
         """Folds of a plan that have a folder, trained to the end or not."""

@@ -18,6 +18,8 @@ def evaluate(
     *,
     work: Path | str | None = None,
     tolerance: float = 1.0,
+    json: Path | str | None = None,
+    csv: Path | str | None = None,
     workers: int | None = None,
 ) -> Scores:
     """Score label maps against reference label maps of the same names.
@@ -27,6 +29,8 @@ def evaluate(
         reference: Folder of reference label maps, or one file.
         work: Work folder whose plan names the labels; None takes every value that occurs, by number.
         tolerance: Surface distance that NSD counts as met, in mm (pictures: pixels).
+        json: File to write the scores into; :meth:`seg_transfer.evaluation.scores.Scores.load` reads it.
+        csv: File to write a row per case and label into.
         workers: Processes; 0 works in this one, None takes as many as the machine bears.
 
     Returns:
@@ -40,11 +44,17 @@ def evaluate(
         labels = {label.name: label.value for label in Work(Path(work)).load_plan().data.labels}
     environment.check_torch()
     from seg_transfer.evaluation.evaluate import evaluate_folders
+    from seg_transfer.evaluation.report import save_csv
 
-    return evaluate_folders(
+    scores = evaluate_folders(
         Path(predictions),
         Path(reference),
         labels=labels,
         tolerance=tolerance,
         workers=environment.case_workers() if workers is None else workers,
     )
+    if json is not None:
+        scores.save(Path(json))
+    if csv is not None:
+        save_csv(scores, Path(csv))
+    return scores

@@ -87,9 +87,7 @@ def predict(
     if cases is None:
         return predictor.array(images, spacing, tta=tta)
     folder = Path(output)
-    failures = predict_folder(
-        predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite
-    )
+    failures = predict_folder(predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite)
     if failures:
         raise SomeCasesFailed(failures)
     return folder
@@ -99,7 +97,9 @@ def _chosen(place: Work, made: Plan, folds: Sequence[int | str] | None) -> list[
     """The folds to average; those that the user names must be trained."""
     there = [fold for fold in folds_of(made) if (place.run_folder(made, fold) / MODEL_FILE).is_file()]
     if not there:
-        raise UserError("no fold of this plan is trained", where=place.plan_folder(made), mend="run `segtl train 0` first")
+        raise UserError(
+            "no fold of this plan is trained", where=place.plan_folder(made), mend="run `segtl train 0` first"
+        )
     if folds is None:
         return [fold for fold in there if fold != "full"] or there
     chosen = [fold_from_text(str(fold).strip(), made, option="--folds") for fold in folds]

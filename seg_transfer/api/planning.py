@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seg_transfer import environment
+from seg_transfer.api.options import at_most_one
 from seg_transfer.catalogue import imagenet_cached
 from seg_transfer.data.dataset import Case, Dataset, find_dataset
 from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file
@@ -71,12 +72,14 @@ def plan(
     at_most_one(group_by=group_by, groups=groups, splits=splits)
     place = Work(Path(work))
     device = environment.resolve_device(device)
-    found = _selected(find_dataset(Path(dataset)), cases)
+    case_workers = environment.case_workers() if workers is None else workers
+    found = _selected(find_dataset(Path(dataset), workers=case_workers), cases)
+    _say_what_was_found(found)
     measured = check_and_measure(
         found,
         place,
         skip_broken=skip_broken,
-        workers=environment.case_workers() if workers is None else workers,
+        workers=case_workers,
         seed=seed,
     )
     labelled = [case for case in measured.dataset.cases if case.label is not None]
@@ -98,6 +101,14 @@ def plan(
     measured.save(place)
     save_plan(made, place.plan)
     return made
+
+
+def _say_what_was_found(found: Dataset) -> None:
+    say(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
+    if found.label_map_note:
+        say(found.label_map_note)
+    for unused in found.unused:
+        warn(f"{unused.file} is left out: {unused.why}")
 
 
 def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dataset:

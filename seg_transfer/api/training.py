@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from seg_transfer import environment
+from seg_transfer.api.options import at_most_one
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
-from seg_transfer.progress import say
 from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Pat
     place = Work(Path(work))
     made = place.load_plan()
     folder = place.store_folder(made)
-    failures = preprocess_dataset(Dataset.load(place.dataset), made.data, folder, workers=environment.case_workers() if workers is None else workers)
+    failures = preprocess_dataset(
+        Dataset.load(place.dataset),
+        made.data,
+        folder,
+        workers=environment.case_workers() if workers is None else workers,
+    )
     if failures:
         raise SomeCasesFailed(failures)
     return folder
@@ -72,7 +77,7 @@ def train(
     at_most_one(epochs=epochs, time_budget=time_budget)
     place = Work(Path(work))
     made = place.load_plan()
-    folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made)]
+    folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made, option="FOLD")]
     device = environment.resolve_device(device)
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
@@ -80,7 +85,8 @@ def train(
     from seg_transfer.validation import train_and_validate
 
     dataset = Dataset.load(place.dataset)
-    _prepare(place, made, dataset, environment.case_workers() if workers is None else workers)
+    case_workers = environment.case_workers() if workers is None else workers
+    _prepare(place, made, dataset, case_workers)
     options = RunOptions(
         device=device,
         epochs=epochs,
@@ -92,7 +98,12 @@ def train(
     )
     store = Store.open(place.store_folder(made), made.data)
     place.keep_plan(made)
-    return [train_and_validate(made, dataset, store, place.run_folder(made, one), one, options) for one in folds]
+    return [
+        train_and_validate(
+            made, dataset, store, place.run_folder(made, one), fold=one, options=options, workers=case_workers
+        )
+        for one in folds
+    ]
 
 
 def _prepare(place: Work, made: Plan, dataset: Dataset, workers: int) -> None:

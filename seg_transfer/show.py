@@ -1,0 +1,128 @@
+"""Results as a person reads them, on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from seg_transfer.progress import say
+from seg_transfer.units import bytes_text, seconds_text
+from seg_transfer.workdir import Work, fold_name
+
+if TYPE_CHECKING:
+    from seg_transfer.demo import DemoResult
+    from seg_transfer.evaluation.scores import Scores
+    from seg_transfer.planning.plan import Plan
+    from seg_transfer.status import Status
+    from seg_transfer.validation import TrainedFold
+
+WIDTH_OF_A_FILE = 140
+"""Columns of a table that is not shown on a terminal, where rich would cut at 80."""
+
+
+def show_plan(plan: Plan, work: Path) -> None:
+    """Show what was inferred and decided, why, and what it is expected to take."""
+    data = plan.data
+    kind = "pictures" if data.dimension == 2 else "volumes"
+    _line(f"{data.dataset}: {len(data.cases)} {kind}")
+    _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
+    _line(f"labels: {', '.join(f'{label.name} {label.value}' for label in data.labels)}")
+    table = Table("decision", "choice", "reason")
+    table.columns[0].no_wrap = True
+    for reason in plan.reasons:
+        table.add_row(reason.field, reason.choice, reason.reason)
+    _console().print(table)
+    if plan.expected is not None:
+        expected = plan.expected
+        _line(
+            f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold "
+            f"({expected.seconds_per_step:.2g} s a step), {bytes_text(expected.memory_bytes)} of memory, "
+            f"{bytes_text(expected.disk_bytes)} of disk"
+        )
+    _line(f"plan: {Work(work).plan}")
+    say(f"next: `segtl train 0{Work(work).option}`, or `segtl train cv{Work(work).option}` for every fold")
+
+
+def show_runs(runs: Sequence[TrainedFold]) -> None:
+    """Show the folds' Dice per label, their mean over the folds, and where they lie."""
+    validated = {run.fold: run.scores for run in runs if run.scores is not None}
+    if validated:
+        names = list(next(iter(validated.values())).labels)
+        table = Table("fold", "cases", "mean Dice", *names, title="validation on whole cases", title_justify="left")
+        for fold, scores in validated.items():
+            means = [scores.summary[name].dice.mean for name in names]
+            table.add_row(str(fold), str(len(scores.cases)), _dice(scores.mean_dice), *map(_dice, means))
+        if len(validated) > 1:
+            columns = (
+                [scores.mean_dice for scores in validated.values()],
+                *([scores.summary[name].dice.mean for scores in validated.values()] for name in names),
+            )
+            cases = sum(len(scores.cases) for scores in validated.values())
+            table.add_row("mean", str(cases), *(_dice(_mean(column)) for column in columns), style="bold")
+        _console().print(table)
+    for run in runs:
+        _line(f"{fold_name(run.fold)}: {run.folder}")
+
+
+def show_scores(scores: Scores) -> None:
+    """Show an evaluation: per label, and per case."""
+    from seg_transfer.evaluation.report import cases_table, summary_table
+
+    console = _console()
+    console.print(cases_table(scores))
+    console.print(summary_table(scores))
+
+
+def show_demo(result: DemoResult) -> None:
+    """Show the demo's Dice beside that of thresholds on intensity, and where everything lies."""
+    table = Table("label", "Dice", "by thresholds on intensity", title="held-out cases", title_justify="left")
+    for name, summary in result.scores.summary.items():
+        table.add_row(name, _dice(summary.dice.mean), _dice(result.baseline.summary[name].dice.mean))
+    table.add_row("mean", _dice(result.scores.mean_dice), _dice(result.baseline.mean_dice), style="bold")
+    _console().print(table)
+    _line(f"data set: {result.data}")
+    _line(f"label maps: {result.predictions}")
+    _line(f"picture: {result.overlay}")
+    say(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
+
+
+def show_status(status: Status) -> None:
+    """Show what is done in a work folder, and what comes next."""
+    _line(f"{status.work}: {status.dataset or 'no data set yet'}")
+    if status.plan is not None:
+        plan = status.plan
+        edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
+        _line(f"plan: {plan}{edited}")
+        _line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
+    if status.runs:
+        table = Table("plan", "fold", "state", "mean Dice", "folder")
+        for run in status.runs:
+            dice = "" if run.mean_dice is None else _dice(run.mean_dice)
+            current = "current" if run.current else "earlier"
+            table.add_row(current, run.fold, run.state, dice, run.folder)
+        _console().print(table)
+    for step in status.next:
+        _line(f"next: {step}")
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+
+
+def _line(text: str) -> None:
+    _console().print(text, soft_wrap=True)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are not nan; nan if there is none."""
+    defined = [value for value in values if value == value]
+    return sum(defined) / len(defined) if defined else float("nan")
+
+
+def _dice(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"

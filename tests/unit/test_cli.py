@@ -1,0 +1,163 @@
+"""What the command line makes of its arguments, and its exit codes; commands run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seg_transfer import api, progress
+from seg_transfer.cli import main
+from seg_transfer.errors import SomeCasesFailed, UserError
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What each command asked the API for; the API itself only notes it and fails as a user's error."""
+    noted: dict[str, Any] = {}
+
+    def stand_in(name: str) -> Any:
+        def note(*positional: Any, **named: Any) -> None:
+            noted[name] = (positional, named)
+            raise UserError("stopped here")
+
+        return note
+
+    for name in api.__all__:
+        monkeypatch.setattr(api, name, stand_in(name))
+    return noted
+
+
+def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
+    arguments = """plan data --config 2.5d --encoder resnet34 --weights none --strategy partial --memory 8GB
+        --time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.)
+        --cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7"""
+    assert main(arguments.split()) == 2
+    positional, named = asked["plan"]
+    assert positional == (Path("data"),)
+    assert named == {
+        "work": Path("work"),
+        "config": "2.5d",
+        "encoder": "resnet34",
+        "weights": "none",
+        "strategy": "partial",
+        "normalization": {"MRI": "zscore", "A=B": "none"},
+        "memory": 8 * 10**9,
+        "epochs": None,
+        "time_budget": 1800.0,
+        "cases": Path("cases.txt"),
+        "folds": 3,
+        "group_by": "^(.)",
+        "groups": None,
+        "splits": None,
+        "skip_broken": True,
+        "device": "cpu",
+        "workers": 0,
+        "seed": 7,
+    }
+
+
+def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[str, Any]) -> None:
+    import inspect
+
+    from seg_transfer.api import planning, training
+
+    main(["plan", "data"])
+    main(["train", "0"])
+    main(["preprocess"])
+    for function in (planning.plan, training.train, training.preprocess):
+        named = asked[function.__name__][1]
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        assert {name: value or None for name, value in named.items()} == {
+            name: value or None for name, value in defaults.items()
+        }
+
+
+def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
+    assert main(["train", "cv", "--epochs", "3", "--restart", "--seed", "5", "--device", "cuda:1"]) == 2
+    assert asked["train"][0] == ("cv",)
+    assert asked["train"][1] | {"epochs": 3, "restart": True, "seed": 5, "device": "cuda:1"} == asked["train"][1]
+    assert main(["predict", "-i", "in", "-o", "out", "--folds", "0,2", "--no-tta", "--probabilities"]) == 2
+    assert asked["predict"][0] == (Path("in"), Path("out"))
+    expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work")}
+    assert asked["predict"][1] | expected == asked["predict"][1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan"],
+        ["plan", "data", "--config", "4d"],
+        ["plan", "data", "--folds", "1"],
+        ["plan", "data", "--memory", "much"],
+        ["plan", "data", "--normalization", "zscore"],
+        ["train", "0", "--time-budget", "soon"],
+        ["train", "0", "--epochs", "0"],
+        ["predict", "-i", "in"],
+        ["fly"],
+    ],
+    ids=" ".join,
+)
+def test_misuse_is_exit_code_2(arguments: list[str], asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert asked == {} and out == ""
+    assert err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("no good", where="x.nii", mend="mend it"), 2, "x.nii: no good\n  mend: mend it\n"),
+        (SomeCasesFailed({"case_1": "cut off"}), 3, "case_1: cut off"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_codes(
+    raised: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def preprocess(**_: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(api, "preprocess", preprocess)
+    assert main(["preprocess", "-q"]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and "Traceback" not in err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def preprocess(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api, "preprocess", preprocess)
+    with pytest.raises(ZeroDivisionError):
+        main(["preprocess"])
+
+
+def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def preprocess(**_: Any) -> Path:
+        progress.say("said")
+        progress.detail("detailed")
+        return Path("store")
+
+    monkeypatch.setattr(api, "preprocess", preprocess)
+    said = {}
+    for option in ("-q", "-v", None):
+        assert main(["preprocess", *([option] if option else [])]) == 0
+        out, said[option] = capsys.readouterr()
+        assert out == "store\n"
+    assert said == {"-q": "", "-v": "said\ndetailed\n", None: "said\n"}
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("segtl 0.")

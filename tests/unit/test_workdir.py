@@ -1,0 +1,114 @@
+"""The layout of a work folder, which the README shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import (
+    Channel,
+    DataPlan,
+    Label,
+    ModelPlan,
+    Normalization,
+    Plan,
+    RecipePlan,
+    Split,
+    Strategy,
+    Weights,
+    part_hash,
+    save_plan,
+)
+from seg_transfer.status import read_status
+from seg_transfer.workdir import DEFAULT, Work, fold_from_text
+
+
+def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
+    return Plan(
+        data=DataPlan(
+            dataset="organs",
+            dimension=3,
+            unit="mm",
+            channels=(Channel(name="MRI", normalization=Normalization(kind="zscore")),),
+            labels=(Label(name="background", value=0), Label(name="liver", value=1)),
+            cases=("a", "b"),
+            axes=(2, 0, 1),
+            spacing=(1.0, 1.0, 1.0),
+            crop_nonzero=False,
+            slice_order=1,
+        ),
+        model=ModelPlan(
+            configuration="2.5d",
+            patch=(3, 32, 32),
+            encoder="resnet18",
+            weights=Weights(source="none"),
+            stages=2,
+            slice_strides=(),
+            input_mapping="as_is",
+            decoder_channels=(8, 16),
+        ),
+        recipe=RecipePlan(
+            strategy=Strategy(kind=strategy, encoder_lr_ratio=0.1, batchnorm="trained"),
+            batch_size=2,
+            epochs=1,
+            splits=(Split(train=("a",), validation=("b",)), Split(train=("b",), validation=("a",)))[:folds],
+        ),
+    )
+
+
+def test_the_layout_is_the_one_in_the_readme(tmp_path: Path) -> None:
+    work, plan = Work(tmp_path), a_plan()
+    assert work.store_folder(plan) == tmp_path / "preprocessed" / part_hash(plan.data)
+    runs = tmp_path / "runs" / f"2.5d-resnet18-finetune-{plan.hash[:8]}"
+    assert work.run_folder(plan, 1) == runs / "fold_1"
+    assert work.run_folder(plan, "full") == runs / "full"
+
+
+def test_another_strategy_has_its_own_runs_and_the_same_store(tmp_path: Path) -> None:
+    work, one, other = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
+    assert work.store_folder(one) == work.store_folder(other)
+    assert work.run_folder(one, 0) != work.run_folder(other, 0)
+
+
+@pytest.mark.parametrize(("text", "fold"), [("0", 0), ("1", 1), ("full", "full")])
+def test_folds_as_people_write_them(text: str, fold: object) -> None:
+    assert fold_from_text(text, a_plan(), option="FOLD") == fold
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "all", "", "0.5"])
+def test_folds_that_are_not_there_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="has 0 to 1, and full"):
+        fold_from_text(text, a_plan(), option="FOLD")
+
+
+def test_the_work_option_is_said_only_where_it_is_needed() -> None:
+    assert Work(DEFAULT).option == ""
+    assert Work(Path("my work")).option == " -w 'my work'"
+
+
+def test_status_follows_the_work(tmp_path: Path) -> None:
+    work, plan, earlier = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
+    assert read_status(tmp_path).next == ["segtl plan DATASET"]
+    save_plan(plan, work.plan)
+    found = read_status(tmp_path)
+    assert (found.dataset, found.cases, found.preprocessed, found.edited) == ("organs", 2, 0, [])
+    assert [(run.fold, run.state) for run in found.runs] == [
+        (0, "not started"),
+        (1, "not started"),
+        ("full", "not started"),
+    ]
+    assert found.next == [f"segtl train 0{work.option}"]
+
+    (work.store_folder(plan) / "a").mkdir(parents=True)
+    work.keep_plan(earlier)
+    work.run_folder(earlier, "full").mkdir()
+    found = read_status(tmp_path)
+    assert found.preprocessed == 1
+    assert [(run.fold, run.state) for run in found.runs if not run.current] == [("full", "interrupted")]
+
+
+def test_status_of_nothing_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such work folder"):
+        read_status(tmp_path / "nowhere")
