@@ -104,7 +104,7 @@ def evaluate_files(
     values = None if labels is None else tuple(value for value in labels.values() if value != 0)
     pairs = [_Pair(case, *files[case], values, tolerance) for case in sorted(files)]
     failed = dict(failures or {})
-    found: dict[str, tuple[str, dict[int, LabelScore]]] = {}
+    found: dict[str, tuple[Unit, dict[int, LabelScore]]] = {}
     for pair, result in map_cases(_score_pair, pairs, workers=workers, title="evaluating", name=lambda pair: pair.case):
         if isinstance(result, CaseFailure):
             failed[pair.case] = result.cause

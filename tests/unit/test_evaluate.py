@@ -1,0 +1,201 @@
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from rich.console import Console
+
+from seg_transfer.data.image import Grid, write_volume
+from seg_transfer.errors import UserError
+from seg_transfer.evaluation.evaluate import evaluate_folders
+from seg_transfer.evaluation.report import cases_table, save_csv, summary_table
+from seg_transfer.evaluation.scores import Figures, Scores
+
+SHAPE = (12, 10, 6)
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+LABELS = {"background": 0, "liver": 1, "spleen": 2}
+
+
+def label_map(*, shift: int = 0, spleen: bool = True) -> np.ndarray:
+    """Liver of 4 x 4 x 2 voxels, spleen of 2 x 2 x 2."""
+    array = np.zeros(SHAPE, np.uint8)
+    array[1 + shift : 5 + shift, 2:6, 1:3] = 1
+    if spleen:
+        array[8:10, 6:8, 3:5] = 2
+    return array
+
+
+def write(path, array, affine=AFFINE):
+    write_volume(path, array, Grid(array.shape, affine))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Case a is moved by one voxel, b has lost its spleen, c has neither spleen."""
+    for case, predicted, true in (
+        ("a", label_map(shift=1), label_map()),
+        ("b", label_map(spleen=False), label_map()),
+        ("c", label_map(spleen=False), label_map(spleen=False)),
+    ):
+        write(tmp_path / "predictions" / f"{case}.nii.gz", predicted)
+        write(tmp_path / "reference" / f"{case}.nii.gz", true)
+    return tmp_path / "predictions", tmp_path / "reference"
+
+
+def text_of(table) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_scores_per_case_and_label(folders):
+    scores = evaluate_folders(*folders, labels=LABELS)
+    assert scores.labels == {"liver": 1, "spleen": 2}
+    assert list(scores.cases) == ["a", "b", "c"]
+    moved = scores.cases["a"]["liver"]
+    assert moved.dice == pytest.approx(0.75)
+    assert moved.hd95 == 2
+    assert scores.cases["b"]["liver"].dice == 1
+    spleen = scores.summary["spleen"]
+    assert (spleen.dice.mean, spleen.dice.median, spleen.dice.std, spleen.dice.cases) == (0.5, 0.5, 0.5, 2)
+    assert (spleen.hd95.mean, spleen.hd95.cases) == (0, 1)
+    assert (spleen.both_empty, spleen.prediction_empty, spleen.reference_empty) == (1, 1, 0)
+    assert scores.mean_dice == pytest.approx((2.75 / 3 + 0.5) / 2)
+    assert scores.case_dice("c") == 1
+    assert scores.failures == {}
+
+
+def test_labels_are_inferred_from_all_cases(folders):
+    predictions, reference = folders
+    write(reference / "c.nii.gz", np.where(label_map(spleen=False) == 1, 7, 0).astype(np.uint8))
+    scores = evaluate_folders(predictions, reference)
+    assert scores.labels == {"label 1": 1, "label 2": 2, "label 7": 7}
+    assert scores.cases["a"]["label 7"].empty == "both"
+    assert scores.cases["c"]["label 7"].empty == "prediction"
+    assert scores.cases["c"]["label 1"].empty == "reference"
+
+
+def test_other_ending_and_orientation(tmp_path):
+    """The reference is stored in LPS order as .nrrd and turned; the world is the same."""
+    write(tmp_path / "p" / "a.nii.gz", label_map())
+    turned = np.flip(label_map(), (0, 1)).transpose(2, 0, 1)
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[0, 1], affine[1, 2] = 5, -2, -2
+    affine[:, 3] = (2.0 * (SHAPE[0] - 1), 2.0 * (SHAPE[1] - 1), 0, 1)
+    write(tmp_path / "r" / "a.nrrd", turned, affine)
+    case = evaluate_folders(tmp_path / "p", tmp_path / "r", labels=LABELS).cases["a"]
+    assert (case["liver"].dice, case["spleen"].dice, case["liver"].hd95) == (1, 1, 0)
+
+
+def test_pictures_are_measured_in_pixels(tmp_path):
+    for folder, shift in (("p", 3), ("r", 0)):
+        picture = np.zeros((20, 30), np.uint8)
+        picture[5:10, 5 + shift : 10 + shift] = 255
+        (tmp_path / folder).mkdir()
+        Pillow.fromarray(picture).save(tmp_path / folder / "a.png")
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", labels={"cell": 255})
+    assert scores.unit == "pixel"
+    assert scores.cases["a"]["cell"].hd95 == 3
+    assert scores.cases["a"]["cell"].nsd == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_case_that_does_not_fit_is_named_and_the_others_go_on(folders, workers):
+    predictions, reference = folders
+    write(predictions / "a.nii.gz", label_map()[:-1])
+    moved = AFFINE.copy()
+    moved[0, 3] = 40
+    write(predictions / "b.nii.gz", label_map(), moved)
+    scores = evaluate_folders(predictions, reference, labels=LABELS, workers=workers)
+    assert list(scores.cases) == ["c"]
+    assert list(scores.failures) == ["a", "b"]
+    assert "11 x 10 x 6" in scores.failures["a"]
+    assert "20 voxels" in scores.failures["b"]
+    assert str(predictions / "b.nii.gz") in scores.failures["b"]
+    assert "mend: resample" in scores.failures["b"]
+
+
+def test_missing_predictions_are_failures_and_extra_ones_are_told(folders):
+    predictions, reference = folders
+    (predictions / "b.nii.gz").rename(predictions / "d.nii.gz")
+    scores = evaluate_folders(predictions, reference)
+    assert list(scores.failures) == ["b"]
+    assert scores.without_reference == ("d",)
+    assert "d" not in scores.cases
+    table = text_of(summary_table(scores))
+    assert "not scored: b" in table
+    assert "without a reference: d" in table
+
+
+def test_two_files_are_compared_whatever_their_names(folders):
+    predictions, reference = folders
+    scores = evaluate_folders(predictions / "b.nii.gz", reference / "a.nii.gz", labels=LABELS)
+    assert scores.cases["a"]["liver"].dice == 1
+
+
+def test_what_cannot_be_evaluated_is_said(folders, tmp_path):
+    predictions, reference = folders
+    with pytest.raises(UserError, match="no such folder"):
+        evaluate_folders(tmp_path / "nowhere", reference)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no label map"):
+        evaluate_folders(tmp_path / "empty", reference)
+    write(tmp_path / "other" / "x.nii.gz", label_map())
+    with pytest.raises(UserError, match=r"named x.*references a, b, c"):
+        evaluate_folders(tmp_path / "other", reference)
+    with pytest.raises(UserError, match="negative"):
+        evaluate_folders(predictions, reference, tolerance=-1)
+    write(predictions / "a.nrrd", label_map())
+    with pytest.raises(UserError, match=r"a\.nii\.gz and a\.nrrd are the same case"):
+        evaluate_folders(predictions, reference)
+
+
+def test_json_holds_the_summary_and_null_for_what_is_undefined(folders, tmp_path):
+    scores = evaluate_folders(*folders, labels=LABELS, tolerance=2)
+    scores.save(tmp_path / "scores.json")
+    raw = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert raw["cases"]["c"]["spleen"]["dice"] is None
+    assert raw["summary"]["spleen"]["dice"]["mean"] == 0.5
+    assert raw["mean_dice"] == pytest.approx(scores.mean_dice)
+    assert raw["tolerance"] == 2
+    again = Scores.load(tmp_path / "scores.json")
+    assert again.model_dump_json() == scores.model_dump_json()
+    assert math.isnan(again.cases["c"]["spleen"].dice)
+
+
+def test_a_broken_json_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        Scores.load(tmp_path / "scores.json")
+    (tmp_path / "scores.json").write_text('{"unit": "inch"}')
+    with pytest.raises(UserError, match=r"scores\.json: unit"):
+        Scores.load(tmp_path / "scores.json")
+
+
+def test_csv_has_a_row_per_case_and_label(folders, tmp_path):
+    scores = evaluate_folders(*folders, labels=LABELS)
+    save_csv(scores, tmp_path / "scores.csv")
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert [(row["case"], row["label"]) for row in rows] == [(c, name) for c in "abc" for name in ("liver", "spleen")]
+    assert float(rows[0]["dice"]) == 0.75
+    assert (rows[5]["dice"], rows[5]["empty"], rows[5]["value"]) == ("", "both", "2")
+    assert [path.name for path in tmp_path.glob("*scores*")] == ["scores.csv"]
+
+
+def test_tables_show_spread_worst_case_first_and_counts(folders):
+    scores = evaluate_folders(*folders, labels=LABELS)
+    summary = text_of(summary_table(scores))
+    assert "0.917 ± 0.118" in summary
+    assert "0.500 ± 0.500" in summary
+    assert "mean Dice 0.708" in summary
+    rows = [line.split("│") for line in text_of(cases_table(scores)).splitlines() if "│" in line]
+    assert [row[1].strip() for row in rows] == ["b", "a", "c"]
+    assert rows[2][4].strip() == "–"
+
+
+def test_figures_leave_undefined_values_out():
+    figures = Figures.of([1.0, math.nan, 3.0])
+    assert (figures.mean, figures.std, figures.median, figures.cases) == (2, 1, 2, 2)
+    assert math.isnan(Figures.of([math.nan]).mean)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from seg_transfer.data.image import Grid, image_from_array, write_volume
+from seg_transfer.evaluation.evaluate import evaluate_files
+from seg_transfer.evaluation.overlay import (
+    AXIAL,
+    CORONAL,
+    PICTURE,
+    SAGITTAL,
+    CaseFiles,
+    best_slice,
+    outline,
+    pick_cases,
+    planes_of,
+    save_overlay,
+)
+from seg_transfer.evaluation.scores import LabelScore, Scores
+
+
+def scores_of(**dice):
+    def score(value):
+        return LabelScore(
+            dice=value,
+            iou=value,
+            hd95=0,
+            nsd=1,
+            volume_difference=0,
+            relative_volume_difference=0,
+            prediction_voxels=1,
+            reference_voxels=1,
+        )
+
+    cases = {case: {"liver": score(value)} for case, value in dice.items()}
+    return Scores(unit="mm", tolerance=1, labels={"liver": 1}, cases=cases)
+
+
+def test_best_median_and_worst():
+    assert pick_cases(scores_of(a=0.2, b=0.9, c=0.5, d=0.4, e=None)) == [
+        ("best", "b"),
+        ("median", "d"),
+        ("worst", "a"),
+    ]
+    assert pick_cases(scores_of(a=0.2, b=0.9)) == [("best", "b"), ("worst", "a")]
+    assert pick_cases(scores_of(a=0.2)) == [("only case", "a")]
+    assert pick_cases(scores_of(a=None)) == [("no label", "a")]
+
+
+def test_planes_lie_as_radiologists_see_them():
+    """The voxel that is most right, most anterior and most superior ends where the letters say."""
+    volume = np.zeros((3, 4, 5), int)
+    volume[2, 3, 4] = 1
+    axial, coronal, sagittal = AXIAL.cut(volume, 4), CORONAL.cut(volume, 3), SAGITTAL.cut(volume, 2)
+    assert axial.shape == (4, 3)
+    assert coronal.shape == (5, 3)
+    assert sagittal.shape == (5, 4)
+    assert axial[0, 0] == coronal[0, 0] == sagittal[0, 0] == 1
+    assert (AXIAL.marks, CORONAL.marks, SAGITTAL.marks) == (("R", "L", "A"), ("R", "L", "S"), ("A", "P", "S"))
+    assert AXIAL.cut(volume[None], 4).shape == (1, 4, 3)
+
+
+def test_a_picture_keeps_its_rows_and_columns():
+    """A picture is read with x along its columns and y down its rows."""
+    picture = np.arange(6).reshape(3, 2, 1)
+    np.testing.assert_array_equal(PICTURE.cut(picture, 0), [[0, 2, 4], [1, 3, 5]])
+
+
+def test_one_plane_for_pictures_and_single_slices():
+    def planes(shape, unit="mm"):
+        return planes_of(image_from_array(np.zeros(shape, np.float32), (1, 1, 1), unit))
+
+    assert planes((4, 4, 4)) == (AXIAL, CORONAL, SAGITTAL)
+    assert planes((4, 1, 4)) == (CORONAL,)
+    assert planes((4, 4, 1), "pixel") == (PICTURE,)
+
+
+def test_the_slice_with_most_foreground_is_shown():
+    reference, prediction = np.zeros((4, 4, 6), int), np.zeros((4, 4, 6), int)
+    assert best_slice(reference, prediction, 2) == 3
+    prediction[:, :, 5] = 1
+    assert best_slice(reference, prediction, 2) == 5
+    reference[1:3, 1, 1], reference[1, 1, 2] = 1, 1
+    assert best_slice(reference, prediction, 2) == 1
+
+
+def test_an_outline_runs_along_the_edges_of_pixels():
+    mask = np.zeros((3, 4), bool)
+    mask[1, 3] = True
+    edges = {frozenset(map(tuple, edge)) for edge in outline(mask).tolist()}
+    corners = {"nw": (3, 1), "ne": (4, 1), "sw": (3, 2), "se": (4, 2)}
+    sides = ("nw", "ne"), ("sw", "se"), ("nw", "sw"), ("ne", "se")
+    assert edges == {frozenset((corners[a], corners[b])) for a, b in sides}
+    assert len(outline(np.ones((5, 7), bool))) == 2 * (5 + 7)
+    assert len(outline(np.zeros((5, 7), bool))) == 0
+
+
+@pytest.mark.parametrize("picture", [False, True])
+def test_the_picture_shows_reference_and_prediction(tmp_path, picture):
+    shape, ending = ((40, 32, 1), ".png") if picture else ((40, 32, 8), ".nii.gz")
+    grid = Grid(shape, np.diag([1.0, 1.0, 1.0 if picture else 4.0, 1.0]), "pixel" if picture else "mm", flat=picture)
+    files = {}
+    for case, shift in (("a", 0), ("b", 6)):
+        labels = np.zeros(shape, np.uint8)
+        labels[8:24, 8:20] = 1
+        paths = [tmp_path / f"{case}_{kind}{ending}" for kind in ("image", "reference", "prediction")]
+        for path, array in zip(paths, (labels * 0, labels, np.roll(labels, shift, 0)), strict=True):
+            write_volume(path, array, grid)
+        files[case] = CaseFiles((paths[0],), reference=paths[1], prediction=paths[2])
+    pairs = {case: (file.prediction, file.reference) for case, file in files.items()}
+    scores = evaluate_files(pairs, labels={"liver": 1})
+    save_overlay(tmp_path / "overlay.png", scores, files)
+    drawn = np.asarray(Pillow.open(tmp_path / "overlay.png").convert("RGB")).astype(int)
+    # Orange on black: the outline at its full colour, the area at 0.4 of it.
+    outline_pixels = (np.abs(drawn - (230, 159, 0)).max(axis=2) < 12).sum()
+    area_pixels = (np.abs(drawn - (92, 64, 0)).max(axis=2) < 8).sum()
+    assert outline_pixels > 500
+    assert area_pixels > 10_000
+    top, bottom = np.array_split((np.abs(drawn - (92, 64, 0)).max(axis=2) < 8).sum(axis=1), 2)
+    assert top.sum() > 0
+    assert bottom.sum() > 0
