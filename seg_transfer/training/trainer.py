@@ -1,0 +1,158 @@
+"""A network that learns: its optimizer, averaged weights and strategy; one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from seg_transfer.network.build import build_network
+from seg_transfer.planning.plan import Plan, RecipePlan
+from seg_transfer.training.augment import apply, sample_parameters
+from seg_transfer.training.batches import Batch, generator
+from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
+from seg_transfer.training.ema import AveragedNetwork
+from seg_transfer.training.losses import IGNORE, deep_loss, segmentation_loss
+from seg_transfer.training.schedule import rate_factor
+from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+
+ADAM_BETAS = (0.9, 0.999)
+SGD_MOMENTUM = 0.99
+"""With Nesterov, as in nnU-Net (Isensee et al., Nature Methods 2021)."""
+
+
+class StepResult(NamedTuple):
+    """Loss of a step, and whether it was finite along with the gradient, so that the weights were changed."""
+
+    loss: float
+    learned: bool
+
+
+class Trainer:
+    """Everything that learning changes.
+
+    Args:
+        plan: What to train.
+        seed: Of random weights and augmentation.
+        device: ``cpu``, ``cuda:N`` or ``mps``.
+        load: Load pretrained weights; False when a checkpoint follows.
+    """
+
+    def __init__(self, plan: Plan, *, seed: int, device: str, load: bool) -> None:
+        model, recipe = plan.model, plan.recipe
+        self.plan, self.seed, self.device = plan, seed, torch.device(device)
+        channels, classes = len(plan.data.channels), len(plan.data.labels)
+        network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
+        layout = torch.channels_last_3d if model.configuration == "3d" else torch.channels_last
+        self.network = network.to(self.device).to(memory_format=layout)
+        self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)
+        self._fabric = Fabric(
+            accelerator=self.device.type,
+            devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
+            precision="bf16-mixed" if recipe.precision == "bfloat16" else "32-true",
+        )
+        self.optimizer = _make_optimizer(self.schedule, recipe)
+        self._module, self._optimizer = self._fabric.setup(self.network, self.optimizer)
+        self._module.mark_forward_method("forward_deep")
+        self._names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        self.averaged = AveragedNetwork(self.network, recipe.ema_decay)
+
+    def recalibrate(self, images: Iterable[Tensor]) -> None:
+        """Re-estimate the encoder's BatchNorm statistics on training patches, before the first step."""
+        with self._fabric.autocast():
+            recalibrate_batchnorm(self.network, self.network.encoder, (image.to(self.device) for image in images))
+        self.averaged = AveragedNetwork(self.network, self.plan.recipe.ema_decay)
+
+    def rates(self, progress: float) -> dict[str, float]:
+        """Learning rate of the decoder and of each encoder level."""
+        recipe = self.plan.recipe
+        peak = recipe.learning_rate * rate_factor(progress, recipe.warmup)
+        return {group: peak * scale for group, scale in self.schedule.lr_scales(progress).items()}
+
+    def step(self, batch: Batch, step: int, progress: float) -> StepResult:
+        """Learn from one batch; a loss or gradient that is not finite changes nothing.
+
+        Args:
+            batch: As sampled, on the CPU.
+            step: Counted from 0; decides the augmentation.
+            progress: Share of the budget used before this step.
+        """
+        recipe = self.plan.recipe
+        torch.manual_seed(int(generator(self.seed, "augment", step).integers(2**31)))  # for drop path in the encoder
+        self.network.train()
+        self.schedule.apply(progress)
+        rates = self.rates(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"].removesuffix(".no_decay")]
+        image, label = self._augment(batch, step)
+        if recipe.deep_supervision:
+            loss = deep_loss(self._module.forward_deep(image), label)
+        else:
+            loss = segmentation_loss(self._module(image), label)
+        value = loss.item()
+        learned = False
+        if torch.isfinite(loss):
+            self._optimizer.zero_grad(set_to_none=True)
+            self._fabric.backward(loss)
+            norm = self._fabric.clip_gradients(
+                self._module, self._optimizer, max_norm=recipe.gradient_clip, error_if_nonfinite=False
+            )
+            learned = norm is not None and bool(torch.isfinite(norm))
+        if learned:
+            self._optimizer.step()
+            self.averaged.update(self.network, step)
+        return StepResult(value, learned)
+
+    @torch.no_grad()
+    def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:
+        """Dice of the averaged weights, per label over all voxels of these batches; None for a label that is absent."""
+        labels = self.plan.data.labels
+        counts = torch.zeros(3, len(labels), dtype=torch.float64)
+        for batch in batches:
+            with self._fabric.autocast():
+                predicted = self.averaged.network(batch.image.to(self.device)).argmax(dim=1).cpu()
+            known = batch.label != IGNORE
+            predicted, wanted = predicted[known], batch.label[known]
+            for row, chosen in enumerate((predicted, wanted, wanted[predicted == wanted])):
+                counts[row] += torch.bincount(chosen, minlength=len(labels))
+        return {
+            label.name: 2 * both / (mine + theirs) if mine + theirs else None
+            for label, (mine, theirs, both) in list(zip(labels, counts.T.tolist(), strict=True))[1:]
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is needed to go on."""
+        return (
+            with_prefix("network", self.network.state_dict())
+            | with_prefix("averaged", self.averaged.network.state_dict())
+            | with_prefix("optimizer", optimizer_tensors(self.optimizer, self._names))
+        )
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from :meth:`tensors`."""
+        self.network.load_state_dict(under_prefix("network", tensors))
+        self.averaged.network.load_state_dict(under_prefix("averaged", tensors))
+        load_optimizer(self.optimizer, self._names, under_prefix("optimizer", tensors))
+
+    def _augment(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        augmentation, data = self.plan.recipe.augmentation, self.plan.data
+        image, label = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        parameters = sample_parameters(
+            augmentation,
+            batch=len(image),
+            channels=image.shape[1],
+            generator=generator(self.seed, "augment", step),
+        )
+        is_3d = self.plan.model.configuration == "3d"
+        out_of_plane = is_3d and augmentation.rotate_out_of_plane
+        return apply(image, label, parameters, spacing=data.spacing, out_of_plane=out_of_plane)
+
+
+def _make_optimizer(schedule: StrategySchedule, recipe: RecipePlan) -> torch.optim.Optimizer:
+    groups = schedule.parameter_groups(recipe.learning_rate, recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=ADAM_BETAS)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=SGD_MOMENTUM, nesterov=True)
