@@ -57,7 +57,11 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header:
     axes, size, components = reader.GetDimension(), reader.GetSize(), reader.GetNumberOfComponents()
     if not 2 <= axes <= 4 or (axes == 4 and components > 1):
-        raise UserError(f"{axes}D data of {components} values per voxel is not supported", where=path)
+        raise UserError(
+            f"{axes}D data of {components} values per voxel is not supported",
+            where=path,
+            mend="store it as a 3D volume, with several channels as components",
+        )
     spatial = min(axes, 3)
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:spatial, :spatial]
     lps = np.eye(4)

@@ -15,6 +15,8 @@ from seg_transfer.errors import UserError
 
 _SCANNER = 1  # sform and qform code "scanner anatomical", which every viewer honours
 
+_MEND = "store it as a 3D volume, or a 4D one with the channels as the fourth axis"
+
 
 def header(path: Path) -> Header:
     """Read the header only; of a compressed file only the first block is decompressed."""
@@ -55,7 +57,7 @@ def verify_to_end(path: Path) -> None:
 def _load(path: Path) -> Any:
     image = nib.load(path, mmap=False)
     if not isinstance(image, nib.Nifti1Pair):
-        raise UserError("not a NIfTI volume", where=path)
+        raise UserError("not a NIfTI volume", where=path, mend=_MEND)
     return image
 
 
@@ -68,10 +70,10 @@ def _header(image: Any, path: Path) -> Header:
             mend="store integers or real numbers, one per voxel",
         )
     if not 2 <= len(image.shape) <= 5:
-        raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path)
+        raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path, mend=_MEND)
     (i, j, k), rest = (*image.shape, 1)[:3], image.shape[3:]
     if len(rest) == 2 and rest[0] != 1:
-        raise UserError(f"5D volumes are not supported: its shape is {image.shape}", where=path)
+        raise UserError(f"5D volumes are not supported: its shape is {image.shape}", where=path, mend=_MEND)
     scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
     return Header(
         grid=Grid((i, j, k), _affine(image), flat=len(image.shape) == 2),
