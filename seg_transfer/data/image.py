@@ -106,10 +106,10 @@ def read_image(paths: Sequence[Path]) -> Image:
                 where=path,
                 mend="resample the channels of a case to one grid",
             )
-        arrays.append(to_canonical(array, header.grid).astype(np.float32))
+        arrays.append(to_canonical(array, header.grid).astype(np.float32, order="C"))
         headers.append(header)
     native = headers[0].grid
-    array = np.ascontiguousarray(np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
+    array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
     return Image(array, native.canonical().affine, native, np.result_type(*(header.dtype for header in headers)))
 
 

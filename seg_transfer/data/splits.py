@@ -137,9 +137,8 @@ def splits_from_file(path: Path) -> list[Split]:
         raise UserError("not a list of folds", where=path, mend=mend)
     splits = []
     for number, fold in enumerate(content):
-        train = fold.get("train") if isinstance(fold, dict) else None
-        validation = fold.get("val", fold.get("validation")) if isinstance(fold, dict) else None
-        if not _are_cases(train) or not _are_cases(validation) or not train:
+        train, validation = _cases(fold, "train"), _cases(fold, "val", "validation")
+        if not train or validation is None:
             raise UserError(f"fold {number} has no lists train and val", where=path, mend=mend)
         both = sorted(set(train) & set(validation))
         if both:
@@ -150,8 +149,13 @@ def splits_from_file(path: Path) -> list[Split]:
     return splits
 
 
-def _are_cases(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(case, str) for case in value)
+def _cases(fold: Any, *keys: str) -> list[str] | None:
+    """The list of cases under one of the keys; None if there is none."""
+    for key in keys:
+        cases = fold.get(key) if isinstance(fold, dict) else None
+        if isinstance(cases, list) and all(isinstance(case, str) for case in cases):
+            return cases
+    return None
 
 
 def _json(path: Path, mend: str) -> Any:

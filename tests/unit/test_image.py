@@ -78,6 +78,7 @@ def test_every_orientation_reads_the_same_and_writes_back_exactly(tmp_path: Path
         np.testing.assert_array_equal(image.array[0], volume)
         np.testing.assert_allclose(image.affine, affine, atol=1e-4)
         assert image.dtype == dtype
+        assert image.array.flags.c_contiguous
         assert image.native.shape == array.shape
 
         back = tmp_path / "back.nii.gz"
