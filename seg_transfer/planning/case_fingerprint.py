@@ -99,12 +99,13 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
                 foreground=pool_intensity([inside]),
             )
         )
-    voxel_ml = float(np.prod(image.spacing)) / 1000 if image.unit == "mm" else None
+    spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
+    voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
     measured = CaseFingerprint(
         id=case.id,
         shape=image.array.shape[1:],
         cropped_shape=cropped_shape(np.any(image.array != 0, axis=0)),
-        spacing=tuple(rounded(step) for step in image.spacing),
+        spacing=spacing,
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
         labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
@@ -132,7 +133,7 @@ def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
     low, median, high = np.interp([0.005, 0.5, 0.995], np.cumsum(weights) - weights / 2, values)
     return Intensity(
         mean=rounded(mean),
-        std=rounded(np.sqrt(weights @ (values - mean) ** 2)),
+        std=rounded(float(weights @ (values - mean) ** 2) ** 0.5),
         median=rounded(median),
         minimum=rounded(values[0]),
         maximum=rounded(values[-1]),

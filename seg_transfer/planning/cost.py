@@ -18,9 +18,16 @@ Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 60e9, "cuda": 10e12, "mps": 1e12}
+"""CPU: two cores with AMX in bfloat16: an inflated ResNet-18 of three levels took 1.4 s for four patches of
+40 x 56 x 40, its 2.5D sibling 0.45 s for 48 of 40 x 56; both come to about 60e9 by the count below. GPUs: cautious
+guesses."""
 BYTES_PER_ELEMENT = 3.0
+"""bfloat16 takes 2; measured on five networks, tensors kept for the backward pass come to 1.9 to 2.4 bytes per element
+of the count below, and the gradients at the peak come on top."""
 BYTES_PER_PARAMETER = 24
+"""float32 weights, gradients, AdamW's two moments, the average, and a bfloat16 copy with its gradient."""
 BASE_BYTES = 700_000_000
+"""A Python process with torch loaded."""
 BACKWARD = 3.0
 """A step is one forward pass and a backward pass of twice its operations."""
 
@@ -33,7 +40,7 @@ class Shape:
     configuration: Configuration
     patch: Triple
     stages: int
-    slice_strides: tuple[int, ...]
+    slice_strides: tuple[Literal[1, 2], ...]
     decoder_channels: tuple[int, ...]
     channels: int
     classes: int
@@ -69,7 +76,7 @@ def step_flops(shape: Shape, batch: int) -> float:
         flops * depth * density
         for flops, depth, density in zip(shape.entry.flops, shape.depths(), shape.density(), strict=False)
     )
-    decoder = 2 * 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
+    decoder = 2.0 * 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
     for block in _blocks(shape):
         decoder += 2 * 9 * block.depth * (block.width + block.skip) * block.width * block.share
         decoder += 2 * block.coarse * block.width * block.coarse_share
@@ -79,7 +86,7 @@ def step_flops(shape: Shape, batch: int) -> float:
 
 def step_memory(shape: Shape, batch: int) -> int:
     """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
-    elements = shape.folded + 2 * shape.decoder_channels[0]
+    elements = shape.folded + 2.0 * shape.decoder_channels[0]
     elements += sum(
         saved * density for saved, density in zip(shape.entry.saved_elements, shape.density(), strict=False)
     )
@@ -91,9 +98,7 @@ def step_memory(shape: Shape, batch: int) -> int:
 
 def parameters(shape: Shape) -> int:
     """Parameters of the network."""
-    encoder = sum(
-        count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False)
-    )
+    encoder = sum(count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False))
     decoder = 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
     for block in _blocks(shape):
         decoder += block.width * (9 * block.depth * (block.width + block.skip) + block.coarse + shape.classes)
@@ -125,6 +130,4 @@ def _blocks(shape: Shape) -> Sequence[_Block]:
     ]
     coarse = (*widths[1:], shape.entry.channels[shape.stages - 1])
     depths = shape.depths()
-    return [
-        _Block(widths[i], skips[i], coarse[i], depths[i], shares[i], shares[i + 1]) for i in range(shape.stages)
-    ]
+    return [_Block(widths[i], skips[i], coarse[i], depths[i], shares[i], shares[i + 1]) for i in range(shape.stages)]

@@ -21,7 +21,7 @@ from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
 from seg_transfer.planning.plan import Part, Spacing
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION: Literal[1] = 1
 SAMPLES_PER_CASE = 100_000
 # Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
 POOLED_SAMPLES = 10_000_000

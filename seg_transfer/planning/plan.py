@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 
-PLAN_VERSION = 1
+PLAN_VERSION: Literal[1] = 1
 
 Triple = tuple[int, int, int]
 Spacing = tuple[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from seg_transfer.planning.cost import Configuration, DeviceKind
 
 BELOW_FULL_RESOLUTION = (32, 64, 128, 256, 256)
@@ -24,3 +26,8 @@ def decoder_channels(stages: int, configuration: Configuration, device: DeviceKi
         f"{full} at full resolution, where every voxel costs most ({configuration} on {device}), then doubling from "
         f"{BELOW_FULL_RESOLUTION[0]} over {stages} blocks, one per encoder level in use"
     )
+
+
+def decoder_norm() -> tuple[Literal["instance"], str]:
+    """Choose the decoder's norm."""
+    return "instance", "instance norm needs no batch statistics, so small batches do not hurt (nnU-Net)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from seg_transfer.planning.plan import Spacing, Triple
 
-AXIS_NAMES = ("x, sagittal", "y, coronal", "z, axial")
+AXIS_NAMES = ("x (sagittal)", "y (coronal)", "z (axial)")
 TIE_TOLERANCE = 0.01
 """Spacings that differ by less are equal: headers store them rounded."""
 ANISOTROPY_LIMIT = 3.0
@@ -20,7 +21,7 @@ LEAST_SIDE = 32
 MOST_UPSAMPLING = 2.0
 
 
-def axes(spacing: Spacing, *, dimension: int) -> tuple[Triple, str]:
+def axes(spacing: Spacing, shape: Sequence[float], *, dimension: int) -> tuple[Triple, str]:
     """Choose which canonical axis becomes slice, u and v.
 
     The slice axis has the coarsest spacing, ties go to the last canonical axis (so to axial); u and v are the other
@@ -28,17 +29,20 @@ def axes(spacing: Spacing, *, dimension: int) -> tuple[Triple, str]:
 
     Args:
         spacing: Median spacing, canonical (x, y, z).
-        dimension: 2 for pictures, whose only slice is z.
+        shape: Median shape, canonical (x, y, z).
+        dimension: 2 where every case is a single slice; that axis is the slice axis then.
     """
     if dimension == 2:
-        return (2, 1, 0), "pictures: rows (y) and columns (x) of a single slice (z)"
-    coarsest = max(spacing)
-    slice_axis = max(axis for axis in range(3) if spacing[axis] >= coarsest * (1 - TIE_TOLERANCE))
+        slice_axis = max(axis for axis in range(3) if shape[axis] == min(shape))
+        why = "every case is a single slice"
+    else:
+        coarsest = max(spacing)
+        tied = [axis for axis in range(3) if spacing[axis] >= coarsest * (1 - TIE_TOLERANCE)]
+        slice_axis = tied[-1]
+        why = "the coarsest spacing" if len(tied) == 1 else f"{len(tied)} equally coarse spacings, ties go to the last"
+        why += f" (median {' x '.join(f'{step:.4g}' for step in spacing)} in x, y, z)"
     u, v = sorted({0, 1, 2} - {slice_axis}, reverse=True)
-    tie = min(spacing) >= coarsest * (1 - TIE_TOLERANCE)
-    why = "isotropic, and ties go to axial" if tie else "the coarsest spacing"
-    figures = " x ".join(f"{step:.4g}" for step in spacing)
-    return (slice_axis, u, v), f"slices along {AXIS_NAMES[slice_axis]}: {why} (median {figures} mm in x, y, z)"
+    return (slice_axis, u, v), f"slices along {AXIS_NAMES[slice_axis]}: {why}"
 
 
 def crop_nonzero(crop_ratio: float) -> tuple[bool, str]:
@@ -58,7 +62,7 @@ def anisotropy(spacing: Sequence[float]) -> float:
 
 
 def target_spacing(
-    spacings: Sequence[Spacing], shape: tuple[float, float, float], *, unit: str
+    spacings: Sequence[Spacing], shape: tuple[float, float, float], *, dimension: int, unit: str
 ) -> tuple[Spacing, str]:
     """Choose the spacing of the network's grid.
 
@@ -69,13 +73,14 @@ def target_spacing(
     Args:
         spacings: One per case, network order (slice, u, v).
         shape: Median shape of a case (slice, u, v), cropped as planned.
+        dimension: 2 where every case is a single slice: there is nothing along the slice axis.
         unit: Of the spacings.
     """
     middle = np.median(np.array(spacings), axis=0)
     slice_step, u, v = (float(step) for step in middle)
-    reason = "median over the cases"
+    reason = f"median of {len(spacings)} case(s)"
     ratio = anisotropy((slice_step, u, v))
-    if ratio > ANISOTROPY_LIMIT:
+    if dimension == 3 and ratio > ANISOTROPY_LIMIT:
         tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
         slice_step = max(tenth, u, v)
         reason += (
@@ -88,13 +93,18 @@ def target_spacing(
         factor = min(MOST_UPSAMPLING, LEAST_SIDE / shorter)
         u, v = u / factor, v / factor
         reason += (
-            f"; in-plane {factor:.3g} times as fine, since the shorter side has {shorter:g} voxels and an encoder needs "
-            f"{LEAST_SIDE}"
+            f"; in-plane {factor:.3g} times as fine, since the shorter side has {shorter:g} voxels and an encoder "
+            f"needs {LEAST_SIDE}"
         )
     return (_tidy(slice_step), _tidy(u), _tidy(v)), reason
 
 
-def slice_order(ratio: float) -> tuple[int, str]:
+def image_order() -> tuple[Literal[3], str]:
+    """Choose the spline order in-plane."""
+    return 3, "cubic in-plane, as in nnU-Net: linear interpolation blurs borders"
+
+
+def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
     """Choose the spline order along the slice axis.
 
     Args:

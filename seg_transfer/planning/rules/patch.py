@@ -216,9 +216,7 @@ def _too_much(shape: Shape, batch: int, limits: Limits) -> bool:
     return limits.step_seconds is not None and seconds > limits.step_seconds
 
 
-def _patch_reason(
-    made: Shape, whole: Triple, shape: tuple[float, float, float], batch: int, limits: Limits
-) -> str:
+def _patch_reason(made: Shape, whole: Triple, shape: tuple[float, float, float], batch: int, limits: Limits) -> str:
     median = " x ".join(f"{size:g}" for size in shape)
     steps = f"multiples of {made.entry.strides[made.stages - 1]} in-plane"
     if made.patch == whole:

@@ -1,0 +1,102 @@
+"""The plan's third part: how the network learns."""
+
+from __future__ import annotations
+
+from seg_transfer.planning.cost import Shape, seconds_per_step, step_flops
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.grid import Grid
+from seg_transfer.planning.plan import DataPlan, ModelPlan, RecipePlan, Split
+from seg_transfer.planning.reasons import Reasons
+from seg_transfer.planning.request import PlanRequest, Wishes
+from seg_transfer.planning.rules import training, transfer
+from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.patch import Limits, batch_size
+
+
+def plan_recipe(
+    fingerprint: Fingerprint,
+    grid: Grid,
+    data: DataPlan,
+    model: ModelPlan,
+    shape: Shape,
+    request: PlanRequest,
+    wishes: Wishes,
+    reasons: Reasons,
+) -> RecipePlan:
+    """Decide batch, budget, strategy, optimization and augmentation.
+
+    Args:
+        fingerprint: Measurements.
+        grid: The cases on the network's grid.
+        data: The plan's part on data.
+        model: The plan's part on the network.
+        shape: What of the network decides its cost.
+        request: The user's wishes.
+        wishes: The same, narrowed to what is possible.
+        reasons: Where the reasons go.
+    """
+    target = training.target_step_seconds(request.time_budget)
+    limits = Limits(wishes.device, request.memory_bytes, target)
+    batch = reasons.take(
+        "recipe.batch_size", batch_size(shape, limits, target_seconds=target, total_voxels=grid.voxels)
+    )
+    seconds = seconds_per_step(step_flops(shape, batch), wishes.device)
+    spent, why_spent = training.budget(wishes.device, seconds, epochs=request.epochs, time_budget=request.time_budget)
+    reasons.take("recipe.epochs", (spent.epochs, why_spent))
+    reasons.take("recipe.time_budget", (spent.time_budget, why_spent))
+    reasons.take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
+    train = len(request.splits[0].train)
+    labelled = round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases))
+    strategy = reasons.take(
+        "recipe.strategy",
+        transfer.strategy(
+            cases=train,
+            labelled_slices=labelled,
+            dimension=data.dimension,
+            channels=len(data.channels),
+            mapped_to_encoder=model.input_mapping == "encoder_mean_std",
+            weights=model.weights,
+            configuration=model.configuration,
+            stages=model.stages,
+            batch=batch,
+            requested=wishes.strategy,
+        ),
+    )
+    names = [label.name for label in data.labels[1:]]
+    mirrored, why_mirrored = mirror_axes(names, data.axes, model.configuration)
+    varied = reasons.take(
+        "recipe.augmentation", augmentation(train, grid.ratio, model.configuration, data.unit, mirrored)
+    )
+    reasons.take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
+    name, rate, decay = (
+        reasons.take("recipe.optimizer", training.optimizer()),
+        reasons.take("recipe.learning_rate", training.learning_rate()),
+        reasons.take("recipe.weight_decay", training.weight_decay()),
+    )
+    return RecipePlan(
+        strategy=strategy,
+        batch_size=batch,
+        epochs=spent.epochs,
+        time_budget=spent.time_budget,
+        steps_per_epoch=spent.steps_per_epoch,
+        optimizer=name,
+        learning_rate=rate,
+        weight_decay=decay,
+        warmup=reasons.take("recipe.warmup", training.warmup(spent.steps)),
+        gradient_clip=reasons.take("recipe.gradient_clip", training.gradient_clip()),
+        ema_decay=reasons.take("recipe.ema_decay", training.ema_decay(spent.steps)),
+        precision=reasons.take("recipe.precision", training.precision(wishes.device)),
+        deep_supervision=reasons.take("recipe.deep_supervision", training.deep_supervision(model.stages)),
+        foreground_share=reasons.take(
+            "recipe.foreground_share", training.foreground_share(fingerprint.foreground_share())
+        ),
+        augmentation=varied,
+        tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored, wishes.device)),
+        splits=reasons.take("recipe.splits", _splits(request.splits)),
+        seed=request.seed,
+    )
+
+
+def _splits(splits: tuple[Split, ...]) -> tuple[tuple[Split, ...], str]:
+    sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
+    return splits, f"training + validation cases of each fold: {sizes}"

@@ -1,0 +1,168 @@
+"""What the user wishes, as far as it concerns the plan; checked before any rule runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.plan import Split
+from seg_transfer.planning.rules.normalization import NormalizationKind
+from seg_transfer.planning.rules.transfer import Kind
+
+T = TypeVar("T", bound=str)
+AUTO = "auto"
+NAMED_WEIGHTS = (AUTO, "bundled", "imagenet", "none")
+
+
+def never_cached(_: str) -> bool:
+    """No encoder's ImageNet weights are in the cache."""
+    return False
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The user's wishes.
+
+    Attributes:
+        splits: The folds.
+        config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
+        encoder: ``auto`` or a name in the catalogue.
+        weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or the path of a file.
+        strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual`` or ``finetune``.
+        memory_bytes: What a training step may take.
+        epochs: Training budget in epochs, or None.
+        time_budget: Training budget in seconds per fold, or None; not both.
+        normalization: Channel name -> kind, for channels the user decides.
+        device: Kind of device to plan for: ``cpu``, ``cuda`` or ``mps``.
+        imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
+        seed: Of the training.
+    """
+
+    splits: tuple[Split, ...]
+    config: str = AUTO
+    encoder: str = AUTO
+    weights: str = AUTO
+    strategy: str = AUTO
+    memory_bytes: int = 8_000_000_000
+    epochs: int | None = None
+    time_budget: float | None = None
+    normalization: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    imagenet_cached: Callable[[str], bool] = never_cached
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """A request found possible for a data set; None where the rules decide."""
+
+    config: Configuration | None
+    strategy: Kind | None
+    weights: str
+    normalization: Mapping[str, NormalizationKind]
+    device: DeviceKind
+
+
+def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
+    """Narrow a request to what is possible for this data set.
+
+    Raises:
+        UserError: If it is not; the message names the option and what can be done.
+    """
+    config = _choice(request.config, get_args(Configuration), "--config")
+    strategy = _choice(request.strategy, get_args(Kind), "--strategy")
+    device = _choice(request.device, get_args(DeviceKind), "--device")
+    if device is None:
+        raise UserError("planning needs to know the device", where="--device", mend="choose one of: cpu, cuda, mps")
+    if fingerprint.dimension == 2 and config in ("2.5d", "3d"):
+        raise UserError(
+            f"the cases of {fingerprint.dataset} have a single slice: there is no {config}",
+            where="--config",
+            mend="take --config 2d",
+        )
+    _check_budget(request)
+    _check_splits(request, fingerprint)
+    return Wishes(
+        config=config,
+        strategy=strategy,
+        weights=_weights(request),
+        normalization=_normalization(request, fingerprint),
+        device=device,
+    )
+
+
+def _choice(value: str, allowed: tuple[T, ...], where: str) -> T | None:
+    if value == AUTO:
+        return None
+    for candidate in allowed:
+        if candidate == value:
+            return candidate
+    raise UserError(f"unknown choice {value!r}", where=where, mend=f"choose one of: auto, {', '.join(allowed)}")
+
+
+def _weights(request: PlanRequest) -> str:
+    if request.strategy == "scratch":
+        if request.weights not in (AUTO, "none"):
+            raise UserError(
+                f"scratch starts from random weights, and {request.weights} are asked for",
+                where="--weights",
+                mend="leave one of --strategy scratch and --weights away",
+            )
+        return "none"
+    if request.weights not in NAMED_WEIGHTS and not Path(request.weights).is_file():
+        raise UserError(
+            "there is no such file of weights",
+            where=Path(request.weights),
+            mend=f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}",
+        )
+    return request.weights
+
+
+def _normalization(request: PlanRequest, fingerprint: Fingerprint) -> dict[str, NormalizationKind]:
+    channels = {channel.name: channel for channel in fingerprint.channels}
+    chosen: dict[str, NormalizationKind] = {}
+    for name, wanted in request.normalization.items():
+        where = f"--normalization {name}={wanted}"
+        if name not in channels:
+            raise UserError(f"there is no channel {name!r}", where=where, mend=f"channels: {', '.join(channels)}")
+        kind = _choice(wanted, get_args(NormalizationKind), where)
+        if kind is None:
+            continue
+        channel = channels[name]
+        figures = channel.foreground
+        if kind == "clip_zscore" and (figures is None or figures.percentile_00_5 >= figures.percentile_99_5):
+            raise UserError("the channel's foreground has no range to clip to", where=where, mend="take zscore")
+        if kind == "minmax" and channel.minimum >= channel.maximum:
+            raise UserError(f"the channel is {channel.minimum:g} everywhere", where=where, mend="take none")
+        chosen[name] = kind
+    return chosen
+
+
+def _check_budget(request: PlanRequest) -> None:
+    if request.epochs is not None and request.time_budget is not None:
+        raise UserError("two budgets are given", where="--epochs and --time-budget", mend="leave one of them away")
+    if request.epochs is not None and request.epochs < 1:
+        raise UserError(f"{request.epochs} epochs are no training", where="--epochs", mend="give 1 or more")
+    if request.time_budget is not None and request.time_budget <= 0:
+        raise UserError(f"{request.time_budget} s are no training", where="--time-budget", mend="give more than 0 s")
+    if request.memory_bytes <= 0:
+        raise UserError(f"{request.memory_bytes} bytes are no memory", where="--memory", mend="give more than 0")
+
+
+def _check_splits(request: PlanRequest, fingerprint: Fingerprint) -> None:
+    known = {case.id for case in fingerprint.cases}
+    for fold, split in enumerate(request.splits):
+        unknown = sorted({*split.train, *split.validation} - known)
+        if unknown:
+            raise UserError(
+                f"fold {fold} names cases that are not among the labelled ones: {', '.join(unknown[:5])}",
+                where="--splits",
+                mend=f"cases are called such as {fingerprint.cases[0].id}",
+            )
+    if not request.splits:
+        raise UserError("there are no folds", where="--splits", mend="give at least one")

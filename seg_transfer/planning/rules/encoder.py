@@ -1,0 +1,67 @@
+"""Which encoder, and where its weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from seg_transfer.catalogue import BUNDLED_ENCODER, EncoderEntry
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import Weights
+
+
+def encoder(requested: str) -> tuple[str, str]:
+    """Choose the encoder.
+
+    Args:
+        requested: A name in the catalogue, or ``auto``: the one whose weights come with the package.
+    """
+    if requested != "auto":
+        return requested, f"asked for {requested}"
+    return BUNDLED_ENCODER, "the smallest of the catalogue, and pretrained weights for it come with the package"
+
+
+def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str], bool]) -> tuple[Weights, str]:
+    """Choose the source of the encoder's weights; ``auto`` never depends on the network.
+
+    Args:
+        entry: The encoder.
+        requested: ``auto``, ``bundled``, ``imagenet``, ``none`` or the path of a file.
+        imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
+
+    Raises:
+        UserError: If bundled weights are asked for an encoder that has none.
+    """
+    imagenet = Weights(source="imagenet", repository=entry.repository, revision=entry.revision)
+    if requested == "imagenet":
+        return imagenet, f"asked for imagenet ({entry.repository}, {entry.licence})"
+    if requested == "none":
+        return Weights(source="none"), "asked for none"
+    if requested == "bundled":
+        if entry.name != BUNDLED_ENCODER:
+            raise UserError(
+                f"there are no bundled weights for {entry.name}",
+                where="--weights",
+                mend=f"take --encoder {BUNDLED_ENCODER}, or --weights imagenet",
+            )
+        return Weights(source="bundled"), "asked for bundled"
+    if requested != "auto":
+        return Weights(source="file", path=requested), f"asked for the file {requested}"
+    if imagenet_cached(entry.name):
+        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.repository})"
+    if entry.name == BUNDLED_ENCODER:
+        return Weights(source="bundled"), (
+            f"the ImageNet weights of {entry.name} are not in the local cache, and auto never downloads: "
+            "the bundled ones (Tiny ImageNet)"
+        )
+    return Weights(source="none"), (
+        f"the ImageNet weights of {entry.name} are not in the local cache, auto never downloads, and only "
+        f"{BUNDLED_ENCODER} has bundled ones: random weights; --weights imagenet fetches them"
+    )
+
+
+def inflation(configuration: str) -> tuple[Literal["average"], str]:
+    """Choose how 2D kernels become 3D ones."""
+    if configuration != "3d":
+        return "average", f"has no effect in {configuration}"
+    return "average", "2D kernels repeated along the slice axis and divided by their depth (I3D): every slice counts"

@@ -1,0 +1,125 @@
+"""How long and with what the network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seg_transfer.planning.cost import DeviceKind
+from seg_transfer.units import seconds_text
+
+CPU_SECONDS = 1200.0
+GPU_EPOCHS = 150
+GPU_STEPS_PER_EPOCH = 100
+EPOCHS_IN_BUDGET = 25
+STEP_SECONDS = 1.5
+STEPS_WANTED = 600
+SPARSE_FOREGROUND = 0.01
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Either epochs or seconds of training; ``steps_per_epoch`` is how often results are logged."""
+
+    epochs: int | None
+    time_budget: float | None
+    steps_per_epoch: int
+    steps: float
+
+
+def target_step_seconds(time_budget: float | None) -> float:
+    """Seconds a step should take on a CPU: about 1.5, and at most what gives 600 steps within the budget."""
+    return min(STEP_SECONDS, (CPU_SECONDS if time_budget is None else time_budget) / STEPS_WANTED)
+
+
+def steps_in_time(seconds_per_step: float, time_budget: float | None) -> float:
+    """Steps that fit into the user's time budget, or else into the default one of a CPU."""
+    return (CPU_SECONDS if time_budget is None else time_budget) / seconds_per_step
+
+
+def budget(
+    device: DeviceKind, seconds_per_step: float, *, epochs: int | None, time_budget: float | None
+) -> tuple[Budget, str]:
+    """Choose the training budget.
+
+    Args:
+        device: On a CPU time decides, elsewhere a number of steps that nnU-Net's curves call enough.
+        seconds_per_step: Estimate.
+        epochs: The user's choice, if any.
+        time_budget: The user's choice in seconds, if any.
+    """
+    if epochs is not None:
+        return Budget(epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH), f"asked for {epochs} epochs"
+    if time_budget is None and device != "cpu":
+        steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
+        return Budget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, steps), (
+            f"{steps} steps on a GPU: nnU-Net's curve on hippocampus is flat from about 12,500 steps on"
+        )
+    seconds = CPU_SECONDS if time_budget is None else time_budget
+    steps_in_time = seconds / seconds_per_step
+    per_epoch = int(min(GPU_STEPS_PER_EPOCH, max(1, steps_in_time / EPOCHS_IN_BUDGET)))
+    why = "asked for" if time_budget is not None else "the default on a CPU:"
+    return Budget(None, seconds, per_epoch, steps_in_time), (
+        f"{why} {seconds_text(seconds)}, about {steps_in_time:.0f} steps of {seconds_text(seconds_per_step)}; "
+        f"logged every {per_epoch} of them"
+    )
+
+
+def precision(device: DeviceKind) -> tuple[Literal["float32", "bfloat16"], str]:
+    """Choose the precision of the network's operations; parameters stay float32."""
+    if device == "mps":
+        return "float32", "bfloat16 is not faster on mps"
+    if device == "cuda":
+        return "bfloat16", "tensor cores compute bfloat16 at twice the rate of float32 and better"
+    return "bfloat16", (
+        "nnU-Net's network took 5 s instead of 9.6 s a step on two cores with AMX; without AMX or AVX-512-BF16 set "
+        "float32"
+    )
+
+
+def optimizer() -> tuple[Literal["adamw"], str]:
+    """Choose the optimizer."""
+    return "adamw", "adapts to the unlike gradients of a pretrained encoder and a new decoder without tuning"
+
+
+def learning_rate() -> tuple[float, str]:
+    """Choose the decoder's peak rate; the strategy says which share of it the encoder gets."""
+    return 1e-3, "the decoder starts from random weights: AdamW's usual rate, after warm-up"
+
+
+def weight_decay() -> tuple[float, str]:
+    """Choose AdamW's decoupled weight decay."""
+    return 1e-2, "AdamW's usual decay; frozen parameters are left out"
+
+
+def ema_decay(steps: float) -> tuple[float, str]:
+    """Choose the decay of the averaged weights: they look back over about a twentieth of the run."""
+    window = min(1000.0, max(10.0, steps / 20))
+    return round(1 - 1 / window, 4), f"averages over the last {window:.0f} of about {steps:.0f} steps"
+
+
+def warmup(steps: float) -> tuple[float, str]:
+    """Choose the share of the budget in which the rate climbs: a twentieth, and at least 20 steps of short runs."""
+    share = round(min(0.2, max(0.05, 20 / steps)), 4)
+    return share, f"{share:.1%} of about {steps:.0f} steps"
+
+
+def foreground_share(share: float) -> tuple[float, str]:
+    """Choose how many patches are centred on a labelled voxel.
+
+    Args:
+        share: Median share of a case's voxels that carry a label.
+    """
+    if share < SPARSE_FOREGROUND:
+        return 0.67, f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%})"
+    return 0.5, f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%})"
+
+
+def deep_supervision(stages: int) -> tuple[bool, str]:
+    """Choose whether coarser decoder blocks are supervised too."""
+    return stages >= 3, f"{stages} decoder blocks (from 3 on, coarser ones get a loss of their own)"
+
+
+def gradient_clip() -> tuple[float, str]:
+    """Choose the largest norm of a step's gradient."""
+    return 12.0, "nnU-Net's: cuts rare spikes and leaves ordinary steps alone"

@@ -1,0 +1,156 @@
+"""What of the encoder learns, how fast and when.
+
+The four cases of transfer learning (small or large data set x similar to or different from natural pictures) with all
+thresholds in one place. The figures of each case follow what is known for medical images: reuse sits in the lowest
+layers (Raghu et al., Transfusion, arXiv 1902.07208); a short freeze, then everything at a fraction of the decoder's
+rate, beats both always and never frozen; a frozen encoder with ill-fitting BatchNorm statistics is worse than none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seg_transfer.planning.cost import Configuration
+from seg_transfer.planning.plan import Strategy, Weights
+
+Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
+BatchNorm = Literal["source", "recalibrated", "trained"]
+
+LARGE_CASES = 50
+LARGE_SLICES = 1000
+"""A data set is large from so many cases on and so many labelled slices or pictures, both: slices of one case are not
+independent, and a picture is one slice."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the four cases: what it does, at which share of the decoder's rate, with which decay per level."""
+
+    kind: Kind
+    encoder_lr_ratio: float
+    layer_decay: float
+
+
+TABLE: dict[tuple[Literal["small", "large"], Literal["similar", "different"]], Case] = {
+    ("small", "similar"): Case("partial", 0.1, 1.0),
+    ("small", "different"): Case("gradual", 0.3, 0.9),
+    ("large", "similar"): Case("finetune", 0.1, 0.8),
+    ("large", "different"): Case("finetune", 0.5, 1.0),
+}
+FROZEN_LEVELS = 2
+UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
+"""Progress at which the top and the lowest level start to learn in gradual."""
+BIG_BATCH = 16
+"""Independent samples from which a batch's own statistics are worth training on."""
+
+
+def size(cases: int, labelled_slices: int) -> tuple[Literal["small", "large"], str]:
+    """Whether a data set is small or large, for transfer.
+
+    Args:
+        cases: Labelled cases that a fold trains on.
+        labelled_slices: Their slices or pictures that hold a label.
+    """
+    chosen: Literal["small", "large"] = "large" if cases >= LARGE_CASES and labelled_slices >= LARGE_SLICES else "small"
+    return chosen, (
+        f"{chosen}: {cases} training cases with {labelled_slices} labelled slices (large from {LARGE_CASES} and "
+        f"{LARGE_SLICES} on)"
+    )
+
+
+def similarity(dimension: int, channels: int, mapped_to_encoder: bool) -> tuple[Literal["similar", "different"], str]:
+    """Whether images resemble those the encoder was trained on: a heuristic on their form, not on their content.
+
+    Args:
+        dimension: 2 for pictures.
+        channels: Image channels.
+        mapped_to_encoder: Whether all channels have a fixed range mapped to the encoder's mean and std.
+    """
+    if dimension == 2 and channels == 3 and mapped_to_encoder:
+        return "similar", "similar: pictures of 3 channels in a fixed range, like the encoder's own"
+    form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
+    return "different", f"different: {form}, the encoder was trained on RGB pictures of things"
+
+
+def strategy(
+    *,
+    cases: int,
+    labelled_slices: int,
+    dimension: int,
+    channels: int,
+    mapped_to_encoder: bool,
+    weights: Weights,
+    configuration: Configuration,
+    stages: int,
+    batch: int,
+    requested: Kind | None = None,
+) -> tuple[Strategy, str]:
+    """Choose the transfer strategy.
+
+    Args:
+        cases: Labelled cases that a fold trains on.
+        labelled_slices: Their slices or pictures that hold a label.
+        dimension: 2 for pictures.
+        channels: Image channels.
+        mapped_to_encoder: Whether all channels are mapped to the encoder's mean and std.
+        weights: The encoder's.
+        configuration: 2D, 2.5D or 3D.
+        stages: Encoder levels in use.
+        batch: Patches per step.
+        requested: The user's choice, if any.
+    """
+    how_large, why_large = size(cases, labelled_slices)
+    how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder)
+    case = TABLE[how_large, how_similar]
+    kind: Kind = requested or ("scratch" if weights.source == "none" else case.kind)
+    if requested is not None:
+        reason = f"asked for {requested}; the data set is {why_large}; {why_similar}"
+    elif kind == "scratch":
+        reason = "no pretrained weights: everything learns from the start"
+    else:
+        reason = f"{why_large}; {why_similar}: {kind}"
+    if kind == "scratch":
+        return Strategy(kind=kind, encoder_lr_ratio=1.0, batchnorm="trained"), reason
+    norm, why_norm = batchnorm(
+        kind,
+        similar=how_similar == "similar",
+        pretrained=weights.source != "none",
+        configuration=configuration,
+        batch=batch,
+    )
+    return (
+        Strategy(
+            kind=kind,
+            frozen_stages=min(FROZEN_LEVELS, stages - 1) if kind == "partial" else 0,
+            encoder_lr_ratio=0.0 if kind == "frozen" else case.encoder_lr_ratio,
+            layer_decay=case.layer_decay if kind in ("gradual", "finetune") else 1.0,
+            unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
+            batchnorm=norm,
+        ),
+        f"{reason}; {why_norm}",
+    )
+
+
+def batchnorm(
+    kind: Kind, *, similar: bool, pretrained: bool, configuration: Configuration, batch: int
+) -> tuple[BatchNorm, str]:
+    """Choose what becomes of the encoder's BatchNorm.
+
+    Statistics of the source fit only inputs like the source's in 2D; inflated kernels average along the slice axis,
+    which lowers every variance below what is stored. Training them needs a batch of independent samples.
+    """
+    if kind == "finetune" and batch >= BIG_BATCH and configuration == "2d":
+        return "trained", f"BatchNorm learns, since a batch holds {batch} samples (from {BIG_BATCH} on)"
+    if similar and pretrained and configuration == "2d":
+        return "source", "BatchNorm keeps the source's statistics, which fit pictures in 2D"
+    return "recalibrated", (
+        f"BatchNorm is re-estimated once on training patches and then kept: the source's statistics do not fit "
+        f"({configuration}), and batches of {batch} are too small or too alike to train it"
+    )
+
+
+def unfreeze_fractions(stages: int) -> tuple[float, ...]:
+    """Progress at which each level starts to learn, from the top down, evenly between 0.1 and 0.3."""
+    step = (UNFREEZE_TO - UNFREEZE_FROM) / max(1, stages - 1)
+    return tuple(round(UNFREEZE_FROM + step * index, 3) for index in range(stages))
