@@ -58,7 +58,7 @@ def check_and_measure(found: Dataset, work: Work, *, skip_broken: bool, workers:
         raise_problems(problems)
     broken = {problem.case for problem in problems}
     for problem in problems:
-        warn(f"{problem.case} is left out: {problem.file}: {problem.what}")
+        warn(f"left out: {problem.case}: {problem.file}: {problem.what}")
     whole = [case.id for case in found.cases if case.id not in broken]
     if not whole:
         raise UserError("every case has problems", where=found.root, mend="mend them as said above")

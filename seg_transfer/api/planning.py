@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from seg_transfer import environment
 from seg_transfer.api.options import at_most_one
-from seg_transfer.catalogue import imagenet_cached
-from seg_transfer.data.dataset import Case, Dataset, find_dataset
-from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file
+from seg_transfer.catalogue import entry, imagenet_cached
+from seg_transfer.data.dataset import Dataset, find_dataset
+from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file, splits_note
 from seg_transfer.errors import UserError
 from seg_transfer.measuring import check_and_measure
 from seg_transfer.planning.plan import Plan, Split, save_plan
@@ -71,33 +72,33 @@ def plan(
     at_most_one(epochs=epochs, time_budget=time_budget)
     at_most_one(group_by=group_by, groups=groups, splits=splits)
     place = Work(Path(work))
+    if encoder != "auto":
+        entry(encoder)
     device = environment.resolve_device(device)
     case_workers = environment.case_workers() if workers is None else workers
     found = _selected(find_dataset(Path(dataset), workers=case_workers), cases)
     _say_what_was_found(found)
-    measured = check_and_measure(
-        found,
-        place,
-        skip_broken=skip_broken,
-        workers=case_workers,
-        seed=seed,
-    )
-    labelled = [case for case in measured.dataset.cases if case.label is not None]
+    ids = [case.id for case in found.cases]
+    deal = partial(_splits, ids, folds=folds, group_by=group_by, groups=groups, splits=splits, seed=seed)
+    deal(ids)  # before the long measuring, so that a wrong file or expression is said at once
+    measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     request = PlanRequest(
         config=config,
         encoder=encoder,
-        weights=weights,
+        weights=str(Path(weights).absolute()) if Path(weights).is_file() else weights,
         strategy=strategy,
         normalization=dict(normalization or {}),
         memory_bytes=environment.device_memory(device) if memory is None else memory,
         epochs=epochs,
         time_budget=time_budget,
-        splits=_splits(labelled, folds=folds, group_by=group_by, groups=groups, splits=splits, seed=seed),
+        splits=deal([case.id for case in measured.dataset.cases]),
         device=device.partition(":")[0],
         imagenet_cached=imagenet_cached,
         seed=seed,
     )
     made = make_plan(measured.fingerprint, request)
+    if splits is None and (note := splits_note([(s.train, s.validation) for s in made.recipe.splits], folds)):
+        warn(note)
     measured.save(place)
     save_plan(made, place.plan)
     return made
@@ -107,8 +108,6 @@ def _say_what_was_found(found: Dataset) -> None:
     say(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
     if found.label_map_note:
         say(found.label_map_note)
-    for unused in found.unused:
-        warn(f"{unused.file} is left out: {unused.why}")
 
 
 def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dataset:
@@ -130,7 +129,8 @@ def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dat
 
 
 def _splits(
-    cases: Sequence[Case],
+    cases: Sequence[str],
+    whole: Sequence[str],
     *,
     folds: int,
     group_by: str | None,
@@ -138,11 +138,33 @@ def _splits(
     splits: Path | str | None,
     seed: int,
 ) -> tuple[Split, ...]:
-    if splits is not None:
-        return splits_from_file(Path(splits))
-    of_case = None
-    if group_by is not None:
-        of_case = groups_by_regex(cases, group_by)
-    elif groups is not None:
-        of_case = groups_from_file(Path(groups))
-    return make_splits(cases, folds=folds, seed=seed, groups=of_case)
+    """The folds: read from a file, or dealt so that a group never straddles them.
+
+    Args:
+        cases: Cases that a file may name.
+        whole: Those of them that are not broken, which alone are dealt.
+        folds: As for :func:`plan`, like the rest.
+        group_by: Regular expression.
+        groups: File.
+        splits: File.
+        seed: Seed of the dealing.
+
+    Raises:
+        UserError: If a file or expression is wrong, or a split names a case that is not there.
+    """
+    if splits is None:
+        of_case = None
+        if group_by is not None:
+            of_case = groups_by_regex(whole, group_by)
+        elif groups is not None:
+            of_case = groups_from_file(Path(groups))
+        dealt = make_splits(whole, folds=folds, seed=seed, groups=of_case)
+    else:
+        dealt = splits_from_file(Path(splits))
+        unknown = sorted({case for split in dealt for part in split for case in part} - set(cases))
+        if unknown:
+            mend = "name only cases of the data set (those chosen with --cases, if that is given)"
+            raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=splits, mend=mend)
+        kept = set(whole)
+        dealt = [([c for c in train if c in kept], [c for c in held_out if c in kept]) for train, held_out in dealt]
+    return tuple(Split(train=tuple(train), validation=tuple(validation)) for train, validation in dealt)

@@ -92,7 +92,7 @@ def train(
         epochs=epochs,
         time_budget=time_budget,
         restart=restart,
-        seed=made.recipe.seed if seed is None else seed,
+        seed=seed,
         workers=environment.training_workers(device) if workers is None else workers,
         threads=environment.cores(),
     )
