@@ -26,7 +26,7 @@ def test_an_unfitting_pair_is_one_message_and_exit_code_2(tmp_path: Path) -> Non
         "raise RuntimeError('operator torchvision::nms does not exist\\nmore')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "seg_transfer", "predict", "-i", str(tmp_path), "-o", str(tmp_path / "out")],
+        [sys.executable, "-m", "seg_transfer", "plan", str(tmp_path), "-w", str(tmp_path / "work")],
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
@@ -37,7 +37,7 @@ def test_an_unfitting_pair_is_one_message_and_exit_code_2(tmp_path: Path) -> Non
     assert "torchvision cannot be imported: operator torchvision::nms does not exist" in done.stderr
     assert "pip install torch torchvision" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:0", "", "mps:1"])
