@@ -1,8 +1,8 @@
 """Trains one fold: from a plan and a preprocessed store to a run folder with a model in it.
 
 The run folder holds ``manifest.json``, ``model.safetensors`` (averaged weights, the plan in its header),
-``resume.safetensors``, ``log.csv``, ``tensorboard/`` and ``progress.png``. Files are replaced as a whole at the end of
-each epoch; the resume state also every two minutes and when training is interrupted.
+``resume.safetensors``, ``log.csv``, ``tensorboard/`` and ``progress.png``. Each is replaced as a whole every minute,
+when training is interrupted and at its end; the logs at the end of each epoch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from seg_transfer.training.plots import PROGRESS_FILE, draw_progress
 from seg_transfer.training.state import Fold, RunOptions, State, Task
 from seg_transfer.training.trainer import Trainer
 
-SECONDS_BETWEEN_SAVES = 120.0
+SECONDS_BETWEEN_SAVES = 60.0
 VALIDATION_BATCHES = 8
 RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
@@ -152,9 +152,8 @@ class _Run:
                 self._note(loss, learned)
                 if state.step % per_epoch == 0 or self.progress >= 1:
                     self._end_epoch(before)
-                    saved = time.monotonic()
-                elif stop.requested or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    self._save_resume()
+                if stop.requested or self.progress >= 1 or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    self._save()
                     saved = time.monotonic()
                 if stop.requested:
                     raise KeyboardInterrupt
@@ -197,10 +196,15 @@ class _Run:
         state.losses.clear()
         self.board.add(row)
         write_csv(self.folder / LOG_FILE, state.rows)
-        draw_progress(self.folder / PROGRESS_FILE, state.rows, title=self._title())
+
+    def _save(self) -> None:
+        """Write everything; the resume state last, so that a finished one means that the rest is there."""
+        if self.state.rows:
+            draw_progress(self.folder / PROGRESS_FILE, self.state.rows, title=self._title())
         self._save_model()
-        self._save_resume()
         self._save_manifest()
+        resume = {"task": asdict(self.task), "state": asdict(self.state)}
+        save_state(self.resume_file, "resume", self.trainer.tensors(), resume)
 
     def _save_model(self) -> None:
         header = {
@@ -210,11 +214,6 @@ class _Run:
             **self._how_far(),
         }
         save_state(self.model_file, "model", self.trainer.averaged.network.state_dict(), header)
-
-    def _save_resume(self) -> None:
-        save_state(
-            self.resume_file, "resume", self.trainer.tensors(), {"task": asdict(self.task), "state": asdict(self.state)}
-        )
 
     def _save_manifest(self) -> None:
         last = self.state.rows[-1] if self.state.rows else None

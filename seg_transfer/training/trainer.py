@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, RecipePlan
@@ -46,8 +46,8 @@ class Trainer:
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
         channels, classes = len(plan.data.channels), len(plan.data.labels)
         network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
-        layout = torch.channels_last_3d if model.configuration == "3d" else torch.channels_last
-        self.network = network.to(self.device).to(memory_format=layout)
+        self.network = network.to(self.device)
+        _channels_last(self.network)
         self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)
         self._fabric = Fabric(
             accelerator=self.device.type,
@@ -149,6 +149,14 @@ class Trainer:
         is_3d = self.plan.model.configuration == "3d"
         out_of_plane = is_3d and augmentation.rotate_out_of_plane
         return apply(image, label, parameters, spacing=data.spacing, out_of_plane=out_of_plane)
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Lay kernels out as convolutions are fastest; a 3D network holds 2D convolutions too, so each by its rank."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.ndim in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
 
 
 def _make_optimizer(schedule: StrategySchedule, recipe: RecipePlan) -> torch.optim.Optimizer:

@@ -1,0 +1,253 @@
+"""Tiny real trainings: what lies in the run folder, kill and resume to the bit, frozen means frozen."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seg_transfer.data.image import image_from_array
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.training import loop
+from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
+from seg_transfer.training.loop import train_fold
+from seg_transfer.training.state import RunOptions
+from seg_transfer.training.trainer import Trainer
+
+FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", "tensorboard", "progress.png"}
+
+
+def make_plan(configuration: str = "2d", *, strategy: dict[str, Any] | None = None, **recipe: Any) -> Plan:
+    model: dict[str, Any] = {
+        "configuration": configuration,
+        "patch": {"2d": (1, 16, 24), "2.5d": (3, 16, 24), "3d": (8, 16, 24)}[configuration],
+        "encoder": "resnet18",
+        "weights": {"source": "bundled"},
+        "stages": 2,
+        "slice_strides": (1, 2) if configuration == "3d" else (),
+        "input_mapping": "as_is",
+        "decoder_channels": (8, 8),
+    }
+    return Plan.model_validate(
+        {
+            "data": {
+                "dataset": "balls",
+                "dimension": 3,
+                "unit": "mm",
+                "channels": [{"name": "MR", "normalization": {"kind": "zscore"}}],
+                "labels": [
+                    {"name": "background", "value": 0},
+                    {"name": "big", "value": 1},
+                    {"name": "small", "value": 2},
+                ],
+                "cases": ["a", "b", "c"],
+                "axes": (2, 0, 1),
+                "spacing": (3.0, 1.0, 1.0),
+                "crop_nonzero": False,
+                "slice_order": 1,
+            },
+            "model": model,
+            "recipe": {
+                "strategy": strategy or {"kind": "finetune", "encoder_lr_ratio": 0.5, "batchnorm": "trained"},
+                "batch_size": 2,
+                "epochs": 2,
+                "steps_per_epoch": 3,
+                "precision": "float32",
+                "augmentation": {"mirror_axes": (1, 2)},
+                "splits": [{"train": ["a", "b"], "validation": ["c"]}],
+            }
+            | recipe,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Three cases of 10 slices: a big ball with a small one inside, in noise."""
+    plan = make_plan()
+    store = Store.create(tmp_path_factory.mktemp("store") / "x", plan.data)
+    x, y, z = np.mgrid[:20, :28, :10]
+    for seed, case in enumerate(plan.data.cases):
+        draw = np.random.default_rng(seed)
+        distance = np.sqrt((x - 9) ** 2 + (y - 13 - seed) ** 2 + 9 * (z - 5) ** 2)
+        classes = ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
+        image = image_from_array((classes * 2 + draw.normal(0, 0.5, x.shape)).astype(np.float32), (1, 1, 3))
+        transform = CaseTransform.fit(image, plan.data)
+        store.add(case, transform.image(image), transform.label(classes), transform)
+    return store
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def states(folder: Path) -> dict[str, torch.Tensor]:
+    resume = load_state(folder / "resume.safetensors", "resume")[0]
+    return resume | {f"model/{k}": v for k, v in load_state(folder / "model.safetensors", "model")[0].items()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    mine, theirs = states(one), states(other)
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
+def test_a_run_leaves_exactly_these_files(tmp_path: Path, store: Store, configuration: str) -> None:
+    plan = make_plan(configuration, precision="bfloat16")
+    result = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
+    assert {path.name for path in result.folder.iterdir()} == FILES
+    assert (result.epochs, result.steps) == (2, 6)
+    assert all(0 <= value <= 1 for value in result.dice.values() if value is not None)
+
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["plan"] == plan.hash
+    assert manifest["cases"] == {"train": ["a", "b"], "validation": ["c"]}
+    assert manifest["result"]["finished"] is True and manifest["result"]["dice"] == result.dice
+    assert manifest["weights"]["share"] == 1.0
+    assert Plan.model_validate(load_header(result.model, "model")["plan"]) == plan
+
+    with (result.folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["3", "6"]
+    assert float(rows[0]["rate encoder.1"]) == pytest.approx(0.5 * float(rows[0]["rate decoder"]))
+    assert all(np.isfinite(float(row["loss"])) for row in rows)
+
+    before = states(result.folder)
+    again = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
+    assert again == result and all(torch.equal(before[name], value) for name, value in states(result.folder).items())
+
+
+def test_training_lowers_the_loss(tmp_path: Path, store: Store) -> None:
+    plan = make_plan(epochs=5, steps_per_epoch=10, batch_size=4, learning_rate=1e-2)
+    train_fold(plan, store, tmp_path, fold=0, options=RunOptions(threads=1))
+    rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
+    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert rows[-1]["dice"]["big"] > 0.6
+
+
+class Killed(Exception):
+    pass
+
+
+STRATEGIES: list[dict[str, Any]] = [
+    {"kind": "finetune", "encoder_lr_ratio": 0.5, "layer_decay": 0.7, "batchnorm": "trained"},
+    {"kind": "gradual", "encoder_lr_ratio": 0.5, "unfreeze_at": (0.3, 0.7), "batchnorm": "recalibrated"},
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy["kind"])
+@pytest.mark.parametrize(("how", "step"), [("interrupted", 2), ("killed", 4)])
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: dict[str, Any], how: str, step: int
+) -> None:
+    plan = make_plan(strategy=strategy)
+    train_fold(plan, store, tmp_path / "whole", fold=0, options=RunOptions(threads=1))
+
+    original = Trainer.step
+
+    def stopping(self: Trainer, batch: Any, at: int, progress: float) -> Any:
+        if at == step:
+            if how == "killed":
+                raise Killed
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, at, progress)
+
+    monkeypatch.setattr(Trainer, "step", stopping)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
+    with pytest.raises(KeyboardInterrupt if how == "interrupted" else Killed):
+        train_fold(plan, store, tmp_path / "parts", fold=0, options=RunOptions(threads=1))
+    monkeypatch.undo()
+    done = load_header(tmp_path / "parts" / "resume.safetensors", "resume")["state"]["step"]
+    assert done == (step + 1 if how == "interrupted" else step)
+    train_fold(plan, store, tmp_path / "parts", fold=0, options=RunOptions(threads=1, workers=1))
+
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = (load_header(tmp_path / n / "resume.safetensors", "resume")["state"] for n in ("whole", "parts"))
+    for rows in (whole["rows"], parts["rows"]):
+        for row in rows:
+            del row["seconds"]
+    assert whole["rows"] == parts["rows"]
+
+
+def test_another_seed_or_budget_is_refused_and_restart_starts_over(tmp_path: Path, store: Store) -> None:
+    plan = make_plan()
+    first = train_fold(plan, store, tmp_path, fold=0, options=RunOptions(epochs=1, threads=1))
+    assert first.steps == 3
+    assert train_fold(plan, store, tmp_path, fold=0, options=RunOptions(threads=1)) == first  # the recorded budget
+    with pytest.raises(UserError, match=r"started with epochs 1 \(now 3\)\n.*--restart"):
+        train_fold(plan, store, tmp_path, fold=0, options=RunOptions(epochs=3, threads=1))
+    with pytest.raises(UserError, match=r"started with seed 0 \(now 5\)"):
+        train_fold(plan, store, tmp_path, fold=0, options=RunOptions(seed=5, threads=1))
+    other = train_fold(plan, store, tmp_path, fold=0, options=RunOptions(seed=5, restart=True, threads=1))
+    assert other.steps == 6
+
+
+def test_a_time_budget_is_a_whole_schedule(tmp_path: Path, store: Store) -> None:
+    options = RunOptions(time_budget=1.5, threads=1)
+    result = train_fold(make_plan(steps_per_epoch=25), store, tmp_path, fold=0, options=options)
+    assert 1.5 <= result.seconds < 3
+    rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
+    assert rows[-1]["progress"] == 1.0
+    assert rows[-1]["rates"]["decoder"] < 0.3 * max(row["rates"]["decoder"] for row in rows)
+
+
+def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
+    result = train_fold(make_plan(), store, tmp_path, fold="full", options=RunOptions(epochs=1, threads=1))
+    assert result.dice == {"big": None, "small": None}
+    assert json.loads((tmp_path / "manifest.json").read_text())["cases"]["train"] == ["a", "b", "c"]
+
+
+def test_frozen_does_not_change_by_a_bit(tmp_path: Path, store: Store) -> None:
+    strategy = {"kind": "partial", "frozen_stages": 1, "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
+    plan = make_plan(strategy=strategy, weight_decay=0.5)
+    source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
+    train_fold(plan, store, tmp_path, fold=0, options=RunOptions(threads=1))
+    after = load_state(tmp_path / "resume.safetensors", "resume")[0]
+    for kind in ("network", "averaged"):
+        state = under_prefix(kind, after)
+        changed = {name for name in state if not torch.equal(state[name], source[name])}
+        assert not {name for name in changed if name.startswith("encoder.stages.0.")}
+        assert changed == {name for name in state if not name.startswith("encoder.stages.0.")}
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path: Path, store: Store) -> None:
+    strategy = {"kind": "frozen", "encoder_lr_ratio": 0.0, "batchnorm": "recalibrated"}
+    plan = make_plan("3d", strategy=strategy, weight_decay=0.5)
+    source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
+    states = []
+    for epochs in (1, 2):
+        folder = tmp_path / str(epochs)
+        train_fold(plan, store, folder, fold=0, options=RunOptions(epochs=epochs, threads=1))
+        states.append(load_state(folder / "resume.safetensors", "resume")[0])
+    encoder = [name for name in source if name.startswith("encoder.")]
+    statistics = {name for name in encoder if "running_" in name}
+    for kind in ("network", "averaged"):
+        short, long = (under_prefix(kind, state) for state in states)
+        assert all(torch.equal(short[name], long[name]) for name in encoder)
+        assert {name for name in encoder if not torch.equal(long[name], source[name])} - statistics <= {
+            name for name in encoder if "num_batches_tracked" in name
+        }
+        assert all(not torch.equal(long[name], source[name]) for name in statistics)
+
+
+def test_a_loss_that_stays_infinite_is_one_clear_error(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg_transfer.training.trainer.deep_loss", lambda outputs, label: outputs[0].sum() * torch.inf)
+    with pytest.raises(UserError, match=rf"not finite in {loop.MOST_SKIPPED} steps in a row.*\n.*learning_rate"):
+        train_fold(make_plan(epochs=20), store, tmp_path, fold=0, options=RunOptions(threads=1))
