@@ -19,11 +19,12 @@ from seg_transfer.transfer.encoder import split_levels
 
 TABLE = Path(__file__).resolve().parents[1] / "seg_transfer" / "encoders.json"
 SIDE = 128
+# Commits of the hub repositories that added the weights, as the hub's pages list them; a branch where none is known.
 REVISIONS = {
-    "resnet18": "main",
+    "resnet18": "b9c542640ca04a6acab6e1ecff124a2d6ef1951d",
     "resnet34": "main",
-    "resnet50": "main",
-    "vgg16_bn": "main",
+    "resnet50": "93271f4677dbf7b4d7f7e7d9d7811bd66c327e56",
+    "vgg16_bn": "e00c01e7cee168262dcba6428dc4a8f41e27e965",
 }
 
 

@@ -1,8 +1,8 @@
 """Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
 
 The table beside this file is made by ``bench/encoder_table.py`` from timm's own records and from measurement.
-The weights' revision is a hub branch ("main"), not a commit: the checksum that the hub's client verifies on download
-covers the transfer, but the branch may move.
+The weights of resnet18, resnet50 and vgg16_bn are pinned to the commit with which their hub repository received them.
+No such commit is on record here for resnet34: its revision is the branch "main", which may move.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seg_transfer.errors import UserError
 
@@ -55,12 +56,11 @@ class EncoderEntry:
 
 def _read() -> dict[str, EncoderEntry]:
     table = json.loads(Path(__file__).with_name("encoders.json").read_text(encoding="utf-8"))
-    return {
-        name: EncoderEntry(
-            name=name, **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        )
-        for name, row in table.items()
-    }
+    entries = {}
+    for name, row in table.items():
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        entries[name] = EncoderEntry(name=name, **fields)
+    return entries
 
 
 ENCODERS = _read()

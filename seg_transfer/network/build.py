@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from seg_transfer.catalogue import entry
 from seg_transfer.errors import UserError
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.transfer.encoder import initialise
 from seg_transfer.transfer.weights import LoadReport, load_weights
 
 
@@ -38,16 +38,7 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = UNet(model, channels=channels, classes=classes)
-        network.apply(_initialise)
+        network.blocks.apply(initialise)
+        network.heads.apply(initialise)
     weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
     return network, load_weights(network.encoder, weights, model.encoder)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Kaiming weights for convolutions, zero biases; norms keep one and zero (also those timm starts at zero)."""
-    if isinstance(module, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
-        module.reset_parameters()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seg_transfer.catalogue import entry
-from seg_transfer.network.blocks import ConvNormAct, UpBlock, convolution
+from seg_transfer.network.blocks import FullResolutionBlock, UpBlock, convolution
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import levels_with_depth
@@ -34,6 +34,9 @@ class UNet(nn.Module):
             exist whether it is on or off, so that a checkpoint fits both.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
         super().__init__()
         self.is_3d = model.configuration == "3d"
@@ -49,15 +52,23 @@ class UNet(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         depth = levels_with_depth(model.slice_strides) if self.is_3d else (False,) * model.stages
-        widths, skips = model.decoder_channels, (model.decoder_channels[0], *self.encoder.channels)
-        common = {"is_3d": self.is_3d, "norm": model.decoder_norm}
-        self.stem = ConvNormAct(folded, skips[0], has_depth=depth[0], voxels=math.prod(model.patch), **common)
+        widths, skips = model.decoder_channels, (folded, *self.encoder.channels)
         self.blocks = nn.ModuleList()
         self.heads = nn.ModuleList()
         for index, width in enumerate(widths):
             coarse = widths[index + 1] if index + 1 < len(widths) else self.encoder.channels[-1]
-            voxels = self._voxels(model, index)
-            self.blocks.append(UpBlock(coarse, skips[index], width, has_depth=depth[index], voxels=voxels, **common))
+            block = FullResolutionBlock if index == 0 else UpBlock
+            self.blocks.append(
+                block(
+                    coarse,
+                    skips[index],
+                    width,
+                    is_3d=self.is_3d,
+                    has_depth=depth[index],
+                    norm=model.decoder_norm,
+                    voxels=self._voxels(model, index),
+                )
+            )
             self.heads.append(convolution(width, classes, is_3d=self.is_3d, size=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +85,7 @@ class UNet(nn.Module):
         x = x.clone(memory_format=torch.channels_last_3d)
         levels = self.encoder(x)
         raw = x if self.is_3d else x.flatten(1, 2).clone(memory_format=torch.channels_last)
-        skips = [self.stem(raw), *levels[:-1]]
+        skips = [raw, *levels[:-1]]
         decoded, coarse = [], levels[-1]
         for block, skip in zip(reversed(self.blocks), reversed(skips), strict=True):
             coarse = block(coarse, skip)
@@ -93,7 +104,7 @@ class UNet(nn.Module):
 
 
 def _input_scaling(model: ModelPlan, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's own input; a channel that is no colour gets their mean."""
+    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's own input; channels other than RGB get their mean."""
     known = entry(model.encoder)
     mean, std = torch.tensor(known.mean), torch.tensor(known.std)
     if model.input_mapping == "as_is":

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import timm
+import torch
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from seg_transfer import catalogue
@@ -25,7 +28,7 @@ class Level:
     stride: int
 
 
-def split_levels(network: nn.Module) -> list[Level]:
+def split_levels(network: FeatureListNet) -> list[Level]:
     """Cut timm's feature network into levels; features at stride 1 belong to the first level."""
     info = list(zip(network.feature_info.channels(), network.feature_info.reduction(), strict=True))
     levels: list[Level] = []
@@ -38,6 +41,19 @@ def split_levels(network: nn.Module) -> list[Level]:
                 levels.append(Level(modules, channels, stride))
                 modules = nn.Sequential()
     return levels
+
+
+def initialise(module: nn.Module) -> None:
+    """Random weights where no pretrained ones follow: Kaiming for convolutions, norms at one and zero.
+
+    Also the norms at the end of residual branches start at one, where timm starts them at zero.
+    """
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+        module.reset_parameters()
 
 
 class Encoder(nn.Module):
@@ -75,8 +91,10 @@ class Encoder(nn.Module):
         known = catalogue.entry(name)
         self.name, self.inflation = name, inflation
         self.is_3d = slice_strides is not None
-        network = timm.create_model(known.timm_name, features_only=True, pretrained=False, in_chans=channels)
-        levels = split_levels(network)[:stages]
+        # Without data at first: levels beyond those in use, and VGG's 120 million classifier weights, cost nothing.
+        with torch.device("meta"):
+            network = timm.create_model(known.timm_name, features_only=True, pretrained=False, in_chans=channels)
+            levels = split_levels(cast(FeatureListNet, network))[:stages]
         self.channels = tuple(level.channels for level in levels)
         per_level = tuple(slice_strides) if slice_strides is not None else (1,) * len(levels)
         self.strides = _cumulative(per_level, levels)
@@ -84,8 +102,11 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList()
         for level, slice_stride, has_depth in zip(levels, per_level, depth, strict=True):
             _round_up(level.modules)
-            self.stages.append(inflate_modules(level.modules, slice_stride) if has_depth else level.modules)
+            with torch.device("meta"):
+                self.stages.append(inflate_modules(level.modules, slice_stride) if has_depth else level.modules)
         self.has_depth = depth
+        self.stages.to_empty(device="cpu")
+        self.stages.apply(initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if not self.is_3d:

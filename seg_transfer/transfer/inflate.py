@@ -8,10 +8,10 @@ kernel; with edge slices repeated as padding, the 3D response to a constant volu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Inflation = Literal["average", "centre"]
 DEEPEST_KERNEL = 3
@@ -39,12 +39,10 @@ def inflate_weight(weight: Tensor, depth: int, inflation: Inflation) -> Tensor:
 class SliceConv3d(nn.Conv3d):
     """3D convolution that repeats the edge slices as padding along the slice axis and pads zeros in-plane."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+    def forward(self, input: Tensor) -> Tensor:
         reach = self.kernel_size[0] // 2
         if reach:
-            # torch.cat instead of replicate padding: the latter leaves bfloat16 and channels_last under autocast.
-            first, last = input[:, :, :1], input[:, :, -1:]
-            input = torch.cat([first] * reach + [input] + [last] * reach, dim=2)
+            input = functional.pad(input, (0, 0, 0, 0, reach, reach), mode="replicate")
         return super().forward(input)
 
 
@@ -68,21 +66,25 @@ def inflate_modules(module: nn.Module, slice_stride: int) -> nn.Module:
 
 
 def _convolution(module: nn.Conv2d, slice_stride: int) -> SliceConv3d:
-    depth = min(module.kernel_size[0], DEEPEST_KERNEL)
     return SliceConv3d(
         module.in_channels,
         module.out_channels,
-        kernel_size=(depth, *module.kernel_size),
-        stride=(slice_stride if module.stride[0] > 1 else 1, *module.stride),
-        padding=(0, *module.padding),  # type: ignore[arg-type]
-        dilation=(1, *module.dilation),
+        kernel_size=_with_slice(min(module.kernel_size[0], DEEPEST_KERNEL), module.kernel_size),
+        stride=_with_slice(slice_stride if module.stride[0] > 1 else 1, module.stride),
+        padding=_with_slice(0, cast(tuple[int, ...], module.padding)),
+        dilation=_with_slice(1, module.dilation),
         groups=module.groups,
         bias=module.bias is not None,
     )
 
 
 def _pool(module: nn.MaxPool2d, slice_stride: int) -> nn.MaxPool3d:
-    size, stride, padding = module.kernel_size, module.stride, module.padding
+    size, stride, padding = (cast(int, value) for value in (module.kernel_size, module.stride, module.padding))
     if slice_stride == 1:
         return nn.MaxPool3d((1, size, size), (1, stride, stride), (0, padding, padding), ceil_mode=module.ceil_mode)
     return nn.MaxPool3d(size, stride, padding, ceil_mode=module.ceil_mode)
+
+
+def _with_slice(along_slices: int, in_plane: tuple[int, ...]) -> tuple[int, int, int]:
+    u, v = in_plane
+    return along_slices, u, v

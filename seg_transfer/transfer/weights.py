@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Tensors by name from safetensors or a torch checkpoint, without wrappers and common prefixes."""
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
