@@ -56,7 +56,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{os.cpu_count()} cores, {model}, no GPU" if not _has_cuda() else f"{_cuda_name()}"
 
@@ -80,14 +82,12 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
         return json.loads(path.read_text())
     folder = work / f"{cell.name}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    cases = folder / "cases.txt"
-    write_text(cases, "\n".join(cell.train) + "\n")
     started = time.perf_counter()
-    plan = seg_transfer.plan(cell.dataset, work=folder, cases=cases, seed=seed, **cell.options)
-    run = seg_transfer.train(folder, "full")
+    plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
+    run = seg_transfer.train("full", work=folder)
     images, labels = link_cases(cell.dataset, cell.test, folder / "test")
-    seg_transfer.predict(folder, images, folder / "predictions")
-    scores = seg_transfer.evaluate(folder / "predictions", labels)
+    seg_transfer.predict(images, folder / "predictions", work=folder)
+    scores = seg_transfer.evaluate(folder / "predictions", labels, work=folder)
     result = {
         "cell": cell.name,
         "seed": seed,
