@@ -71,6 +71,6 @@ def _stamp(dataset: Dataset, *, skip_broken: bool, seed: int) -> str:
     digest = hashlib.sha256(repr((FINGERPRINT_VERSION, skip_broken, seed, dataset)).encode())
     for case in dataset.cases:
         for path in (*case.images, *([case.label] if case.label else [])):
-            about = path.stat()
-            digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+            about = path.stat() if path.is_file() else None
+            digest.update(f"{path} {about and (about.st_size, about.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
