@@ -6,12 +6,14 @@ import csv
 import math
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
-from seg_transfer.evaluation.scores import METRICS, Figures, Scores
+from seg_transfer.evaluation.scores import METRICS, Scores
 from seg_transfer.files import whole_file
 
 COUNTS = ("prediction_voxels", "reference_voxels")
+COUNTED = (("missed", "prediction_empty"), ("made up", "reference_empty"), ("in neither", "both_empty"))
 
 
 def save_csv(scores: Scores, path: Path) -> None:
@@ -28,38 +30,49 @@ def save_csv(scores: Scores, path: Path) -> None:
 
 
 def summary_table(scores: Scores) -> Table:
-    """One row per label: mean ± standard deviation over the cases in which the metric is defined."""
-    volume = "ml" if scores.unit == "mm" else "pixels"
+    """One row per label: means over the cases in which the metric is defined, and how many cases lack the label.
+
+    The columns about missing labels are left out where no case lacks one.
+    """
     table = Table(
         title=f"{len(scores.cases)} cases; mean Dice {_number(scores.mean_dice, 3)}",
         caption=_caption(scores),
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
     )
+    counts = [
+        (head, field)
+        for head, field in (
+            ("missed", "prediction_empty"),
+            ("made up", "reference_empty"),
+            ("in neither", "both_empty"),
+        )
+        if any(getattr(label, field) for label in scores.summary.values())
+    ]
     table.add_column("label", overflow="fold")
-    heads = ("Dice", "median", "IoU", f"HD95 {scores.unit}", f"NSD {scores.tolerance:g} {scores.unit}")
-    for head in (*heads, f"volume diff. {volume}", "relative", "missed", "made up", "in neither"):
-        table.add_column(head, justify="right")
+    volume = "ml" if scores.unit == "mm" else "pixels"
+    surface = (f"HD95 {scores.unit}", f"NSD {scores.tolerance:g} {scores.unit}")
+    for head in ("Dice", "median", "IoU", *surface, f"± {volume}", "± %", *(head for head, _ in counts)):
+        table.add_column(head, justify="right", no_wrap=True)
     for name, label in scores.summary.items():
         table.add_row(
             name,
-            _spread(label.dice, 3),
+            "–" if label.dice.cases == 0 else f"{label.dice.mean:.3f} ± {label.dice.std:.3f}",
             _number(label.dice.median, 3),
-            _spread(label.iou, 3),
-            _spread(label.hd95, 1),
-            _spread(label.nsd, 3),
-            _spread(label.volume_difference, 1),
-            _spread(label.relative_volume_difference, 2),
-            str(label.prediction_empty),
-            str(label.reference_empty),
-            str(label.both_empty),
+            _number(label.iou.mean, 3),
+            _number(label.hd95.mean, 1),
+            _number(label.nsd.mean, 3),
+            _signed(label.volume_difference.mean),
+            _signed(100 * label.relative_volume_difference.mean),
+            *(str(getattr(label, field)) for _, field in counts),
         )
     return table
 
 
 def cases_table(scores: Scores) -> Table:
     """One row per case, worst first: its Dice per label."""
-    table = Table(title="Dice per case, worst first", title_justify="left")
+    table = Table(title="Dice per case, worst first", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("case", overflow="fold")
     for head in ("mean", *scores.labels):
         table.add_column(head, justify="right")
@@ -80,5 +93,5 @@ def _number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _spread(figures: Figures, digits: int) -> str:
-    return "–" if figures.cases == 0 else f"{figures.mean:.{digits}f} ± {figures.std:.{digits}f}"
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.1f}"

@@ -184,15 +184,19 @@ def test_csv_has_a_row_per_case_and_label(folders, tmp_path):
     assert [path.name for path in tmp_path.glob("*scores*")] == ["scores.csv"]
 
 
-def test_tables_show_spread_worst_case_first_and_counts(folders):
+def test_tables_show_the_worst_case_first_and_what_is_missing(folders):
     scores = evaluate_folders(*folders, labels=LABELS)
-    summary = text_of(summary_table(scores))
-    assert "0.917 ± 0.118" in summary
-    assert "0.500 ± 0.500" in summary
-    assert "mean Dice 0.708" in summary
-    rows = [line.split("│") for line in text_of(cases_table(scores)).splitlines() if "│" in line]
-    assert [row[1].strip() for row in rows] == ["b", "a", "c"]
-    assert rows[2][4].strip() == "–"
+    summary = [line.split() for line in text_of(summary_table(scores)).splitlines()]
+    assert summary[0] == ["3", "cases;", "mean", "Dice", "0.708"]
+    spleen = next(line for line in summary if line[:1] == ["spleen"])
+    # Dice, median, IoU, HD95, NSD, volume in ml and %, missed, in neither; no label is made up.
+    assert " ".join(spleen) == "spleen 0.500 ± 0.500 0.500 0.500 0.0 0.500 -0.1 -50.0 1 1"
+    rows = [line.split() for line in text_of(cases_table(scores)).splitlines()]
+    assert [row for row in rows if row[:1] in (["a"], ["b"], ["c"])] == [
+        ["b", "0.500", "1.000", "0.000"],
+        ["a", "0.875", "0.750", "1.000"],
+        ["c", "1.000", "1.000", "–"],
+    ]
 
 
 def test_figures_leave_undefined_values_out():
