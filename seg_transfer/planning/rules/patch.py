@@ -220,7 +220,10 @@ def _patch_reason(made: Shape, whole: Triple, shape: tuple[float, float, float],
     median = " x ".join(f"{size:g}" for size in shape)
     steps = f"multiples of {made.entry.strides[made.stages - 1]} in-plane"
     if made.patch == whole:
-        return f"covers the median case of {median} voxels on the network's grid, in {steps}"
+        limit = LARGEST_SIDE[made.configuration]
+        covered = all(size >= side for size, side in zip(whole, shape, strict=True))
+        reach = "covers" if covered else f"at most {limit} wide in {made.configuration}, of"
+        return f"{reach} the median case of {median} voxels on the network's grid, in {steps}"
     memory = bytes_text(step_memory(made, batch))
     seconds = seconds_text(seconds_per_step(step_flops(made, batch), limits.device))
     bound = bytes_text(limits.memory_bytes)

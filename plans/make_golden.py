@@ -1,0 +1,85 @@
+"""Rewrites this folder: the plan's JSON schema, and the golden plans from the committed fingerprints.
+
+Run from the repository's root after a change of the rules that is meant: ``python plans/make_golden.py``; look at what
+git says has changed. With ``--measure FOLDER`` it also measures the fingerprints anew, from the data sets in FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from seg_transfer.data.dataset import find_dataset
+from seg_transfer.data.splits import groups_by_regex, make_splits
+from seg_transfer.files import write_text
+from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
+from seg_transfer.planning.plan import Plan, Split, save_plan
+from seg_transfer.planning.planner import PlanRequest, make_plan
+
+HERE = Path(__file__).resolve().parent
+SCHEMA = HERE / "plan.schema.json"
+GROUPS = {"retina": r"retina_(\d+)"}
+GOLDEN: dict[str, tuple[str, dict[str, str]]] = {
+    "hippocampus": ("hippocampus", {}),
+    "hippocampus-2.5d-resnet50": ("hippocampus", {"config": "2.5d", "encoder": "resnet50"}),
+    "abdomen_mr": ("abdomen_mr", {}),
+    "abdomen_mr-cuda": ("abdomen_mr", {"device": "cuda"}),
+    "sarcoma": ("sarcoma", {}),
+    "cells": ("cells", {}),
+    "retina": ("retina", {}),
+}
+"""Name of the golden plan -> data set, and how its request differs from the defaults."""
+
+
+def fingerprint_path(dataset: str) -> Path:
+    """Where the committed fingerprint of a data set lies."""
+    return HERE / f"{dataset}.fingerprint.json"
+
+
+def plan_path(name: str) -> Path:
+    """Where a golden plan lies."""
+    return HERE / f"{name}.plan.json"
+
+
+def golden_plan(name: str) -> Plan:
+    """Plan a golden case anew from its committed fingerprint."""
+    dataset, wishes = GOLDEN[name]
+    fingerprint = load_fingerprint(fingerprint_path(dataset))
+    cases = [case.id for case in fingerprint.cases]
+    groups = groups_by_regex(cases, GROUPS[dataset]) if dataset in GROUPS else None
+    splits = tuple(
+        Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in make_splits(cases, groups=groups)
+    )
+    return make_plan(fingerprint, PlanRequest(splits=splits, **wishes))
+
+
+def plan_schema() -> dict[str, Any]:
+    """JSON schema of ``plan.json``, which holds the hash of each part beside the plan."""
+    schema = Plan.model_json_schema()
+    names = ("data", "model", "recipe")
+    schema["properties"]["hashes"] = {
+        "type": "object",
+        "description": "hash of each part when the plan was written",
+        "properties": {name: {"type": "string"} for name in names},
+        "additionalProperties": False,
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def main() -> None:
+    """Rewrite the schema and the golden plans, and the fingerprints where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", type=Path, metavar="FOLDER", help="folder that holds the five data sets")
+    folder = parser.parse_args().measure
+    if folder is not None:
+        for dataset in sorted({dataset for dataset, _ in GOLDEN.values()}):
+            save_fingerprint(measure(find_dataset(folder / dataset), workers=0), fingerprint_path(dataset))
+    write_text(SCHEMA, json.dumps(plan_schema(), indent=2) + "\n")
+    for name in GOLDEN:
+        save_plan(golden_plan(name), plan_path(name))
+
+
+if __name__ == "__main__":
+    main()
