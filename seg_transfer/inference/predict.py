@@ -70,7 +70,7 @@ def predict_folder(
                 _write_probabilities(_probabilities_file(case, output), transform, scores)
             # Last, since a case counts as done once its label map is there.
             labels = predictor.label_values(transform.restore_labels(scores))
-            write_volume(_label_file(case, output), labels, transform.native)
+            write_volume(label_file(case, output), labels, transform.native)
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
@@ -91,7 +91,7 @@ def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
         yield
     except Exception as error:
         cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failures[case.id] = " ".join(cause.split())
+        failures[case.id] = "; ".join(map(str.strip, cause.splitlines()))
         detail("".join(traceback.format_exception(error)))
 
 
@@ -105,7 +105,7 @@ def _ahead(executor: Executor, work: Callable[[T], R], items: Sequence[T]) -> It
     yield from started
 
 
-def _label_file(case: Case, output: Path) -> Path:
+def label_file(case: Case, output: Path) -> Path:
     """Where a case's label map goes."""
     kind = ending(case.images[0])
     return output / f"{case.id}{'.png' if kind in JPEG else kind}"
@@ -116,7 +116,7 @@ def _probabilities_file(case: Case, output: Path) -> Path:
 
 
 def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
-    return _label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
+    return label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
 
 
 def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32]) -> None:

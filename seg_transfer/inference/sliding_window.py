@@ -35,8 +35,8 @@ def predict_volume(
 ) -> Tensor:
     """Probabilities of every class at every voxel.
 
-    The volume is padded with zeros in-plane (and, in 3D, along the slice axis) up to the patch, as in training; a 2.5D
-    stack that reaches over the first or last slice repeats it.
+    Where the patch (or, in 2.5D, the stack around a slice) reaches beyond the volume, its edge is repeated, as in
+    training.
 
     Args:
         network: Maps windows to logits. It may compute elsewhere and at lower precision; sums are kept in float32.
@@ -50,7 +50,7 @@ def predict_volume(
         ``(class, slice, u, v)`` float32, summing to 1 over the classes.
     """
     volume, inner = _padded(array, model)
-    read, written = model.patch, _written(model)
+    read, written = model.patch, written_shape(model)
     shape = (volume.shape[1] - read[0] + written[0], volume.shape[2], volume.shape[3])
     total = torch.zeros((classes, *shape), device=array.device)
     weight_total = torch.zeros(shape, device=array.device)
@@ -88,27 +88,26 @@ def window_corners(shape: Sequence[int], patch: Sequence[int]) -> list[Triple]:
     return [(s, u, v) for s, u, v in itertools.product(*starts)]
 
 
-def _written(model: ModelPlan) -> Triple:
+def written_shape(model: ModelPlan) -> Triple:
     """Size of what the network gives for one patch."""
     return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])
 
 
 def _padded(array: Tensor, model: ModelPlan) -> tuple[Tensor, tuple[slice, slice, slice]]:
     """The volume with windows fitting everywhere, and where it lies in the result."""
-    reach = 0
-    if model.configuration == "2.5d":
-        reach = model.patch[0] // 2
-        index = torch.arange(-reach, array.shape[1] + reach, device=array.device)
-        array = array[:, index.clamp(0, array.shape[1] - 1)]
-    pads, inner = [], []
-    for axis in range(3):
-        size = array.shape[axis + 1]
-        missing = max(0, model.patch[axis] - size)
-        pads.append((missing // 2, missing - missing // 2))
-        inner.append(slice(missing // 2, missing // 2 + size))
-    inner[0] = slice(inner[0].start, inner[0].stop - 2 * reach)
-    flat = [amount for pad in reversed(pads) for amount in pad]
-    return torch.nn.functional.pad(array, flat), (inner[0], inner[1], inner[2])
+    inner = []
+    for axis, (size, window) in enumerate(zip(array.shape[1:], model.patch, strict=True)):
+        if axis == 0 and model.configuration == "2.5d":
+            before = after = window // 2
+            inner.append(slice(0, size))
+        else:
+            missing = max(0, window - size)
+            before, after = missing // 2, missing - missing // 2
+            inner.append(slice(before, before + size))
+        if before or after:
+            index = torch.arange(-before, size + after, device=array.device).clamp(0, size - 1)
+            array = array.index_select(axis + 1, index)
+    return array, (inner[0], inner[1], inner[2])
 
 
 def _window(volume: Tensor, corner: Triple, size: Triple) -> Tensor:

@@ -30,7 +30,8 @@ def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, worker
     """
     there = set(Store.create(folder, data).cases())
     todo = [case for case in dataset.select(data.cases).cases if case.id not in there]
-    work = partial(_preprocess_case, dataset=dataset, data=data, folder=folder)
+    # The task of every case carries the data set along, of which it needs the labels alone.
+    work = partial(_preprocess_case, dataset=dataset.select([]), data=data, folder=folder)
     results = map_cases(work, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -149,7 +150,8 @@ class Store:
             _write(temporary / "label.b2nd", label)
             # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.
             found = sample_locations(label, seed=zlib.crc32(case_id.encode()))
-            np.savez(temporary / "locations.npz", **{str(index): places for index, places in found.items()})
+            named: dict[str, Any] = {str(index): places for index, places in found.items()}
+            np.savez(temporary / "locations.npz", **named)
             voxels = np.bincount(label.reshape(-1), minlength=len(self.data.labels)).tolist()
             content = {"voxels": voxels, "transform": transform.model_dump(mode="json")}
             (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")

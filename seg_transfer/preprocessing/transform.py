@@ -97,7 +97,7 @@ class CaseTransform(Part):
         nonzero = (cropped != 0).any(axis=0)
         result = np.empty((len(cropped), *self.shape), np.float32)
         for index, scaling in enumerate(self.scalings):
-            scaled = np.ascontiguousarray(scaling.apply(cropped[index], nonzero).transpose(self.axes))
+            scaled = scaling.apply(cropped[index], nonzero).transpose(self.axes)
             result[index] = resample(scaled, self.shape, self.image_orders)
         return result
 

@@ -54,6 +54,17 @@ def test_a_stack_repeats_the_edge_slices() -> None:
     assert seen == [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3]]
 
 
+def test_a_volume_below_the_patch_is_padded_around_the_middle_with_its_edge() -> None:
+    volume = torch.arange(3.0).reshape(1, 1, 3, 1).expand(1, 1, 3, 8)
+
+    def network(windows: Tensor) -> Tensor:
+        assert windows[0, 0, 0, :, 0].tolist() == [0, 0, 1, 2, 2, 2]
+        return torch.cat([windows, -windows], dim=1)
+
+    found = predict_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
+    torch.testing.assert_close(found, torch.cat([volume, -volume]).softmax(dim=0))
+
+
 def test_mirroring_averages_probabilities() -> None:
     """A network that finds class 1 in the first row alone finds it half in both outer rows when mirrored."""
 

@@ -56,6 +56,14 @@ def test_resampling_labels_in_boxes_equals_resampling_every_class_whole(shape: t
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_label_that_a_coarse_grid_steps_over_vanishes() -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[0, 0, 0] = 1
+    found = resample_argmax(one_hot(labels, 2).__getitem__, range(2), 2, (3, 20, 2), (1, 1, 1))
+    assert found.shape == (3, 20, 2)
+    assert not found.any()
+
+
 def test_equal_spacing_is_exact_to_the_bit() -> None:
     array = np.random.default_rng(1).normal(size=(20, 24, 9)).astype(np.float32)
     image = image_from_array(array, (1.0005, 1.0, 3.001))

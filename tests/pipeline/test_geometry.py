@@ -1,0 +1,99 @@
+"""Label maps lie where the image lies, however the file stores it: through real files, resampling and cropping."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from made_plans import data_plan, model_plan, plan
+from torch import Tensor
+
+from seg_transfer.data.dataset import find_images
+from seg_transfer.inference.predict import predict_folder
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.plan import Channel, Label, Normalization, Plan
+
+SHAPE, SPACING = (26, 22, 15), (1.0, 1.3, 2.9)
+ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
+CORNER = np.array([-31.0, 12.5, 40.25])
+OBLIQUE = np.array([[0.98, -0.17, 0.10], [0.18, 0.98, -0.07], [-0.086, 0.087, 0.9925]])
+
+
+def threshold(windows: Tensor) -> Tensor:
+    """A stub network that thresholds intensity: class 1 from 0.5, class 2 from 1.5."""
+    return torch.cat([0.5 - windows, -((windows - 1).abs() - 0.5), windows - 1.5], dim=1) * 20
+
+
+def stub_plan() -> Plan:
+    data = data_plan(
+        channels=(Channel(name="T1", normalization=Normalization(kind="none")),),
+        labels=(Label(name="background", value=0), Label(name="a", value=3), Label(name="b", value=7)),
+        axes=(2, 1, 0),
+        spacing=(2.0, 0.9, 0.8),
+        crop_nonzero=True,
+    )
+    return plan(data, model_plan("3d", (16, 24, 24)), tta_axes=(2,))
+
+
+def canonical_volume() -> np.ndarray:
+    """Smooth, without symmetry, with a border of zeros of a different width on each side."""
+    x, y, z = (np.arange(size) + 0.5 for size in SHAPE)
+    x, y, z = np.meshgrid(x, y, z, indexing="ij")
+    radius = np.sqrt(((x - 15) / 8) ** 2 + ((y - 9) / 6) ** 2 + ((z - 6) / 4.5) ** 2)
+    volume = np.clip(2.2 - 1.4 * radius, 0, None)
+    volume += 0.9 * ((x > 4) & (x < 9) & (y > 12) & (y < 19) & (z > 8) & (z < 13))
+    return volume.astype(np.float32)
+
+
+def stored(volume: np.ndarray, affine: np.ndarray, axes: tuple[int, ...], signs: tuple[int, ...]) -> nib.Nifti1Image:
+    """The same volume in another order of its voxels, with the affine that says so."""
+    turned = nib.orientations.apply_orientation(volume, np.array(list(zip(axes, signs, strict=True))))
+    change = nib.orientations.inv_ornt_aff(np.array(list(zip(axes, signs, strict=True))), volume.shape)
+    return nib.Nifti1Image(turned, affine @ change)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Many tiny tensors: more threads only wait for each other, on a busy machine for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rotation", [np.eye(3), OBLIQUE], ids=["straight", "oblique"])
+def test_every_orientation_gives_the_same_labels_in_the_world(rotation: np.ndarray, tmp_path: Path) -> None:
+    rotation = np.linalg.qr(rotation)[0]
+    rotation = rotation @ np.diag(np.sign(np.diag(rotation)))
+    affine = nib.affines.from_matvec(rotation @ np.diag(SPACING), CORNER)
+    volume = canonical_volume()
+    images, output = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    orientations = ORIENTATIONS if np.allclose(rotation, np.eye(3)) else ORIENTATIONS[::7]
+    for number, (axes, signs) in enumerate(orientations):
+        nib.save(stored(volume, affine, axes, signs), images / f"case{number:02}.nii.gz")
+
+    predictor = Predictor(stub_plan(), [threshold], torch.device("cpu"))
+    assert predict_folder(predictor, find_images(images, 1), output) == {}
+
+    expected = np.select([volume > 1.5, volume > 0.5], [7, 3], 0)
+    first = None
+    for number in range(len(orientations)):
+        image, label = (nib.load(folder / f"case{number:02}.nii.gz") for folder in (images, output))
+        assert label.shape == image.shape
+        assert label.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(label.affine, image.affine, atol=1e-5)
+        canonical = nib.as_closest_canonical(label)
+        np.testing.assert_allclose(canonical.affine, affine, atol=1e-4)
+        found = np.asarray(canonical.dataobj)
+        first = found if first is None else first
+        np.testing.assert_array_equal(found, first)
+    assert set(np.unique(first)) == {0, 3, 7}
+    for value in (3, 7):
+        overlap = 2 * ((first == value) & (expected == value)).sum()
+        assert overlap / ((first == value).sum() + (expected == value).sum()) > 0.9
