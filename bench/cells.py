@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import seg_transfer
 from seg_transfer.files import write_text
 
@@ -46,7 +48,7 @@ def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Pat
             for ending in ENDINGS:
                 stem = stem.removesuffix(ending)
             if (stem.rsplit("_", 1)[0] if strip else stem) in wanted:
-                os.symlink(path.resolve(), target / path.name)
+                (target / path.name).symlink_to(path.resolve())
         made.append(target)
     return made[0], made[1]
 
@@ -64,13 +66,11 @@ def machine() -> str:
 
 
 def _has_cuda() -> bool:
-    import torch
 
     return torch.cuda.is_available()
 
 
 def _cuda_name() -> str:
-    import torch
 
     return torch.cuda.get_device_name()
 

@@ -16,6 +16,7 @@ from cells import HERE, Cell, arguments, run_cell
 from scipy.ndimage import zoom
 
 from seg_transfer.data.dataset import Dataset, find_dataset
+from seg_transfer.data.image import read_label
 from seg_transfer.files import write_text
 
 MINUTES = 10
@@ -57,17 +58,18 @@ def constant_baseline(dataset: Dataset, train: list[str], test: list[str]) -> di
     scores = []
     for case in dataset.select(test).cases:
         label = _classes(dataset, case.label)
-        guess = zoom(
-            constant, [n / s for n, s in zip(label.shape, ATLAS, strict=True)], order=0, grid_mode=True, mode="nearest"
-        )
+        guess = _resized(constant, label.shape)
         scores.append([_dice(guess == index, label == index) for index in range(1, classes)])
     means = np.nanmean(np.array(scores), axis=0)
     return {name: round(float(value), 4) for (name, _), value in zip(dataset.labels[1:], means, strict=True)}
 
 
-def _classes(dataset: Dataset, path: Path) -> np.ndarray:
-    from seg_transfer.data.image import read_label
+def _resized(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    factors = [wanted / size for wanted, size in zip(shape, label.shape, strict=True)]
+    return zoom(label, factors, order=0, grid_mode=True, mode="nearest")
 
+
+def _classes(dataset: Dataset, path: Path) -> np.ndarray:
     return dataset.classes(read_label(path))
 
 
@@ -78,7 +80,7 @@ def _dice(guess: np.ndarray, label: np.ndarray) -> float:
 
 def table(results: list[dict], baselines: dict[str, dict[str, float]]) -> str:
     lines = [
-        "| data set | training cases | test cases | configuration | strategy | steps | label | Dice | constant baseline |",
+        "| data set | training cases | test cases | configuration | strategy | steps | label | Dice | baseline |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
