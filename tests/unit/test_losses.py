@@ -1,0 +1,71 @@
+"""The loss against figures worked out by hand, and what ignored voxels must not change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seg_transfer.training.losses import IGNORE, deep_loss, segmentation_loss
+
+
+def logits_of(target: torch.Tensor, classes: int, sure: float) -> torch.Tensor:
+    return sure * torch.nn.functional.one_hot(target.clamp(min=0), classes).permute(0, 4, 1, 2, 3).float()
+
+
+def test_a_perfect_prediction_costs_nothing_and_an_undecided_one_what_it_must() -> None:
+    target = torch.tensor([0, 0, 1, 1, 2, 2]).reshape(1, 1, 2, 3)
+    assert segmentation_loss(logits_of(target, 3, 50.0), target).item() == pytest.approx(0, abs=1e-5)
+    undecided = segmentation_loss(torch.zeros(1, 3, 1, 2, 3), target).item()
+    # each label: 2 * (2/3) / (2 + 2) = 1/3; background is left out; cross-entropy: log 3
+    assert undecided == pytest.approx(1 - 1 / 3 + torch.tensor(3.0).log().item(), abs=1e-4)
+
+
+def test_dice_is_that_of_the_batch() -> None:
+    target = torch.zeros(2, 1, 2, 2, dtype=torch.long)
+    target[0] = 1  # the label fills one sample and is absent from the other
+    logits = logits_of(target, 2, 50.0)
+    assert segmentation_loss(logits, target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_ignored_voxels_change_neither_loss_nor_gradient() -> None:
+    torch.manual_seed(0)
+    target = torch.randint(0, 3, (2, 4, 5, 6))
+    logits = torch.randn(2, 3, 4, 5, 6)
+    padded_target = torch.nn.functional.pad(target, (2, 3, 1, 1), value=IGNORE)
+    padded = torch.nn.functional.pad(logits, (2, 3, 1, 1), value=7.0).requires_grad_()
+    loss = segmentation_loss(padded, padded_target)
+    assert loss.item() == pytest.approx(segmentation_loss(logits, target).item(), abs=1e-5)
+    loss.backward()
+    outside = (padded_target == IGNORE).unsqueeze(1).expand_as(padded)
+    assert (padded.grad[outside] == 0).all() and (padded.grad[~outside] != 0).any()
+
+
+def test_all_ignored_is_finite() -> None:
+    logits = torch.randn(1, 3, 1, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 1, 4, 4), IGNORE))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+
+
+def test_half_precision_is_computed_in_single() -> None:
+    target = torch.randint(0, 2, (1, 4, 8, 8))
+    logits = torch.randn(1, 2, 4, 8, 8).bfloat16()
+    loss = segmentation_loss(logits, target)
+    assert loss.dtype == torch.float32 and loss.item() == segmentation_loss(logits.float(), target).item()
+
+
+def test_deep_supervision_is_the_weighted_mean() -> None:
+    torch.manual_seed(0)
+    target = torch.randint(0, 2, (1, 4, 8, 8))
+    outputs = [torch.randn(1, 2, 4, 8, 8), torch.randn(1, 2, 2, 4, 4), torch.randn(1, 2, 1, 2, 2)]
+    targets = [target, target[:, 1::2, 1::2, 1::2], target[:, 2::4, 2::4, 2::4]]
+    losses = [segmentation_loss(output, wanted).item() for output, wanted in zip(outputs, targets, strict=True)]
+    expected = (losses[0] + losses[1] / 2 + losses[2] / 4) / 1.75
+    assert deep_loss(outputs, target).item() == pytest.approx(expected, abs=1e-5)
+    assert deep_loss(outputs[:1], target).item() == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_sizes_rounded_up_are_fitted() -> None:
+    target = torch.zeros(1, 1, 5, 7, dtype=torch.long)
+    target[..., 4:] = IGNORE
+    assert torch.isfinite(deep_loss([torch.randn(1, 2, 1, 5, 7), torch.randn(1, 2, 1, 3, 4)], target))
