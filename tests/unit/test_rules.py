@@ -168,7 +168,9 @@ class TestPatch:
     def test_stack(self, ratio: float, slices: int, expected: int) -> None:
         assert patch.stack(ratio, slices)[0] == expected
 
-    @pytest.mark.parametrize(("side", "stages"), [(35, 3), (48, 3), (49, 4), (97, 5), (96, 4), (5, 1), (12, 1), (13, 2)])
+    @pytest.mark.parametrize(
+        ("side", "stages"), [(35, 3), (48, 3), (49, 4), (97, 5), (96, 4), (5, 1), (12, 1), (13, 2)]
+    )
     def test_the_deepest_map_is_at_least_4_wide(self, side: int, stages: int) -> None:
         chosen, reason = patch.most_stages((30, 200, side), RESNET18, bundled=False)
         assert chosen == stages
@@ -218,7 +220,7 @@ class TestPatch:
         assert made.stages == 4
         assert 64 <= made.patch[1] < 512
         assert seconds_per_step(step_flops(made, 4), "cpu") <= 1.5
-        # 0.15 s leave less than the smallest patch of four levels (4 x 64 x 64): fewer levels bear a smaller one.
+        # 0.06 s are less than the smallest patch of four levels (4 x 64 x 64) takes: fewer levels bear a smaller one.
         fewer, _ = self.fit((1, 960, 960), patch.Limits("cpu", 10**11, 0.06), "2d", stages=5)
         assert fewer.stages < 5
         assert seconds_per_step(step_flops(fewer, 4), "cpu") <= 0.06

@@ -1,0 +1,193 @@
+"""Measurements of made and of real data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from seg_transfer.data.dataset import find_dataset
+from seg_transfer.errors import UserError
+from seg_transfer.planning.case_fingerprint import cropped_shape, outlier_ratio, pool_intensity
+from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """Two cases: one LPS with 2 x 3 x 4 mm, of 20 x 10 x 8; one RAS, whose foreground is brighter and larger."""
+    root = tmp_path / "made"
+    (root / "imagesTr").mkdir(parents=True)
+    (root / "labelsTr").mkdir()
+    description = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "organ": 1, "tumour": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    rng = np.random.default_rng(0)
+    image = np.zeros((20, 10, 8), np.int16)
+    image[5:15, 2:8, 1:7] = rng.integers(100, 200, (10, 6, 6))
+    label = np.zeros((20, 10, 8), np.uint8)
+    label[6:10, 3:5, 2:4] = 1
+    label[6, 3, 2] = 2
+    write(root, "one", image, label, np.diag([-2.0, -3.0, 4.0, 1.0]))
+    image = np.ones((16, 12, 6), np.float32)
+    label = np.zeros((16, 12, 6), np.uint8)
+    label[:, :, :3] = 1
+    image[label == 1] = 1000 + rng.random(int(label.sum())) * 10
+    write(root, "two", image, label, np.diag([2.0, 3.0, 5.0, 1.0]))
+    return root
+
+
+def write(root: Path, case: str, image: np.ndarray, label: np.ndarray, affine: np.ndarray) -> None:
+    nibabel.save(nibabel.Nifti1Image(image, affine), root / "imagesTr" / f"{case}_0000.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(label, affine), root / "labelsTr" / f"{case}.nii.gz")
+
+
+def test_a_case_is_measured_in_canonical_order(volumes: Path) -> None:
+    one, two = measure(find_dataset(volumes), workers=0).cases
+    assert (one.id, one.shape, one.cropped_shape, one.spacing) == ("one", (20, 10, 8), (10, 6, 6), (2, 3, 4))
+    assert one.crop_ratio == pytest.approx(360 / 1600)
+    assert (one.orientation, two.orientation) == ("LPS", "RAS")
+    assert (one.channels[0].dtype, two.channels[0].dtype) == ("int16", "float32")
+    organ, tumour = one.labels
+    assert (organ.voxels, organ.slices) == (15, (4, 2, 2))
+    assert organ.ml == pytest.approx(15 * 24 / 1000)
+    assert (tumour.voxels, tumour.slices) == (1, (1, 1, 1))
+    assert two.labels[1].voxels == 0
+    assert two.labels[0].slices == (16, 12, 3)
+
+
+def test_pooled_figures(volumes: Path) -> None:
+    made = measure(find_dataset(volumes), workers=0)
+    assert (made.dataset, made.dimension, made.unit) == ("made", 3, "mm")
+    assert made.spacing == (2, 3, 4.5)
+    assert made.shape == (18, 11, 7)
+    assert made.crop_ratio == pytest.approx((360 / 1600 + 1) / 2)
+    (channel,) = made.channels
+    assert channel.dtypes == ("float32", "int16")
+    assert channel.minimum == 0
+    organ, tumour = made.labels
+    assert (organ.name, organ.value, organ.cases, organ.voxels) == ("organ", 1, 2, 15 + 576)
+    assert (tumour.cases, tumour.median_ml) == (1, pytest.approx(0.024))
+    assert made.labelled_slices(2) == 2 + 3
+    assert made.foreground_share() == pytest.approx((16 / 1600 + 576 / 1152) / 2)
+
+
+def test_every_case_weighs_the_same(volumes: Path) -> None:
+    """16 foreground voxels around 150 against 576 around 1005: the mean lies half way, not near 1005."""
+    made = measure(find_dataset(volumes), workers=0)
+    figures = made.channels[0].foreground
+    assert figures is not None
+    one, two = (case.channels[0].foreground for case in made.cases)
+    assert one is not None and two is not None
+    assert figures.mean == pytest.approx((one.mean + two.mean) / 2, rel=1e-6)
+    assert 550 < figures.mean < 600
+    assert figures.percentile_99_5 == pytest.approx(two.percentile_99_5, rel=1e-3)
+
+
+def test_samples_are_seeded_and_bounded(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = find_dataset(volumes)
+    monkeypatch.setattr("seg_transfer.planning.fingerprint.SAMPLES_PER_CASE", 10)
+    first, again = measure(dataset, workers=0, seed=1), measure(dataset, workers=0, seed=1)
+    other = measure(dataset, workers=0, seed=2)
+    assert first == again
+    assert first.channels[0].foreground != other.channels[0].foreground
+    alone = measure(dataset.select(["two"]), workers=0, seed=1)
+    assert alone.cases[0] == first.cases[1]
+
+
+def test_processes_measure_the_same(volumes: Path) -> None:
+    dataset = find_dataset(volumes)
+    assert measure(dataset, workers=2) == measure(dataset, workers=0)
+
+
+def test_a_damaged_case_is_named(volumes: Path) -> None:
+    (volumes / "imagesTr" / "two_0000.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(UserError, match="two") as error:
+        measure(find_dataset(volumes), workers=0)
+    assert "one:" not in str(error.value)
+
+
+def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
+    made = measure(find_dataset(volumes), workers=0)
+    path = tmp_path / "fingerprint.json"
+    save_fingerprint(made, path)
+    assert load_fingerprint(path) == made
+    assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
+    path.write_text(path.read_text().replace('"version": 1', '"version": 0'))
+    with pytest.raises(UserError, match="version"):
+        load_fingerprint(path)
+    with pytest.raises(UserError, match="no fingerprint"):
+        load_fingerprint(tmp_path / "missing.json")
+
+
+def test_pictures(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Picture.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / f"{name}.png")
+        label = np.zeros((30, 40), np.uint8)
+        label[:10, :20] = 255
+        Picture.fromarray(label).save(root / "labels" / f"{name}.png")
+    made = measure(find_dataset(root), workers=0)
+    assert (made.dimension, made.unit, made.shape, made.spacing) == (2, "pixel", (40, 30, 1), (1, 1, 1))
+    assert [channel.dtypes for channel in made.channels] == [("uint8",)] * 3
+    assert made.channels[0].maximum == 255
+    assert made.labels[0].voxels == 2 * 200
+    assert made.labels[0].median_ml is None
+    assert made.cases[0].labels[0].slices == (20, 10, 1)
+
+
+def test_pooling_interpolates_weighted_percentiles() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=10_000)
+    figures = pool_intensity([values])
+    assert figures is not None
+    low, median, high = np.percentile(values, [0.5, 50, 99.5])
+    assert (figures.percentile_00_5, figures.median, figures.percentile_99_5) == pytest.approx(
+        (low, median, high), abs=3e-3
+    )
+    assert (figures.mean, figures.std) == pytest.approx((values.mean(), values.std()), rel=1e-5)
+    assert pool_intensity([np.empty(0)]) is None
+    repeated = pool_intensity([values, np.repeat(values, 7), np.empty(0)])
+    assert repeated is not None
+    assert repeated.mean == pytest.approx(figures.mean, rel=1e-5)
+    assert repeated.median == pytest.approx(figures.median, abs=1e-3)
+
+
+def test_outlier_ratio() -> None:
+    even = np.arange(1001, dtype=float)
+    assert outlier_ratio(even) == pytest.approx(1000 / 990)
+    assert outlier_ratio(np.append(even, 9900.0)) == pytest.approx(10, rel=0.01)
+    assert outlier_ratio(np.full(5, 7.0)) == 1
+    assert outlier_ratio(np.append(np.ones(1000), 2.0)) == pytest.approx(1e6)
+
+
+def test_an_empty_image_is_not_cropped() -> None:
+    assert cropped_shape(np.zeros((4, 5, 6), bool)) == (4, 5, 6)
+    mask = np.zeros((4, 5, 6), bool)
+    mask[1, 2, 3] = mask[2, 2, 5] = True
+    assert cropped_shape(mask) == (2, 1, 3)
+
+
+def test_hippocampus_agrees_with_nnunet(shared: Path) -> None:
+    """nnU-Net lists the cases by name, in (z, y, x); its figures pool equally many samples per case."""
+    found = measure(find_dataset(shared / "data" / "hippocampus"), workers=0)
+    reference = json.loads(
+        (shared / "reference" / "nnunet-2.8.1" / "hippocampus" / "dataset_fingerprint.json").read_text()
+    )
+    assert [list(case.spacing[::-1]) for case in found.cases] == reference["spacings"]
+    assert [list(case.cropped_shape[::-1]) for case in found.cases] == reference["shapes_after_crop"]
+    expected = reference["foreground_intensity_properties_per_channel"]["0"]
+    figures = found.channels[0].foreground
+    assert figures is not None
+    for name in ("mean", "std", "median", "percentile_00_5", "percentile_99_5"):
+        assert getattr(figures, name) == pytest.approx(expected[name], rel=0.02), name

@@ -1,0 +1,301 @@
+"""The plan as a document, and the planner: every decision has its reason, impossible wishes are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_fingerprints import channel, fingerprint, pictures, splits
+from pydantic import BaseModel, ValidationError
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.plan import Plan, Split, edited_parts, load_plan, part_hash, save_plan
+from seg_transfer.planning.planner import PlanRequest, make_plan
+
+# Facts about the data set and the user's seed: nothing that a rule decides.
+FACTS = ("data.dataset", "data.dimension", "data.unit", "data.labels", "data.cases", "recipe.seed")
+
+
+def plan_of(made: Fingerprint, **wishes: Any) -> Plan:
+    return make_plan(made, PlanRequest(splits=splits(made), **wishes))
+
+
+@pytest.fixture(
+    params=[
+        {},
+        {"config": "2d"},
+        {"config": "2.5d"},
+        {"device": "cuda", "encoder": "resnet50"},
+        {"strategy": "partial", "epochs": 2},
+        {"device": "mps", "strategy": "scratch", "time_budget": 60.0},
+    ],
+    ids=str,
+)
+def volume_plan(request: pytest.FixtureRequest) -> Plan:
+    return plan_of(fingerprint(channels=(channel("CT"), channel("PET"))), **request.param)
+
+
+def leaves(value: object, path: str) -> Iterator[str]:
+    """Paths of a part's fields, down to what has no fields of its own."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from leaves(getattr(value, name), f"{path}.{name}")
+    elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}.{index}")
+    else:
+        yield path
+
+
+def resolve(plan: Plan, path: str) -> object:
+    value: Any = plan
+    for step in path.split("."):
+        value = value[int(step)] if step.isdecimal() else getattr(value, step)
+    return value
+
+
+def covers(ancestor: str, path: str) -> bool:
+    return path == ancestor or path.startswith(ancestor + ".")
+
+
+class TestReasons:
+    def test_every_reason_is_about_a_field_of_the_plan(self, volume_plan: Plan) -> None:
+        for reason in volume_plan.reasons:
+            resolve(volume_plan, reason.field)
+            assert reason.choice and reason.reason
+
+    def test_every_decided_field_has_a_reason(self, volume_plan: Plan) -> None:
+        fields = [path for part in ("data", "model", "recipe") for path in leaves(getattr(volume_plan, part), part)]
+        decided = [
+            path
+            for path in fields
+            if not any(covers(fact, path) for fact in FACTS)
+            and not (path.startswith("data.channels") and path.endswith(".name"))
+        ]
+        missing = [p for p in decided if not any(covers(reason.field, p) for reason in volume_plan.reasons)]
+        assert not missing
+
+    def test_no_decision_is_noted_twice(self, volume_plan: Plan) -> None:
+        noted = [reason.field for reason in volume_plan.reasons]
+        assert len(set(noted)) == len(noted)
+
+    def test_choices_are_shown_as_text(self) -> None:
+        shown = {reason.field: reason.choice for reason in plan_of(fingerprint()).reasons}
+        assert shown["model.patch"] == "40 x 56 x 40"
+        assert shown["data.crop_nonzero"] == "no"
+        assert shown["recipe.epochs"] == "none"
+        assert shown["recipe.splits"] == "2 fold(s)"
+        assert "recalibrated" in shown["recipe.strategy"]
+
+
+class TestPlanner:
+    def test_a_small_isotropic_volume_is_planned_in_3d_like_nnunets(self) -> None:
+        plan = plan_of(fingerprint(cases=200))
+        assert plan.model.configuration == "3d"
+        assert plan.model.patch == (40, 56, 40)
+        assert plan.model.slice_strides == (2, 2, 2)
+        assert plan.data.axes == (2, 1, 0)
+        assert plan.recipe.batch_size == 4
+        assert plan.expected is not None
+        assert plan.expected.training_seconds_per_fold == 1200
+        assert plan.expected.training_seconds_per_fold / plan.expected.seconds_per_step >= 600
+
+    def test_little_time_on_a_cpu_turns_3d_into_stacks(self) -> None:
+        large = fingerprint(shape=(200, 200, 100))
+        assert plan_of(large).model.configuration == "2.5d"
+        assert plan_of(large, device="cuda").model.configuration == "3d"
+        assert plan_of(large, time_budget=86400.0).model.configuration == "3d"
+        assert plan_of(large, config="3d").model.configuration == "3d"
+
+    def test_coronal_slices(self) -> None:
+        plan = plan_of(fingerprint(shape=(200, 30, 180), spacing=(1.0, 6.0, 1.0)))
+        assert plan.data.axes == (1, 2, 0)
+        assert plan.data.spacing == (6.0, 1.0, 1.0)
+        assert plan.model.patch == (3, 192, 208)
+
+    def test_pictures(self) -> None:
+        plan = plan_of(pictures())
+        assert (plan.model.configuration, plan.model.patch) == ("2d", (1, 128, 128))
+        assert plan.model.input_mapping == "encoder_mean_std"
+        assert plan.recipe.strategy.kind == "partial"
+
+    def test_memory_bounds_what_is_expected(self) -> None:
+        large = fingerprint(shape=(300, 300, 200))
+        for memory in (3_000_000_000, 8_000_000_000):
+            plan = plan_of(large, device="cuda", memory_bytes=memory)
+            assert plan.expected is not None
+            assert plan.expected.memory_bytes <= memory
+        assert plan_of(large, device="cuda", memory_bytes=3_000_000_000).model.patch < plan.model.patch
+
+    def test_scratch_means_no_weights(self) -> None:
+        plan = plan_of(fingerprint(), strategy="scratch")
+        assert (plan.recipe.strategy.kind, plan.model.weights.source) == ("scratch", "none")
+
+    def test_wishes_are_kept(self, tmp_path: Path) -> None:
+        weights = tmp_path / "own.safetensors"
+        weights.touch()
+        plan = plan_of(
+            fingerprint(), weights=str(weights), strategy="gradual", epochs=7, normalization={"MRI": "minmax"}, seed=3
+        )
+        assert (plan.model.weights.source, plan.model.weights.path) == ("file", str(weights))
+        assert plan.recipe.strategy.kind == "gradual"
+        assert len(plan.recipe.strategy.unfreeze_at) == plan.model.stages
+        assert (plan.recipe.epochs, plan.recipe.time_budget, plan.recipe.seed) == (7, None, 3)
+        assert plan.data.channels[0].normalization.kind == "minmax"
+
+    def test_auto_weights_ask_the_cache_about_the_chosen_encoder(self) -> None:
+        asked: list[str] = []
+
+        def cached(name: str) -> bool:
+            asked.append(name)
+            return True
+
+        assert plan_of(fingerprint(), encoder="resnet34", imagenet_cached=cached).model.weights.source == "imagenet"
+        assert asked == ["resnet34"]
+
+    def test_a_single_case_is_planned_too(self) -> None:
+        plan = plan_of(fingerprint(cases=1))
+        assert plan.recipe.splits[0].train == plan.recipe.splits[0].validation == ("case_000",)
+
+
+class TestImpossibleWishes:
+    @pytest.mark.parametrize(
+        ("wishes", "message"),
+        [
+            ({"config": "4d"}, "--config: unknown choice '4d'"),
+            ({"strategy": "never"}, "--strategy: unknown choice"),
+            ({"encoder": "resnet1"}, "resnet1"),
+            ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
+            ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
+            ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
+            ({"memory_bytes": 10**8}, "100.0 MB are too little"),
+            ({"memory_bytes": 0}, "--memory"),
+            ({"epochs": 0}, "--epochs"),
+            ({"time_budget": 0.0}, "--time-budget"),
+            ({"epochs": 1, "time_budget": 1.0}, "two budgets"),
+            ({"device": "auto"}, "--device"),
+            ({"normalization": {"CT": "zscore"}}, "no channel 'CT'"),
+            ({"normalization": {"MRI": "log"}}, "unknown choice 'log'"),
+        ],
+        ids=str,
+    )
+    def test_they_are_refused_with_a_mend(self, wishes: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError) as error:
+            plan_of(fingerprint(), **wishes)
+        assert message in str(error.value)
+        assert error.value.mend
+
+    @pytest.mark.parametrize("config", ["2.5d", "3d"])
+    def test_pictures_have_no_depth(self, config: str) -> None:
+        with pytest.raises(UserError, match="single slice"):
+            plan_of(pictures(), config=config)
+
+    def test_normalization_needs_figures(self) -> None:
+        with pytest.raises(UserError, match="no range to clip"):
+            plan_of(fingerprint(channels=(channel(foreground=None),)), normalization={"MRI": "clip_zscore"})
+        with pytest.raises(UserError, match="7 everywhere"):
+            plan_of(fingerprint(channels=(channel(minimum=7.0, maximum=7.0),)), normalization={"MRI": "minmax"})
+
+    def test_splits_must_name_known_cases(self) -> None:
+        made = fingerprint()
+        foreign = (Split(train=("case_000", "stranger"), validation=()),)
+        with pytest.raises(UserError, match="stranger"):
+            make_plan(made, PlanRequest(splits=foreign))
+        with pytest.raises(UserError, match="no folds"):
+            make_plan(made, PlanRequest(splits=()))
+
+
+class TestDocument:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "plan.json"
+        save_plan(plan_of(fingerprint()), path)
+        return path
+
+    def edit(self, path: Path, field: str, value: object) -> None:
+        content = json.loads(path.read_text())
+        target = content
+        *way, last = field.split(".")
+        for step in way:
+            target = target[int(step)] if step.isdecimal() else target[step]
+        target[last] = value
+        path.write_text(json.dumps(content))
+
+    def test_it_is_read_as_it_was_written(self, path: Path) -> None:
+        assert load_plan(path) == plan_of(fingerprint())
+        assert edited_parts(path) == []
+
+    @pytest.mark.parametrize(
+        ("field", "value", "part"),
+        [
+            ("recipe.batch_size", 3, "recipe"),
+            ("model.patch", [48, 56, 40], "model"),
+            ("data.crop_nonzero", True, "data"),
+        ],
+    )
+    def test_an_edit_by_hand_works_and_changes_the_hash_of_its_part_alone(
+        self, path: Path, field: str, value: object, part: str
+    ) -> None:
+        before = load_plan(path)
+        self.edit(path, field, value)
+        after = load_plan(path)
+        assert edited_parts(path) == [part]
+        assert before.hash != after.hash
+        for name in {"data", "model", "recipe"} - {part}:
+            assert part_hash(getattr(before, name)) == part_hash(getattr(after, name))
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            ("recipe.bacth_size", 3, "recipe.bacth_size: unknown field"),
+            ("recipe.batch_size", 0, "recipe.batch_size"),
+            ("recipe.augmentation.flip", 1, "recipe.augmentation.flip: unknown field"),
+            ("model.patch", [0, 56, 40], "model: patch"),
+            ("model.slice_strides", [1, 1], "model: slice_strides has 2 entries, 3 are needed"),
+            ("model.decoder_channels", [16], "model: decoder_channels has 1 entries"),
+            ("model.configuration", "2.5d", "model: a 2.5d patch has an odd number"),
+            ("data.axes", [0, 0, 1], "data: axes (0, 0, 1) is not a permutation"),
+            ("data.labels.1.value", 0, "data: label values [0, 0, 2] are not distinct"),
+            ("data.spacing", [1, 1, -1], "data.spacing.2"),
+            ("recipe.epochs", 3, "recipe: give epochs or time_budget"),
+            ("recipe.splits.0.train", ["stranger"], "recipe.splits.0.train: not in data.cases: stranger"),
+            ("recipe.strategy.batchnorm", "magic", "recipe.strategy.batchnorm"),
+            ("version", 2, "version"),
+        ],
+    )
+    def test_an_impossible_edit_is_refused_with_its_path(
+        self, path: Path, field: str, value: object, message: str
+    ) -> None:
+        self.edit(path, field, value)
+        with pytest.raises(UserError) as error:
+            load_plan(path)
+        assert message in str(error.value)
+        assert str(path) in str(error.value)
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+    def test_what_is_no_plan_is_refused(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(UserError, match="plan"):
+            load_plan(tmp_path / "plan.json")
+        with pytest.raises(UserError, match="no plan here"):
+            load_plan(tmp_path / "none.json")
+
+    def test_pictures_cannot_be_edited_into_volumes(self) -> None:
+        plan = plan_of(pictures())
+        stacked = plan.model.model_copy(update={"configuration": "2.5d", "patch": (3, 128, 128)})
+        with pytest.raises(ValidationError, match="pictures are planned in 2d"):
+            Plan(data=plan.data, model=stacked, recipe=plan.recipe)
+
+    def test_a_strategy_does_not_touch_the_hash_of_the_data(self) -> None:
+        made = fingerprint()
+        request = PlanRequest(splits=splits(made))
+        one = make_plan(made, request)
+        other = make_plan(made, replace(request, strategy="frozen", encoder="resnet34"))
+        assert part_hash(one.data) == part_hash(other.data)
+        assert part_hash(one.model) != part_hash(other.model)
+        assert part_hash(one.recipe) != part_hash(other.recipe)
