@@ -188,7 +188,7 @@ def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_vox
         ),
     }
     if limits.device == "cpu":
-        bounds[f"steps of about {seconds_text(target_seconds)} at {seconds_text(per_sample)} a sample"] = int(
+        bounds[f"steps of about {seconds_text(target_seconds)} at {per_sample:.2g} s a sample"] = int(
             target_seconds / per_sample
         )
     reason, batch = min(bounds.items(), key=lambda item: item[1])
