@@ -104,7 +104,7 @@ def show_status(status: Status) -> None:
         for run in status.runs:
             dice = "" if run.mean_dice is None else _dice(run.mean_dice)
             current = "current" if run.current else "earlier"
-            table.add_row(current, run.fold, run.state, dice, run.folder)
+            table.add_row(current, str(run.fold), run.state, dice, run.folder)
         _console().print(table)
     for step in status.next:
         _line(f"next: {step}")

@@ -18,6 +18,9 @@ from seg_transfer.progress import say
 from seg_transfer.training.loop import RunOptions, train_fold
 from seg_transfer.workdir import MODEL_FILE, SCORES_FILE, Fold, fold_name
 
+CASES_WORTH_WORKERS = 10
+"""Below, starting workers that load torch takes longer than scoring the cases here, where it is loaded already."""
+
 
 @dataclass(frozen=True)
 class TrainedFold:
@@ -67,7 +70,7 @@ def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str
     scores = evaluate_files(
         {case: (file.prediction, file.reference) for case, file in files.items()},
         labels={label.name: label.value for label in plan.data.labels},
-        workers=workers,
+        workers=workers if len(files) >= CASES_WORTH_WORKERS else 0,
         failures=failures,
     )
     save_overlay(output / "overlay.png", scores, files)

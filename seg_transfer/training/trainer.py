@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import IGNORE, deep_loss, segmentation_loss
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+
+# Fabric announces the precision on stderr, which the plan has said already and --quiet forbids.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 ADAM_BETAS = (0.9, 0.999)
 SGD_MOMENTUM = 0.99
