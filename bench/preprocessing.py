@@ -1,0 +1,90 @@
+"""Resampling and store layouts, measured on one thread: ``python bench/preprocessing.py``.
+
+The resampling table compares with scipy.ndimage.zoom (what skimage and nnU-Net call) and with torch's interpolation;
+the store table reads random patches of the three configurations from a noisy volume, opening the file each time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import torch
+from scipy import ndimage
+
+from seg_transfer.preprocessing.resample import resample
+
+BEFORE, AFTER = (40, 256, 256), (60, 320, 320)
+VOLUME, PATCHES = (72, 512, 512), {"2D": (1, 160, 160), "2.5D": (5, 160, 160), "3D": (32, 128, 128)}
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 3) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return 1000 * min(times)
+
+
+def resampling() -> None:
+    volume = np.random.default_rng(0).normal(size=BEFORE).astype(np.float32)
+    zoom = [after / before for after, before in zip(AFTER, BEFORE, strict=True)]
+    print(f"resampling {BEFORE} -> {AFTER}, CPU milliseconds")
+    for order in (1, 3):
+        expected = ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
+        expected = expected.clip(volume.min(), volume.max())
+        ours = resample(volume, AFTER, (order,) * 3)
+        theirs = milliseconds(partial(ndimage.zoom, volume, zoom, order=order, mode="nearest", grid_mode=True), 1)
+        mine = milliseconds(partial(resample, volume, AFTER, (order,) * 3))
+        off = np.abs(ours - expected).max()
+        print(f"  order {order}: scipy {theirs:7.1f}   ours {mine:6.1f}   differ by {off:.0e}")
+    tensor = torch.from_numpy(volume)[None, None]
+    torch_time = milliseconds(lambda: torch.nn.functional.interpolate(tensor, size=AFTER, mode="trilinear"))
+    print(f"  order 1: torch {torch_time:7.1f}")
+
+
+def store(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    smooth = ndimage.zoom(random.normal(size=(9, 32, 32)), (8, 16, 16), order=1)
+    volume = (smooth + 0.05 * random.normal(size=VOLUME)).astype(np.float16).astype(np.float32)[None]
+    path = folder / "volume.b2nd"
+    codecs = {"lz4 bitshuffle": (blosc2.Codec.LZ4, 5, blosc2.Filter.BITSHUFFLE)}
+    codecs["zstd shuffle"] = (blosc2.Codec.ZSTD, 1, blosc2.Filter.SHUFFLE)
+    layouts = [((1, 16, 128, 128), (1, 4, 32, 32)), ((1, 16, 128, 128), (1, 1, 64, 64))]
+    layouts.append(((1, 32, 256, 256), (1, 4, 64, 64)))
+    print(f"store of a {VOLUME} volume: share of its size, CPU milliseconds to write and to read one patch")
+    for (name, (codec, level, kind)), (chunks, blocks) in itertools.product(codecs.items(), layouts):
+        parameters = {"codec": codec, "clevel": level, "filters": [kind], "nthreads": 1}
+        start = time.process_time()
+        blosc2.asarray(volume, chunks=chunks, blocks=blocks, cparams=parameters, urlpath=str(path), mode="w")
+        written = 1000 * (time.process_time() - start)
+        share = path.stat().st_size / volume.nbytes
+        cells = []
+        for label, patch in PATCHES.items():
+            corners = random.integers(0, np.array(VOLUME) - patch + 1, size=(20, 3))
+
+            def read(corners: np.ndarray = corners, patch: tuple[int, ...] = patch) -> None:
+                for corner in corners:
+                    box = tuple(map(slice, corner, corner + np.array(patch)))
+                    blosc2.open(str(path), mode="r", mmap_mode="r")[(slice(None), *box)]
+
+            cells.append(f"{label} {milliseconds(read) / len(corners):5.2f}")
+        head = f"  {name:15} chunks {chunks[1:]} blocks {blocks[1:]}"
+        print(f"{head}: {share:.2f}  write {written:5.0f}  {'  '.join(cells)}")
+        path.unlink()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    blosc2.set_nthreads(1)
+    resampling()
+    with tempfile.TemporaryDirectory() as place:
+        store(Path(place))

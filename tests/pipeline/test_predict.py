@@ -1,0 +1,223 @@
+"""Prediction with trained models: ensembles, arrays, folders of files, broken cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from made_plans import data_plan, model_plan, plan
+from PIL import Image as Pillow
+
+from seg_transfer.data.dataset import Case, find_dataset, find_images
+from seg_transfer.data.image import read_label
+from seg_transfer.errors import UserError
+from seg_transfer.inference.predict import predict_folder
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.network.build import build_network
+from seg_transfer.planning.plan import Channel, DataPlan, Label, Normalization, Plan
+from seg_transfer.preprocessing.preprocess import preprocess_dataset
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.training.checkpoint import save_state
+
+RAW = Channel(name="T1", normalization=Normalization(kind="none"))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Many tiny tensors: more threads only wait for each other, on a busy machine for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def threshold(windows: torch.Tensor) -> torch.Tensor:
+    """A stub network: class 1 from 0.5, class 2 from 1.5."""
+    return torch.cat([0.5 - windows, -((windows - 1).abs() - 0.5), windows - 1.5], dim=1) * 50
+
+
+def stub(data: DataPlan, *, networks: int = 1) -> Predictor:
+    return Predictor(plan(data, model_plan("3d", (8, 16, 16))), [threshold] * networks, CPU)
+
+
+def write_cases(folder: Path, count: int = 3) -> np.ndarray:
+    folder.mkdir()
+    volume = np.random.default_rng(0).choice([0.0, 1.0, 2.0], size=(12, 20, 9)).astype(np.float32)
+    for number in range(count):
+        nib.save(nib.Nifti1Image(volume, np.diag([-1, 1, 3, 1])), folder / f"case{number}_0000.nii.gz")
+    return volume
+
+
+@pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
+def test_models_load_and_average(configuration: str, tmp_path: Path) -> None:
+    model = model_plan(configuration, {"2d": (1, 16, 16), "2.5d": (3, 16, 16), "3d": (8, 16, 16)}[configuration])
+    whole = plan(data_plan(), model)
+    files = []
+    for seed in (1, 2):
+        network, _ = build_network(model, channels=1, classes=3, seed=seed, load=False)
+        files.append(tmp_path / f"{seed}.safetensors")
+        save_state(files[-1], "model", network.state_dict(), {"plan": whole.model_dump(mode="json")})
+    array = np.random.default_rng(0).normal(size=(1, 8, 20, 18)).astype(np.float32)
+    first, second, both = (Predictor.load(chosen) for chosen in ([files[0]], [files[1]], files))
+    expected = (first.probabilities(array) + second.probabilities(array)) / 2
+    assert expected.shape == (3, 8, 20, 18)
+    assert np.abs(first.probabilities(array) - expected).max() > 0.01
+    np.testing.assert_allclose(both.probabilities(array), expected, atol=1e-5)
+
+
+def test_models_of_different_plans_and_other_files_are_refused(tmp_path: Path) -> None:
+    files = []
+    for name, spacing in (("a", 1.0), ("b", 2.0)):
+        whole = plan(data_plan(spacing=(3.0, 1.0, spacing)), model_plan("2d", (1, 16, 16)))
+        files.append(tmp_path / f"{name}.safetensors")
+        save_state(files[-1], "model", {"x": torch.zeros(1)}, {"plan": whole.model_dump(mode="json")})
+    with pytest.raises(UserError, match="another plan"):
+        Predictor.load(files)
+    with pytest.raises(UserError, match="do not fit"):
+        Predictor.load(files[:1])
+    (tmp_path / "c.safetensors").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"c\.safetensors"):
+        Predictor.load([tmp_path / "c.safetensors"])
+
+
+def test_an_array_gives_the_users_label_values() -> None:
+    labels = (Label(name="background", value=0), Label(name="a", value=7), Label(name="b", value=300))
+    volume = np.random.default_rng(1).choice([0, 1, 2], size=(20, 12, 9))
+    found = stub(data_plan(channels=(RAW,), labels=labels)).array(volume, (1.0, 1.0, 3.0))
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, np.array([0, 7, 300])[volume])
+    signed = (Label(name="background", value=0), Label(name="a", value=-1), Label(name="b", value=2))
+    found = stub(data_plan(channels=(RAW,), labels=signed)).array(volume[None], (1.0, 1.0, 3.0))
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, np.array([0, -1, 2])[volume])
+
+
+def test_a_folder_skips_what_is_done_and_goes_on_after_a_broken_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume = write_cases(tmp_path / "images")
+    broken = tmp_path / "images" / "case1_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:300])
+    cases, output = find_images(tmp_path / "images", 1), tmp_path / "out"
+    failures = predict_folder(stub(data_plan(channels=(RAW,))), cases, output)
+    assert set(failures) == {"case1"}
+    assert "case1_0000.nii.gz" in failures["case1"]
+    assert "\n" not in failures["case1"]
+    assert sorted(path.name for path in output.iterdir()) == ["case0.nii.gz", "case2.nii.gz"]
+    np.testing.assert_array_equal(np.asarray(nib.load(output / "case0.nii.gz").dataobj), volume.astype(int))
+
+    before = (output / "case0.nii.gz").stat().st_mtime_ns
+    predict_folder(stub(data_plan(channels=(RAW,))), cases, output)
+    assert (output / "case0.nii.gz").stat().st_mtime_ns == before
+    assert "2 of 3 cases are in" in capsys.readouterr().err
+    predict_folder(stub(data_plan(channels=(RAW,))), cases, output, overwrite=True)
+    assert (output / "case0.nii.gz").stat().st_mtime_ns > before
+
+
+def test_a_case_that_the_plan_does_not_fit_is_reported(tmp_path: Path) -> None:
+    write_cases(tmp_path / "images", count=1)
+    path = tmp_path / "images" / "case0_0000.nii.gz"
+    failures = predict_folder(stub(data_plan(channels=(RAW,))), [Case("case0", (path, path))], tmp_path / "out")
+    assert "2 channel(s), the plan has 1" in failures["case0"]
+
+
+def test_probabilities_of_volumes_are_a_4d_image_in_the_same_geometry(tmp_path: Path) -> None:
+    volume = write_cases(tmp_path / "images", count=1)
+    cases = find_images(tmp_path / "images", 1)
+    predict_folder(stub(data_plan(channels=(RAW,)), networks=2), cases, tmp_path / "out", probabilities=True)
+    image = nib.load(tmp_path / "out" / "probabilities" / "case0.nii.gz")
+    assert image.shape == (*volume.shape, 3)
+    np.testing.assert_allclose(image.affine, np.diag([-1, 1, 3, 1]))
+    scores = np.asarray(image.dataobj)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(scores.argmax(axis=-1), volume.astype(int))
+
+
+def picture_plan() -> Plan:
+    data = data_plan(
+        dimension=2,
+        unit="pixel",
+        channels=(Channel(name="grey", normalization=Normalization(kind="minmax", lower=0, upper=127.5)),),
+        labels=(Label(name="background", value=0), Label(name="a", value=128), Label(name="b", value=255)),
+        axes=(2, 1, 0),
+        spacing=(1.0, 1.0, 1.0),
+    )
+    return plan(data, model_plan("2d", (1, 16, 16)))
+
+
+@pytest.mark.parametrize(("ending", "written"), [(".png", ".png"), (".jpg", ".png"), (".tif", ".tif")])
+def test_pictures_give_pictures(ending: str, written: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    rows = np.full((20, 30), 0, np.uint8)
+    rows[:8, :10], rows[12:] = 100, 100
+    Pillow.fromarray(rows).save(tmp_path / "images" / f"one{ending}")
+    predictor = Predictor(picture_plan(), [threshold], CPU)
+    cases = find_images(tmp_path / "images", 1)
+    assert predict_folder(predictor, cases, tmp_path / "out", probabilities=True) == {}
+    found = np.asarray(Pillow.open(tmp_path / "out" / f"one{written}"))
+    np.testing.assert_array_equal(found, np.where(rows > 0, 128, 0))
+    scores = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]
+    np.testing.assert_array_equal(scores.argmax(axis=0), rows > 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_is_preprocessed_and_predicted_back(workers: int, tmp_path: Path, made_dataset: Callable) -> None:
+    dataset = find_dataset(made_dataset())
+    data = data_plan(
+        channels=(RAW,),
+        labels=tuple(Label(name=name, value=value) for name, value in dataset.labels),
+        cases=tuple(case.id for case in dataset.cases),
+        spacing=(1.5, 1.0, 1.0),
+    )
+    assert preprocess_dataset(dataset, data, tmp_path / "store", workers=workers) == {}
+    store = Store.open(tmp_path / "store", data)
+    assert store.cases() == ["case0", "case1"]
+    label = read_label(dataset.cases[0].label)
+    assert store.case("case0").shape == (18, 12, 20)
+    assert store.case("case0").image.shape == (1, 18, 12, 20)
+    assert sum(store.case("case0").voxels) == 18 * 12 * 20
+    assert set(store.case("case0").locations) == {1, 2}
+
+    before = (tmp_path / "store" / "case0" / "image.b2nd").stat().st_mtime_ns
+    assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
+    assert (tmp_path / "store" / "case0" / "image.b2nd").stat().st_mtime_ns == before
+
+    assert predict_folder(stub(data), dataset.cases, tmp_path / "out") == {}
+    found = read_label(tmp_path / "out" / "case0.nii.gz")
+    assert (found.array == label.array).mean() > 0.97
+
+
+@pytest.fixture
+def made_dataset(tmp_path: Path) -> Callable[[], Path]:
+    """Two plain folders; each image is its own label 0, 1, 2 as values 0, 5, 9."""
+
+    def make() -> Path:
+        for name in ("images", "labels"):
+            (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(2):
+            volume = np.zeros((12, 20, 9), np.float32)
+            volume[2:10, 3:16, 1:8] = 1
+            volume[4:8, 8:14, 3 + number : 6] = 2
+            for name, values in (("images", volume), ("labels", np.array([0, 5, 9], np.uint8)[volume.astype(int)])):
+                path = tmp_path / "data" / name / f"case{number}.nii.gz"
+                nib.save(nib.Nifti1Image(values, np.diag([-1, -1, 3, 1])), path)
+        return tmp_path / "data"
+
+    return make
+
+
+def test_a_broken_case_does_not_stop_preprocessing(tmp_path: Path, made_dataset: Callable) -> None:
+    folder = made_dataset()
+    dataset = find_dataset(folder)
+    data = data_plan(channels=(RAW,), cases=("case0", "case1"))
+    path = folder / "images" / "case0.nii.gz"
+    path.write_bytes(path.read_bytes()[:200])
+    failures = preprocess_dataset(dataset, data, tmp_path / "store", workers=0)
+    assert set(failures) == {"case0"}
+    assert "images/case0.nii.gz" in failures["case0"].replace("\\", "/")
+    assert Store.open(tmp_path / "store", data).cases() == ["case1"]
