@@ -237,6 +237,9 @@ def train(
         seed=seed,
     )
     show.show_runs(runs)
+    failures = {case: cause for run in runs if run.scores for case, cause in run.scores.failures.items()}
+    if failures:
+        raise SomeCasesFailed(failures)
 
 
 @app.command(epilog="Example: [bold]segtl predict -i new_images -o predictions[/]")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan, edited_parts, load_plan
-from seg_transfer.workdir import MANIFEST_FILE, MODEL_FILE, SCORES_FILE, Fold, Work, folds_of
+from seg_transfer.workdir import MODEL_FILE, SCORES_FILE, Fold, Work, folds_of
 
 State = Literal["not started", "interrupted", "trained", "validated"]
 
@@ -86,7 +86,7 @@ def _run(work: Work, plan: Plan, fold: Fold, *, current: bool) -> RunStatus:
     model = folder / MODEL_FILE
     state: State = "not started"
     if folder.is_dir():
-        state = "trained" if _finished(folder) else "interrupted"
+        state = "trained" if work.finished(plan, fold) else "interrupted"
     if state == "trained" and scores.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:
         state = "validated"
     return RunStatus(
@@ -97,11 +97,6 @@ def _run(work: Work, plan: Plan, fold: Fold, *, current: bool) -> RunStatus:
         mean_dice=json.loads(scores.read_text(encoding="utf-8"))["mean_dice"] if state == "validated" else None,
         folder=str(folder),
     )
-
-
-def _finished(folder: Path) -> bool:
-    manifest = folder / MANIFEST_FILE
-    return manifest.is_file() and bool(json.loads(manifest.read_text(encoding="utf-8"))["result"]["finished"])
 
 
 def _next(work: Work, runs: list[RunStatus]) -> list[str]:

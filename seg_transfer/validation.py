@@ -24,7 +24,7 @@ CASES_WORTH_WORKERS = 10
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A trained fold: where it lies, and the scores of its held-out cases (None for ``full``, which has none)."""
+    """A trained fold: where it lies, and the scores of its held-out cases (None where there are none)."""
 
     fold: Fold
     folder: Path
@@ -47,8 +47,9 @@ def train_and_validate(
     """
     say(f"{fold_name(fold)}: {folder}")
     train_fold(plan, store, folder, fold=fold, options=options)
-    scores = None if fold == "full" else _validate(plan, dataset, folder, fold, options.device, workers)
-    return TrainedFold(fold, folder, scores)
+    if fold == "full" or not plan.recipe.splits[fold].validation:
+        return TrainedFold(fold, folder, None)
+    return TrainedFold(fold, folder, _validate(plan, dataset, folder, fold, options.device, workers))
 
 
 def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:
@@ -62,11 +63,11 @@ def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str
         return Scores.load(done)
     cases = dataset.select(plan.recipe.splits[fold].validation).cases
     failures = predict_folder(Predictor.load([model], device), cases, output, overwrite=True)
-    files = {
-        case.id: CaseFiles(case.images, case.label, label_file(case, output))
-        for case in cases
-        if case.id not in failures
-    }
+    files = {}
+    for case in cases:
+        assert case.label is not None, "every case of a data set has a label"
+        if case.id not in failures:
+            files[case.id] = CaseFiles(case.images, case.label, label_file(case, output))
     scores = evaluate_files(
         {case: (file.prediction, file.reference) for case, file in files.items()},
         labels={label.name: label.value for label in plan.data.labels},

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -103,6 +104,11 @@ class Work:
             except UserError as error:
                 warn(str(error))
         return plans
+
+    def finished(self, plan: Plan, fold: Fold) -> bool:
+        """Whether a fold is trained to the end of its budget."""
+        manifest = self.run_folder(plan, fold) / MANIFEST_FILE
+        return manifest.is_file() and bool(json.loads(manifest.read_text(encoding="utf-8"))["result"]["finished"])
 
     def started(self, plan: Plan) -> list[Fold]:
         """Folds of a plan that have a folder, trained to the end or not."""

@@ -10,10 +10,13 @@ from seg_transfer import environment
 from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
+from seg_transfer.progress import warn
 from seg_transfer.workdir import DEFAULT, MODEL_FILE, Fold, Work, fold_from_text, folds_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from seg_transfer.inference.predictor import Predictor
 
 
 @overload
@@ -57,8 +60,8 @@ def predict(
         output: Folder for the label maps, when ``images`` is a path; those that are there already are skipped.
         spacing: Of x, y and z, when ``images`` is an array.
         work: Work folder with trained folds.
-        folds: Which folds, such as ``[0, 2]`` or ``["full"]``; by default all that are trained, ``full`` alone only
-            where there is no other.
+        folds: Which folds, such as ``[0, 2]`` or ``["full"]``; by default all that are trained to the end, ``full``
+            only where there is no other.
         tta: Average over copies mirrored along the plan's axes.
         probabilities: Write the probabilities beside each label map.
         overwrite: Segment again what is there already.
@@ -71,21 +74,18 @@ def predict(
         SomeCasesFailed: If some cases could not be segmented; the others are.
         UserError: If nothing is trained, or the images are not there.
     """
-    is_array = not isinstance(images, Path | str)
-    if is_array == (spacing is None) or is_array == (output is not None):
-        raise UserError("predict takes a path and an output folder, or an array and its spacing")
     place = Work(Path(work))
     made = place.load_plan()
-    device = environment.resolve_device(device)
-    cases = None if is_array else find_images(Path(images), len(made.data.channels))
-    models = [place.run_folder(made, fold) / MODEL_FILE for fold in _chosen(place, made, folds)]
-    environment.check_torch()
+    if not isinstance(images, Path | str):
+        if spacing is None or output is not None:
+            raise UserError("an array needs its spacing, and no output folder")
+        return _predictor(place, made, folds, device).array(images, spacing, tta=tta)
+    if output is None or spacing is not None:
+        raise UserError("files need an output folder, and no spacing", where=images)
+    cases = find_images(Path(images), len(made.data.channels))
+    predictor = _predictor(place, made, folds, device)
     from seg_transfer.inference.predict import predict_folder
-    from seg_transfer.inference.predictor import Predictor
 
-    predictor = Predictor.load(models, device)
-    if cases is None:
-        return predictor.array(images, spacing, tta=tta)
     folder = Path(output)
     failures = predict_folder(predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite)
     if failures:
@@ -93,19 +93,32 @@ def predict(
     return folder
 
 
+def _predictor(place: Work, made: Plan, folds: Sequence[int | str] | None, device: str) -> Predictor:
+    models = [place.run_folder(made, fold) / MODEL_FILE for fold in _chosen(place, made, folds)]
+    device = environment.resolve_device(device)
+    environment.check_torch()
+    from seg_transfer.inference.predictor import Predictor
+
+    return Predictor.load(models, device)
+
+
 def _chosen(place: Work, made: Plan, folds: Sequence[int | str] | None) -> list[Fold]:
-    """The folds to average; those that the user names must be trained."""
+    """The folds to average: those that the user names, else all that are trained to the end."""
     there = [fold for fold in folds_of(made) if (place.run_folder(made, fold) / MODEL_FILE).is_file()]
-    if not there:
-        raise UserError(
-            "no fold of this plan is trained", where=place.plan_folder(made), mend="run `segtl train 0` first"
-        )
+    finished = [fold for fold in there if place.finished(made, fold)]
+    where = place.plan_folder(made)
     if folds is None:
-        return [fold for fold in there if fold != "full"] or there
-    chosen = [fold_from_text(str(fold).strip(), made, option="--folds") for fold in folds]
-    missing = [str(fold) for fold in chosen if fold not in there]
-    if missing:
-        what = f"not trained: {', '.join(missing)}"
-        mend = f"trained are: {', '.join(map(str, there))}"
-        raise UserError(what, where=place.plan_folder(made), mend=mend)
-    return list(dict.fromkeys(chosen))
+        if not finished:
+            mend = f"run `segtl train 0{place.option}` to its end"
+            if there:
+                mend += f", or name an unfinished one: --folds {there[0]}"
+            raise UserError("no fold of this plan is trained", where=where, mend=mend)
+        return [fold for fold in finished if fold != "full"] or finished
+    chosen = list(dict.fromkeys(fold_from_text(str(fold).strip(), made, option="--folds") for fold in folds))
+    if missing := [str(fold) for fold in chosen if fold not in there]:
+        mend = f"trained are: {', '.join(map(str, there)) or 'none'}"
+        raise UserError(f"not trained: {', '.join(missing)}", where=where, mend=mend)
+    for fold in chosen:
+        if fold not in finished:
+            warn(f"{place.run_folder(made, fold)} is not trained to the end")
+    return chosen

@@ -97,7 +97,9 @@ def plan(
         seed=seed,
     )
     made = make_plan(measured.fingerprint, request)
-    if splits is None and (note := splits_note([(s.train, s.validation) for s in made.recipe.splits], folds)):
+    if splits is None and (
+        note := splits_note([(list(s.train), list(s.validation)) for s in made.recipe.splits], folds)
+    ):
         warn(note)
     measured.save(place)
     save_plan(made, place.plan)

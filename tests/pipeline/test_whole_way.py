@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import pytest
 import seg_transfer
 from seg_transfer import measuring, progress
 from seg_transfer.cli import main
-from seg_transfer.errors import SomeCasesFailed
+from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan, load_plan, part_hash
 from seg_transfer.status import read_status
+from seg_transfer.training.trainer import Trainer
 from seg_transfer.validation import TrainedFold
 from seg_transfer.workdir import Work
 
@@ -327,6 +330,48 @@ def test_users_errors_on_a_planned_work_folder(
         assert said in err and "mend:" in err
     assert times(work) == before
     assert files(tmp_path) == set()
+
+
+def test_a_plan_edited_by_hand_is_trained_on(
+    trained: TrainedFold, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "work"
+    shutil.copytree(work, mine)
+    content = json.loads((mine / "plan.json").read_text())
+    content["recipe"] |= {"batch_size": 2, "time_budget": 0.2}
+    (mine / "plan.json").write_text(json.dumps(content))
+    assert main(["train", "0", "-w", str(mine), "--workers", "0", "--device", "cpu"]) == 0
+    assert "edited by hand: recipe" in capsys.readouterr().err
+    assert main(["status", "-w", str(mine)]) == 0
+    said = capsys.readouterr().out
+    assert "edited by hand: recipe" in said
+    rows = [line.split("│")[1:4] for line in said.splitlines() if "validated" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["current", "0", "validated"],
+        ["earlier", "0", "validated"],
+    ]
+
+
+def test_an_interrupted_training_is_exit_code_130_and_comes_next(
+    planned: Plan, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "work"
+    shutil.copytree(work, mine, ignore=shutil.ignore_patterns("runs"))
+    step = Trainer.step
+
+    def interrupted(self: Trainer, *arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    arguments = ["-w", str(mine), "--workers", "0", "--device", "cpu", "-q"]
+    assert main(["train", "1", "--epochs", "5", *arguments]) == 130
+    assert "goes on where it stopped" in capsys.readouterr().err
+    found = read_status(mine)
+    assert [run.state for run in found.runs if run.fold == 1] == ["interrupted"]
+    assert found.next == [f"segtl train 1 -w {mine}"]
+    with pytest.raises(UserError, match="no fold of this plan is trained"):
+        seg_transfer.predict(np.zeros((8, 8, 8)), spacing=(1, 1, 1), work=mine, device="cpu")
 
 
 def test_an_impossible_edit_of_the_plan_is_named_by_its_field(

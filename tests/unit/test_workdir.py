@@ -104,8 +104,16 @@ def test_status_follows_the_work(tmp_path: Path) -> None:
     (work.store_folder(plan) / "a").mkdir(parents=True)
     work.keep_plan(earlier)
     work.run_folder(earlier, "full").mkdir()
+    work.run_folder(plan, 1).mkdir(parents=True)
+    (work.run_folder(plan, 1) / "manifest.json").write_text('{"result": {"finished": true}}')
     found = read_status(tmp_path)
     assert found.preprocessed == 1
+    assert [(run.fold, run.state) for run in found.runs if run.current] == [
+        (0, "not started"),
+        (1, "trained"),
+        ("full", "not started"),
+    ]
+    assert found.next == [f"segtl predict -i IMAGES -o PREDICTIONS{work.option}", f"segtl train cv{work.option}"]
     assert [(run.fold, run.state) for run in found.runs if not run.current] == [("full", "interrupted")]
 
 
