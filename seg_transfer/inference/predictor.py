@@ -25,7 +25,7 @@ Integers = NDArray[np.integer]
 INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 VOXELS_PER_CALL = 2**16
-"""Small windows share a call of the network up to this many voxels: 16 windows of 64x64 took a quarter of the time of
+"""Small windows share a call of the network up to this many voxels: 16 windows of 64x64 took a third of the time of
 16 calls on the CPU (``bench/sliding_window.py``)."""
 
 
