@@ -16,7 +16,7 @@ from seg_transfer.training.augment import apply, sample_parameters
 from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
-from seg_transfer.training.losses import IGNORE, deep_loss, segmentation_loss
+from seg_transfer.training.losses import IGNORE, deep_loss
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
 
@@ -92,10 +92,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"].removesuffix(".no_decay")]
         image, label = self._augment(batch, step)
-        if recipe.deep_supervision:
-            loss = deep_loss(self._module.forward_deep(image), label)
-        else:
-            loss = segmentation_loss(self._module(image), label)
+        with self._fabric.autocast():  # Fabric's own covers forward() alone
+            outputs = self._module.forward_deep(image) if recipe.deep_supervision else [self._module(image)]
+        loss = deep_loss(outputs, label)
         value = loss.item()
         learned = False
         if torch.isfinite(loss):

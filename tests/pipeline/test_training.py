@@ -19,6 +19,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
+from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.state import RunOptions
@@ -243,6 +244,21 @@ def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path
             name for name in encoder if "num_batches_tracked" in name
         }
         assert all(not torch.equal(long[name], source[name]) for name in statistics)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_convolutions_compute_in_the_planned_precision(store: Store, precision: str, deep: bool) -> None:
+    plan = make_plan("3d", precision=precision, deep_supervision=deep)
+    trainer = Trainer(plan, seed=0, device="cpu", load=True)
+    seen = set()
+    for module in trainer.network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+            module.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    sampler = PatchSampler(store, ("a",), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
+    assert trainer.step(sampler.batch(0), 0, 0.5).learned
+    assert seen == {getattr(torch, precision)}
+    assert {tensor.dtype for tensor in trainer.tensors().values()} == {torch.float32, torch.int64}
 
 
 def test_a_loss_that_stays_infinite_is_one_clear_error(
