@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from seg_transfer import workdir
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import (
     Channel,
@@ -22,6 +23,7 @@ from seg_transfer.planning.plan import (
     save_plan,
 )
 from seg_transfer.status import read_status
+from seg_transfer.training import checkpoint, manifest
 from seg_transfer.workdir import DEFAULT, Work, fold_from_text
 
 
@@ -64,6 +66,11 @@ def test_the_layout_is_the_one_in_the_readme(tmp_path: Path) -> None:
     runs = tmp_path / "runs" / f"2.5d-resnet18-finetune-{plan.hash[:8]}"
     assert work.run_folder(plan, 1) == runs / "fold_1"
     assert work.run_folder(plan, "full") == runs / "full"
+
+
+def test_a_runs_files_have_the_names_that_training_gives_them() -> None:
+    assert workdir.MODEL_FILE == checkpoint.MODEL_FILE
+    assert workdir.MANIFEST_FILE == manifest.MANIFEST_FILE
 
 
 def test_another_strategy_has_its_own_runs_and_the_same_store(tmp_path: Path) -> None:
