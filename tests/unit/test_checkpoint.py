@@ -102,9 +102,9 @@ def test_an_optimizer_goes_on_to_the_bit(kind: str) -> None:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)).to(memory_format=torch.channels_last)
         groups = [{"params": list(model[0].parameters())}, {"params": list(model[1].parameters()), "lr": 0.01}]
         if kind == "adamw":
-            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.1)
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
         else:
-            optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.99, nesterov=True)
+            optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.99, nesterov=True, fused=True)
         return model, optimizer, {id(parameter): name for name, parameter in model.named_parameters()}
 
     whole, optimizer, _ = make()

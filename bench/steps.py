@@ -1,0 +1,124 @@
+"""Measures one training step: strategies against each other (paired), precision, and what augmentation and loss cost.
+
+    python bench/steps.py [--rounds 8] [--threads 2]
+
+Data are random: time does not depend on them. Strategies take turns step by step, so that a busy machine hits all
+alike; medians are reported, and the ratio to finetune as the median of the paired ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from seg_transfer.planning.plan import Plan
+from seg_transfer.training.augment import apply, sample_parameters
+from seg_transfer.training.batches import Batch
+from seg_transfer.training.losses import deep_loss
+from seg_transfer.training.trainer import Trainer
+
+SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
+STAGES = 4
+STRATEGIES = {
+    "finetune": {"kind": "finetune", "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
+    "scratch": {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"},
+    "partial 2": {"kind": "partial", "frozen_stages": 2, "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
+    "frozen": {"kind": "frozen", "encoder_lr_ratio": 0.0, "batchnorm": "recalibrated"},
+}
+
+
+def make_plan(configuration: str, strategy: str, precision: str) -> Plan:
+    batch, patch = SHAPES[configuration]
+    return Plan.model_validate(
+        {
+            "data": {
+                "dataset": "random",
+                "dimension": 3,
+                "unit": "mm",
+                "channels": [{"name": "MR", "normalization": {"kind": "zscore"}}],
+                "labels": [{"name": str(value), "value": value} for value in range(3)],
+                "cases": ["a"],
+                "axes": (0, 1, 2),
+                "spacing": (1.0, 1.0, 1.0),
+                "crop_nonzero": False,
+                "slice_order": 3,
+            },
+            "model": {
+                "configuration": configuration,
+                "patch": patch,
+                "encoder": "resnet18",
+                "weights": {"source": "bundled"},
+                "stages": STAGES,
+                "slice_strides": (2,) * STAGES if configuration == "3d" else (),
+                "input_mapping": "as_is",
+                "decoder_channels": (32, 64, 128, 256)[:STAGES],
+            },
+            "recipe": {
+                "strategy": STRATEGIES[strategy],
+                "batch_size": batch,
+                "epochs": 1,
+                "precision": precision,
+                "augmentation": {"rotate_out_of_plane": configuration == "3d", "mirror_axes": (0, 1, 2)},
+                "splits": [{"train": ["a"], "validation": []}],
+            },
+        }
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(configuration: str, rounds: int) -> None:
+    size, patch = SHAPES[configuration]
+    batch = Batch(
+        torch.randn(size, 1, *patch), torch.randint(0, 3, (size, patch[0] if configuration == "3d" else 1, *patch[1:]))
+    )
+    cells = [(name, "bfloat16") for name in STRATEGIES] + [("finetune", "float32")]
+    trainers = {cell: Trainer(make_plan(configuration, *cell), seed=0, device="cpu", load=True) for cell in cells}
+    times: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells}
+    for turn in range(rounds + 1):
+        for cell, trainer in trainers.items():
+            took = seconds(lambda trainer=trainer, turn=turn: trainer.step(batch, turn, 0.5))
+            if turn:
+                times[cell].append(took)
+    reference = times["finetune", "bfloat16"]
+    for (name, precision), measured in times.items():
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(measured, reference, strict=True))
+        print(f"{configuration:5} {name:10} {precision:9} {statistics.median(measured):7.3f} s  x{ratio:.2f}")
+
+    augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
+
+    def augment() -> None:
+        parameters = sample_parameters(augmentation, batch=size, channels=1, generator=draw)
+        apply(*batch, parameters, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
+
+    draw = np.random.default_rng(0)
+    outputs = [
+        torch.randn(size, 3, *(-(-length // 2**level) for length in batch.label.shape[1:]), requires_grad=True)
+        for level in range(STAGES)
+    ]
+    costs = {
+        "augmentation": statistics.mean(seconds(augment) for _ in range(40)),
+        "loss": statistics.median(seconds(lambda: deep_loss(outputs, batch.label).backward()) for _ in range(9)),
+    }
+    for name, took in costs.items():
+        print(f"{configuration:5} {name:20} {took:7.3f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("configurations", nargs="*", default=list(SHAPES))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for chosen in options.configurations:
+        measure(chosen, options.rounds)
