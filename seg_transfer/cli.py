@@ -367,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SOME_FAILED
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            progress.fail("interrupted; the same command goes on where it stopped")
+            progress.fail("interrupted; run the same command again to go on")
         return ended.code if isinstance(ended.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")
 

@@ -6,6 +6,7 @@ A case that fails, even one whose process dies, is reported with its cause and t
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from seg_transfer.errors import UserError
-from seg_transfer.progress import track
+from seg_transfer.progress import detail, track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,6 +86,7 @@ def map_cases(
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
     for task, result in track(results, total=len(tasks), title=title):
         if isinstance(result, _Raised):
+            detail(result.detail)
             yield task.item, CaseFailure(name(task.item), result.cause, result.detail)
         else:
             yield task.item, result
@@ -107,7 +109,8 @@ def _until_broken(
     waiting: deque[_Task[T, R]], workers: int, suspects: list[_Task[T, R]]
 ) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
     """Work until nothing waits or a process dies; ``suspects`` are then the tasks that were under way."""
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_die_of_ctrl_c)
     running: dict[Future[R | _Raised], _Task[T, R]] = {}
     broken = False
     try:
@@ -132,3 +135,8 @@ def _until_broken(
                     yield task, result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _die_of_ctrl_c() -> None:
+    """Ctrl-C reaches the workers as well; without this each would show a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

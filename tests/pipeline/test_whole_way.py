@@ -366,7 +366,7 @@ def test_an_interrupted_training_is_exit_code_130_and_comes_next(
     monkeypatch.setattr(Trainer, "step", interrupted)
     arguments = ["-w", str(mine), "--workers", "0", "--device", "cpu", "-q"]
     assert main(["train", "1", "--epochs", "5", *arguments]) == 130
-    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     found = read_status(mine)
     assert [run.state for run in found.runs if run.fold == 1] == ["interrupted"]
     assert found.next == [f"segtl train 1 -w {mine}"]
