@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from seg_transfer import cli_options as options
 from seg_transfer import progress, show
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.units import bytes_from_text, seconds_from_text
@@ -32,45 +33,10 @@ app = typer.Typer(
 )
 
 
-def _be_verbose(wanted: bool) -> None:
-    if wanted:
-        progress.set_verbosity(1)
-
-
-def _be_quiet(wanted: bool) -> None:
-    if wanted:
-        progress.set_verbosity(-1)
-
-
 def _say_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"segtl {metadata.version('seg-transfer')}")
         raise typer.Exit
-
-
-RUNNING = "Running"
-Work = Annotated[Path, typer.Option("-w", "--work", metavar="DIR", help="Work folder.", rich_help_panel=RUNNING)]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Worker processes; 0: all in this process. By default as many as the machine bears.",
-        rich_help_panel=RUNNING,
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all chance.", rich_help_panel=RUNNING)]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", callback=_be_verbose, help="Say more.", rich_help_panel=RUNNING)
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("-q", "--quiet", callback=_be_quiet, help="Say only results and warnings.", rich_help_panel=RUNNING),
-]
-Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Train this many epochs.")]
-TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help="Train this long per fold, such as 30m.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -81,88 +47,32 @@ def _segtl(
 ) -> None: ...
 
 
-CHOICES = "Decisions (auto: from the data)"
-CASES = "Cases and folds"
-
-
 @app.command(
     epilog="Example: [bold]segtl plan data/hippocampus --config 2.5d --time-budget 20m --memory 8GB[/]\n\n"
     "Plan again as often as you like: what is measured and preprocessed is used again, earlier runs stay."
 )
 def plan(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET",
-            help="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels.",
-            show_default=False,
-        ),
-    ],
-    config: Annotated[
-        Literal["auto", "2d", "2.5d", "3d"], typer.Option(help="What the network reads.", rich_help_panel=CHOICES)
-    ] = "auto",
-    encoder: Annotated[
-        str, typer.Option(metavar="NAME", help="Encoder, such as resnet34.", rich_help_panel=CHOICES)
-    ] = "auto",
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH", help="Encoder's weights: auto, bundled, imagenet, none or a file.", rich_help_panel=CHOICES
-        ),
-    ] = "auto",
-    strategy: Annotated[
-        Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch"],
-        typer.Option(help="What of the encoder learns, and when.", rich_help_panel=CHOICES),
-    ] = "auto",
-    normalization: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CHANNEL=KIND",
-            help="Scale a channel by zscore, clip_zscore, minmax or none; repeatable.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory for training, such as 8GB; by default 0.9 of the GPU's or half of the machine's.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    epochs: Epochs = None,
-    time_budget: TimeBudget = None,
-    cases: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only these cases: one per line.", rich_help_panel=CASES)
-    ] = None,
-    folds: Annotated[
-        int, typer.Option(min=2, metavar="K", help="Folds of the cross-validation.", rich_help_panel=CASES)
-    ] = 5,
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Cases with the same match (its first group, if it has one) share a fold.",
-            rich_help_panel=CASES,
-        ),
-    ] = None,
-    groups: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Group of each case, such as its patient.", rich_help_panel=CASES),
-    ] = None,
-    splits: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Folds as JSON: a list of train and validation.", rich_help_panel=CASES),
-    ] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Go on without cases that have problems.", rich_help_panel=CASES)
-    ] = False,
-    work: Work = DEFAULT,
-    device: Device = "auto",
-    workers: Workers = None,
-    seed: Seed = 0,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    dataset: options.DatasetFolder,
+    config: options.Config = "auto",
+    encoder: options.Encoder = "auto",
+    weights: options.Weights = "auto",
+    strategy: options.Strategy = "auto",
+    normalization: options.Normalization = None,
+    memory: options.Memory = None,
+    epochs: options.Epochs = None,
+    time_budget: options.TimeBudget = None,
+    cases: options.Cases = None,
+    folds: options.Folds = 5,
+    group_by: options.GroupBy = None,
+    groups: options.Groups = None,
+    splits: options.Splits = None,
+    skip_broken: options.SkipBroken = False,
+    work: options.Work = DEFAULT,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    seed: options.Seed = 0,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Check and measure a data set, and decide how to train on it."""
     from seg_transfer import api
@@ -192,7 +102,12 @@ def plan(
 
 
 @app.command(epilog="Example: [bold]segtl preprocess --workers 4[/]")
-def preprocess(work: Work = DEFAULT, workers: Workers = None, verbose: Verbose = False, quiet: Quiet = False) -> None:
+def preprocess(
+    work: options.Work = DEFAULT,
+    workers: options.Workers = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Prepare every case for training; `train` does it by itself where it is missing."""
     from seg_transfer import api
 
@@ -210,18 +125,15 @@ def train(
             metavar="FOLD", help="0 … K-1; cv: all of them; full: on every case, unvalidated.", show_default=False
         ),
     ],
-    epochs: Epochs = None,
-    time_budget: TimeBudget = None,
+    epochs: options.Epochs = None,
+    time_budget: options.TimeBudget = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of going on.")] = False,
-    work: Work = DEFAULT,
-    device: Device = "auto",
-    workers: Workers = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Seed of all chance; by default the plan's.", rich_help_panel=RUNNING),
-    ] = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    work: options.Work = DEFAULT,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    seed: options.OtherSeed = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a fold of the plan and validate it on its held-out cases."""
     from seg_transfer import api
@@ -260,10 +172,10 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Segment again what is in the output folder already.")
     ] = False,
-    work: Work = DEFAULT,
-    device: Device = "auto",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    work: options.Work = DEFAULT,
+    device: options.Device = "auto",
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Segment images with the trained folds of the plan."""
     from seg_transfer import api
@@ -301,15 +213,10 @@ def evaluate(
     as_csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a row per case and label.")
     ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(
-            "-w", "--work", metavar="DIR", help="Work folder whose plan names the labels.", rich_help_panel=RUNNING
-        ),
-    ] = None,
-    workers: Workers = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    work: options.NamingWork = None,
+    workers: options.Workers = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score label maps: Dice, IoU, HD95, NSD and volume, per case and label."""
     from seg_transfer import api
@@ -323,7 +230,7 @@ def evaluate(
 
 
 @app.command(epilog="Example: [bold]segtl status -w segtl-work[/]")
-def status(work: Work = DEFAULT, as_json: AsJson = False) -> None:
+def status(work: options.Work = DEFAULT, as_json: options.AsJson = False) -> None:
     """Show what is done in a work folder and what comes next."""
     from seg_transfer.status import read_status
 
@@ -339,10 +246,10 @@ def demo(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes, data included.")
     ] = Path("segtl-demo"),
-    device: Device = "auto",
-    seed: Seed = 0,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a small data set and go the whole way on it; about 5 minutes on 2 cores."""
     from seg_transfer.demo import run_demo

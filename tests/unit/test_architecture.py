@@ -33,6 +33,7 @@ ROOMS = [
     "api",
     "demo",
     "show",
+    "cli_options",
     "cli",
     "__main__",
 ]
