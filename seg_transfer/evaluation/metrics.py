@@ -11,6 +11,7 @@ A case of one slice is measured in the plane: taken as a volume, each of its vox
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -116,8 +117,11 @@ def _surface_metrics(
     predicted, true = (torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (prediction, reference))
     # MONAI refuses a spacing that mixes int and float.
     step = tuple(float(size) for size in spacing)
-    hd95 = compute_hausdorff_distance(predicted, true, include_background=True, percentile=95, spacing=step)
-    nsd = compute_surface_dice(
-        predicted, true, class_thresholds=[tolerance], include_background=True, spacing=step, use_subvoxels=True
-    )
+    with warnings.catch_warnings():
+        # MONAI 1.6 warns about a deprecated argument that it passes to itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        hd95 = compute_hausdorff_distance(predicted, true, include_background=True, percentile=95, spacing=step)
+        nsd = compute_surface_dice(
+            predicted, true, class_thresholds=[tolerance], include_background=True, spacing=step, use_subvoxels=True
+        )
     return float(hd95), float(nsd)

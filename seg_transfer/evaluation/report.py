@@ -13,7 +13,7 @@ from seg_transfer.evaluation.scores import METRICS, Scores
 from seg_transfer.files import whole_file
 
 COUNTS = ("prediction_voxels", "reference_voxels")
-COUNTED = (("missed", "prediction_empty"), ("made up", "reference_empty"), ("in neither", "both_empty"))
+MISSING = (("missed", "prediction_empty"), ("made up", "reference_empty"), ("in neither", "both_empty"))
 
 
 def save_csv(scores: Scores, path: Path) -> None:
@@ -42,13 +42,7 @@ def summary_table(scores: Scores) -> Table:
         box=box.SIMPLE_HEAD,
     )
     counts = [
-        (head, field)
-        for head, field in (
-            ("missed", "prediction_empty"),
-            ("made up", "reference_empty"),
-            ("in neither", "both_empty"),
-        )
-        if any(getattr(label, field) for label in scores.summary.values())
+        (head, field) for head, field in MISSING if any(getattr(label, field) for label in scores.summary.values())
     ]
     table.add_column("label", overflow="fold")
     volume = "ml" if scores.unit == "mm" else "pixels"
