@@ -45,7 +45,10 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
     # safetensors refuses tensors that share memory or are not contiguous
     apart = {name: tensor.detach().cpu().clone(memory_format=CONTIGUOUS) for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
+        temporary.touch()
+        usual = temporary.stat().st_mode
         save_file(apart, temporary, metadata=metadata)
+        temporary.chmod(usual)  # safetensors lets the owner alone read
 
 
 def load_state(path: Path, kind: Kind, *, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, Any]]:

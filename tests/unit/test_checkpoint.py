@@ -34,6 +34,8 @@ def test_tensors_and_header_come_back_to_the_bit(tmp_path: Path) -> None:
     )
     assert {name: read[name] for name in header} == header
     assert load_header(tmp_path / "x.safetensors", "resume") == read
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
