@@ -14,8 +14,8 @@ import numpy as np
 
 LABELS = {"liver": 1, "spleen": 2, "kidneys": 3}
 
-FAT, MUSCLE, RIM = 0.25, 0.5, 0.72
-NOISE = 0.09
+FAT, MUSCLE, RIM = 0.22, 0.45, 0.85
+NOISE = 0.07
 BIAS = 0.3
 PARTIAL_VOLUME_MM = 5.0
 
@@ -83,12 +83,10 @@ def _paint_body(canvas: _Canvas, random: np.random.Generator) -> None:
 
 
 def _paint_distractors(canvas: _Canvas, random: np.random.Generator) -> None:
-    """Spine, vessel, muscles, stomach and bowel: nothing of it is labelled, all of it looks like organ."""
+    """Spine, vessel, stomach and bowel: nothing of it is labelled, all of it looks like organ."""
     jitter = random.normal(size=(3, 3)) * 4
     canvas.paint(canvas.ellipsoid((jitter[0, 0], -62, 0), (21, 19, 2000)), random.uniform(0.45, 0.65))
     canvas.paint(canvas.ellipsoid((-4, -34 + jitter[0, 1], 0), (9, 9, 2000)), random.uniform(0.6, 0.8))
-    for side in (-1, 1):
-        canvas.paint(canvas.ellipsoid((side * 34, -62, -40), (13, 16, 90)), MUSCLE)
     stomach = canvas.ellipsoid((-42 + jitter[1, 0], 38 + jitter[1, 1], 34), (44, 26, 32), tilt=random.uniform(-25, 5))
     canvas.paint(stomach, random.uniform(0.5, 0.7))
     for _ in range(9):
@@ -113,13 +111,13 @@ def _paint_organs(canvas: _Canvas, random: np.random.Generator) -> None:
     vessels = _waves(canvas.points, random, length=45, size=0.12)
     canvas.paint(liver, random.uniform(0.54, 0.62) + np.clip(vessels, 0, None), LABELS["liver"])
 
-    outer = canvas.ellipsoid(place(-94, -26, 30), radii(30, 46, 40), tilt=random.uniform(-25, -5))
+    outer = canvas.ellipsoid(place(-94, -26, 30), radii(32, 48, 42), tilt=random.uniform(-25, -5))
     hilum = canvas.ellipsoid(place(-56, -8, 30), radii(24, 34, 40))
     canvas.paint(np.maximum(outer, -hilum), random.uniform(0.56, 0.64), LABELS["spleen"])
 
     for side in (-1, 1):
         x, y, z = place(side * 62, -54, -24)
-        size = radii(25, 28, 46)
+        size = radii(27, 30, 48)
         kidney = canvas.ellipsoid((x, y, z), size, tilt=side * random.uniform(15, 45))
         pelvis = canvas.ellipsoid((x - side * 20, y + 6, z), (15, 12, 17))
         medulla = 0.12 * np.clip(-kidney / 8 - 0.5, 0, 1)
