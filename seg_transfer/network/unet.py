@@ -1,4 +1,11 @@
-"""The U-Net: an ImageNet encoder, a light decoder with a skip at every level, a full-resolution block on the input."""
+"""The U-Net: an ImageNet encoder, a decoder block at each of its levels, and a sub-pixel way in and out of level 0.
+
+ImageNet encoders start at stride 2. What lies between full resolution and the first level is bridged without
+convolutions at full resolution: the raw input enters level 0 as blocks of voxels in channels, and the head predicts all
+voxels of a block at once (sub-pixel convolution, Shi et al., CVPR 2016). Every raw voxel still reaches every logit of
+its block. A block of 16 channels at full resolution in its place took most of a step's time and reached a lower Dice
+after the same number of steps (docs/log.md, 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seg_transfer.catalogue import entry
-from seg_transfer.network.blocks import FullResolutionBlock, UpBlock, convolution
+from seg_transfer.network.blocks import ConvNormAct, DecoderBlock, convolution, depth_to_space, space_to_depth
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import levels_with_depth
@@ -20,9 +27,6 @@ class UNet(nn.Module):
     In 2D and 2.5D the output has one slice, the middle one of the input; in 3D as many as the input. Any size works;
     the patch of the plan only decides which norm a map's size allows.
 
-    The decoder has one block per resolution from the input's down to the second deepest level's. ImageNet encoders
-    start at stride 2; the block at full resolution therefore fuses features of the raw input.
-
     Args:
         model: The plan's model.
         channels: Image channels.
@@ -30,8 +34,8 @@ class UNet(nn.Module):
 
     Attributes:
         encoder: The pyramid.
-        heads: One head per decoder block, full resolution first. Those below the first serve deep supervision and
-            exist whether it is on or off, so that a checkpoint fits both.
+        heads: One head per decoder block, finest first: the first predicts full resolution, the others their own
+            level's, for deep supervision. They exist whether it is on or off, so that a checkpoint fits both.
     """
 
     mean: Tensor
@@ -39,67 +43,67 @@ class UNet(nn.Module):
 
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
         super().__init__()
-        self.is_3d = model.configuration == "3d"
-        folded = channels if self.is_3d else channels * model.patch[0]
+        self.is_3d = is_3d = model.configuration == "3d"
+        folded = channels if is_3d else channels * model.patch[0]
         self.encoder = Encoder(
             model.encoder,
             channels=folded,
             stages=model.stages,
-            slice_strides=model.slice_strides if self.is_3d else None,
+            slice_strides=model.slice_strides if is_3d else None,
             inflation=model.inflation,
         )
         mean, std = _input_scaling(model, channels)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
-        depth = levels_with_depth(model.slice_strides) if self.is_3d else (False,) * model.stages
-        widths, skips = model.decoder_channels, (folded, *self.encoder.channels)
-        self.blocks = nn.ModuleList()
-        self.heads = nn.ModuleList()
-        for index, width in enumerate(widths):
-            coarse = widths[index + 1] if index + 1 < len(widths) else self.encoder.channels[-1]
-            block = FullResolutionBlock if index == 0 else UpBlock
+        self.block = self.encoder.strides[0] if is_3d else self.encoder.strides[0][1:]
+        depth = levels_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
+        widths, norm = model.decoder_channels, model.decoder_norm
+        finest = self._voxels(model, 0)
+        self.raw = ConvNormAct(
+            folded * math.prod(self.block), widths[0], is_3d=is_3d, has_depth=depth[0], norm=norm, voxels=finest
+        )
+        self.blocks, self.heads = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            coarse = widths[level + 1] if level + 1 < len(widths) else 0
+            inputs = coarse + self.encoder.channels[level] + (widths[0] if level == 0 else 0)
+            voxels = self._voxels(model, level)
             self.blocks.append(
-                block(
-                    coarse,
-                    skips[index],
-                    width,
-                    is_3d=self.is_3d,
-                    has_depth=depth[index],
-                    norm=model.decoder_norm,
-                    voxels=self._voxels(model, index),
-                )
+                DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[level], norm=norm, voxels=voxels)
             )
-            self.heads.append(convolution(width, classes, is_3d=self.is_3d, size=1))
+            outputs = classes * (math.prod(self.block) if level == 0 else 1)
+            size = 3 if level == 0 else 1
+            self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[level]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at full resolution."""
-        return self._logits(0, self._decode(x)[0])
+        return self._logits(0, self._decode(x)[0], x)
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
-        """Logits of every decoder block, full resolution first, for deep supervision."""
-        return [self._logits(index, decoded) for index, decoded in enumerate(self._decode(x))]
+        """Logits at full resolution, then of every coarser decoder block, for deep supervision."""
+        return [self._logits(level, decoded, x) for level, decoded in enumerate(self._decode(x))]
 
     def _decode(self, x: Tensor) -> list[Tensor]:
         x = (x - self.mean) / self.std
         # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format.
         x = x.clone(memory_format=torch.channels_last_3d)
         levels = self.encoder(x)
-        raw = x if self.is_3d else x.flatten(1, 2).clone(memory_format=torch.channels_last)
-        skips = [raw, *levels[:-1]]
-        decoded, coarse = [], levels[-1]
-        for block, skip in zip(reversed(self.blocks), reversed(skips), strict=True):
-            coarse = block(coarse, skip)
-            decoded.append(coarse)
+        raw = self.raw(space_to_depth(x if self.is_3d else x.flatten(1, 2), self.block))
+        decoded: list[Tensor] = []
+        for level in reversed(range(len(levels))):
+            maps = [levels[level], raw] if level == 0 else [levels[level]]
+            decoded.append(self.blocks[level](decoded[-1] if decoded else None, maps))
         return decoded[::-1]
 
-    def _logits(self, index: int, decoded: Tensor) -> Tensor:
-        logits = self.heads[index](decoded)
+    def _logits(self, level: int, decoded: Tensor, x: Tensor) -> Tensor:
+        logits = self.heads[level](decoded)
+        if level == 0:
+            logits = depth_to_space(logits, self.block, x.shape[2:] if self.is_3d else x.shape[3:])
         return logits if self.is_3d else logits.unsqueeze(2)
 
-    def _voxels(self, model: ModelPlan, index: int) -> int:
-        """Voxels of the planned patch at a decoder block's resolution."""
-        strides = (1, 1, 1) if index == 0 else self.encoder.strides[index - 1]
-        slices, *plane = (math.ceil(size / stride) for size, stride in zip(model.patch, strides, strict=True))
+    def _voxels(self, model: ModelPlan, level: int) -> int:
+        """Voxels of the planned patch at a level."""
+        sizes = zip(model.patch, self.encoder.strides[level], strict=True)
+        slices, *plane = (math.ceil(size / stride) for size, stride in sizes)
         return math.prod(plane) * (slices if self.is_3d else 1)
 
 

@@ -26,6 +26,8 @@ BYTES_PER_ELEMENT = 3.0
 of the count below, and the gradients at the peak come on top."""
 BYTES_PER_PARAMETER = 24
 """float32 weights, gradients, AdamW's two moments, the average, and a bfloat16 copy with its gradient."""
+LOGIT_COPIES = 8
+"""Full-resolution maps per class that the loss keeps: logits, their logarithms, probabilities and targets, in float32."""
 BASE_BYTES = 700_000_000
 """A Python process with torch loaded."""
 BACKWARD = 3.0
@@ -76,22 +78,17 @@ def step_flops(shape: Shape, batch: int) -> float:
         flops * depth * density
         for flops, depth, density in zip(shape.entry.flops, shape.depths(), shape.density(), strict=False)
     )
-    decoder = 2.0 * 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
-    for block in _blocks(shape):
-        decoder += 2 * 9 * block.depth * (block.width + block.skip) * block.width * block.share
-        decoder += 2 * block.coarse * block.width * block.coarse_share
-        decoder += 2 * block.width * shape.classes * block.share
+    decoder = sum(2.0 * block.weights(shape) * block.share for block in _blocks(shape))
     return BACKWARD * batch * shape.voxels * (encoder + decoder)
 
 
 def step_memory(shape: Shape, batch: int) -> int:
     """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
-    elements = shape.folded + 2.0 * shape.decoder_channels[0]
+    elements = 2.0 * shape.folded + LOGIT_COPIES * shape.classes
     elements += sum(
         saved * density for saved, density in zip(shape.entry.saved_elements, shape.density(), strict=False)
     )
-    for block in _blocks(shape):
-        elements += block.share * (block.skip + 4 * block.width + 4 * shape.classes)
+    elements += sum(block.share * (block.inputs + 4 * block.width + 2 * shape.classes) for block in _blocks(shape))
     activations = BYTES_PER_ELEMENT * batch * shape.voxels * elements
     return int(activations + BYTES_PER_PARAMETER * parameters(shape) + BASE_BYTES)
 
@@ -99,10 +96,7 @@ def step_memory(shape: Shape, batch: int) -> int:
 def parameters(shape: Shape) -> int:
     """Parameters of the network."""
     encoder = sum(count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False))
-    decoder = 9 * shape.depths()[0] * shape.folded * shape.decoder_channels[0]
-    for block in _blocks(shape):
-        decoder += block.width * (9 * block.depth * (block.width + block.skip) + block.coarse + shape.classes)
-    return encoder + decoder
+    return encoder + sum(block.weights(shape) for block in _blocks(shape))
 
 
 def seconds_per_step(flops: float, device: DeviceKind) -> float:
@@ -112,22 +106,29 @@ def seconds_per_step(flops: float, device: DeviceKind) -> float:
 
 @dataclass(frozen=True)
 class _Block:
-    """One decoder block: channels that come in and go out, and its share of the full resolution's positions."""
+    """One decoder block: its level, channels in and out, kernel depth, and its share of full resolution's positions."""
 
+    level: int
+    inputs: int
     width: int
-    skip: int
-    coarse: int
     depth: int
     share: float
-    coarse_share: float
+
+    def weights(self, shape: Shape) -> int:
+        """Weights of the block, its head and, at level 0, of the convolution on the raw input."""
+        kernel = 9 * self.depth
+        total = kernel * self.width * (self.inputs + self.width)
+        if self.level > 0:
+            return total + self.width * shape.classes
+        voxels = round(1 / self.share)
+        return total + kernel * self.width * voxels * (shape.folded + shape.classes)
 
 
 def _blocks(shape: Shape) -> Sequence[_Block]:
     widths = shape.decoder_channels
-    skips = (widths[0], *shape.entry.channels)
-    shares = [1.0] + [
-        density / stride**2 for density, stride in zip(shape.density(), shape.entry.strides, strict=False)
-    ]
-    coarse = (*widths[1:], shape.entry.channels[shape.stages - 1])
-    depths = shape.depths()
-    return [_Block(widths[i], skips[i], coarse[i], depths[i], shares[i], shares[i + 1]) for i in range(shape.stages)]
+    blocks = []
+    for level, (width, depth, density) in enumerate(zip(widths, shape.depths(), shape.density(), strict=True)):
+        inputs = shape.entry.channels[level] + (widths[level + 1] if level + 1 < len(widths) else 0)
+        share = density / shape.entry.strides[level] ** 2
+        blocks.append(_Block(level, inputs + (width if level == 0 else 0), width, depth, share))
+    return blocks

@@ -136,7 +136,7 @@ class ModelPlan(Part):
         description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
     )
     decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
-        description="channels of the decoder's blocks from full resolution down: stages entries"
+        description="channels of the decoder's block at each encoder level in use, from the finest"
     )
     decoder_norm: Literal["instance", "group"] = "instance"
 

@@ -180,8 +180,6 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
         slice_strides=shape.slice_strides,
         inflation=reasons.take("model.inflation", encoder_rule.inflation(configuration)),
         input_mapping=reasons.take("model.input_mapping", mapping),
-        decoder_channels=reasons.take(
-            "model.decoder_channels", decoder_channels(shape.stages, configuration, wishes.device)
-        ),
+        decoder_channels=reasons.take("model.decoder_channels", decoder_channels(shape.stages, wishes.device)),
         decoder_norm=reasons.take("model.decoder_norm", decoder_norm()),
     )

@@ -262,9 +262,9 @@ class TestPatch:
 
 def test_decoder_has_one_block_per_level() -> None:
     for stages in range(1, 6):
-        widths, _ = decoder_channels(stages, "2d", "cuda")
+        widths, _ = decoder_channels(stages, "cuda")
         assert len(widths) == stages
-    assert decoder_channels(4, "3d", "cpu")[0] == (16, 32, 64, 128)
+    assert decoder_channels(4, "cpu")[0] == (32, 64, 128, 256)
 
 
 class TestEncoder:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seg_transfer.errors import UserError
-from seg_transfer.network.blocks import Enlarge, InstanceNorm, normalization
+from seg_transfer.network.blocks import InstanceNorm, depth_to_space, normalization, space_to_depth
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import ModelPlan, Weights
 
@@ -42,7 +42,7 @@ def test_logits_have_the_patchs_size_and_deeper_ones_half_of_it_each(configurati
     x = torch.randn(2, 2, *model.patch)
     assert network(x).shape == (2, 4, slices, 33, 35)
     deep = network.forward_deep(x)
-    halves = [(1, 33, 35), (1, 17, 18), (1, 9, 9)] if slices == 1 else [(7, 33, 35), (7, 17, 18), (4, 9, 9)]
+    halves = [(1, 33, 35), (1, 9, 9), (1, 5, 5)] if slices == 1 else [(7, 33, 35), (4, 9, 9), (4, 5, 5)]
     assert [tuple(logits.shape) for logits in deep] == [(2, 4, *size) for size in halves]
 
 
@@ -140,17 +140,31 @@ def test_maps_of_few_voxels_get_group_norm():
     assert normalization(24, "group", voxels=1000).num_groups == 3
     network, _ = build_network(plan(patch=(1, 12, 12)), channels=1, classes=2, seed=0)
     kinds = [type(block.fuse[1]).__name__ for block in network.blocks]
-    assert kinds == ["InstanceNorm", "InstanceNorm", "GroupNorm"]
+    assert kinds == ["InstanceNorm", "GroupNorm", "GroupNorm"]
 
 
-def test_enlarging_interpolates_linearly_to_the_skips_size():
-    enlarge = Enlarge(1, 1, is_3d=False)
-    nn.init.ones_(enlarge.reduce.weight)
-    nn.init.zeros_(enlarge.reduce.bias)
-    coarse = torch.tensor([[0.0, 4.0]]).view(1, 1, 1, 2)
-    assert enlarge(coarse, torch.empty(1, 5, 1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+@pytest.mark.parametrize(("block", "sizes"), [((2, 2), (5, 4)), ((1, 2, 2), (3, 5, 6)), ((2, 2, 2), (4, 3, 5))])
+def test_space_to_depth_keeps_every_voxel_and_rounds_sizes_up(block, sizes):
+    x = torch.randn(2, 3, *sizes)
+    deep = space_to_depth(x, block)
+    halved = [-(-size // step) for size, step in zip(sizes, block, strict=True)]
+    assert deep.shape == (2, 3 * torch.tensor(block).prod(), *halved)
+    assert torch.equal(depth_to_space(deep, block, sizes), x)
+
+
+def test_blocks_of_the_first_channel_come_first_in_reading_order():
+    x = torch.arange(8.0).view(1, 2, 2, 2)
+    assert space_to_depth(x, (2, 2)).flatten().tolist() == list(range(8))
+
+
+def test_every_raw_voxel_reaches_the_logits():
+    network, _ = build_network(plan(patch=(1, 9, 11)), channels=1, classes=2, seed=0)
+    x = torch.randn(1, 1, 1, 9, 11, requires_grad=True)
+    network(x).square().sum().backward()
+    assert (x.grad != 0).all()
 
 
 def test_decoder_kernels_are_flat_until_the_first_stride_along_the_slice_axis():
     network, _ = build_network(plan("3d", (7, 33, 35), slice_strides=(1, 2, 1)), channels=1, classes=2, seed=0)
     assert [block.fuse[0].kernel_size for block in network.blocks] == [(1, 3, 3), (3, 3, 3), (3, 3, 3)]
+    assert network.raw[0].kernel_size == network.heads[0].kernel_size == (1, 3, 3)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.planning.cost import DeviceKind
 
-BELOW_FULL_RESOLUTION = (32, 64, 128, 256, 256)
+WIDTHS: dict[str, tuple[int, ...]] = {"cpu": (32, 64, 128, 256, 256), "gpu": (64, 96, 128, 192, 256)}
 
 
-def decoder_channels(stages: int, configuration: Configuration, device: DeviceKind) -> tuple[tuple[int, ...], str]:
-    """Choose the channels of the decoder's blocks, from full resolution down.
+def decoder_channels(stages: int, device: DeviceKind) -> tuple[tuple[int, ...], str]:
+    """Choose the channels of the decoder's block at each level, from the finest.
 
-    At full resolution a channel costs 64 times (3D) what it costs at the encoder's second level, and the block there
-    only sharpens borders: it stays narrow. Below, widths double per level as in the U-Net.
+    The finest level costs most: a CPU gets half the width there. Below, widths grow as in the U-Net.
 
     Args:
         stages: Levels of the encoder in use, hence blocks of the decoder.
-        configuration: 2D, 2.5D or 3D.
-        device: A CPU gets the narrower block at full resolution.
+        device: What trains.
     """
-    full = 16 if configuration == "3d" or device == "cpu" else 32
-    widths = (full, *BELOW_FULL_RESOLUTION[: stages - 1])
+    widths = WIDTHS["cpu" if device == "cpu" else "gpu"][:stages]
     return widths, (
-        f"{full} at full resolution, where every voxel costs most ({configuration} on {device}), then doubling from "
-        f"{BELOW_FULL_RESOLUTION[0]} over {stages} blocks, one per encoder level in use"
+        f"{widths[0]} at the finest level on {device}, where positions are most, then wider over {stages} blocks, one "
+        "per encoder level in use"
     )
 
 

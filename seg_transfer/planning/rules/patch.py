@@ -140,7 +140,7 @@ def fit(
     batch = SMALLEST_BATCH[configuration]
     for levels in range(stages, 0, -1):
         strides, _ = slice_strides(spacing, shape[0], levels) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(levels, configuration, limits.device)
+        widths, _ = decoder_channels(levels, limits.device)
         along = math.prod(strides) if configuration == "3d" else 1
         steps = (along, entry.strides[levels - 1], entry.strides[levels - 1])
         whole = _whole(shape, steps, configuration)
