@@ -275,6 +275,11 @@ class Plan(Part):
             raise ValueError(
                 f"recipe.strategy.frozen_stages: {self.recipe.strategy.frozen_stages} of {self.model.stages} stages"
             )
+        if len(self.recipe.strategy.unfreeze_at) > self.model.stages:
+            raise ValueError(
+                f"recipe.strategy.unfreeze_at: {len(self.recipe.strategy.unfreeze_at)} entries for "
+                f"{self.model.stages} stages"
+            )
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")
         return self

@@ -267,3 +267,9 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
     monkeypatch.setattr("seg_transfer.training.trainer.deep_loss", lambda outputs, label: outputs[0].sum() * torch.inf)
     with pytest.raises(UserError, match=rf"not finite in {loop.MOST_SKIPPED} steps in a row.*\n.*learning_rate"):
         train_fold(make_plan(epochs=20), store, tmp_path, fold=0, options=RunOptions(threads=1))
+
+
+def test_a_plan_that_unfreezes_more_levels_than_there_are_is_refused() -> None:
+    strategy = {"kind": "gradual", "encoder_lr_ratio": 1.0, "unfreeze_at": (0.1, 0.2, 0.3), "batchnorm": "source"}
+    with pytest.raises(ValueError, match=r"recipe\.strategy\.unfreeze_at: 3 entries for 2 stages"):
+        make_plan(strategy=strategy)
