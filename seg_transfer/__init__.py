@@ -4,11 +4,16 @@ The functions are those of :mod:`seg_transfer.api`; they are loaded when first u
 loads neither torch nor any reader of images.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seg_transfer.api import evaluate, plan, predict, preprocess, train
+
+# OpenMP reads this once, when torch is loaded. By default its threads wait for each other in a busy loop; with another
+# busy process on the machine a training step on two threads then took up to seven times as long (bench/contention.py).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["evaluate", "plan", "predict", "preprocess", "train"]
 
