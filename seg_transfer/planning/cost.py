@@ -17,10 +17,9 @@ from seg_transfer.planning.plan import Triple
 Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
-FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 60e9, "cuda": 10e12, "mps": 1e12}
-"""CPU: two cores with AMX in bfloat16: an inflated ResNet-18 of three levels took 1.4 s for four patches of
-40 x 56 x 40, its 2.5D sibling 0.45 s for 48 of 40 x 56; both come to about 60e9 by the count below. GPUs: cautious
-guesses."""
+FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 250e9, "cuda": 10e12, "mps": 1e12}
+"""CPU: two cores with AMX in bfloat16 (bench/steps.py): ResNet-18 in 2D and 2.5D reached 245e9 by the count below, in 3D
+400e9; a CPU without AMX or AVX-512-BF16 is several times slower. GPUs: cautious guesses."""
 BYTES_PER_ELEMENT = 3.0
 """bfloat16 takes 2; measured on five networks, tensors kept for the backward pass come to 1.9 to 2.4 bytes per element
 of the count below, and the gradients at the peak come on top."""

@@ -100,7 +100,7 @@ class TestPlanner:
         assert plan.model.patch == (40, 56, 40)
         assert plan.model.slice_strides == (2, 2, 2)
         assert plan.data.axes == (2, 1, 0)
-        assert plan.recipe.batch_size == 4
+        assert plan.recipe.batch_size == 5
         assert plan.expected is not None
         assert plan.expected.training_seconds_per_fold == 1200
         assert plan.expected.training_seconds_per_fold / plan.expected.seconds_per_step >= 600
