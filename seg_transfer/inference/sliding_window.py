@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from seg_transfer.planning.plan import ModelPlan, Triple
 
@@ -35,8 +36,8 @@ def predict_volume(
 ) -> Tensor:
     """Probabilities of every class at every voxel.
 
-    Where the patch (or, in 2.5D, the stack around a slice) reaches beyond the volume, its edge is repeated, as in
-    training.
+    Where the patch reaches beyond the volume there are zeros, where in 2.5D the stack around a slice does, the edge
+    slice is repeated: as in training (``training/batches.py``).
 
     Args:
         network: Maps windows to logits. It may compute elsewhere and at lower precision; sums are kept in float32.
@@ -104,9 +105,13 @@ def _padded(array: Tensor, model: ModelPlan) -> tuple[Tensor, tuple[slice, slice
             missing = max(0, window - size)
             before, after = missing // 2, missing - missing // 2
             inner.append(slice(before, before + size))
-        if before or after:
+        if not (before or after):
+            continue
+        if axis == 0 and model.configuration == "2.5d":
             index = torch.arange(-before, size + after, device=array.device).clamp(0, size - 1)
-            array = array.index_select(axis + 1, index)
+            array = array.index_select(1, index)
+        else:
+            array = functional.pad(array, [0, 0] * (2 - axis) + [before, after])
     return array, (inner[0], inner[1], inner[2])
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seg_transfer.data.image import image_from_array
+from seg_transfer.inference.sliding_window import predict_volume
 from seg_transfer.planning.plan import DataPlan, ModelPlan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -176,3 +177,22 @@ def test_an_error_while_reading_ahead_is_raised() -> None:
     with pytest.raises(ValueError, match="step 3"):
         ahead(3)
     ahead.close()
+
+
+@pytest.mark.parametrize(
+    ("configuration", "patch"), [("2d", (1, 32, 32)), ("2.5d", (5, 32, 32)), ("3d", (12, 32, 32))]
+)
+def test_prediction_pads_a_small_case_as_training_does(
+    store: Store, configuration: str, patch: tuple[int, int, int]
+) -> None:
+    """The network must meet the same picture in training and prediction."""
+    seen: list[torch.Tensor] = []
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        seen.extend(windows)
+        return windows.new_zeros((len(windows), 2, *((patch[0] if configuration == "3d" else 1), *patch[1:])))
+
+    predict_volume(network, torch.from_numpy(store.case("a").image[:]), model_of(configuration, patch), 2)
+    trained_on = sampler_of(store, configuration, patch, cases=("a",), batch_size=8).batch(0).image
+    for image in trained_on:
+        assert any(torch.equal(image, window) for window in seen)

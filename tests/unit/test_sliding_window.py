@@ -54,11 +54,11 @@ def test_a_stack_repeats_the_edge_slices() -> None:
     assert seen == [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3]]
 
 
-def test_a_volume_below_the_patch_is_padded_around_the_middle_with_its_edge() -> None:
-    volume = torch.arange(3.0).reshape(1, 1, 3, 1).expand(1, 1, 3, 8)
+def test_a_volume_below_the_patch_is_padded_around_the_middle_with_zeros() -> None:
+    volume = torch.arange(1.0, 4.0).reshape(1, 1, 3, 1).expand(1, 1, 3, 8)
 
     def network(windows: Tensor) -> Tensor:
-        assert windows[0, 0, 0, :, 0].tolist() == [0, 0, 1, 2, 2, 2]
+        assert windows[0, 0, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
         return torch.cat([windows, -windows], dim=1)
 
     found = predict_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
