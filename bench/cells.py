@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,12 @@ def _cuda_name() -> str:
     return torch.cuda.get_device_name()
 
 
+def commit() -> str:
+    """The code that is measured."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, Any]:
     """Run a cell unless its result is there; returns the result."""
     path = results / f"{cell.name}-seed{seed}.json"
@@ -107,6 +114,7 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
         "dice": {label: round(value, 4) for label, value in scores.mean_dice.items()},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "machine": machine(),
+        "commit": commit(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text(path, json.dumps(result, indent=2) + "\n")

@@ -63,7 +63,7 @@ def plan_recipe(
         ),
     )
     names = [label.name for label in data.labels[1:]]
-    mirrored, why_mirrored = mirror_axes(names, data.axes, model.configuration)
+    mirrored, why_mirrored = mirror_axes(names, data.axes, model.configuration, data.unit)
     varied = reasons.take(
         "recipe.augmentation", augmentation(train, grid.ratio, model.configuration, data.unit, mirrored)
     )
@@ -91,7 +91,7 @@ def plan_recipe(
             "recipe.foreground_share", training.foreground_share(fingerprint.foreground_share())
         ),
         augmentation=varied,
-        tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored, wishes.device)),
+        tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),
         splits=reasons.take("recipe.splits", _splits(request.splits)),
         seed=request.seed,
     )

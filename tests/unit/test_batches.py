@@ -179,9 +179,7 @@ def test_an_error_while_reading_ahead_is_raised() -> None:
     ahead.close()
 
 
-@pytest.mark.parametrize(
-    ("configuration", "patch"), [("2d", (1, 32, 32)), ("2.5d", (5, 32, 32)), ("3d", (12, 32, 32))]
-)
+@pytest.mark.parametrize(("configuration", "patch"), [("2d", (1, 32, 32)), ("2.5d", (5, 32, 32)), ("3d", (12, 32, 32))])
 def test_prediction_pads_a_small_case_as_training_does(
     store: Store, configuration: str, patch: tuple[int, int, int]
 ) -> None:

@@ -404,24 +404,28 @@ class TestAugmentation:
     @pytest.mark.parametrize(
         ("labels", "axes", "configuration", "expected"),
         [
-            (["liver"], (2, 1, 0), "3d", (0, 1, 2)),
-            (["left_kidney", "liver"], (2, 1, 0), "3d", (0, 1)),
-            (["Kidney Right"], (0, 2, 1), "3d", (1, 2)),
-            (["kidney_l", "kidney_r"], (1, 2, 0), "3d", (0, 1)),
-            (["r"], (2, 1, 0), "3d", (0, 1, 2)),
-            (["leftover", "bright"], (2, 1, 0), "3d", (0, 1, 2)),
-            (["Anterior", "Posterior"], (2, 1, 0), "3d", (0, 2)),
-            (["left lung"], (2, 1, 0), "2d", (1,)),
-            (["cell"], (2, 1, 0), "2d", (1, 2)),
+            (["liver"], (2, 1, 0), "3d", (2,)),
+            (["liver"], (0, 2, 1), "3d", (0,)),
+            (["liver"], (0, 2, 1), "2d", ()),
+            (["left_kidney", "liver"], (2, 1, 0), "3d", ()),
+            (["Kidney Right"], (0, 2, 1), "3d", ()),
+            (["kidney_l", "kidney_r"], (1, 2, 0), "3d", ()),
+            (["r"], (2, 1, 0), "3d", (2,)),
+            (["leftover", "bright"], (2, 1, 0), "3d", (2,)),
+            (["Anterior", "Posterior"], (2, 1, 0), "3d", (2,)),
+            (["left lung"], (2, 1, 0), "2d", ()),
         ],
     )
-    def test_mirroring_keeps_the_names_true(
+    def test_volumes_are_mirrored_from_left_to_right_where_names_stay_true(
         self, labels: list[str], axes: tuple[int, int, int], configuration: str, expected: tuple[int, ...]
     ) -> None:
-        assert mirror_axes(labels, axes, configuration)[0] == expected
+        assert mirror_axes(labels, axes, configuration, "mm")[0] == expected
+
+    def test_pictures_are_mirrored_in_plane(self) -> None:
+        assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
 
     def test_the_reason_names_the_labels(self) -> None:
-        assert "left_kidney" in mirror_axes(["left_kidney"], (2, 1, 0), "3d")[1]
+        assert "left_kidney" in mirror_axes(["left_kidney"], (2, 1, 0), "3d", "mm")[1]
 
     def test_few_cases_are_varied_more(self) -> None:
         few, _ = augmentation(29, 1.0, "3d", "mm", ())
@@ -439,7 +443,7 @@ class TestAugmentation:
         assert augmentation(100, 1.0, "2d", "pixel", ())[0].rotate_degrees == 180
         assert augmentation(100, 1.0, "2d", "mm", ())[0].rotate_degrees == 30
 
-    def test_prediction_mirrors_at_most_two_axes_on_a_cpu(self) -> None:
-        assert tta_axes((0, 1, 2), "cpu")[0] == (1, 2)
-        assert tta_axes((0, 1, 2), "cuda")[0] == (0, 1, 2)
-        assert tta_axes((0, 1), "cpu")[0] == (0, 1)
+    def test_prediction_mirrors_as_training(self) -> None:
+        chosen, reason = tta_axes((1, 2))
+        assert chosen == (1, 2)
+        assert "4 pass" in reason

@@ -6,44 +6,48 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.plan import Augmentation, Triple
 
 NetworkAxis = Literal[0, 1, 2]
 
 FEW_CASES = 30
 ISOTROPIC_LIMIT = 1.5
-DIRECTIONS = {"left": 0, "right": 0, "anterior": 1, "posterior": 1, "superior": 2, "inferior": 2}
-"""Word in a label's name -> canonical axis along which a mirror image would carry the wrong name."""
+SIDES = {"left", "right"}
+"""Words in a label's name that a mirror image from left to right would make wrong."""
 SHORT_SIDES = ({"l", "r"}, {"lt", "rt"}, {"lh", "rh"})
 """Abbreviations of left and right; only a pair of them counts."""
-CPU_TTA_AXES = 2
+LEFT_RIGHT = 0
+"""Canonical axis x."""
 
 
 def mirror_axes(
-    labels: Sequence[str], axes: Triple, configuration: Configuration
+    labels: Sequence[str], axes: Triple, configuration: Configuration, unit: Literal["mm", "pixel"]
 ) -> tuple[tuple[NetworkAxis, ...], str]:
-    """Choose the network axes along which mirroring keeps every label's name true.
+    """Choose the network axes along which mirroring gives pictures that could have been taken, under true names.
+
+    Bodies are nearly symmetric from left to right and in no other direction: on hippocampus, volumes mirrored along
+    the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). Pictures have no upright.
 
     Args:
         labels: Names, background left out.
         axes: Canonical axis of slice, u and v.
         configuration: 2D reads a single slice, which has no mirror image along the slice axis.
+        unit: ``pixel`` for pictures.
     """
-    forbidden: dict[int, list[str]] = {}
+    if unit == "pixel":
+        return (1, 2), "mirrored along u and v: pictures have no upright"
+    across: NetworkAxis = axes.index(LEFT_RIGHT)  # type: ignore[assignment]
+    if across == 0 and configuration == "2d":
+        return (), "not mirrored: left and right lie along the slice axis, of which 2D reads a single slice"
     words = {label: set(re.split(r"[^a-z0-9]+", label.lower())) for label in labels}
     every = set().union(*words.values())
-    for label, parts in words.items():
-        sided = any(pair <= every and pair & parts for pair in SHORT_SIDES)
-        for axis in {DIRECTIONS[word] for word in parts & DIRECTIONS.keys()} | ({0} if sided else set()):
-            forbidden.setdefault(axis, []).append(label)
-    candidates: tuple[NetworkAxis, ...] = (1, 2) if configuration == "2d" else (0, 1, 2)
-    allowed = tuple(axis for axis in candidates if axes[axis] not in forbidden)
-    names = [("slice", "u", "v")[axis] for axis in allowed]
-    reason = f"mirrored along {', '.join(names) or 'no axis'}"
-    for axis, named in sorted(forbidden.items()):
-        reason += f"; not along {'xyz'[axis]}, which would swap what {', '.join(named)} mean"
-    return allowed, reason
+    pairs = [pair for pair in SHORT_SIDES if pair <= every]
+    sided = [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
+    if sided:
+        return (), f"not mirrored from left to right, which would swap what {', '.join(sided)} mean"
+    name = ("slice", "u", "v")[across]
+    return (across,), f"mirrored along {name} (left to right): bodies are nearly symmetric there, and only there"
 
 
 def augmentation(
@@ -79,9 +83,6 @@ def augmentation(
     )
 
 
-def tta_axes(mirrored: tuple[NetworkAxis, ...], device: DeviceKind) -> tuple[tuple[NetworkAxis, ...], str]:
-    """Choose the axes mirrored at prediction: those of training; each doubles the time, so in-plane ones on a CPU."""
-    if device == "cpu" and len(mirrored) > CPU_TTA_AXES:
-        chosen = mirrored[-CPU_TTA_AXES:]
-        return chosen, f"the last {CPU_TTA_AXES} mirrored axes: {2 ** len(chosen)} passes, a third would double them"
-    return mirrored, f"the axes mirrored in training: {2 ** len(mirrored)} passes"
+def tta_axes(mirrored: tuple[NetworkAxis, ...]) -> tuple[tuple[NetworkAxis, ...], str]:
+    """Choose the axes mirrored at prediction: those of training; each doubles the time."""
+    return mirrored, f"the axes mirrored in training: {2 ** len(mirrored)} pass(es)"

@@ -87,7 +87,7 @@ def optimizer() -> tuple[Literal["adamw"], str]:
 
 def learning_rate() -> tuple[float, str]:
     """Choose the decoder's peak rate; the strategy says which share of it the encoder gets."""
-    return 1e-3, "the decoder starts from random weights: AdamW's usual rate, after warm-up"
+    return 3e-3, "on hippocampus 0.003 beat 0.001 in every pair of short trainings (docs/log.md, 2026-11-22)"
 
 
 def weight_decay() -> tuple[float, str]:
