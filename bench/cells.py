@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import seg_transfer
 from seg_transfer.files import write_text
 
@@ -56,24 +54,15 @@ def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Pat
 
 def machine() -> str:
     """The machine in words, for the table's caption."""
+    import torch  # not at the top: seg_transfer must come first to set how OpenMP's threads wait
+
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return f"{os.cpu_count()} cores, {model}, no GPU" if not _has_cuda() else f"{_cuda_name()}"
-
-
-def _has_cuda() -> bool:
-
-    return torch.cuda.is_available()
-
-
-def _cuda_name() -> str:
-
-    return torch.cuda.get_device_name()
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} cores, {model}, {gpu}"
 
 
 def commit() -> str:
@@ -91,7 +80,8 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
-    run = seg_transfer.train("full", work=folder)
+    run = seg_transfer.train("full", work=folder)[0]
+    trained = json.loads((run.folder / "manifest.json").read_text())["result"]
     images, labels = link_cases(cell.dataset, cell.test, folder / "test")
     seg_transfer.predict(images, folder / "predictions", work=folder)
     scores = seg_transfer.evaluate(folder / "predictions", labels, work=folder)
@@ -109,9 +99,9 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
         "stages": plan.model.stages,
         "batch_size": plan.recipe.batch_size,
         "plan_hash": plan.hash,
-        "steps": run.steps,
-        "training_seconds": round(run.seconds, 1),
-        "dice": {label: round(value, 4) for label, value in scores.mean_dice.items()},
+        "steps": trained["steps"],
+        "training_seconds": round(trained["seconds"], 1),
+        "dice": {label: round(summary.dice.mean, 4) for label, summary in scores.summary.items()},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "machine": machine(),
         "commit": commit(),
