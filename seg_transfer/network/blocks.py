@@ -96,7 +96,7 @@ class DecoderBlock(nn.Module):
 
 
 def space_to_depth(x: Tensor, block: Sequence[int]) -> Tensor:
-    """Move each block of voxels into channels: ``(batch, channel, *sizes)`` to ``(…, channel * voxels, *sizes / block)``.
+    """Move blocks of voxels into channels, ``(batch, channel, *sizes)`` to ``(…, channel * voxels, *sizes / block)``.
 
     Sizes are first rounded up to whole blocks by repeating the edge, so that a size becomes ``ceil(size / block)``.
     """
@@ -120,4 +120,6 @@ def depth_to_space(x: Tensor, block: Sequence[int], sizes: Sequence[int]) -> Ten
     x = x.permute(0, 1, *order).reshape(
         batch, channels // math.prod(block), *(size * step for size, step in zip(coarse, block, strict=True))
     )
-    return x[(..., *(slice(size) for size in sizes))]
+    for axis, size in enumerate(sizes, start=2):
+        x = x.narrow(axis, 0, size)
+    return x

@@ -18,15 +18,15 @@ Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 250e9, "cuda": 10e12, "mps": 1e12}
-"""CPU: two cores with AMX in bfloat16 (bench/steps.py): ResNet-18 in 2D and 2.5D reached 245e9 by the count below, in 3D
-400e9; a CPU without AMX or AVX-512-BF16 is several times slower. GPUs: cautious guesses."""
+"""CPU: two cores with AMX in bfloat16 (bench/steps.py): ResNet-18 in 2D and 2.5D reached 245e9 by the count below,
+in 3D 400e9; a CPU without AMX or AVX-512-BF16 is several times slower. GPUs: cautious guesses."""
 BYTES_PER_ELEMENT = 3.0
 """bfloat16 takes 2; measured on five networks, tensors kept for the backward pass come to 1.9 to 2.4 bytes per element
 of the count below, and the gradients at the peak come on top."""
 BYTES_PER_PARAMETER = 24
 """float32 weights, gradients, AdamW's two moments, the average, and a bfloat16 copy with its gradient."""
 LOGIT_COPIES = 8
-"""Full-resolution maps per class that the loss keeps: logits, their logarithms, probabilities and targets, in float32."""
+"""Full-resolution maps per class that the loss keeps: logits, logarithms, probabilities and targets in float32."""
 BASE_BYTES = 700_000_000
 """A Python process with torch loaded."""
 BACKWARD = 3.0

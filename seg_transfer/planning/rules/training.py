@@ -29,9 +29,7 @@ class Budget:
 
 
 def target_step_seconds(time_budget: float | None) -> float:
-    """Seconds a step should take on a CPU: about 0.5 (many small steps learn more than few large ones), and at most what
-    gives 300 steps within the budget.
-    """
+    """Seconds a step should take on a CPU: about 0.5, and at most what gives 300 steps within the budget."""
     return min(STEP_SECONDS, (CPU_SECONDS if time_budget is None else time_budget) / STEPS_WANTED)
 
 
