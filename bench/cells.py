@@ -18,6 +18,7 @@ from typing import Any
 
 import seg_transfer
 from seg_transfer.files import write_text
+from seg_transfer.planning.plan import load_plan
 
 HERE = Path(__file__).resolve().parent
 ENDINGS = (".nii.gz", ".png")
@@ -25,13 +26,14 @@ ENDINGS = (".nii.gz", ".png")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is run: the training cases, the cases scored, and options of ``seg_transfer.plan``."""
+    """What is run: the training cases, the cases scored, options of ``seg_transfer.plan``, and edits of its plan."""
 
     name: str
     dataset: Path
     train: list[str]
     test: list[str]
     options: dict[str, Any] = field(default_factory=dict)
+    edits: dict[str, Any] = field(default_factory=dict)
 
 
 def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Path]:
@@ -65,6 +67,18 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model}, {gpu}"
 
 
+def edit_plan(path: Path, edits: dict[str, Any]) -> None:
+    """Change a plan by hand: path of a field, such as ``recipe.strategy.batchnorm``, to its new value."""
+    content = json.loads(path.read_text())
+    for name, value in edits.items():
+        *parents, field_name = name.split(".")
+        part = content
+        for parent in parents:
+            part = part[parent]
+        part[field_name] = value
+    write_text(path, json.dumps(content, indent=2))
+
+
 def commit() -> str:
     """The code that is measured."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
@@ -80,6 +94,9 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
+    if cell.edits:
+        edit_plan(folder / "plan.json", cell.edits)
+        plan = load_plan(folder / "plan.json")
     run = seg_transfer.train("full", work=folder)[0]
     trained = json.loads((run.folder / "manifest.json").read_text())["result"]
     images, labels = link_cases(cell.dataset, cell.test, folder / "test")
@@ -91,6 +108,7 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
         "train_cases": len(cell.train),
         "test_cases": len(cell.test),
         "options": {key: str(value) for key, value in cell.options.items()},
+        "edits": cell.edits,
         "configuration": plan.model.configuration,
         "encoder": plan.model.encoder,
         "weights": plan.model.weights.source,

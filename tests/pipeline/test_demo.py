@@ -30,8 +30,7 @@ def test_files_and_scores_of_a_brief_demo(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_beats_thresholds_within_five_minutes(tmp_path):
+def test_a_network_beats_thresholds(tmp_path):
     result = run_demo(tmp_path)
-    assert result.seconds < 300
     assert result.scores.mean_dice >= 0.8
     assert result.baseline.mean_dice < 0.6

@@ -1,0 +1,63 @@
+"""The encoder's BatchNorm: the source's statistics, re-estimated once, or trained; fine-tuned in 3D and 2.5D.
+
+20 hippocampus cases, scored on 40 others of the data set's list of 160; its test cases are not touched. Finished cells
+are kept in ``bench/results/batchnorm``.
+
+    python bench/batchnorm.py --minutes 2
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cells import HERE, Cell, arguments, run_cell
+
+MODES = ("source", "recalibrated", "trained")
+CONFIGURATIONS = ("3d", "2.5d")
+SCORED = 40
+
+
+def cells(data: Path, minutes: float) -> list[Cell]:
+    dataset = data / "hippocampus"
+    lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
+    held_out = [case for case in lists["160"] if case not in lists["80"]][:SCORED]
+    return [
+        Cell(
+            name=f"{configuration}-{mode}-{minutes:g}min",
+            dataset=dataset,
+            train=lists["20"],
+            test=held_out,
+            options={
+                "config": configuration,
+                "encoder": "resnet18",
+                "weights": "bundled",
+                "strategy": "finetune",
+                "time_budget": minutes * 60,
+            },
+            edits={"recipe.strategy.batchnorm": mode},
+        )
+        for configuration in CONFIGURATIONS
+        for mode in MODES
+    ]
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=2)
+    options = parser.parse_args()
+    results = HERE / "results" / "batchnorm"
+    if not options.table:
+        for seed in options.seeds:
+            for cell in cells(options.data, options.minutes):
+                if options.only in cell.name:
+                    run_cell(cell, results=results, work=options.work / "batchnorm", seed=seed)
+    print("| cell | seed | steps | anterior | posterior |\n|---|---|---|---|---|")
+    for path in sorted(results.glob("*.json")):
+        r = json.loads(path.read_text())
+        anterior, posterior = r["dice"].values()
+        print(f"| {r['cell']} | {r['seed']} | {r['steps']} | {anterior:.3f} | {posterior:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

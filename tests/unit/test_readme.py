@@ -1,0 +1,50 @@
+"""What the README tells people to type exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import seg_transfer
+from seg_transfer.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+SPANS = re.findall(r"`([^`\n]+)`", README) + README.splitlines()
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)$", README, flags=re.MULTILINE))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_commands_and_their_options_exist() -> None:
+    typed = [span.split() for span in SPANS if span.split()[:1] and span.split()[0] in ("segtl", *COMMANDS)]
+    assert {words[1] for words in typed if words[0] == "segtl"} >= {"plan", "train", "predict", "evaluate"}
+    for words in typed:
+        command = words[1] if words[0] == "segtl" else words[0]
+        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        for option in [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]:
+            assert option in shown, f"segtl {command} has no {option}"
+
+
+def test_options_named_by_themselves_belong_to_plan() -> None:
+    shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200"}).output
+    named = {span.split()[0] for span in SPANS if span.startswith("--") and not span.startswith("--help")}
+    assert named, "the README names options"
+    assert all(option in shown for option in named)
+
+
+def test_python_functions_exist() -> None:
+    called = set(re.findall(r"seg_transfer\.(\w+)\(", README))
+    assert called == set(seg_transfer.__all__) - {"preprocess"}
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
