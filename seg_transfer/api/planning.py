@@ -93,6 +93,8 @@ def plan(
         time_budget=time_budget,
         splits=deal([case.id for case in measured.dataset.cases]),
         device=device.partition(":")[0],
+        cores=environment.cores(),
+        bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
         seed=seed,
     )

@@ -17,9 +17,15 @@ from seg_transfer.planning.plan import Triple
 Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
-FLOPS_PER_SECOND: dict[DeviceKind, float] = {"cpu": 250e9, "cuda": 10e12, "mps": 1e12}
-"""CPU: two cores with AMX in bfloat16 (bench/steps.py): ResNet-18 in 2D and 2.5D reached 245e9 by the count below,
-in 3D 400e9; a CPU without AMX or AVX-512-BF16 is several times slower. GPUs: cautious guesses."""
+CORE_FLOPS = 75e9
+"""Per second and CPU core in float32: two cores with AVX-512 took 1.55 to 1.9 times as long in float32 as in bfloat16,
+where ResNet-18 reached 245e9 in 2D and 2.5D by the count below, and 400e9 in 3D (bench/steps.py)."""
+GPU_FLOPS: dict[str, float] = {"cuda": 10e12, "mps": 1e12}
+"""Cautious guesses: no GPU was at hand."""
+BFLOAT16_GAIN = 1.7
+"""Of that CPU, which has AMX."""
+FEWEST_GAIN = 1.1
+"""Below, bfloat16 is not worth its rounding."""
 BYTES_PER_ELEMENT = 3.0
 """bfloat16 takes 2; measured on five networks, tensors kept for the backward pass come to 1.9 to 2.4 bytes per element
 of the count below, and the gradients at the peak come on top."""
@@ -31,6 +37,36 @@ BASE_BYTES = 700_000_000
 """A Python process with torch loaded."""
 BACKWARD = 3.0
 """A step is one forward pass and a backward pass of twice its operations."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains.
+
+    Attributes:
+        kind: Of device.
+        cores: CPU cores at hand; they count only where the CPU trains.
+        bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32, measured on the device.
+    """
+
+    kind: DeviceKind
+    cores: int = 2
+    bfloat16_gain: float = BFLOAT16_GAIN
+
+    @property
+    def takes_bfloat16(self) -> bool:
+        """Whether bfloat16 is worth it."""
+        return self.bfloat16_gain > FEWEST_GAIN
+
+    def seconds(self, flops: float) -> float:
+        """Seconds that a training step of so many operations takes.
+
+        The gain itself does not enter, only whether there is one: it is measured anew each time, and a plan should come
+        out the same on the same machine.
+        """
+        if self.kind == "cpu":
+            return flops / (CORE_FLOPS * self.cores * (BFLOAT16_GAIN if self.takes_bfloat16 else 1.0))
+        return flops / GPU_FLOPS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -96,11 +132,6 @@ def parameters(shape: Shape) -> int:
     """Parameters of the network."""
     encoder = sum(count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False))
     return encoder + sum(block.weights(shape) for block in _blocks(shape))
-
-
-def seconds_per_step(flops: float, device: DeviceKind) -> float:
-    """Seconds of a step at the throughput that this kind of device reached (``FLOPS_PER_SECOND``)."""
-    return flops / FLOPS_PER_SECOND[device]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from seg_transfer.catalogue import EncoderEntry, entry
-from seg_transfer.planning.cost import Shape, parameters, seconds_per_step, step_flops, step_memory
+from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid, in_network_order
 from seg_transfer.planning.plan import (
@@ -62,7 +62,7 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     shape = _plan_shape(grid, data, encoder, weights, request, wishes, reasons)
     model = _plan_model(shape, data, weights, wishes, reasons)
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
-    seconds = seconds_per_step(step_flops(shape, recipe.batch_size), wishes.device)
+    seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
     expected = Expected(
         training_seconds_per_fold=training_seconds,
@@ -133,10 +133,10 @@ def _plan_shape(
     steps_3d = 0.0
     if data.dimension == 3 and wishes.config is None:
         # Memory limits this patch, time does not: whether time suffices is the question.
-        whole = Limits(wishes.device, request.memory_bytes, step_seconds=None)
+        whole = Limits(wishes.machine, request.memory_bytes, step_seconds=None)
         candidate, _ = fitted(grid.shape, data.spacing, configuration="3d", limits=whole)
         flops = step_flops(candidate, SMALLEST_BATCH["3d"])
-        steps_3d = training.steps_in_time(seconds_per_step(flops, wishes.device), request.time_budget)
+        steps_3d = training.steps_in_time(wishes.machine.seconds(flops), request.time_budget)
     chosen = reasons.take(
         "model.configuration",
         configuration_rule.configuration(
@@ -144,7 +144,7 @@ def _plan_shape(
             ratio=grid.ratio,
             slices=grid.shape[0],
             steps_3d=steps_3d,
-            device=wishes.device,
+            device=wishes.machine.kind,
             requested=wishes.config,
         ),
     )
@@ -154,8 +154,8 @@ def _plan_shape(
     elif chosen == "2.5d":
         slices, why_slices = stack(grid.ratio, grid.shape[0])
         why_slices += "; "
-    seconds = training.target_step_seconds(request.time_budget) if wishes.device == "cpu" else None
-    limits = Limits(wishes.device, request.memory_bytes, seconds)
+    seconds = training.target_step_seconds(request.time_budget) if wishes.machine.kind == "cpu" else None
+    limits = Limits(wishes.machine, request.memory_bytes, seconds)
     shape, why_patch = fitted((slices, *grid.shape[1:]), data.spacing, configuration=chosen, limits=limits)
     reasons.take("model.patch", (shape.patch, why_slices + why_patch))
     if shape.stages < stages:
@@ -180,6 +180,6 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
         slice_strides=shape.slice_strides,
         inflation=reasons.take("model.inflation", encoder_rule.inflation(configuration)),
         input_mapping=reasons.take("model.input_mapping", mapping),
-        decoder_channels=reasons.take("model.decoder_channels", decoder_channels(shape.stages, wishes.device)),
+        decoder_channels=reasons.take("model.decoder_channels", decoder_channels(shape.stages, wishes.machine.kind)),
         decoder_norm=reasons.take("model.decoder_norm", decoder_norm()),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seg_transfer.planning.cost import Shape, seconds_per_step, step_flops
+from seg_transfer.planning.cost import Shape, step_flops
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid
 from seg_transfer.planning.plan import DataPlan, ModelPlan, RecipePlan, Split
@@ -36,12 +36,14 @@ def plan_recipe(
         reasons: Where the reasons go.
     """
     target = training.target_step_seconds(request.time_budget)
-    limits = Limits(wishes.device, request.memory_bytes, target)
+    limits = Limits(wishes.machine, request.memory_bytes, target)
     batch = reasons.take(
         "recipe.batch_size", batch_size(shape, limits, target_seconds=target, total_voxels=grid.voxels)
     )
-    seconds = seconds_per_step(step_flops(shape, batch), wishes.device)
-    spent, why_spent = training.budget(wishes.device, seconds, epochs=request.epochs, time_budget=request.time_budget)
+    seconds = wishes.machine.seconds(step_flops(shape, batch))
+    spent, why_spent = training.budget(
+        wishes.machine.kind, seconds, epochs=request.epochs, time_budget=request.time_budget
+    )
     reasons.take("recipe.epochs", (spent.epochs, why_spent))
     reasons.take("recipe.time_budget", (spent.time_budget, why_spent))
     reasons.take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
@@ -85,7 +87,7 @@ def plan_recipe(
         warmup=reasons.take("recipe.warmup", training.warmup(spent.steps)),
         gradient_clip=reasons.take("recipe.gradient_clip", training.gradient_clip()),
         ema_decay=reasons.take("recipe.ema_decay", training.ema_decay(spent.steps)),
-        precision=reasons.take("recipe.precision", training.precision(wishes.device)),
+        precision=reasons.take("recipe.precision", training.precision(wishes.machine)),
         deep_supervision=reasons.take("recipe.deep_supervision", training.deep_supervision(model.stages)),
         foreground_share=reasons.take(
             "recipe.foreground_share", training.foreground_share(fingerprint.foreground_share())

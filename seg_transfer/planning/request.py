@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules.normalization import NormalizationKind
@@ -39,6 +39,8 @@ class PlanRequest:
         time_budget: Training budget in seconds per fold, or None; not both.
         normalization: Channel name -> kind, for channels the user decides.
         device: Kind of device to plan for: ``cpu``, ``cuda`` or ``mps``.
+        cores: CPU cores at hand.
+        bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32 on that device.
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
         seed: Of the training.
     """
@@ -53,6 +55,8 @@ class PlanRequest:
     time_budget: float | None = None
     normalization: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    cores: int = 2
+    bfloat16_gain: float = BFLOAT16_GAIN
     imagenet_cached: Callable[[str], bool] = never_cached
     seed: int = 0
 
@@ -65,7 +69,7 @@ class Wishes:
     strategy: Kind | None
     weights: str
     normalization: Mapping[str, NormalizationKind]
-    device: DeviceKind
+    machine: Machine
 
 
 def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
@@ -92,7 +96,7 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
         strategy=strategy,
         weights=_weights(request),
         normalization=_normalization(request, fingerprint),
-        device=device,
+        machine=Machine(device, request.cores, request.bfloat16_gain),
     )
 
 

@@ -7,7 +7,7 @@ from made_fingerprints import FIGURES, channel
 
 from seg_transfer.catalogue import ENCODERS, entry
 from seg_transfer.errors import UserError
-from seg_transfer.planning.cost import seconds_per_step, step_flops, step_memory
+from seg_transfer.planning.cost import Machine, step_flops, step_memory
 from seg_transfer.planning.plan import Normalization, Weights
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
@@ -17,7 +17,7 @@ from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.normalization import input_mapping, normalization
 
 RESNET18 = entry("resnet18")
-AMPLE = patch.Limits(device="cuda", memory_bytes=10**12, step_seconds=None)
+AMPLE = patch.Limits(machine=Machine("cuda"), memory_bytes=10**12, step_seconds=None)
 
 
 def kind(made: object, *, dimension: int = 3, crop_ratio: float = 1.0) -> str:
@@ -207,7 +207,7 @@ class TestPatch:
 
     def test_the_patch_shrinks_evenly_until_a_step_fits_into_the_memory(self) -> None:
         whole, _ = self.fit((128, 128, 64))
-        limits = patch.Limits("cuda", step_memory(whole, 2) * 2 // 3, None)
+        limits = patch.Limits(Machine("cuda"), step_memory(whole, 2) * 2 // 3, None)
         made, reason = self.fit((128, 128, 64), limits)
         assert step_memory(made, 2) <= limits.memory_bytes < step_memory(whole, 2)
         assert all(size % 8 == 0 and size >= 32 for size in made.patch)
@@ -215,32 +215,32 @@ class TestPatch:
         assert "128 x 128 x 64" in reason
 
     def test_on_a_cpu_time_limits_the_patch_and_then_the_levels(self) -> None:
-        limits = patch.Limits("cpu", 10**11, 1.5)
+        limits = patch.Limits(Machine("cpu"), 10**11, 1.5)
         made, _ = self.fit((1, 960, 960), limits, "2d", stages=4)
         assert made.stages == 4
         assert 64 <= made.patch[1] < 512
-        assert seconds_per_step(step_flops(made, 4), "cpu") <= 1.5
+        assert Machine("cpu").seconds(step_flops(made, 4)) <= 1.5
         # 0.06 s are less than the smallest patch of four levels (4 x 64 x 64) takes: fewer levels bear a smaller one.
-        fewer, _ = self.fit((1, 960, 960), patch.Limits("cpu", 10**11, 0.06), "2d", stages=5)
+        fewer, _ = self.fit((1, 960, 960), patch.Limits(Machine("cpu"), 10**11, 0.06), "2d", stages=5)
         assert fewer.stages < 5
-        assert seconds_per_step(step_flops(fewer, 4), "cpu") <= 0.06
+        assert Machine("cpu").seconds(step_flops(fewer, 4)) <= 0.06
 
     def test_slices_of_a_stack_are_never_given_up(self) -> None:
-        made, _ = self.fit((7, 300, 300), patch.Limits("cpu", 10**11, 1.0), "2.5d")
+        made, _ = self.fit((7, 300, 300), patch.Limits(Machine("cpu"), 10**11, 1.0), "2.5d")
         assert made.patch[0] == 7
 
     def test_too_little_memory_is_said_with_what_it_takes(self) -> None:
         with pytest.raises(UserError, match=r"--memory.*(?s:.)*smallest patch"):
-            self.fit((36, 50, 35), patch.Limits("cpu", 500_000_000, None))
+            self.fit((36, 50, 35), patch.Limits(Machine("cpu"), 500_000_000, None))
 
     def test_batch_is_bounded_by_each_limit_in_turn(self) -> None:
         made, _ = self.fit((36, 50, 35))
         ample = {"target_seconds": 100.0, "total_voxels": 1e12}
         assert patch.batch_size(made, AMPLE, **ample) == (8, "at most 8 in 3d")
-        memory = patch.Limits("cuda", step_memory(made, 5) + 1, None)
+        memory = patch.Limits(Machine("cuda"), step_memory(made, 5) + 1, None)
         assert patch.batch_size(made, memory, **ample)[0] == 5
-        sample = seconds_per_step(step_flops(made, 1), "cpu")
-        cpu = patch.Limits("cpu", 10**12, None)
+        sample = Machine("cpu").seconds(step_flops(made, 1))
+        cpu = patch.Limits(Machine("cpu"), 10**12, None)
         assert patch.batch_size(made, cpu, target_seconds=4.5 * sample, total_voxels=1e12)[0] == 4
         voxels = 3.5 * made.voxels / 0.05
         assert patch.batch_size(made, AMPLE, target_seconds=100, total_voxels=voxels)[0] == 3
@@ -389,12 +389,17 @@ class TestTraining:
         assert training.foreground_share(0.01)[0] == 0.5
         assert training.foreground_share(0.0099)[0] == 0.67
 
-    def test_precision_per_device(self) -> None:
-        assert [training.precision(device)[0] for device in ("cpu", "cuda", "mps")] == [
-            "bfloat16",
-            "bfloat16",
-            "float32",
-        ]
+    @pytest.mark.parametrize(("gain", "expected"), [(0.2, "float32"), (1.1, "float32"), (1.11, "bfloat16")])
+    def test_precision_is_what_was_measured_faster(self, gain: float, expected: str) -> None:
+        chosen, reason = training.precision(Machine("cpu", bfloat16_gain=gain))
+        assert chosen == expected
+        assert f"{1 / gain:.2g} times" in reason
+
+    def test_a_machine_is_as_fast_as_its_cores_and_bfloat16_no_slower_than_float32(self) -> None:
+        flops = 150e9
+        assert Machine("cpu", cores=2, bfloat16_gain=0.3).seconds(flops) == pytest.approx(1)
+        assert Machine("cpu", cores=4, bfloat16_gain=9.0).seconds(flops) == pytest.approx(0.5 / 1.7)
+        assert Machine("cuda", cores=4).seconds(flops) == Machine("cuda", cores=1).seconds(flops)
 
     def test_deep_supervision_needs_three_blocks(self) -> None:
         assert [training.deep_supervision(stages)[0] for stages in (2, 3)] == [False, True]

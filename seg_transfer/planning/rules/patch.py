@@ -10,9 +10,8 @@ from seg_transfer.catalogue import EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import (
     Configuration,
-    DeviceKind,
+    Machine,
     Shape,
-    seconds_per_step,
     step_flops,
     step_memory,
 )
@@ -35,12 +34,12 @@ class Limits:
     """What a training step may take.
 
     Attributes:
-        device: What it runs on.
+        machine: What it runs on.
         memory_bytes: Most memory.
         step_seconds: Most seconds per step; None where time does not limit the patch (GPU).
     """
 
-    device: DeviceKind
+    machine: Machine
     memory_bytes: int
     step_seconds: float | None
 
@@ -140,7 +139,7 @@ def fit(
     batch = SMALLEST_BATCH[configuration]
     for levels in range(stages, 0, -1):
         strides, _ = slice_strides(spacing, shape[0], levels) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(levels, limits.device)
+        widths, _ = decoder_channels(levels, limits.machine.kind)
         along = math.prod(strides) if configuration == "3d" else 1
         steps = (along, entry.strides[levels - 1], entry.strides[levels - 1])
         whole = _whole(shape, steps, configuration)
@@ -176,7 +175,7 @@ def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_vox
         total_voxels: Voxels of all cases together on the network's grid.
     """
     least, most = SMALLEST_BATCH[shape.configuration], LARGEST_BATCH[shape.configuration]
-    per_sample = seconds_per_step(step_flops(shape, 1), limits.device)
+    per_sample = limits.machine.seconds(step_flops(shape, 1))
     memory_per_sample = step_memory(shape, 2) - step_memory(shape, 1)
     bounds = {
         f"at most {most} in {shape.configuration}": most,
@@ -187,7 +186,7 @@ def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_vox
             BATCH_SHARE * total_voxels / shape.voxels
         ),
     }
-    if limits.device == "cpu":
+    if limits.machine.kind == "cpu":
         bounds[f"steps of about {seconds_text(target_seconds)} at {per_sample:.2g} s a sample"] = int(
             target_seconds / per_sample
         )
@@ -212,7 +211,7 @@ def _whole(shape: tuple[float, float, float], steps: Triple, configuration: Conf
 def _too_much(shape: Shape, batch: int, limits: Limits) -> bool:
     if step_memory(shape, batch) > limits.memory_bytes:
         return True
-    seconds = seconds_per_step(step_flops(shape, batch), limits.device)
+    seconds = limits.machine.seconds(step_flops(shape, batch))
     return limits.step_seconds is not None and seconds > limits.step_seconds
 
 
@@ -225,7 +224,7 @@ def _patch_reason(made: Shape, whole: Triple, shape: tuple[float, float, float],
         reach = "covers" if covered else f"at most {limit} wide in {made.configuration}, of"
         return f"{reach} the median case of {median} voxels on the network's grid, in {steps}"
     memory = bytes_text(step_memory(made, batch))
-    seconds = seconds_text(seconds_per_step(step_flops(made, batch), limits.device))
+    seconds = seconds_text(limits.machine.seconds(step_flops(made, batch)))
     bound = bytes_text(limits.memory_bytes)
     if limits.step_seconds is not None:
         bound += f" and {seconds_text(limits.step_seconds)}"
