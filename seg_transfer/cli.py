@@ -174,6 +174,7 @@ def predict(
     ] = False,
     work: options.Work = DEFAULT,
     device: options.Device = "auto",
+    workers: options.ReadAhead = 1,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -191,6 +192,7 @@ def predict(
             probabilities=probabilities,
             overwrite=overwrite,
             device=device,
+            workers=workers,
         )
     )
 
@@ -230,7 +232,12 @@ def evaluate(
 
 
 @app.command(epilog="Example: [bold]segtl status -w segtl-work[/]")
-def status(work: options.Work = DEFAULT, as_json: options.AsJson = False) -> None:
+def status(
+    work: options.Work = DEFAULT,
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Show what is done in a work folder and what comes next."""
     from seg_transfer.status import read_status
 

@@ -32,6 +32,16 @@ Workers = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+ReadAhead = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=0,
+        metavar="N",
+        help="Cases prepared ahead, a thread each; 0: one case after the other.",
+        rich_help_panel=RUNNING,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all chance.", rich_help_panel=RUNNING)]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", callback=_be_verbose, help="Say more.", rich_help_panel=RUNNING)

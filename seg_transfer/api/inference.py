@@ -30,6 +30,7 @@ def predict(
     probabilities: bool = ...,
     overwrite: bool = ...,
     device: str = ...,
+    workers: int = ...,
 ) -> Path: ...
 @overload
 def predict(
@@ -52,6 +53,7 @@ def predict(
     probabilities: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    workers: int = 1,
 ) -> Path | np.ndarray:
     """Segment with the trained folds of the plan, averaged: files into a folder, or one array in memory.
 
@@ -66,6 +68,7 @@ def predict(
         probabilities: Write the probabilities beside each label map.
         overwrite: Segment again what is there already.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        workers: Files prepared ahead, each in a thread of its own; 0 for one case after the other without threads.
 
     Returns:
         The folder with the label maps, or label values ``(x, y, z)``.
@@ -87,7 +90,9 @@ def predict(
     from seg_transfer.inference.predict import predict_folder
 
     folder = Path(output)
-    failures = predict_folder(predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite)
+    failures = predict_folder(
+        predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite, workers=workers
+    )
     if failures:
         raise SomeCasesFailed(failures)
     return folder

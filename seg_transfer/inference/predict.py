@@ -1,4 +1,4 @@
-"""A folder of cases -> a folder of label maps; one case is read ahead and one written behind while one is predicted."""
+"""A folder of cases -> a folder of label maps; cases are read ahead and written behind while one is predicted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ def predict_folder(
     probabilities: bool = False,
     tta: bool = True,
     overwrite: bool = False,
+    workers: int = 1,
 ) -> dict[str, str]:
     """Predict every case and write its label map.
 
@@ -51,6 +52,8 @@ def predict_folder(
             ``.npz`` with ``probabilities`` ``(class, row, column)``.
         tta: Average over the plan's mirrorings.
         overwrite: Predict again what is there; otherwise it is skipped.
+        workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
+            the other, without threads. Memory holds as many cases more.
 
     Returns:
         Case identifier -> one-line cause, for the cases that failed; the others are done.
@@ -72,9 +75,9 @@ def predict_folder(
             labels = predictor.label_values(transform.restore_labels(scores))
             write_volume(label_file(case, output), labels, transform.native)
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
         written: Future[None] | None = None
-        for case, prepared in track(_ahead(reader, read, todo), total=len(todo), title="predicting"):
+        for case, prepared in track(_ahead(reader, read, todo, workers), total=len(todo), title="predicting"):
             with _reported(case, failures):
                 transform, array = prepared.result()
                 scores = predictor.probabilities(array, tta=tta)
@@ -95,12 +98,28 @@ def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
         detail("".join(traceback.format_exception(error)))
 
 
-def _ahead(executor: Executor, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, Future[R]]]:
-    """Every item with its work, which starts while the item before is in use."""
+class _AtOnce(Executor):
+    """Does work when it is asked for, in the thread that asks."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+def _threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count) if count else _AtOnce()
+
+
+def _ahead(executor: Executor, work: Callable[[T], R], items: Sequence[T], count: int) -> Iterator[tuple[T, Future[R]]]:
+    """Every item with its work, which starts while ``count`` items before it are in use or waiting."""
     started: deque[tuple[T, Future[R]]] = deque()
     for item in items:
         started.append((item, executor.submit(work, item)))
-        if len(started) > 1:
+        if len(started) > count:
             yield started.popleft()
     yield from started
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -97,14 +100,15 @@ def test_an_array_gives_the_users_label_values() -> None:
     np.testing.assert_array_equal(found, np.array([0, -1, 2])[volume])
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_folder_skips_what_is_done_and_goes_on_after_a_broken_case(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     volume = write_cases(tmp_path / "images")
     broken = tmp_path / "images" / "case1_0000.nii.gz"
     broken.write_bytes(broken.read_bytes()[:300])
     cases, output = find_images(tmp_path / "images", 1), tmp_path / "out"
-    failures = predict_folder(stub(data_plan(channels=(RAW,))), cases, output)
+    failures = predict_folder(stub(data_plan(channels=(RAW,))), cases, output, workers=workers)
     assert set(failures) == {"case1"}
     assert "case1_0000.nii.gz" in failures["case1"]
     assert "\n" not in failures["case1"]
@@ -117,6 +121,42 @@ def test_a_folder_skips_what_is_done_and_goes_on_after_a_broken_case(
     assert "2 of 3 cases are in" in capsys.readouterr().err
     predict_folder(stub(data_plan(channels=(RAW,))), cases, output, overwrite=True)
     assert (output / "case0.nii.gz").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(("workers", "before_the_first"), [(0, 0), (1, 2), (3, 4)])
+def test_workers_prepare_so_many_cases_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, before_the_first: int
+) -> None:
+    """Cases whose work has begun when the network sees the first; without workers all of it is in this thread."""
+    write_cases(tmp_path / "images", 6)
+    predictor = stub(data_plan(channels=(RAW,)))
+    submitted: list[str] = []
+    threads: set[threading.Thread] = set()
+    seen: list[int] = []
+    threaded = ThreadPoolExecutor.submit
+
+    def noted(pool: ThreadPoolExecutor, work: Callable, *arguments: Any) -> Any:
+        if len(arguments) == 1:  # a case to read; one to write comes with its scores
+            submitted.append(arguments[0].id)
+        return threaded(pool, work, *arguments)
+
+    prepare, probabilities = predictor.prepare, predictor.probabilities
+
+    def prepared(image: Any) -> Any:
+        threads.add(threading.current_thread())
+        return prepare(image)
+
+    def predicted(array: np.ndarray, *, tta: bool) -> np.ndarray:
+        seen.append(len(submitted))
+        return probabilities(array, tta=tta)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
+    monkeypatch.setattr(predictor, "prepare", prepared)
+    monkeypatch.setattr(predictor, "probabilities", predicted)
+    assert predict_folder(predictor, find_images(tmp_path / "images", 1), tmp_path / "out", workers=workers) == {}
+    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert (threading.main_thread() in threads) == (workers == 0)
+    assert seen[0] == before_the_first
 
 
 def test_a_case_that_the_plan_does_not_fit_is_reported(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from seg_transfer import api, progress
-from seg_transfer.cli import main
+from seg_transfer.cli import app, main
 from seg_transfer.errors import SomeCasesFailed, UserError
 
 
@@ -84,8 +85,28 @@ def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
     assert asked["train"][1] | {"epochs": 3, "restart": True, "seed": 5, "device": "cuda:1"} == asked["train"][1]
     assert main(["predict", "-i", "in", "-o", "out", "--folds", "0,2", "--no-tta", "--probabilities"]) == 2
     assert asked["predict"][0] == (Path("in"), Path("out"))
-    expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work")}
+    expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work"), "workers": 1}
     assert asked["predict"][1] | expected == asked["predict"][1]
+
+
+def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
+    shared = {"work", "verbose", "quiet"}
+    computing = shared | {"workers"}
+    on_a_device = computing | {"device"}
+    expected = {
+        "plan": on_a_device | {"seed"},
+        "preprocess": computing,
+        "train": on_a_device | {"seed"},
+        "predict": on_a_device,
+        "evaluate": computing,
+        "status": shared,
+    }
+    commands = typer.main.get_group(app).commands
+    for name, options in expected.items():
+        by_name = {parameter.name: parameter.opts for parameter in commands[name].params}
+        assert options <= by_name.keys()
+        assert by_name["work"] == ["-w", "--work"]
+        assert (by_name["verbose"], by_name["quiet"]) == (["-v", "--verbose"], ["-q", "--quiet"])
 
 
 @pytest.mark.parametrize(
