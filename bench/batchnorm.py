@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, run_cell
+from cells import HERE, Cell, arguments, run_cells
 
 MODES = ("source", "recalibrated", "trained")
 CONFIGURATIONS = ("3d", "2.5d")
@@ -47,11 +47,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2)
     options = parser.parse_args()
     results = HERE / "results" / "batchnorm"
-    if not options.table:
-        for seed in options.seeds:
-            for cell in cells(options.data, options.minutes):
-                if options.only in cell.name:
-                    run_cell(cell, results=results, work=options.work / "batchnorm", seed=seed)
+    run_cells(cells(options.data, options.minutes), results, options)
     print("| cell | seed | steps | anterior | posterior |\n|---|---|---|---|---|")
     for path in sorted(results.glob("*.json")):
         r = json.loads(path.read_text())

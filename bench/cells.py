@@ -130,6 +130,15 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
     return result
 
 
+def run_cells(cells: list[Cell], results: Path, options: argparse.Namespace) -> None:
+    """Run the cells that the options of :func:`arguments` choose, one after the other."""
+    for seed in options.seeds:
+        for cell in cells:
+            if options.only in cell.name and not options.table:
+                result = run_cell(cell, results=results, work=options.work / results.name, seed=seed)
+                print(json.dumps(result["dice"]), cell.name, flush=True)
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """The options every benchmark of cells has."""
     parser = argparse.ArgumentParser(description=description)

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from cells import HERE, Cell, arguments, run_cell
+from cells import HERE, Cell, arguments, run_cells
 from scipy.ndimage import zoom
 
 from seg_transfer.data.dataset import Dataset, find_dataset
@@ -95,16 +95,13 @@ def table(results: list[dict], baselines: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
     results = HERE / "results" / "datasets"
-    if not options.table:
-        for cell in cells(options.data):
-            if options.only in cell.name:
-                for seed in options.seeds:
-                    result = run_cell(cell, results=results, work=options.work / "datasets", seed=seed)
-                    print(json.dumps(result["dice"]), cell.name, flush=True)
-                write_text(
-                    results / f"{cell.name}-baseline.json",
-                    json.dumps(constant_baseline(find_dataset(cell.dataset), cell.train, cell.test), indent=2) + "\n",
-                )
+    planned = cells(options.data)
+    run_cells(planned, results, options)
+    for cell in planned:
+        path = results / f"{cell.name}-baseline.json"
+        if options.only in cell.name and not (options.table or path.is_file()):
+            baseline = constant_baseline(find_dataset(cell.dataset), cell.train, cell.test)
+            write_text(path, json.dumps(baseline, indent=2) + "\n")
     baselines = {
         path.name.removesuffix("-baseline.json"): json.loads(path.read_text())
         for path in results.glob("*-baseline.json")

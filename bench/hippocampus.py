@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, run_cell
+from cells import HERE, Cell, arguments, run_cells
 
 MINUTES = 20
 SIZES = ("160", "10")
@@ -58,12 +58,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="training time of a cell")
     options = parser.parse_args()
     results = HERE / "results" / "hippocampus"
-    if not options.table:
-        for seed in options.seeds:
-            for cell in cells(options.data, options.minutes):
-                if options.only in cell.name:
-                    result = run_cell(cell, results=results, work=options.work / "hippocampus", seed=seed)
-                    print(json.dumps(result["dice"]), cell.name, flush=True)
+    run_cells(cells(options.data, options.minutes), results, options)
     done = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     print(table([r for r in done if f"-{options.minutes:g}min" in r["cell"]]))
     print("\n" + "; ".join(sorted({r["machine"] for r in done})))
