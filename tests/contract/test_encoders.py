@@ -105,16 +105,20 @@ def test_a_full_checkpoint_fills_every_level_and_leaves_only_the_head(name, sour
 
 
 @every_encoder
-def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, source):
+@pytest.mark.parametrize("slice_strides", [(1, 2, 2, 2, 1), (2, 1, 2, 1, 2)])
+def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, slice_strides, source):
     path, _ = source(name)
     weights = Weights(source="file", path=str(path))
     flat = Encoder(name, channels=1).eval()
-    deep = Encoder(name, channels=1, slice_strides=(1, 2, 2, 2, 1)).eval()
+    deep = Encoder(name, channels=1, slice_strides=slice_strides).eval()
     load_weights(flat, weights, name)
     load_weights(deep, weights, name)
     x = torch.randn(1, 1, 1, *SIZE, generator=torch.Generator().manual_seed(0))
+    slices = 5
     with torch.no_grad():
-        for two, three in zip(flat(x), deep(x.repeat(1, 1, 5, 1, 1)), strict=True):
+        for stride, two, three in zip(slice_strides, flat(x), deep(x.repeat(1, 1, 5, 1, 1)), strict=True):
+            slices = math.ceil(slices / stride)
+            assert three.shape[2] == slices
             scale = two.abs().max()
             assert scale > 0
             torch.testing.assert_close(three / scale, two.unsqueeze(2).expand_as(three) / scale, rtol=0, atol=1e-4)

@@ -23,17 +23,19 @@ from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.state import RunOptions
-from seg_transfer.training.trainer import Trainer
+from seg_transfer.training.trainer import SGD_MOMENTUM, Trainer
 
 FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", "tensorboard", "progress.png"}
 
 
-def make_plan(configuration: str = "2d", *, strategy: dict[str, Any] | None = None, **recipe: Any) -> Plan:
+def make_plan(
+    configuration: str = "2d", *, strategy: dict[str, Any] | None = None, weights: str = "bundled", **recipe: Any
+) -> Plan:
     model: dict[str, Any] = {
         "configuration": configuration,
         "patch": {"2d": (1, 16, 24), "2.5d": (3, 16, 24), "3d": (8, 16, 24)}[configuration],
         "encoder": "resnet18",
-        "weights": {"source": "bundled"},
+        "weights": {"source": weights},
         "stages": 2,
         "slice_strides": (1, 2) if configuration == "3d" else (),
         "input_mapping": "as_is",
@@ -198,13 +200,35 @@ def test_another_seed_or_budget_is_refused_and_restart_starts_over(tmp_path: Pat
     assert other.steps == 6
 
 
-def test_a_time_budget_is_a_whole_schedule(tmp_path: Path, store: Store) -> None:
-    options = RunOptions(time_budget=1.5, threads=1)
-    result = train_fold(make_plan(steps_per_epoch=25), store, tmp_path, fold=0, options=options)
-    assert 1.5 <= result.seconds < 3
+def test_a_time_budget_is_a_whole_schedule_of_training_alone(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of its own: a step takes 1 s, validation and saving take 100 s each and must not count."""
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    validated: list[float] = []
+
+    def slow(function: Any, seconds: float, note: list[float] | None = None) -> Any:
+        def slowed(*arguments: Any, **named: Any) -> Any:
+            clock[0] += seconds
+            if note is not None:
+                note.append(clock[0])
+            return function(*arguments, **named)
+
+        return slowed
+
+    monkeypatch.setattr(Trainer, "step", slow(Trainer.step, 1.0))
+    monkeypatch.setattr(Trainer, "dice", slow(Trainer.dice, 100.0, validated))
+    monkeypatch.setattr(loop, "save_state", slow(loop.save_state, 100.0))
+    options = RunOptions(time_budget=12.0, threads=1)
+    result = train_fold(make_plan(steps_per_epoch=5, warmup=0.25), store, tmp_path, fold=0, options=options)
+    assert (result.steps, result.seconds, len(validated)) == (12, 12.0, 3)
     rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
-    assert rows[-1]["progress"] == 1.0
-    assert rows[-1]["rates"]["decoder"] < 0.3 * max(row["rates"]["decoder"] for row in rows)
+    assert [row["progress"] for row in rows] == [5 / 12, 10 / 12, 1.0]
+    peak = make_plan().recipe.learning_rate
+    # a row holds the rate of its last step, which began one twelfth earlier
+    expected = [peak * ((1 - done / 12) / 0.75) ** 0.9 for done in (4, 9, 11)]
+    assert [row["rates"]["decoder"] for row in rows] == pytest.approx(expected)
 
 
 def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
@@ -224,6 +248,64 @@ def test_frozen_does_not_change_by_a_bit(tmp_path: Path, store: Store) -> None:
         changed = {name for name in state if not torch.equal(state[name], source[name])}
         assert not {name for name in changed if name.startswith("encoder.stages.0.")}
         assert changed == {name for name in state if not name.startswith("encoder.stages.0.")}
+
+
+ALL = {0, 1}
+LEARNING: list[tuple[dict[str, Any], float, set[int]]] = [
+    ({"kind": "scratch"}, 0.5, ALL),
+    ({"kind": "finetune", "layer_decay": 0.5}, 0.5, ALL),
+    ({"kind": "partial", "frozen_stages": 1}, 0.5, {1}),
+    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.2, set()),
+    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.5, {1}),
+    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.9, ALL),
+    ({"kind": "frozen"}, 0.5, set()),
+]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("strategy", "progress", "learning"),
+    [
+        pytest.param(strategy | {"batchnorm": norm}, progress, learning, id=f"{strategy['kind']}-{progress}-{norm}")
+        for strategy, progress, learning in LEARNING
+        for norm in ("source", "recalibrated", "trained")
+        if (strategy["kind"], norm) != ("frozen", "trained")
+    ],
+)
+def test_every_strategy_changes_what_learns_and_nothing_else(
+    store: Store, strategy: dict[str, Any], progress: float, learning: set[int], optimizer: str
+) -> None:
+    """To the bit, statistics, averaged weights and weight decay included."""
+    plan = make_plan(
+        strategy=strategy | {"encoder_lr_ratio": 0.5},
+        weights="none" if strategy["kind"] == "scratch" else "bundled",
+        optimizer=optimizer,
+        weight_decay=0.5,
+    )
+    batchnorm = strategy["batchnorm"]
+    trainer = Trainer(plan, seed=0, device="cpu", load=True)
+    sampler = PatchSampler(store, ("a", "b"), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
+    if batchnorm == "recalibrated":
+        trainer.recalibrate([sampler.batch(0, "recalibrate").image])
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    norms = {
+        f"{name}.{entry}"
+        for name, module in trainer.network.encoder.named_modules(prefix="encoder")
+        if isinstance(module, torch.nn.BatchNorm2d)
+        for entry in module.state_dict()
+    }
+    for step in range(2):
+        assert trainer.step(sampler.batch(step), step, progress).learned
+
+    def learns(name: str) -> bool:
+        if not name.startswith("encoder."):
+            return True
+        return int(name.split(".")[2]) in learning and (batchnorm == "trained" or name not in norms)
+
+    expected = {name for name in before if learns(name)}
+    for network in (trainer.network, trainer.averaged.network):
+        after = network.state_dict()
+        assert {name for name in after if not torch.equal(after[name], before[name])} == expected
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path: Path, store: Store) -> None:
@@ -259,6 +341,41 @@ def test_convolutions_compute_in_the_planned_precision(store: Store, precision: 
     assert trainer.step(sampler.batch(0), 0, 0.5).learned
     assert seen == {getattr(torch, precision)}
     assert {tensor.dtype for tensor in trainer.tensors().values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_deep_supervision_is_switched_on_an_existing_checkpoint(store: Store, first: bool) -> None:
+    before, after = (
+        Trainer(make_plan(deep_supervision=deep), seed=seed, device="cpu", load=True)
+        for seed, deep in enumerate((first, not first))
+    )
+    sampler = PatchSampler(store, ("a",), before.plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
+    assert before.step(sampler.batch(0), 0, 0.5).learned
+    after.load(before.tensors())
+    for mine, theirs in ((before.network, after.network), (before.averaged.network, after.averaged.network)):
+        assert mine.state_dict().keys() == theirs.state_dict().keys()
+        with torch.no_grad():
+            assert torch.equal(mine.eval()(sampler.batch(1).image), theirs.eval()(sampler.batch(1).image))
+    coarse = after.network.heads[1].weight.clone()
+    assert after.step(sampler.batch(1), 1, 0.5).learned
+    assert torch.equal(after.network.heads[1].weight, coarse) == first  # a head without a loss stays as it is
+
+
+@pytest.mark.parametrize("largest", [1e-3, 1e6])
+def test_a_gradient_is_clipped_to_the_largest_norm_of_the_plan(store: Store, largest: float) -> None:
+    strategy = {"kind": "finetune", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
+    plan = make_plan(strategy=strategy, optimizer="sgd", weight_decay=0.0, gradient_clip=largest)
+    trainer = Trainer(plan, seed=0, device="cpu", load=True)
+    sampler = PatchSampler(store, ("a",), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    trainer.step(sampler.batch(0), 0, 0.5)
+    moved = [now.detach() - old for now, old in zip(trainer.network.parameters(), before, strict=True)]
+    norm = torch.stack([change.square().sum() for change in moved]).sum().sqrt().item()
+    step = trainer.rates(0.5)["decoder"] * (1 + SGD_MOMENTUM)  # the first step of Nesterov's momentum
+    if largest == 1e-3:
+        assert norm == pytest.approx(step * largest, rel=0.05)
+    else:
+        assert norm > 10 * step * 1e-3
 
 
 def test_a_loss_that_stays_infinite_is_one_clear_error(
