@@ -52,7 +52,7 @@ def make_plan(configuration: str, strategy: str, precision: str) -> Plan:
                 "configuration": configuration,
                 "patch": patch,
                 "encoder": "resnet18",
-                "weights": {"source": "bundled"},
+                "weights": {"source": "none" if strategy == "scratch" else "bundled"},
                 "stages": STAGES,
                 "slice_strides": (2,) * STAGES if configuration == "3d" else (),
                 "input_mapping": "as_is",

@@ -1,7 +1,8 @@
 """Rewrites this folder: the plan's JSON schema, and the golden plans from the committed fingerprints.
 
-Run from the repository's root after a change of the rules that is meant: ``python plans/make_golden.py``; look at what
-git says has changed. With ``--measure FOLDER`` it also measures the fingerprints anew, from the data sets in FOLDER.
+Run from the repository's root after a change of the rules that is meant: ``python plans/make_golden.py --update``; look
+at what git says has changed. With ``--measure FOLDER`` it also measures the fingerprints anew, from the data sets in
+FOLDER.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def main() -> None:
     """Rewrite the schema and the golden plans, and the fingerprints where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measure", type=Path, metavar="FOLDER", help="folder that holds the five data sets")
+    parser.add_argument("--update", action="store_true", required=True, help="yes, rewrite what is committed")
     folder = parser.parse_args().measure
     if folder is not None:
         for dataset in sorted({dataset for dataset, _ in GOLDEN.values()}):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from seg_transfer.catalogue import entry
-from seg_transfer.errors import UserError
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.encoder import initialise
@@ -26,15 +24,8 @@ def build_network(
             random weights.
 
     Raises:
-        UserError: If the plan asks for more levels than the encoder has, or its weights cannot be loaded.
+        UserError: If the encoder's weights cannot be loaded.
     """
-    available = len(entry(model.encoder).channels)
-    if model.stages > available:
-        raise UserError(
-            f"{model.encoder} has {available} levels, not {model.stages}",
-            where="model.stages",
-            mend=f"use at most {available}",
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = UNet(model, channels=channels, classes=classes)

@@ -15,8 +15,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from seg_transfer.catalogue import ENCODERS
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 
@@ -29,6 +30,15 @@ Spacing = tuple[
     Annotated[float, Field(gt=0)],
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axes {axes} are not distinct")
+    return axes
+
+
+MirrorAxes = Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_distinct)]
 
 
 class Part(BaseModel):
@@ -142,6 +152,11 @@ class ModelPlan(Part):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> ModelPlan:
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"unknown encoder {self.encoder!r}, not one of {', '.join(ENCODERS)}")
+        levels = len(ENCODERS[self.encoder].channels)
+        if self.stages > levels:
+            raise ValueError(f"stages is {self.stages}, {self.encoder} has {levels}")
         slices = self.patch[0]
         if min(self.patch) < 1:
             raise ValueError(f"patch {self.patch} must be positive")
@@ -177,6 +192,8 @@ class Strategy(Part):
     def _is_consistent(self) -> Strategy:
         if (self.kind == "gradual") != bool(self.unfreeze_at):
             raise ValueError("unfreeze_at belongs to gradual, and only to it")
+        if self.frozen_stages and self.kind != "partial":
+            raise ValueError(f"frozen_stages belongs to partial, not to {self.kind}")
         if self.kind == "frozen" and self.batchnorm == "trained":
             raise ValueError("a frozen encoder cannot train its BatchNorm")
         return self
@@ -189,8 +206,8 @@ class Augmentation(Part):
     rotate_degrees: float = Field(default=30.0, ge=0, le=180, description="in-plane; out of plane for isotropic 3D")
     rotate_out_of_plane: bool = False
     scale_probability: Fraction = 0.2
-    scale_range: tuple[float, float] = (0.7, 1.4)
-    mirror_axes: tuple[Literal[0, 1, 2], ...] = Field(default=(), description="of (slice, u, v)")
+    scale_range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.7, 1.4)
+    mirror_axes: MirrorAxes = Field(default=(), description="of (slice, u, v)")
     noise_probability: Fraction = 0.1
     blur_probability: Fraction = 0.2
     brightness_probability: Fraction = 0.15
@@ -223,7 +240,7 @@ class RecipePlan(Part):
     deep_supervision: bool = True
     foreground_share: Fraction = Field(default=0.5, description="patches centred on a voxel of some label")
     augmentation: Augmentation = Augmentation()
-    tta_axes: tuple[Literal[0, 1, 2], ...] = Field(default=(), description="axes mirrored at prediction")
+    tta_axes: MirrorAxes = Field(default=(), description="axes mirrored at prediction")
     splits: tuple[Split, ...] = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
 
@@ -269,8 +286,11 @@ class Plan(Part):
                 unknown = sorted(set(getattr(split, name)) - known)
                 if unknown:
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
-        if self.recipe.strategy.kind == "scratch" and self.recipe.strategy.frozen_stages:
-            raise ValueError("recipe.strategy.frozen_stages: scratch freezes nothing")
+        if self.recipe.strategy.kind == "scratch" and self.model.weights.source != "none":
+            raise ValueError(
+                f"recipe.strategy.kind: scratch starts from random weights, model.weights.source is "
+                f"{self.model.weights.source}"
+            )
         if self.recipe.strategy.frozen_stages > self.model.stages:
             raise ValueError(
                 f"recipe.strategy.frozen_stages: {self.recipe.strategy.frozen_stages} of {self.model.stages} stages"

@@ -1,4 +1,4 @@
-"""Golden plans of five real data sets: they change only by running ``python plans/make_golden.py``."""
+"""Golden plans of five real data sets: they change only by running ``python plans/make_golden.py --update``."""
 
 from __future__ import annotations
 

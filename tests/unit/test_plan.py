@@ -265,6 +265,12 @@ class TestDocument:
             ("recipe.epochs", 3, "recipe: give epochs or time_budget"),
             ("recipe.splits.0.train", ["stranger"], "recipe.splits.0.train: not in data.cases: stranger"),
             ("recipe.strategy.batchnorm", "magic", "recipe.strategy.batchnorm"),
+            ("recipe.strategy.frozen_stages", 1, "recipe.strategy: frozen_stages belongs to partial, not to"),
+            ("recipe.tta_axes", [1, 1], "recipe.tta_axes: axes (1, 1) are not distinct"),
+            ("recipe.augmentation.mirror_axes", [2, 2], "recipe.augmentation.mirror_axes"),
+            ("recipe.augmentation.scale_range", [1.4, 0.7], "recipe.augmentation.scale_range.0"),
+            ("model.encoder", "resnet99", "model: unknown encoder 'resnet99', not one of resnet18, "),
+            ("model.stages", 6, "model: stages is 6, resnet18 has 5"),
             ("version", 2, "version"),
         ],
     )
@@ -290,6 +296,14 @@ class TestDocument:
         stacked = plan.model.model_copy(update={"configuration": "2.5d", "patch": (3, 128, 128)})
         with pytest.raises(ValidationError, match="pictures are planned in 2d"):
             Plan(data=plan.data, model=stacked, recipe=plan.recipe)
+
+    def test_scratch_cannot_be_edited_onto_pretrained_weights(self, path: Path) -> None:
+        scratch = {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
+        self.edit(path, "recipe.strategy", scratch)
+        with pytest.raises(UserError, match=r"recipe\.strategy\.kind: scratch .* model\.weights\.source is bundled"):
+            load_plan(path)
+        self.edit(path, "model.weights", {"source": "none"})
+        assert load_plan(path).recipe.strategy.kind == "scratch"
 
     def test_a_strategy_does_not_touch_the_hash_of_the_data(self) -> None:
         made = fingerprint()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from seg_transfer.errors import UserError
 from seg_transfer.network.blocks import InstanceNorm, depth_to_space, normalization, space_to_depth
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import ModelPlan, Weights
@@ -113,12 +112,6 @@ def test_a_25d_stack_feeds_its_slices_as_channels():
     assert weight.shape[1] == 5
     torch.testing.assert_close(weight[:, 0], weight[:, 3])
     assert report.adapted == {"stages.0.conv1.weight": 64 * 5 * 49}
-
-
-def test_more_levels_than_the_encoder_has_are_refused():
-    model = plan(stages=6, decoder_channels=(8,) * 6)
-    with pytest.raises(UserError, match="resnet18 has 5 levels, not 6"):
-        build_network(model, channels=1, classes=2, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6, 7), (2, 8, 3, 4, 5)])
