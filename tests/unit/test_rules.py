@@ -415,6 +415,9 @@ class TestAugmentation:
             (["left_kidney", "liver"], (2, 1, 0), "3d", ()),
             (["Kidney Right"], (0, 2, 1), "3d", ()),
             (["kidney_l", "kidney_r"], (1, 2, 0), "3d", ()),
+            (["LeftKidney"], (2, 1, 0), "3d", ()),
+            (["kidneyRight"], (2, 1, 0), "3d", ()),
+            (["BRIGHT"], (2, 1, 0), "3d", (2,)),
             (["r"], (2, 1, 0), "3d", (2,)),
             (["leftover", "bright"], (2, 1, 0), "3d", (2,)),
             (["Anterior", "Posterior"], (2, 1, 0), "3d", (2,)),
@@ -428,6 +431,11 @@ class TestAugmentation:
 
     def test_pictures_are_mirrored_in_plane(self) -> None:
         assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
+
+    def test_pictures_whose_labels_tell_sides_apart_stay_upright(self) -> None:
+        mirrored, reason = mirror_axes(["left lung", "right lung", "heart"], (2, 1, 0), "2d", "pixel")
+        assert mirrored == () and "left lung, right lung mean" in reason
+        assert augmentation(100, 1.0, "2d", "pixel", mirrored)[0].rotate_degrees == 30
 
     def test_the_reason_names_the_labels(self) -> None:
         assert "left_kidney" in mirror_axes(["left_kidney"], (2, 1, 0), "3d", "mm")[1]
@@ -445,7 +453,7 @@ class TestAugmentation:
         assert augmentation(100, ratio, configuration, "mm", ())[0].rotate_out_of_plane is tilted
 
     def test_pictures_have_no_upright(self) -> None:
-        assert augmentation(100, 1.0, "2d", "pixel", ())[0].rotate_degrees == 180
+        assert augmentation(100, 1.0, "2d", "pixel", (1, 2))[0].rotate_degrees == 180
         assert augmentation(100, 1.0, "2d", "mm", ())[0].rotate_degrees == 30
 
     def test_prediction_mirrors_as_training(self) -> None:

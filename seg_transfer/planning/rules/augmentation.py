@@ -17,6 +17,8 @@ SIDES = {"left", "right"}
 """Words in a label's name that a mirror image from left to right would make wrong."""
 SHORT_SIDES = ({"l", "r"}, {"lt", "rt"}, {"lh", "rh"})
 """Abbreviations of left and right; only a pair of them counts."""
+CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a new word begins in ``KidneyLeft``."""
 LEFT_RIGHT = 0
 """Canonical axis x."""
 
@@ -27,7 +29,8 @@ def mirror_axes(
     """Choose the network axes along which mirroring gives pictures that could have been taken, under true names.
 
     Bodies are nearly symmetric from left to right and in no other direction: on hippocampus, volumes mirrored along
-    the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). Pictures have no upright.
+    the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). Pictures have no upright, unless
+    their labels tell sides apart: a mirror image along either axis would then swap them.
 
     Args:
         labels: Names, background left out.
@@ -35,19 +38,26 @@ def mirror_axes(
         configuration: 2D reads a single slice, which has no mirror image along the slice axis.
         unit: ``pixel`` for pictures.
     """
+    sided = _sided(labels)
     if unit == "pixel":
+        if sided:
+            return (), f"not mirrored, which would swap what {', '.join(sided)} mean"
         return (1, 2), "mirrored along u and v: pictures have no upright"
     across: NetworkAxis = axes.index(LEFT_RIGHT)  # type: ignore[assignment]
     if across == 0 and configuration == "2d":
         return (), "not mirrored: left and right lie along the slice axis, of which 2D reads a single slice"
-    words = {label: set(re.split(r"[^a-z0-9]+", label.lower())) for label in labels}
-    every = set().union(*words.values())
-    pairs = [pair for pair in SHORT_SIDES if pair <= every]
-    sided = [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
     if sided:
         return (), f"not mirrored from left to right, which would swap what {', '.join(sided)} mean"
     name = ("slice", "u", "v")[across]
     return (across,), f"mirrored along {name} (left to right): bodies are nearly symmetric there, and only there"
+
+
+def _sided(labels: Sequence[str]) -> list[str]:
+    """Labels whose names tell left from right: ``left_kidney``, ``KidneyLeft``, ``kidney_l`` beside ``kidney_r``."""
+    words = {label: set(re.split(r"[^a-z0-9]+", CAPITAL_INSIDE.sub(" ", label).lower())) for label in labels}
+    every = set().union(*words.values())
+    pairs = [pair for pair in SHORT_SIDES if pair <= every]
+    return [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
 
 
 def augmentation(
@@ -59,12 +69,12 @@ def augmentation(
         cases: Labelled cases that a fold trains on.
         ratio: Anisotropy of the network's grid.
         configuration: 2D, 2.5D or 3D.
-        unit: Pictures in pixels have no upright: they turn by any angle.
+        unit: Pictures in pixels have no upright: they turn by any angle, if they may be mirrored too.
         mirrored: Axes of :func:`mirror_axes`.
     """
     few = cases < FEW_CASES
     tilted = configuration == "3d" and ratio <= ISOTROPIC_LIMIT
-    degrees = 180.0 if unit == "pixel" else 30.0
+    degrees = 180.0 if unit == "pixel" and mirrored else 30.0
     chosen = Augmentation(
         rotate_probability=0.4 if few else 0.2,
         rotate_degrees=degrees,
