@@ -1,4 +1,4 @@
-"""Output files appear whole or not at all: written beside their place, then renamed into it."""
+"""Output files appear whole or not at all, written beside their place and renamed into it; input files have stamps."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_stamp(path: Path) -> str | None:
+    """Text that changes with a file's name, size or modification time; None if there is no such file."""
+    if not path.is_file():
+        return None
+    about = path.stat()
+    return f"{path.name} {about.st_size} {about.st_mtime_ns}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from seg_transfer.data.checks import check_dataset, raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
+from seg_transfer.files import file_stamp, write_text
 from seg_transfer.planning.fingerprint import (
     FINGERPRINT_VERSION,
     Fingerprint,
@@ -71,6 +71,5 @@ def _stamp(dataset: Dataset, *, skip_broken: bool, seed: int) -> str:
     digest = hashlib.sha256(repr((FINGERPRINT_VERSION, skip_broken, seed, dataset)).encode())
     for case in dataset.cases:
         for path in (*case.images, *([case.label] if case.label else [])):
-            about = path.stat() if path.is_file() else None
-            digest.update(f"{path} {about and (about.st_size, about.st_mtime_ns)}\n".encode())
+            digest.update(f"{path} {file_stamp(path)}\n".encode())
     return digest.hexdigest()

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, read_label
+from seg_transfer.files import file_stamp
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.plan import DataPlan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.progress import say
 
 
 def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, workers: int) -> dict[str, str]:
-    """Preprocess the plan's cases that are not in the store yet.
+    """Preprocess the plan's cases that are not in the store yet, and those whose files have changed since.
 
     Args:
         dataset: Where the files are.
@@ -28,17 +30,31 @@ def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, worker
     Raises:
         UserError: If the folder holds another plan's store, or the plan names a case that the data set lacks.
     """
-    there = set(Store.create(folder, data).cases())
-    todo = [case for case in dataset.select(data.cases).cases if case.id not in there]
+    store = Store.create(folder, data)
+    there = set(store.cases())
+    todo = [case for case in dataset.select(data.cases).cases if case.id not in there or _has_changed(store, case)]
+    if changed := [case.id for case in todo if case.id in there]:
+        say(f"prepared again, since their files have changed: {', '.join(changed)}")
     # The task of every case carries the data set along, of which it needs the labels alone.
     work = partial(_preprocess_case, dataset=dataset.select([]), data=data, folder=folder)
     results = map_cases(work, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
 
 
+def _stamps(case: Case) -> list[str | None]:
+    return [file_stamp(path) for path in (*case.images, *([case.label] if case.label else []))]
+
+
+def _has_changed(store: Store, case: Case) -> bool:
+    """Whether a stored case was made from other files than lie there now; one whose files are gone has not changed."""
+    stamps = _stamps(case)
+    return None not in stamps and tuple(stamps) != store.case(case.id).sources
+
+
 def _preprocess_case(case: Case, *, dataset: Dataset, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
+    sources = [stamp for stamp in _stamps(case) if stamp is not None]  # before reading: what changes later is noticed
     image = read_image(case.images)
     transform = CaseTransform.fit(image, data)
     label = transform.label(dataset.classes(read_label(case.label)))
-    Store(folder, data).add(case.id, transform.image(image), label, transform)
+    Store(folder, data).add(case.id, transform.image(image), label, transform, sources=sources)

@@ -64,6 +64,11 @@ class StoredCase:
         """Number of voxels of each class, background first."""
         return tuple(self._content["voxels"])
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Stamps of the files the case was made from; none in stores of before they were kept."""
+        return tuple(self._content.get("sources", ()))
+
     @cached_property
     def locations(self) -> dict[int, NDArray[np.int32]]:
         """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background."""
@@ -133,14 +138,17 @@ class Store:
         image: NDArray[np.float32],
         label: NDArray[np.unsignedinteger],
         transform: CaseTransform,
+        *,
+        sources: Sequence[str] = (),
     ) -> None:
-        """Write one case, which must not be there yet.
+        """Write one case, in place of a former one of that name.
 
         Args:
             case_id: Name of its folder.
             image: ``(channel, slice, u, v)``.
             label: Class indices ``(slice, u, v)``.
             transform: How both came onto this grid.
+            sources: Stamps of the files the case was made from.
         """
         temporary = self.folder / f".{os.getpid()}-{case_id}"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -153,8 +161,9 @@ class Store:
             named: dict[str, Any] = {str(index): places for index, places in found.items()}
             np.savez(temporary / "locations.npz", **named)
             voxels = np.bincount(label.reshape(-1), minlength=len(self.data.labels)).tolist()
-            content = {"voxels": voxels, "transform": transform.model_dump(mode="json")}
+            content = {"voxels": voxels, "transform": transform.model_dump(mode="json"), "sources": list(sources)}
             (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")
+            shutil.rmtree(self.folder / case_id, ignore_errors=True)
             temporary.rename(self.folder / case_id)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -261,3 +262,31 @@ def test_a_broken_case_does_not_stop_preprocessing(tmp_path: Path, made_dataset:
     assert set(failures) == {"case0"}
     assert "images/case0.nii.gz" in failures["case0"].replace("\\", "/")
     assert Store.open(tmp_path / "store", data).cases() == ["case1"]
+
+
+def test_a_case_whose_files_changed_is_prepared_again(
+    tmp_path: Path, made_dataset: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the plan's part on data stays the same, as after a label was corrected."""
+    folder = made_dataset()
+    dataset = find_dataset(folder)
+    data = data_plan(channels=(RAW,), cases=("case0", "case1"))
+    assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
+    store = Store.open(tmp_path / "store", data)
+    before = {case: (store.case(case).voxels, store.case(case).folder.stat().st_mtime_ns) for case in store.cases()}
+
+    label = folder / "labels" / "case0.nii.gz"
+    corrected = np.asarray(nib.load(label).dataobj).copy()
+    corrected[corrected == 9] = 5
+    nib.save(nib.Nifti1Image(corrected, nib.load(label).affine), label)
+    capsys.readouterr()
+    assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
+    assert "files have changed: case0\n" in capsys.readouterr().err
+    background, first, second = before["case0"][0]
+    assert second > 0 and store.case("case0").voxels == (background, first + second, 0)
+    assert (store.case("case1").voxels, store.case("case1").folder.stat().st_mtime_ns) == before["case1"]
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"plan-data.json", "case0", "case1"}
+
+    shutil.rmtree(folder / "images")  # what is prepared needs its files no longer
+    assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
+    assert capsys.readouterr().err == "" and store.cases() == ["case0", "case1"]
