@@ -1,0 +1,186 @@
+"""Rules on learning at the edges where their choice changes, and the figures in their reasons."""
+
+from __future__ import annotations
+
+import pytest
+
+from seg_transfer.planning.cost import Machine
+from seg_transfer.planning.plan import Weights
+from seg_transfer.planning.rules import training, transfer
+from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, tta_axes
+
+
+class TestTransfer:
+    settings: dict = {  # noqa: RUF012
+        "cases": 160,
+        "labelled_slices": 3000,
+        "dimension": 3,
+        "channels": 1,
+        "mapped_to_encoder": False,
+        "weights": Weights(source="bundled"),
+        "configuration": "3d",
+        "stages": 3,
+        "batch": 4,
+    }
+    pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True, "configuration": "2d"}  # noqa: RUF012
+
+    def choose(self, **changes: object):
+        return transfer.strategy(**(self.settings | changes))
+
+    @pytest.mark.parametrize(
+        ("cases", "slices", "size"),
+        [(50, 1000, "large"), (49, 1000, "small"), (50, 999, "small"), (1, 1, "small"), (5000, 5000, "large")],
+    )
+    def test_large_takes_cases_and_slices(self, cases: int, slices: int, size: str) -> None:
+        chosen, reason = transfer.size(cases, slices)
+        assert chosen == size
+        assert f"{cases} training cases with {slices}" in reason
+
+    def test_only_pictures_in_colour_are_similar(self) -> None:
+        assert transfer.similarity(2, 3, True)[0] == "similar"
+        assert transfer.similarity(2, 1, True)[0] == "different"
+        assert transfer.similarity(2, 3, False)[0] == "different"
+        assert transfer.similarity(3, 3, True)[0] == "different"
+
+    def test_the_four_cases(self) -> None:
+        assert self.choose()[0].kind == "finetune"
+        assert self.choose(cases=10)[0].kind == "gradual"
+        assert self.choose(**self.pictures, cases=10)[0].kind == "partial"
+        assert self.choose(**self.pictures)[0].kind == "finetune"
+        assert self.choose()[0].encoder_lr_ratio > self.choose(**self.pictures)[0].encoder_lr_ratio
+
+    def test_without_weights_everything_learns(self) -> None:
+        chosen, reason = self.choose(weights=Weights(source="none"))
+        assert (chosen.kind, chosen.encoder_lr_ratio, chosen.batchnorm) == ("scratch", 1.0, "trained")
+        assert "no pretrained weights" in reason
+
+    def test_a_frozen_random_encoder_may_be_asked_for_as_a_control(self) -> None:
+        chosen, _ = self.choose(**self.pictures, weights=Weights(source="none"), requested="frozen")
+        assert (chosen.kind, chosen.batchnorm) == ("frozen", "recalibrated")
+
+    def test_partial_leaves_at_least_one_level_to_learn(self) -> None:
+        assert self.choose(requested="partial", stages=4)[0].frozen_stages == 2
+        assert self.choose(requested="partial", stages=2)[0].frozen_stages == 1
+
+    def test_gradual_thaws_from_the_top_down(self) -> None:
+        assert transfer.unfreeze_fractions(3) == (0.1, 0.2, 0.3)
+        assert transfer.unfreeze_fractions(1) == (0.1,)
+        assert len(self.choose(requested="gradual", stages=4)[0].unfreeze_at) == 4
+
+    @pytest.mark.parametrize(
+        ("kind", "similar", "configuration", "batch", "expected"),
+        [
+            ("finetune", False, "2d", 16, "trained"),
+            ("finetune", False, "2d", 15, "recalibrated"),
+            ("finetune", False, "2.5d", 48, "recalibrated"),
+            ("frozen", True, "2d", 4, "source"),
+            ("frozen", True, "3d", 4, "recalibrated"),
+            ("partial", False, "2d", 48, "recalibrated"),
+        ],
+    )
+    def test_batchnorm(self, kind: str, similar: bool, configuration: str, batch: int, expected: str) -> None:
+        chosen, _ = transfer.batchnorm(kind, similar=similar, pretrained=True, configuration=configuration, batch=batch)
+        assert chosen == expected
+
+
+class TestTraining:
+    def test_time_decides_on_a_cpu_and_steps_on_a_gpu(self) -> None:
+        cpu, reason = training.budget("cpu", 1.5, epochs=None, time_budget=None)
+        assert (cpu.epochs, cpu.time_budget, cpu.steps) == (None, 1200, 800)
+        assert cpu.steps_per_epoch == 32
+        assert "20 min" in reason
+        gpu, _ = training.budget("cuda", 0.1, epochs=None, time_budget=None)
+        assert (gpu.epochs, gpu.time_budget) == (150, None)
+
+    def test_the_users_budget_wins(self) -> None:
+        assert training.budget("cuda", 0.1, epochs=None, time_budget=60)[0].time_budget == 60
+        assert training.budget("cpu", 1.0, epochs=3, time_budget=None)[0].epochs == 3
+        assert training.budget("cpu", 100.0, epochs=None, time_budget=60)[0].steps_per_epoch == 1
+
+    @pytest.mark.parametrize(("budget", "seconds"), [(None, 0.5), (1200, 0.5), (150, 0.5), (90, 0.3), (30, 0.1)])
+    def test_a_step_leaves_time_for_300_of_them(self, budget: float | None, seconds: float) -> None:
+        assert training.target_step_seconds(budget) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize(("steps", "decay"), [(800, 0.975), (10, 0.9), (100_000, 0.999)])
+    def test_averaging_follows_the_length_of_the_run(self, steps: int, decay: float) -> None:
+        assert training.ema_decay(steps)[0] == pytest.approx(decay)
+
+    @pytest.mark.parametrize(("steps", "share"), [(10_000, 0.05), (400, 0.05), (200, 0.1), (20, 0.2)])
+    def test_short_runs_warm_up_for_a_larger_share(self, steps: int, share: float) -> None:
+        assert training.warmup(steps)[0] == pytest.approx(share)
+
+    def test_sparse_labels_are_sampled_more_often(self) -> None:
+        assert training.foreground_share(0.01)[0] == 0.5
+        assert training.foreground_share(0.0099)[0] == 0.67
+
+    @pytest.mark.parametrize(("gain", "expected"), [(0.2, "float32"), (1.1, "float32"), (1.11, "bfloat16")])
+    def test_precision_is_what_was_measured_faster(self, gain: float, expected: str) -> None:
+        chosen, reason = training.precision(Machine("cpu", bfloat16_gain=gain))
+        assert chosen == expected
+        assert f"{1 / gain:.2g} times" in reason
+
+    def test_a_machine_is_as_fast_as_its_cores_and_bfloat16_no_slower_than_float32(self) -> None:
+        flops = 150e9
+        assert Machine("cpu", cores=2, bfloat16_gain=0.3).seconds(flops) == pytest.approx(1)
+        assert Machine("cpu", cores=4, bfloat16_gain=9.0).seconds(flops) == pytest.approx(0.5 / 1.7)
+        assert Machine("cuda", cores=4).seconds(flops) == Machine("cuda", cores=1).seconds(flops)
+
+    def test_deep_supervision_needs_three_blocks(self) -> None:
+        assert [training.deep_supervision(stages)[0] for stages in (2, 3)] == [False, True]
+
+
+class TestAugmentation:
+    @pytest.mark.parametrize(
+        ("labels", "axes", "configuration", "expected"),
+        [
+            (["liver"], (2, 1, 0), "3d", (2,)),
+            (["liver"], (0, 2, 1), "3d", (0,)),
+            (["liver"], (0, 2, 1), "2d", ()),
+            (["left_kidney", "liver"], (2, 1, 0), "3d", ()),
+            (["Kidney Right"], (0, 2, 1), "3d", ()),
+            (["kidney_l", "kidney_r"], (1, 2, 0), "3d", ()),
+            (["LeftKidney"], (2, 1, 0), "3d", ()),
+            (["kidneyRight"], (2, 1, 0), "3d", ()),
+            (["BRIGHT"], (2, 1, 0), "3d", (2,)),
+            (["r"], (2, 1, 0), "3d", (2,)),
+            (["leftover", "bright"], (2, 1, 0), "3d", (2,)),
+            (["Anterior", "Posterior"], (2, 1, 0), "3d", (2,)),
+            (["left lung"], (2, 1, 0), "2d", ()),
+        ],
+    )
+    def test_volumes_are_mirrored_from_left_to_right_where_names_stay_true(
+        self, labels: list[str], axes: tuple[int, int, int], configuration: str, expected: tuple[int, ...]
+    ) -> None:
+        assert mirror_axes(labels, axes, configuration, "mm")[0] == expected
+
+    def test_pictures_are_mirrored_in_plane(self) -> None:
+        assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
+
+    def test_pictures_whose_labels_tell_sides_apart_stay_upright(self) -> None:
+        mirrored, reason = mirror_axes(["left lung", "right lung", "heart"], (2, 1, 0), "2d", "pixel")
+        assert mirrored == () and "left lung, right lung mean" in reason
+        assert augmentation(100, 1.0, "2d", "pixel", mirrored)[0].rotate_degrees == 30
+
+    def test_the_reason_names_the_labels(self) -> None:
+        assert "left_kidney" in mirror_axes(["left_kidney"], (2, 1, 0), "3d", "mm")[1]
+
+    def test_few_cases_are_varied_more(self) -> None:
+        few, _ = augmentation(29, 1.0, "3d", "mm", ())
+        enough, _ = augmentation(30, 1.0, "3d", "mm", ())
+        assert few.rotate_probability > enough.rotate_probability
+        assert few.brightness_probability > enough.brightness_probability
+
+    @pytest.mark.parametrize(
+        ("ratio", "configuration", "tilted"), [(1.5, "3d", True), (1.6, "3d", False), (1.0, "2.5d", False)]
+    )
+    def test_out_of_plane_only_where_nearly_isotropic(self, ratio: float, configuration: str, tilted: bool) -> None:
+        assert augmentation(100, ratio, configuration, "mm", ())[0].rotate_out_of_plane is tilted
+
+    def test_pictures_have_no_upright(self) -> None:
+        assert augmentation(100, 1.0, "2d", "pixel", (1, 2))[0].rotate_degrees == 180
+        assert augmentation(100, 1.0, "2d", "mm", ())[0].rotate_degrees == 30
+
+    def test_prediction_mirrors_as_training(self) -> None:
+        chosen, reason = tta_axes((1, 2))
+        assert chosen == (1, 2)
+        assert "4 pass" in reason
