@@ -1,6 +1,8 @@
-"""Small valid plans for the tests of preprocessing and inference."""
+"""Small valid plans, and a stub network, for the tests of preprocessing and inference."""
 
 from __future__ import annotations
+
+import torch
 
 from seg_transfer.planning.plan import (
     Channel,
@@ -55,3 +57,8 @@ def plan(data: DataPlan, model: ModelPlan, **recipe: object) -> Plan:
         "splits": (Split(train=data.cases, validation=()),),
     }
     return Plan(data=data, model=model, recipe=RecipePlan(**(settings | recipe)))
+
+
+def threshold(windows: torch.Tensor) -> torch.Tensor:
+    """A stub network that thresholds intensity: class 1 from 0.5, class 2 from 1.5."""
+    return torch.cat([0.5 - windows, -((windows - 1).abs() - 0.5), windows - 1.5], dim=1) * 20

@@ -54,7 +54,7 @@ class Grid:
 
 
 def affine_spacing(affine: np.ndarray) -> tuple[float, float, float]:
-    """Distance between voxel centres along each axis of an affine's grid."""
+    """Distance between voxel centres along each axis of an affine's grid, in the affine's unit."""
     x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
     return x, y, z
 

@@ -179,7 +179,10 @@ def draw_plane(
 
 
 def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
-    """Index along ``axis`` where the reference has most foreground; if it has none the prediction, else the middle."""
+    """Index along ``axis`` where the reference has most foreground; if it has none the prediction, else the middle.
+
+    Both are label values ``(x, y, z)``.
+    """
     others = tuple(other for other in range(3) if other != axis)
     for labels in (reference, prediction):
         counts = np.count_nonzero(labels, axis=others)

@@ -67,7 +67,7 @@ def predict_volume(
 
 
 def gaussian(patch: Triple) -> Tensor:
-    """Weight of every voxel of a patch, 1 at the centre; an axis of one voxel weighs 1."""
+    """Weight ``(slice, u, v)`` of every voxel of a patch, 1 at the centre; an axis of one voxel weighs 1."""
     weight = torch.ones(())
     for size in patch:
         distance = (torch.arange(size) - (size - 1) / 2) / (SIGMA * size)

@@ -112,7 +112,7 @@ def space_to_depth(x: Tensor, block: Sequence[int]) -> Tensor:
 
 
 def depth_to_space(x: Tensor, block: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Undo :func:`space_to_depth`, cut to ``sizes``."""
+    """Undo :func:`space_to_depth`: ``(batch, channel * voxels, *coarse)`` to ``(batch, channel, *sizes)``."""
     batch, channels, *coarse = x.shape
     rank = len(coarse)
     x = x.reshape(batch, channels // math.prod(block), *block, *coarse)

@@ -75,11 +75,11 @@ class UNet(nn.Module):
             self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[level]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits at full resolution."""
+        """Logits ``(batch, class, slice, u, v)`` at full resolution."""
         return self._logits(0, self._decode(x)[0], x)
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
-        """Logits at full resolution, then of every coarser decoder block, for deep supervision."""
+        """Logits as :meth:`forward` gives them, then those of every coarser decoder block, for deep supervision."""
         return [self._logits(level, decoded, x) for level, decoded in enumerate(self._decode(x))]
 
     def _decode(self, x: Tensor) -> list[Tensor]:

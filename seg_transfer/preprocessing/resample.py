@@ -88,7 +88,7 @@ def resample_argmax(
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """Smallest box around the true voxels of a 3-axis mask, or None where there are none."""
+    """Smallest box around the true voxels of a mask of three axes, in their order; None where there are none."""
     box = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))

@@ -79,7 +79,6 @@ def train_fold(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, option
         torch.set_num_threads(options.threads)
     if options.restart:
         _clear(run_folder)
-    run_folder.mkdir(parents=True, exist_ok=True)
     run = _Run(plan, store, run_folder, fold, options)
     if not run.finished:
         run.train()
@@ -107,7 +106,7 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        return self.progress >= 1 and self.model_file.is_file()
+        return self.progress >= 1 and self.model_file.is_file() and (self.folder / MANIFEST_FILE).is_file()
 
     def train(self) -> None:
         goes_on = self.state.step > 0
@@ -119,7 +118,7 @@ class _Run:
             say(f"going on after step {self.state.step}")
         else:
             self.state.weights = describe_weights(self.trainer.report)
-            detail(str(self.trainer.report))
+            say(str(self.trainer.report))
             if self.plan.recipe.strategy.batchnorm == "recalibrated":
                 with self._timed():
                     steps = range(RECALIBRATION_BATCHES)

@@ -65,7 +65,10 @@ class Trainer:
         self.averaged = AveragedNetwork(self.network, recipe.ema_decay)
 
     def recalibrate(self, images: Iterable[Tensor]) -> None:
-        """Re-estimate the encoder's BatchNorm statistics on training patches, before the first step."""
+        """Re-estimate the encoder's BatchNorm statistics on training patches ``(batch, channel, slice, u, v)``.
+
+        Belongs before the first step, since averaged weights start anew.
+        """
         with self._fabric.autocast():
             recalibrate_batchnorm(self.network, self.network.encoder, (image.to(self.device) for image in images))
         self.averaged = AveragedNetwork(self.network, self.plan.recipe.ema_decay)

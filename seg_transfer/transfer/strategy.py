@@ -147,7 +147,7 @@ def recalibrate_batchnorm(network: nn.Module, encoder: nn.Module, batches: Itera
     Args:
         network: Reads the batches; left in eval mode.
         encoder: Part of the network whose BatchNorms are estimated anew.
-        batches: Images as the network reads them, at least one.
+        batches: Images ``(batch, channel, slice, u, v)`` as the network reads them, at least one batch.
     """
     norms = list(_batchnorms(encoder))
     momenta = [norm.momentum for norm in norms]

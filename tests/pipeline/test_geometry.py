@@ -10,8 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from made_plans import data_plan, model_plan, plan
-from torch import Tensor
+from made_plans import data_plan, model_plan, plan, threshold
 
 from seg_transfer.data.dataset import find_images
 from seg_transfer.inference.predict import predict_folder
@@ -22,11 +21,6 @@ SHAPE, SPACING = (26, 22, 15), (1.0, 1.3, 2.9)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 CORNER = np.array([-31.0, 12.5, 40.25])
 OBLIQUE = np.array([[0.98, -0.17, 0.10], [0.18, 0.98, -0.07], [-0.086, 0.087, 0.9925]])
-
-
-def threshold(windows: Tensor) -> Tensor:
-    """A stub network that thresholds intensity: class 1 from 0.5, class 2 from 1.5."""
-    return torch.cat([0.5 - windows, -((windows - 1).abs() - 0.5), windows - 1.5], dim=1) * 20
 
 
 def stub_plan() -> Plan:

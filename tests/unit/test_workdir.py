@@ -5,58 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_plans import data_plan, model_plan, plan
 
 from seg_transfer import workdir
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import (
-    Channel,
-    DataPlan,
-    Label,
-    ModelPlan,
-    Normalization,
-    Plan,
-    RecipePlan,
-    Split,
-    Strategy,
-    Weights,
-    part_hash,
-    save_plan,
-)
+from seg_transfer.planning.plan import Plan, Split, Strategy, part_hash, save_plan
 from seg_transfer.status import read_status
 from seg_transfer.training import checkpoint, manifest
 from seg_transfer.workdir import DEFAULT, Work, fold_from_text
 
 
 def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
-    return Plan(
-        data=DataPlan(
-            dataset="organs",
-            dimension=3,
-            unit="mm",
-            channels=(Channel(name="MRI", normalization=Normalization(kind="zscore")),),
-            labels=(Label(name="background", value=0), Label(name="liver", value=1)),
-            cases=("a", "b"),
-            axes=(2, 0, 1),
-            spacing=(1.0, 1.0, 1.0),
-            crop_nonzero=False,
-            slice_order=1,
-        ),
-        model=ModelPlan(
-            configuration="2.5d",
-            patch=(3, 32, 32),
-            encoder="resnet18",
-            weights=Weights(source="none"),
-            stages=2,
-            slice_strides=(),
-            input_mapping="as_is",
-            decoder_channels=(8, 16),
-        ),
-        recipe=RecipePlan(
-            strategy=Strategy(kind=strategy, encoder_lr_ratio=0.1, batchnorm="trained"),
-            batch_size=2,
-            epochs=1,
-            splits=(Split(train=("a",), validation=("b",)), Split(train=("b",), validation=("a",)))[:folds],
-        ),
+    splits = (Split(train=("a",), validation=("b",)), Split(train=("b",), validation=("a",)))
+    return plan(
+        data_plan(cases=("a", "b")),
+        model_plan("2.5d", (3, 32, 32)),
+        strategy=Strategy(kind=strategy, encoder_lr_ratio=0.1, batchnorm="trained"),
+        splits=splits[:folds],
     )
 
 
@@ -100,7 +65,7 @@ def test_status_follows_the_work(tmp_path: Path) -> None:
     assert read_status(tmp_path).next == ["segtl plan DATASET"]
     save_plan(plan, work.plan)
     found = read_status(tmp_path)
-    assert (found.dataset, found.cases, found.preprocessed, found.edited) == ("organs", 2, 0, [])
+    assert (found.dataset, found.cases, found.preprocessed, found.edited) == ("made", 2, 0, [])
     assert [(run.fold, run.state) for run in found.runs] == [
         (0, "not started"),
         (1, "not started"),

@@ -32,7 +32,7 @@ class Format(Protocol):
         """Read the header, as cheaply as the format allows."""
 
     def read(self, path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-        """Read everything; ``label`` asks for label values where a file holds colours as well."""
+        """Read ``(channel, i, j, k)`` in the file's own order; ``label``: label values where there are colours."""
 
     def write(self, path: Path, array: np.ndarray, grid: Grid) -> None:
         """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order."""
