@@ -1,0 +1,111 @@
+"""Results as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from seg_transfer import progress, show
+from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.planning.plan import load_plan
+from seg_transfer.status import RunStatus, Status
+from seg_transfer.validation import TrainedFold
+
+PLANS = Path(__file__).resolve().parents[2] / "plans"
+
+
+@pytest.fixture(autouse=True)
+def usual() -> None:
+    progress.set_verbosity(0)
+
+
+def scores(*dice: float) -> Scores:
+    """One label of as many cases; nan where the label is in neither map."""
+    cases = {}
+    for number, value in enumerate(dice):
+        voxels = 0 if math.isnan(value) else 1
+        score = LabelScore(
+            dice=value,
+            iou=value,
+            hd95=0,
+            nsd=1,
+            volume_difference=0,
+            relative_volume_difference=0,
+            prediction_voxels=voxels,
+            reference_voxels=voxels,
+        )
+        cases[f"case_{number}"] = {"liver": score}
+    return Scores(unit="mm", tolerance=1, labels={"liver": 1}, cases=cases)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """First cell of each row of a table -> its other cells."""
+    cells = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in text.splitlines() if "│" in line]
+    return {first: others for first, *others in cells}
+
+
+def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = load_plan(PLANS / "hippocampus.plan.json")
+    show.show_plan(plan, Path("elsewhere"))
+    out, err = capsys.readouterr()
+    table = rows(out)
+    assert {reason.field for reason in plan.reasons} <= table.keys()
+    words = " ".join(" ".join(line.strip("│┃").split("│")[-1].split()) for line in out.splitlines() if "│" in line)
+    for reason in plan.reasons:
+        assert " ".join(reason.reason.split()) in words, reason.field
+    assert "labels: background 0, " in out and f"{len(plan.data.cases)} volumes" in out
+    expected = next(line for line in out.splitlines() if line.startswith("expected: "))
+    assert all(part in expected for part in (" of training per fold", " s a step)", " of memory", " of disk"))
+    assert f"plan: {Path('elsewhere') / 'plan.json'}" in out
+    assert "segtl train 0 -w elsewhere" in err and "segtl train" not in out
+
+
+def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_runs(
+        [
+            TrainedFold(0, Path("runs/fold_0"), scores(0.9, 0.7)),
+            TrainedFold(1, Path("runs/fold_1"), scores(0.6, math.nan)),
+        ]
+    )
+    out = capsys.readouterr().out
+    table = rows(out)
+    assert table["0"] == ["2", "0.800", "0.800"]
+    assert table["1"] == ["2", "0.600", "0.600"]
+    assert table["mean"] == ["4", "0.700", "0.700"]
+    assert f"fold_1: {Path('runs/fold_1')}" in out
+
+
+def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_runs([TrainedFold("full", Path("runs/full"), None)])
+    assert capsys.readouterr().out == f"full: {Path('runs/full')}\n"
+
+
+def test_scores_name_undefined_figures_by_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_scores(scores(0.5, math.nan))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["case_0", "0.500", "0.500"] in lines and ["case_1", "–", "–"] in lines
+
+
+def test_status_says_what_is_done_and_what_comes_next(capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunStatus(plan="3d-x", current=True, fold=0, state="validated", mean_dice=0.8125, folder="runs/3d-x/fold_0")
+    show.show_status(
+        Status(
+            work="work",
+            dataset="organs",
+            plan="3d-x",
+            edited=["recipe"],
+            cases=5,
+            preprocessed=3,
+            runs=[run, run.model_copy(update={"fold": 1, "state": "interrupted", "mean_dice": None})],
+            next=["segtl train 1"],
+        )
+    )
+    out = capsys.readouterr().out
+    assert "plan: 3d-x, edited by hand: recipe" in out and "preprocessed: 3 of 5 cases" in out
+    assert [line.split("│")[2:5] for line in out.splitlines() if "current" in line] == [
+        [" 0    ", " validated   ", " 0.812     "],
+        [" 1    ", " interrupted ", "           "],
+    ]
+    assert out.splitlines()[-1] == "next: segtl train 1"
