@@ -141,7 +141,9 @@ class Store:
         *,
         sources: Sequence[str] = (),
     ) -> None:
-        """Write one case, in place of a former one of that name.
+        """Write one case, in place of one made from other files.
+
+        One made from the same files stays: another process, training another fold, was quicker and may be reading it.
 
         Args:
             case_id: Name of its folder.
@@ -163,8 +165,11 @@ class Store:
             voxels = np.bincount(label.reshape(-1), minlength=len(self.data.labels)).tolist()
             content = {"voxels": voxels, "transform": transform.model_dump(mode="json"), "sources": list(sources)}
             (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")
-            shutil.rmtree(self.folder / case_id, ignore_errors=True)
-            temporary.rename(self.folder / case_id)
+            place = self.folder / case_id
+            if place.is_dir() and StoredCase(place).sources == tuple(sources):
+                return
+            shutil.rmtree(place, ignore_errors=True)
+            temporary.rename(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -250,7 +250,8 @@ def made_dataset(tmp_path: Path) -> Callable[[], Path]:
 def test_a_broken_case_does_not_stop_preprocessing(tmp_path: Path, made_dataset: Callable) -> None:
     folder = made_dataset()
     dataset = find_dataset(folder)
-    data = data_plan(channels=(RAW,), cases=("case0", "case1"))
+    labels = tuple(Label(name=name, value=value) for name, value in dataset.labels)
+    data = data_plan(channels=(RAW,), labels=labels, cases=("case0", "case1"))
     path = folder / "images" / "case0.nii.gz"
     path.write_bytes(path.read_bytes()[:200])
     failures = preprocess_dataset(dataset, data, tmp_path / "store", workers=0)
@@ -265,7 +266,8 @@ def test_a_case_whose_files_changed_is_prepared_again(
     """Also where the plan's part on data stays the same, as after a label was corrected."""
     folder = made_dataset()
     dataset = find_dataset(folder)
-    data = data_plan(channels=(RAW,), cases=("case0", "case1"))
+    labels = tuple(Label(name=name, value=value) for name, value in dataset.labels)
+    data = data_plan(channels=(RAW,), labels=labels, cases=("case0", "case1"))
     assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
     store = Store.open(tmp_path / "store", data)
     before = {case: (store.case(case).voxels, store.case(case).folder.stat().st_mtime_ns) for case in store.cases()}

@@ -40,6 +40,18 @@ def test_a_case_comes_back_as_it_was_added(tmp_path: Path) -> None:
     assert case.transform.shape == (20, 40, 50)
 
 
+def test_a_case_is_replaced_if_it_was_made_from_other_files(tmp_path: Path) -> None:
+    store, array, label = filled(tmp_path)
+    transform = store.case("one").transform
+    for sources, value, stays in ((["a 1"], 1, False), (["a 1"], 2, True), (["a 2"], 3, False)):
+        before = (tmp_path / "one").stat().st_ino
+        store.add("one", np.full_like(array, value), label, transform, sources=sources)
+        assert ((tmp_path / "one").stat().st_ino == before) == stays
+        assert store.case("one").sources == tuple(sources)
+    assert store.case("one").image[0, 0, 0, 0] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "plan-data.json"]
+
+
 def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
     label = np.zeros((20, 60, 60), np.uint8)
     label[5:15, 10:50, 10:50] = 1
