@@ -6,6 +6,7 @@ defect of segtl and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,8 @@ from seg_transfer.units import bytes_from_text, seconds_from_text
 from seg_transfer.workdir import DEFAULT
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
+OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
+"""Errors of the operating system that a user can mend, and a defect of segtl does not cause."""
 
 app = typer.Typer(
     add_completion=False,
@@ -279,6 +282,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SomeCasesFailed as error:
         progress.fail(str(error))
         return SOME_FAILED
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        cause = UserError(
+            f"cannot be read or written: {error.strerror}",
+            where=error.filename,
+            mend="free disk space, or see to the permissions; then run the same command again",
+        )
+        progress.fail(str(cause))
+        return USER_ERROR
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             progress.fail("interrupted; run the same command again to go on")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from seg_transfer.data.checks import check_dataset, raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.files import file_stamp, write_text
+from seg_transfer.files import file_stamp, make_folder, write_text
 from seg_transfer.planning.fingerprint import (
     FINGERPRINT_VERSION,
     Fingerprint,
@@ -30,6 +30,7 @@ class Measured:
 
     def save(self, work: Work) -> None:
         """Write both; the stamp last, so that a half-written pair is never taken for a whole one."""
+        make_folder(work.path)
         work.stamp.unlink(missing_ok=True)
         self.dataset.save(work.dataset)
         save_fingerprint(self.fingerprint, work.fingerprint)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.image import ending, is_picture, read_image, write_volume
 from seg_transfer.errors import UserError
-from seg_transfer.files import whole_file
+from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import detail, say, track
@@ -58,7 +58,7 @@ def predict_folder(
     Returns:
         Case identifier -> one-line cause, for the cases that failed; the others are done.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     todo = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
     if len(todo) < len(cases):
         say(f"{len(cases) - len(todo)} of {len(cases)} cases are in {output} already and are skipped")
