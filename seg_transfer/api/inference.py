@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 from seg_transfer import environment
 from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.files import check_folder
 from seg_transfer.planning.plan import Plan
 from seg_transfer.progress import warn
 from seg_transfer.workdir import DEFAULT, MODEL_FILE, Fold, Work, fold_from_text, folds_of
@@ -86,10 +87,14 @@ def predict(
     if output is None or spacing is not None:
         raise UserError("files need an output folder, and no spacing", where=images)
     cases = find_images(Path(images), len(made.data.channels))
+    folder = Path(output)
+    if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
+        what = "the images lie there: label maps among them would be taken for images, or replace them"
+        raise UserError(what, where=folder, mend="name another output folder")
+    check_folder(folder)
     predictor = _predictor(place, made, folds, device)
     from seg_transfer.inference.predict import predict_folder
 
-    folder = Path(output)
     failures = predict_folder(
         predictor, cases, folder, probabilities=probabilities, tta=tta, overwrite=overwrite, workers=workers
     )
