@@ -108,7 +108,13 @@ class Work:
     def finished(self, plan: Plan, fold: Fold) -> bool:
         """Whether a fold is trained to the end of its budget."""
         manifest = self.run_folder(plan, fold) / MANIFEST_FILE
-        return manifest.is_file() and bool(json.loads(manifest.read_text(encoding="utf-8"))["result"]["finished"])
+        if not manifest.is_file():
+            return False
+        try:
+            return bool(json.loads(manifest.read_text(encoding="utf-8"))["result"]["finished"])
+        except (ValueError, KeyError, TypeError):
+            mend = "delete this file and train again: what is trained is kept"
+            raise UserError("not a run's manifest, or damaged", where=manifest, mend=mend) from None
 
     def started(self, plan: Plan) -> list[Fold]:
         """Folds of a plan that have a folder, trained to the end or not."""

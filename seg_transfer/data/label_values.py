@@ -21,7 +21,7 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
 
     Args:
         array: Integers of any shape.
-        values: The value of each class, ascending.
+        values: The value of each class.
 
     Returns:
         Class indices of the same shape, uint8 or (from 256 classes on) uint16.
@@ -30,9 +30,9 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
         UserError: If another value occurs.
     """
     unknown = len(values)
-    table = np.full(values[-1] + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
+    table = np.full(max(values) + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
     table[list(values)] = range(len(values))
-    inside = array.min() >= 0 and array.max() <= values[-1]
+    inside = array.min() >= 0 and array.max() <= max(values)
     classes = table[array] if inside else None
     if classes is None or (classes == unknown).any():
         raise UserError(

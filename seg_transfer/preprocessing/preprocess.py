@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, read_label
+from seg_transfer.data.label_values import to_classes
 from seg_transfer.files import file_stamp
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.plan import DataPlan
@@ -35,8 +36,7 @@ def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, worker
     todo = [case for case in dataset.select(data.cases).cases if case.id not in there or _has_changed(store, case)]
     if changed := [case.id for case in todo if case.id in there]:
         say(f"prepared again, since their files have changed: {', '.join(changed)}")
-    # The task of every case carries the data set along, of which it needs the labels alone.
-    work = partial(_preprocess_case, dataset=dataset.select([]), data=data, folder=folder)
+    work = partial(_preprocess_case, data=data, folder=folder)
     results = map_cases(work, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
 
@@ -51,10 +51,12 @@ def _has_changed(store: Store, case: Case) -> bool:
     return None not in stamps and tuple(stamps) != store.case(case.id).sources
 
 
-def _preprocess_case(case: Case, *, dataset: Dataset, data: DataPlan, folder: Path) -> None:
+def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
     sources = [stamp for stamp in _stamps(case) if stamp is not None]  # before reading: what changes later is noticed
     image = read_image(case.images)
     transform = CaseTransform.fit(image, data)
-    label = transform.label(dataset.classes(read_label(case.label)))
+    # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
+    values = [label.value for label in data.labels]
+    label = transform.label(to_classes(read_label(case.label).array[0], values))
     Store(folder, data).add(case.id, transform.image(image), label, transform, sources=sources)

@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,12 +44,12 @@ class StoredCase:
     @cached_property
     def image(self) -> blosc2.NDArray:
         """Normalized image ``(channel, slice, u, v)`` float32; slicing reads the blocks needed."""
-        return blosc2.open(str(self.folder / "image.b2nd"), mode="r", mmap_mode="r")
+        return self._array("image.b2nd")
 
     @cached_property
     def label(self) -> blosc2.NDArray:
         """Class indices ``(slice, u, v)``, uint8 (uint16 beyond 256 classes)."""
-        return blosc2.open(str(self.folder / "label.b2nd"), mode="r", mmap_mode="r")
+        return self._array("label.b2nd")
 
     @cached_property
     def transform(self) -> CaseTransform:
@@ -72,12 +74,27 @@ class StoredCase:
     @cached_property
     def locations(self) -> dict[int, NDArray[np.int32]]:
         """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background."""
-        with np.load(self.folder / "locations.npz") as file:
+        with self._whole(), np.load(self.folder / "locations.npz") as file:
             return {int(name): file[name] for name in file.files}
 
     @cached_property
     def _content(self) -> dict:
-        return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
+        with self._whole():
+            return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
+
+    def _array(self, name: str) -> blosc2.NDArray:
+        with self._whole():
+            return blosc2.open(str(self.folder / name), mode="r", mmap_mode="r")
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say which case it is whose files are damaged or were deleted since."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+            mend = "delete this folder, and run the same command again"
+            raise UserError(f"the preprocessed case is damaged: {cause}", where=self.folder, mend=mend) from error
 
 
 class Store:
