@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from seg_transfer import progress
+from seg_transfer.planning.plan import LARGEST_SEED
 
 
 def _be_verbose(wanted: bool) -> None:
@@ -42,7 +43,10 @@ ReadAhead = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all chance.", rich_help_panel=RUNNING)]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Seed of all chance.", rich_help_panel=RUNNING),
+]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", callback=_be_verbose, help="Say more.", rich_help_panel=RUNNING)
 ]
@@ -52,7 +56,13 @@ Quiet = Annotated[
 ]
 OtherSeed = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="Seed of all chance; by default the plan's.", rich_help_panel=RUNNING),
+    typer.Option(
+        min=0,
+        max=LARGEST_SEED,
+        metavar="N",
+        help="Seed of all chance; by default the plan's.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 NamingWork = Annotated[
     Path | None,

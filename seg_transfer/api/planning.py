@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +11,20 @@ from seg_transfer import environment
 from seg_transfer.api.options import at_most_one
 from seg_transfer.catalogue import entry, imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
-from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file, splits_note
+from seg_transfer.data.splits import (
+    groups_by_regex,
+    groups_from_file,
+    make_splits,
+    read_text,
+    splits_from_file,
+    splits_note,
+)
 from seg_transfer.errors import UserError
+from seg_transfer.files import check_folder
 from seg_transfer.measuring import check_and_measure
 from seg_transfer.planning.plan import Plan, Split, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.request import check_options
 from seg_transfer.progress import say, warn
 from seg_transfer.workdir import DEFAULT, Work
 
@@ -72,6 +82,7 @@ def plan(
     at_most_one(epochs=epochs, time_budget=time_budget)
     at_most_one(group_by=group_by, groups=groups, splits=splits)
     place = Work(Path(work))
+    check_folder(place.path)
     if encoder != "auto":
         entry(encoder)
     device = environment.resolve_device(device)
@@ -80,8 +91,6 @@ def plan(
     _say_what_was_found(found)
     ids = [case.id for case in found.cases]
     deal = partial(_splits, ids, folds=folds, group_by=group_by, groups=groups, splits=splits, seed=seed)
-    deal(ids)  # before the long measuring, so that a wrong file or expression is said at once
-    measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     request = PlanRequest(
         config=config,
         encoder=encoder,
@@ -91,13 +100,16 @@ def plan(
         memory_bytes=environment.device_memory(device) if memory is None else memory,
         epochs=epochs,
         time_budget=time_budget,
-        splits=deal([case.id for case in measured.dataset.cases]),
+        splits=deal(ids),
         device=device.partition(":")[0],
         cores=environment.cores(),
         bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
         seed=seed,
     )
+    check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
+    measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
+    request = replace(request, splits=deal([case.id for case in measured.dataset.cases]))
     made = make_plan(measured.fingerprint, request)
     if splits is None and (
         note := splits_note([(list(s.train), list(s.validation)) for s in made.recipe.splits], folds)
@@ -121,9 +133,8 @@ def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dat
     where: Path | str = "cases"
     if isinstance(cases, Path | str):
         where = Path(cases)
-        if not where.is_file():
-            raise UserError("there is no such file", where=where, mend="write one case per line into it")
-        cases = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = read_text(where, "write one case per line into it").splitlines()
+        cases = [line.strip() for line in lines if line.strip()]
     unknown = sorted(set(cases) - {case.id for case in dataset.cases})
     if unknown or not cases:
         known = ", ".join(case.id for case in dataset.cases[:3])

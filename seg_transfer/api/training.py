@@ -10,6 +10,7 @@ from seg_transfer.api.options import at_most_one
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.request import check_budget
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text
 
@@ -75,6 +76,7 @@ def train(
         UserError: If there is no plan or no such fold, or cases cannot be prepared.
     """
     at_most_one(epochs=epochs, time_budget=time_budget)
+    check_budget(epochs, time_budget)
     place = Work(Path(work))
     made = place.load_plan()
     folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made, option="FOLD")]

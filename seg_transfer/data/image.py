@@ -146,13 +146,15 @@ def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "
         unit: Unit of the spacing.
 
     Raises:
-        UserError: If the array has not 3 or 4 axes or is not of numbers, or the spacing is not 3 positive numbers.
+        UserError: If the array has not 3 or 4 axes, is empty or not of numbers, or the spacing is not 3 positive ones.
     """
-    if array.ndim not in (3, 4) or array.dtype.kind not in "iufb":
+    array = np.asarray(array)
+    if array.ndim not in (3, 4) or array.dtype.kind not in "iufb" or not array.size:
         raise UserError(f"an image array is (channel, x, y, z) or (x, y, z) of numbers, not {array.dtype}{array.shape}")
-    if len(spacing) != 3 or not all(0 < value < np.inf for value in spacing):
-        raise UserError(f"spacing must be 3 positive numbers (x, y, z), not {tuple(spacing)}")
-    affine = np.diag([*map(float, spacing), 1.0])
+    sizes = np.asarray(spacing)
+    if sizes.shape != (3,) or sizes.dtype.kind not in "iuf" or not ((sizes > 0) & np.isfinite(sizes)).all():
+        raise UserError(f"spacing must be 3 positive numbers (x, y, z), not {spacing}")
+    affine = np.diag([*sizes.astype(float), 1.0])
     volume = np.ascontiguousarray(array if array.ndim == 4 else array[np.newaxis], dtype=np.float32)
     x, y, z = volume.shape[1:]
     return Image(volume, affine, Grid((x, y, z), affine, unit), array.dtype)

@@ -107,7 +107,7 @@ def groups_from_file(path: Path) -> dict[str, str]:
     """
     mend = 'write {"case": "group", ...}, or a .csv file with case,group in each line'
     if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(_text(path).splitlines()) if row]
+        rows = [row for row in csv.reader(read_text(path, mend).splitlines()) if row]
         if any(len(row) != 2 for row in rows):
             raise UserError("not every line has two columns", where=path, mend=mend)
         return _distinct([(case.strip(), group.strip()) for case, group in rows], path)
@@ -159,13 +159,26 @@ def _cases(fold: Any, *keys: str) -> list[str] | None:
 
 
 def _json(path: Path, mend: str) -> Any:
+    text = read_text(path, mend)
     try:
-        return json.loads(_text(path))
+        return json.loads(text)
     except ValueError as error:
         raise UserError(f"not readable as JSON: {error}", where=path, mend=mend) from None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, mend: str) -> str:
+    """Read a file that the user wrote.
+
+    Args:
+        path: The file.
+        mend: What belongs into it, for the message.
+
+    Raises:
+        UserError: If there is no such file, or it is no text.
+    """
     if not path.is_file():
-        raise UserError("there is no such file", where=path)
-    return path.read_text(encoding="utf-8-sig")
+        raise UserError("there is no such file", where=path, mend=mend)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError("not a text file", where=path, mend=mend) from None

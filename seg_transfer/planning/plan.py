@@ -22,6 +22,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 
 PLAN_VERSION: Literal[1] = 1
+LARGEST_SEED = 2**32 - 1
 
 Triple = tuple[int, int, int]
 Spacing = tuple[
@@ -81,7 +82,7 @@ class Label(Part):
     """One label; the network's class index is its position in the list, background first."""
 
     name: str
-    value: int = Field(description="value in the user's label files, and in predicted label maps")
+    value: int = Field(ge=0, description="value in the user's label files, and in predicted label maps")
 
 
 class DataPlan(Part):
@@ -242,7 +243,7 @@ class RecipePlan(Part):
     augmentation: Augmentation = Augmentation()
     tta_axes: MirrorAxes = Field(default=(), description="axes mirrored at prediction")
     splits: tuple[Split, ...] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")
     def _has_one_budget(self) -> RecipePlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -72,12 +72,36 @@ class Wishes:
     machine: Machine
 
 
+def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
+    """Refuse what is impossible whatever is measured, so that a wrong option is said before long measuring.
+
+    Args:
+        request: Its splits are not looked at.
+        channels: Names of the data set's channels.
+
+    Raises:
+        UserError: Naming the option and what can be done.
+    """
+    _choice(request.config, get_args(Configuration), "--config")
+    _choice(request.strategy, get_args(Kind), "--strategy")
+    for name, kind in request.normalization.items():
+        where = f"--normalization {name}={kind}"
+        if name not in channels:
+            raise UserError(f"there is no channel {name!r}", where=where, mend=f"channels: {', '.join(channels)}")
+        _choice(kind, get_args(NormalizationKind), where)
+    _weights(request)
+    check_budget(request.epochs, request.time_budget)
+    if request.memory_bytes <= 0:
+        raise UserError(f"{request.memory_bytes} bytes are no memory", where="--memory", mend="give more than 0")
+
+
 def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
     """Narrow a request to what is possible for this data set.
 
     Raises:
         UserError: If it is not; the message names the option and what can be done.
     """
+    check_options(request, [channel.name for channel in fingerprint.channels])
     config = _choice(request.config, get_args(Configuration), "--config")
     strategy = _choice(request.strategy, get_args(Kind), "--strategy")
     device = _choice(request.device, get_args(DeviceKind), "--device")
@@ -89,7 +113,6 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
             where="--config",
             mend="take --config 2d",
         )
-    _check_budget(request)
     _check_splits(request, fingerprint)
     return Wishes(
         config=config,
@@ -132,8 +155,6 @@ def _normalization(request: PlanRequest, fingerprint: Fingerprint) -> dict[str, 
     chosen: dict[str, NormalizationKind] = {}
     for name, wanted in request.normalization.items():
         where = f"--normalization {name}={wanted}"
-        if name not in channels:
-            raise UserError(f"there is no channel {name!r}", where=where, mend=f"channels: {', '.join(channels)}")
         kind = _choice(wanted, get_args(NormalizationKind), where)
         if kind is None:
             continue
@@ -147,15 +168,18 @@ def _normalization(request: PlanRequest, fingerprint: Fingerprint) -> dict[str, 
     return chosen
 
 
-def _check_budget(request: PlanRequest) -> None:
-    if request.epochs is not None and request.time_budget is not None:
+def check_budget(epochs: int | None, time_budget: float | None) -> None:
+    """Refuse two budgets, and one that is no training.
+
+    Raises:
+        UserError: Naming the option.
+    """
+    if epochs is not None and time_budget is not None:
         raise UserError("two budgets are given", where="--epochs and --time-budget", mend="leave one of them away")
-    if request.epochs is not None and request.epochs < 1:
-        raise UserError(f"{request.epochs} epochs are no training", where="--epochs", mend="give 1 or more")
-    if request.time_budget is not None and request.time_budget <= 0:
-        raise UserError(f"{request.time_budget} s are no training", where="--time-budget", mend="give more than 0 s")
-    if request.memory_bytes <= 0:
-        raise UserError(f"{request.memory_bytes} bytes are no memory", where="--memory", mend="give more than 0")
+    if epochs is not None and epochs < 1:
+        raise UserError(f"{epochs} epochs are no training", where="--epochs", mend="give 1 or more")
+    if time_budget is not None and time_budget <= 0:
+        raise UserError(f"{time_budget} s are no training", where="--time-budget", mend="give more than 0 s")
 
 
 def _check_splits(request: PlanRequest, fingerprint: Fingerprint) -> None:

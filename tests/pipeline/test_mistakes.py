@@ -1,0 +1,206 @@
+"""What clumsy users did to the command line: one message, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+import seg_transfer
+from seg_transfer import api, measuring, progress
+from seg_transfer.cli import main
+from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import load_plan
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.status import read_status
+from seg_transfer.workdir import Work
+
+LOCAL = ["--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    progress.set_verbosity(-1)
+    yield
+    progress.set_verbosity(0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small volumes with the labels 0, 1 and 4."""
+    folder = tmp_path_factory.mktemp("data") / "cubes"
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    for number in range(2):
+        label = np.zeros((16, 16, 6), np.uint8)
+        label[4:12, 4:12] = 1
+        label[6:9, 6:9] = 4
+        image = np.random.default_rng(number).normal(40.0 * label, 5).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / "imagesTr" / f"c{number}_0000.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), folder / "labelsTr" / f"c{number}.nii.gz")
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1, "b": 4}}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("trained") / "work"
+    seg_transfer.plan(
+        data, work=work, config="2d", weights="none", epochs=1, folds=2, memory=10**9, device="cpu", workers=0
+    )
+    edit(work, lambda plan: plan["recipe"].update(steps_per_epoch=1))
+    seg_transfer.train("full", work=work, device="cpu", workers=0)
+    return work
+
+
+@pytest.fixture
+def mine(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "work"))
+
+
+def edit(work: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((work / "plan.json").read_text())
+    change(content)
+    (work / "plan.json").write_text(json.dumps(content))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must fail with exit code 2; what it said."""
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "mend:" in err and "Traceback" not in err
+    return err
+
+
+def test_a_work_folder_that_is_a_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "check_dataset", None)  # said before the long checks
+    (tmp_path / "work").write_text("mine")
+    assert "a folder is needed" in refused(capsys, "plan", data, "-w", tmp_path / "work", *LOCAL)
+    assert (tmp_path / "work").read_text() == "mine"
+
+
+def test_a_disk_that_is_full(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x"))
+
+    monkeypatch.setattr(api, "preprocess", full)
+    assert "No space left" in refused(capsys, "preprocess", "-w", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--weights nowhere.safetensors", "no such file of weights"),
+        ("--normalization US=zscore", "there is no channel 'US'"),
+        ("--normalization MRI=nice", "unknown choice 'nice'"),
+        ("--strategy scratch --weights bundled", "scratch starts from random weights"),
+        ("--cases {binary}", "not a text file"),
+        ("--groups {binary}", "not a text file"),
+        ("--groups nowhere.json", "nowhere.json: there is no such file"),
+        ("--splits nowhere.json", "nowhere.json: there is no such file"),
+    ],
+)
+def test_a_wrong_option_is_said_before_long_measuring(
+    option: str,
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "check_dataset", None)
+    binary = data / "imagesTr" / "c0_0000.nii.gz"
+    options = option.format(binary=binary).split()
+    err = refused(capsys, "plan", data, "-w", tmp_path / "work", *LOCAL, *options)
+    assert said in err and err.count("mend:") == 1 and "JSON: " not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_larger_than_generators_take(data: Path, tmp_path: Path) -> None:
+    assert main(["plan", str(data), "-w", str(tmp_path), "--seed", str(2**70), *LOCAL]) == 2
+
+
+def test_label_maps_never_go_among_the_images(data: Path, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = mine.parent / "images"
+    images.mkdir()
+    shutil.copy(data / "imagesTr" / "c0_0000.nii.gz", images / "c0.nii.gz")
+    before = (images / "c0.nii.gz").read_bytes()
+    arguments = ("predict", "-i", images, "-w", mine, "--device", "cpu", "--overwrite")
+    assert "the images lie there" in refused(capsys, *arguments, "-o", images / ".." / "images")
+    assert (images / "c0.nii.gz").read_bytes() == before
+    assert "a folder is needed" in refused(capsys, *arguments, "-o", mine / "plan.json")
+
+
+def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(mine, lambda plan: plan["data"]["labels"].pop())
+    assert "label values 4 occur, but only 0, 1 are declared" in refused(capsys, "train", 0, "-w", mine, *LOCAL)
+    edit(
+        mine,
+        lambda plan: plan["data"].update(labels=[{"name": n, "value": v} for n, v in (("0", 0), ("b", 4), ("a", 1))]),
+    )
+    seg_transfer.preprocess(work=mine, workers=0)
+    plan = load_plan(mine / "plan.json")
+    stored = Store.open(Work(mine).store_folder(plan), plan.data).case("c0")
+    assert stored.voxels[2] > stored.voxels[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"encoder": "resnet999"}, "'resnet999'"),
+        ({"stages": 6, "decoder_channels": [8] * 6}, "stages is 6, resnet18 has 5"),
+        ({"weights": {"source": "file", "path": "{work}/dataset.json"}}, "not readable as weights"),
+        ({"weights": {"source": "file", "path": "{work}/nowhere"}}, "no weights file"),
+    ],
+)
+def test_a_model_that_cannot_be_built_leaves_no_run(
+    model: dict[str, Any], said: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = json.dumps(model).replace("{work}", str(mine))
+    edit(mine, lambda plan: plan["model"].update(json.loads(text)))
+    edit(
+        mine,
+        lambda plan: plan["recipe"].update(
+            strategy={**plan["recipe"]["strategy"], "unfreeze_at": [], "kind": "finetune"}
+        ),
+    )
+    assert said in refused(capsys, "train", 0, "-w", mine, *LOCAL)
+    if "weights" in model:
+        assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}
+
+
+def test_a_damaged_manifest_and_its_mend(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (manifest,) = mine.glob("runs/*/full/manifest.json")
+    manifest.write_text("{")
+    assert "damaged" in refused(capsys, "status", "-w", mine)
+    manifest.unlink()
+    assert main(["train", "full", "-w", str(mine), *LOCAL, "-q"]) == 0
+    assert [run.state for run in read_status(mine).runs if run.fold == "full"] == ["trained"]
+
+
+@pytest.mark.parametrize("name", ["image.b2nd", "case.json", "locations.npz"])
+def test_a_damaged_case_of_the_store_is_named(name: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = mine.glob(f"preprocessed/*/c1/{name}")
+    file.write_bytes(b"cut off")
+    err = refused(capsys, "train", 0, "-w", mine, *LOCAL)
+    assert "c1: the preprocessed case is damaged" in err and "delete this folder" in err
+
+
+def test_an_array_that_is_none(mine: Path) -> None:
+    volume = np.zeros((16, 16, 6))
+    for array, spacing in ((volume[:0], (1, 1, 1)), (volume, 1.0), (volume, ("a", 1, 1)), ([1, 2], (1, 1, 1))):
+        with pytest.raises(UserError, match=r"image array is|spacing must be"):
+            seg_transfer.predict(array, spacing=spacing, work=mine, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="0 epochs are no training"):
+        seg_transfer.train(0, work=mine, epochs=0)
