@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +73,8 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
             empty += [case.id] if result.empty_label else []
     if empty:
         say(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
+    claimed = {path for case in dataset.cases for path in (*case.images, case.label)}
+    problems = [_with_hint(problem, claimed) for problem in problems]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 
@@ -151,11 +153,14 @@ def _check_label(case: Case, grid: Grid | None, values: list[int]) -> tuple[list
 
 
 def _from_error(case: Case, path: Path, error: UserError) -> Problem:
-    return Problem(case.id, path, error.what, error.mend or _missing_mend(path))
+    return Problem(case.id, path, error.what, error.mend or "put it there")
 
 
-def _missing_mend(path: Path) -> str:
-    """Names the file that was probably meant."""
-    there = [file.name for file in data_files(path.parent)] if path.parent.is_dir() else []
-    similar = difflib.get_close_matches(path.name, there, n=1, cutoff=0.8)
-    return f"put it there; is {similar[0]} meant?" if similar else "put it there"
+def _with_hint(problem: Problem, claimed: Collection[Path | None]) -> Problem:
+    """Names the file that was probably meant for one that is missing: one that no case claims."""
+    path = problem.file
+    if path.is_file() or not path.parent.is_dir():
+        return problem
+    spare = [file.name for file in data_files(path.parent) if file not in claimed]
+    similar = difflib.get_close_matches(path.name, spare, n=1, cutoff=0.8)
+    return replace(problem, mend=f"put it there; is {similar[0]} meant?") if similar else problem

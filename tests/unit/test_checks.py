@@ -163,3 +163,9 @@ def test_the_message_names_file_and_mend() -> None:
 @pytest.mark.parametrize("name", ["cells", "sarcoma"])
 def test_real_data_sets_are_sound(shared: Path, name: str) -> None:
     assert check_dataset(find_dataset(shared / "data" / name), workers=0) == []
+
+
+def test_a_file_of_a_case_is_not_suggested_for_a_missing_one(root: Path) -> None:
+    (root / "imagesTr/a_0001.nii.gz").unlink()
+    (problem,) = check_dataset(find_dataset(root), workers=0)
+    assert (problem.file.name, problem.mend) == ("a_0001.nii.gz", "put it there")
