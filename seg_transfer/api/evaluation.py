@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_transfer import environment
+from seg_transfer.files import check_folder
 from seg_transfer.workdir import Work
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def evaluate(
     Raises:
         UserError: If a folder is missing, or no name occurs in both.
     """
+    for file in (json, csv):
+        if file is not None:
+            check_folder(Path(file).parent)
     labels = None
     if work is not None:
         labels = {label.name: label.value for label in Work(Path(work)).load_plan().data.labels}

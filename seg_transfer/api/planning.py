@@ -173,6 +173,8 @@ def _splits(
             of_case = groups_by_regex(whole, group_by)
         elif groups is not None:
             of_case = groups_from_file(Path(groups))
+            if missing := [case for case in whole if case not in of_case]:
+                raise UserError(f"no group for {', '.join(missing[:5])}", where=groups, mend="name that of every case")
         dealt = make_splits(whole, folds=folds, seed=seed, groups=of_case)
     else:
         dealt = splits_from_file(Path(splits))

@@ -88,13 +88,13 @@ def groups_by_regex(cases: Sequence[str], regex: str) -> dict[str, str]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise UserError(f"{regex!r} is no regular expression: {error}", where="group-by", mend=mend) from None
+        raise UserError(f"{regex!r} is no regular expression: {error}", where="--group-by", mend=mend) from None
     groups = {}
     for case in cases:
         match = pattern.search(case)
         group = match and (match[1] if pattern.groups else match[0])
         if not group:
-            raise UserError(f"{regex!r} finds no group in case {case}", where="group-by", mend=mend)
+            raise UserError(f"{regex!r} finds no group in case {case}", where="--group-by", mend=mend)
         groups[case] = group
     return groups
 

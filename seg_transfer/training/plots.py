@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from seg_transfer.files import whole_file
 from seg_transfer.training.logs import Row, mean_dice
+from seg_transfer.units import seconds_text
 
 PROGRESS_FILE = "progress.png"
 STATES = {"frozen": "#9db7d5", "warming": "#f3d27a", "learning": "#d9825b"}
@@ -32,7 +33,7 @@ def draw_progress(path: Path, rows: Sequence[Row], *, title: str) -> None:
     FigureCanvasAgg(figure)
     losses, dices, rates, levels = figure.subplots(4, 1, sharex=True, height_ratios=[3, 4, 3, 2])
     minutes = [row["seconds"] / 60 for row in rows]
-    figure.suptitle(f"{title}\n{rows[-1]['step']} steps, {minutes[-1]:.1f} min of training", fontsize=11)
+    figure.suptitle(f"{title}\n{rows[-1]['step']} steps, {seconds_text(rows[-1]['seconds'])} of training", fontsize=11)
     losses.plot(minutes, _line([row["loss"] for row in rows]), color="black", marker=".", label="training")
     losses.set_ylabel("loss (Dice + cross-entropy)")
     _draw_dice(dices, minutes, rows)

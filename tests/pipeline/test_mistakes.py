@@ -18,6 +18,7 @@ import seg_transfer
 from seg_transfer import api, measuring, progress
 from seg_transfer.cli import main
 from seg_transfer.errors import UserError
+from seg_transfer.evaluation import evaluate as evaluation
 from seg_transfer.planning.plan import load_plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.status import read_status
@@ -107,6 +108,7 @@ def test_a_disk_that_is_full(data: Path, tmp_path: Path, capsys: pytest.CaptureF
         ("--strategy scratch --weights bundled", "scratch starts from random weights"),
         ("--cases {binary}", "not a text file"),
         ("--groups {binary}", "not a text file"),
+        ("--groups {groups}", "groups.json: no group for c1"),
         ("--groups nowhere.json", "nowhere.json: there is no such file"),
         ("--splits nowhere.json", "nowhere.json: there is no such file"),
     ],
@@ -121,7 +123,9 @@ def test_a_wrong_option_is_said_before_long_measuring(
 ) -> None:
     monkeypatch.setattr(measuring, "check_dataset", None)
     binary = data / "imagesTr" / "c0_0000.nii.gz"
-    options = option.format(binary=binary).split()
+    groups = data / "groups.json"
+    groups.write_text('{"c0": "anna"}')
+    options = option.format(binary=binary, groups=groups).split()
     err = refused(capsys, "plan", data, "-w", tmp_path / "work", *LOCAL, *options)
     assert said in err and err.count("mend:") == 1 and "JSON: " not in err
     assert list(tmp_path.iterdir()) == []
@@ -195,6 +199,14 @@ def test_a_damaged_case_of_the_store_is_named(name: str, mine: Path, capsys: pyt
     file.write_bytes(b"cut off")
     err = refused(capsys, "train", 0, "-w", mine, *LOCAL)
     assert "c1: the preprocessed case is damaged" in err and "delete this folder" in err
+
+
+def test_scores_that_could_not_be_written_are_not_computed(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "evaluate_folders", None)
+    labels = data / "labelsTr"
+    assert "is a file" in refused(capsys, "evaluate", labels, labels, "--csv", data / "dataset.json" / "scores.csv")
 
 
 def test_an_array_that_is_none(mine: Path) -> None:
