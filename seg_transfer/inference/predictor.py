@@ -22,7 +22,7 @@ from seg_transfer.training.checkpoint import load_header, load_state
 
 Integers = NDArray[np.integer]
 
-INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
+INTEGERS = (np.uint8, np.uint16, np.uint32, np.int64)
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 VOXELS_PER_CALL = 2**16
 """Small windows share a call of the network up to this many voxels: 16 windows of 64x64 took a third of the time of
@@ -121,9 +121,7 @@ class Predictor:
     def label_values(self, classes: NDArray[np.unsignedinteger]) -> Integers:
         """Class indices -> the values of the user's label files, in the smallest type that holds all of them."""
         values = [label.value for label in self.plan.data.labels]
-        kind = next(
-            kind for kind in INTEGERS if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max
-        )
+        kind = next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max)
         return np.array(values, kind)[classes]
 
     def _logits(self, windows: Tensor) -> Tensor:
