@@ -56,13 +56,21 @@ class CaseTransform(Part):
             data: The plan's part on data.
 
         Raises:
-            UserError: If the image has another number of channels than the plan, or values that are not finite.
+            UserError: If the image has another number of channels than the plan, is a volume where the plan is for
+                pictures or the other way round, or has values that are not finite.
         """
         array = image.array
         if len(array) != len(data.channels):
             names = ", ".join(channel.name for channel in data.channels)
             mend = "give one image per channel, in this order"
             raise UserError(f"{len(array)} channel(s), the plan has {len(data.channels)} ({names})", mend=mend)
+        slices = array.shape[1 + data.axes[0]]
+        if image.unit != data.unit or (data.dimension == 2 and slices > 1):
+            raise UserError(
+                f"an image of {slices} slice(s) with its spacing in {image.unit}, but the plan was made for "
+                f"{'pictures' if data.dimension == 2 else 'volumes'} in {data.unit}",
+                mend="give images like those of the data set that was planned",
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError("the image has values that are not finite (nan or infinite)", mend="mend the image")
         nonzero = (array != 0).any(axis=0)

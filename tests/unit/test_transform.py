@@ -183,3 +183,17 @@ def test_an_image_that_does_not_fit_is_refused() -> None:
         CaseTransform.fit(image_from_array(np.ones((2, 4, 4, 4)), (1, 1, 1)), data_plan())
     with pytest.raises(UserError, match="not finite"):
         CaseTransform.fit(image_from_array(np.full((4, 4, 4), np.nan), (1, 1, 1)), data_plan())
+
+
+@pytest.mark.parametrize(
+    ("plan", "shape", "unit"),
+    [
+        ({"dimension": 2, "unit": "pixel", "axes": (2, 1, 0)}, (8, 8, 5), "pixel"),
+        ({"dimension": 2, "unit": "pixel", "axes": (2, 1, 0)}, (8, 8, 1), "mm"),
+        ({"dimension": 3, "unit": "mm"}, (8, 8, 1), "pixel"),
+    ],
+)
+def test_pictures_and_volumes_are_not_mixed(plan: dict, shape: tuple[int, int, int], unit: str) -> None:
+    image = image_from_array(np.ones(shape, np.float32), (1, 1, 1), unit=unit)
+    with pytest.raises(UserError, match=f"spacing in {unit}, but the plan was made for"):
+        CaseTransform.fit(image, data_plan(**plan))
