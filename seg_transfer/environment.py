@@ -88,26 +88,30 @@ def resolve_device(text: str) -> str:
 def bfloat16_gain(device: str) -> float:
     """How many times faster a convolution is in bfloat16 than in float32 on this device, measured in half a second.
 
-    It is the fastest of several runs each, so that other work on the machine does not decide. Without AMX or
-    AVX-512-BF16 a CPU computes bfloat16 several times more slowly than float32, and nothing else tells. On MPS, where
-    older systems refuse bfloat16, it is 1 without a try.
+    It is the fastest of several runs each, on a CPU in one thread and by the processor's own time, so that other work on
+    the machine does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than
+    float32, and nothing else tells. On MPS, where older systems refuse bfloat16, it is 1 without a try.
     """
     if device == "mps":
         return 1.0
     check_torch()
     import torch
 
+    clock = time.process_time if device == "cpu" else time.perf_counter
     image = torch.randn(8, 64, 56, 56, device=device).to(memory_format=torch.channels_last)
     kernel = torch.randn(64, 64, 3, 3, device=device).to(memory_format=torch.channels_last)
     fastest = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for kind in (torch.float32, torch.bfloat16):
         arguments = image.to(kind), kernel.to(kind)
         seconds = []
         for _ in range(_RUNS):
-            start = time.perf_counter()
+            start = clock()
             torch.nn.functional.conv2d(*arguments, padding=1).float().sum().item()  # .item() waits for a GPU
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
         fastest[kind] = min(seconds)
+    torch.set_num_threads(threads)
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 

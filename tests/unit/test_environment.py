@@ -84,5 +84,7 @@ def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_the_gain_of_bfloat16_is_a_ratio_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that runs four times as long for float32 runs as for bfloat16."""
     ticks = iter([0.0, 4.0] * 5 + [0.0, 1.0] * 5)
-    monkeypatch.setattr(environment.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(environment.time, "process_time", lambda: next(ticks))
+    threads = torch.get_num_threads()
     assert environment.bfloat16_gain("cpu") == 4.0
+    assert torch.get_num_threads() == threads
