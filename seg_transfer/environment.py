@@ -88,8 +88,8 @@ def resolve_device(text: str) -> str:
 def bfloat16_gain(device: str) -> float:
     """How many times faster a convolution is in bfloat16 than in float32 on this device, measured in half a second.
 
-    It is the fastest of several runs each, on a CPU in one thread and by the processor's own time, so that other work on
-    the machine does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than
+    It is the fastest of several runs each, on a CPU in one thread and by the processor's own time, so that other work
+    on the machine does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than
     float32, and nothing else tells. On MPS, where older systems refuse bfloat16, it is 1 without a try.
     """
     if device == "mps":

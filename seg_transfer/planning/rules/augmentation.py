@@ -89,7 +89,7 @@ def augmentation(
     tilt = "also" if tilted else "not"
     return chosen, (
         f"{strength} for {cases} training cases (few below {FEW_CASES}); turned by up to {degrees:g} degrees, {tilt} "
-        f"out of plane (3D, slices at most {ISOTROPIC_LIMIT:g} times as far apart as voxels in-plane: {ratio:.2g} here)"
+        f"out of plane (3D up to anisotropy {ISOTROPIC_LIMIT:g}: {ratio:.2g} here)"
     )
 
 

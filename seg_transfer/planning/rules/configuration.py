@@ -41,12 +41,12 @@ def configuration(
         return "3d", f"{slices:g} slices in the median case, and a GPU to compute them"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
-            f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): on a CPU, "
+            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): on a CPU, "
             "neighbouring slices as channels give most of the context for a fraction of the time"
         )
     if steps_3d < FEWEST_STEPS:
         return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (needs {FEWEST_STEPS})"
     return "3d", (
-        f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}), and about "
+        f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}), and about "
         f"{steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (needs {FEWEST_STEPS})"
     )

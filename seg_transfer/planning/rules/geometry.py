@@ -84,7 +84,7 @@ def target_spacing(
         tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
         slice_step = max(tenth, u, v)
         reason += (
-            f"; slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}), so along "
+            f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}, so along "
             f"them the {COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {middle[0]:.4g}) keeps the "
             "finer cases' slices"
         )
@@ -112,10 +112,10 @@ def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
     """
     if ratio > ANISOTROPY_LIMIT:
         return 0, (
-            f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): a spline "
+            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): a spline "
             "across them invents what lies between, the nearest slice does not"
         )
-    return 3, f"slices lie {ratio:.2g} times as far apart as voxels in-plane (limit {ANISOTROPY_LIMIT:g}): cubic"
+    return 3, f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): cubic"
 
 
 def _tidy(step: float) -> float:

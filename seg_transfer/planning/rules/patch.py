@@ -55,8 +55,7 @@ def stack(ratio: float, slices: float) -> tuple[int, str]:
     most = max(3, int(slices) - (int(slices) + 1) % 2)
     count = min(wanted, most)
     return count, (
-        f"{count} slices: they lie {ratio:.2g} times as far apart as voxels in-plane (7 up to 1.5, 5 up to 3, then 3), "
-        f"and the median case has {slices:g}"
+        f"{count} slices: anisotropy {ratio:.2g} (7 up to 1.5, 5 up to 3, then 3), and the median case has {slices:g}"
     )
 
 
@@ -192,7 +191,7 @@ def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_vox
         )
     reason, batch = min(bounds.items(), key=lambda item: item[1])
     if batch < least:
-        return least, f"the smallest for {shape.configuration}: {batch} from {reason}"
+        return least, f"the smallest for {shape.configuration}; {reason} would allow {batch}"
     return batch, reason
 
 

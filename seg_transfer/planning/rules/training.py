@@ -50,7 +50,7 @@ def budget(
         time_budget: The user's choice in seconds, if any.
     """
     if epochs is not None:
-        return Budget(epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH), f"asked for {epochs} epochs"
+        return Budget(epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH), f"asked for {epochs} epoch(s)"
     if time_budget is None and device != "cpu":
         steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
         return Budget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, steps), (
