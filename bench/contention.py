@@ -1,6 +1,7 @@
-"""What it costs to share the machine: a training step alone and beside a busy process, by OpenMP's wait policy.
+"""What it costs to share the machine: a training step alone and beside others, by how OpenMP's threads wait.
 
-Each figure is the median of one process's steps on two threads; the neighbour spins on one core.
+Each figure is the median of one process's steps on two threads. The neighbours are a process that spins on one core,
+and another training on two threads with torch's own default.
 
     python bench/contention.py
 """
@@ -14,7 +15,18 @@ import subprocess
 import sys
 import time
 
-NEIGHBOUR = "while True: pass"
+POLICIES = {
+    "torch's default": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin 3,000": {"GOMP_SPINCOUNT": "3000"},
+    "spin 30,000": {"GOMP_SPINCOUNT": "30000"},
+}
+FOREVER = 10**6
+NEIGHBOURS = {
+    "alone": None,
+    "beside a busy process": [sys.executable, "-c", "while True: pass"],
+    "beside another training": [sys.executable, __file__, "--steps", "--rounds", str(FOREVER)],
+}
 
 
 def steps(rounds: int) -> None:
@@ -38,9 +50,15 @@ def steps(rounds: int) -> None:
     print(f"median {statistics.median(taken):.3f}")
 
 
-def measure(policy: str, rounds: int) -> str:
+def measure(policy: dict[str, str], neighbour: list[str] | None, rounds: int) -> str:
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     command = [sys.executable, __file__, "--steps", "--rounds", str(rounds)]
-    done = subprocess.run(command, env=os.environ | {"OMP_WAIT_POLICY": policy}, capture_output=True, text=True)
+    beside = subprocess.Popen(neighbour, env=clean) if neighbour else None
+    try:
+        done = subprocess.run(command, env=clean | policy, capture_output=True, text=True, check=True)
+    finally:
+        if beside is not None:
+            beside.kill()
     return done.stdout.split()[-1]
 
 
@@ -52,16 +70,11 @@ def main() -> None:
     if options.steps:
         steps(options.rounds)
         return
-    print("| wait policy | alone, s a step | beside a busy process, s a step |")
-    print("|---|---|---|")
-    for policy in ("ACTIVE", "PASSIVE"):
-        alone = measure(policy, options.rounds)
-        neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
-        try:
-            shared = measure(policy, options.rounds)
-        finally:
-            neighbour.kill()
-        print(f"| {policy} | {alone} | {shared} |", flush=True)
+    print(f"| threads wait | {' | '.join(f'{name}, s a step' for name in NEIGHBOURS)} |")
+    print("|---" * (1 + len(NEIGHBOURS)) + "|")
+    for name, policy in POLICIES.items():
+        figures = [measure(policy, neighbour, options.rounds) for neighbour in NEIGHBOURS.values()]
+        print(f"| {name} | {' | '.join(figures)} |", flush=True)
 
 
 if __name__ == "__main__":

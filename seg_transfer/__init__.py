@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seg_transfer.api import evaluate, plan, predict, preprocess, train
 
-# OpenMP reads this once, when torch is loaded. By default its threads wait for each other in a busy loop; with another
-# busy process on the machine a training step on two threads then took up to seven times as long (bench/contention.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
+# one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = ["evaluate", "plan", "predict", "preprocess", "train"]
 
