@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from seg_transfer import progress
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -15,3 +18,22 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real data sets (../shared) are not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Many tiny tensors: more threads only wait for each other, on a busy machine for long."""
+    import torch  # most tests need none of it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Only results and warnings, as with ``-q``."""
+    progress.set_verbosity(-1)
+    yield
+    progress.set_verbosity(0)

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import seg_transfer
-from seg_transfer import api, measuring, progress
+from seg_transfer import api, measuring
 from seg_transfer.cli import main
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation import evaluate as evaluation
@@ -27,11 +27,7 @@ from seg_transfer.workdir import Work
 LOCAL = ["--workers", "0", "--device", "cpu"]
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    progress.set_verbosity(-1)
-    yield
-    progress.set_verbosity(0)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

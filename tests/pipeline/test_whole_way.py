@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -15,7 +14,7 @@ import pytest
 from made_balls import LABELS, LOCAL, QUICK, make_case, make_dataset
 
 import seg_transfer
-from seg_transfer import measuring, progress
+from seg_transfer import measuring
 from seg_transfer.cli import main
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan, load_plan, part_hash
@@ -33,11 +32,7 @@ def times(folder: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    progress.set_verbosity(-1)
-    yield
-    progress.set_verbosity(0)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")
