@@ -29,7 +29,7 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = UNet(model, channels=channels, classes=classes)
-        network.blocks.apply(initialise)
-        network.heads.apply(initialise)
+        for part in (network.raw, network.blocks, network.heads):
+            part.apply(initialise)
     weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
     return network, load_weights(network.encoder, weights, model.encoder)
