@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
 import subprocess
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import seg_transfer
+from seg_transfer.environment import cores
 from seg_transfer.files import write_text
 from seg_transfer.planning.plan import load_plan
 
@@ -64,7 +68,7 @@ def machine() -> str:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":", 1)[1].strip() if lines else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} cores, {model}, {gpu}"
+    return f"{cores()} of {os.cpu_count()} cores, {model}, {gpu}"
 
 
 def edit_plan(path: Path, edits: dict[str, Any]) -> None:
@@ -131,12 +135,27 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
 
 
 def run_cells(cells: list[Cell], results: Path, options: argparse.Namespace) -> None:
-    """Run the cells that the options of :func:`arguments` choose, one after the other."""
-    for seed in options.seeds:
-        for cell in cells:
-            if options.only in cell.name and not options.table:
-                result = run_cell(cell, results=results, work=options.work / results.name, seed=seed)
-                print(json.dumps(result["dice"]), cell.name, flush=True)
+    """Run the cells that the options of :func:`arguments` choose, ``--parallel`` of them at a time."""
+    if options.table:
+        return
+    context = multiprocessing.get_context("spawn")
+    shares: Queue[set[int]] = context.Manager().Queue()
+    for index in range(options.parallel):
+        shares.put(set(sorted(os.sched_getaffinity(0))[index :: options.parallel]))
+    with ProcessPoolExecutor(options.parallel, context, initializer=_take_cores, initargs=(shares,)) as pool:
+        running = [
+            pool.submit(run_cell, cell, results=results, work=options.work / results.name, seed=seed)
+            for seed in options.seeds
+            for cell in cells
+            if options.only in cell.name
+        ]
+        for done in running:
+            result = done.result()
+            print(json.dumps(result["dice"]), result["cell"], "seed", result["seed"], flush=True)
+
+
+def _take_cores(shares: Queue[set[int]]) -> None:
+    os.sched_setaffinity(0, shares.get())
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -146,5 +165,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="", help="run only cells whose name contains this")
+    parser.add_argument("--parallel", type=int, default=1, help="cells at a time, each on its share of the cores")
     parser.add_argument("--table", action="store_true", help="print the table of what is done; run nothing")
     return parser
