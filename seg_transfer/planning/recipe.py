@@ -94,11 +94,17 @@ def plan_recipe(
         ),
         augmentation=varied,
         tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),
-        splits=reasons.take("recipe.splits", _splits(request.splits)),
+        splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
     )
 
 
-def _splits(splits: tuple[Split, ...]) -> tuple[tuple[Split, ...], str]:
+def _splits(splits: tuple[Split, ...], fingerprint: Fingerprint) -> tuple[tuple[Split, ...], str]:
     sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
-    return splits, f"training + validation cases of each fold: {sizes}"
+    held = fingerprint.held_labels()
+    why = f"training + validation cases of each fold: {sizes}"
+    for label in fingerprint.labels:
+        if label.cases < len(fingerprint.cases):
+            counts = [sum(label.name in held[case] for case in split.validation) for split in splits]
+            why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
+    return splits, why
