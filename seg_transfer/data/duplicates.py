@@ -1,4 +1,4 @@
-"""Identical images under two names: found by a hash of their voxels, whatever the files are called or how they store it."""
+"""Identical images under two names: found by a hash of their voxels, however the files store them."""
 
 from __future__ import annotations
 

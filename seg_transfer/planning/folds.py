@@ -80,8 +80,7 @@ def deal(wishes: FoldWishes, cases: Sequence[str], fingerprint: Fingerprint | No
         notes = [str(same) for same in duplicates]
         dealt = _from_file(wishes.splits, cases, set(whole))
         notes += [_leak_note(leak, wishes.splits, "the same image") for leak in leaks(dealt, together)]
-        for name in sorted(set(groups.values())) if groups else []:
-            inside = [case for case in whole if groups[case] == name]
+        for name, inside in sorted(_members(groups or {}).items()):
             notes += [_leak_note(leak, wishes.splits, f"one group, {name}") for leak in leaks(dealt, [inside])]
     if labels is not None:
         notes += _unlearned(dealt, labels)
@@ -99,6 +98,13 @@ def _groups(wishes: FoldWishes, cases: Sequence[str]) -> Mapping[str, str] | Non
         what = f"no group for {', '.join(missing[:5])}"
         raise UserError(what, where=wishes.groups, mend="name that of every case")
     return {case: groups[case] for case in cases}
+
+
+def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for case, name in groups.items():
+        members.setdefault(name, []).append(case)
+    return members
 
 
 def _from_file(path: Path, cases: Sequence[str], whole: set[str]) -> list[CaseLists]:

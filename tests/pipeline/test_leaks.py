@@ -1,4 +1,4 @@
-"""Copies of a case under another name, in files that differ: found when planning, and kept from straddling folds."""
+"""Copies of a case under another name, in files that differ: found when planning, and never straddling folds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seg_transfer.planning.fingerprint import measure
 
 
 def copy_case(data: Path, case: str, name: str, *, label: bool = True) -> None:
-    """Store a case again: mirrored along two axes on disk, uncompressed in type and header as little alike as can be."""
+    """Store a case again, mirrored along two axes on disk and as another type, or with other labels."""
     for folder, ending in (("imagesTr", "_0000"), ("labelsTr", "")):
         image = nibabel.load(data / folder / f"{case}{ending}.nii.gz")
         array, affine = np.asarray(image.dataobj), image.affine.copy()
