@@ -5,8 +5,8 @@
 Batches are those of ``bench/steps.py``; their content is random, since time does not depend on it. The first table has
 each transform alone, drawn for every sample. The second has what plans of usual and of small data sets draw, the
 reading of patches from a compressed store and from memory, and the training step itself, without augmentation. The last
-row has reading and augmentation together over the step. Augmentation is part of the step, reading goes on in a thread of
-its own meanwhile: below 1, training never waits for patches.
+row has reading and augmentation together over the step. Augmentation is part of the step, reading goes on meanwhile in
+a thread of its own: below 1, training never waits for patches.
 """
 
 from __future__ import annotations

@@ -217,7 +217,9 @@ class Augmentation(Part):
     shear_probability: Fraction = 0.0
     shear_degrees: float = Field(default=10.0, ge=0, le=45, description="by which lines along v lean towards u")
     lens_probability: Fraction = 0.0
-    lens_amount: float = Field(default=0.1, ge=0, le=0.3, description="largest displacement of a corner, as a share")
+    lens_amount: float = Field(
+        default=0.1, ge=0, le=0.3, description="largest displacement of a corner over its distance from the centre"
+    )
     elastic_probability: Fraction = 0.0
     elastic_amount: float = Field(
         default=0.1,
