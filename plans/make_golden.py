@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from seg_transfer.data.dataset import find_dataset
-from seg_transfer.data.splits import groups_by_regex, make_splits
 from seg_transfer.files import write_text
 from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
-from seg_transfer.planning.plan import Plan, Split, save_plan
+from seg_transfer.planning.folds import FoldWishes, deal
+from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 
 HERE = Path(__file__).resolve().parent
@@ -49,11 +49,8 @@ def golden_plan(name: str) -> Plan:
     dataset, wishes = GOLDEN[name]
     fingerprint = load_fingerprint(fingerprint_path(dataset))
     cases = [case.id for case in fingerprint.cases]
-    groups = groups_by_regex(cases, GROUPS[dataset]) if dataset in GROUPS else None
-    splits = tuple(
-        Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in make_splits(cases, groups=groups)
-    )
-    return make_plan(fingerprint, PlanRequest(splits=splits, **wishes))
+    dealt = deal(FoldWishes(group_by=GROUPS.get(dataset)), cases, fingerprint)
+    return make_plan(fingerprint, PlanRequest(splits=dealt.splits, **wishes))
 
 
 def plan_schema() -> dict[str, Any]:

@@ -136,7 +136,11 @@ Groups = Annotated[
 ]
 Splits = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Folds as JSON: a list of train and validation.", rich_help_panel=CASES),
+    typer.Option(
+        metavar="FILE",
+        help="Folds as JSON: a list of train and validation; with groups, those that straddle folds are named.",
+        rich_help_panel=CASES,
+    ),
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Go on without cases that have problems.", rich_help_panel=CASES)

@@ -48,6 +48,8 @@ def fingerprint(
             orientation="RAS",
             channels=(one_channel,) * len(channels),
             labels=tuple(CaseLabel(voxels=voxels, ml=None, slices=shape) for _ in labels),
+            image_hash=f"image {index}",
+            label_hash=f"label {index}",
         )
         for index in range(cases)
     )

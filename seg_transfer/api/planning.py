@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from seg_transfer import environment
 from seg_transfer.api.options import at_most_one
 from seg_transfer.catalogue import entry, imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
-from seg_transfer.data.splits import (
-    groups_by_regex,
-    groups_from_file,
-    make_splits,
-    read_text,
-    splits_from_file,
-    splits_note,
-)
+from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
 from seg_transfer.files import check_folder
 from seg_transfer.measuring import check_and_measure
-from seg_transfer.planning.plan import Plan, Split, save_plan
+from seg_transfer.planning.folds import FoldWishes, deal
+from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.progress import say, warn
@@ -70,7 +63,7 @@ def plan(
         folds: Folds of the cross-validation; fewer where there are fewer cases.
         group_by: Regular expression on case identifiers; cases with the same match share a fold.
         groups: File with the group of each case, in place of ``group_by``.
-        splits: JSON file with the folds themselves, in place of the three above.
+        splits: JSON file with the folds themselves; with groups, those that leak are said.
         skip_broken: Go on without the cases that have problems.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``: what to plan for.
         workers: Processes; 0 works in this one, None takes as many as the machine bears.
@@ -80,7 +73,7 @@ def plan(
         UserError: If the data set has problems (all of them are listed), or an option does not fit it.
     """
     at_most_one(epochs=epochs, time_budget=time_budget)
-    at_most_one(group_by=group_by, groups=groups, splits=splits)
+    at_most_one(group_by=group_by, groups=groups)
     place = Work(Path(work))
     check_folder(place.path)
     if encoder != "auto":
@@ -90,7 +83,13 @@ def plan(
     found = _selected(find_dataset(Path(dataset), workers=case_workers), cases)
     _say_what_was_found(found)
     ids = [case.id for case in found.cases]
-    deal = partial(_splits, ids, folds=folds, group_by=group_by, groups=groups, splits=splits, seed=seed)
+    wanted = FoldWishes(
+        folds=folds,
+        group_by=group_by,
+        groups=None if groups is None else Path(groups),
+        splits=None if splits is None else Path(splits),
+        seed=seed,
+    )
     request = PlanRequest(
         config=config,
         encoder=encoder,
@@ -100,7 +99,7 @@ def plan(
         memory_bytes=environment.device_memory(device) if memory is None else memory,
         epochs=epochs,
         time_budget=time_budget,
-        splits=deal(ids),
+        splits=deal(wanted, ids).splits,
         device=device.partition(":")[0],
         cores=environment.cores(),
         bfloat16_gain=environment.bfloat16_gain(device),
@@ -109,11 +108,9 @@ def plan(
     )
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
     measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
-    request = replace(request, splits=deal([case.id for case in measured.dataset.cases]))
-    made = make_plan(measured.fingerprint, request)
-    if splits is None and (
-        note := splits_note([(list(s.train), list(s.validation)) for s in made.recipe.splits], folds)
-    ):
+    dealt = deal(wanted, ids, measured.fingerprint)
+    made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits))
+    for note in dealt.notes:
         warn(note)
     measured.save(place)
     save_plan(made, place.plan)
@@ -141,47 +138,3 @@ def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dat
         what = f"not in the data set: {', '.join(unknown[:5])}" if unknown else "names no case"
         raise UserError(what, where=where, mend=f"cases are named like {known}")
     return dataset.select(list(dict.fromkeys(cases)))
-
-
-def _splits(
-    cases: Sequence[str],
-    whole: Sequence[str],
-    *,
-    folds: int,
-    group_by: str | None,
-    groups: Path | str | None,
-    splits: Path | str | None,
-    seed: int,
-) -> tuple[Split, ...]:
-    """The folds: read from a file, or dealt so that a group never straddles them.
-
-    Args:
-        cases: Cases that a file may name.
-        whole: Those of them that are not broken, which alone are dealt.
-        folds: As for :func:`plan`, like the rest.
-        group_by: Regular expression.
-        groups: File.
-        splits: File.
-        seed: Seed of the dealing.
-
-    Raises:
-        UserError: If a file or expression is wrong, or a split names a case that is not there.
-    """
-    if splits is None:
-        of_case = None
-        if group_by is not None:
-            of_case = groups_by_regex(whole, group_by)
-        elif groups is not None:
-            of_case = groups_from_file(Path(groups))
-            if missing := [case for case in whole if case not in of_case]:
-                raise UserError(f"no group for {', '.join(missing[:5])}", where=groups, mend="name that of every case")
-        dealt = make_splits(whole, folds=folds, seed=seed, groups=of_case)
-    else:
-        dealt = splits_from_file(Path(splits))
-        unknown = sorted({case for split in dealt for part in split for case in part} - set(cases))
-        if unknown:
-            mend = "name only cases of the data set (those chosen with --cases, if that is given)"
-            raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=splits, mend=mend)
-        kept = set(whole)
-        dealt = [([c for c in train if c in kept], [c for c in held_out if c in kept]) for train, held_out in dealt]
-    return tuple(Split(train=tuple(train), validation=tuple(validation)) for train, validation in dealt)

@@ -1,12 +1,13 @@
-"""Folds of a cross-validation: dealt at random, by group, or read from a file."""
+"""Folds of a cross-validation: dealt by group and by the labels that cases hold, or read from a file."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,36 @@ Split = tuple[list[str], list[str]]
 """Cases to train on, cases to validate on."""
 
 
+@dataclass(frozen=True)
+class Leak:
+    """Cases that belong together, on both sides of one fold."""
+
+    fold: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
 def make_splits(
-    cases: Sequence[str], *, folds: int = 5, seed: int = 0, groups: Mapping[str, str] | None = None
+    cases: Sequence[str],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+    labels: Mapping[str, Collection[str]] | None = None,
 ) -> list[Split]:
     """Deal the cases to folds of about equal size; every case is validated on exactly once.
 
-    Groups are shuffled and then, the largest first, put into the fold that is smallest so far; without groups every
-    case is one of its own. :func:`splits_note` says what had to be done otherwise than asked.
+    Groups are shuffled and then dealt, the largest first and among these the one with the rarest label; without groups
+    every case is one of its own. Each goes where there is room for it, to the fold that has the smallest shares of the
+    cases with its labels: iterative stratification (Sechidis et al., ECML PKDD 2011) for groups. Sizes come first, so
+    folds of ungrouped cases differ by one case at most. :func:`splits_note` says what had to be done otherwise.
 
     Args:
         cases: Case identifiers; their order does not matter.
         folds: How many; as many as there are groups if those are fewer.
         seed: Of the shuffling.
         groups: Case -> group (a patient, say); cases of one group stay together.
+        labels: Case -> labels that it holds; labels of every case change nothing.
 
     Returns:
         One (train, validation) per fold. A single group is trained and validated on alike.
@@ -43,14 +61,86 @@ def make_splits(
     if folds < 2:
         raise UserError(f"{folds} fold(s) leave nothing to validate on", where="folds", mend="use 2 or more")
     members = _members(cases, groups)
+    holders = Counter(label for case in cases for label in (labels or {}).get(case, ()))
+    telling = {label: count for label, count in sorted(holders.items()) if count < len(cases)}
+    held = {
+        name: Counter(label for case in inside for label in (labels or {}).get(case, ()) if label in telling)
+        for name, inside in members.items()
+    }
     names = sorted(members)
     shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    validation: list[list[str]] = [[] for _ in range(min(folds, len(names)))]
-    for name in sorted(shuffled, key=lambda name: -len(members[name])):
-        min(validation, key=len).extend(members[name])
-    if len(validation) == 1:
+    dealt = [_Fold([], Counter()) for _ in range(min(folds, len(names)))]
+
+    def rarity(name: str) -> int:
+        return min((telling[label] for label in held[name]), default=len(cases))
+
+    for name in sorted(shuffled, key=lambda name: (-len(members[name]), rarity(name))):
+        share = {label: count / telling[label] for label, count in sorted(held[name].items())}
+        fold = min(
+            _with_room(dealt, len(members[name]), len(cases)),
+            key=lambda fold: (sum(fold.held[label] * part for label, part in share.items()), len(fold.cases)),
+        )
+        fold.cases.extend(members[name])
+        fold.held.update(held[name])
+    if len(dealt) == 1:
         return [(sorted(cases), sorted(cases))]
-    return [(sorted(set(cases) - set(held_out)), sorted(held_out)) for held_out in validation]
+    return [(sorted(set(cases) - set(fold.cases)), sorted(fold.cases)) for fold in dealt]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Cases to validate on, and how many of them hold each label."""
+
+    cases: list[str]
+    held: Counter[str]
+
+
+def _with_room(folds: list[_Fold], more: int, total: int) -> list[_Fold]:
+    """Folds that stay within an equal share of all cases with so many more; the smallest ones where none does."""
+    share, rest = divmod(total, len(folds))
+    above = sum(len(fold.cases) > share for fold in folds)
+    room = [fold for fold in folds if len(fold.cases) + more <= share + (above < rest)]
+    smallest = min(len(fold.cases) for fold in folds)
+    return room or [fold for fold in folds if len(fold.cases) == smallest]
+
+
+def join_groups(
+    cases: Sequence[str], groups: Mapping[str, str] | None, together: Iterable[Sequence[str]]
+) -> Mapping[str, str] | None:
+    """Merge the groups of cases that belong together for another reason, such as holding the same image.
+
+    Args:
+        cases: Case identifiers.
+        groups: Case -> group; None: every case is a group of its own.
+        together: Sets of cases.
+
+    Returns:
+        Case -> group, under the first of the merged names; ``groups`` itself if there is nothing to merge.
+    """
+    joined = dict(groups) if groups is not None else {case: case for case in cases}
+    changed = False
+    for inside in together:
+        names = {joined[case] for case in inside}
+        changed = changed or len(names) > 1
+        first = min(names)
+        joined = {case: first if group in names else group for case, group in joined.items()}
+    return joined if changed else groups
+
+
+def leaks(splits: Sequence[Split], together: Collection[Collection[str]]) -> list[Leak]:
+    """Find cases that belong together but are trained on and validated on in the same fold.
+
+    Args:
+        splits: The folds.
+        together: Sets of cases: groups, or identical images.
+    """
+    found = []
+    for fold, (train, validation) in enumerate(splits):
+        for inside in map(set, together):
+            learned, held_out = sorted(inside & set(train)), sorted(inside & set(validation))
+            if learned and held_out:
+                found.append(Leak(fold, tuple(learned), tuple(held_out)))
+    return found
 
 
 def splits_note(splits: Sequence[Split], folds: int) -> str | None:

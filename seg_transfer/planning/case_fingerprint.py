@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.duplicates import content_hash
 from seg_transfer.data.image import read_header, read_image, read_label
 from seg_transfer.planning.plan import Part, Spacing, Triple
 
@@ -58,6 +59,8 @@ class CaseFingerprint(Part):
     orientation: str = Field(description="where the file's own axes point, such as LPS")
     channels: tuple[CaseChannel, ...]
     labels: tuple[CaseLabel, ...] = Field(description="in the order of the data set's labels, without background")
+    image_hash: str = Field(description="of the voxels in canonical order, every channel: identical images are alike")
+    label_hash: str = Field(description="of the classes in canonical order")
 
     @property
     def crop_ratio(self) -> float:
@@ -109,6 +112,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
         labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
+        image_hash=content_hash(image.array),
+        label_hash=content_hash(classes),
     )
     return measured, drawn
 

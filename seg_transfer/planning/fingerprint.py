@@ -15,13 +15,14 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.duplicates import Duplicates, find_duplicates
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
 from seg_transfer.planning.plan import Part, Spacing
 
-FINGERPRINT_VERSION: Literal[1] = 1
+FINGERPRINT_VERSION: Literal[2] = 2
 SAMPLES_PER_CASE = 100_000
 # Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
 POOLED_SAMPLES = 10_000_000
@@ -51,7 +52,7 @@ class PooledLabel(Part):
 class Fingerprint(Part):
     """The measurements of a data set, per case and pooled."""
 
-    version: Literal[1] = FINGERPRINT_VERSION
+    version: Literal[2] = FINGERPRINT_VERSION
     dataset: str
     dimension: Literal[2, 3]
     unit: Literal["mm", "pixel"]
@@ -75,6 +76,20 @@ class Fingerprint(Part):
         """Median over the cases of the share of voxels that carry a label."""
         shares = [sum(label.voxels for label in case.labels) / np.prod(case.shape) for case in self.cases]
         return float(np.median(shares))
+
+    def held_labels(self) -> dict[str, tuple[str, ...]]:
+        """Case -> names of the labels that it holds."""
+        names = [label.name for label in self.labels]
+        return {
+            case.id: tuple(name for name, label in zip(names, case.labels, strict=True) if label.voxels)
+            for case in self.cases
+        }
+
+    def duplicates(self) -> list[Duplicates]:
+        """Cases that hold the same image."""
+        return find_duplicates(
+            {case.id: case.image_hash for case in self.cases}, {case.id: case.label_hash for case in self.cases}
+        )
 
 
 def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:

@@ -200,20 +200,58 @@ class Strategy(Part):
         return self
 
 
+Factors = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
+"""Smallest and largest factor; both sides of 1 are as likely."""
+
+
 class Augmentation(Part):
-    """Probabilities per sample and ranges of each transform; see training/augment.py for the source."""
+    """Probability per sample and range of each transform; see training/augment for what each does and its source."""
 
     rotate_probability: Fraction = 0.2
     rotate_degrees: float = Field(default=30.0, ge=0, le=180, description="in-plane; out of plane for isotropic 3D")
-    rotate_out_of_plane: bool = False
+    rotate_out_of_plane: bool = Field(default=False, description="also whether the elastic grid bends slices")
     scale_probability: Fraction = 0.2
-    scale_range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.7, 1.4)
+    scale_range: Factors = (0.7, 1.4)
+    stretch_probability: Fraction = 0.0
+    stretch_range: Factors = Field(default=(0.8, 1.25), description="magnification along u over that along v")
+    shear_probability: Fraction = 0.0
+    shear_degrees: float = Field(default=10.0, ge=0, le=45, description="by which lines along v lean towards u")
+    lens_probability: Fraction = 0.0
+    lens_amount: float = Field(
+        default=0.1, ge=0, le=0.3, description="largest displacement of a corner over its distance from the centre"
+    )
+    elastic_probability: Fraction = 0.0
+    elastic_amount: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.4,
+        description="largest displacement of a control point over the distance between them, a quarter of the patch; "
+        "up to 0.4 nothing folds (Choi and Lee, 2000)",
+    )
     mirror_axes: MirrorAxes = Field(default=(), description="of (slice, u, v)")
+    low_resolution_probability: Fraction = 0.0
+    low_resolution_least: float = Field(default=0.5, gt=0, le=1, description="smallest share of the resolution kept")
+    low_resolution_axes: MirrorAxes = Field(default=(), description="of (slice, u, v)")
     noise_probability: Fraction = 0.1
+    noise_std: float = Field(default=0.1, ge=0, description="largest, over the channel's own standard deviation")
     blur_probability: Fraction = 0.2
+    blur_sigma: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=5)]] = Field(
+        default=(0.5, 1.0), description="in voxels"
+    )
     brightness_probability: Fraction = 0.15
+    brightness_range: Factors = (0.75, 1.25)
     contrast_probability: Fraction = 0.15
+    contrast_range: Factors = (0.75, 1.25)
     gamma_probability: Fraction = 0.3
+    gamma_range: Factors = Field(default=(0.7, 1.5), description="exponent")
+    colour_probability: Fraction = Field(default=0.0, description="of hue, saturation and value together")
+    hue_degrees: float = Field(default=10.0, ge=0, le=180)
+    saturation_range: Factors = (0.7, 1.4)
+    value_range: Factors = (0.8, 1.25)
+    cutout_probability: Fraction = 0.0
+    cutout_share: Fraction = Field(default=0.3, description="longest side of a box, as a share of the patch's")
+    cutmix_probability: Fraction = 0.0
+    cutmix_share: Fraction = Field(default=0.5, description="longest side of a box, as a share of the patch's")
 
 
 class Split(Part):
@@ -300,6 +338,12 @@ class Plan(Part):
             raise ValueError(
                 f"recipe.strategy.unfreeze_at: {len(self.recipe.strategy.unfreeze_at)} entries for "
                 f"{self.model.stages} stages"
+            )
+        kinds = [channel.normalization.kind for channel in self.data.channels]
+        if self.recipe.augmentation.colour_probability and kinds != ["minmax"] * 3:
+            raise ValueError(
+                "recipe.augmentation.colour_probability: colours are 3 channels in [0, 1] by minmax, not "
+                f"{', '.join(kinds)}"
             )
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")

@@ -9,7 +9,7 @@ from seg_transfer.planning.plan import DataPlan, ModelPlan, RecipePlan, Split
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
 from seg_transfer.planning.rules import training, transfer
-from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
 
 
@@ -66,9 +66,18 @@ def plan_recipe(
     )
     names = [label.name for label in data.labels[1:]]
     mirrored, why_mirrored = mirror_axes(names, data.axes, model.configuration, data.unit)
-    varied = reasons.take(
-        "recipe.augmentation", augmentation(train, grid.ratio, model.configuration, data.unit, mirrored)
+    strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
+    varied, whys = augmentation(
+        strong,
+        ratio=grid.ratio,
+        configuration=model.configuration,
+        unit=data.unit,
+        channels=data.channels,
+        mirrored=mirrored,
     )
+    reasons.take("recipe.augmentation", (varied, why_strong))
+    for field, why in whys.items():
+        reasons.take(f"recipe.augmentation.{field}", (getattr(varied, field), why))
     reasons.take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
     name, rate, decay = (
         reasons.take("recipe.optimizer", training.optimizer()),
@@ -94,11 +103,17 @@ def plan_recipe(
         ),
         augmentation=varied,
         tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),
-        splits=reasons.take("recipe.splits", _splits(request.splits)),
+        splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
     )
 
 
-def _splits(splits: tuple[Split, ...]) -> tuple[tuple[Split, ...], str]:
+def _splits(splits: tuple[Split, ...], fingerprint: Fingerprint) -> tuple[tuple[Split, ...], str]:
     sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
-    return splits, f"training + validation cases of each fold: {sizes}"
+    held = fingerprint.held_labels()
+    why = f"training + validation cases of each fold: {sizes}"
+    for label in fingerprint.labels:
+        if label.cases < len(fingerprint.cases):
+            counts = [sum(label.name in held[case] for case in split.validation) for split in splits]
+            why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
+    return splits, why

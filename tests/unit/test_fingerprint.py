@@ -120,7 +120,7 @@ def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
     save_fingerprint(made, path)
     assert load_fingerprint(path) == made
     assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
-    path.write_text(path.read_text().replace('"version": 1', '"version": 0'))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
     with pytest.raises(UserError, match="version"):
         load_fingerprint(path)
     with pytest.raises(UserError, match="no fingerprint"):

@@ -269,6 +269,12 @@ class TestDocument:
             ("recipe.tta_axes", [1, 1], "recipe.tta_axes: axes (1, 1) are not distinct"),
             ("recipe.augmentation.mirror_axes", [2, 2], "recipe.augmentation.mirror_axes"),
             ("recipe.augmentation.scale_range", [1.4, 0.7], "recipe.augmentation.scale_range.0"),
+            (
+                "recipe.augmentation.colour_probability",
+                0.2,
+                "recipe.augmentation.colour_probability: colours are 3 channels in [0, 1] by minmax, not zscore",
+            ),
+            ("recipe.augmentation.elastic_amount", 0.5, "recipe.augmentation.elastic_amount"),
             ("model.encoder", "resnet99", "model: unknown encoder 'resnet99', not one of resnet18, "),
             ("model.stages", 6, "model: stages is 6, resnet18 has 5"),
             ("version", 2, "version"),

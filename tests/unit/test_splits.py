@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from seg_transfer.data.splits import groups_by_regex, groups_from_file, make_splits, splits_from_file, splits_note
+from seg_transfer.data.splits import (
+    Leak,
+    groups_by_regex,
+    groups_from_file,
+    join_groups,
+    leaks,
+    make_splits,
+    splits_from_file,
+    splits_note,
+)
 from seg_transfer.errors import UserError
 
 CASES = [f"case_{number:02d}" for number in range(13)]
@@ -33,6 +42,61 @@ def test_groups_stay_together_and_folds_stay_even() -> None:
     assert [len(validation) for _, validation in splits] == [9, 9, 9, 9]
     with pytest.raises(UserError, match="case new has no group"):
         make_splits([*groups, "new"], groups=groups)
+
+
+def held_out_with(label: str, splits: list, labels: dict[str, tuple[str, ...]]) -> list[int]:
+    return [sum(label in labels[case] for case in validation) for _, validation in splits]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_are_spread_over_folds_of_even_size(seed: int) -> None:
+    cases = [f"case_{number:02d}" for number in range(53)]
+    labels = {
+        case: ("organ", *(["tumour"] if index % 5 == 0 else []), *(["cyst"] if index in (5, 6, 7, 8, 10) else []))
+        for index, case in enumerate(cases)
+    }
+    splits = make_splits(cases, folds=5, seed=seed, labels=labels)
+    assert sorted(len(validation) for _, validation in splits) == [10, 10, 11, 11, 11]
+    assert held_out_with("cyst", splits, labels) == [1] * 5
+    assert sorted(held_out_with("tumour", splits, labels)) == [2, 2, 2, 2, 3]
+    assert make_splits(cases[::-1], folds=5, seed=seed, labels=labels) == splits
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_are_spread_over_folds_of_groups(seed: int) -> None:
+    groups = {f"p{patient:02d}_{visit}": f"p{patient:02d}" for patient in range(20) for visit in range(1 + patient % 3)}
+    labels = {case: ("tumour",) if int(group[1:]) % 4 == 1 else () for case, group in groups.items()}
+    splits = make_splits(list(groups), folds=4, seed=seed, groups=groups, labels=labels)
+    for train, validation in splits:
+        assert not {groups[case] for case in train} & {groups[case] for case in validation}
+    sizes = [len(validation) for _, validation in splits]
+    assert sum(sizes) == len(groups) and max(sizes) - min(sizes) <= 1
+    assert sorted(held_out_with("tumour", splits, labels)) == [2, 3, 3, 3]
+
+
+def test_labels_that_every_case_holds_change_nothing() -> None:
+    assert make_splits(CASES, labels=dict.fromkeys(CASES, ("a", "b"))) == make_splits(CASES)
+
+
+def test_groups_are_joined() -> None:
+    assert join_groups("abcd", None, []) is None
+    assert join_groups("abcd", None, ["bd"]) == {"a": "a", "b": "b", "c": "c", "d": "b"}
+    groups = {"a": "one", "b": "one", "c": "two", "d": "three"}
+    assert join_groups("abcd", groups, ["ab"]) is groups
+    assert join_groups("abcd", groups, ["bc", "ad"]) == dict.fromkeys("abcd", "one")
+    dealt = make_splits("abcdef", folds=3, groups=join_groups("abcdef", None, ["ac", "cf"]))
+    assert ["a", "c", "f"] in [validation for _, validation in dealt]
+
+
+def test_leaks_are_found() -> None:
+    splits = [(["a", "b"], ["c", "d"]), (["c", "d"], ["a", "b"]), (["a", "b", "c"], ["d"])]
+    assert leaks(splits, ["ab", "cd"]) == [Leak(2, ("c",), ("d",))]
+    assert leaks(splits, ["acd"]) == [
+        Leak(0, ("a",), ("c", "d")),
+        Leak(1, ("c", "d"), ("a",)),
+        Leak(2, ("a", "c"), ("d",)),
+    ]
+    assert leaks(splits[:2], ["ab"]) == []
 
 
 def test_few_cases() -> None:

@@ -1,17 +1,51 @@
-"""How training patches are varied, and which mirror images count as the same."""
+"""How training patches are varied and how strongly, and which mirror images count as the same."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from seg_transfer.planning.cost import Configuration
-from seg_transfer.planning.plan import Augmentation, Triple
+from seg_transfer.planning.plan import Augmentation, Channel, Triple
 
 NetworkAxis = Literal[0, 1, 2]
 
-FEW_CASES = 30
+FEW_CASES, ENOUGH_CASES = 16, 100
+"""Effective cases up to which augmentation is strong, and from which on it is nnU-Net's, whose own data sets hold tens
+to hundreds of cases."""
+SHORT_STEPS, LONG_STEPS = 300, 2000
+"""A training of so few steps is not yet at the point of learning cases by heart, and gets mild augmentation; from so
+many on its length does not matter. Not measured, but mirroring cost Dice in 100 steps (docs/log.md, 2026-11-22)."""
+STRENGTHS = (0.0, 0.5, 1.0)
+SETTINGS: dict[str, tuple[Any, Any, Any]] = {
+    "rotate_probability": (0.1, 0.2, 0.4),
+    "scale_probability": (0.1, 0.2, 0.4),
+    "scale_range": ((0.85, 1.2), (0.7, 1.4), (0.7, 1.4)),
+    "noise_probability": (0.05, 0.1, 0.15),
+    "noise_std": (0.05, 0.1, 0.1),
+    "blur_probability": (0.1, 0.2, 0.2),
+    "brightness_probability": (0.08, 0.15, 0.3),
+    "brightness_range": ((0.9, 1.1), (0.75, 1.25), (0.75, 1.25)),
+    "contrast_probability": (0.08, 0.15, 0.3),
+    "contrast_range": ((0.9, 1.1), (0.75, 1.25), (0.75, 1.25)),
+    "gamma_probability": (0.15, 0.3, 0.3),
+    "gamma_range": ((0.85, 1.25), (0.7, 1.5), (0.7, 1.5)),
+    "elastic_probability": (0.0, 0.0, 0.1),
+    "elastic_amount": (0.1, 0.1, 0.2),
+    "low_resolution_probability": (0.0, 0.0, 0.1),
+    "cutout_probability": (0.0, 0.0, 0.1),
+}
+"""Mild, nnU-Net's published values (Isensee et al., Nature Methods 2021) and strong; what nnU-Net has not, or what was
+not measured to help here, is off up to the middle."""
+PICTURES = dict.fromkeys(("stretch_probability", "shear_probability", "lens_probability"), (0.0, 0.0, 0.1))
+COLOURS = {"colour_probability": (0.0, 0.0, 0.2)}
+DEGREES = (15.0, 30.0, 30.0)
+UNMEASURED = f"off up to strength {STRENGTHS[1]:g} and mild above: not measured to help"
+COLOUR_NAMES = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 ISOTROPIC_LIMIT = 1.5
 SIDES = {"left", "right"}
 """Words in a label's name that a mirror image from left to right would make wrong."""
@@ -60,37 +94,99 @@ def _sided(labels: Sequence[str]) -> list[str]:
     return [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
 
 
-def augmentation(
-    cases: int, ratio: float, configuration: Configuration, unit: str, mirrored: tuple[NetworkAxis, ...]
-) -> tuple[Augmentation, str]:
-    """Choose how strongly patches are varied; the ranges are nnU-Net's, the probabilities rise with few cases.
+def strength(cases: int, labelled_slices: int, configuration: Configuration, steps: float) -> tuple[float, str]:
+    """Choose how strongly patches are varied, from 0 (mild) over 0.5 (nnU-Net's) to 1 (strong): a heuristic.
+
+    Few cases are soon known by heart, so strength grows as they get fewer. In 2D a case gives many images, alike but
+    not the same: the geometric mean of cases and labelled slices counts. Short trainings reduce the strength.
 
     Args:
         cases: Labelled cases that a fold trains on.
+        labelled_slices: Their slices or pictures that hold a label.
+        configuration: 2D, 2.5D or 3D.
+        steps: Expected length of the training.
+    """
+    effective = math.sqrt(cases * max(cases, labelled_slices)) if configuration == "2d" else float(cases)
+    need = float(np.interp(math.log(effective), np.log([FEW_CASES, ENOUGH_CASES]), [1.0, 0.5]))
+    time = float(np.interp(math.log(max(steps, 1)), np.log([SHORT_STEPS, LONG_STEPS]), [0.0, 1.0]))
+    chosen = round(need * time, 2)
+    counted = f"{cases} training cases"
+    if configuration == "2d" and labelled_slices > cases:
+        counted += f" with {labelled_slices} labelled slices count as {effective:.0f}"
+    return chosen, (
+        f"strength {chosen:g} (0 mild, 0.5 as nnU-Net, 1 strong): {need:.2g} for {counted} (1 up to {FEW_CASES}, 0.5 "
+        f"from {ENOUGH_CASES} on), times {time:.2g} for about {steps:.0f} steps (0 up to {SHORT_STEPS}, 1 from "
+        f"{LONG_STEPS} on)"
+    )
+
+
+def augmentation(
+    strong: float,
+    *,
+    ratio: float,
+    configuration: Configuration,
+    unit: Literal["mm", "pixel"],
+    channels: Sequence[Channel],
+    mirrored: tuple[NetworkAxis, ...],
+) -> tuple[Augmentation, dict[str, str]]:
+    """Choose probabilities and ranges, between the mild, the usual and the strong setting.
+
+    Args:
+        strong: Strength in [0, 1].
         ratio: Anisotropy of the network's grid.
         configuration: 2D, 2.5D or 3D.
         unit: Pictures in pixels have no upright: they turn by any angle, if they may be mirrored too.
+        channels: Of the plan; colours are jittered.
         mirrored: Axes of :func:`mirror_axes`.
+
+    Returns:
+        The choice, and the reasons of its fields by name.
     """
-    few = cases < FEW_CASES
+    pictures = unit == "pixel"
     tilted = configuration == "3d" and ratio <= ISOTROPIC_LIMIT
-    degrees = 180.0 if unit == "pixel" and mirrored else 30.0
+    coloured = is_colour(channels)
+    settings = SETTINGS | (PICTURES if pictures else {}) | (COLOURS if coloured else {})
+    degrees = 180.0 if pictures and mirrored else _between(DEGREES, strong)
     chosen = Augmentation(
-        rotate_probability=0.4 if few else 0.2,
+        **{name: _between(values, strong) for name, values in settings.items()},
         rotate_degrees=degrees,
         rotate_out_of_plane=tilted,
-        scale_probability=0.4 if few else 0.2,
         mirror_axes=mirrored,
-        noise_probability=0.15 if few else 0.1,
-        brightness_probability=0.3 if few else 0.15,
-        contrast_probability=0.3 if few else 0.15,
+        low_resolution_axes=(0,) if configuration == "3d" else (1, 2),
     )
-    strength = "stronger" if few else "usual"
     tilt = "also" if tilted else "not"
-    return chosen, (
-        f"{strength} for {cases} training cases (few below {FEW_CASES}); turned by up to {degrees:g} degrees, {tilt} "
-        f"out of plane (3D up to anisotropy {ISOTROPIC_LIMIT:g}: {ratio:.2g} here)"
+    coarse = (
+        "along slices, as if these were thicker" if configuration == "3d" else "in-plane: there is one slice, or few"
     )
+    return chosen, {
+        "rotate_degrees": f"turned by up to {degrees:g} degrees, {tilt} out of plane (3D up to anisotropy "
+        f"{ISOTROPIC_LIMIT:g}: {ratio:.2g} here)",
+        "elastic_probability": f"like low resolution and cutout {UNMEASURED}",
+        "low_resolution_axes": coarse,
+        "cutmix_probability": "off: not measured to help",
+        "stretch_probability": f"like shear and lens distortion {UNMEASURED}"
+        if pictures
+        else "off, like shear and lens distortion: volumes are measured in millimetres, not taken through a lens",
+        "colour_probability": UNMEASURED if coloured else "off: channels are not red, green and blue in a fixed range",
+    }
+
+
+def is_colour(channels: Sequence[Channel]) -> bool:
+    """Whether the channels are those of a colour picture: called red, green and blue, in one range mapped to [0, 1]."""
+    ranges = {(channel.normalization.lower, channel.normalization.upper) for channel in channels}
+    return (
+        len(channels) == 3
+        and all(channel.name.lower() in names for channel, names in zip(channels, COLOUR_NAMES, strict=True))
+        and all(channel.normalization.kind == "minmax" for channel in channels)
+        and len(ranges) == 1
+    )
+
+
+def _between(values: tuple[Any, Any, Any], strong: float) -> Any:
+    """The setting at a strength, of a number or of each end of a range."""
+    if isinstance(values[0], tuple):
+        return tuple(_between(ends, strong) for ends in zip(*values, strict=True))
+    return round(float(np.interp(strong, STRENGTHS, values)), 3)
 
 
 def tta_axes(mirrored: tuple[NetworkAxis, ...]) -> tuple[tuple[NetworkAxis, ...], str]:

@@ -1,0 +1,95 @@
+"""Folds from wishes and measurements: nothing leaks, and what leaks in the user's own file is said by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_fingerprints import fingerprint
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.folds import FoldWishes, deal
+
+
+def with_cases(made: Fingerprint, **changes: dict) -> Fingerprint:
+    """Change some cases by identifier."""
+    return made.model_copy(
+        update={"cases": tuple(case.model_copy(update=changes.get(case.id, {})) for case in made.cases)}
+    )
+
+
+def without(made: Fingerprint, label: int, *cases: str) -> Fingerprint:
+    """Take a label away from some cases."""
+    absent = made.cases[0].labels[label].model_copy(update={"voxels": 0, "slices": (0, 0, 0)})
+    labels = list(made.cases[0].labels)
+    labels[label] = absent
+    return with_cases(made, **{case: {"labels": tuple(labels)} for case in cases})
+
+
+@pytest.fixture
+def cases() -> list[str]:
+    return [case.id for case in fingerprint().cases]
+
+
+def test_identical_images_share_a_fold_and_are_said(cases: list[str]) -> None:
+    same = {"image_hash": "image 0", "label_hash": "label 0"}
+    made = with_cases(fingerprint(), case_004=same, case_007={"image_hash": "image 5"})
+    dealt = deal(FoldWishes(), cases, made)
+    for split in dealt.splits:
+        for pair in [{"case_000", "case_004"}, {"case_005", "case_007"}]:
+            assert len(pair & set(split.validation)) in (0, 2)
+    assert dealt.notes == (
+        "case_000 and case_004 hold the same image and the same label: kept in one fold",
+        "case_005 and case_007 hold the same image under different labels, of which one at most is right: "
+        "kept in one fold",
+    )
+    assert deal(FoldWishes(), cases).notes == ()
+
+
+def test_rare_labels_are_in_every_fold(cases: list[str]) -> None:
+    made = without(fingerprint(), 1, *cases[:5])
+    for seed in range(4):
+        dealt = deal(FoldWishes(seed=seed), cases, made)
+        assert [len(set(split.validation) & set(cases[5:])) for split in dealt.splits] == [1] * 5
+        assert dealt.notes == ()
+
+
+def test_a_fold_that_never_sees_a_label_is_said(cases: list[str]) -> None:
+    made = without(fingerprint(), 1, *cases[1:])
+    dealt = deal(FoldWishes(folds=2), cases, made)
+    (fold,) = [index for index, split in enumerate(dealt.splits) if cases[0] in split.validation]
+    assert dealt.notes == (f"fold {fold} trains on no case with b",)
+
+
+def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: Path) -> None:
+    file, groups = tmp_path / "splits.json", tmp_path / "groups.json"
+    file.write_text(json.dumps([{"train": cases[:5], "val": cases[5:]}, {"train": cases[5:], "val": cases[:4]}]))
+    groups.write_text(json.dumps({case: "anna" if case in ("case_003", "case_009") else case for case in cases}))
+    made = with_cases(fingerprint(), case_004={"image_hash": "image 8"})
+    dealt = deal(FoldWishes(splits=file, groups=groups), cases, made)
+    assert [split.validation for split in dealt.splits] == [tuple(cases[5:]), tuple(cases[:4])]
+    ending = "so its scores are too good"
+    assert dealt.notes == (
+        "case_004 and case_008 hold the same image under different labels, of which one at most is right",
+        f"{file}: fold 0 trains on case_004 and validates on case_008: the same image, {ending}",
+        f"{file}: fold 0 trains on case_003 and validates on case_009: one group, anna, {ending}",
+        f"{file}: fold 1 trains on case_009 and validates on case_003: one group, anna, {ending}",
+    )
+
+
+def test_broken_cases_are_not_dealt_but_may_be_named(cases: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps([{"train": cases[:5], "val": ["broken", *cases[5:]]}]))
+    dealt = deal(FoldWishes(splits=file), [*cases, "broken"], fingerprint())
+    assert dealt.splits[0].validation == tuple(cases[5:])
+    with pytest.raises(UserError, match="not among the cases: broken"):
+        deal(FoldWishes(splits=file), cases, fingerprint())
+
+
+def test_every_case_needs_a_group(cases: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "groups.json"
+    file.write_text(json.dumps(dict.fromkeys(cases[1:], "anna")))
+    with pytest.raises(UserError, match="no group for case_000"):
+        deal(FoldWishes(groups=file), cases)
