@@ -25,7 +25,9 @@ from seg_transfer.measuring import check_and_measure
 from seg_transfer.planning.plan import Plan, Split, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
+from seg_transfer.planning.rules.transfer import ON_RANDOM_WEIGHTS
 from seg_transfer.progress import say, warn
+from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.workdir import DEFAULT, Work
 
 
@@ -105,12 +107,15 @@ def plan(
         cores=environment.cores(),
         bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
+        offline=is_offline(),
         seed=seed,
     )
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
     measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     request = replace(request, splits=deal([case.id for case in measured.dataset.cases]))
     made = make_plan(measured.fingerprint, request)
+    if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
+        warn(f"--strategy {strategy}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     if splits is None and (
         note := splits_note([(list(s.train), list(s.validation)) for s in made.recipe.splits], folds)
     ):

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 from seg_transfer.catalogue import (
     BUNDLED_ENCODER,
@@ -180,6 +179,8 @@ def _from_hub(repository: str, revision: str, again: bool) -> tuple[Path, str]:
 
 
 def _from_address(address: str) -> tuple[Path, str]:
+    from urllib.request import urlopen
+
     path = address_cache(address)
     with whole_file(path) as temporary:
         with urlopen(address, timeout=PATIENCE) as response, temporary.open("wb") as file:
