@@ -34,7 +34,7 @@ def encoders(context: typer.Context) -> None:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Encoders, as `segtl encoders` lists them.", show_default=False),
+        typer.Argument(metavar="NAME", help="Encoders, as `segtl encoders` lists them.", show_default=False),
     ],
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Also copy them here, for another machine.")

@@ -15,7 +15,7 @@ from seg_transfer.units import bytes_text, seconds_text
 from seg_transfer.workdir import Work, fold_name
 
 if TYPE_CHECKING:
-    from seg_transfer.api.encoders import EncoderStatus
+    from seg_transfer.api.encoder_weights import EncoderStatus
     from seg_transfer.demo import DemoResult
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.planning.plan import Plan

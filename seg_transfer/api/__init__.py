@@ -10,7 +10,7 @@ Example:
     >>> seg_transfer.fetch_encoders(["resnet50"])
 """
 
-from seg_transfer.api.encoders import encoders, fetch_encoders
+from seg_transfer.api.encoder_weights import encoders, fetch_encoders
 from seg_transfer.api.evaluation import evaluate
 from seg_transfer.api.inference import predict
 from seg_transfer.api.planning import plan

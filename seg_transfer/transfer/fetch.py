@@ -33,7 +33,7 @@ OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
 RECORD = "segtl-weights.json"
 PATIENCE = 5.0
-"""Seconds for the server's first answer: the hub's client retries for about 24 s where there is no network."""
+"""Seconds for the server's first answer, asked for once: the hub's client alone would try six times and wait between."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def _download(repository: str, revision: str, encoder: str, *, again: bool = Fal
     """Fetch a file into its cache, and record the sha256 that the server names, else that of what came."""
     if is_offline():
         raise UserError(
-            f"the ImageNet weights of {encoder} ({repository}, revision {revision}) are not on this machine, and "
-            f"connections are forbidden (--offline, or {OFFLINE})",
-            where="model.weights",
+            f"these ImageNet weights of {encoder} are not on this machine, and connections are forbidden "
+            f"(--offline, or {OFFLINE})",
+            where=_key(repository, revision),
             mend=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
             f"{BUNDLED_ENCODER}) or a file",
         )
@@ -161,8 +161,8 @@ def _download(repository: str, revision: str, encoder: str, *, again: bool = Fal
     except Exception as error:  # the clients' errors share no base: no network, no such repository, no disk space
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the ImageNet weights {repository} (revision {revision}) could not be fetched: {cause}",
-            where="model.weights",
+            f"these ImageNet weights of {encoder} could not be fetched: {cause}",
+            where=_key(repository, revision),
             mend=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
             f"where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with --weights FILE",
         ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 from seg_transfer.catalogue import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
+from seg_transfer.progress import warn
 from seg_transfer.transfer.checkpoint_file import StateDicts, read_state_dicts
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import check_beside, weights_file
@@ -48,11 +49,16 @@ class LoadReport:
         loaded = sum(self.matched.values()) + sum(self.adapted.values())
         return loaded / (loaded + sum(self.random.values()))
 
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        """The four dictionaries by name."""
+        return {"matched": self.matched, "adapted": self.adapted, "random": self.random, "unused": self.unused}
+
     def __str__(self) -> str:
         parts = [
             f"{name}: {len(group)} tensors, {sum(group.values()):,} elements"
-            for name, group in vars(self).items()
-            if isinstance(group, dict) and group
+            for name, group in self.groups.items()
+            if group
         ]
         if self.place:
             parts.append(f"found under {self.place}")
@@ -93,6 +99,8 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
             (report.matched if fitted is found else report.adapted)[name] = tensor.numel()
     used = set(match.pairs.values())
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
+    if first in report.random:
+        warn(f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random")
     return report
 
 
