@@ -31,14 +31,15 @@ class EncoderEntry:
         mean: Mean of the RGB input in [0, 1] that the encoder was trained with.
         std: Standard deviation of the same.
         licence: Licence of the ImageNet weights, as timm records it.
-        repository: Hub repository of the ImageNet weights, or the address (https://...) of their file.
-        revision: Revision in that repository; of an address the part of its name that tells versions apart.
+        repository: Hub repository of the ImageNet weights.
+        revision: Revision in that repository.
         parameters: Parameters of all levels together, for three input channels.
         parameters_per_level: The same per level.
         saved_elements: Elements which one level (not the sum up to it) keeps for the backward pass, per pixel of the
             network's input, in training; measured in 2D.
         flops: Floating point operations of one level's forward pass per pixel of the network's input; measured in 2D.
-        volumes: Whether it can be converted to 3D.
+        url: Where the file of weights lies that are on no hub; else empty.
+        volumes: Whether it converts to 3D.
     """
 
     name: str
@@ -54,7 +55,13 @@ class EncoderEntry:
     parameters_per_level: tuple[int, ...]
     saved_elements: tuple[float, ...]
     flops: tuple[float, ...]
+    url: str = ""
     volumes: bool = True
+
+    @property
+    def source(self) -> str:
+        """Where the ImageNet weights come from: the hub's repository, or an address (https://...)."""
+        return self.url or self.repository
 
 
 def _read() -> dict[str, EncoderEntry]:
@@ -83,28 +90,28 @@ def entry(name: str) -> EncoderEntry:
 def imagenet_cached(name: str) -> bool:
     """Whether the ImageNet weights of an encoder lie in the local cache; never touches the network."""
     known = entry(name)
-    return cached_weights(known.repository, known.revision) is not None
+    return cached_weights(known.source, known.revision) is not None
 
 
-def cached_weights(repository: str, revision: str) -> Path | None:
+def cached_weights(source: str, revision: str) -> Path | None:
     """The file of weights in the local cache, or None; never touches the network.
 
     Args:
-        repository: As in :class:`EncoderEntry`.
+        source: As in :class:`EncoderEntry`.
         revision: As in :class:`EncoderEntry`.
     """
-    if is_address(repository):
-        path = address_cache(repository)
+    if is_address(source):
+        path = address_cache(source)
         return path if path.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, WEIGHTS_FILE, revision=revision)
+    found = try_to_load_from_cache(source, WEIGHTS_FILE, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def is_address(repository: str) -> bool:
+def is_address(source: str) -> bool:
     """Whether weights are a single file on a server, such as torchvision's, and not in a hub repository."""
-    return repository.startswith("https://")
+    return source.startswith("https://")
 
 
 def address_cache(address: str) -> Path:

@@ -1,7 +1,7 @@
 """ImageNet weights from the network into the usual caches, with the sha256 of every file on record; loads no torch.
 
 A record (``segtl-weights.json``) says which sha256 a file had when segtl fetched it. One lies in the user's cache,
-keyed by repository and revision; one beside the files that ``segtl encoders fetch --to`` wrote, keyed by their names. A
+keyed by source and revision; one beside the files that ``segtl encoders fetch --to`` wrote, keyed by their names. A
 file on record that has changed since is refused.
 """
 
@@ -33,7 +33,7 @@ OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
 RECORD = "segtl-weights.json"
 PATIENCE = 5.0
-"""Seconds for the server's first answer, asked for once: the hub's client alone would try six times and wait between."""
+"""Seconds for the server's first answer, asked for once: the hub's client alone tries six times and waits between."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
     return [_fetch(known, to) for known in entries]
 
 
-def weights_file(repository: str, revision: str, encoder: str) -> Path:
+def weights_file(source: str, revision: str, encoder: str) -> Path:
     """The file of ImageNet weights: from the cache, else from the network in one quick attempt.
 
     Args:
-        repository: As in the catalogue.
+        source: As in the catalogue.
         revision: As in the catalogue.
         encoder: Name in the catalogue, for messages.
 
     Raises:
         UserError: If the file is not in the cache and cannot be fetched, or is not what was recorded.
     """
-    path = cached_weights(repository, revision)
+    path = cached_weights(source, revision)
     if path is None:
-        path = _download(repository, revision, encoder)
-    check_sha256(path, _recorded(_cache_record(), _key(repository, revision)), encoder)
+        path = _download(source, revision, encoder)
+    check_sha256(path, _recorded(_cache_record(), _key(source, revision)), encoder)
     return path
 
 
@@ -117,7 +117,7 @@ def check_sha256(path: Path, recorded: str | None, encoder: str) -> None:
 
 def is_recorded(known: EncoderEntry) -> bool:
     """Whether the cache's record has an encoder's ImageNet weights; reads no weights."""
-    return _recorded(_cache_record(), _key(known.repository, known.revision)) is not None
+    return _recorded(_cache_record(), _key(known.source, known.revision)) is not None
 
 
 def sha256_of(path: Path) -> str:
@@ -127,54 +127,54 @@ def sha256_of(path: Path) -> str:
 
 
 def _fetch(known: EncoderEntry, to: Path | None) -> Fetched:
-    source = _key(known.repository, known.revision)
-    path = cached_weights(known.repository, known.revision)
-    recorded = _recorded(_cache_record(), source)
+    key = _key(known.source, known.revision)
+    path = cached_weights(known.source, known.revision)
+    recorded = _recorded(_cache_record(), key)
     if path is None or recorded not in (None, sha256_of(path)):
-        path = _download(known.repository, known.revision, known.name, again=path is not None)
-        check_sha256(path, _recorded(_cache_record(), source), known.name)
+        path = _download(known.source, known.revision, known.name, again=path is not None)
+        check_sha256(path, _recorded(_cache_record(), key), known.name)
     elif recorded is None:
-        _note(_cache_record(), source, path, sha256_of(path))
+        _note(_cache_record(), key, path, sha256_of(path))
     sha256 = sha256_of(path)
     if to is not None:
         copy = to / f"{known.name}{path.suffix}"
         with whole_file(copy) as temporary:
             shutil.copyfile(path, temporary)
-        _note(to / RECORD, copy.name, path, sha256, source=source)
+        _note(to / RECORD, copy.name, path, sha256, source=key)
         path = copy
     return Fetched(known.name, path, sha256)
 
 
-def _download(repository: str, revision: str, encoder: str, *, again: bool = False) -> Path:
+def _download(source: str, revision: str, encoder: str, *, again: bool = False) -> Path:
     """Fetch a file into its cache, and record the sha256 that the server names, else that of what came."""
     if is_offline():
         raise UserError(
             f"these ImageNet weights of {encoder} are not on this machine, and connections are forbidden "
             f"(--offline, or {OFFLINE})",
-            where=_key(repository, revision),
+            where=_key(source, revision),
             mend=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
             f"{BUNDLED_ENCODER}) or a file",
         )
-    say(f"fetching the ImageNet weights of {encoder}: {repository}")
+    say(f"fetching the ImageNet weights of {encoder}: {source}")
     try:
-        path, sha256 = _from_address(repository) if is_address(repository) else _from_hub(repository, revision, again)
-    except Exception as error:  # the clients' errors share no base: no network, no such repository, no disk space
+        path, sha256 = _from_address(source) if is_address(source) else _from_hub(source, revision, again)
+    except Exception as error:  # the clients' errors share no base: no network, no such source, no disk space
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"these ImageNet weights of {encoder} could not be fetched: {cause}",
-            where=_key(repository, revision),
+            where=_key(source, revision),
             mend=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
             f"where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with --weights FILE",
         ) from error
-    _note(_cache_record(), _key(repository, revision), path, sha256)
+    _note(_cache_record(), _key(source, revision), path, sha256)
     return path
 
 
-def _from_hub(repository: str, revision: str, again: bool) -> tuple[Path, str]:
+def _from_hub(source: str, revision: str, again: bool) -> tuple[Path, str]:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    about = get_hf_file_metadata(hf_hub_url(repository, WEIGHTS_FILE, revision=revision), timeout=PATIENCE)
-    path = Path(hf_hub_download(repository, WEIGHTS_FILE, revision=revision, force_download=again))
+    about = get_hf_file_metadata(hf_hub_url(source, WEIGHTS_FILE, revision=revision), timeout=PATIENCE)
+    path = Path(hf_hub_download(source, WEIGHTS_FILE, revision=revision, force_download=again))
     return path, about.etag if about.etag and re.fullmatch("[0-9a-f]{64}", about.etag) else sha256_of(path)
 
 
@@ -193,8 +193,8 @@ def _from_address(address: str) -> tuple[Path, str]:
     return path, sha256
 
 
-def _key(repository: str, revision: str) -> str:
-    return f"{repository}@{revision}"
+def _key(source: str, revision: str) -> str:
+    return f"{source}@{revision}"
 
 
 def _cache_record() -> Path:

@@ -219,7 +219,7 @@ def _locate(weights: Weights, encoder_name: str) -> Path:
         return BUNDLED
     if weights.source == "imagenet":
         known = entry(encoder_name)
-        return weights_file(weights.repository or known.repository, weights.revision or known.revision, encoder_name)
+        return weights_file(weights.repository or known.source, weights.revision or known.revision, encoder_name)
     path = Path(str(weights.path))
     if not path.is_file():
         raise UserError("there is no weights file here", where=path, mend="give the path of an existing file")

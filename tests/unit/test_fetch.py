@@ -134,10 +134,8 @@ def test_a_fetched_file_is_in_the_cache_on_record_and_loads_without_the_hub(hub,
 
 
 def test_of_a_branch_the_commit_is_recorded(hub, caches):
-    fetch_encoders(["resnet34"])
-    known = entry("resnet34")
-    assert known.revision == "main"
-    assert record(caches / "assets" / "segtl")["timm/resnet34.a1_in1k@main"]["commit"] == COMMIT
+    weights_file("me/mine", "main", "resnet18")
+    assert record(caches / "assets" / "segtl")["me/mine@main"]["commit"] == COMMIT
 
 
 def test_loading_takes_the_plans_repository_and_revision_and_records_too(hub, caches):
@@ -175,9 +173,8 @@ def test_what_another_tool_cached_is_recorded_without_the_hub(no_hub, resnet18):
 
 
 def test_a_cached_branch_is_loaded_without_asking_whether_it_moved(no_hub, resnet18):
-    known = entry("resnet34")
-    path = put(known.repository, "main", resnet18.read_bytes())
-    assert weights_file(known.repository, known.revision, "resnet34") == path
+    path = put("me/mine", "main", resnet18.read_bytes())
+    assert weights_file("me/mine", "main", "resnet18") == path
 
 
 def test_to_a_folder_a_file_per_encoder_with_a_record_that_loading_checks(hub, caches, resnet18):
@@ -191,8 +188,8 @@ def test_to_a_folder_a_file_per_encoder_with_a_record_that_loading_checks(hub, c
     known = entry("resnet34")
     assert record(folder)["resnet34.safetensors"] == {
         "sha256": sha256(resnet18),
-        "commit": COMMIT,
-        "source": f"{known.repository}@main",
+        "commit": COMMIT if known.revision == "main" else known.revision,
+        "source": f"{known.repository}@{known.revision}",
     }
     weights = Weights(source="file", path=str(first.path))
     assert load_weights(Encoder("resnet18", channels=3, stages=2), weights, "resnet18").share == 1.0
@@ -257,7 +254,7 @@ def by_address(monkeypatch):
     digits = hashlib.sha256(served).hexdigest()[:8]
     address = ADDRESS.format(digits)
     changed = catalogue.ENCODERS | {
-        "resnet18": catalogue.EncoderEntry(**{**vars(entry("resnet18")), "repository": address, "revision": digits})
+        "resnet18": catalogue.EncoderEntry(**{**vars(entry("resnet18")), "repository": "", "url": address})
     }
     monkeypatch.setattr(catalogue, "ENCODERS", changed)
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(served))
