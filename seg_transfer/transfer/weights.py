@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -197,11 +198,17 @@ def _resembling(parts: Mapping[str, Shapes], but: str) -> str | None:
     shares = {}
     for name in ENCODERS:
         if name != but:
-            with torch.device("meta"):  # names and shapes alone
-                matches = best_matches(_target(Encoder(name, channels=3)), parts)
+            matches = best_matches(_target_of(name), parts)
             shares[name] = matches[0].share if matches else 0.0
     best = max(shares, key=lambda name: shares[name])
     return best if shares[best] >= LEAST_SHARE else None
+
+
+@cache
+def _target_of(name: str) -> Target:
+    """What all levels of an encoder need, without data."""
+    with torch.device("meta"):
+        return _target(Encoder(name, channels=3))
 
 
 def _some(names: Sequence[str]) -> str:
