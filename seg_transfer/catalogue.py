@@ -8,6 +8,7 @@ No such commit is on record here for resnet34: its revision is the branch "main"
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class EncoderEntry:
         saved_elements: Elements which one level (not the sum up to it) keeps for the backward pass, per pixel of the
             network's input, in training; measured in 2D.
         flops: Floating point operations of one level's forward pass per pixel of the network's input; measured in 2D.
+        url: Where the file of weights lies that are on no hub; else empty.
+        volumes: Whether it converts to 3D.
     """
 
     name: str
@@ -52,6 +55,13 @@ class EncoderEntry:
     parameters_per_level: tuple[int, ...]
     saved_elements: tuple[float, ...]
     flops: tuple[float, ...]
+    url: str = ""
+    volumes: bool = True
+
+    @property
+    def source(self) -> str:
+        """Where the ImageNet weights come from: the hub's repository, or an address (https://...)."""
+        return self.url or self.repository
 
 
 def _read() -> dict[str, EncoderEntry]:
@@ -78,8 +88,34 @@ def entry(name: str) -> EncoderEntry:
 
 
 def imagenet_cached(name: str) -> bool:
-    """Whether the ImageNet weights of an encoder lie in the hub's local cache; never touches the network."""
+    """Whether the ImageNet weights of an encoder lie in the local cache; never touches the network."""
+    known = entry(name)
+    return cached_weights(known.source, known.revision) is not None
+
+
+def cached_weights(source: str, revision: str) -> Path | None:
+    """The file of weights in the local cache, or None; never touches the network.
+
+    Args:
+        source: As in :class:`EncoderEntry`.
+        revision: As in :class:`EncoderEntry`.
+    """
+    if is_address(source):
+        path = address_cache(source)
+        return path if path.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    known = entry(name)
-    return isinstance(try_to_load_from_cache(known.repository, WEIGHTS_FILE, revision=known.revision), str)
+    found = try_to_load_from_cache(source, WEIGHTS_FILE, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def is_address(source: str) -> bool:
+    """Whether weights are a single file on a server, such as torchvision's, and not in a hub repository."""
+    return source.startswith("https://")
+
+
+def address_cache(address: str) -> Path:
+    """Where torch and torchvision keep the file of an address, found without loading them."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
+    return home / "hub" / "checkpoints" / address.rpartition("/")[2]

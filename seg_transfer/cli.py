@@ -16,6 +16,7 @@ import typer
 
 from seg_transfer import cli_options as options
 from seg_transfer import progress, show
+from seg_transfer.cli_encoders import group as encoders
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.units import bytes_from_text, seconds_from_text
 from seg_transfer.workdir import DEFAULT
@@ -74,6 +75,7 @@ def plan(
     device: options.Device = "auto",
     workers: options.Workers = None,
     seed: options.Seed = 0,
+    offline: options.Offline = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -108,6 +110,7 @@ def plan(
 def preprocess(
     work: options.Work = DEFAULT,
     workers: options.Workers = None,
+    offline: options.Offline = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -135,6 +138,7 @@ def train(
     device: options.Device = "auto",
     workers: options.Workers = None,
     seed: options.OtherSeed = None,
+    offline: options.Offline = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -178,6 +182,7 @@ def predict(
     work: options.Work = DEFAULT,
     device: options.Device = "auto",
     workers: options.ReadAhead = 1,
+    offline: options.Offline = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -258,6 +263,7 @@ def demo(
     ] = Path("segtl-demo"),
     device: options.Device = "auto",
     seed: options.Seed = 0,
+    offline: options.Offline = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -265,6 +271,9 @@ def demo(
     from seg_transfer.demo import run_demo
 
     show.show_demo(run_demo(output, seed=seed, device=device))
+
+
+app.add_typer(encoders, name="encoders")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from seg_transfer import progress
 from seg_transfer.planning.plan import LARGEST_SEED
+from seg_transfer.transfer.fetch import OFFLINE
 
 
 def _be_verbose(wanted: bool) -> None:
@@ -19,6 +21,11 @@ def _be_verbose(wanted: bool) -> None:
 def _be_quiet(wanted: bool) -> None:
     if wanted:
         progress.set_verbosity(-1)
+
+
+def _go_offline(wanted: bool) -> None:
+    if wanted:
+        os.environ[OFFLINE] = "1"
 
 
 RUNNING = "Running"
@@ -53,6 +60,15 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool,
     typer.Option("-q", "--quiet", callback=_be_quiet, help="Say only results and warnings.", rich_help_panel=RUNNING),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        callback=_go_offline,
+        help="Make no connection: what is needed has to be on this machine.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 OtherSeed = Annotated[
     int | None,

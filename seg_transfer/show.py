@@ -15,10 +15,12 @@ from seg_transfer.units import bytes_text, seconds_text
 from seg_transfer.workdir import Work, fold_name
 
 if TYPE_CHECKING:
+    from seg_transfer.api.encoder_weights import EncoderStatus
     from seg_transfer.demo import DemoResult
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.planning.plan import Plan
     from seg_transfer.status import Status
+    from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.validation import TrainedFold
 
 WIDTH_OF_A_FILE = 140
@@ -109,6 +111,31 @@ def show_status(status: Status) -> None:
         _console().print(table)
     for step in status.next:
         _line(f"next: {step}")
+
+
+def show_encoders(found: Sequence[EncoderStatus]) -> None:
+    """Show the catalogue, and which weights are on this machine."""
+    table = Table("encoder", "channels", "strides", "parameters", "licence of the weights", "3D", "weights here")
+    table.columns[3].justify = "right"
+    for one in found:
+        known = one.entry
+        table.add_row(
+            known.name,
+            " ".join(map(str, known.channels)),
+            " ".join(map(str, known.strides)),
+            f"{known.parameters / 1e6:.1f} M",
+            known.licence,
+            "yes" if known.volumes else "no",
+            ", ".join(one.weights) or "no",
+        )
+    _console().print(table)
+    say("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
+
+
+def show_fetched(files: Sequence[Fetched]) -> None:
+    """Show fetched weights as `sha256sum` would."""
+    for file in files:
+        _line(f"{file.sha256}  {file.path}")
 
 
 def _console() -> Console:

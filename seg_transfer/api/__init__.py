@@ -7,11 +7,13 @@ Example:
     >>> seg_transfer.predict("new_images", "predictions", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
     >>> seg_transfer.evaluate("predictions", "labels").mean_dice
+    >>> seg_transfer.fetch_encoders(["resnet50"])
 """
 
+from seg_transfer.api.encoder_weights import encoders, fetch_encoders
 from seg_transfer.api.evaluation import evaluate
 from seg_transfer.api.inference import predict
 from seg_transfer.api.planning import plan
 from seg_transfer.api.training import preprocess, train
 
-__all__ = ["evaluate", "plan", "predict", "preprocess", "train"]
+__all__ = ["encoders", "evaluate", "fetch_encoders", "plan", "predict", "preprocess", "train"]

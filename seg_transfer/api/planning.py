@@ -18,7 +18,9 @@ from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
+from seg_transfer.planning.rules.transfer import ON_RANDOM_WEIGHTS
 from seg_transfer.progress import say, warn
+from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.workdir import DEFAULT, Work
 
 
@@ -104,12 +106,15 @@ def plan(
         cores=environment.cores(),
         bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
+        offline=is_offline(),
         seed=seed,
     )
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
     measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     dealt = deal(wanted, ids, measured.fingerprint)
     made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits))
+    if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
+        warn(f"--strategy {strategy}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:
         warn(note)
     measured.save(place)

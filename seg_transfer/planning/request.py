@@ -11,6 +11,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Split
+from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules.normalization import NormalizationKind
 from seg_transfer.planning.rules.transfer import Kind
 
@@ -42,6 +43,7 @@ class PlanRequest:
         cores: CPU cores at hand.
         bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32 on that device.
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
+        offline: Whether connections are forbidden: weights then have to be on this machine.
         seed: Of the training.
     """
 
@@ -58,6 +60,7 @@ class PlanRequest:
     cores: int = 2
     bfloat16_gain: float = BFLOAT16_GAIN
     imagenet_cached: Callable[[str], bool] = never_cached
+    offline: bool = False
     seed: int = 0
 
 
@@ -146,6 +149,13 @@ def _weights(request: PlanRequest) -> str:
             "there is no such file of weights",
             where=Path(request.weights),
             mend=f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}",
+        )
+    encoder, _ = encoder_rule.encoder(request.encoder)
+    if request.weights == "imagenet" and request.offline and not request.imagenet_cached(encoder):
+        raise UserError(
+            f"the ImageNet weights of {encoder} are not on this machine, and --offline forbids to fetch them",
+            where="--weights",
+            mend=f"`segtl encoders fetch {encoder}` with a network, or take --weights bundled or a file",
         )
     return request.weights
 

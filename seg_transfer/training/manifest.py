@@ -60,9 +60,10 @@ def describe_weights(report: LoadReport) -> dict[str, Any]:
     """Share of the encoder that is pretrained, and elements by what became of them; tensors that are random by name."""
     return {
         "share": report.share,
-        "elements": {name: sum(group.values()) for name, group in vars(report).items()},
+        "elements": {name: sum(group.values()) for name, group in report.groups.items()},
         "adapted": sorted(report.adapted),
         "random": sorted(report.random),
+        "place": report.place,
     }
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from seg_transfer.catalogue import BUNDLED_ENCODER, WEIGHTS_FILE, entry
+from seg_transfer.catalogue import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
+from seg_transfer.progress import warn
+from seg_transfer.transfer.checkpoint_file import StateDicts, read_state_dicts
 from seg_transfer.transfer.encoder import Encoder
+from seg_transfer.transfer.fetch import check_beside, weights_file
 from seg_transfer.transfer.inflate import inflate_weight
+from seg_transfer.transfer.matching import Match, Shapes, Target, best_matches
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_tinyimagenet.safetensors"
 LEAST_SHARE = 0.9
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "encoder.", "backbone.", "model.")
+EXAMPLES = 3
+"""Names in a message."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class LoadReport:
         adapted: Taken from the source and changed to fit: other input channels, or inflated to 3D.
         random: Of the encoder's levels in use, not in the source or of another shape: random.
         unused: Of the source, not in the encoder's levels in use: its head, and deeper levels.
+        place: Where in a file with prefixes or several state dicts they were, such as ``teacher: backbone.``.
     """
 
     matched: dict[str, int] = field(default_factory=dict)
     adapted: dict[str, int] = field(default_factory=dict)
     random: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)
+    place: str = ""
 
     @property
     def share(self) -> float:
@@ -43,12 +50,19 @@ class LoadReport:
         loaded = sum(self.matched.values()) + sum(self.adapted.values())
         return loaded / (loaded + sum(self.random.values()))
 
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        """The four dictionaries by name."""
+        return {"matched": self.matched, "adapted": self.adapted, "random": self.random, "unused": self.unused}
+
     def __str__(self) -> str:
         parts = [
             f"{name}: {len(group)} tensors, {sum(group.values()):,} elements"
-            for name, group in vars(self).items()
+            for name, group in self.groups.items()
             if group
         ]
+        if self.place:
+            parts.append(f"found under {self.place}")
         return f"{self.share:.1%} of the encoder's levels in use are pretrained ({'; '.join(parts)})"
 
 
@@ -63,63 +77,142 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
         encoder_name: Name in the catalogue.
 
     Raises:
-        UserError: If the weights cannot be had or read, or fill less than 90 % of the elements of the levels in use.
+        UserError: If the weights cannot be had or read, fill less than 90 % of the elements of the levels in use,
+            are those of another network, or are in the file twice and differ.
     """
     target = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
     if weights.source == "none":
         return LoadReport(random={name: tensor.numel() for name, tensor in target.items()})
     path = _locate(weights, encoder_name)
-    source = {_key(name): tensor for name, tensor in _read(path).items() if tensor.is_floating_point()}
-    report, first = LoadReport(), module.first_convolution()
+    file = read_state_dicts(path)
+    match = _matching(module, file, path, encoder_name)
+    source = file[match.part]
+    report, first = LoadReport(place=str(match)), module.first_convolution()
     with torch.no_grad():
         for name, tensor in target.items():
-            found = source.pop(_key(name.split(".", 2)[2]), None)  # without "stages.<level>."
-            if found is None:
+            given = match.pairs.get(_without_level(name))
+            if given is None:
                 report.random[name] = tensor.numel()
                 continue
-            found = found.to(tensor.dtype)
-            fitted = _fit(found, tensor, module) if name == first or found.ndim > 1 else found
-            if fitted.shape != tensor.shape:
-                report.random[name] = tensor.numel()
-                continue
+            found = source[given].to(tensor.dtype)
+            fitted = _fit(found, tensor, module, is_first=name == first)
             tensor.copy_(fitted)
             (report.matched if fitted is found else report.adapted)[name] = tensor.numel()
-    report.unused.update({name: tensor.numel() for name, tensor in source.items()})
-    if report.share < LEAST_SHARE:
-        missing = ", ".join(list(report.random)[:3])
-        raise UserError(
-            f"only {report.share:.0%} of the elements of {encoder_name}'s {len(module.channels)} levels are in these "
-            f"weights ({LEAST_SHARE:.0%} are needed); missing or of another shape: {missing}, ...",
-            where=path,
-            mend="give weights of this encoder, or choose another --encoder or --weights",
-        )
+    used = set(match.pairs.values())
+    report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
+    if first in report.random:
+        warn(f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random")
     return report
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:
-    """An RGB convolution kernel ``(out, 3, u, v)`` for any number of channels.
+    """A convolution kernel ``(out, 3, u, v)`` of RGB, or ``(out, 1, u, v)`` of grey, for any number of channels.
 
-    One channel: the sum of the RGB filters, the response to a grey picture. Others: the filters repeat cyclically
-    times 3 / channels, so that the response to equal channels stays that to grey. Three: as they are.
+    One channel: the sum of the filters, the response to a grey picture. Others: the filters repeat cyclically times
+    old / new channels, so that the response to equal channels stays that to grey. As many as before: as they are.
     """
-    if channels == 3:
+    before = weight.shape[1]
+    if channels == before:
         return weight
     if channels == 1:
         return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(channels) % 3] * (3 / channels)
+    return weight[:, torch.arange(channels) % before] * (before / channels)
 
 
-def _fit(found: Tensor, target: Tensor, module: Encoder) -> Tensor:
-    if found.ndim == 4 and found.shape[1] == 3 and target.shape[1] != 3:
+def _fit(found: Tensor, target: Tensor, module: Encoder, *, is_first: bool) -> Tensor:
+    if is_first and found.ndim == 4:
         found = adapt_input(found, target.shape[1])
     if found.ndim == 4 and target.ndim == 5:
         found = inflate_weight(found, target.shape[2], module.inflation)
     return found
 
 
-def _key(name: str) -> str:
-    """Names compare equal however timm nests sequential modules ("features.0" or "features_0")."""
-    return name.replace(".", "_")
+def _without_level(name: str) -> str:
+    """The architecture's name of a tensor: without the ``stages.<level>.`` of this package."""
+    return name.split(".", 2)[2]
+
+
+def _target(module: Encoder) -> Target:
+    state = module.state_dict()
+    shapes = {_without_level(name): tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
+    return Target(shapes, _without_level(module.first_convolution()))
+
+
+def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) -> Match:
+    """The one way to read the encoder from the file.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    target = _target(module)
+    parts = {part: {name: tuple(tensor.shape) for name, tensor in held.items()} for part, held in file.items()}
+    matches = best_matches(target, parts)
+    if not matches or matches[0].share < LEAST_SHARE:
+        raise _refusal(target, parts, matches[0] if matches else None, path, encoder_name)
+    best, *others = matches
+    for other in others:
+        if any(
+            not torch.equal(file[best.part][best.pairs[name]], file[other.part][other.pairs[name]])
+            for name in best.pairs.keys() & other.pairs.keys()
+        ):
+            places = " and ".join(f"under {str(one) or 'no prefix'}" for one in (best, other))
+            raise UserError(
+                f"holds weights of {encoder_name} more than once, and they differ: {places}",
+                where=path,
+                mend="save those that you mean as a file of their own",
+            )
+    return best
+
+
+def _refusal(
+    target: Target, parts: Mapping[str, Shapes], match: Match | None, path: Path, encoder_name: str
+) -> UserError:
+    """What is wrong with weights that do not fit, and which encoder of the catalogue they fit."""
+    pairs = match.pairs if match else {}
+    missing = [name for name in target.shapes if name not in pairs]
+    filled = 1 - sum(target.size(name) for name in missing) / target.elements
+    if match and filled >= LEAST_SHARE:
+        what = f"these weights are of a larger network than {encoder_name}, which has no {_some(match.surplus)}"
+    else:
+        largest = max(parts.values(), key=len)
+        there = [name for name in (parts[match.part] if match else largest) if name not in set(pairs.values())]
+        what = (
+            f"only {filled:.0%} of the elements of {encoder_name}'s levels in use are in these weights "
+            f"({LEAST_SHARE:.0%} are needed); missing, or of another shape: {_some(missing)}"
+        )
+        if there:
+            what += f"; in the file and not used: {_some(there)}"
+    like = _resembling(parts, encoder_name)
+    if like is not None:
+        mend = f"they fit {like}: plan with --encoder {like}, or give weights of {encoder_name}"
+    else:
+        mend = (
+            f"they fit no encoder of the catalogue: give weights of {encoder_name} with the names that timm gives "
+            "(any prefix will do), or choose another --encoder or --weights"
+        )
+    return UserError(what, where=path, mend=mend)
+
+
+def _resembling(parts: Mapping[str, Shapes], but: str) -> str | None:
+    """Name of the encoder that weights fit best, all levels together; None if they fit none of the others."""
+    shares = {}
+    for name in ENCODERS:
+        if name != but:
+            matches = best_matches(_target_of(name), parts)
+            shares[name] = matches[0].share if matches else 0.0
+    best = max(shares, key=lambda name: shares[name])
+    return best if shares[best] >= LEAST_SHARE else None
+
+
+@cache
+def _target_of(name: str) -> Target:
+    """What all levels of an encoder need, without data."""
+    with torch.device("meta"):
+        return _target(Encoder(name, channels=3))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
 def _locate(weights: Weights, encoder_name: str) -> Path:
@@ -132,57 +225,10 @@ def _locate(weights: Weights, encoder_name: str) -> Path:
             )
         return BUNDLED
     if weights.source == "imagenet":
-        return _from_hub(weights, encoder_name)
+        known = entry(encoder_name)
+        return weights_file(weights.repository or known.source, weights.revision or known.revision, encoder_name)
     path = Path(str(weights.path))
     if not path.is_file():
         raise UserError("there is no weights file here", where=path, mend="give the path of an existing file")
+    check_beside(path)
     return path
-
-
-def _from_hub(weights: Weights, encoder_name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    known = entry(encoder_name)
-    repository = weights.repository or known.repository
-    revision = weights.revision or known.revision
-    try:
-        return Path(hf_hub_download(repository, WEIGHTS_FILE, revision=revision))
-    except Exception as error:  # the client's errors share no base: offline, no such repository, no disk space
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"the ImageNet weights {repository} (revision {revision}) could not be fetched: {cause}",
-            where="model.weights",
-            mend=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), or try again with a network",
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from safetensors or a torch checkpoint, without wrappers and common prefixes."""
-    try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a file that is no checkpoint makes the unpickler raise is anything at all
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"not readable as weights: {cause}",
-            where=path,
-            mend="give a safetensors file, or a torch checkpoint that holds nothing but tensors",
-        ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict):
-        raise UserError("holds no dictionary of tensors", where=path, mend="give a state dict")
-    return {_without_prefix(str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def _without_prefix(name: str) -> str:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name.removeprefix(prefix), True
-    return name

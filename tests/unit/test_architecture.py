@@ -34,6 +34,7 @@ ROOMS = [
     "demo",
     "show",
     "cli_options",
+    "cli_encoders",
     "cli",
     "__main__",
 ]

@@ -89,6 +89,40 @@ def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
     assert asked["predict"][1] | expected == asked["predict"][1]
 
 
+def test_encoders_fetch_hands_on_its_names_and_folder(asked: dict[str, Any]) -> None:
+    assert main(["encoders", "fetch", "resnet34", "resnet50", "--to", "stick"]) == 2
+    assert asked == {"fetch_encoders": ((["resnet34", "resnet50"],), {"to": Path("stick")})}
+
+
+def test_encoders_alone_lists_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from seg_transfer.api.encoder_weights import EncoderStatus
+    from seg_transfer.catalogue import entry
+
+    found = [EncoderStatus(entry("resnet18"), ("bundled", "cached")), EncoderStatus(entry("vgg16_bn"), ())]
+    monkeypatch.setattr(api, "encoders", lambda: found)
+    assert main(["encoders"]) == 0
+    lines = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 2}
+    assert rows == {
+        "resnet18": ["64 64 128 256 512", "2 4 8 16 32", "11.2 M", "apache-2.0", "yes", "bundled, cached"],
+        "vgg16_bn": ["128 256 512 512 512", "2 4 8 16 32", "14.7 M", "bsd-3-clause", "yes", "no"],
+    }
+
+
+def test_fetched_files_are_shown_as_sha256sum_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from seg_transfer.transfer.fetch import Fetched
+
+    monkeypatch.setattr(
+        api, "fetch_encoders", lambda names, to: [Fetched("resnet50", Path("a/b.safetensors"), "0f" * 32)]
+    )
+    assert main(["encoders", "fetch", "resnet50"]) == 0
+    assert capsys.readouterr().out == f"{'0f' * 32}  a/b.safetensors\n"
+
+
 def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
     shared = {"work", "verbose", "quiet"}
     computing = shared | {"workers"}
@@ -102,6 +136,8 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
         "status": shared,
     }
     commands = typer.main.get_group(app).commands
+    offline = {name for name, one in commands.items() if "offline" in {option.name for option in one.params}}
+    assert offline == {"plan", "preprocess", "train", "predict", "demo"}
     for name, options in expected.items():
         by_name = {parameter.name: parameter.opts for parameter in commands[name].params}
         assert options <= by_name.keys()

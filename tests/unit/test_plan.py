@@ -173,6 +173,7 @@ class TestImpossibleWishes:
             ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
             ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
+            ({"weights": "imagenet", "offline": True}, "--weights: the ImageNet weights of resnet18 are not on this"),
             ({"memory_bytes": 10**8}, "100.0 MB are too little"),
             ({"memory_bytes": 0}, "--memory"),
             ({"epochs": 0}, "--epochs"),

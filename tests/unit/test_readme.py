@@ -15,6 +15,7 @@ from seg_transfer.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+SUBCOMMANDS = {"fetch"}
 SPANS = re.findall(r"`([^`\n]+)`", README) + README.splitlines()
 
 
@@ -28,7 +29,10 @@ def test_commands_and_their_options_exist() -> None:
     assert {words[1] for words in typed if words[0] == "segtl"} >= {"plan", "train", "predict", "evaluate"}
     for words in typed:
         command = words[1] if words[0] == "segtl" else words[0]
-        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        shown = "".join(
+            CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).output
+            for path in ([command], [command, *[word for word in words if word in SUBCOMMANDS]])
+        )
         for option in [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]:
             assert option in shown, f"segtl {command} has no {option}"
 

@@ -55,8 +55,11 @@ class TestTransfer:
         assert "no pretrained weights" in reason
 
     def test_a_frozen_random_encoder_may_be_asked_for_as_a_control(self) -> None:
-        chosen, _ = self.choose(**self.pictures, weights=Weights(source="none"), requested="frozen")
+        chosen, reason = self.choose(**self.pictures, weights=Weights(source="none"), requested="frozen")
         assert (chosen.kind, chosen.batchnorm) == ("frozen", "recalibrated")
+        assert reason.startswith("asked for frozen: the encoder's weights are random")
+        assert "random" not in self.choose(**self.pictures, requested="frozen")[1]
+        assert "random" not in self.choose(weights=Weights(source="none"), requested="scratch")[1]
 
     def test_partial_leaves_at_least_one_level_to_learn(self) -> None:
         assert self.choose(requested="partial", stages=4)[0].frozen_stages == 2

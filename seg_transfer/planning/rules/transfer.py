@@ -41,6 +41,7 @@ TABLE: dict[tuple[Literal["small", "large"], Literal["similar", "different"]], C
 FROZEN_LEVELS = 2
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 """Progress at which the top and the lowest level start to learn in gradual."""
+ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
 BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
 
@@ -104,7 +105,9 @@ def strategy(
     how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder)
     case = TABLE[how_large, how_similar]
     kind: Kind = requested or ("scratch" if weights.source == "none" else case.kind)
-    if requested is not None:
+    if requested is not None and requested != "scratch" and weights.source == "none":
+        reason = f"asked for {requested}: {ON_RANDOM_WEIGHTS}; the data set is {why_large}; {why_similar}"
+    elif requested is not None:
         reason = f"asked for {requested}; the data set is {why_large}; {why_similar}"
     elif kind == "scratch":
         reason = "no pretrained weights: everything learns from the start"
