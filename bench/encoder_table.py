@@ -105,7 +105,8 @@ def measure(library: str, library_name: str, slice_stride: int | None) -> dict[s
     whatever the batch (casted weights) is not counted: it is the difference between two samples and one.
     """
     sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
-    rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "flops": []}
+    rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
+    positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
     with torch.device("meta"):
         levels = load_levels(library, library_name, 3)
         modules = [
@@ -115,28 +116,32 @@ def measure(library: str, library_name: str, slice_stride: int | None) -> dict[s
         shape, dtype = (3, *sizes), torch.float32
         for index, (level, module) in enumerate(zip(levels, modules, strict=True)):
             module.to_empty(device="cpu")
-            saved, flops = [], 0
-            for batch in (1, 2):
-                x = torch.empty(batch, *shape, dtype=dtype, requires_grad=index > 0)
-                with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
-                    kept, result = saved_bytes(module, x)
-                saved.append(kept)
-                flops = flops or counter.get_total_flops()
-            positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
+            for column, below_learns in (("saved_elements", index > 0), ("saved_as_lowest", False)):
+                saved, flops = [], []
+                for batch in (1, 2):
+                    x = torch.empty(batch, *shape, dtype=dtype, requires_grad=below_learns)
+                    with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
+                        kept, result = saved_bytes(module, x)
+                    saved.append(kept)
+                    flops.append(counter.get_total_flops())
+                rows[column].append(round((saved[1] - saved[0]) / 2 / positions, 3))
             rows["parameters"].append(sum(parameter.numel() for parameter in module.parameters()))
-            rows["saved_elements"].append(round((saved[1] - saved[0]) / 2 / positions, 3))
-            rows["flops"].append(round(flops / positions, 1))
+            rows["flops"].append(round(flops[0] / positions, 1))
             plane = result.shape[-2:]
             shape, dtype = (level.channels, *sizes[:-2], *plane), result.dtype
     return rows
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Bytes that a module keeps for its backward pass, its result included and its input not; and the result."""
+    """Bytes that a module keeps for its backward pass, and its result.
+
+    The result is included, the input only where nothing below learns: else it is the result of the level below.
+    """
     with recorded() as seen:
         result = module(x)
     storages = {**seen, **{storage._cdata: storage for storage in (result.untyped_storage(),)}}
-    known = {tensor.untyped_storage()._cdata for tensor in (x, *module.parameters(), *module.buffers())}
+    below = [x] if x.requires_grad else []
+    known = {tensor.untyped_storage()._cdata for tensor in (*below, *module.parameters(), *module.buffers())}
     return sum(storage.nbytes() for key, storage in storages.items() if key not in known), result
 
 

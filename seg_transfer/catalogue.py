@@ -31,11 +31,14 @@ class LevelCosts:
         parameters: For three input channels.
         saved_elements: What it keeps for the backward pass in training, its result included and its input not: bytes
             under bfloat16 autocast over 2, per pixel of the network's input and slice of the level's own input.
+        saved_as_lowest: The same where no level below learns: its input counts, and what comes before its first
+            parameter keeps nothing.
         flops: Floating point operations of the forward pass, per the same.
     """
 
     parameters: tuple[int, ...]
     saved_elements: tuple[float, ...]
+    saved_as_lowest: tuple[float, ...]
     flops: tuple[float, ...]
 
 

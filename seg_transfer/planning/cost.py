@@ -27,10 +27,8 @@ BFLOAT16_GAIN = 1.7
 """Of that CPU, which has AMX."""
 FEWEST_GAIN = 1.1
 """Below, bfloat16 is not worth its rounding."""
-ELEMENT_BYTES = 2
-"""Of bfloat16. A plan in float32 takes up to twice the memory."""
-LOGIT_BYTES = 20
-"""Per logit, by the loss: logarithms, probabilities, targets and what Dice makes of them, in float32."""
+LOGIT_BYTES = 12.5
+"""Per logit, by the loss: logarithms, probabilities and targets in float32, and masks."""
 PEAK = 1.4
 """Gradients of maps, at the peak, come on top of what the forward pass has kept."""
 LEARNING_BYTES = 24
@@ -65,6 +63,11 @@ class Machine:
         """Whether bfloat16 is worth it."""
         return self.bfloat16_gain > FEWEST_GAIN
 
+    @property
+    def element_bytes(self) -> Literal[2, 4]:
+        """Of a map's element, as it trains."""
+        return 2 if self.takes_bfloat16 else 4
+
     def seconds(self, flops: float) -> float:
         """Seconds that a training step of so many operations takes.
 
@@ -90,6 +93,8 @@ class Shape:
     classes: int
     frozen: int = 0
     """Levels that never learn, from the finest: they keep nothing for a backward pass."""
+    element_bytes: Literal[2, 4] = 2
+    """Of a map's element: bfloat16 or float32."""
 
     @property
     def voxels(self) -> int:
@@ -143,29 +148,26 @@ def step_memory(shape: Shape, batch: int) -> int:
 
 
 def saved_bytes(shape: Shape, batch: int) -> float:
-    """Bytes that one training step under bfloat16 autocast keeps for its backward pass; no weights, no copies of them.
+    """Bytes that one training step keeps for its backward pass; no weights, no copies of them.
 
-    Levels that learn keep what the catalogue's table says, and the lowest of them its input as well. Each decoder block
-    keeps its joined input and two maps per convolution, the raw block the same.
+    Levels that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
+    convolution, the raw block the same.
     """
     elements = 1.0 * shape.folded
-    elements += sum(
-        shape.entry.costs[kind].saved_elements[level] * entering
-        for level, kind, entering in shape.levels()
-        if level >= shape.frozen
-    )
+    for level, kind, entering in shape.levels():
+        if level == shape.frozen:
+            elements += shape.entry.costs[kind].saved_as_lowest[level] * entering
+        elif level > shape.frozen:
+            elements += shape.entry.costs[kind].saved_elements[level] * entering
     if shape.frozen == 0:
         elements += shape.folded - RGB
-    elif shape.frozen < shape.stages:
-        below = shape.frozen - 1
-        elements += shape.entry.channels[below] * shape.density()[below] / shape.entry.strides[below] ** 2
     logits = 0.0
     for block in _blocks(shape):
         elements += block.share * (block.inputs + 4 * block.width)
         logits += shape.classes * (block.share if block.level > 0 else 1.0)
         if block.level == 0:
             elements += block.share * 2 * block.width
-    return batch * shape.voxels * (ELEMENT_BYTES * elements + LOGIT_BYTES * logits)
+    return batch * shape.voxels * (shape.element_bytes * elements + LOGIT_BYTES * logits)
 
 
 def parameters(shape: Shape) -> int:

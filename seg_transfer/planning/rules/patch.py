@@ -148,7 +148,17 @@ def fit(
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(whole, steps, strict=True))
         patch = whole
         while True:
-            made = Shape(entry, configuration, patch, levels, strides, widths, channels, classes)
+            made = Shape(
+                entry,
+                configuration,
+                patch,
+                levels,
+                strides,
+                widths,
+                channels,
+                classes,
+                element_bytes=limits.machine.element_bytes,
+            )
             too_much = _too_much(made, batch, limits)
             shrinkable = [axis for axis in range(3) if patch[axis] > floor[axis] and _counts(axis, configuration)]
             if not too_much or not shrinkable:
