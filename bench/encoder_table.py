@@ -176,7 +176,9 @@ def save(rows: dict[str, dict[str, object]]) -> None:
     """Write the table with a list on each line."""
     versions = {library.__name__: library.__version__ for library in (torch, timm, torchvision)}
     text = json.dumps({"made_with": versions, "encoders": rows}, indent=1)
-    text = re.sub(r"\[[^\[\]]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text)
+    text = re.sub(
+        r"\[[^\[\]]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
     write_text(TABLE, text + "\n")
 
 

@@ -2,9 +2,9 @@
 
     python bench/memory_estimate.py
 
-Measured are the bytes that autograd's saved tensors hold on a CPU under bfloat16 autocast, each storage once, through the
-whole network and its loss: of two samples minus those of one, so that weights and their copies drop out. None of these
-patches was used to make the catalogue's table, which is measured level by level at 128 x 128.
+Measured are the bytes that autograd's saved tensors hold on a CPU under bfloat16 autocast, each storage once, through
+the whole network and its loss: of two samples minus those of one, so that weights and their copies drop out. None of
+these patches was used to make the catalogue's table, which is measured level by level at 128 x 128.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
-
 from encoder_table import recorded
+
 from seg_transfer.catalogue import ENCODERS, entry
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
@@ -121,11 +121,8 @@ def main() -> None:
         truth, guess = measured(case), saved_bytes(case.shape(), 1)
         ratios.append(guess / truth)
         patch = " x ".join(map(str, case.patch))
-        print(
-            f"| {case.encoder} | {case.configuration} | {patch} | {case.stages} | {case.strategy} | {truth / 1e6:.1f} | "
-            f"{guess / 1e6:.1f} | {guess / truth:.2f} |",
-            flush=True,
-        )
+        network = f"{case.encoder} | {case.configuration} | {patch} | {case.stages} | {case.strategy}"
+        print(f"| {network} | {truth / 1e6:.1f} | {guess / 1e6:.1f} | {guess / truth:.2f} |", flush=True)
     print(f"\n{len(ratios)} networks: estimated / measured from {min(ratios):.2f} to {max(ratios):.2f}")
 
 

@@ -19,8 +19,8 @@ WEIGHTS_FILE = "model.safetensors"
 BUNDLED_ENCODER = "resnet18"
 
 Kind = Literal["flat", "deep", "strided"]
-"""Of a level: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice axis,
-``strided`` with stride 2."""
+"""Of a level: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
+axis, ``strided`` with stride 2."""
 
 
 @dataclass(frozen=True)

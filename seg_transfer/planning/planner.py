@@ -165,7 +165,9 @@ def _plan_shape(
         why_stages = f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
     reasons.take("model.stages", (shape.stages, why_stages))
     if chosen == "3d":
-        reasons.take("model.slice_strides", slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages]))
+        reasons.take(
+            "model.slice_strides", slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+        )
     else:
         reasons.take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
     return shape

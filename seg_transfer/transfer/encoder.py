@@ -1,13 +1,14 @@
 """An ImageNet backbone as a pyramid of levels, each of size ``ceil(input / stride)``, for slices, stacks and volumes.
 
-Strides are the catalogue's: level 0 has 2 in most networks and 4 in some, and each further level twice that. The modules
-are the library's, with its names; only those of the levels in use hold data.
+Strides are the catalogue's: level 0 has 2 in most networks and 4 in some, and each further level twice the one before.
+The modules are the library's, with its names; only those of the levels in use hold data.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from timm.models.convnext import ConvNeXtBlock
@@ -36,7 +37,7 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, _BatchNorm | nn.LayerNorm):
         module.reset_parameters()
     elif isinstance(module, ConvNeXtBlock):
-        nn.init.ones_(module.gamma)
+        nn.init.ones_(cast(nn.Parameter, module.gamma))
 
 
 class Encoder(nn.Module):

@@ -1,15 +1,16 @@
 """A library's ImageNet network cut into levels, each of size ``ceil(input / stride)`` for every input size.
 
-Sizes come from padding, not from resizing what comes out: weights are used as they were trained, on the pixels they were
-trained for, and only outputs whose kernel reaches over the border differ from the library's.
+Sizes come from padding, not from resizing what comes out: weights work as they were trained, on pixels of the size they
+were trained for, and away from the border every map holds features of the library's own network.
 
-- Convolutions and max pools of odd kernels are centred (padding = half the kernel), as nearly all are by themselves. The
-  others are InceptionV3's unpadded ones and AlexNet's stem (11 wide, padding 2): there the maps gain the border that
-  they used to lose, and elsewhere hold the same features. AlexNet's are those of an image shifted by three pixels.
+- Convolutions and max pools of odd kernels are centred (padding is half the kernel), as nearly all are by themselves.
+  The others are InceptionV3's unpadded ones and AlexNet's stem (11 wide, padding 2) and pools. Their maps gain the
+  border that they used to lose; where such a layer strides, it starts some pixels earlier, so that the same features
+  are taken at other positions.
 - Kernels as wide as their stride (ConvNeXt's patches, 2 x 2 pools) begin at the first pixel. Where the size is no
   multiple, convolutions see the last row and column repeated, and pools take the pixels that exist.
-- InceptionV3's blocks that halve pool with a function, not a module: their whole input gets a border of zeros, below
-  which no feature lies after a ReLU.
+- InceptionV3's blocks that halve pool with a function, not a module: their whole input gets a border of zeros, and no
+  feature after a ReLU is smaller.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def fill_up(x: Tensor, steps: Sequence[int]) -> Tensor:
 def load_levels(library: Library, library_name: str, channels: int) -> list[Level]:
     """Build a network with random weights and cut it into levels, finest first.
 
-    Modules keep the library's names, with "_" for "." between nested sequences. Features at stride 1 belong to the first
-    level.
+    Modules keep the library's names, with "_" for "." between nested sequences. Features at stride 1 belong to the
+    first level.
 
     Args:
         library: Whose network.
@@ -125,9 +126,8 @@ def _keep_convolution(module: nn.Conv2d) -> nn.Conv2d:
         module.padding = tuple(size // 2 for size in module.kernel_size)
         return module
     assert module.kernel_size == module.stride, "an even kernel is as wide as its stride"
-    return PatchConv2d(
-        module.in_channels, module.out_channels, module.kernel_size, module.stride, bias=module.bias is not None
-    )  # type: ignore[arg-type]
+    size = cast(tuple[int, int], module.kernel_size)
+    return PatchConv2d(module.in_channels, module.out_channels, size, size, bias=module.bias is not None)
 
 
 def _zero_border(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -166,7 +166,7 @@ class TestPlanner:
 
     @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
     def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
-        plan = plan_of(fingerprint(shape=(120, 120, 60)), encoder="convnext_tiny", config=config, strategy="finetune")
+        plan = plan_of(fingerprint(shape=(90, 90, 60)), encoder="convnext_tiny", config=config, strategy="finetune")
         assert plan.model.stages == 3
         assert plan.model.decoder_channels == (64, 128, 256)
         assert all(side % 16 == 0 for side in plan.model.patch[1:])

@@ -133,7 +133,7 @@ class TestPatch:
         made, _ = self.fit((36, 50, 35))
         ample = {"target_seconds": 100.0, "total_voxels": 1e12}
         assert patch.batch_size(made, AMPLE, **ample) == (8, "at most 8 in 3d")
-        memory = patch.Limits(Machine("cuda"), step_memory(made, 5) + 1, None)
+        memory = patch.Limits(Machine("cuda"), step_memory(made, 5) + 10, None)
         assert patch.batch_size(made, memory, **ample)[0] == 5
         sample = Machine("cpu").seconds(step_flops(made, 1))
         cpu = patch.Limits(Machine("cpu"), 10**12, None)
