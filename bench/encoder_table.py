@@ -153,7 +153,7 @@ def recorded() -> Iterator[dict[int, torch.UntypedStorage]]:
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         seen[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # the tensor itself may hold the node that keeps it: a cycle that is never freed
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         yield seen

@@ -100,7 +100,7 @@ def test_weights_of_no_hub_are_not_looked_up():
     assert not imagenet_cached("alexnet")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_large_100", "alexnet"])
+@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
 def test_committed_table_is_what_is_measured_today(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     import encoder_table
