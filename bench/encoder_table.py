@@ -1,92 +1,185 @@
-"""Makes the encoder table that the catalogue reads: what timm records, and what one level costs, as measured.
+"""Makes the encoder table that the catalogue reads: what the libraries record, and what one level costs, as measured.
 
-Run from the repository's root: ``python bench/encoder_table.py`` rewrites ``seg_transfer/encoders.json``.
+Run from the repository's root: ``python bench/encoder_table.py`` rewrites ``seg_transfer/encoders.json``, but for
+``slowness``, which ``bench/encoder_speed.py`` fills in. Tensors are torch's fake ones: they have sizes and storages but
+no data, so that the table takes seconds and needs no memory.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm
 import torch
+import torchvision
 from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg_transfer.files import write_text
-from seg_transfer.transfer.encoder import split_levels
+from seg_transfer.transfer.inflate import inflate_modules
+from seg_transfer.transfer.levels import load_levels
 
 TABLE = Path(__file__).resolve().parents[1] / "seg_transfer" / "encoders.json"
-SIDE = 128
+SIDE, SLICES = 128, 16
+KINDS = {"flat": None, "deep": 1, "strided": 2}
+"""Kind of level -> stride along the slice axis; None: 2D."""
 # Commits of the hub repositories that added the weights, as the hub's pages list them; a branch where none is known.
 REVISIONS = {
     "resnet18": "b9c542640ca04a6acab6e1ecff124a2d6ef1951d",
     "resnet34": "main",
     "resnet50": "93271f4677dbf7b4d7f7e7d9d7811bd66c327e56",
+    "resnext50": "main",
     "vgg16_bn": "e00c01e7cee168262dcba6428dc4a8f41e27e965",
+    "efficientnet_b0": "main",
+    "convnext_tiny": "main",
+    "mobilenetv3_large_100": "main",
+    "densenet121": "main",
+    "inception_v3": "main",
+    "regnety_016": "main",
 }
+TIMM_NAMES = {"resnext50": "resnext50_32x4d"}
+"""Where timm's name is another."""
+TORCHVISION = ("alexnet",)
+TORCHVISION_LICENCE = "bsd-3-clause"
+FLAT_ONLY = ("inception_v3",)
+"""Its blocks average with a 2D function inside their forward pass: there is no module to convert."""
 
 
 def describe(name: str) -> dict[str, object]:
     """One row of the table: everything planning must know about an encoder without torch."""
-    source = get_pretrained_cfg(name)
-    network = timm.create_model(name, features_only=True, pretrained=False)
-    levels = split_levels(network)
+    library = "torchvision" if name in TORCHVISION else "timm"
+    library_name = TIMM_NAMES.get(name, name)
+    with torch.device("meta"):
+        levels = load_levels(library, library_name, 3)
+    kinds = ["flat"] if name in FLAT_ONLY else list(KINDS)
     return {
-        "timm_name": name,
+        "library": library,
+        "library_name": library_name,
         "channels": [level.channels for level in levels],
         "strides": [level.stride for level in levels],
+        **(_torchvision_source(name) if library == "torchvision" else _timm_source(name, library_name)),
+        "volumes": len(kinds) > 1,
+        "batchnorm": any(isinstance(module, _BatchNorm) for level in levels for module in level.modules.modules()),
+        "parameters": sum(parameter.numel() for level in levels for parameter in level.modules.parameters()),
+        "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},
+    }
+
+
+def _timm_source(name: str, library_name: str) -> dict[str, object]:
+    source = get_pretrained_cfg(library_name)
+    return {
         "mean": list(source.mean),
         "std": list(source.std),
         "licence": source.license,
         "repository": source.hf_hub_id,
         "revision": REVISIONS[name],
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        **measure(name),
+        "url": "",
     }
 
 
-def measure(name: str) -> dict[str, object]:
-    """Saved elements and forward flops per input pixel of each level, in 2D with three channels.
-
-    A tensor that several operations save is counted once, at the level that saves it first.
-    """
-    torch.manual_seed(0)
-    levels = [level.modules for level in split_levels(timm.create_model(name, features_only=True, pretrained=False))]
-    seen: dict[int, torch.UntypedStorage] = {}
-    parameters = {parameter.untyped_storage().data_ptr() for level in levels for parameter in level.parameters()}
-    saved: list[int] = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen and storage.data_ptr() not in parameters:
-            seen[storage.data_ptr()] = storage
-            saved[-1] += tensor.numel()
-        return tensor
-
-    flops = []
-    x = torch.randn(1, 3, SIDE, SIDE)
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        for level in levels:
-            saved.append(0)
-            with FlopCounterMode(display=False) as counter:
-                x = level(x)
-            flops.append(counter.get_total_flops())
-    pixels = SIDE * SIDE
+def _torchvision_source(name: str) -> dict[str, object]:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    scaling = weights.transforms()
     return {
-        "parameters_per_level": [sum(p.numel() for p in level.parameters()) for level in levels],
-        "saved_elements": [round(count / pixels, 3) for count in saved],
-        "flops": [round(count / pixels, 1) for count in flops],
+        "mean": scaling.mean,
+        "std": scaling.std,
+        "licence": TORCHVISION_LICENCE,
+        "repository": "",
+        "revision": str(weights),
+        "url": weights.url,
     }
+
+
+def measure(library: str, library_name: str, slice_stride: int | None) -> dict[str, list[float]]:
+    """Parameters, saved elements and forward flops of each level; see ``catalogue.LevelCosts``.
+
+    Each level reads a random input of its own with three channels or those of the level before. What a step keeps
+    whatever the batch (casted weights) is not counted: it is the difference between two samples and one.
+    """
+    sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
+    rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
+    positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
+    with torch.device("meta"):
+        levels = load_levels(library, library_name, 3)
+        modules = [
+            level.modules if slice_stride is None else inflate_modules(level.modules, slice_stride) for level in levels
+        ]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        shape, dtype = (3, *sizes), torch.float32
+        for index, (level, module) in enumerate(zip(levels, modules, strict=True)):
+            module.to_empty(device="cpu")
+            for column, below_learns in (("saved_elements", index > 0), ("saved_as_lowest", False)):
+                saved, flops = [], []
+                for batch in (1, 2):
+                    x = torch.empty(batch, *shape, dtype=dtype, requires_grad=below_learns)
+                    with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
+                        kept, result = saved_bytes(module, x)
+                    saved.append(kept)
+                    flops.append(counter.get_total_flops())
+                rows[column].append(round((saved[1] - saved[0]) / 2 / positions, 3))
+            rows["parameters"].append(sum(parameter.numel() for parameter in module.parameters()))
+            rows["flops"].append(round(flops[0] / positions, 1))
+            plane = result.shape[-2:]
+            shape, dtype = (level.channels, *sizes[:-2], *plane), result.dtype
+    return rows
+
+
+def saved_bytes(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    """Bytes that a module keeps for its backward pass, and its result.
+
+    The result is included, the input only where nothing below learns: else it is the result of the level below.
+    """
+    with recorded() as seen:
+        result = module(x)
+    storages = {**seen, **{storage._cdata: storage for storage in (result.untyped_storage(),)}}
+    below = [x] if x.requires_grad else []
+    known = {tensor.untyped_storage()._cdata for tensor in (*below, *module.parameters(), *module.buffers())}
+    return sum(storage.nbytes() for key, storage in storages.items() if key not in known), result
+
+
+@contextmanager
+def recorded() -> Iterator[dict[int, torch.UntypedStorage]]:
+    """Storages of what autograd saves meanwhile, each once."""
+    seen: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage._cdata] = storage
+        return tensor.detach()  # the tensor itself may hold the node that keeps it: a cycle that is never freed
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield seen
 
 
 def main() -> None:
-    table = {name: describe(name) for name in REVISIONS}
-    write_text(TABLE, json.dumps(table, indent=1) + "\n")
-    print(f"{'encoder':10} {'parameters':>11} saved elements per input pixel and level")
-    for name, row in table.items():
-        print(f"{name:10} {row['parameters']:>11,} {row['saved_elements']}")
+    before = json.loads(TABLE.read_text(encoding="utf-8"))["encoders"]
+    rows = {}
+    print(f"{'encoder':22} {'kind':8} {'parameters':>11} saved elements per input pixel and level")
+    for name in (*REVISIONS, *TORCHVISION):
+        row = describe(name)
+        unmeasured = [1.0, 1.0 if row["volumes"] else None]
+        rows[name] = {**row, "slowness": before.get(name, {}).get("slowness", unmeasured)}
+        for kind, costs in row["costs"].items():
+            print(f"{name:22} {kind:8} {sum(costs['parameters']):>11,} {costs['saved_elements']}")
+    save(rows)
+
+
+def save(rows: dict[str, dict[str, object]]) -> None:
+    """Write the table with a list on each line."""
+    versions = {library.__name__: library.__version__ for library in (torch, timm, torchvision)}
+    text = json.dumps({"made_with": versions, "encoders": rows}, indent=1)
+    text = re.sub(
+        r"\[[^\[\]]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
+    write_text(TABLE, text + "\n")
 
 
 if __name__ == "__main__":

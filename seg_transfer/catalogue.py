@@ -1,22 +1,46 @@
 """Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
 
-The table beside this file is made by ``bench/encoder_table.py`` from timm's own records and from measurement.
-The weights of resnet18, resnet50 and vgg16_bn are pinned to the commit with which their hub repository received them.
-No such commit is on record here for resnet34: its revision is the branch "main", which may move.
+The table beside this file is made by ``bench/encoder_table.py`` from the libraries' own records and from measurement,
+its column ``slowness`` by ``bench/encoder_speed.py``. A revision is the commit with which a hub repository received its
+weights; where none is on record here it is the branch "main", which may move.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seg_transfer.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
 BUNDLED_ENCODER = "resnet18"
+
+Kind = Literal["flat", "deep", "strided"]
+"""Of a level: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
+axis, ``strided`` with stride 2."""
+
+
+@dataclass(frozen=True)
+class LevelCosts:
+    """What each level (not the sum up to it) costs as one kind; finest first.
+
+    Attributes:
+        parameters: For three input channels.
+        saved_elements: What it keeps for the backward pass in training, its result included and its input not: bytes
+            under bfloat16 autocast over 2, per pixel of the network's input and slice of the level's own input.
+        saved_as_lowest: The same where no level below learns: its input counts, and what comes before its first
+            parameter keeps nothing.
+        flops: Floating point operations of the forward pass, per the same.
+    """
+
+    parameters: tuple[int, ...]
+    saved_elements: tuple[float, ...]
+    saved_as_lowest: tuple[float, ...]
+    flops: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -25,25 +49,28 @@ class EncoderEntry:
 
     Attributes:
         name: Name in plans and on the command line.
-        timm_name: Name in timm.
+        library: Whose modules and weights it has.
+        library_name: Name in that library.
         channels: Channels of each level.
-        strides: In-plane stride of each level relative to the input: level k has ``2 ** (k + 1)``.
+        strides: In-plane stride of each level relative to the input: 2 or 4 at first, then twice the level before.
         mean: Mean of the RGB input in [0, 1] that the encoder was trained with.
         std: Standard deviation of the same.
-        licence: Licence of the ImageNet weights, as timm records it.
-        repository: Hub repository of the ImageNet weights.
-        revision: Revision in that repository.
-        parameters: Parameters of all levels together, for three input channels.
-        parameters_per_level: The same per level.
-        saved_elements: Elements which one level (not the sum up to it) keeps for the backward pass, per pixel of the
-            network's input, in training; measured in 2D.
-        flops: Floating point operations of one level's forward pass per pixel of the network's input; measured in 2D.
-        url: Where the file of weights lies that are on no hub; else empty.
+        licence: Licence of the ImageNet weights: as timm records it for these weights; torchvision's own (its
+            records name none per model).
+        repository: Hub repository of the ImageNet weights; empty for torchvision's, which are on no hub.
+        revision: Revision in that repository, or torchvision's name of the weights.
+        url: Where torchvision's weights lie, a torch state dict; empty for those on the hub.
         volumes: Whether it converts to 3D.
+        batchnorm: Whether it has BatchNorm.
+        parameters: Parameters of all levels together, for three input channels.
+        costs: Of each level, per kind; only ``flat`` where it does not convert to 3D.
+        slowness: Seconds per floating point operation of a training step over ResNet-18's, in 2D and in 3D, measured on
+            a CPU in bfloat16; the second is null where it does not convert.
     """
 
     name: str
-    timm_name: str
+    library: Literal["timm", "torchvision"]
+    library_name: str
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     mean: tuple[float, ...]
@@ -51,12 +78,12 @@ class EncoderEntry:
     licence: str
     repository: str
     revision: str
+    url: str
+    volumes: bool
+    batchnorm: bool
     parameters: int
-    parameters_per_level: tuple[int, ...]
-    saved_elements: tuple[float, ...]
-    flops: tuple[float, ...]
-    url: str = ""
-    volumes: bool = True
+    costs: Mapping[Kind, LevelCosts]
+    slowness: tuple[float, float | None]
 
     @property
     def source(self) -> str:
@@ -66,11 +93,16 @@ class EncoderEntry:
 
 def _read() -> dict[str, EncoderEntry]:
     table = json.loads(Path(__file__).with_name("encoders.json").read_text(encoding="utf-8"))
-    entries = {}
-    for name, row in table.items():
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        entries[name] = EncoderEntry(name=name, **fields)
-    return entries
+    return {name: _entry(name, row) for name, row in table["encoders"].items()}
+
+
+def _entry(name: str, row: dict[str, Any]) -> EncoderEntry:
+    costs = {kind: LevelCosts(**_tuples(columns)) for kind, columns in row.pop("costs").items()}
+    return EncoderEntry(name=name, costs=costs, **_tuples(row))
+
+
+def _tuples(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 ENCODERS = _read()
@@ -85,6 +117,11 @@ def entry(name: str) -> EncoderEntry:
     if name not in ENCODERS:
         raise UserError(f"unknown encoder {name!r}", where="encoder", mend=f"choose one of: {', '.join(ENCODERS)}")
     return ENCODERS[name]
+
+
+def volume_encoders() -> list[str]:
+    """Names of the encoders that convert to 3D."""
+    return [name for name, known in ENCODERS.items() if known.volumes]
 
 
 def imagenet_cached(name: str) -> bool:

@@ -1,6 +1,6 @@
 """The U-Net: an ImageNet encoder, a decoder block at each of its levels, and a sub-pixel way in and out of level 0.
 
-ImageNet encoders start at stride 2. What lies between full resolution and the first level is bridged without
+ImageNet encoders start at stride 2 or 4. What lies between full resolution and the first level is bridged without
 convolutions at full resolution: the raw input enters level 0 as blocks of voxels in channels, and the head predicts all
 voxels of a block at once (sub-pixel convolution, Shi et al., CVPR 2016). Every raw voxel still reaches every logit of
 its block. A block of 16 channels at full resolution in its place took most of a step's time and reached a lower Dice

@@ -1,7 +1,8 @@
 """What one training step of a network costs: operations, memory and seconds, estimated without torch.
 
-The encoder's share comes from the catalogue's measured table, the decoder's from its channels. Estimates, not promises:
-they choose between patches and batch sizes, and tell the user what to expect.
+The encoder's share comes from the catalogue's measured table, the decoder's and the loss's from their channels.
+Estimates, not promises: they choose between patches and batch sizes, and tell the user what to expect. What the
+backward pass keeps is within 25 % of the truth (``python bench/memory_estimate.py``, on the networks it lists).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue import EncoderEntry
+from seg_transfer.catalogue import EncoderEntry, Kind
 from seg_transfer.planning.plan import Triple
 
 Configuration = Literal["2d", "2.5d", "3d"]
@@ -26,15 +27,19 @@ BFLOAT16_GAIN = 1.7
 """Of that CPU, which has AMX."""
 FEWEST_GAIN = 1.1
 """Below, bfloat16 is not worth its rounding."""
-BYTES_PER_ELEMENT = 3.0
-"""bfloat16 takes 2; measured on five networks, tensors kept for the backward pass come to 1.9 to 2.4 bytes per element
-of the count below, and the gradients at the peak come on top."""
-BYTES_PER_PARAMETER = 24
-"""float32 weights, gradients, AdamW's two moments, the average, and a bfloat16 copy with its gradient."""
-LOGIT_COPIES = 8
-"""Full-resolution maps per class that the loss keeps: logits, logarithms, probabilities and targets in float32."""
+LOGIT_BYTES = 12.5
+"""Per logit, by the loss: logarithms, probabilities and targets in float32, and masks."""
+PEAK = 1.4
+"""Gradients of maps, at the peak, come on top of what the forward pass has kept."""
+LEARNING_BYTES = 24
+"""Per parameter that learns: float32 weight, gradient, AdamW's two moments, the average, and a bfloat16 copy with its
+gradient."""
+FROZEN_BYTES = 10
+"""Per parameter that does not: float32 weight and average, and the copy."""
 BASE_BYTES = 700_000_000
 """A Python process with torch loaded."""
+RGB = 3
+"""Channels that the catalogue's table was measured with."""
 BACKWARD = 3.0
 """A step is one forward pass and a backward pass of twice its operations."""
 
@@ -57,6 +62,11 @@ class Machine:
     def takes_bfloat16(self) -> bool:
         """Whether bfloat16 is worth it."""
         return self.bfloat16_gain > FEWEST_GAIN
+
+    @property
+    def element_bytes(self) -> Literal[2, 4]:
+        """Of a map's element, as it trains."""
+        return 2 if self.takes_bfloat16 else 4
 
     def seconds(self, flops: float) -> float:
         """Seconds that a training step of so many operations takes.
@@ -81,6 +91,10 @@ class Shape:
     decoder_channels: tuple[int, ...]
     channels: int
     classes: int
+    frozen: int = 0
+    """Levels that never learn, from the finest: they keep nothing for a backward pass."""
+    element_bytes: Literal[2, 4] = 2
+    """Of a map's element: bfloat16 or float32."""
 
     @property
     def voxels(self) -> int:
@@ -106,31 +120,59 @@ class Shape:
             return (1.0,) * self.stages
         return tuple(1 / math.prod(self.slice_strides[: level + 1]) for level in range(self.stages))
 
+    def levels(self) -> tuple[tuple[int, Kind, float], ...]:
+        """Each level with its kind and the slices that enter it per input slice."""
+        entering = (1.0, *self.density()[:-1])
+        strides = self.slice_strides if self.configuration == "3d" else (1,) * self.stages
+        kinds: list[Kind] = [
+            "flat" if depth == 1 else "strided" if stride == 2 else "deep"
+            for depth, stride in zip(self.depths(), strides, strict=True)
+        ]
+        return tuple(zip(range(self.stages), kinds, entering, strict=True))
+
 
 def step_flops(shape: Shape, batch: int) -> float:
-    """Operations of one training step with everything learning."""
-    encoder = sum(
-        flops * depth * density
-        for flops, depth, density in zip(shape.entry.flops, shape.depths(), shape.density(), strict=False)
-    )
+    """Operations of one training step with everything learning, those of slow encoders counted as that many more."""
+    slowness = shape.entry.slowness[1 if shape.configuration == "3d" else 0] or 1.0
+    encoder = sum(shape.entry.costs[kind].flops[level] * entering for level, kind, entering in shape.levels())
     decoder = sum(2.0 * block.weights(shape) * block.share for block in _blocks(shape))
-    return BACKWARD * batch * shape.voxels * (encoder + decoder)
+    return BACKWARD * batch * shape.voxels * (slowness * encoder + decoder)
 
 
 def step_memory(shape: Shape, batch: int) -> int:
     """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
-    elements = 2.0 * shape.folded + LOGIT_COPIES * shape.classes
-    elements += sum(
-        saved * density for saved, density in zip(shape.entry.saved_elements, shape.density(), strict=False)
-    )
-    elements += sum(block.share * (block.inputs + 4 * block.width + 2 * shape.classes) for block in _blocks(shape))
-    activations = BYTES_PER_ELEMENT * batch * shape.voxels * elements
-    return int(activations + BYTES_PER_PARAMETER * parameters(shape) + BASE_BYTES)
+    per_level = [shape.entry.costs[kind].parameters[level] for level, kind, _ in shape.levels()]
+    frozen = sum(per_level[: shape.frozen])
+    state = FROZEN_BYTES * frozen + LEARNING_BYTES * (parameters(shape) - frozen)
+    return int(PEAK * saved_bytes(shape, batch) + state + BASE_BYTES)
+
+
+def saved_bytes(shape: Shape, batch: int) -> float:
+    """Bytes that one training step keeps for its backward pass; no weights, no copies of them.
+
+    Levels that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
+    convolution, the raw block the same.
+    """
+    elements = 1.0 * shape.folded
+    for level, kind, entering in shape.levels():
+        if level == shape.frozen:
+            elements += shape.entry.costs[kind].saved_as_lowest[level] * entering
+        elif level > shape.frozen:
+            elements += shape.entry.costs[kind].saved_elements[level] * entering
+    if shape.frozen == 0:
+        elements += shape.folded - RGB
+    logits = 0.0
+    for block in _blocks(shape):
+        elements += block.share * (block.inputs + 4 * block.width)
+        logits += shape.classes * (block.share if block.level > 0 else 1.0)
+        if block.level == 0:
+            elements += block.share * 2 * block.width
+    return batch * shape.voxels * (shape.element_bytes * elements + LOGIT_BYTES * logits)
 
 
 def parameters(shape: Shape) -> int:
     """Parameters of the network."""
-    encoder = sum(count * depth for count, depth in zip(shape.entry.parameters_per_level, shape.depths(), strict=False))
+    encoder = sum(shape.entry.costs[kind].parameters[level] for level, kind, _ in shape.levels())
     return encoder + sum(block.weights(shape) for block in _blocks(shape))
 
 

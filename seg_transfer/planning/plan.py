@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from seg_transfer.catalogue import ENCODERS
+from seg_transfer.catalogue import ENCODERS, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 
@@ -155,6 +155,8 @@ class ModelPlan(Part):
     def _is_consistent(self) -> ModelPlan:
         if self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}, not one of {', '.join(ENCODERS)}")
+        if self.configuration == "3d" and not ENCODERS[self.encoder].volumes:
+            raise ValueError(f"{self.encoder} does not convert to 3d; these do: {', '.join(volume_encoders())}")
         levels = len(ENCODERS[self.encoder].channels)
         if self.stages > levels:
             raise ValueError(f"stages is {self.stages}, {self.encoder} has {levels}")

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,10 +65,11 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
+    frozen = shape.stages if recipe.strategy.kind == "frozen" else recipe.strategy.frozen_stages
     expected = Expected(
         training_seconds_per_fold=training_seconds,
         seconds_per_step=seconds,
-        memory_bytes=step_memory(shape, recipe.batch_size),
+        memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
         disk_bytes=int(
             grid.voxels * (STORED_BYTES * len(data.channels) + 0.1)
             + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)
@@ -131,7 +133,7 @@ def _plan_shape(
     stages, why_stages = most_stages(grid.shape, encoder, bundled=weights.source == "bundled")
     fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.labels))
     steps_3d = 0.0
-    if data.dimension == 3 and wishes.config is None:
+    if data.dimension == 3 and wishes.config is None and encoder.volumes:
         # Memory limits this patch, time does not: whether time suffices is the question.
         whole = Limits(wishes.machine, request.memory_bytes, step_seconds=None)
         candidate, _ = fitted(grid.shape, data.spacing, configuration="3d", limits=whole)
@@ -143,6 +145,7 @@ def _plan_shape(
             dimension=data.dimension,
             ratio=grid.ratio,
             slices=grid.shape[0],
+            volumes=encoder.volumes,
             steps_3d=steps_3d,
             device=wishes.machine.kind,
             requested=wishes.config,
@@ -162,7 +165,9 @@ def _plan_shape(
         why_stages = f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
     reasons.take("model.stages", (shape.stages, why_stages))
     if chosen == "3d":
-        reasons.take("model.slice_strides", slice_strides(data.spacing, grid.shape[0], shape.stages))
+        reasons.take(
+            "model.slice_strides", slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+        )
     else:
         reasons.take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
     return shape
@@ -180,6 +185,8 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
         slice_strides=shape.slice_strides,
         inflation=reasons.take("model.inflation", encoder_rule.inflation(configuration)),
         input_mapping=reasons.take("model.input_mapping", mapping),
-        decoder_channels=reasons.take("model.decoder_channels", decoder_channels(shape.stages, wishes.machine.kind)),
+        decoder_channels=reasons.take(
+            "model.decoder_channels", decoder_channels(shape.entry.strides[: shape.stages], wishes.machine.kind)
+        ),
         decoder_norm=reasons.take("model.decoder_norm", decoder_norm()),
     )

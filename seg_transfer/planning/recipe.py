@@ -60,6 +60,7 @@ def plan_recipe(
             weights=model.weights,
             configuration=model.configuration,
             stages=model.stages,
+            has_batchnorm=shape.entry.batchnorm,
             batch=batch,
             requested=wishes.strategy,
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, get_args
 
+from seg_transfer.catalogue import entry, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
@@ -87,6 +88,12 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
     """
     _choice(request.config, get_args(Configuration), "--config")
     _choice(request.strategy, get_args(Kind), "--strategy")
+    if request.encoder != AUTO and not entry(request.encoder).volumes and request.config == "3d":
+        raise UserError(
+            f"{request.encoder} does not convert to 3D",
+            where="--config 3d",
+            mend=f"take --config 2.5d, or another --encoder: {', '.join(volume_encoders())}",
+        )
     for name, kind in request.normalization.items():
         where = f"--normalization {name}={kind}"
         if name not in channels:

@@ -1,59 +1,43 @@
 """An ImageNet backbone as a pyramid of levels, each of size ``ceil(input / stride)``, for slices, stacks and volumes.
 
-Level k has in-plane stride ``2 ** (k + 1)``. The modules are timm's, with timm's names; only those of the levels in
-use are built.
+Strides are the catalogue's: level 0 has 2 in most networks and 4 in some, and each further level twice the one before.
+The modules are the library's, with its names; only those of the levels in use hold data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
-import timm
 import torch
-from timm.models import FeatureListNet
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer import catalogue
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, levels_with_depth
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level cut out of timm's feature network: its modules in order, its channels and in-plane stride."""
-
-    modules: nn.Sequential
-    channels: int
-    stride: int
-
-
-def split_levels(network: FeatureListNet) -> list[Level]:
-    """Cut timm's feature network into levels; features at stride 1 belong to the first level."""
-    info = list(zip(network.feature_info.channels(), network.feature_info.reduction(), strict=True))
-    levels: list[Level] = []
-    modules = nn.Sequential()
-    for name, module in network.named_children():
-        modules.add_module(name, module)
-        if name in network.return_layers:
-            channels, stride = info[int(network.return_layers[name])]
-            if stride > 1:
-                levels.append(Level(modules, channels, stride))
-                modules = nn.Sequential()
-    return levels
+from seg_transfer.transfer.levels import Level, load_levels
 
 
 def initialise(module: nn.Module) -> None:
-    """Random weights where no pretrained ones follow: Kaiming for convolutions, norms at one and zero.
+    """Random weights where no pretrained ones follow: Kaiming for convolutions and dense layers, norms at one and zero.
 
-    Also the norms at the end of residual branches start at one, where timm starts them at zero.
+    Also what scales the end of a residual branch starts at one, where timm starts norms at zero and ConvNeXt's layer
+    scale at a millionth.
     """
     if isinstance(module, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        outputs = module.out_channels // module.groups * math.prod(module.kernel_size)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+    elif isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, _BatchNorm | nn.LayerNorm):
         module.reset_parameters()
+    elif isinstance(module, ConvNeXtBlock):
+        nn.init.ones_(cast(nn.Parameter, module.gamma))
 
 
 class Encoder(nn.Module):
@@ -93,15 +77,13 @@ class Encoder(nn.Module):
         self.is_3d = slice_strides is not None
         # Without data at first: levels beyond those in use, and VGG's 120 million classifier weights, cost nothing.
         with torch.device("meta"):
-            network = timm.create_model(known.timm_name, features_only=True, pretrained=False, in_chans=channels)
-            levels = split_levels(cast(FeatureListNet, network))[:stages]
+            levels = load_levels(known.library, known.library_name, channels)[:stages]
         self.channels = tuple(level.channels for level in levels)
         per_level = tuple(slice_strides) if slice_strides is not None else (1,) * len(levels)
         self.strides = _cumulative(per_level, levels)
         depth = levels_with_depth(per_level) if self.is_3d else (False,) * len(levels)
         self.stages = nn.ModuleList()
         for level, slice_stride, has_depth in zip(levels, per_level, depth, strict=True):
-            _round_up(level.modules)
             with torch.device("meta"):
                 self.stages.append(inflate_modules(level.modules, slice_stride) if has_depth else level.modules)
         self.has_depth = depth
@@ -138,13 +120,6 @@ def _by_slice(stage: nn.Module, x: Tensor) -> Tensor:
     batch, _, slices = x.shape[:3]
     y = stage(x.transpose(1, 2).flatten(0, 1))
     return y.unflatten(0, (batch, slices)).transpose(1, 2)
-
-
-def _round_up(stage: nn.Module) -> None:
-    """Pools without padding drop the last row of an odd map: let them keep it, so that sizes are rounded up."""
-    for module in stage.modules():
-        if isinstance(module, nn.MaxPool2d) and module.padding == 0:
-            module.ceil_mode = True
 
 
 def _cumulative(slice_strides: Sequence[int], levels: Sequence[Level]) -> tuple[tuple[int, int, int], ...]:

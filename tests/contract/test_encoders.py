@@ -1,4 +1,4 @@
-"""Every encoder under one suite: pyramid sizes, first convolution, gradients, checkpoints, in all configurations."""
+"""Every encoder under one suite: pyramid, first convolution, 3D, gradients, checkpoints and freezing."""
 
 from __future__ import annotations
 
@@ -7,116 +7,218 @@ import math
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+import torchvision
 
-from seg_transfer.catalogue import ENCODERS, entry
+from seg_transfer.catalogue import ENCODERS, EncoderEntry, entry
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import ModelPlan, Weights
+from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
 from seg_transfer.transfer.encoder import Encoder
+from seg_transfer.transfer.strategy import StrategySchedule
 from seg_transfer.transfer.weights import load_weights
 
-CONFIGURATIONS = {"2d": (1, ()), "2.5d": (3, ()), "3d": (5, (1, 2, 1, 2, 1))}
 SIZE = (33, 47)
+MANY_PARAMETERS = 12_000_000
+HEADS = ("fc", "head", "classifier", "pre_logits", "conv_head", "bn2", "norm_head")
+"""Modules of the libraries' networks that come after the pyramid."""
+ALEXNET_PHASE, INCEPTION_PHASE = 3, 1
 
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
-every_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS)
+CONFIGURATIONS = [
+    (name, configuration)
+    for name, known in ENCODERS.items()
+    for configuration in ("2d", "2.5d", *(("3d",) if known.volumes else ()))
+]
+every_configuration = pytest.mark.parametrize(("name", "configuration"), CONFIGURATIONS)
+every_3d = pytest.mark.parametrize("name", [name for name, known in ENCODERS.items() if known.volumes])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def plan(name: str, configuration: str) -> ModelPlan:
-    slices, slice_strides = CONFIGURATIONS[configuration]
-    return ModelPlan(
-        configuration=configuration,
-        patch=(slices, *SIZE),
-        encoder=name,
-        weights=Weights(source="none"),
-        stages=5,
-        slice_strides=slice_strides,
-        input_mapping="as_is",
-        decoder_channels=(4, 4, 8, 8, 8),
+def stages_enough(known: EncoderEntry) -> int:
+    """Levels that hold every kind of module of an encoder; all where they are not too large."""
+    return 3 if known.parameters > MANY_PARAMETERS else len(known.channels)
+
+
+def strides_along(configuration: str, stages: int) -> tuple[int, ...]:
+    return (1, 2, 1, 2, 1)[:stages] if configuration == "3d" else ()
+
+
+def encoder(name: str, configuration: str, *, channels: int = 1, stages: int | None = None) -> Encoder:
+    levels = stages or len(entry(name).channels)
+    return Encoder(
+        name,
+        channels=channels * (3 if configuration == "2.5d" else 1),
+        stages=levels,
+        slice_strides=strides_along(configuration, levels) or None,
     )
 
 
+def model(name: str, configuration: str, stages: int) -> ModelPlan:
+    return ModelPlan(
+        configuration=configuration,
+        patch=({"2d": 1, "2.5d": 3, "3d": 5}[configuration], *SIZE),
+        encoder=name,
+        weights=Weights(source="none"),
+        stages=stages,
+        slice_strides=strides_along(configuration, stages),
+        input_mapping="as_is",
+        decoder_channels=(4, 4, 8, 8, 8)[:stages],
+    )
+
+
+def picture(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def library_network(name: str) -> torch.nn.Module:
+    known = entry(name)
+    if known.library == "torchvision":
+        return torchvision.models.get_model(known.library_name, weights=None)
+    # VGG's head has 120 million weights which are never read.
+    head = {"mlp_ratio": 0.001} if name.startswith("vgg") else {}
+    return timm.create_model(known.library_name, pretrained=False, num_classes=2, **head)
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """Path of a full state dict of an encoder as timm names it, with random values, and its first convolution."""
+def checkpoint(tmp_path_factory):
+    """Path of a full state dict as the library names it, and its first convolution, which alone is no constant."""
     made = {}
 
     def make(name: str):
         if name not in made:
-            torch.manual_seed(1)
-            head = (
-                {"mlp_ratio": 0.001} if name.startswith("vgg") else {}
-            )  # else 120 million weights that are never read
-            network = timm.create_model(name, pretrained=False, num_classes=2, **head)
-            path = tmp_path_factory.mktemp(name) / "weights.safetensors"
-            state = network.state_dict()
-            save_file(state, path)
-            made[name] = path, next(value for value in state.values() if value.ndim == 4)
+            with torch.device("meta"):
+                state = library_network(name).state_dict()
+            shapes = {key: value.shape for key, value in state.items() if value.is_floating_point()}
+            first = next(key for key, shape in shapes.items() if len(shape) == 4)
+            state = {key: torch.tensor(0.5).expand(shape) for key, shape in shapes.items()}
+            state[first] = picture(*shapes[first])
+            path = tmp_path_factory.mktemp(name) / "weights.pt"
+            torch.save(state, path)
+            made[name] = path, state[first]
         return made[name]
 
     return make
 
 
-@every_encoder
 @every_configuration
-@pytest.mark.parametrize("size", [(33, 47), (64, 31)])
-def test_every_level_has_the_catalogues_channels_and_the_size_rounded_up(name, configuration, size):
-    slices, slice_strides = CONFIGURATIONS[configuration]
-    is_3d = configuration == "3d"
-    encoder = Encoder(name, channels=1 if is_3d else slices, slice_strides=slice_strides if is_3d else None).eval()
+def test_every_level_has_the_catalogues_channels_and_the_size_rounded_up(name, configuration):
+    made = encoder(name, configuration).eval()
+    known = entry(name)
+    assert made.channels == known.channels
+    assert tuple(stride[1:] for stride in made.strides) == tuple((stride, stride) for stride in known.strides)
+    assert tuple(math.log2(stride) for stride in known.strides) == tuple(range(6 - len(known.strides), 6))
+    slices = {"2d": 1, "2.5d": 3, "3d": 5}[configuration]
+    for size in (SIZE, (64, 31)):
+        with torch.no_grad():
+            levels = made(picture(1, 1, slices, *size))
+        assert [level.shape[1] for level in levels] == list(known.channels)
+        for level, stride in zip(levels, made.strides, strict=True):
+            expected = [math.ceil(length / step) for length, step in zip((slices, *size), stride, strict=True)]
+            assert list(level.shape[2:]) == (expected if configuration == "3d" else expected[1:])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, known in ENCODERS.items()
+        if known.library == "timm" and known.parameters < MANY_PARAMETERS and name != "inception_v3"
+    ]
+    + ["convnext_tiny", "vgg16_bn"],
+)
+def test_features_are_the_librarys_own(name):
+    known = entry(name)
+    stages = stages_enough(known)
+    torch.manual_seed(0)
+    network = timm.create_model(known.library_name, features_only=True, pretrained=False).eval()
+    made = Encoder(name, channels=3, stages=stages).eval()
+    state = {key.replace(".", "_"): value for key, value in network.state_dict().items()}
+    for key, value in made.state_dict().items():
+        value.copy_(state[key.split(".", 2)[2].replace(".", "_")])
+    x = picture(1, 3, 64, 96)
     with torch.no_grad():
-        levels = encoder(torch.randn(1, 1, slices, *size))
-    assert encoder.channels == entry(name).channels == tuple(level.shape[1] for level in levels)
-    assert [stride[1:] for stride in encoder.strides] == [(2**k, 2**k) for k in range(1, 6)]
-    assert [stride[0] for stride in encoder.strides] == ([1, 2, 2, 4, 4] if is_3d else [1] * 5)
-    for level, stride in zip(levels, encoder.strides, strict=True):
-        expected = [math.ceil(length / step) for length, step in zip((slices, *size), stride, strict=True)]
-        assert list(level.shape[2:]) == (expected if is_3d else expected[1:])
+        expected = [level for level in network(x) if level.shape[2] < 64][:stages]
+        for ours, theirs in zip(made(x.unsqueeze(2)), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_alexnets_first_features_are_torchvisions_at_another_phase():
+    network = library_network("alexnet").eval()
+    made = Encoder("alexnet", channels=3, stages=1).eval()
+    first = {key: value for key, value in network.features.state_dict().items() if key.startswith("0.")}
+    made.stages[0].load_state_dict({f"features_{key}": value for key, value in first.items()})
+    x = picture(1, 3, 75, 75)
+    with torch.no_grad():
+        theirs = network.features[:2](x)
+        (ours,) = made(x[..., ALEXNET_PHASE:, ALEXNET_PHASE:].unsqueeze(2))
+    torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:16, 2:16])
+
+
+def test_inceptions_first_features_are_timms_at_another_phase():
+    torch.manual_seed(0)
+    network = timm.create_model("inception_v3", features_only=True, pretrained=False, out_indices=(0,)).eval()
+    made = Encoder("inception_v3", channels=3, stages=1).eval()
+    made.stages[0].load_state_dict(network.state_dict())
+    x = picture(1, 3, 75, 75)
+    with torch.no_grad():
+        (theirs,) = network(x)
+        (ours,) = made(x[..., INCEPTION_PHASE:, INCEPTION_PHASE:].unsqueeze(2))
+    torch.testing.assert_close(ours[..., 3:-3, 3:-3], theirs[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-5)
 
 
 @every_encoder
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-@pytest.mark.parametrize("is_3d", [False, True])
-def test_the_first_convolution_reads_any_number_of_channels(name, channels, is_3d, source):
-    path, rgb = source(name)
-    encoder = Encoder(name, channels=channels, stages=1, slice_strides=(2,) if is_3d else None)
-    report = load_weights(encoder, Weights(source="file", path=str(path)), name)
-    assert report.share == 1.0
-    weight = encoder.get_parameter(encoder.first_convolution())
-    if is_3d:
-        assert weight.shape[2] == 3
-        torch.testing.assert_close(weight[:, :, 0], weight[:, :, 2])
-        weight = weight.sum(2)
-    assert weight.shape[1] == channels
-    if channels == 1:
-        torch.testing.assert_close(weight[:, 0], rgb[:, 0] + rgb[:, 1] + rgb[:, 2])
-    else:
-        for channel in range(channels):
-            torch.testing.assert_close(weight[:, channel], rgb[:, channel % 3] * 3 / channels)
+def test_the_first_convolution_reads_any_number_of_channels(name, checkpoint):
+    path, rgb = checkpoint(name)
+    weights = Weights(source="file", path=str(path))
+    for configuration in ("2d", "2.5d", "3d") if entry(name).volumes else ("2d", "2.5d"):
+        for channels in (1, 2, 3, 5) if configuration != "3d" else (2,):
+            slices = 3 if configuration == "2.5d" else 1
+            along = (2,) if configuration == "3d" else None
+            made = Encoder(name, channels=channels * slices, stages=1, slice_strides=along)
+            assert load_weights(made, weights, name).share == 1.0
+            weight = made.get_parameter(made.first_convolution())
+            if configuration == "3d":
+                assert weight.shape[2] == (2 if name == "convnext_tiny" else 3)
+                torch.testing.assert_close(weight[:, :, 0], weight[:, :, -1])
+                weight = weight.sum(2)
+            assert weight.shape[1] == channels * slices
+            if channels * slices == 1:
+                torch.testing.assert_close(weight[:, 0], rgb[:, 0] + rgb[:, 1] + rgb[:, 2])
+            for channel in range(channels * slices if channels * slices > 1 else 0):
+                torch.testing.assert_close(weight[:, channel], rgb[:, channel % 3] * 3 / (channels * slices))
 
 
 @every_encoder
-def test_a_full_checkpoint_fills_every_level_and_leaves_only_the_head(name, source):
-    path, _ = source(name)
-    report = load_weights(Encoder(name, channels=3), Weights(source="file", path=str(path)), name)
+def test_a_full_checkpoint_fills_every_level_and_leaves_only_the_head(name, checkpoint):
+    path, rgb = checkpoint(name)
+    made = Encoder(name, channels=3)
+    report = load_weights(made, Weights(source="file", path=str(path)), name)
     assert report.share == 1.0
     assert not report.random and not report.adapted
-    assert all(key.startswith(("fc", "head", "pre_logits")) for key in report.unused)
+    assert report.unused and all(key.startswith(HEADS) for key in report.unused)
+    first = made.first_convolution()
+    for key, value in made.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, rgb) if key == first else (value == 0.5).all()
 
 
-@every_encoder
-@pytest.mark.parametrize("slice_strides", [(1, 2, 2, 2, 1), (2, 1, 2, 1, 2)])
-def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, slice_strides, source):
-    path, _ = source(name)
-    weights = Weights(source="file", path=str(path))
-    flat = Encoder(name, channels=1).eval()
-    deep = Encoder(name, channels=1, slice_strides=slice_strides).eval()
-    load_weights(flat, weights, name)
-    load_weights(deep, weights, name)
-    x = torch.randn(1, 1, 1, *SIZE, generator=torch.Generator().manual_seed(0))
-    slices = 5
+@every_3d
+def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, tmp_path):
+    stages = stages_enough(entry(name))
+    torch.manual_seed(0)
+    flat = Encoder(name, channels=1, stages=stages).eval()
+    path = tmp_path / "weights.pt"
+    torch.save({key.split(".", 2)[2]: value for key, value in flat.state_dict().items()}, path)
+    x = picture(1, 1, 1, *SIZE)
     with torch.no_grad():
-        for stride, two, three in zip(slice_strides, flat(x), deep(x.repeat(1, 1, 5, 1, 1)), strict=True):
+        expected = flat(x)
+    for slice_strides, inflation in (((1, 2, 2, 2, 1), "average"), ((2, 1, 2, 1, 2), "centre")):
+        along = slice_strides[:stages]
+        deep = Encoder(name, channels=1, stages=stages, slice_strides=along, inflation=inflation).eval()
+        assert load_weights(deep, Weights(source="file", path=str(path)), name).share == 1.0
+        slices = 5
+        with torch.no_grad():
+            levels = deep(x.repeat(1, 1, 5, 1, 1))
+        for stride, two, three in zip(along, expected, levels, strict=True):
             slices = math.ceil(slices / stride)
             assert three.shape[2] == slices
             scale = two.abs().max()
@@ -124,38 +226,81 @@ def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, slic
             torch.testing.assert_close(three / scale, two.unsqueeze(2).expand_as(three) / scale, rtol=0, atol=1e-4)
 
 
-@every_encoder
 @every_configuration
 def test_gradients_reach_every_parameter(name, configuration):
-    model = plan(name, configuration)
-    network, _ = build_network(model, channels=1, classes=2, seed=0)
+    stages = len(entry(name).channels) if configuration == "2d" else 3
+    network, _ = build_network(model(name, configuration, stages), channels=1, classes=2, seed=0)
     network.train()
-    x = torch.randn(2, 1, *model.patch, generator=torch.Generator().manual_seed(0))
+    x = picture(2, 1, {"2d": 1, "2.5d": 3, "3d": 5}[configuration], *SIZE)
     sum((logits**2).mean() for logits in network.forward_deep(x)).backward()
     without = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
 
 
-@every_encoder
 @every_configuration
 def test_a_state_dict_restores_the_network_exactly(name, configuration):
-    model = plan(name, configuration)
-    first, _ = build_network(model, channels=2, classes=3, seed=0)
-    second, _ = build_network(model, channels=2, classes=3, seed=1, load=False)
-    second.load_state_dict(first.state_dict())
+    planned = model(name, configuration, 2)
+    first, _ = build_network(planned, channels=2, classes=3, seed=0)
+    second, _ = build_network(planned, channels=2, classes=3, seed=1, load=False)
+    x = picture(1, 2, *planned.patch)
     first.eval()
     second.eval()
-    x = torch.randn(1, 2, *model.patch)
     with torch.no_grad():
-        assert torch.equal(first(x), second(x))
+        expected = first(x)
+        assert not torch.equal(second(x), expected)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second(x), expected)
+
+
+@every_configuration
+def test_no_weight_is_left_to_chance(name, configuration):
+    torch.use_deterministic_algorithms(True)  # fills fresh memory with nan
+    try:
+        made = encoder(name, configuration, stages=stages_enough(entry(name)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [key for key, value in made.state_dict().items() if not torch.isfinite(value).all()] == []
+
+
+@every_encoder
+@pytest.mark.parametrize("batchnorm", ["trained", "recalibrated"])
+def test_freezing_keeps_a_level_to_the_bit(name, batchnorm):
+    network, _ = build_network(model(name, "2d", 2), channels=1, classes=2, seed=0)
+    strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm=batchnorm)
+    schedule = StrategySchedule(network, strategy, warmup=0.0)
+    optimizer = torch.optim.AdamW(schedule.parameter_groups(lr=0.1, weight_decay=0.1))
+    before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
+    network.train()
+    schedule.apply(progress=0.5)
+    (network(picture(2, 1, 1, *SIZE)) ** 2).mean().backward()
+    optimizer.step()
+    changed = {key for key, value in network.encoder.state_dict().items() if not torch.equal(value, before[key])}
+    norms = {
+        f"{prefix}.{kind}"
+        for prefix, module in network.encoder.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d) and prefix.startswith("stages.1.")
+        for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    assert bool(norms) == entry(name).batchnorm
+    second_level = {key for key in before if key.startswith("stages.1.")}
+    assert changed == (second_level if batchnorm == "trained" else second_level - norms)
 
 
 @every_encoder
 def test_levels_name_every_parameter_once_and_unused_levels_are_not_built(name):
-    encoder = Encoder(name, channels=3, stages=3)
-    named = [key for level in encoder.levels() for key, _ in level]
-    assert named == [key for key, _ in encoder.named_parameters()]
-    assert len(encoder.level_modules()) == len(encoder.levels()) == 3
-    assert [sum(parameter.numel() for _, parameter in level) for level in encoder.levels()] == list(
-        entry(name).parameters_per_level[:3]
-    )
+    made = Encoder(name, channels=3, stages=2)
+    named = [key for level in made.levels() for key, _ in level]
+    assert named == [key for key, _ in made.named_parameters()]
+    assert len(made.level_modules()) == len(made.levels()) == 2
+    counts = [sum(parameter.numel() for _, parameter in level) for level in made.levels()]
+    assert counts == list(entry(name).costs["flat"].parameters[:2])
+
+
+def test_layer_norms_learn_with_their_level():
+    network, _ = build_network(model("convnext_tiny", "2d", 2), channels=1, classes=2, seed=0)
+    strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm="source")
+    StrategySchedule(network, strategy, warmup=0.0).apply(progress=0.5)
+    first, second = network.encoder.level_modules()
+    norms = [module for module in second.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert norms and all(norm.weight.requires_grad and norm.training for norm in norms)
+    assert not any(parameter.requires_grad for parameter in first.parameters())

@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from seg_transfer.catalogue import ENCODERS, WEIGHTS_FILE, entry, imagenet_cached
+from seg_transfer.catalogue import ENCODERS, WEIGHTS_FILE, entry, imagenet_cached, volume_encoders
 from seg_transfer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_four_encoders_are_described_level_by_level():
-    assert list(ENCODERS) == ["resnet18", "resnet34", "resnet50", "vgg16_bn"]
+NAMES = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnext50",
+    "vgg16_bn",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "mobilenetv3_large_100",
+    "densenet121",
+    "inception_v3",
+    "regnety_016",
+    "alexnet",
+]
+
+
+def test_every_encoder_is_described_level_by_level():
+    assert list(ENCODERS) == NAMES
     assert entry("resnet18").channels == (64, 64, 128, 256, 512)
     assert entry("resnet50").channels == (64, 256, 512, 1024, 2048)
     assert entry("vgg16_bn").channels == (128, 256, 512, 512, 512)
-    assert {known.strides for known in ENCODERS.values()} == {(2, 4, 8, 16, 32)}
+    assert entry("alexnet").channels == (64, 192, 256, 256)
+    assert {name for name, known in ENCODERS.items() if known.strides != (2, 4, 8, 16, 32)} == {
+        "convnext_tiny",
+        "alexnet",
+    }
+    assert entry("convnext_tiny").strides == entry("alexnet").strides == (4, 8, 16, 32)
+    for known in ENCODERS.values():
+        assert set(known.costs) == ({"flat", "deep", "strided"} if known.volumes else {"flat"})
+        for costs in known.costs.values():
+            assert {len(column) for column in vars(costs).values()} == {len(known.strides)}
+        assert sum(known.costs["flat"].parameters) == known.parameters
+
+
+def test_what_cannot_be_had_of_an_encoder_is_on_record():
+    assert {name for name, known in ENCODERS.items() if not known.volumes} == {"inception_v3"}
+    assert set(volume_encoders()) == set(NAMES) - {"inception_v3"}
+    assert {name for name, known in ENCODERS.items() if not known.batchnorm} == {"convnext_tiny", "alexnet"}
+    assert {name for name, known in ENCODERS.items() if not known.repository} == {"alexnet"}
+
+
+def test_where_weights_come_from_is_on_record():
     assert entry("resnet50").licence == "apache-2.0"
     assert entry("vgg16_bn").repository == "timm/vgg16_bn.tv_in1k"
-    for known in ENCODERS.values():
-        assert len(known.saved_elements) == len(known.flops) == len(known.parameters_per_level) == 5
-        assert sum(known.parameters_per_level) == known.parameters
+    assert entry("inception_v3").mean == (0.5, 0.5, 0.5)
+    alexnet = entry("alexnet")
+    assert (alexnet.library, alexnet.revision) == ("torchvision", "AlexNet_Weights.IMAGENET1K_V1")
+    assert alexnet.url.endswith("alexnet-owt-7be5be79.pth")
 
 
 def test_unknown_encoder_lists_those_that_exist():
     with pytest.raises(UserError, match="resnet19") as raised:
         entry("resnet19")
-    assert "resnet18, resnet34, resnet50, vgg16_bn" in str(raised.value)
+    assert ", ".join(NAMES) in str(raised.value)
 
 
 def test_cache_look_up_sees_a_cached_file_and_loads_no_torch(tmp_path):
@@ -60,14 +96,18 @@ def test_unknown_encoder_is_not_looked_up():
         imagenet_cached("resnet19")
 
 
-def test_committed_table_is_what_is_measured_today():
-    specification = importlib.util.spec_from_file_location("encoder_table", ROOT / "bench" / "encoder_table.py")
-    table = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(table)
-    known, fresh = entry("resnet18"), table.describe("resnet18")
-    assert tuple(fresh["saved_elements"]) == pytest.approx(known.saved_elements, rel=0.01)
-    assert tuple(fresh["flops"]) == pytest.approx(known.flops, rel=0.01)
-    for name in ("channels", "strides", "mean", "std", "parameters_per_level"):
-        assert tuple(fresh[name]) == getattr(known, name)
-    for name in ("licence", "repository", "revision", "parameters"):
-        assert fresh[name] == getattr(known, name)
+def test_weights_of_no_hub_are_not_looked_up():
+    assert not imagenet_cached("alexnet")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
+def test_committed_table_is_what_is_measured_today(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import encoder_table
+
+    known, fresh = entry(name), encoder_table.describe(name)
+    for kind, costs in fresh.pop("costs").items():
+        for column, committed in vars(known.costs[kind]).items():
+            assert tuple(costs[column]) == pytest.approx(committed, rel=0.01), (kind, column)
+    for column, value in fresh.items():
+        assert getattr(known, column) == (tuple(value) if isinstance(value, list) else value), column

@@ -158,6 +158,30 @@ class TestPlanner:
         assert plan_of(fingerprint(), encoder="resnet34", imagenet_cached=cached).model.weights.source == "imagenet"
         assert asked == ["resnet34"]
 
+    def test_an_encoder_that_does_not_convert_to_3d_reads_stacks(self) -> None:
+        plan = plan_of(fingerprint(cases=200), encoder="inception_v3")
+        assert plan.model.configuration == "2.5d"
+        reasons = {reason.field: reason.reason for reason in plan.reasons}
+        assert reasons["model.configuration"] == "the encoder does not convert to 3D"
+
+    @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
+    def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
+        plan = plan_of(fingerprint(shape=(90, 90, 60)), encoder="convnext_tiny", config=config, strategy="finetune")
+        assert plan.model.stages == 3
+        assert plan.model.decoder_channels == (64, 128, 256)
+        assert all(side % 16 == 0 for side in plan.model.patch[1:])
+        assert plan.model.slice_strides == ((2, 2, 2) if config == "3d" else ())
+        assert plan.recipe.strategy.batchnorm == "source"
+
+    def test_frozen_levels_are_expected_to_take_less_memory(self) -> None:
+        wishes: dict[str, Any] = {"config": "2d", "device": "cuda"}
+        memory = [
+            plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **wishes).expected.memory_bytes
+            for strategy in ("frozen", "partial", "finetune")
+        ]
+        assert memory == sorted(memory)
+        assert memory[0] < memory[1] < memory[2]
+
     def test_a_single_case_is_planned_too(self) -> None:
         plan = plan_of(fingerprint(cases=1))
         assert plan.recipe.splits[0].train == plan.recipe.splits[0].validation == ("case_000",)
@@ -170,6 +194,8 @@ class TestImpossibleWishes:
             ({"config": "4d"}, "--config: unknown choice '4d'"),
             ({"strategy": "never"}, "--strategy: unknown choice"),
             ({"encoder": "resnet1"}, "resnet1"),
+            ({"encoder": "inception_v3", "config": "3d"}, "--config 3d: inception_v3 does not convert to 3D"),
+            ({"encoder": "alexnet", "weights": "imagenet"}, "torchvision has them"),
             ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
             ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
@@ -276,6 +302,7 @@ class TestDocument:
                 "recipe.augmentation.colour_probability: colours are 3 channels in [0, 1] by minmax, not zscore",
             ),
             ("recipe.augmentation.elastic_amount", 0.5, "recipe.augmentation.elastic_amount"),
+            ("model.encoder", "inception_v3", "model: inception_v3 does not convert to 3d; these do: resnet18, "),
             ("model.encoder", "resnet99", "model: unknown encoder 'resnet99', not one of resnet18, "),
             ("model.stages", 6, "model: stages is 6, resnet18 has 5"),
             ("version", 2, "version"),

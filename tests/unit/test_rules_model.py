@@ -17,7 +17,14 @@ AMPLE = patch.Limits(machine=Machine("cuda"), memory_bytes=10**12, step_seconds=
 
 
 class TestConfiguration:
-    settings: dict = {"dimension": 3, "ratio": 1.0, "slices": 30, "steps_3d": 1000, "device": "cpu"}  # noqa: RUF012
+    settings: dict = {  # noqa: RUF012
+        "dimension": 3,
+        "ratio": 1.0,
+        "slices": 30,
+        "volumes": True,
+        "steps_3d": 1000,
+        "device": "cpu",
+    }
 
     @pytest.mark.parametrize(
         ("changes", "expected"),
@@ -32,6 +39,8 @@ class TestConfiguration:
             ({"ratio": 3.1}, "2.5d"),
             ({"ratio": 6.0, "steps_3d": 10, "device": "cuda"}, "3d"),
             ({"slices": 7, "device": "cuda"}, "2.5d"),
+            ({"volumes": False, "device": "cuda"}, "2.5d"),
+            ({"volumes": False, "dimension": 2}, "2d"),
             ({"requested": "2d"}, "2d"),
         ],
     )
@@ -76,7 +85,12 @@ class TestPatch:
     def test_slices_stride_where_that_evens_out_spacings(
         self, spacing: tuple[float, float, float], slices: int, expected: tuple[int, ...]
     ) -> None:
-        assert patch.slice_strides(spacing, slices, 3)[0] == expected
+        assert patch.slice_strides(spacing, slices, (2, 4, 8))[0] == expected
+
+    def test_a_stem_of_stride_4_evens_out_wider_spacings(self) -> None:
+        assert patch.slice_strides((2.5, 1, 1), 36, (4, 8, 16))[0] == (2, 2, 2)
+        assert patch.slice_strides((2.5, 1, 1), 36, (2, 4, 8))[0] == (1, 2, 2)
+        assert patch.most_stages((30, 200, 35), entry("convnext_tiny"), bundled=False)[0] == 2
 
     def fit(self, shape: tuple, limits: patch.Limits = AMPLE, configuration: str = "3d", stages: int = 3, **more):
         settings = {"entry": RESNET18, "stages": stages, "channels": 1, "classes": 3} | more
@@ -119,7 +133,7 @@ class TestPatch:
         made, _ = self.fit((36, 50, 35))
         ample = {"target_seconds": 100.0, "total_voxels": 1e12}
         assert patch.batch_size(made, AMPLE, **ample) == (8, "at most 8 in 3d")
-        memory = patch.Limits(Machine("cuda"), step_memory(made, 5) + 1, None)
+        memory = patch.Limits(Machine("cuda"), step_memory(made, 5) + 10, None)
         assert patch.batch_size(made, memory, **ample)[0] == 5
         sample = Machine("cpu").seconds(step_flops(made, 1))
         cpu = patch.Limits(Machine("cpu"), 10**12, None)
@@ -144,9 +158,10 @@ class TestPatch:
 
 def test_decoder_has_one_block_per_level() -> None:
     for stages in range(1, 6):
-        widths, _ = decoder_channels(stages, "cuda")
+        widths, _ = decoder_channels(RESNET18.strides[:stages], "cuda")
         assert len(widths) == stages
-    assert decoder_channels(4, "cpu")[0] == (32, 64, 128, 256)
+    assert decoder_channels((2, 4, 8, 16), "cpu")[0] == (32, 64, 128, 256)
+    assert decoder_channels((4, 8, 16, 32), "cpu")[0] == (64, 128, 256, 256)
 
 
 class TestEncoder:

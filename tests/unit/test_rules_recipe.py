@@ -20,6 +20,7 @@ class TestTransfer:
         "weights": Weights(source="bundled"),
         "configuration": "3d",
         "stages": 3,
+        "has_batchnorm": True,
         "batch": 4,
     }
     pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True, "configuration": "2d"}  # noqa: RUF012
@@ -82,8 +83,14 @@ class TestTransfer:
         ],
     )
     def test_batchnorm(self, kind: str, similar: bool, configuration: str, batch: int, expected: str) -> None:
-        chosen, _ = transfer.batchnorm(kind, similar=similar, pretrained=True, configuration=configuration, batch=batch)
+        settings: dict = {"similar": similar, "pretrained": True, "configuration": configuration, "batch": batch}
+        chosen, _ = transfer.batchnorm(kind, exists=True, **settings)
         assert chosen == expected
+
+    def test_an_encoder_without_batchnorm_keeps_its_norms(self) -> None:
+        strategy, reason = self.choose(has_batchnorm=False, requested="finetune")
+        assert strategy.batchnorm == "source"
+        assert "the encoder has no BatchNorm" in reason
 
 
 class TestTraining:

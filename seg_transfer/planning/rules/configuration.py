@@ -17,6 +17,7 @@ def configuration(
     dimension: int,
     ratio: float,
     slices: float,
+    volumes: bool,
     steps_3d: float,
     device: DeviceKind,
     requested: Configuration | None = None,
@@ -27,6 +28,7 @@ def configuration(
         dimension: 2 for pictures.
         ratio: Anisotropy of the network's grid.
         slices: Median number of slices on it.
+        volumes: Whether the encoder converts to 3D.
         steps_3d: Training steps in 3D, with the smallest batch, that fit into the time budget on this device.
         device: What it runs on; only on a CPU is the time a limit.
         requested: The user's choice, if any.
@@ -35,6 +37,8 @@ def configuration(
         return requested, f"asked for {requested}"
     if dimension == 2:
         return "2d", "pictures have a single slice"
+    if not volumes:
+        return "2.5d", "the encoder does not convert to 3D"
     if slices < FEWEST_SLICES:
         return "2.5d", f"{slices:g} slices in the median case are too few for 3D (needs {FEWEST_SLICES})"
     if device != "cpu":

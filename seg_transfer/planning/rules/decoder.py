@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from seg_transfer.planning.cost import DeviceKind
 
-WIDTHS: dict[str, tuple[int, ...]] = {"cpu": (32, 64, 128, 256, 256), "gpu": (64, 96, 128, 192, 256)}
+WIDTHS: dict[str, dict[int, int]] = {
+    "cpu": {2: 32, 4: 64, 8: 128, 16: 256, 32: 256},
+    "gpu": {2: 64, 4: 96, 8: 128, 16: 192, 32: 256},
+}
+"""In-plane stride of a level -> channels of its block."""
 
 
-def decoder_channels(stages: int, device: DeviceKind) -> tuple[tuple[int, ...], str]:
+def decoder_channels(strides: Sequence[int], device: DeviceKind) -> tuple[tuple[int, ...], str]:
     """Choose the channels of the decoder's block at each level, from the finest.
 
     The finest level costs most: a CPU gets half the width there. Below, widths grow as in the U-Net.
 
     Args:
-        stages: Levels of the encoder in use, hence blocks of the decoder.
+        strides: In-plane stride of each level in use, from the finest.
         device: What trains.
     """
-    widths = WIDTHS["cpu" if device == "cpu" else "gpu"][:stages]
+    table = WIDTHS["cpu" if device == "cpu" else "gpu"]
+    widths = tuple(table[stride] for stride in strides)
     return widths, (
-        f"{widths[0]} at the finest level on {device}, where positions are most, then wider over {stages} blocks, one "
-        "per encoder level in use"
+        f"{widths[0]} at the finest level (stride {strides[0]}) on {device}, where positions are most, then wider over "
+        f"{len(widths)} blocks, one per encoder level in use"
     )
 
 

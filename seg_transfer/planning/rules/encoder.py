@@ -18,7 +18,7 @@ def encoder(requested: str) -> tuple[str, str]:
     """
     if requested != "auto":
         return requested, f"asked for {requested}"
-    return BUNDLED_ENCODER, "the smallest of the catalogue, and pretrained weights for it come with the package"
+    return BUNDLED_ENCODER, "pretrained weights for it come with the package"
 
 
 def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str], bool]) -> tuple[Weights, str]:
@@ -30,10 +30,16 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
 
     Raises:
-        UserError: If bundled weights are asked for an encoder that has none.
+        UserError: If bundled weights are asked for an encoder that has none, or the hub's for one that is not there.
     """
     imagenet = Weights(source="imagenet", repository=entry.repository, revision=entry.revision)
     if requested == "imagenet":
+        if not entry.repository:
+            raise UserError(
+                f"the ImageNet weights of {entry.name} are on no hub: {entry.library} has them",
+                where="--weights",
+                mend=f"download {entry.url} and give the file as --weights FILE",
+            )
         return imagenet, f"asked for imagenet ({entry.repository}, {entry.licence})"
     if requested == "none":
         return Weights(source="none"), "asked for none"

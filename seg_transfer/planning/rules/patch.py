@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,21 +81,23 @@ def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundl
     return stages, reason
 
 
-def slice_strides(spacing: Spacing, slices: float, stages: int) -> tuple[tuple[Literal[1, 2], ...], str]:
+def slice_strides(
+    spacing: Spacing, slices: float, in_plane_strides: Sequence[int]
+) -> tuple[tuple[Literal[1, 2], ...], str]:
     """Choose the stride along the slice axis at each level of a 3D encoder.
 
     A level strides along it where that brings the level's slice and in-plane spacings closer together, as a ratio, and
-    at least 4 slices are left. Level k has in-plane stride ``2 ** (k + 1)``.
+    at least 4 slices are left.
 
     Args:
         spacing: Of the network's grid (slice, u, v).
         slices: Median number of slices.
-        stages: Levels in use.
+        in_plane_strides: Of each level in use relative to the input.
     """
-    step, in_plane, left = spacing[0], math.sqrt(spacing[1] * spacing[2]), slices
+    step, left = spacing[0], slices
     strides: list[Literal[1, 2]] = []
-    for _ in range(stages):
-        in_plane *= 2
+    for stride in in_plane_strides:
+        in_plane = stride * math.sqrt(spacing[1] * spacing[2])
         if in_plane > math.sqrt(2) * step and math.ceil(left / 2) >= DEEPEST_SIDE:
             strides.append(2)
             step, left = step * 2, left / 2
@@ -137,15 +140,25 @@ def fit(
     """
     batch = SMALLEST_BATCH[configuration]
     for levels in range(stages, 0, -1):
-        strides, _ = slice_strides(spacing, shape[0], levels) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(levels, limits.machine.kind)
+        strides, _ = slice_strides(spacing, shape[0], entry.strides[:levels]) if configuration == "3d" else ((), "")
+        widths, _ = decoder_channels(entry.strides[:levels], limits.machine.kind)
         along = math.prod(strides) if configuration == "3d" else 1
         steps = (along, entry.strides[levels - 1], entry.strides[levels - 1])
         whole = _whole(shape, steps, configuration)
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(whole, steps, strict=True))
         patch = whole
         while True:
-            made = Shape(entry, configuration, patch, levels, strides, widths, channels, classes)
+            made = Shape(
+                entry,
+                configuration,
+                patch,
+                levels,
+                strides,
+                widths,
+                channels,
+                classes,
+                element_bytes=limits.machine.element_bytes,
+            )
             too_much = _too_much(made, batch, limits)
             shrinkable = [axis for axis in range(3) if patch[axis] > floor[axis] and _counts(axis, configuration)]
             if not too_much or not shrinkable:

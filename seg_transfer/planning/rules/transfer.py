@@ -84,6 +84,7 @@ def strategy(
     weights: Weights,
     configuration: Configuration,
     stages: int,
+    has_batchnorm: bool,
     batch: int,
     requested: Kind | None = None,
 ) -> tuple[Strategy, str]:
@@ -98,6 +99,7 @@ def strategy(
         weights: The encoder's.
         configuration: 2D, 2.5D or 3D.
         stages: Encoder levels in use.
+        has_batchnorm: Whether the encoder has BatchNorm.
         batch: Patches per step.
         requested: The user's choice, if any.
     """
@@ -117,6 +119,7 @@ def strategy(
         return Strategy(kind=kind, encoder_lr_ratio=1.0, batchnorm="trained"), reason
     norm, why_norm = batchnorm(
         kind,
+        exists=has_batchnorm,
         similar=how_similar == "similar",
         pretrained=weights.source != "none",
         configuration=configuration,
@@ -136,13 +139,15 @@ def strategy(
 
 
 def batchnorm(
-    kind: Kind, *, similar: bool, pretrained: bool, configuration: Configuration, batch: int
+    kind: Kind, *, exists: bool, similar: bool, pretrained: bool, configuration: Configuration, batch: int
 ) -> tuple[BatchNorm, str]:
     """Choose what becomes of the encoder's BatchNorm.
 
     Statistics of the source fit only inputs like the source's in 2D; inflated kernels average along the slice axis,
     which lowers every variance below what is stored. Training them needs a batch of independent samples.
     """
+    if not exists:
+        return "source", "the encoder has no BatchNorm"
     if kind == "finetune" and batch >= BIG_BATCH and configuration == "2d":
         return "trained", f"BatchNorm learns, since a batch holds {batch} samples (from {BIG_BATCH} on)"
     if similar and pretrained and configuration == "2d":

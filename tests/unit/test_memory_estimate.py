@@ -1,0 +1,32 @@
+"""The planner's memory estimate against what autograd saves, on networks that did not make the catalogue's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seg_transfer.planning.cost import saved_bytes
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+CASES = {
+    "basic": ("resnet18", "2d", "finetune", (1, 96, 160), 4),
+    "frozen": ("resnet34", "2d", "frozen", (1, 96, 160), 4),
+    "bottleneck": ("resnet50", "2d", "partial", (1, 96, 160), 4),
+    "stack": ("efficientnet_b0", "2.5d", "scratch", (5, 96, 64), 4),
+    "stem of stride 4": ("convnext_tiny", "2d", "partial", (1, 96, 160), 3),
+    "concatenations": ("densenet121", "2.5d", "finetune", (3, 96, 64), 4),
+    "volume": ("resnet18", "3d", "finetune", (20, 40, 56), 3, (2, 2, 1)),
+    "flat volume": ("regnety_016", "3d", "partial", (16, 48, 40), 4, (1, 1, 2, 2)),
+    "depthwise volume": ("mobilenetv3_large_100", "3d", "scratch", (16, 48, 40), 4, (1, 2, 2, 1)),
+}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_step_keeps_is_estimated_within_a_quarter(case, monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    import memory_estimate
+
+    made = memory_estimate.Case(*CASES[case])
+    assert saved_bytes(made.shape(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)
