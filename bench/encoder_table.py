@@ -38,10 +38,10 @@ REVISIONS = {
     "resnet50": "93271f4677dbf7b4d7f7e7d9d7811bd66c327e56",
     "resnext50": "main",
     "vgg16_bn": "e00c01e7cee168262dcba6428dc4a8f41e27e965",
-    "efficientnet_b0": "main",
-    "convnext_tiny": "main",
-    "mobilenetv3_large_100": "main",
-    "densenet121": "main",
+    "efficientnet_b0": "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
+    "convnext_tiny": "aa096f03029c7f0ec052013f64c819b34f8ad790",
+    "mobilenetv3_large_100": "96f46a1c52932f27492dff66c72378eb99b443a7",
+    "densenet121": "92007b6200e0b4a4fe68cb4e3947022a928aaaae",
     "inception_v3": "main",
     "regnety_016": "main",
 }
@@ -81,7 +81,7 @@ def _timm_source(name: str, library_name: str) -> dict[str, object]:
         "licence": source.license,
         "repository": source.hf_hub_id,
         "revision": REVISIONS[name],
-        "url": "",
+        "file": "",
     }
 
 
@@ -94,7 +94,7 @@ def _torchvision_source(name: str) -> dict[str, object]:
         "licence": TORCHVISION_LICENCE,
         "repository": "",
         "revision": str(weights),
-        "url": weights.url,
+        "file": weights.url.rpartition("/")[2],
     }
 
 

@@ -18,6 +18,7 @@ from seg_transfer.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
 BUNDLED_ENCODER = "resnet18"
+TORCHVISION = "torchvision/"
 
 Kind = Literal["flat", "deep", "strided"]
 """Of a level: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
@@ -59,7 +60,7 @@ class EncoderEntry:
             records name none per model).
         repository: Hub repository of the ImageNet weights; empty for torchvision's, which are on no hub.
         revision: Revision in that repository, or torchvision's name of the weights.
-        url: Where torchvision's weights lie, a torch state dict; empty for those on the hub.
+        file: Name of torchvision's file of weights, a torch state dict; empty for those on the hub.
         volumes: Whether it converts to 3D.
         batchnorm: Whether it has BatchNorm.
         parameters: Parameters of all levels together, for three input channels.
@@ -78,7 +79,7 @@ class EncoderEntry:
     licence: str
     repository: str
     revision: str
-    url: str
+    file: str
     volumes: bool
     batchnorm: bool
     parameters: int
@@ -87,8 +88,8 @@ class EncoderEntry:
 
     @property
     def source(self) -> str:
-        """Where the ImageNet weights come from: the hub's repository, or an address (https://...)."""
-        return self.url or self.repository
+        """Where the ImageNet weights come from: the hub's repository, or torchvision and its file."""
+        return f"{TORCHVISION}{self.file}" if self.file else self.repository
 
 
 def _read() -> dict[str, EncoderEntry]:
@@ -137,8 +138,8 @@ def cached_weights(source: str, revision: str) -> Path | None:
         source: As in :class:`EncoderEntry`.
         revision: As in :class:`EncoderEntry`.
     """
-    if is_address(source):
-        path = address_cache(source)
+    if is_of_torchvision(source):
+        path = torch_cache(source)
         return path if path.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
@@ -146,13 +147,13 @@ def cached_weights(source: str, revision: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def is_address(source: str) -> bool:
-    """Whether weights are a single file on a server, such as torchvision's, and not in a hub repository."""
-    return source.startswith("https://")
+def is_of_torchvision(source: str) -> bool:
+    """Whether weights are a file that torchvision knows the address of, and not in a hub repository."""
+    return source.startswith(TORCHVISION)
 
 
-def address_cache(address: str) -> Path:
-    """Where torch and torchvision keep the file of an address, found without loading them."""
+def torch_cache(source: str) -> Path:
+    """Where torch and torchvision keep one of their files, found without loading them."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
-    return home / "hub" / "checkpoints" / address.rpartition("/")[2]
+    return home / "hub" / "checkpoints" / source.removeprefix(TORCHVISION)

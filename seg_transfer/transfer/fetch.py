@@ -1,4 +1,4 @@
-"""ImageNet weights from the network into the usual caches, with the sha256 of every file on record; loads no torch.
+"""ImageNet weights from the network into the usual caches, with the sha256 of every file on record.
 
 A record (``segtl-weights.json``) says which sha256 a file had when segtl fetched it. One lies in the user's cache,
 keyed by source and revision; one beside the files that ``segtl encoders fetch --to`` wrote, keyed by their names. A
@@ -20,10 +20,10 @@ from seg_transfer.catalogue import (
     BUNDLED_ENCODER,
     WEIGHTS_FILE,
     EncoderEntry,
-    address_cache,
     cached_weights,
     entry,
-    is_address,
+    is_of_torchvision,
+    torch_cache,
 )
 from seg_transfer.errors import UserError
 from seg_transfer.files import check_folder, whole_file, write_text
@@ -157,7 +157,9 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
         )
     say(f"fetching the ImageNet weights of {encoder}: {source}")
     try:
-        path, sha256 = _from_address(source) if is_address(source) else _from_hub(source, revision, again)
+        path, sha256 = (
+            _from_torchvision(source, revision) if is_of_torchvision(source) else _from_hub(source, revision, again)
+        )
     except Exception as error:  # the clients' errors share no base: no network, no such source, no disk space
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -178,10 +180,12 @@ def _from_hub(source: str, revision: str, again: bool) -> tuple[Path, str]:
     return path, about.etag if about.etag and re.fullmatch("[0-9a-f]{64}", about.etag) else sha256_of(path)
 
 
-def _from_address(address: str) -> tuple[Path, str]:
+def _from_torchvision(source: str, revision: str) -> tuple[Path, str]:
     from urllib.request import urlopen
 
-    path = address_cache(address)
+    from torchvision.models import get_weight
+
+    path, address = torch_cache(source), get_weight(revision).url
     with whole_file(path) as temporary:
         with urlopen(address, timeout=PATIENCE) as response, temporary.open("wb") as file:
             shutil.copyfileobj(response, file)

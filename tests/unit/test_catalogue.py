@@ -61,7 +61,7 @@ def test_where_weights_come_from_is_on_record():
     assert entry("inception_v3").mean == (0.5, 0.5, 0.5)
     alexnet = entry("alexnet")
     assert (alexnet.library, alexnet.revision) == ("torchvision", "AlexNet_Weights.IMAGENET1K_V1")
-    assert alexnet.url.endswith("alexnet-owt-7be5be79.pth")
+    assert alexnet.file == "alexnet-owt-7be5be79.pth"
 
 
 def test_unknown_encoder_lists_those_that_exist():

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+import torchvision
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
@@ -244,26 +245,23 @@ def test_offline_never_asks_and_takes_what_is_here(no_hub, resnet18, monkeypatch
     assert load_weights(Encoder("resnet18", channels=3, stages=2), IMAGENET, "resnet18").share == 1.0
 
 
-ADDRESS = "https://server/models/little-{}.pth"
-
-
 @pytest.fixture
-def by_address(monkeypatch):
-    """A catalogue whose resnet18 comes as a file from an address, as torchvision's weights do."""
+def of_torchvision(monkeypatch):
+    """A catalogue whose resnet18 is torchvision's, and the name of its file."""
     served = b"content"
-    digits = hashlib.sha256(served).hexdigest()[:8]
-    address = ADDRESS.format(digits)
+    file = f"little-{hashlib.sha256(served).hexdigest()[:8]}.pth"
     changed = catalogue.ENCODERS | {
-        "resnet18": catalogue.EncoderEntry(**{**vars(entry("resnet18")), "repository": "", "url": address})
+        "resnet18": catalogue.EncoderEntry(**{**vars(entry("resnet18")), "repository": "", "file": file})
     }
     monkeypatch.setattr(catalogue, "ENCODERS", changed)
+    monkeypatch.setattr("torchvision.models.get_weight", lambda name: SimpleNamespace(url=f"https://server/{file}"))
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(served))
-    return address
+    return file
 
 
-def test_a_file_of_an_address_goes_into_torchs_cache(by_address, caches):
+def test_a_file_of_torchvision_goes_into_torchs_cache(of_torchvision, caches):
     (fetched,) = fetch_encoders(["resnet18"])
-    assert fetched.path == caches / "torch/hub/checkpoints" / by_address.rpartition("/")[2]
+    assert fetched.path == caches / "torch/hub/checkpoints" / of_torchvision
     assert fetched.path.read_bytes() == b"content"
     assert fetched.sha256 == hashlib.sha256(b"content").hexdigest()
     assert imagenet_cached("resnet18")
@@ -271,8 +269,13 @@ def test_a_file_of_an_address_goes_into_torchs_cache(by_address, caches):
     assert fetch_encoders(["resnet18"], to=caches / "stick")[0].path == caches / "stick" / "resnet18.pth"
 
 
-def test_a_file_of_an_address_must_have_the_sha256_of_its_name(by_address, caches, monkeypatch):
+def test_a_file_of_torchvision_must_have_the_sha256_of_its_name(of_torchvision, caches, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"other"))
     with pytest.raises(UserError, match="its name says"):
         fetch_encoders(["resnet18"])
     assert not list((caches / "torch").rglob("*.pth"))
+
+
+def test_torchvision_knows_the_file_of_alexnet():
+    known = entry("alexnet")
+    assert torchvision.models.get_weight(known.revision).url.endswith(f"/{known.file}")

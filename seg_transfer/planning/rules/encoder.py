@@ -30,17 +30,11 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
 
     Raises:
-        UserError: If bundled weights are asked for an encoder that has none, or the hub's for one that is not there.
+        UserError: If bundled weights are asked for an encoder that has none.
     """
-    imagenet = Weights(source="imagenet", repository=entry.repository, revision=entry.revision)
+    imagenet = Weights(source="imagenet", repository=entry.source, revision=entry.revision)
     if requested == "imagenet":
-        if not entry.repository:
-            raise UserError(
-                f"the ImageNet weights of {entry.name} are on no hub: {entry.library} has them",
-                where="--weights",
-                mend=f"download {entry.url} and give the file as --weights FILE",
-            )
-        return imagenet, f"asked for imagenet ({entry.repository}, {entry.licence})"
+        return imagenet, f"asked for imagenet ({entry.source}, {entry.licence})"
     if requested == "none":
         return Weights(source="none"), "asked for none"
     if requested == "bundled":
@@ -54,7 +48,7 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
     if requested != "auto":
         return Weights(source="file", path=requested), f"asked for the file {requested}"
     if imagenet_cached(entry.name):
-        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.repository})"
+        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
     if entry.name == BUNDLED_ENCODER:
         return Weights(source="bundled"), (
             f"the ImageNet weights of {entry.name} are not in the local cache, and auto never downloads: "
