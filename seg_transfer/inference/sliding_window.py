@@ -159,7 +159,7 @@ def _window(volume: Tensor, corner: Triple, size: Triple, repeats: bool) -> Tens
     """One window of ``(channel, slice, u, v)``, filled where it reaches beyond the volume."""
     inside = [slice(max(c, 0), min(c + n, limit)) for c, n, limit in zip(corner, size, volume.shape[1:], strict=True)]
     around = [(part.start - c, c + n - part.stop) for part, c, n in zip(inside, corner, size, strict=True)]
-    if repeats:
+    if repeats and any(around[0]):
         index = torch.arange(corner[0], corner[0] + size[0], device=volume.device).clamp(0, volume.shape[1] - 1)
         window = volume[:, :, inside[1], inside[2]].index_select(1, index)
         around[0] = (0, 0)
