@@ -25,7 +25,7 @@ from seg_transfer.measuring import check_and_measure
 from seg_transfer.planning.plan import Plan, Split, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
-from seg_transfer.progress import say, warn
+from seg_transfer.progress import keep_log, say, warn
 from seg_transfer.workdir import DEFAULT, Work
 
 
@@ -83,6 +83,7 @@ def plan(
     at_most_one(group_by=group_by, groups=groups, splits=splits)
     place = Work(Path(work))
     check_folder(place.path)
+    keep_log(place.log)
     if encoder != "auto":
         entry(encoder)
     device = environment.resolve_device(device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,8 +19,9 @@ from seg_transfer.data.image import ending, is_picture, read_header, read_image,
 from seg_transfer.errors import UserError
 from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.parallel import report_failure
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.progress import detail, say, track
+from seg_transfer.progress import say, track
 
 __all__ = ["Predictor", "predict_folder"]
 
@@ -110,9 +110,7 @@ def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failures[case.id] = "; ".join(map(str.strip, cause.splitlines()))
-        detail("".join(traceback.format_exception(error)))
+        failures[case.id] = report_failure(case.id, error, title="predicting").cause
 
 
 class _AtOnce(Executor):
