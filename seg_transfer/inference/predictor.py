@@ -176,6 +176,7 @@ class Predictor:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
                 logits = network(windows)
             scores = activate(logits.float(), self.plan.data)
+            del logits
             total = scores if total is None else total.add_(scores)
         assert total is not None, "there is at least one network"
         return total.div_(len(self.networks))

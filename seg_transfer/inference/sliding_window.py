@@ -25,7 +25,8 @@ OVERLAP = 0.5
 SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
-"""``(batch, channel, slice, u, v)`` -> scores ``(batch, output, slice out, u, v)``; 1 slice out in 2D and 2.5D."""
+"""``(batch, channel, slice, u, v)`` -> scores ``(batch, output, slice out, u, v)`` float32, which are the caller's to
+change; 1 slice out in 2D and 2.5D."""
 
 
 @torch.inference_mode()
@@ -80,7 +81,7 @@ def predict_slabs(
             base = lowest
         windows = torch.stack([_window(array, (s - reach, u, v), model.patch, reach > 0) for s, u, v in corners])
         for corner, scores in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
-            _add(held, scores * weight, corner, axis, base, shape)
+            _add(held, scores, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
 
 
@@ -171,25 +172,25 @@ def _window(volume: Tensor, corner: Triple, size: Triple, repeats: bool) -> Tens
 
 def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
     """Mean scores over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
-    flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
-    total = None
+    total = network(windows)
+    flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
     for flip in flips:
         dims = [axis + 2 for axis in flip]
-        scores = network(windows.flip(dims)).flip(dims)
-        total = scores if total is None else total.add_(scores)
-    assert total is not None, "there is always the flip that mirrors nothing"
-    return total / len(flips)
+        total = total.add_(network(windows.flip(dims)).flip(dims))
+    return total.div_(1 + len(flips)) if flips else total
 
 
-def _add(held: Tensor, scores: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]) -> None:
-    """Add one window ``(output, slice, u, v)`` to the sums, of which ``base`` is the first along the axis."""
+def _add(
+    held: Tensor, scores: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
+) -> None:
+    """Add one window's weighted scores ``(output, slice, u, v)`` to the sums, of which ``base`` comes first."""
     source, target = [slice(None)], [slice(None)]
     for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
         first, stop = max(start, 0), min(start + scores.shape[a + 1], size)
         shift = base if a == axis else 0
         source.append(slice(first - start, stop - start))
         target.append(slice(first - shift, stop - shift))
-    held[tuple(target)].add_(scores[tuple(source)])
+    held[tuple(target)].addcmul_(scores[tuple(source)], weight[tuple(source[1:])])
 
 
 def _finished(held: Tensor, sums: Sequence[Tensor], axis: int, first: int, stop: int) -> Tensor:

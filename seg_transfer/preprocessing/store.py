@@ -78,9 +78,10 @@ class StoredCase:
         """
         with self._whole():
             counts = self._content["locations"]
-            places = np.load(self.folder / "locations.npy", mmap_mode="r") if counts else np.empty((0, 3), np.int32)
-            ends = np.cumsum(list(counts.values()), dtype=np.int64)
-            return dict(zip(map(int, counts), np.split(places, ends[:-1]), strict=True))
+            if not counts:
+                return {}
+            places = np.load(self.folder / "locations.npy", mmap_mode="r")
+            return dict(zip(map(int, counts), np.split(places, np.cumsum(list(counts.values()))[:-1]), strict=True))
 
     @cached_property
     def _content(self) -> dict:

@@ -26,8 +26,9 @@ from seg_transfer.training.losses import IGNORE
 Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
-OPEN_CASES = 64
-"""Cases that a sampler keeps open, with three files each: of the 1024 that most systems allow, two samplers take 384."""
+OPEN_CASES = 16
+"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; what was read stays mapped
+while it is open."""
 
 
 class Batch(NamedTuple):
