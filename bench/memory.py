@@ -5,7 +5,7 @@
 - ``measure``: the same files, checked and measured as ``segtl plan`` does;
 - ``train``: patches from 10, 50 and 200 volumes (one, linked so many times).
 
-The peak is that of resident memory over what the process had after loading all modules. Figures do not depend on what
+The peak is that of resident memory over what the process had after loading all modules (and a tiny prediction). Figures do not depend on what
 else the machine does; Linux only.
 """
 
@@ -73,7 +73,9 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, float]]
 
 
 def child(folder: Path) -> dict[str, float]:
-    done = subprocess.run([sys.executable, *sys.argv, "--child", str(folder)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *sys.argv, "--child", str(folder)], check=True, capture_output=True, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -110,7 +112,9 @@ def store_case(folder: Path, options: argparse.Namespace) -> None:
     plan = make_plan("train", options)
     canonical = image_from_array(image, SPACING)
     transform = CaseTransform.fit(canonical, plan.data)
-    Store.create(folder / "store", plan.data).add("case0", transform.slabs(canonical), transform.label(label), transform)
+    Store.create(folder / "store", plan.data).add(
+        "case0", transform.slabs(canonical), transform.label(label), transform
+    )
 
 
 def make_plan(what: str, options: argparse.Namespace) -> Any:
@@ -187,17 +191,19 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
     torch.set_num_threads(options.threads)
     plan = make_plan("predict", options)
     network = torch.nn.Conv3d(1, options.labels, 3, padding=1)
-    with torch.inference_mode():
-        network(torch.zeros(1, 1, 8, 8, 8))
-        predictor = Predictor(plan, [network], torch.device("cpu"))
-        cases = find_images(folder / "images", 1)
-        peak = Peak()
-        failures = predict_folder(predictor, cases, folder / "out", tta=False)
-        assert not failures, failures
+    predictor = Predictor(plan, [network], torch.device("cpu"))
+    predictor.array(np.zeros((16, 16, 16), np.float32), SPACING, tta=False)  # libraries load some of themselves late
+    cases = find_images(folder / "images", 1)
+    peak = Peak()
+    failures = predict_folder(predictor, cases, folder / "out", tta=False)
+    assert not failures, failures
     figures = peak.figures()
     written = nib.load(folder / "out" / "case0.nii.gz")
     assert written.shape == tuple(options.shape), written.shape
-    grid = math.prod(round(size * step / target) for size, step, target in zip(options.shape, SPACING, plan.data.spacing[::-1], strict=True))
+    grid = math.prod(
+        round(size * step / target)
+        for size, step, target in zip(options.shape, SPACING, plan.data.spacing[::-1], strict=True)
+    )
     ratio = math.prod(options.shape) / grid
     # k: the image in float32, and a byte per voxel of the file, of which there are more than of the grid
     return figures | {"grid": grid, "per_voxel": figures["over"] / grid, "bound": 2 * options.labels + 4 + ratio}
@@ -208,7 +214,9 @@ def child_preprocess(folder: Path, options: argparse.Namespace) -> dict[str, flo
     from seg_transfer.preprocessing.preprocess import preprocess_dataset
 
     data = make_plan("preprocess", options).data
-    dataset = find_dataset(folder).model_copy(update={"labels": tuple((label.name, label.value) for label in data.labels)})
+    dataset = find_dataset(folder).model_copy(
+        update={"labels": tuple((label.name, label.value) for label in data.labels)}
+    )
     peak = Peak()
     failures = preprocess_dataset(dataset, data, folder / "store", workers=0)
     assert not failures, failures
@@ -234,9 +242,7 @@ def child_train(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     plan = make_plan("train", options)
     store = Store.open(folder / "store", plan.data)
     peak = Peak()
-    sampler = PatchSampler(
-        store, store.cases(), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0
-    )
+    sampler = PatchSampler(store, store.cases(), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
     for step in range(BATCHES):
         sampler.batch(step)
     figures = peak.figures()
@@ -254,7 +260,9 @@ def text(options: argparse.Namespace, figures: list[dict[str, float]]) -> str:
     for each in figures:
         line = f"  over the modules' {each['baseline'] / 1e6:.0f} MB at most {each['over'] / 1e6:.0f} MB"
         if "per_voxel" in each:
-            line += f": {each['per_voxel']:.1f} bytes per voxel of the network's grid, at most {each['bound']:.1f} allowed"
+            line += (
+                f": {each['per_voxel']:.1f} bytes per voxel of the network's grid, at most {each['bound']:.1f} allowed"
+            )
         if "times_float32" in each:
             line += f": {each['times_float32']:.2f} times the volume in float32"
         if "volumes" in each:

@@ -3,7 +3,7 @@
 The plain way holds the sums of the whole volume; pairs of runs alternate, and ``ratio`` is the median over the pairs of
 slab by slab to plain. MONAI's is given our weights: its own are raised to at least 0.001 of the centre's, which at the
 volume's border gives windows that see a voxel at their corner the same say as those that see it at their side. The
-volume's size makes all choose the same windows. MONAI's cannot serve 2.5D, where a stack goes in and one slice comes out.
+volume's size makes all choose the same windows. MONAI's cannot serve 2.5D: a stack goes in and one slice comes out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -92,12 +93,12 @@ def main() -> None:
             predict_volume(scores, volume, model, CLASSES, batch=batch)
             ours, before, monai = [], [], []
             for _ in range(pairs):
-                taken, result = seconds(lambda: predict_volume(scores, volume, model, CLASSES, batch=batch))
+                taken, result = seconds(partial(predict_volume, scores, volume, model, CLASSES, batch=batch))
                 ours.append(taken)
-                taken, expected = seconds(lambda: plain(scores, volume, model, batch))
+                taken, expected = seconds(partial(plain, scores, volume, model, batch))
                 before.append(taken)
                 if configuration != "2.5d":
-                    taken, other = seconds(lambda: theirs(batch))
+                    taken, other = seconds(partial(theirs, batch))
                     monai.append(taken)
             ratio = statistics.median(a / b for a, b in zip(ours, before, strict=True))
             line = f"  {configuration:5} {batch:2} windows a call: slabs {statistics.median(ours):6.2f}"

@@ -1,7 +1,7 @@
 """Work that is one task per case, on the cores of one machine.
 
-A case that fails, even one whose process dies, is reported with its cause and the others go on. Tracebacks go to the log
-(:func:`seg_transfer.progress.log`). Processes talk through pipes: no shared memory is used, of which containers have little.
+A case that fails, even one whose process dies, is reported with its cause and the others go on. Tracebacks go to the
+log (:func:`seg_transfer.progress.log`). Processes talk through pipes, since containers have little shared memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
 from seg_transfer.progress import log, track
@@ -160,7 +160,7 @@ def _until_broken(
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(task: _Task[T, R]) -> R | _Raised:
+def _alone(task: _Task[T, Any]) -> Any:
     """Do one task in a process whose end is watched."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -179,7 +179,7 @@ def _alone(task: _Task[T, R]) -> R | _Raised:
             process.join()
 
 
-def _send(task: _Task[T, R], sender: Connection, trace: Path) -> None:
+def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
     _die_of_ctrl_c()
     with trace.open("w", encoding="utf-8") as file:
         faulthandler.enable(file)

@@ -1,8 +1,8 @@
 """Slabs of scores on the network's grid -> labels on the grid of the file, one slice of the result at a time.
 
-Between two grids scores are interpolated linearly, so a slice of the result needs two slices of the source: whatever the
-number of outputs, memory holds one slice of all of them. :class:`~seg_transfer.preprocessing.transform.CaseTransform`
-says which grids these are.
+Between two grids scores are interpolated linearly, so a slice of the result needs two slices of the source, and memory
+beside the slabs holds a few slices of all outputs. :class:`~seg_transfer.preprocessing.transform.CaseTransform` says
+which grids these are.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ def fill_labels(
     steps = [None if before == after else neighbours(before, after, order) for before, after, order in sizes]
     others = [step for other, step in enumerate(steps) if other != axis]
     lower, upper, share = steps[axis] or neighbours(shape[axis], shape[axis], 0)
-    done, last = 0, None
+    done = 0
+    last: dict[int, Tensor] = {}
     for start, slab in slabs:
         stop = start + slab.shape[axis + 1]
-        source = {start - 1: last} | {index: slab.select(axis + 1, index - start) for index in range(start, stop)}
+        source = last | {index: slab.select(axis + 1, index - start) for index in range(start, stop)}
         while done < len(upper) and upper[done] < stop:
             low, high = source[lower[done]], source[upper[done]]
             scores = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
@@ -56,7 +57,7 @@ def fill_labels(
             place = [slice(None)] * axis + [done]
             labels[tuple(place)] = decide(scores.cpu().numpy())
             done += 1
-        last = source[stop - 1].clone()  # the slab's memory is used again
+        last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is used again
 
 
 def _interpolated(scores: Tensor, dim: int, step: Neighbours) -> Tensor:

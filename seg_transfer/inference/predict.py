@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -93,14 +94,14 @@ def predict_folder(
             with _reported(case, failures):
                 transform, array = ahead.take().result()
                 if probabilities:
-                    result, write = predictor.probabilities(array, tta=tta), write_scores
+                    work = partial(write_scores, case, transform, predictor.probabilities(array, tta=tta))
                 else:
-                    result, write = predictor.labels(transform, array, tta=tta), write_labels
+                    work = partial(write_labels, case, transform, predictor.labels(transform, array, tta=tta))
                 del array
                 if written is not None:
                     written.result()  # one at a time, or finished cases would pile up in memory
-                written = writer.submit(write, case, transform, result)
-                del result
+                written = writer.submit(work)
+                del work
     return failures
 
 

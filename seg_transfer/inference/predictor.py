@@ -146,7 +146,12 @@ class Predictor:
         table = np.array(values, next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max))
         native, cropped = transform.blank_labels(table.dtype)
         fill_labels(
-            cropped, slabs, transform.shape, transform.label_orders, lambda scores: table[decide(scores, data)], axis=axis
+            cropped,
+            slabs,
+            transform.shape,
+            transform.label_orders,
+            lambda scores: table[decide(scores, data)],
+            axis=axis,
         )
         return native
 

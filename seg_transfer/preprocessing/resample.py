@@ -57,8 +57,8 @@ def resampled_slabs(
     not change are not touched: the identity is exact to the bit.
 
     Args:
-        read: Slices of the source -> ``(n, u, v)``, contiguous. Called with ascending, adjoining slices; before that once
-            more for the range of the values, if an order is 3.
+        read: Slices of the source -> ``(n, u, v)``, contiguous. Called with ascending, adjoining slices; before that
+            once more for the range of the values, if an order is 3.
         before: Shape of the source.
         after: The new shape.
         orders: Spline order along each axis.

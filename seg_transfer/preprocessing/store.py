@@ -179,7 +179,9 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            slabs = ((index, 0, channel) for index, channel in enumerate(image)) if isinstance(image, np.ndarray) else image
+            slabs = (
+                ((index, 0, channel) for index, channel in enumerate(image)) if isinstance(image, np.ndarray) else image
+            )
             stored = _empty(temporary / "image.b2nd", (len(transform.scalings), *transform.shape), np.float32)
             for channel, start, slab in slabs:
                 stored[channel, start : start + len(slab)] = slab
@@ -219,7 +221,9 @@ def sample_locations(label: NDArray[np.unsignedinteger], *, seed: int) -> dict[i
     chosen: dict[int, NDArray[np.int64]] = {}  # which of its voxels, in memory order
     for index in np.flatnonzero(counts[1:]) + 1:
         many = counts[index] > LOCATIONS_PER_CLASS
-        drawn = generator.choice(counts[index], LOCATIONS_PER_CLASS, replace=False) if many else np.arange(counts[index])
+        drawn = (
+            generator.choice(counts[index], LOCATIONS_PER_CLASS, replace=False) if many else np.arange(counts[index])
+        )
         chosen[int(index)] = np.sort(drawn)
     # Slice by slice: the indices of a volume's foreground would take more memory than the volume.
     seen = np.zeros_like(counts)
@@ -237,7 +241,7 @@ def sample_locations(label: NDArray[np.unsignedinteger], *, seed: int) -> dict[i
 
 
 def class_counts(label: NDArray[np.unsignedinteger], classes: int) -> NDArray[np.int64]:
-    """Voxels of each class ``(n,)``, for at least so many classes; a slice at a time, as counting takes 8 bytes a voxel."""
+    """Voxels of each class ``(n,)``, for at least so many classes; slice by slice: counting takes 8 bytes a voxel."""
     counts = [np.bincount(plane.reshape(-1)) for plane in label]
     total = np.zeros(max(classes, *map(len, counts)), np.int64)
     for count in counts:

@@ -27,8 +27,8 @@ Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
 OPEN_CASES = 16
-"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; what was read stays mapped
-while it is open."""
+"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; while it is open, what
+was read of it stays mapped."""
 
 
 class Batch(NamedTuple):
@@ -52,9 +52,9 @@ class PatchSampler:
         batch_size: Samples.
         foreground_share: Share of patches centred on a label.
         seed: Decides every batch.
-        cache_bytes: The cases are held decompressed in memory if they need no more than this. Otherwise patches are read
-            from disk, and only the cases used last are kept open, so that neither memory nor the limit on open files
-            bounds their number.
+        cache_bytes: The cases are held decompressed in memory if they need no more than this. Otherwise patches are
+            read from disk, and only the cases used last are kept open, so that neither memory nor the limit on open
+            files bounds their number.
     """
 
     def __init__(

@@ -129,7 +129,7 @@ def test_workers_prepare_so_many_cases_ahead(
     threaded = ThreadPoolExecutor.submit
 
     def noted(pool: ThreadPoolExecutor, work: Callable, *arguments: Any) -> Any:
-        if len(arguments) == 1:  # a case to read; one to write comes with its labels
+        if len(arguments) == 1:  # a case to read; one to write is bound to its labels
             submitted.append(arguments[0].id)
         return threaded(pool, work, *arguments)
 

@@ -344,7 +344,10 @@ def test_types_in_memory(tmp_path: Path, suffix: str, stored: type, image: type,
 
 
 def test_channels_of_different_types_share_one_that_holds_both(tmp_path: Path, volume: np.ndarray) -> None:
-    files = [_nifti(tmp_path / "a.nii", volume.astype(np.int16), np.eye(4)), _nifti(tmp_path / "b.nii", volume / 8, np.eye(4))]
+    files = [
+        _nifti(tmp_path / "a.nii", volume.astype(np.int16), np.eye(4)),
+        _nifti(tmp_path / "b.nii", volume / 8, np.eye(4)),
+    ]
     image = read_image(files)
     assert image.array.dtype == np.float32
     np.testing.assert_array_equal(image.array, np.stack([volume, (volume / 8).astype(np.float32)]))
