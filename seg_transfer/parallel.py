@@ -1,22 +1,27 @@
 """Work that is one task per case, on the cores of one machine.
 
-A case that fails, even one whose process dies, is reported with its cause and the others go on.
+A case that fails, even one whose process dies, is reported with its cause and the others go on. Tracebacks go to the
+log (:func:`seg_transfer.progress.log`). Processes talk through pipes, since containers have little shared memory.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import signal
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
-from seg_transfer.progress import detail, track
+from seg_transfer.progress import log, track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,8 +33,8 @@ class CaseFailure:
 
     Attributes:
         case: The case's name.
-        cause: One line for the user.
-        detail: The traceback; empty if the process died.
+        cause: One line for the user; names the log where a traceback is in it.
+        detail: The traceback; empty if the process was killed from outside.
     """
 
     case: str
@@ -39,10 +44,21 @@ class CaseFailure:
 
 @dataclass(frozen=True)
 class _Raised:
-    """What the function raised; as text, since not every exception can be sent between processes."""
+    """What the function raised; as text, since not every exception can be sent between processes.
+
+    ``unexpected`` is what is not the user's mistake, so that a traceback helps.
+    """
 
     cause: str
     detail: str
+    unexpected: bool = True
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Raised:
+        expected = isinstance(error, UserError)
+        cause = str(error) if expected else f"{type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(error))
+        return cls("; ".join(map(str.strip, cause.splitlines())), trace, not expected)
 
 
 @dataclass(frozen=True)
@@ -55,9 +71,8 @@ class _Task(Generic[T, R]):
     def __call__(self) -> R | _Raised:
         try:
             return self.function(self.item)
-        except Exception as error:
-            cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            return _Raised("; ".join(map(str.strip, cause.splitlines())), "".join(traceback.format_exception(error)))
+        except (Exception, SystemExit) as error:
+            return _Raised.of(error)
 
 
 def map_cases(
@@ -86,10 +101,21 @@ def map_cases(
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
     for task, result in track(results, total=len(tasks), title=title):
         if isinstance(result, _Raised):
-            detail(result.detail)
-            yield task.item, CaseFailure(name(task.item), result.cause, result.detail)
+            yield task.item, _failure(name(task.item), result, title)
         else:
             yield task.item, result
+
+
+def report_failure(case: str, error: Exception, *, title: str) -> CaseFailure:
+    """Note what was raised by work that is not done through :func:`map_cases`."""
+    return _failure(case, _Raised.of(error), title)
+
+
+def _failure(case: str, raised: _Raised, title: str) -> CaseFailure:
+    cause = raised.cause
+    if raised.unexpected and raised.detail and (place := log(f"{title}: {case}", raised.detail)):
+        cause += f"; its traceback is in {place}"
+    return CaseFailure(case, cause, raised.detail)
 
 
 def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
@@ -99,10 +125,7 @@ def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Tas
         yield from _until_broken(waiting, workers, suspects)
         # A pool does not say whose process died: each case that was under way then gets one of its own.
         for suspect in suspects:
-            alone: list[_Task[T, R]] = []
-            yield from _until_broken(deque([suspect]), 1, alone)
-            if alone:
-                yield suspect, _Raised("its worker process died, probably out of memory: use fewer workers", "")
+            yield suspect, _alone(suspect)
 
 
 def _until_broken(
@@ -135,6 +158,39 @@ def _until_broken(
                     yield task, result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _alone(task: _Task[T, Any]) -> Any:
+    """Do one task in a process whose end is watched."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as folder, receiver:
+        trace = Path(folder) / "trace"
+        process = context.Process(target=_send, args=(task, sender, trace))
+        process.start()
+        sender.close()  # or the process's end would not be noticed here
+        try:
+            return receiver.recv()
+        except EOFError:
+            process.join()
+            return _Raised(_death(process.exitcode or 0), trace.read_text(encoding="utf-8") if trace.is_file() else "")
+        finally:
+            process.kill()
+            process.join()
+
+
+def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
+    _die_of_ctrl_c()
+    with trace.open("w", encoding="utf-8") as file:
+        faulthandler.enable(file)
+        sender.send(task())
+
+
+def _death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "its process died: it was killed, probably since memory ran out; use fewer workers"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"its process died: {how}"
 
 
 def _die_of_ctrl_c() -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from seg_transfer.files import make_folder
 from seg_transfer.units import seconds_text
 
 T = TypeVar("T")
@@ -21,6 +23,7 @@ SECONDS_BETWEEN_LINES = 10.0
 console = Console(stderr=True, highlight=False)
 _verbosity: Literal[-1, 0, 1] = 0
 _shown: Progress | None = None
+_log: Path | None = None
 
 
 class Show(Protocol):
@@ -34,6 +37,26 @@ def set_verbosity(level: Literal[-1, 0, 1]) -> None:
     """Choose how much is said: -1 warnings alone, 0 what happens, 1 details as well."""
     global _verbosity
     _verbosity = level
+
+
+def keep_log(path: Path | None) -> None:
+    """Choose the file that :func:`log` appends to; None for none. It is made when there is something to write."""
+    global _log
+    _log = path
+
+
+def log(title: str, text: str) -> Path | None:
+    """Append what is too long for the user's screen, such as a traceback, to the log, with the time.
+
+    Returns:
+        Where it stands; None if no log is kept.
+    """
+    detail(text)
+    if _log is not None:
+        make_folder(_log.parent)
+        with _log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {title}\n{text.rstrip()}\n\n")
+    return _log
 
 
 def say(text: str) -> None:

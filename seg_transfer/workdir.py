@@ -10,6 +10,7 @@
       runs/<config>-<encoder>-<strategy>-<hash of the plan>/
         plan.json                      the plan that these runs were trained on
         fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …
+      segtl.log                        tracebacks of cases that failed, if there were any
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Work:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "segtl.log"
 
     @property
     def runs(self) -> Path:

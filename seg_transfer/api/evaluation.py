@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from seg_transfer import environment
 from seg_transfer.files import check_folder
+from seg_transfer.progress import keep_log
 from seg_transfer.workdir import Work
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def evaluate(
     for file in (json, csv):
         if file is not None:
             check_folder(Path(file).parent)
+    keep_log(None if work is None else Work(Path(work)).log)
     labels = None
     if work is not None:
         labels = {label.name: label.value for label in Work(Path(work)).load_plan().data.labels}

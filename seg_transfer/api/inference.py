@@ -11,7 +11,7 @@ from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.files import check_folder
 from seg_transfer.planning.plan import Plan
-from seg_transfer.progress import warn
+from seg_transfer.progress import keep_log, warn
 from seg_transfer.workdir import DEFAULT, MODEL_FILE, Fold, Work, fold_from_text, folds_of
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def predict(
         UserError: If nothing is trained, or the images are not there.
     """
     place = Work(Path(work))
+    keep_log(place.log)
     made = place.load_plan()
     if not isinstance(images, Path | str):
         if spacing is None or output is not None:

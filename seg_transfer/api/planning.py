@@ -19,7 +19,7 @@ from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.planning.rules.transfer import ON_RANDOM_WEIGHTS
-from seg_transfer.progress import say, warn
+from seg_transfer.progress import keep_log, say, warn
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.workdir import DEFAULT, Work
 
@@ -78,6 +78,7 @@ def plan(
     at_most_one(group_by=group_by, groups=groups)
     place = Work(Path(work))
     check_folder(place.path)
+    keep_log(place.log)
     if encoder != "auto":
         entry(encoder)
     device = environment.resolve_device(device)

@@ -12,6 +12,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.request import check_budget
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
+from seg_transfer.progress import keep_log
 from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Pat
         UserError: If there is no plan.
     """
     place = Work(Path(work))
+    keep_log(place.log)
     made = place.load_plan()
     folder = place.store_folder(made)
     failures = preprocess_dataset(
@@ -78,6 +80,7 @@ def train(
     at_most_one(epochs=epochs, time_budget=time_budget)
     check_budget(epochs, time_budget)
     place = Work(Path(work))
+    keep_log(place.log)
     made = place.load_plan()
     folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made, option="FOLD")]
     device = environment.resolve_device(device)

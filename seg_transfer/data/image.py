@@ -27,7 +27,7 @@ from seg_transfer.data.formats import (
     stem,
     write_volume,
 )
-from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.header import Header, working_dtype
 from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical, to_native
 from seg_transfer.errors import UserError
 
@@ -58,7 +58,8 @@ class Image:
     """One case's image or label.
 
     Attributes:
-        array: ``(channel, x, y, z)`` in canonical order; float32 for images, an integer type for labels.
+        array: ``(channel, x, y, z)`` in canonical order, not necessarily contiguous. Images: integers of up to 16 bits
+            as they are stored, else float32. Labels: integers.
         affine: 4 x 4, canonical voxel ``(x, y, z)`` -> world (RAS+).
         native: The grid of the (first) file, in its own order.
         stored_dtype: Type of the values on disk, where it is another than the array's.
@@ -86,7 +87,7 @@ class Image:
 
 
 def read_image(paths: Sequence[Path]) -> Image:
-    """Read one case's image as float32.
+    """Read one case's image; see :class:`Image` for its type.
 
     Args:
         paths: Files of one or more channels each (a 4D volume, an RGB picture), in the order of the channels. They
@@ -95,10 +96,9 @@ def read_image(paths: Sequence[Path]) -> Image:
     Raises:
         UserError: If a file is missing or damaged, or the files' grids differ.
     """
-    arrays: list[np.ndarray] = []
     headers: list[Header] = []
     for path in paths:
-        array, header = read_array(path, label=False)
+        header = read_header(path)
         difference = grid_difference(headers[0].grid, header.grid) if headers else None
         if difference:
             raise UserError(
@@ -106,11 +106,19 @@ def read_image(paths: Sequence[Path]) -> Image:
                 where=path,
                 mend="resample the channels of a case to one grid",
             )
-        arrays.append(to_canonical(array, header.grid).astype(np.float32, order="C"))
         headers.append(header)
-    native = headers[0].grid
-    array = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-    return Image(array, native.canonical().affine, native, np.result_type(*(header.dtype for header in headers)))
+    native, stored = headers[0].grid, np.result_type(*(header.dtype for header in headers))
+    canonical = native.canonical()
+    if len(paths) == 1:
+        array = to_canonical(read_array(paths[0], label=False)[0], native)
+    else:
+        x, y, z = canonical.shape
+        channels = [header.channels for header in headers]
+        # Slices across z are contiguous, as in NIfTI and in what becomes of them.
+        array = np.empty((sum(channels), z, y, x), working_dtype(stored, label=False)).transpose(0, 3, 2, 1)
+        for path, header, target in zip(paths, headers, np.split(array, np.cumsum(channels)[:-1]), strict=True):
+            target[...] = to_canonical(read_array(path, label=False)[0], header.grid)
+    return Image(array, canonical.affine, native, stored)
 
 
 def read_label(path: Path) -> Image:
@@ -123,18 +131,28 @@ def read_label(path: Path) -> Image:
     if len(array) != 1:
         raise UserError(f"a label has 1 channel, not {len(array)}", where=path, mend="store one value per voxel")
     if array.dtype.kind == "f":
-        whole = np.rint(array)
-        with np.errstate(invalid="ignore"):
-            off = ~(np.abs(array - whole) <= WHOLE_TOLERANCE)
-        if off.any():
-            raise UserError(
-                f"label values must be whole numbers, but {array[off][0]:g} occurs ({int(off.sum())} such voxels)",
-                where=path,
-                mend="resample labels with nearest neighbour interpolation",
-            )
-        array = whole.astype(np.int32)
+        array = _whole_numbers(array, path)
     canonical = np.ascontiguousarray(to_canonical(array, header.grid))
     return Image(canonical, header.grid.canonical().affine, header.grid, header.dtype)
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    """Float labels as integers, plane by plane."""
+    result = np.empty(array.shape, np.int32)
+    off: list[np.ndarray] = []
+    for k in range(array.shape[-1]):
+        plane = array[..., k]
+        whole = np.rint(plane)
+        with np.errstate(invalid="ignore"):
+            off.append(plane[~(np.abs(plane - whole) <= WHOLE_TOLERANCE)])
+            result[..., k] = whole
+    if count := sum(values.size for values in off):
+        raise UserError(
+            f"label values must be whole numbers, but {np.concatenate(off)[0]:g} occurs ({count} such voxels)",
+            where=path,
+            mend="resample labels with nearest neighbour interpolation",
+        )
+    return result
 
 
 def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "mm") -> Image:
@@ -155,6 +173,7 @@ def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "
     if sizes.shape != (3,) or sizes.dtype.kind not in "iuf" or not ((sizes > 0) & np.isfinite(sizes)).all():
         raise UserError(f"spacing must be 3 positive numbers (x, y, z), not {spacing}")
     affine = np.diag([*sizes.astype(float), 1.0])
-    volume = np.ascontiguousarray(array if array.ndim == 4 else array[np.newaxis], dtype=np.float32)
+    volume = array if array.ndim == 4 else array[np.newaxis]
+    volume = np.ascontiguousarray(volume, working_dtype(array.dtype, label=False))
     x, y, z = volume.shape[1:]
     return Image(volume, affine, Grid((x, y, z), affine, unit), array.dtype)

@@ -14,6 +14,8 @@ from seg_transfer.parallel import CaseFailure, map_cases
 UNDECLARED_MEND = "declare them in dataset.json, or correct the label"
 MOST_VALUES = 256
 """Files with more values than this are images rather than labels."""
+PART = 2**20
+"""Voxels worked on at a time, so that what comes between is small beside the volume."""
 
 
 def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -32,19 +34,28 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
     unknown = len(values)
     table = np.full(max(values) + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
     table[list(values)] = range(len(values))
-    inside = array.min() >= 0 and array.max() <= max(values)
-    classes = table[array] if inside else None
-    if classes is None or (classes == unknown).any():
-        raise UserError(
-            f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
-            mend=UNDECLARED_MEND,
-        )
+    classes = np.empty(array.shape, table.dtype)
+    # In parts, since indexing turns all of the index into eight bytes a voxel.
+    for part, target in zip(_parts(array), _parts(classes), strict=True):
+        inside = part.min() >= 0 and part.max() <= max(values)
+        if inside:
+            target[...] = table[part]
+        if not inside or (target == unknown).any():
+            raise UserError(
+                f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
+                mend=UNDECLARED_MEND,
+            )
     return classes
 
 
 def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:
     """Values that occur and are not declared."""
-    return np.setdiff1d(array, values).tolist()
+    return sorted(distinct(array) - set(values))
+
+
+def distinct(array: np.ndarray) -> set[int]:
+    """All values that occur."""
+    return {value for part in _parts(array) for value in np.unique(part).tolist()}
 
 
 def map_note(values: Sequence[int]) -> str:
@@ -86,8 +97,13 @@ def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> tuple[
     )
 
 
-def _values(file: Path) -> list[int]:
-    return np.unique(read_label(file).array).tolist()
+def _values(file: Path) -> set[int]:
+    return distinct(read_label(file).array)
+
+
+def _parts(array: np.ndarray) -> list[np.ndarray]:
+    flat = array.reshape(-1)
+    return [flat[start : start + PART] for start in range(0, flat.size, PART)]
 
 
 def listing(values: Sequence[int]) -> str:

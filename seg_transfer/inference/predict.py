@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import traceback
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.image import ending, is_picture, read_image, write_volume
+from seg_transfer.data.image import ending, is_picture, read_header, read_image, write_volume
 from seg_transfer.errors import UserError
 from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.parallel import report_failure
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.progress import detail, say, track
+from seg_transfer.progress import say, track
 
 __all__ = ["Predictor", "predict_folder"]
 
-T = TypeVar("T")
 R = TypeVar("R")
 PROBABILITIES = "probabilities"
 JPEG = (".jpg", ".jpeg")
+BYTES_AHEAD = 16
+"""Memory that a case prepared ahead may need, per voxel and channel of its files: stored values, prepared image (which
+may be on a finer grid) and what is between."""
+SHARE_AHEAD = 0.25
+"""Of the memory that is free, what one case prepared ahead may need at most."""
 
 
 def predict_folder(
@@ -53,7 +60,10 @@ def predict_folder(
         tta: Average over the plan's mirrorings.
         overwrite: Predict again what is there; otherwise it is skipped.
         workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
-            the other, without threads. Memory holds as many cases more.
+            the other, without threads. Memory holds the case being predicted (see :class:`Predictor`), as many prepared
+            images more, and the label map (with ``probabilities``, all scores) of the one being written. A case that
+            would need more than a quarter of the free memory is not prepared ahead: it waits until the cases before it
+            are predicted.
 
     Returns:
         Case identifier -> one-line cause, for the cases that failed; the others are done.
@@ -67,23 +77,31 @@ def predict_folder(
     def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:
         return predictor.prepare(read_image(case.images))
 
-    def write(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
+    def write_scores(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
         with _reported(case, failures):
-            if probabilities:
-                _write_probabilities(_probabilities_file(case, output), transform, scores)
+            _write_probabilities(_probabilities_file(case, output), transform, scores)
             # Last, since a case counts as done once its label map is there.
-            labels = predictor.label_values(transform.restore_labels(scores))
+            write_volume(label_file(case, output), predictor.labels_of(transform, scores), transform.native)
+
+    def write_labels(case: Case, transform: CaseTransform, labels: NDArray[np.integer]) -> None:
+        with _reported(case, failures):
             write_volume(label_file(case, output), labels, transform.native)
 
     with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
         written: Future[None] | None = None
-        for case, prepared in track(_ahead(reader, read, todo, workers), total=len(todo), title="predicting"):
+        ahead = _Ahead(reader, read, todo, workers)
+        for case in track(todo, total=len(todo), title="predicting"):
             with _reported(case, failures):
-                transform, array = prepared.result()
-                scores = predictor.probabilities(array, tta=tta)
+                transform, array = ahead.take().result()
+                if probabilities:
+                    work = partial(write_scores, case, transform, predictor.probabilities(array, tta=tta))
+                else:
+                    work = partial(write_labels, case, transform, predictor.labels(transform, array, tta=tta))
+                del array
                 if written is not None:
                     written.result()  # one at a time, or finished cases would pile up in memory
-                written = writer.submit(write, case, transform, scores)
+                written = writer.submit(work)
+                del work
     return failures
 
 
@@ -93,9 +111,7 @@ def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failures[case.id] = "; ".join(map(str.strip, cause.splitlines()))
-        detail("".join(traceback.format_exception(error)))
+        failures[case.id] = report_failure(case.id, error, title="predicting").cause
 
 
 class _AtOnce(Executor):
@@ -114,14 +130,30 @@ def _threads(count: int) -> Executor:
     return ThreadPoolExecutor(count) if count else _AtOnce()
 
 
-def _ahead(executor: Executor, work: Callable[[T], R], items: Sequence[T], count: int) -> Iterator[tuple[T, Future[R]]]:
-    """Every item with its work, which starts while ``count`` items before it are in use or waiting."""
-    started: deque[tuple[T, Future[R]]] = deque()
-    for item in items:
-        started.append((item, executor.submit(work, item)))
-        if len(started) > count:
-            yield started.popleft()
-    yield from started
+class _Ahead(Generic[R]):
+    """Work on cases that starts while ``count`` cases before it are in use or waiting, if memory allows."""
+
+    def __init__(self, executor: Executor, work: Callable[[Case], R], cases: Sequence[Case], count: int) -> None:
+        self._executor, self._work, self._count = executor, work, count
+        self._waiting, self._started = deque(cases), deque[Future[R]]()
+
+    def take(self) -> Future[R]:
+        """The next case's work."""
+        while self._waiting and len(self._started) <= self._count:
+            if self._started and not _fits_beside(self._waiting[0]):
+                break
+            self._started.append(self._executor.submit(self._work, self._waiting.popleft()))
+        return self._started.popleft()
+
+
+def _fits_beside(case: Case) -> bool:
+    """Whether there is memory to prepare a case while others are worked on."""
+    try:
+        headers = [read_header(path) for path in case.images]
+    except UserError:
+        return True  # said when the case is read
+    voxels = sum(header.channels * math.prod(header.shape) for header in headers)
+    return BYTES_AHEAD * voxels <= SHARE_AHEAD * psutil.virtual_memory().available
 
 
 def label_file(case: Case, output: Path) -> Path:

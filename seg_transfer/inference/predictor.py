@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,17 @@ from torch import Tensor
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.image import Grid, Image, image_from_array, read_image
 from seg_transfer.errors import UserError
-from seg_transfer.inference.sliding_window import NetworkFn, predict_volume, written_shape
+from seg_transfer.inference.label_map import Slab, fill_labels
+from seg_transfer.inference.sliding_window import (
+    NetworkFn,
+    longest_axis,
+    predict_slabs,
+    predict_volume,
+    written_shape,
+)
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.preprocessing.decision import activate, decide, output_count
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import load_header, load_state
 
@@ -30,7 +39,14 @@ VOXELS_PER_CALL = 2**16
 
 
 class Predictor:
-    """Models of one plan that predict together: the mean of their probabilities.
+    """Models of one plan that predict together: the mean of their scores.
+
+    Memory for one case, beside the windows of one call of the networks: ``4 * channels`` bytes per voxel of the
+    network's grid for the image; at most ``2 * outputs`` for the sums of scores (:func:`predict_slabs`), and far less
+    where the volume is many patches long; one byte per voxel of the file for the label map (two from 256 label values
+    on). That is ``2 * outputs + k`` with ``k = 4 * channels + r``, where the file has ``r`` voxels for each one of the
+    network's grid. Preparing the image comes before and is done when prediction starts: the file's values as they are
+    stored (two bytes for CT) beside the prepared image. ``bench/memory.py`` measures both.
 
     Example:
         >>> predictor = Predictor.load([Path("runs/3d-resnet18-finetune-1a2b3c4d/fold_0/model.safetensors")])
@@ -76,7 +92,7 @@ class Predictor:
             ``(x, y, z)`` with the values of the user's labels.
         """
         transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
-        return self.label_values(transform.restore_labels(self.probabilities(prepared, tta=tta)))
+        return self.labels(transform, prepared, tta=tta)
 
     def case(self, case: Case, *, tta: bool = True) -> tuple[Integers, Grid]:
         """Predict one case's files.
@@ -85,7 +101,7 @@ class Predictor:
             The label map ``(i, j, k)`` in the order of the case's first file, and that file's grid.
         """
         transform, prepared = self.prepare(read_image(case.images))
-        return self.label_values(transform.restore_labels(self.probabilities(prepared, tta=tta))), transform.native
+        return self.labels(transform, prepared, tta=tta), transform.native
 
     def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
@@ -96,43 +112,79 @@ class Predictor:
         transform = CaseTransform.fit(image, self.plan.data)
         return transform, transform.image(image)
 
+    def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
+        """The label map ``(i, j, k)`` in the file's own order, with the values of the user's labels.
+
+        Args:
+            transform: What :meth:`prepare` gave.
+            array: Likewise.
+            tta: Average over the plan's mirrorings.
+        """
+        model, outputs = self.plan.model, output_count(self.plan.data)
+        axis = longest_axis(transform.shape, model)
+        held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
+        volume = self._placed(array, int(4 * outputs * held * array[0].size))
+        return self._decided(transform, predict_slabs(self._scores, volume, axis=axis, **self._how(tta)), axis)
+
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
-        """Probabilities ``(class, slice, u, v)`` on the networks' grid.
+        """Scores ``(output, slice, u, v)`` on the networks' grid, all of them in memory.
 
         Args:
             array: What :meth:`prepare` gave.
             tta: Average over the plan's mirrorings.
         """
-        recipe, classes = self.plan.recipe, len(self.plan.data.labels)
-        needed = 4 * (2 * classes + 2) * array[0].size + array.nbytes
-        volume = torch.from_numpy(array)
-        if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] / 2:
-            volume = volume.to(self.device)
-        result = predict_volume(
-            self._logits,
-            volume,
-            self.plan.model,
-            classes,
-            tta_axes=recipe.tta_axes if tta else (),
-            batch=max(recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(self.plan.model))),
+        volume = self._placed(array, 8 * output_count(self.plan.data) * array[0].size)
+        return predict_volume(self._scores, volume, **self._how(tta)).cpu().numpy()
+
+    def labels_of(self, transform: CaseTransform, scores: NDArray[np.float32]) -> Integers:
+        """The label map that :meth:`labels` gives, of what :meth:`probabilities` gave."""
+        return self._decided(transform, [(0, torch.from_numpy(scores))], 0)
+
+    def _decided(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
+        data = self.plan.data
+        values = [label.value for label in data.labels]
+        table = np.array(values, next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max))
+        native, cropped = transform.blank_labels(table.dtype)
+        fill_labels(
+            cropped,
+            slabs,
+            transform.shape,
+            transform.label_orders,
+            lambda scores: table[decide(scores, data)],
+            axis=axis,
         )
-        return result.cpu().numpy()
+        return native
 
-    def label_values(self, classes: NDArray[np.unsignedinteger]) -> Integers:
-        """Class indices -> the values of the user's label files, in the smallest type that holds all of them."""
-        values = [label.value for label in self.plan.data.labels]
-        kind = next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max)
-        return np.array(values, kind)[classes]
+    def _how(self, tta: bool) -> dict[str, Any]:
+        """How volumes go through the networks."""
+        plan = self.plan
+        return {
+            "model": plan.model,
+            "outputs": output_count(plan.data),
+            "tta_axes": plan.recipe.tta_axes if tta else (),
+            "batch": max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(plan.model))),
+        }
 
-    def _logits(self, windows: Tensor) -> Tensor:
-        """Mean probabilities of all networks, as logits: the softmax of a log probability is that probability."""
+    def _placed(self, array: NDArray[np.float32], needed: int) -> Tensor:
+        """The volume, on the GPU if it fits there with as many bytes more."""
+        volume = torch.from_numpy(array)
+        if self.device.type == "cuda" and array.nbytes + needed < torch.cuda.mem_get_info(self.device)[0] / 2:
+            volume = volume.to(self.device)
+        return volume
+
+    def _scores(self, windows: Tensor) -> Tensor:
+        """Mean scores of all networks."""
         windows = windows.to(self.device, non_blocking=True)
         reduced = self.plan.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
-            logits = [network(windows).float() for network in self.networks]
-        if len(logits) == 1:
-            return logits[0]
-        return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0)
+        total = None
+        for network in self.networks:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+                logits = network(windows)
+            scores = activate(logits.float(), self.plan.data)
+            del logits
+            total = scores if total is None else total.add_(scores)
+        assert total is not None, "there is at least one network"
+        return total.div_(len(self.networks))
 
 
 def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:

@@ -1,8 +1,12 @@
-"""A whole volume through a network that reads patches.
+"""A whole volume through a network that reads patches, slab by slab.
 
 Overlapping windows of the patch's size, because the decoder's instance norms were trained at that size; each window's
-probabilities count with a Gaussian weight that trusts the centre more than the border (sigma 1/8 of the patch, overlap
-one half: Isensee et al., nnU-Net, Nature Methods 2021). ``bench/sliding_window.py`` compares it with MONAI's.
+scores count with a Gaussian weight that trusts the centre more than the border (sigma 1/8 of the patch, overlap one
+half: Isensee et al., nnU-Net, Nature Methods 2021). ``bench/sliding_window.py`` compares it with MONAI's.
+
+Windows are visited along one axis from its beginning to its end. Slices that no later window reaches are finished and
+leave, so that sums are held for about one patch's length of that axis and not for the volume: :func:`predict_slabs`
+says how much that is.
 """
 
 from __future__ import annotations
@@ -21,72 +25,105 @@ OVERLAP = 0.5
 SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
-"""``(batch, channel, slice, u, v)`` -> logits ``(batch, class, slice out, u, v)``; 1 slice out in 2D and 2.5D."""
+"""``(batch, channel, slice, u, v)`` -> scores ``(batch, output, slice out, u, v)`` float32, which are the caller's to
+change; 1 slice out in 2D and 2.5D."""
 
 
 @torch.inference_mode()
-def predict_volume(
+def predict_slabs(
     network: NetworkFn,
     array: Tensor,
     model: ModelPlan,
-    classes: int,
+    outputs: int,
     *,
+    axis: int,
     tta_axes: Sequence[int] = (),
     batch: int = 1,
-) -> Tensor:
-    """Probabilities of every class at every voxel.
+) -> Iterator[tuple[int, Tensor]]:
+    """Scores of every output at every voxel, in slabs along one axis.
 
     Where the patch reaches beyond the volume there are zeros, where in 2.5D the stack around a slice does, the edge
     slice is repeated: as in training (``training/batches.py``).
 
+    Beside the windows of one call of the network, memory holds ``4 * outputs`` bytes for every voxel within as many
+    slices as the windows of one call span. With :func:`longest_axis`, and one window a call, these are at most half of
+    a volume that is twice as long as the patch along any axis: ``2 * outputs`` bytes per voxel of the volume. A smaller
+    one has fewer voxels than eight patches.
+
     Args:
-        network: Maps windows to logits. It may compute elsewhere and at lower precision; sums are kept in float32.
-        array: ``(channel, slice, u, v)``; the result lies on its device.
+        network: Maps windows to scores. It may compute elsewhere and at lower precision; sums are kept in float32.
+        array: ``(channel, slice, u, v)``; the slabs lie on its device.
         model: Says configuration and patch.
-        classes: Number of classes, background included.
-        tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
+        outputs: Values that the network gives per voxel.
+        axis: Axis of ``(slice, u, v)`` along which slabs follow each other.
+        tta_axes: Axes of ``(slice, u, v)`` to mirror; scores are averaged over all combinations.
         batch: Windows per call of the network.
 
-    Returns:
-        ``(class, slice, u, v)`` float32, summing to 1 over the classes.
+    Yields:
+        The slab's first index along the axis, and the slab ``(output, slice, u, v)`` float32, which is whole along the
+        other axes and valid until the next one is asked for. Together they cover the volume.
     """
-    volume, inner = _padded(array, model)
-    read, written = model.patch, written_shape(model)
-    shape = (volume.shape[1] - read[0] + written[0], volume.shape[2], volume.shape[3])
-    total = torch.zeros((classes, *shape), device=array.device)
-    weight_total = torch.zeros(shape, device=array.device)
-    weight = gaussian(written).to(array.device)
-    for corners in _batches(window_corners(shape, written), batch):
-        windows = torch.stack([_window(volume, corner, read) for corner in corners])
-        probabilities = _mirrored(network, windows, tta_axes).to(total)
-        for corner, window in zip(corners, probabilities, strict=True):
-            _window(total, corner, written).add_(window * weight)
-            _window(weight_total, corner, written).add_(weight)
-    total /= weight_total
-    return total[(slice(None), *inner)]
+    shape, written = array.shape[1:], written_shape(model)
+    starts = [window_starts(size, window) for size, window in zip(shape, written, strict=True)]
+    weights = [_gaussian(window) for window in written]
+    sums = [_sum_along(size, starts[a], weights[a]).to(array.device) for a, size in enumerate(shape)]
+    weight = _outer(weights).to(array.device)
+    reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
+    calls = _calls(starts, axis, batch)
+    depth = max(min(call[-1][axis] + written[axis], shape[axis]) - max(call[0][axis], 0) for call in calls)
+    held = torch.zeros((outputs, *(depth if a == axis else size for a, size in enumerate(shape))), device=array.device)
+    base = 0
+    for corners in calls:
+        lowest = max(corners[0][axis], 0)
+        if lowest > base:
+            yield base, _finished(held, sums, axis, base, lowest)
+            _move_down(held, axis + 1, lowest - base)
+            base = lowest
+        windows = torch.stack([_window(array, (s - reach, u, v), model.patch, reach > 0) for s, u, v in corners])
+        for corner, scores in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
+            _add(held, scores, weight, corner, axis, base, shape)
+    yield base, _finished(held, sums, axis, base, shape[axis])
+
+
+def predict_volume(
+    network: NetworkFn,
+    array: Tensor,
+    model: ModelPlan,
+    outputs: int,
+    *,
+    tta_axes: Sequence[int] = (),
+    batch: int = 1,
+) -> Tensor:
+    """Scores ``(output, slice, u, v)`` of a whole volume in memory; arguments are those of :func:`predict_slabs`."""
+    axis = longest_axis(array.shape[1:], model)
+    result = array.new_empty((outputs, *array.shape[1:]), dtype=torch.float32)
+    slabs = predict_slabs(network, array, model, outputs, axis=axis, tta_axes=tta_axes, batch=batch)
+    for start, slab in slabs:
+        result.narrow(axis + 1, start, slab.shape[axis + 1]).copy_(slab)
+    return result
+
+
+def longest_axis(shape: Sequence[int], model: ModelPlan) -> int:
+    """The axis of ``(slice, u, v)`` along which a volume is the longest, counted in windows; ties go to the first."""
+    return max(range(3), key=lambda axis: shape[axis] / written_shape(model)[axis])
+
+
+def window_starts(size: int, window: int) -> list[int]:
+    """Where windows begin that cover an axis evenly and overlap by at least one half.
+
+    Args:
+        size: Voxels along the axis; below the window there is one window with the volume in its middle.
+        window: Voxels of a window; windows of one slice do not overlap.
+    """
+    if size < window:
+        return [-((window - size) // 2)]
+    steps = math.ceil((size - window) / max(1, int(window * (1 - OVERLAP))))
+    return [round(step * (size - window) / max(1, steps)) for step in range(steps + 1)]
 
 
 def gaussian(patch: Triple) -> Tensor:
     """Weight ``(slice, u, v)`` of every voxel of a patch, 1 at the centre; an axis of one voxel weighs 1."""
-    weight = torch.ones(())
-    for size in patch:
-        distance = (torch.arange(size) - (size - 1) / 2) / (SIGMA * size)
-        weight = weight[..., None] * torch.exp(-0.5 * distance**2)
-    return weight
-
-
-def window_corners(shape: Sequence[int], patch: Sequence[int]) -> list[Triple]:
-    """Lowest corners of windows that cover the shape evenly and overlap by at least one half.
-
-    Args:
-        shape: At least the patch along every axis.
-        patch: Size of a window; windows of one slice do not overlap.
-    """
-    starts = []
-    for size, window in zip(shape, patch, strict=True):
-        steps = math.ceil((size - window) / max(1, int(window * (1 - OVERLAP))))
-        starts.append([round(step * (size - window) / max(1, steps)) for step in range(steps + 1)])
-    return [(s, u, v) for s, u, v in itertools.product(*starts)]
+    return _outer([_gaussian(size) for size in patch])
 
 
 def written_shape(model: ModelPlan) -> Triple:
@@ -94,45 +131,78 @@ def written_shape(model: ModelPlan) -> Triple:
     return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])
 
 
-def _padded(array: Tensor, model: ModelPlan) -> tuple[Tensor, tuple[slice, slice, slice]]:
-    """The volume with windows fitting everywhere, and where it lies in the result."""
-    inner = []
-    for axis, (size, window) in enumerate(zip(array.shape[1:], model.patch, strict=True)):
-        if axis == 0 and model.configuration == "2.5d":
-            before = after = window // 2
-            inner.append(slice(0, size))
-        else:
-            missing = max(0, window - size)
-            before, after = missing // 2, missing - missing // 2
-            inner.append(slice(before, before + size))
-        if not (before or after):
-            continue
-        if axis == 0 and model.configuration == "2.5d":
-            index = torch.arange(-before, size + after, device=array.device).clamp(0, size - 1)
-            array = array.index_select(1, index)
-        else:
-            array = functional.pad(array, [0, 0] * (2 - axis) + [before, after])
-    return array, (inner[0], inner[1], inner[2])
+def _gaussian(size: int) -> Tensor:
+    distance = (torch.arange(size) - (size - 1) / 2) / (SIGMA * size)
+    return torch.exp(-0.5 * distance**2)
 
 
-def _window(volume: Tensor, corner: Triple, size: Triple) -> Tensor:
-    """View of one window of ``(..., slice, u, v)``."""
-    (s, u, v), (slices, height, width) = corner, size
-    return volume[..., s : s + slices, u : u + height, v : v + width]
+def _outer(factors: Sequence[Tensor]) -> Tensor:
+    first, second, third = factors
+    return first[:, None, None] * second[:, None] * third
+
+
+def _sum_along(size: int, starts: Sequence[int], weight: Tensor) -> Tensor:
+    """What the weights of all windows add up to along one axis; of three axes, their product is that of a voxel."""
+    total = torch.zeros(size)
+    for start in starts:
+        first, stop = max(start, 0), min(start + len(weight), size)
+        total[first:stop] += weight[first - start : stop - start]
+    return total
+
+
+def _calls(starts: Sequence[Sequence[int]], axis: int, batch: int) -> list[list[Triple]]:
+    """Corners of the windows, ascending along the axis, in groups for one call of the network each."""
+    corners = sorted(((s, u, v) for s, u, v in itertools.product(*starts)), key=lambda corner: corner[axis])
+    return [corners[first : first + batch] for first in range(0, len(corners), batch)]
+
+
+def _window(volume: Tensor, corner: Triple, size: Triple, repeats: bool) -> Tensor:
+    """One window of ``(channel, slice, u, v)``, filled where it reaches beyond the volume."""
+    inside = [slice(max(c, 0), min(c + n, limit)) for c, n, limit in zip(corner, size, volume.shape[1:], strict=True)]
+    around = [(part.start - c, c + n - part.stop) for part, c, n in zip(inside, corner, size, strict=True)]
+    if repeats and any(around[0]):
+        index = torch.arange(corner[0], corner[0] + size[0], device=volume.device).clamp(0, volume.shape[1] - 1)
+        window = volume[:, :, inside[1], inside[2]].index_select(1, index)
+        around[0] = (0, 0)
+    else:
+        window = volume[:, inside[0], inside[1], inside[2]]
+    pads = [pad for pair in reversed(around) for pad in pair]
+    return functional.pad(window, pads) if any(pads) else window
 
 
 def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
-    """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
-    flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
-    total = None
+    """Mean scores over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
+    total = network(windows)
+    flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
     for flip in flips:
         dims = [axis + 2 for axis in flip]
-        probabilities = network(windows.flip(dims)).float().softmax(dim=1).flip(dims)
-        total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None, "there is always the flip that mirrors nothing"
-    return total / len(flips)
+        total = total.add_(network(windows.flip(dims)).flip(dims))
+    return total.div_(1 + len(flips)) if flips else total
 
 
-def _batches(corners: list[Triple], size: int) -> Iterator[list[Triple]]:
-    for start in range(0, len(corners), size):
-        yield corners[start : start + size]
+def _add(
+    held: Tensor, scores: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
+) -> None:
+    """Add one window's weighted scores ``(output, slice, u, v)`` to the sums, of which ``base`` comes first."""
+    source, target = [slice(None)], [slice(None)]
+    for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
+        first, stop = max(start, 0), min(start + scores.shape[a + 1], size)
+        shift = base if a == axis else 0
+        source.append(slice(first - start, stop - start))
+        target.append(slice(first - shift, stop - shift))
+    held[tuple(target)].addcmul_(scores[tuple(source)], weight[tuple(source[1:])])
+
+
+def _finished(held: Tensor, sums: Sequence[Tensor], axis: int, first: int, stop: int) -> Tensor:
+    """View of the first slices, their sums divided by those of the weights."""
+    weights = [each[first:stop] if a == axis else each for a, each in enumerate(sums)]
+    return held.narrow(axis + 1, 0, stop - first).div_(_outer(weights))
+
+
+def _move_down(held: Tensor, dim: int, count: int) -> None:
+    """Drop the first slices, move the others to their place and begin new ones at zero."""
+    kept = held.shape[dim] - count
+    for first in range(0, kept, count):  # pieces that do not overlap with where they go
+        size = min(count, kept - first)
+        held.narrow(dim, first, size).copy_(held.narrow(dim, first + count, size))
+    held.narrow(dim, kept, count).zero_()

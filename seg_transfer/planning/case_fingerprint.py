@@ -16,6 +16,8 @@ from seg_transfer.data.duplicates import content_hash
 from seg_transfer.data.image import read_header, read_image, read_label
 from seg_transfer.planning.plan import Part, Spacing, Triple
 
+PERCENTILES = (0.005, 0.5, 0.995)
+
 
 class Intensity(Part):
     """Figures of the foreground voxels of one channel."""
@@ -130,15 +132,34 @@ def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
     groups = [group for group in groups if group.size]
     if not groups:
         return None
+    if len(groups) == 1:
+        return _intensity(groups[0])
     values = np.concatenate(groups).astype(np.float64)
     weights = np.concatenate([np.full(group.size, 1 / (group.size * len(groups))) for group in groups])
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     mean = float(weights @ values)
-    low, median, high = np.interp([0.005, 0.5, 0.995], np.cumsum(weights) - weights / 2, values)
+    percentiles = np.interp(PERCENTILES, np.cumsum(weights) - weights / 2, values)
+    return _figures(values, mean, float(weights @ (values - mean) ** 2) ** 0.5, percentiles)
+
+
+def _intensity(values: np.ndarray) -> Intensity:
+    """Figures of one group: as for several, without weights, and with doubles for a part of the values at a time."""
+    values = np.sort(values)
+    parts = np.array_split(values, max(1, values.size // 2**20))
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / values.size
+    squares = sum(float(((part - np.float64(mean)) ** 2).sum()) for part in parts)
+    places = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
+    below = np.floor(places).astype(np.int64)
+    low, high = (values[np.minimum(below + step, values.size - 1)].astype(np.float64) for step in (0, 1))
+    return _figures(values, mean, (squares / values.size) ** 0.5, low + (places - below) * (high - low))
+
+
+def _figures(values: np.ndarray, mean: float, std: float, percentiles: np.ndarray) -> Intensity:
+    low, median, high = percentiles
     return Intensity(
         mean=rounded(mean),
-        std=rounded(float(weights @ (values - mean) ** 2) ** 0.5),
+        std=rounded(std),
         median=rounded(median),
         minimum=rounded(values[0]),
         maximum=rounded(values[-1]),

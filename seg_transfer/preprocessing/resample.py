@@ -1,18 +1,20 @@
-"""Resampling of volumes as one sparse matrix per axis.
+"""Resampling of volumes as one sparse matrix per axis, slab by slab along the slice axis.
 
 Spline interpolation is linear in the values and separable, so along one axis it is a matrix, and a volume is three
 matrix products. The matrices are those of :func:`scipy.ndimage.zoom` with ``grid_mode=True, mode="nearest"`` (what
 skimage's ``resize`` and nnU-Net use): both grids share the outer edges of the volume, and beyond the outermost voxel
 centres the edge value holds. A cubic spline reaches over the whole axis, but 3.7 times less with every voxel, so that
-some twenty weights a row are left: the same numbers in a small part of scipy's time (``bench/preprocessing.py``).
+some twenty weights a row are left: the same numbers in a small part of scipy's time (``bench/preprocessing.py``). And a
+slab of the result needs few slices of the source, so that neither has to be in memory as a whole.
 
 All volumes are in network order ``(slice, u, v)``; ``orders`` is the spline order (0, 1 or 3) along each axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,70 +23,138 @@ from scipy.sparse import csr_array
 
 NEGLIGIBLE = 1e-7
 """Weights below this are dropped; float32 would lose them beside the others anyway."""
+SLAB = 16
+"""Slices of the result that are made at a time: as many as a chunk of the store has."""
 
 Box = tuple[slice, slice, slice]
+Floats = NDArray[np.float32]
 
 
-def resample(volume: NDArray, shape: Sequence[int], orders: Sequence[int]) -> NDArray[np.float32]:
-    """Bring a volume to another shape that covers the same box.
-
-    The result is clipped to the range of the input, since cubic splines overshoot at edges. Axes whose length does
-    not change are not touched: the identity is exact to the bit.
+def resample(volume: NDArray, shape: Sequence[int], orders: Sequence[int]) -> Floats:
+    """Bring a volume to another shape that covers the same box; see :func:`resampled_slabs`.
 
     Args:
         volume: ``(slice, u, v)``.
         shape: The new shape.
         orders: Spline order along each axis.
     """
-    result = np.ascontiguousarray(volume, np.float32)
-    if result.shape == tuple(shape):
-        return result
-    low, high = result.min(), result.max()
-    for axis in sorted(range(3), key=lambda axis: shape[axis] / volume.shape[axis]):
-        if shape[axis] != volume.shape[axis]:
-            result = _along(result, axis, _weights(volume.shape[axis], shape[axis], orders[axis]))
-    return np.clip(result, low, high, out=result)
+    result = np.empty(tuple(shape), np.float32)
+
+    def read(slices: slice) -> Floats:
+        return np.ascontiguousarray(volume[slices], np.float32)
+
+    for start, slab in resampled_slabs(read, volume.shape, shape, orders):
+        result[start : start + len(slab)] = slab
+    return result
 
 
-def resample_argmax(
-    score: Callable[[int], NDArray],
-    classes: Iterable[int],
-    count: int,
-    shape: Sequence[int],
-    orders: Sequence[int],
-) -> NDArray[np.unsignedinteger]:
-    """Resample the scores of every class and take the class with the highest one.
+def resampled_slabs(
+    read: Callable[[slice], Floats], before: Sequence[int], after: Sequence[int], orders: Sequence[int]
+) -> Iterator[tuple[int, Floats]]:
+    """Bring a volume to another shape that covers the same box, a slab of 16 slices at a time.
 
-    One class is in memory at a time, and only the part of it that can win: scores add up to 1, so a class wins
-    nowhere but near voxels where it has at least ``1 / count``.
+    The result is clipped to the range of the input, since cubic splines overshoot at edges. Axes whose length does
+    not change are not touched: the identity is exact to the bit.
 
     Args:
-        score: Class index -> its probabilities (or one-hot mask) ``(slice, u, v)``.
-        classes: The classes that occur, in ascending order; of equal scores the first wins.
-        count: Number of all classes.
+        read: Slices of the source -> ``(n, u, v)``, contiguous. Called with ascending, adjoining slices; before that
+            once more for the range of the values, if an order is 3.
+        before: Shape of the source.
+        after: The new shape.
+        orders: Spline order along each axis.
+
+    Yields:
+        The slab's first slice, and the slab ``(n, u, v)``.
+    """
+    slabs = [slice(start, min(start + SLAB, after[0])) for start in range(0, after[0], SLAB)]
+    if tuple(before) == tuple(after):
+        yield from ((slab.start, read(slab)) for slab in slabs)
+        return
+    limits = _range(read, before[0]) if 3 in orders else None
+    ratios = [size / was for was, size in zip(before, after, strict=True)]
+    # Where an axis shrinks first, less is left for the others to do.
+    slices_first = ratios[0] <= min(ratios[1:])
+    in_plane = [
+        (axis, _weights(before[axis], after[axis], orders[axis]))
+        for axis in sorted((1, 2), key=ratios.__getitem__)
+        if before[axis] != after[axis]
+    ]
+
+    def across(part: Floats) -> Floats:
+        for axis, weights in in_plane:
+            part = _along(part, axis, weights)
+        return part
+
+    held, first = np.empty((0, 0, 0), np.float32), 0  # slices of the source, from `first` on
+    for slab in slabs:
+        rows = None if before[0] == after[0] else _weights(before[0], after[0], orders[0])[slab]
+        needed = slab if rows is None else _span(rows.indices)
+        new = read(slice(max(first + len(held), needed.start), needed.stop))
+        new = new if slices_first else across(new)
+        kept = held[needed.start - first :]
+        held, first = np.concatenate([kept, new]) if len(kept) else new, needed.start
+        part = held if rows is None else _along(held, 0, rows[:, needed])
+        part = across(part) if slices_first else part
+        # The clip goes to a new array where that is `held` itself, which the next slab may need as it is.
+        yield slab.start, part if limits is None else np.clip(part, *limits, out=None if part is held else part)
+
+
+def resample_labels(labels: NDArray[np.unsignedinteger], shape: Sequence[int], orders: Sequence[int]) -> NDArray:
+    """Resample the mask of every class and take the class with the highest value; of equal ones the first.
+
+    Beside source and result, only a slab of one class is in memory, and only the part of it around the class.
+
+    Args:
+        labels: Class indices ``(slice, u, v)``.
         shape: The new shape.
         orders: Spline order along each axis, 0 or 1.
 
     Returns:
-        Class indices in the new shape, ``uint8`` where they fit, else ``uint16``.
+        Class indices in the new shape.
     """
-    best = np.zeros(tuple(shape), np.float32)
-    winner = np.zeros(tuple(shape), class_dtype(count))
-    for index in classes:
-        values = score(index)
-        box = bounding_box(values >= 0.99 / count)
-        if box is None:
-            continue
-        steps = [_step(values.shape[axis], shape[axis], orders[axis], box[axis]) for axis in range(3)]
-        source, target = tuple(step[0] for step in steps), tuple(step[1] for step in steps)
-        values = np.ascontiguousarray(values[source], np.float32)
-        for axis, (_, _, weights) in enumerate(steps):
-            if weights is not None:
-                values = _along(values, axis, weights)
-        better = values > best[target]
-        best[target][better] = values[better]
-        winner[target][better] = index
-    return winner
+    result = np.zeros(tuple(shape), labels.dtype)
+    for start in range(0, shape[0], SLAB):
+        winner = result[start : start + SLAB]
+        best = np.zeros(winner.shape, np.float32)
+        rows = _weights(labels.shape[0], shape[0], orders[0])[start : start + SLAB]
+        slices = _span(rows.indices)
+        source, rows = labels[slices], rows[:, slices]
+        for index in np.flatnonzero(np.bincount(source.reshape(-1))).tolist():
+            mask = source == index
+            box = bounding_box(mask)
+            assert box is not None, "the class occurs"
+            u, v = (_step(mask.shape[axis], shape[axis], orders[axis], box[axis]) for axis in (1, 2))
+            values = _along(np.ascontiguousarray(mask[:, u[0], v[0]], np.float32), 0, rows)
+            for axis, (_, _, weights) in ((1, u), (2, v)):
+                if weights is not None:
+                    values = _along(values, axis, weights)
+            target = (slice(None), u[1], v[1])
+            better = values > best[target]
+            best[target][better] = values[better]
+            winner[target][better] = index
+    return result
+
+
+class Neighbours(NamedTuple):
+    """Between which two voxels of an axis each new one lies.
+
+    Attributes:
+        lower: ``(n,)`` indices.
+        upper: ``(n,)`` indices: the next one, or the same.
+        share: ``(n,)`` how much the upper one counts, the lower one counting the rest.
+    """
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    share: Floats
+
+
+def neighbours(before: int, after: int, order: int) -> Neighbours:
+    """The same matrix as for any resampling along an axis, where the order is 0 or 1."""
+    weights = _weights(before, after, order)
+    lower, last = weights.indices[weights.indptr[:-1]].astype(np.int64), weights.indptr[1:] - 1
+    upper = weights.indices[last].astype(np.int64)
+    return Neighbours(lower, upper, np.where(upper > lower, weights.data[last], 0).astype(np.float32))
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
@@ -111,7 +181,7 @@ def _weights(before: int, after: int, order: int) -> csr_array:
     return csr_array(zoomed.astype(np.float32))
 
 
-def _along(volume: NDArray[np.float32], axis: int, weights: csr_array) -> NDArray[np.float32]:
+def _along(volume: Floats, axis: int, weights: csr_array) -> Floats:
     """Apply a matrix along one axis."""
     after, (slices, height, width) = weights.shape[0], volume.shape
     if axis == 0:
@@ -120,6 +190,12 @@ def _along(volume: NDArray[np.float32], axis: int, weights: csr_array) -> NDArra
     for before, target in zip(volume, result, strict=True):
         target[...] = weights @ before if axis == 1 else (weights @ before.T).T
     return result
+
+
+def _range(read: Callable[[slice], Floats], slices: int) -> tuple[np.float32, np.float32]:
+    parts = (read(slice(start, min(start + SLAB, slices))) for start in range(0, slices, SLAB))
+    limits = [(part.min(), part.max()) for part in parts]
+    return min(low for low, _ in limits), max(high for _, high in limits)
 
 
 def _step(before: int, after: int, order: int, box: slice) -> tuple[slice, slice, csr_array | None]:

@@ -2,7 +2,8 @@
 
 ``<folder>/plan-data.json`` is the plan's data part the store was made with; a store made with another is refused.
 ``<folder>/<case>/`` holds ``image.b2nd`` ``(channel, slice, u, v)`` float32, ``label.b2nd`` ``(slice, u, v)`` class
-indices, ``locations.npz`` and ``case.json``. It appears whole or not at all, so what is there is finished.
+indices, ``locations.npy`` and ``case.json``. It appears whole or not at all, so what is there is finished. A case is
+written slab by slab, and only the blocks of a patch and the locations drawn are ever read.
 
 Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in
 these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
@@ -13,17 +14,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import blosc2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
@@ -73,9 +72,16 @@ class StoredCase:
 
     @cached_property
     def locations(self) -> dict[int, NDArray[np.int32]]:
-        """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background."""
-        with self._whole(), np.load(self.folder / "locations.npz") as file:
-            return {int(name): file[name] for name in file.files}
+        """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background.
+
+        They stay on disk and are read when indexed: 25 labels in 200 cases would take 600 MB.
+        """
+        with self._whole():
+            counts = self._content["locations"]
+            if not counts:
+                return {}
+            places = np.load(self.folder / "locations.npy", mmap_mode="r")
+            return dict(zip(map(int, counts), np.split(places, np.cumsum(list(counts.values()))[:-1]), strict=True))
 
     @cached_property
     def _content(self) -> dict:
@@ -91,7 +97,7 @@ class StoredCase:
         """Say which case it is whose files are damaged or were deleted since."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
             cause = str(error).splitlines()[0] if str(error) else type(error).__name__
             mend = "delete this folder, and run the same command again"
             raise UserError(f"the preprocessed case is damaged: {cause}", where=self.folder, mend=mend) from error
@@ -152,7 +158,7 @@ class Store:
     def add(
         self,
         case_id: str,
-        image: NDArray[np.float32],
+        image: NDArray[np.float32] | Iterable[tuple[int, int, NDArray[np.float32]]],
         label: NDArray[np.unsignedinteger],
         transform: CaseTransform,
         *,
@@ -164,7 +170,7 @@ class Store:
 
         Args:
             case_id: Name of its folder.
-            image: ``(channel, slice, u, v)``.
+            image: ``(channel, slice, u, v)``, or its slabs as :meth:`CaseTransform.slabs` gives them.
             label: Class indices ``(slice, u, v)``.
             transform: How both came onto this grid.
             sources: Stamps of the files the case was made from.
@@ -173,14 +179,23 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            _write(temporary / "image.b2nd", image)
-            _write(temporary / "label.b2nd", label)
+            slabs = (
+                ((index, 0, channel) for index, channel in enumerate(image)) if isinstance(image, np.ndarray) else image
+            )
+            stored = _empty(temporary / "image.b2nd", (len(transform.scalings), *transform.shape), np.float32)
+            for channel, start, slab in slabs:
+                stored[channel, start : start + len(slab)] = slab
+            _empty(temporary / "label.b2nd", label.shape, label.dtype)[...] = label
             # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.
             found = sample_locations(label, seed=zlib.crc32(case_id.encode()))
-            named: dict[str, Any] = {str(index): places for index, places in found.items()}
-            np.savez(temporary / "locations.npz", **named)
-            voxels = np.bincount(label.reshape(-1), minlength=len(self.data.labels)).tolist()
-            content = {"voxels": voxels, "transform": transform.model_dump(mode="json"), "sources": list(sources)}
+            if found:
+                np.save(temporary / "locations.npy", np.concatenate(list(found.values())))
+            content = {
+                "voxels": class_counts(label, len(self.data.labels)).tolist(),
+                "locations": {index: len(places) for index, places in found.items()},
+                "transform": transform.model_dump(mode="json"),
+                "sources": list(sources),
+            }
             (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")
             place = self.folder / case_id
             if place.is_dir() and StoredCase(place).sources == tuple(sources):
@@ -202,23 +217,45 @@ def sample_locations(label: NDArray[np.unsignedinteger], *, seed: int) -> dict[i
         Class index -> ``(n, 3)`` in ``(slice, u, v)``, in memory order; classes that do not occur are absent.
     """
     generator = np.random.default_rng(seed)
-    foreground = np.flatnonzero(label)
-    classes = label.reshape(-1)[foreground]
-    found = {}
-    for index in np.unique(classes).tolist():
-        places = foreground[classes == index]
-        if len(places) > LOCATIONS_PER_CLASS:
-            places = np.sort(generator.choice(places, LOCATIONS_PER_CLASS, replace=False))
-        found[index] = np.stack(np.unravel_index(places, label.shape), axis=1).astype(np.int32)
-    return found
+    counts = class_counts(label, 1)
+    chosen: dict[int, NDArray[np.int64]] = {}  # which of its voxels, in memory order
+    for index in np.flatnonzero(counts[1:]) + 1:
+        many = counts[index] > LOCATIONS_PER_CLASS
+        drawn = (
+            generator.choice(counts[index], LOCATIONS_PER_CLASS, replace=False) if many else np.arange(counts[index])
+        )
+        chosen[int(index)] = np.sort(drawn)
+    # Slice by slice: the indices of a volume's foreground would take more memory than the volume.
+    seen = np.zeros_like(counts)
+    found: dict[int, list[NDArray[np.int32]]] = {index: [] for index in chosen}
+    for s, plane in enumerate(label):
+        foreground = np.flatnonzero(plane)
+        classes = plane.reshape(-1)[foreground]
+        for index in np.unique(classes).tolist():
+            places, ranks = foreground[classes == index], chosen[index]
+            first, stop = np.searchsorted(ranks, [seen[index], seen[index] + len(places)])
+            u, v = np.unravel_index(places[ranks[first:stop] - seen[index]], plane.shape)
+            found[index].append(np.stack([np.full_like(u, s), u, v], axis=1).astype(np.int32))
+            seen[index] += len(places)
+    return {index: np.concatenate(parts) for index, parts in found.items()}
 
 
-def _write(path: Path, array: NDArray) -> None:
-    leading = array.ndim - 3
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        chunks=_at_most(CHUNK, array.shape, leading),
-        blocks=_at_most(BLOCK, array.shape, leading),
+def class_counts(label: NDArray[np.unsignedinteger], classes: int) -> NDArray[np.int64]:
+    """Voxels of each class ``(n,)``, for at least so many classes; slice by slice: counting takes 8 bytes a voxel."""
+    counts = [np.bincount(plane.reshape(-1)) for plane in label]
+    total = np.zeros(max(classes, *map(len, counts)), np.int64)
+    for count in counts:
+        total[: len(count)] += count
+    return total
+
+
+def _empty(path: Path, shape: Sequence[int], kind: DTypeLike) -> blosc2.NDArray:
+    leading = len(shape) - 3
+    return blosc2.empty(
+        tuple(shape),
+        dtype=np.dtype(kind),
+        chunks=_at_most(CHUNK, shape, leading),
+        blocks=_at_most(BLOCK, shape, leading),
         cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1},
         urlpath=str(path),
         mode="w",

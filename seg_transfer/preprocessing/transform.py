@@ -2,23 +2,30 @@
 
 Forward: crop to nonzero (canonical order), permute to ``(slice, u, v)``, normalize, resample to the plan's spacing.
 Normalizing comes first, so that the statistics are those of measured voxels and a clipped range stays clipped.
-Backward: resample the probabilities to the cropped grid, take the best class, fill the border with background, permute
-back and turn to the file's own orientation.
+Backward: resample the network's scores to the cropped grid, decide there, fill the border with background, permute back
+and turn to the file's own orientation. Both ways go slab by slab, and hold little beside what goes in and comes out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from seg_transfer.data.geometry import to_canonical
 from seg_transfer.data.image import Grid, Image, to_native
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import DataPlan, Part, Triple
 from seg_transfer.preprocessing.normalize import Scaling
-from seg_transfer.preprocessing.resample import bounding_box, class_dtype, resample, resample_argmax
+from seg_transfer.preprocessing.resample import (
+    bounding_box,
+    class_dtype,
+    resample,
+    resample_labels,
+    resampled_slabs,
+)
 
 SAME_SPACING = 1e-3
 """Spacings that differ by less than this share count as equal, and that axis is not resampled."""
@@ -30,7 +37,8 @@ class CaseTransform(Part):
     Example:
         >>> transform = CaseTransform.fit(image, plan.data)
         >>> array = transform.image(image)  # (channel, slice, u, v)
-        >>> labels = transform.restore_labels(probabilities)  # (i, j, k), as in the file
+        >>> native, labels = transform.blank_labels(np.uint8)
+        >>> labels[...] = decided  # (slice, u, v) on the grid of the crop; native is (i, j, k), as in the file
     """
 
     native_shape: Triple
@@ -73,8 +81,9 @@ class CaseTransform(Part):
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError("the image has values that are not finite (nan or infinite)", mend="mend the image")
-        nonzero = (array != 0).any(axis=0)
-        box = bounding_box(nonzero) if data.crop_nonzero else None
+        masked = any(channel.normalization.mask for channel in data.channels)
+        nonzero = _nonzero(array) if masked or data.crop_nonzero else None
+        box = bounding_box(nonzero) if data.crop_nonzero and nonzero is not None else None
         box = box or (slice(0, array.shape[1]), slice(0, array.shape[2]), slice(0, array.shape[3]))
         start, stop = _triple([part.start for part in box]), _triple([part.stop for part in box])
         spacing = [float(image.spacing[axis]) for axis in data.axes]
@@ -93,7 +102,7 @@ class CaseTransform(Part):
             image_orders=orders,
             label_orders=_triple([min(order, 1) for order in orders]),
             scalings=tuple(
-                Scaling.fit(values[box], channel.normalization, nonzero[box])
+                Scaling.fit(values[box], channel.normalization, None if nonzero is None else nonzero[box])
                 for values, channel in zip(array, data.channels, strict=True)
             ),
             classes=len(data.labels),
@@ -101,13 +110,22 @@ class CaseTransform(Part):
 
     def image(self, image: Image) -> NDArray[np.float32]:
         """The network's input ``(channel, slice, u, v)`` of the image this was fitted to."""
-        cropped = self._crop(image.array)
-        nonzero = (cropped != 0).any(axis=0)
-        result = np.empty((len(cropped), *self.shape), np.float32)
-        for index, scaling in enumerate(self.scalings):
-            scaled = scaling.apply(cropped[index], nonzero).transpose(self.axes)
-            result[index] = resample(scaled, self.shape, self.image_orders)
+        result = np.empty((len(self.scalings), *self.shape), np.float32)
+        for channel, start, slab in self.slabs(image):
+            result[channel, start : start + len(slab)] = slab
         return result
+
+    def slabs(self, image: Image) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        """What :meth:`image` gives, a slab at a time: channel, first slice, and the slab ``(n, u, v)``."""
+        cropped = self._permuted(image.array)
+        for channel, scaling in enumerate(self.scalings):
+
+            def read(slices: slice, channel: int = channel, scaling: Scaling = scaling) -> NDArray[np.float32]:
+                nonzero = _nonzero(cropped[:, slices]) if scaling.mask else None
+                return scaling.apply(cropped[channel, slices], nonzero)
+
+            for start, slab in resampled_slabs(read, cropped.shape[1:], self.shape, self.image_orders):
+                yield channel, start, slab
 
     def label(self, classes: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
         """Class indices ``(slice, u, v)`` on the network's grid: linear interpolation of each class, the best wins.
@@ -115,27 +133,21 @@ class CaseTransform(Part):
         Args:
             classes: Class indices, canonical ``(x, y, z)``, on the grid of the image.
         """
-        kind = class_dtype(self.classes)
-        cropped = np.ascontiguousarray(self._crop(classes).transpose(self.axes).astype(kind))
-        if cropped.shape == self.shape:
-            return cropped
-        present = np.flatnonzero(np.bincount(cropped.reshape(-1), minlength=self.classes))
-        return resample_argmax(
-            lambda index: cropped == index, present.tolist(), self.classes, self.shape, self.label_orders
-        )
+        cropped = self._permuted(classes).astype(class_dtype(self.classes), order="C", copy=False)
+        return cropped if cropped.shape == self.shape else resample_labels(cropped, self.shape, self.label_orders)
 
-    def restore_labels(self, probabilities: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
-        """Class indices in the file's own order ``(i, j, k)`` and shape.
+    def blank_labels(self, kind: DTypeLike) -> tuple[NDArray, NDArray]:
+        """A label map of background to be filled in.
 
         Args:
-            probabilities: ``(class, slice, u, v)``, summing to 1 over the classes. Outside the crop is background.
+            kind: Type of its values.
+
+        Returns:
+            The map in the file's own order ``(i, j, k)``, and the part of it within the crop as a view
+            ``(slice, u, v)``: what is written there stands in the map.
         """
-        best = resample_argmax(
-            probabilities.__getitem__, range(self.classes), self.classes, self._cropped_shape, self.label_orders
-        )
-        canonical = np.zeros(self.canonical_shape, best.dtype)
-        self._crop(canonical)[...] = best.transpose(np.argsort(self.axes))
-        return np.ascontiguousarray(to_native(canonical, self.native))
+        native = np.zeros(self.native_shape, kind, order="F")  # the order of NIfTI: slices are contiguous
+        return native, self._permuted(to_canonical(native, self.native))
 
     def restore_probabilities(self, probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
         """Probabilities ``(class, i, j, k)`` in the file's own order; outside the crop background has 1.
@@ -146,7 +158,7 @@ class CaseTransform(Part):
         canonical = np.zeros((self.classes, *self.canonical_shape), np.float32)
         canonical[0] = 1
         for index, target in enumerate(self._crop(canonical)):
-            values = resample(probabilities[index], self._cropped_shape, self.label_orders)
+            values = resample(probabilities[index], self.cropped_shape, self.label_orders)
             target[...] = values.transpose(np.argsort(self.axes))
         return np.ascontiguousarray(to_native(canonical, self.native))
 
@@ -156,13 +168,27 @@ class CaseTransform(Part):
         return Grid(shape=self.native_shape, affine=np.array(self.native_affine), unit=self.unit, flat=self.native_flat)
 
     @property
-    def _cropped_shape(self) -> Triple:
+    def cropped_shape(self) -> Triple:
+        """``(slice, u, v)`` of the crop, in voxels of the file."""
         return _triple([self.crop_stop[axis] - self.crop_start[axis] for axis in self.axes])
+
+    def _permuted(self, array: NDArray) -> NDArray:
+        """View of the crop of ``(..., x, y, z)`` as ``(..., slice, u, v)``."""
+        leading = array.ndim - 3
+        return self._crop(array).transpose(*range(leading), *(leading + axis for axis in self.axes))
 
     def _crop(self, array: NDArray) -> NDArray:
         """View of the crop of ``(..., x, y, z)``."""
         x, y, z = map(slice, self.crop_start, self.crop_stop)
         return array[..., x, y, z]
+
+
+def _nonzero(array: NDArray) -> NDArray[np.bool_]:
+    """Where any channel is nonzero."""
+    result = array[0] != 0
+    for channel in array[1:]:
+        result |= channel != 0
+    return result
 
 
 def _resampled_length(length: int, spacing: float, target: float) -> int:

@@ -8,8 +8,10 @@ there, so that the loss does not take padding for background. A 2.5D stack at th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +26,9 @@ from seg_transfer.training.losses import IGNORE
 Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
+OPEN_CASES = 16
+"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; while it is open, what
+was read of it stays mapped."""
 
 
 class Batch(NamedTuple):
@@ -47,7 +52,9 @@ class PatchSampler:
         batch_size: Samples.
         foreground_share: Share of patches centred on a label.
         seed: Decides every batch.
-        cache_bytes: The cases are held decompressed in memory if they need no more than this.
+        cache_bytes: The cases are held decompressed in memory if they need no more than this. Otherwise patches are
+            read from disk, and only the cases used last are kept open, so that neither memory nor the limit on open
+            files bounds their number.
     """
 
     def __init__(
@@ -63,15 +70,12 @@ class PatchSampler:
     ) -> None:
         self.patch, self.batch_size, self.foreground_share, self.seed = model.patch, batch_size, foreground_share, seed
         self.only_middle = model.configuration != "3d"
-        stored = [store.case(case) for case in cases]
         channels = len(store.data.channels)
-        voxels = sum(int(np.prod(case.shape, dtype=np.int64)) for case in stored)
+        self._shapes = [store.case(case).shape for case in cases]
+        voxels = sum(math.prod(shape) for shape in self._shapes)
         self.cached = voxels * (4 * channels + 2) <= cache_bytes
-        self._arrays: list[tuple] = [
-            (case.image[:], case.label[:]) if self.cached else (case.image, case.label) for case in stored
-        ]
-        self._shapes = [case.shape for case in stored]
-        self._locations = [list(case.locations.values()) for case in stored]
+        self._open = lru_cache(OPEN_CASES)(lambda index: store.case(cases[index]))
+        self._held = [(case.image[:], case.label[:]) for case in map(store.case, cases)] if self.cached else []
 
     def batch(self, step: int, stream: Stream = "train") -> Batch:
         """The batch of one step; always the same one.
@@ -81,8 +85,8 @@ class PatchSampler:
             stream: Batches of different streams have nothing to do with each other.
         """
         draw = generator(self.seed, stream, step)
-        rounds = -(-self.batch_size // len(self._arrays))
-        order = np.concatenate([draw.permutation(len(self._arrays)) for _ in range(rounds)])[: self.batch_size]
+        rounds = -(-self.batch_size // len(self._shapes))
+        order = np.concatenate([draw.permutation(len(self._shapes)) for _ in range(rounds)])[: self.batch_size]
         # the share holds on average, and as closely as possible in each batch
         on_label = int(self.foreground_share * self.batch_size + draw.random())
         samples = [
@@ -92,8 +96,8 @@ class PatchSampler:
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
     def _start(self, case: int, draw: np.random.Generator, *, centred: bool) -> Triple:
-        shape, locations = self._shapes[case], self._locations[case]
-        if centred and locations:
+        shape, locations = self._shapes[case], list(self._open(case).locations.values()) if centred else []
+        if locations:
             places = locations[draw.integers(len(locations))]
             middle = places[draw.integers(len(places))]
         else:
@@ -112,7 +116,7 @@ class PatchSampler:
         return start[0], start[1], start[2]
 
     def _read(self, case: int, start: Triple) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        image, label = self._arrays[case]
+        image, label = self._held[case] if self.cached else (self._open(case).image, self._open(case).label)
         box, around = _overlap(start, self.patch, self._shapes[case])
         slices, plane = [(0, 0), around[0], (0, 0), (0, 0)], [(0, 0), (0, 0), *around[1:]]
         patch = np.pad(image[(slice(None), *box)], slices, mode="edge" if self.only_middle else "constant")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -17,7 +19,7 @@ from made_plans import data_plan, model_plan, plan, threshold
 from PIL import Image as Pillow
 
 from seg_transfer.data.dataset import Case, find_dataset, find_images
-from seg_transfer.data.image import read_label
+from seg_transfer.data.image import Grid, Image, read_label
 from seg_transfer.errors import UserError
 from seg_transfer.inference.predict import predict_folder
 from seg_transfer.inference.predictor import Predictor
@@ -25,6 +27,7 @@ from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Channel, DataPlan, Label, Normalization, Plan
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.preprocessing.store import Store
+from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import save_state
 
 RAW = Channel(name="T1", normalization=Normalization(kind="none"))
@@ -126,27 +129,81 @@ def test_workers_prepare_so_many_cases_ahead(
     threaded = ThreadPoolExecutor.submit
 
     def noted(pool: ThreadPoolExecutor, work: Callable, *arguments: Any) -> Any:
-        if len(arguments) == 1:  # a case to read; one to write comes with its scores
+        if len(arguments) == 1:  # a case to read; one to write is bound to its labels
             submitted.append(arguments[0].id)
         return threaded(pool, work, *arguments)
 
-    prepare, probabilities = predictor.prepare, predictor.probabilities
+    prepare, labels = predictor.prepare, predictor.labels
 
     def prepared(image: Any) -> Any:
         threads.add(threading.current_thread())
         return prepare(image)
 
-    def predicted(array: np.ndarray, *, tta: bool) -> np.ndarray:
+    def predicted(transform: CaseTransform, array: np.ndarray, *, tta: bool) -> np.ndarray:
         seen.append(len(submitted))
-        return probabilities(array, tta=tta)
+        return labels(transform, array, tta=tta)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
     monkeypatch.setattr(predictor, "prepare", prepared)
-    monkeypatch.setattr(predictor, "probabilities", predicted)
+    monkeypatch.setattr(predictor, "labels", predicted)
     assert predict_folder(predictor, find_images(tmp_path / "images", 1), tmp_path / "out", workers=workers) == {}
     assert len(list((tmp_path / "out").iterdir())) == 6
     assert (threading.main_thread() in threads) == (workers == 0)
     assert seen[0] == before_the_first
+
+
+@pytest.mark.parametrize("free", [0, 10**12])
+def test_a_case_too_large_for_the_free_memory_is_not_prepared_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """Without memory to spare a case is read when the one before it is done."""
+    write_cases(tmp_path / "images", 4)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    predictor = stub(data_plan(channels=(RAW,)))
+    events: list[str] = []
+    prepare, labels = predictor.prepare, predictor.labels
+
+    def prepared(image: Any) -> Any:
+        events.append("read")
+        return prepare(image)
+
+    def predicted(*arguments: Any, tta: bool) -> np.ndarray:
+        time.sleep(0.2)  # a case that is read ahead is read by now
+        events.append("predict")
+        return labels(*arguments, tta=tta)
+
+    monkeypatch.setattr(predictor, "prepare", prepared)
+    monkeypatch.setattr(predictor, "labels", predicted)
+    assert predict_folder(predictor, find_images(tmp_path / "images", 1), tmp_path / "out", workers=2) == {}
+    assert (events == ["read", "predict"] * 4) == (free == 0)
+    assert events[:3] == (["read", "predict", "read"] if free == 0 else ["read"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "patch"), [("2d", (1, 16, 16)), ("2.5d", (3, 16, 16)), ("3d", (8, 16, 16)), ("3d", (16, 16, 8))]
+)
+@pytest.mark.parametrize("networks", [1, 2])
+def test_labels_are_those_of_the_probabilities_in_memory(
+    configuration: str, patch: tuple[int, int, int], networks: int
+) -> None:
+    """Streamed or not, with mirroring, folds, cropping, resampling and another orientation: the same label map."""
+    model = model_plan(configuration, patch)
+    data = data_plan(spacing=(2.0, 0.8, 1.3), crop_nonzero=True)
+    built = [build_network(model, channels=1, classes=3, seed=seed, load=False)[0].eval() for seed in range(networks)]
+    predictor = Predictor(plan(data, model, tta_axes=(0, 2)), built, CPU)
+    array = np.pad(np.random.default_rng(0).uniform(1, 2, (14, 20, 9)).astype(np.float32), ((2, 1), (0, 3), (1, 0)))
+    grid = Grid((9 + 1, 14 + 3, 20 + 3), np.array([[0, -1, 0, 0], [0, 0, 1, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]))
+    transform, prepared = predictor.prepare(Image(array[None], grid.canonical().affine, grid))
+    scores = predictor.probabilities(prepared)
+    streamed = predictor.labels(transform, prepared)
+    np.testing.assert_array_equal(streamed, predictor.labels_of(transform, scores))
+    assert streamed.shape == grid.shape
+    assert len(np.unique(streamed)) > 1
+    native = transform.restore_probabilities(scores)
+    top = np.sort(native, axis=0)
+    clear = top[-1] - top[-2] > 1e-5
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(streamed[clear], native.argmax(axis=0)[clear])
 
 
 def test_a_case_that_the_plan_does_not_fit_is_reported(tmp_path: Path) -> None:

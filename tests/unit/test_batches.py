@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,9 @@ import torch
 from seg_transfer.data.image import image_from_array
 from seg_transfer.inference.sliding_window import predict_volume
 from seg_transfer.planning.plan import DataPlan, ModelPlan
-from seg_transfer.preprocessing.store import Store
+from seg_transfer.preprocessing.store import Store, StoredCase
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.training.batches import Batch, PatchSampler, ReadAhead
+from seg_transfer.training.batches import OPEN_CASES, Batch, PatchSampler, ReadAhead
 from seg_transfer.training.losses import IGNORE
 
 SHAPES = {"a": (6, 20, 24), "b": (9, 12, 30), "c": (5, 25, 16)}
@@ -105,6 +108,27 @@ def test_a_step_has_the_same_batch_however_it_is_read(store: Store) -> None:
         for other in (read.batch(step), again.batch(step), ahead(step)):
             assert torch.equal(expected.image, other.image) and torch.equal(expected.label, other.label)
     ahead.close()
+
+
+def test_few_cases_are_open_however_many_there_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref] = []
+    open_case = Store.case
+
+    def noted(self: Store, case: str) -> StoredCase:
+        found = open_case(self, case)
+        opened.append(weakref.ref(found))
+        return found
+
+    many = tuple(SHAPES) * 20
+    expected = sampler_of(store, "3d", (4, 8, 10), cases=many, batch_size=30)
+    monkeypatch.setattr(Store, "case", noted)
+    sampler = sampler_of(store, "3d", (4, 8, 10), cases=many, batch_size=30, cache_bytes=0)
+    for step in range(4):
+        one, other = expected.batch(step), sampler.batch(step)
+        assert torch.equal(one.image, other.image) and torch.equal(one.label, other.label)
+    gc.collect()
+    assert len(opened) > 60
+    assert sum(case() is not None for case in opened) <= 2 * OPEN_CASES
 
 
 def test_steps_streams_and_seeds_differ(store: Store) -> None:

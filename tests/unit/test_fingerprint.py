@@ -156,6 +156,13 @@ def test_pooling_interpolates_weighted_percentiles() -> None:
         (low, median, high), abs=3e-3
     )
     assert (figures.mean, figures.std) == pytest.approx((values.mean(), values.std()), rel=1e-5)
+    same = pool_intensity([values, values])
+    assert same is not None
+    assert list(same.model_dump().values()) == pytest.approx(list(figures.model_dump().values()), abs=2e-3)
+    few = pool_intensity([np.array([7, 3], np.int16)])
+    assert few is not None
+    assert (few.mean, few.std, few.median) == (5, 2, 5)
+    assert (few.minimum, few.percentile_00_5, few.percentile_99_5, few.maximum) == (3, 3, 7, 7)
     assert pool_intensity([np.empty(0)]) is None
     repeated = pool_intensity([values, np.repeat(values, 7), np.empty(0)])
     assert repeated is not None

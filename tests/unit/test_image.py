@@ -78,7 +78,6 @@ def test_every_orientation_reads_the_same_and_writes_back_exactly(tmp_path: Path
         np.testing.assert_array_equal(image.array[0], volume)
         np.testing.assert_allclose(image.affine, affine, atol=1e-4)
         assert image.dtype == dtype
-        assert image.array.flags.c_contiguous
         assert image.native.shape == array.shape
 
         back = tmp_path / "back.nii.gz"
@@ -193,7 +192,7 @@ def test_rgb_pictures(tmp_path: Path, suffix: str) -> None:
     Pillow.fromarray(pixels).save(path)
     image = read_image([path])
     assert image.array.shape == (3, 9, 6, 1)
-    assert image.array.dtype == np.float32
+    assert image.array.dtype == np.uint8
     assert (image.dtype, image.unit, image.spacing) == (np.uint8, "pixel", (1.0, 1.0, 1.0))
     assert image.array[2, 7, 4, 0] == pixels[4, 7, 2]
     header = read_header(path)
@@ -322,9 +321,53 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, volume: np.ndarray) -> N
         write_volume(tmp_path / "a.jpg", volume[..., :1], Grid((5, 4, 1), np.eye(4), "pixel"))
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+@pytest.mark.parametrize(
+    ("stored", "image", "label"),
+    [
+        (np.uint8, np.uint8, np.uint8),
+        (np.int16, np.int16, np.int16),
+        (np.int32, np.float32, np.int32),
+        (np.int64, np.float32, np.int32),
+        (np.float64, np.float32, np.int32),
+    ],
+)
+def test_types_in_memory(tmp_path: Path, suffix: str, stored: type, image: type, label: type) -> None:
+    """Small integers stay as they are, nothing takes more than four bytes."""
+    values = np.random.default_rng(0).integers(0, 100, SHAPE).astype(stored)
+    native = Grid(SHAPE, oblique())
+    write_volume(tmp_path / f"a{suffix}", values, native)
+    read, as_label = read_image([tmp_path / f"a{suffix}"]), read_label(tmp_path / f"a{suffix}")
+    assert (read.array.dtype, read.dtype, as_label.array.dtype) == (image, stored, label)
+    np.testing.assert_array_equal(to_native(read.array[0], read.native), values)
+    np.testing.assert_array_equal(to_native(as_label.array[0], as_label.native), values)
+
+
+def test_channels_of_different_types_share_one_that_holds_both(tmp_path: Path, volume: np.ndarray) -> None:
+    files = [
+        _nifti(tmp_path / "a.nii", volume.astype(np.int16), np.eye(4)),
+        _nifti(tmp_path / "b.nii", volume / 8, np.eye(4)),
+    ]
+    image = read_image(files)
+    assert image.array.dtype == np.float32
+    np.testing.assert_array_equal(image.array, np.stack([volume, (volume / 8).astype(np.float32)]))
+    assert read_image(files[:1] * 2).array.dtype == np.int16
+
+
+def test_label_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
+    values = np.zeros(SHAPE, np.int64)
+    values[1, 1, 1] = 2**40
+    for suffix in (".nii.gz", ".nrrd"):
+        write_volume(tmp_path / f"a{suffix}", values, Grid(SHAPE, np.eye(4)))
+        with pytest.raises(UserError, match="more than 32 bits"):
+            read_label(tmp_path / f"a{suffix}")
+
+
 def test_image_from_array() -> None:
     image = image_from_array(np.ones((2, *SHAPE), np.uint8), (1, 2, 3))
-    assert (image.array.dtype, image.dtype, image.spacing) == (np.float32, np.uint8, (1.0, 2.0, 3.0))
+    assert (image.array.dtype, image.dtype, image.spacing) == (np.uint8, np.uint8, (1.0, 2.0, 3.0))
+    assert image_from_array(np.ones(SHAPE), (1, 2, 3)).array.dtype == np.float32
+    assert image_from_array(np.ones(SHAPE, bool), (1, 2, 3)).array.dtype == np.float32
     assert image_from_array(np.ones(SHAPE), (1, 1, 1), unit="pixel").array.shape == (1, *SHAPE)
     with pytest.raises(UserError, match="3 positive numbers"):
         image_from_array(np.ones(SHAPE), (1, 0, 3))

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
+import signal
+import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from seg_transfer import progress
 from seg_transfer.errors import UserError
 from seg_transfer.parallel import CaseFailure, map_cases
 
@@ -17,12 +24,6 @@ def half(number: int) -> int:
     if number == 5:
         raise RuntimeError("five\nis odd too")
     return number // 2
-
-
-def die_at_two(number: int) -> int:
-    if number == 2:
-        os._exit(9)
-    return number
 
 
 def leave_a_mark(number: int, folder: Path) -> int:
@@ -49,14 +50,82 @@ def test_failures_are_named_and_the_others_go_on(workers: int) -> None:
     assert "in half" in five.detail
 
 
-def test_a_dying_process_is_named_by_its_case() -> None:
-    results = list(map_cases(die_at_two, range(6), workers=2, title="dying", name=str))
-    assert sorted(item for item, _ in results) == list(range(6))
-    failures = {item: result for item, result in results if isinstance(result, CaseFailure)}
-    assert list(failures) == [2]
-    assert failures[2].case == "2"
-    assert "process died" in failures[2].cause
-    assert dict(results)[5] == 5
+class Unsendable(Exception):
+    """Neither it nor what it holds can be sent between processes."""
+
+    def __init__(self, reason: str, *, needed: object) -> None:
+        super().__init__(reason)
+        self.lock = threading.Lock()
+
+
+def end_in_many_ways(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # what the system does when memory runs out
+    if number == 2:
+        os._exit(9)
+    if number == 3:
+        raise Unsendable("cannot be sent", needed=1)
+    if number == 4:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, hard))
+        try:
+            np.ones(2**30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if number == 5:
+        ctypes.string_at(0)
+    if number == 6:
+        sys.exit("enough")
+    return number
+
+
+def test_however_a_worker_ends_its_case_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    place = tmp_path / "work" / "segtl.log"
+    progress.keep_log(place)
+    try:
+        results = list(map_cases(end_in_many_ways, range(10), workers=2, title="ending", name="case {}".format))
+    finally:
+        progress.keep_log(None)
+    assert sorted(item for item, _ in results) == list(range(10))
+    failed = {item: result for item, result in results if isinstance(result, CaseFailure)}
+    assert {item: result.case for item, result in failed.items()} == {n: f"case {n}" for n in range(1, 7)}
+    assert {item: result for item, result in results if item not in failed} == {0: 0, 7: 7, 8: 8, 9: 9}
+    where = f"; its traceback is in {place}"
+    assert failed[1].cause == "its process died: it was killed, probably since memory ran out; use fewer workers"
+    assert failed[2].cause == "its process died: exit code 9"
+    assert failed[3].cause == "Unsendable: cannot be sent" + where
+    assert "MemoryError" in failed[4].cause and failed[4].cause.endswith(where)
+    assert failed[5].cause == "its process died: SIGSEGV" + where
+    assert failed[6].cause == "SystemExit: enough" + where
+    text = place.read_text(encoding="utf-8")
+    for item in (3, 4, 5, 6):
+        entry = text.split(f" ending: case {item}\n")[1].split(" ending: case ")[0]
+        assert "in end_in_many_ways" in entry
+    assert text.count(" ending: case ") == 4
+
+
+def test_a_users_mistake_needs_no_traceback(tmp_path: Path) -> None:
+    progress.keep_log(tmp_path / "segtl.log")
+    try:
+        results = dict(map_cases(half, [3], workers=0, title="halving", name=str))
+    finally:
+        progress.keep_log(None)
+    assert results[3].cause == "file.nii: 3 is odd; mend: use 4"
+    assert list(tmp_path.iterdir()) == []
+
+
+def shared_memory_of_this_process(size: int) -> list[str]:
+    """Mapped files of the system's shared memory, semaphores left out, after work of this size."""
+    assert np.ones(size).sum() == size
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return [line for line in maps if "/dev/shm/" in line and "/dev/shm/sem." not in line]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="this system does not tell what is mapped")
+def test_workers_need_no_shared_memory() -> None:
+    results = map_cases(shared_memory_of_this_process, [10**6] * 3, workers=2, title="looking", name=str)
+    assert [mapped for _, mapped in results] == [[], [], []]
+    assert shared_memory_of_this_process(1) == []
 
 
 def test_no_more_than_workers_at_a_time(tmp_path: Path) -> None:

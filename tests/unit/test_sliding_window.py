@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,15 @@ import torch
 from made_plans import model_plan
 from torch import Tensor
 
-from seg_transfer.inference.sliding_window import gaussian, predict_volume, window_corners
+from seg_transfer.inference.sliding_window import (
+    gaussian,
+    longest_axis,
+    predict_slabs,
+    predict_volume,
+    window_starts,
+    written_shape,
+)
+from seg_transfer.planning.plan import ModelPlan
 
 CASES = [
     ("2d", (1, 16, 16), (5, 40, 23)),
@@ -22,8 +31,8 @@ CASES = [
 
 
 def voxelwise(windows: Tensor) -> Tensor:
-    """Logits from the middle slice's (3D: every) voxel alone; in 2D and 2.5D one slice comes out."""
-    return torch.cat([windows, 2 * windows, -windows], dim=1)
+    """Scores from the middle slice's (3D: every) voxel alone; in 2D and 2.5D one slice comes out."""
+    return torch.cat([windows, 2 * windows, -windows], dim=1).softmax(dim=1)
 
 
 def middle(windows: Tensor) -> Tensor:
@@ -39,7 +48,7 @@ def test_a_voxelwise_network_sees_every_voxel(configuration, patch, shape, batch
     network = voxelwise if configuration == "3d" else middle
     found = predict_volume(network, volume, model_plan(configuration, patch), 3, batch=batch, tta_axes=tta_axes)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, voxelwise(volume[None])[0].softmax(dim=0))
+    torch.testing.assert_close(found, voxelwise(volume[None])[0])
 
 
 def test_a_stack_repeats_the_edge_slices() -> None:
@@ -62,17 +71,17 @@ def test_a_volume_below_the_patch_is_padded_around_the_middle_with_zeros() -> No
         return torch.cat([windows, -windows], dim=1)
 
     found = predict_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
-    torch.testing.assert_close(found, torch.cat([volume, -volume]).softmax(dim=0))
+    torch.testing.assert_close(found, torch.cat([volume, -volume]))
 
 
-def test_mirroring_averages_probabilities() -> None:
+def test_mirroring_averages_scores() -> None:
     """A network that finds class 1 in the first row alone finds it half in both outer rows when mirrored."""
 
     def network(windows: Tensor) -> Tensor:
-        logits = torch.zeros((len(windows), 2, *windows.shape[2:]))
-        logits[:, 0] = 50
-        logits[:, 1, :, 0] = 100
-        return logits
+        scores = torch.zeros((len(windows), 2, *windows.shape[2:]))
+        scores[:, 0, :, 1:] = 1
+        scores[:, 1, :, 0] = 1
+        return scores
 
     volume, model = torch.zeros((1, 1, 8, 8)), model_plan("2d", (1, 8, 8))
     plain = predict_volume(network, volume, model, 2)
@@ -100,7 +109,7 @@ def test_the_centre_of_a_window_outweighs_its_border() -> None:
     def network(windows: Tensor) -> Tensor:
         network.calls += 1
         probability = torch.tensor([1e-6, 1 - 1e-6][network.calls - 1])
-        return torch.stack([(1 - probability).log(), probability.log()]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 16)
+        return torch.stack([1 - probability, probability]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 16)
 
     network.calls = 0
     found = predict_volume(network, torch.zeros((1, 1, 8, 24)), model_plan("2d", (1, 8, 16)), 2)
@@ -114,5 +123,83 @@ def test_weights_and_corners() -> None:
     assert weight.shape == (1, 8, 9)
     torch.testing.assert_close(weight, weight.flip((1, 2)))
     assert weight.min() > 0
-    assert window_corners((1, 16, 40), (1, 16, 16)) == [(0, 0, 0), (0, 0, 8), (0, 0, 16), (0, 0, 24)]
-    assert window_corners((3, 16, 17), (1, 16, 16)) == [(s, 0, v) for s in range(3) for v in (0, 1)]
+    assert window_starts(40, 16) == [0, 8, 16, 24]
+    assert window_starts(17, 16) == [0, 1]
+    assert window_starts(3, 1) == [0, 1, 2]
+    assert window_starts(16, 16) == [0]
+    assert window_starts(5, 8) == [-1]
+
+
+def neighbourhood(windows: Tensor, model: ModelPlan) -> Tensor:
+    """Scores of four outputs that depend on the place in the window, so that every overlap matters."""
+    kernel = torch.randn((4, 1, 3, 3, 3), generator=torch.Generator().manual_seed(1))
+    scores = torch.nn.functional.conv3d(windows, kernel, padding=1).softmax(dim=1)
+    return scores if model.configuration == "3d" else scores[:, :, windows.shape[2] // 2 :][:, :, :1]
+
+
+def in_memory(volume: Tensor, model: ModelPlan, tta_axes: tuple[int, ...]) -> Tensor:
+    """The plain way, of a volume at least as large as the patch: sums for all of it, one window after the other."""
+    written = written_shape(model)
+    reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
+    edge = [0] * reach + list(range(volume.shape[1])) + [volume.shape[1] - 1] * reach
+    total, weights = torch.zeros((4, *volume.shape[1:])), torch.zeros(volume.shape[1:])
+    flips = [flip for n in range(len(tta_axes) + 1) for flip in itertools.combinations(tta_axes, n)]
+    for s, u, v in itertools.product(*map(window_starts, volume.shape[1:], written)):
+        window = volume[:, edge[s : s + model.patch[0]], u : u + written[1], v : v + written[2]][None]
+        for flip in flips:
+            dims = [axis + 2 for axis in flip]
+            scores = neighbourhood(window.flip(dims), model).flip(dims)[0]
+            total[:, s : s + written[0], u : u + written[1], v : v + written[2]] += scores * gaussian(written)
+        weights[s : s + written[0], u : u + written[1], v : v + written[2]] += gaussian(written)
+    return total / weights / len(flips)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "patch", "shape"),
+    [
+        ("2d", (1, 16, 16), (7, 20, 29)),
+        ("2d", (1, 16, 16), (1, 20, 70)),
+        ("2.5d", (3, 16, 16), (6, 33, 16)),
+        ("3d", (4, 16, 16), (21, 18, 16)),
+        ("3d", (8, 16, 8), (9, 16, 37)),
+        ("3d", (8, 8, 16), (8, 50, 17)),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("tta_axes", [(), (0, 2)])
+def test_slab_by_slab_equals_the_plain_way(configuration, patch, shape, batch, tta_axes) -> None:
+    volume = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+    model = model_plan(configuration, patch)
+    expected = in_memory(volume, model, tta_axes)
+    for axis in range(3):
+        slabs = predict_slabs(
+            lambda windows: neighbourhood(windows, model), volume, model, 4, axis=axis, batch=batch, tta_axes=tta_axes
+        )
+        end, parts = 0, []
+        for start, slab in slabs:
+            assert start == end
+            end += slab.shape[axis + 1]
+            parts.append(slab.clone())
+        torch.testing.assert_close(torch.cat(parts, dim=axis + 1), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("patch", "shape", "axis"),
+    [
+        ((8, 16, 16), (40, 40, 40), 0),
+        ((8, 16, 16), (16, 16, 16), 0),
+        ((8, 16, 16), (10, 20, 40), 2),
+        ((16, 8, 16), (10, 20, 16), 1),
+        ((8, 8, 8), (16, 16, 17), 2),
+    ],
+)
+def test_sums_need_no_more_than_two_bytes_an_output_and_voxel(patch, shape, axis) -> None:
+    """Of a volume that is twice as long as the patch along an axis; what is held is what the slabs are views of."""
+    model = model_plan("3d", patch)
+    assert longest_axis(shape, model) == axis
+    slabs = predict_slabs(
+        lambda windows: windows.expand(-1, 25, -1, -1, -1), torch.zeros((1, *shape)), model, 25, axis=axis
+    )
+    sizes = {slab.untyped_storage().nbytes() for _, slab in slabs}
+    assert sizes == {4 * 25 * patch[axis] * math.prod(shape) // shape[axis]}
+    assert max(sizes) <= 2 * 25 * math.prod(shape)

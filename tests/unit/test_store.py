@@ -10,8 +10,9 @@ from made_plans import data_plan
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
+from seg_transfer.planning.plan import Channel, Normalization
 from seg_transfer.preprocessing import store as store_module
-from seg_transfer.preprocessing.store import LOCATIONS_PER_CLASS, Store, sample_locations
+from seg_transfer.preprocessing.store import CHUNK, LOCATIONS_PER_CLASS, Store, sample_locations
 from seg_transfer.preprocessing.transform import CaseTransform
 
 
@@ -40,6 +41,50 @@ def test_a_case_comes_back_as_it_was_added(tmp_path: Path) -> None:
     assert case.transform.shape == (20, 40, 50)
 
 
+def test_slabs_are_stored_as_the_whole_array_is(tmp_path: Path) -> None:
+    image = image_from_array(np.random.default_rng(0).normal(size=(2, 150, 30, 37)), (1.0, 1.0, 3.0))
+    data = data_plan(
+        channels=tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "ab"), axes=(2, 0, 1)
+    )
+    transform = CaseTransform.fit(image, data)
+    label = np.zeros(transform.shape, np.uint8)
+    store = Store.create(tmp_path, data)
+    store.add("whole", transform.image(image), label, transform)
+    store.add("slabs", transform.slabs(image), label, transform)
+    np.testing.assert_array_equal(store.case("whole").image[...], transform.image(image))
+    np.testing.assert_array_equal(store.case("slabs").image[...], transform.image(image))
+    sizes = {(tmp_path / case / "image.b2nd").stat().st_size for case in ("whole", "slabs")}
+    assert max(sizes) < 1.01 * min(sizes)  # nothing is written twice
+
+
+def test_a_patch_is_read_without_the_rest(tmp_path: Path) -> None:
+    """All chunks but those of the patch are destroyed; whoever touched them would fail."""
+    image = image_from_array(np.random.default_rng(0).normal(size=(300, 280, 40)), (1.0, 1.0, 3.0))
+    transform = CaseTransform.fit(image, data_plan())
+    array = transform.image(image)
+    store = Store.create(tmp_path, data_plan())
+    store.add("one", array, np.zeros(transform.shape, np.uint8), transform)
+    stored = store.case("one").image
+    assert stored.chunks == (1, *CHUNK)
+    per_axis = [-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True)]
+    assert per_axis == [1, 3, 3, 3] and stored.schunk.nchunks == 27
+    needed = int(np.ravel_multi_index((0, 1, 2, 0), per_axis))
+    chunks = [stored.schunk.get_chunk(number) for number in range(27)]
+
+    path = tmp_path / "one" / "image.b2nd"
+    content = bytearray(path.read_bytes())
+    for number, chunk in enumerate(chunks):
+        if number != needed:
+            place = content.find(chunk)
+            assert place > 0
+            content[place + 32 : place + len(chunk)] = b"\xff" * (len(chunk) - 32)  # opening looks at a chunk's header
+    path.write_bytes(content)
+    case = Store.open(tmp_path, data_plan()).case("one")
+    np.testing.assert_array_equal(case.image[0, 18:30, 256:280, 5:128], array[0, 18:30, 256:280, 5:128])
+    with pytest.raises(RuntimeError):
+        case.image[0, 18:30, 250:280, 5:128]
+
+
 def test_a_case_is_replaced_if_it_was_made_from_other_files(tmp_path: Path) -> None:
     store, array, label = filled(tmp_path)
     transform = store.case("one").transform
@@ -52,6 +97,16 @@ def test_a_case_is_replaced_if_it_was_made_from_other_files(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "plan-data.json"]
 
 
+def test_locations_stay_on_disk(tmp_path: Path) -> None:
+    store, _, label = filled(tmp_path)
+    places = store.case("one").locations[2]
+    assert isinstance(places, np.memmap)
+    assert len(places) == (label == 2).sum()
+    label[:] = 0
+    store.add("healthy", store.case("one").image[:], label, store.case("one").transform)
+    assert store.case("healthy").locations == {}
+
+
 def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
     label = np.zeros((20, 60, 60), np.uint8)
     label[5:15, 10:50, 10:50] = 1
@@ -60,6 +115,7 @@ def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
     assert first[1].shape == (LOCATIONS_PER_CLASS, 3)
     assert len(np.unique(first[1], axis=0)) == LOCATIONS_PER_CLASS
     assert (label[tuple(first[1].T)] == 1).all()
+    assert np.bincount(first[1][:, 0], minlength=20)[5:15].min() > 900  # of 1600 in each of 10 slices, 1000 by chance
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[1] != other[1]).any()
     np.testing.assert_array_equal(first[2], [[0, 0, 0]])

@@ -13,7 +13,8 @@ from seg_transfer.data.geometry import Grid, to_canonical
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Channel, Normalization
-from seg_transfer.preprocessing.resample import resample, resample_argmax
+from seg_transfer.preprocessing.normalize import Scaling
+from seg_transfer.preprocessing.resample import SLAB, resample, resample_labels
 from seg_transfer.preprocessing.transform import CaseTransform
 
 
@@ -30,6 +31,13 @@ def one_hot(labels: np.ndarray, count: int) -> np.ndarray:
     return (labels == np.arange(count)[:, None, None, None]).astype(np.float32)
 
 
+def restored(transform: CaseTransform, labels: np.ndarray) -> np.ndarray:
+    """The labels of the network's grid, back in the file's own order."""
+    native, cropped = transform.blank_labels(labels.dtype)
+    cropped[...] = resample_labels(labels, transform.cropped_shape, transform.label_orders)
+    return native
+
+
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_resampling_gives_what_scipy_gives(order: int) -> None:
     volume = np.random.default_rng(0).normal(size=(9, 20, 15)).astype(np.float32)
@@ -40,18 +48,47 @@ def test_resampling_gives_what_scipy_gives(order: int) -> None:
     np.testing.assert_allclose(resample(volume, shape, (order,) * 3), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(90, 8, 5), (50, 20, 9), (20, 20, 3), (50, 3, 9), (17, 6, 5)])
+def test_slabs_fit_together(order: int, shape: tuple[int, int, int]) -> None:
+    """More slices than a slab has, axes that grow, shrink and stay, in any order."""
+    volume = np.random.default_rng(0).normal(size=(50, 6, 9)).astype(np.float32)
+    zoom = [after / before for after, before in zip(shape, volume.shape, strict=True)]
+    expected = ndimage.zoom(volume, zoom, order=order, mode="nearest", grid_mode=True)
+    assert max(shape) > SLAB
+    np.testing.assert_allclose(
+        resample(volume, shape, (order,) * 3), expected.clip(volume.min(), volume.max()), atol=1e-5
+    )
+
+
+def test_a_clip_does_not_reach_into_the_source() -> None:
+    volume = np.random.default_rng(0).normal(size=(40, 6, 6)).astype(np.float32)
+    before = volume.copy()
+    resample(volume, (60, 6, 6), (3, 3, 3))
+    resample(volume, (40, 9, 6), (3, 3, 3))
+    np.testing.assert_array_equal(volume, before)
+
+
+def test_zscore_of_a_part_of_the_channels_counts_planes_as_one() -> None:
+    array = np.random.default_rng(7).normal(100, 20, size=(7, 9, 11)).astype(np.int16)
+    array[:, :4] = 0
+    whole = Scaling.fit(array, Normalization(kind="zscore"), None)
+    assert (whole.shift, whole.scale) == pytest.approx((array.mean(), array.std()))
+    inside = Scaling.fit(array, Normalization(kind="zscore", mask=True), array != 0)
+    assert (inside.shift, inside.scale) == pytest.approx((array[array != 0].mean(), array[array != 0].std()))
+
+
 def test_resampling_keeps_the_outer_edges() -> None:
     ramp = np.broadcast_to((np.arange(8, dtype=np.float32) + 0.5)[None, None], (4, 4, 8))  # value = position of centre
     finer = resample(ramp, (4, 4, 16), (1, 1, 1))[0, 0]
     np.testing.assert_allclose(finer[1:-1], (np.arange(16)[1:-1] + 0.5) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(7, 30, 26), (20, 11, 9), (9, 20, 20), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(7, 30, 26), (40, 11, 9), (9, 20, 20), (2, 3, 4)])
 def test_resampling_labels_in_boxes_equals_resampling_every_class_whole(shape: tuple[int, int, int]) -> None:
     labels = blob_labels((9, 20, 15))
-    scores = one_hot(labels, 3)
-    expected = np.stack([resample(score, shape, (1, 1, 1)) for score in scores]).argmax(axis=0)
-    found = resample_argmax(scores.__getitem__, range(3), 3, shape, (1, 1, 1))
+    expected = np.stack([resample(score, shape, (1, 1, 1)) for score in one_hot(labels, 3)]).argmax(axis=0)
+    found = resample_labels(labels, shape, (1, 1, 1))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
 
@@ -59,7 +96,7 @@ def test_resampling_labels_in_boxes_equals_resampling_every_class_whole(shape: t
 def test_a_label_that_a_coarse_grid_steps_over_vanishes() -> None:
     labels = np.zeros((20, 20, 20), np.uint8)
     labels[0, 0, 0] = 1
-    found = resample_argmax(one_hot(labels, 2).__getitem__, range(2), 2, (3, 20, 2), (1, 1, 1))
+    found = resample_labels(labels, (3, 20, 2), (1, 1, 1))
     assert found.shape == (3, 20, 2)
     assert not found.any()
 
@@ -73,7 +110,7 @@ def test_equal_spacing_is_exact_to_the_bit() -> None:
     labels = blob_labels(array.shape)
     there = transform.label(labels)
     np.testing.assert_array_equal(there, labels.transpose(2, 0, 1))
-    np.testing.assert_array_equal(transform.restore_labels(one_hot(there, 3)), labels)
+    np.testing.assert_array_equal(restored(transform, there), labels)
 
 
 def test_shape_and_voxel_size_follow_the_plan() -> None:
@@ -93,7 +130,7 @@ def test_the_way_back_restores_the_labels_after_resampling_and_cropping() -> Non
     assert transform.crop_stop == (43, 36, 14)
     there = transform.label(labels)
     assert there.shape == transform.shape == transform.image(image).shape[1:]
-    back = transform.restore_labels(one_hot(there, 3))
+    back = restored(transform, there)
     assert back.shape == labels.shape
     for index in (1, 2):
         overlap = 2 * ((back == index) & (labels == index)).sum() / ((back == index).sum() + (labels == index).sum())
@@ -135,7 +172,7 @@ def test_labels_return_in_the_orientation_of_the_file() -> None:
         canonical = to_canonical(stored, native)
         image = Image(np.ones((1, *canonical.shape), np.float32), native.canonical().affine, native)
         transform = CaseTransform.fit(image, data_plan(spacing=(3.0, 1.0, 1.5)))
-        np.testing.assert_array_equal(transform.restore_labels(one_hot(transform.label(canonical), 3)), stored)
+        np.testing.assert_array_equal(restored(transform, transform.label(canonical)), stored)
 
 
 def normalized(array: np.ndarray, *, crop: bool = False, **rule: object) -> np.ndarray:

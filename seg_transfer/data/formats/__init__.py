@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
 from seg_transfer.data.formats import itk, nifti, picture
-from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 from seg_transfer.files import whole_file
@@ -32,7 +32,10 @@ class Format(Protocol):
         """Read the header, as cheaply as the format allows."""
 
     def read(self, path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-        """Read ``(channel, i, j, k)`` in the file's own order; ``label``: label values where there are colours."""
+        """Read ``(channel, i, j, k)`` in the file's own order; ``label``: label values where there are colours.
+
+        Values are of the stored type, or already of the one that :func:`working_dtype` says.
+        """
 
     def write(self, path: Path, array: np.ndarray, grid: Grid) -> None:
         """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order."""
@@ -108,13 +111,17 @@ def read_header(path: Path) -> Header:
 
 
 def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read a file as ``(channel, i, j, k)`` in its own order; raises as :func:`read_header` does."""
+    """Read a file as ``(channel, i, j, k)`` in its own order, of the type that :func:`working_dtype` says.
+
+    Raises as :func:`read_header` does.
+    """
     if label and ending(path) in _LOSSY:
         raise UserError(
             "JPEG compression changes label values", where=path, mend="export the label as .png from its source"
         )
     with _readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
+        array = converted(array, working_dtype(array.dtype, label=label))
     _check_affine(header, path)
     return array, header
 

@@ -32,3 +32,34 @@ class Header:
     def affine(self) -> np.ndarray:
         """4 x 4, voxel ``(i, j, k)`` -> world (RAS+)."""
         return self.grid.affine
+
+
+def working_dtype(stored: np.dtype, *, label: bool) -> np.dtype:
+    """The type that values are held in: what is stored, where that is small, so that CT takes two bytes a voxel.
+
+    Args:
+        stored: Type of the values on disk.
+        label: Whole numbers are wanted.
+
+    Returns:
+        Integers of up to 16 bits (labels: 32) as they are, longer integers of labels as int32, the rest as float32.
+    """
+    if stored.kind in "iu":
+        if stored.itemsize <= (4 if label else 2):
+            return stored.newbyteorder("=")
+        if label:
+            return np.dtype(np.int32)
+    return np.dtype(np.float32)
+
+
+def converted(array: np.ndarray, working: np.dtype) -> np.ndarray:
+    """The values in their :func:`working_dtype`.
+
+    Raises:
+        ValueError: If they are whole numbers that do not fit.
+    """
+    if working == np.int32 and array.dtype.itemsize > 4:
+        limits = np.iinfo(np.int32)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(f"label values from {array.min()} to {array.max()} need more than 32 bits")
+    return array.astype(working, copy=False)

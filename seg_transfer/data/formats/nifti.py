@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
@@ -24,11 +24,20 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read ``(channel, i, j, k)``; a fourth axis (fifth, where the fourth is of size 1) is the channel."""
+    """Read ``(channel, i, j, k)``; a fourth axis (fifth, where the fourth is of size 1) is the channel.
+
+    Doubles and scaled values become float32 plane by plane, since a volume of doubles would be eight bytes a voxel.
+    """
     image = _load(path)
     described = _header(image, path)
-    array = np.asanyarray(image.dataobj)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    working = working_dtype(described.dtype, label=label)
+    if described.dtype.itemsize <= working.itemsize and not _is_scaled(image):
+        array = np.asanyarray(image.dataobj)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    else:
+        array = np.empty(image.shape, working, order="F")
+        for index in np.ndindex(image.shape[:1:-1]):  # in the order of the file, the first axis running fastest
+            array[(..., *index[::-1])] = converted(image.dataobj[(..., *index[::-1])], working)
     return np.moveaxis(array.reshape((*described.shape, described.channels)), -1, 0), described
 
 
@@ -55,7 +64,8 @@ def verify_to_end(path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    image = nib.load(path, mmap=False)
+    # Kept open, since reading plane by plane would decompress from the beginning each time.
+    image = nib.load(path, mmap=False, keep_file_open=True)
     if not isinstance(image, nib.Nifti1Pair):
         raise UserError("not a NIfTI volume", where=path, mend=_MEND)
     return image
@@ -74,12 +84,15 @@ def _header(image: Any, path: Path) -> Header:
     (i, j, k), rest = (*image.shape, 1)[:3], image.shape[3:]
     if len(rest) == 2 and rest[0] != 1:
         raise UserError(f"5D volumes are not supported: its shape is {image.shape}", where=path, mend=_MEND)
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
     return Header(
         grid=Grid((i, j, k), _affine(image), flat=len(image.shape) == 2),
         channels=int(rest[-1]) if rest else 1,
-        dtype=np.dtype(np.float32) if scaled else dtype,
+        dtype=np.dtype(np.float32) if _is_scaled(image) else dtype,
     )
+
+
+def _is_scaled(image: Any) -> bool:
+    return (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
 
 
 def _affine(image: Any) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""Slabs of scores on the network's grid -> labels on the grid of the file, one slice of the result at a time.
+
+Between two grids scores are interpolated linearly, so a slice of the result needs two slices of the source, and memory
+beside the slabs holds a few slices of all outputs. :class:`~seg_transfer.preprocessing.transform.CaseTransform` says
+which grids these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seg_transfer.planning.plan import Triple
+from seg_transfer.preprocessing.resample import Neighbours, neighbours
+
+Slab = tuple[int, Tensor]
+"""First index along an axis, and scores ``(output, slice, u, v)``."""
+
+
+@torch.inference_mode()
+def fill_labels(
+    labels: NDArray,
+    slabs: Iterable[Slab],
+    shape: Triple,
+    orders: Triple,
+    decide: Callable[[NDArray], NDArray],
+    *,
+    axis: int,
+) -> None:
+    """Resample scores to the grid of ``labels`` and write there what is decided.
+
+    Args:
+        labels: ``(slice, u, v)``, written to.
+        slabs: Of the network's grid, adjoining along ``axis`` and ascending; one is used up before the next is drawn.
+        shape: The network's grid, which covers the same box as ``labels``.
+        orders: Spline order along each axis, 0 or 1.
+        decide: Scores ``(output, ...)`` -> values ``(...)`` of the label map.
+        axis: Axis of ``(slice, u, v)`` along which the slabs lie.
+    """
+    sizes = zip(shape, labels.shape, orders, strict=True)
+    steps = [None if before == after else neighbours(before, after, order) for before, after, order in sizes]
+    others = [step for other, step in enumerate(steps) if other != axis]
+    lower, upper, share = steps[axis] or neighbours(shape[axis], shape[axis], 0)
+    done = 0
+    last: dict[int, Tensor] = {}
+    for start, slab in slabs:
+        stop = start + slab.shape[axis + 1]
+        source = last | {index: slab.select(axis + 1, index - start) for index in range(start, stop)}
+        while done < len(upper) and upper[done] < stop:
+            low, high = source[lower[done]], source[upper[done]]
+            scores = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
+            for dim, step in enumerate(others, start=1):
+                scores = scores if step is None else _interpolated(scores, dim, step)
+            place = [slice(None)] * axis + [done]
+            labels[tuple(place)] = decide(scores.cpu().numpy())
+            done += 1
+        last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is used again
+
+
+def _interpolated(scores: Tensor, dim: int, step: Neighbours) -> Tensor:
+    lower, upper, share = (torch.from_numpy(each).to(scores.device) for each in step)
+    low = scores.index_select(dim, lower)
+    if not step.share.any():
+        return low
+    return low.lerp_(scores.index_select(dim, upper), share[:, None] if dim == 1 else share)
