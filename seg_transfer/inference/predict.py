@@ -18,6 +18,7 @@ from seg_transfer.data.image import ending, is_picture, read_image, write_volume
 from seg_transfer.errors import UserError
 from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.plan import DataPlan
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import detail, say, track
 
@@ -48,8 +49,8 @@ def predict_folder(
         predictor: The models.
         cases: What to predict; labels are not read.
         output: Folder; made if need be.
-        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (class as the fourth axis), or for pictures
-            ``.npz`` with ``probabilities`` ``(class, row, column)``.
+        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (one map per output along the fourth
+            axis), or for pictures ``.npz`` with ``probabilities`` ``(output, row, column)``.
         tta: Average over the plan's mirrorings.
         overwrite: Predict again what is there; otherwise it is skipped.
         workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
@@ -70,10 +71,9 @@ def predict_folder(
     def write(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
         with _reported(case, failures):
             if probabilities:
-                _write_probabilities(_probabilities_file(case, output), transform, scores)
+                _write_probabilities(_probabilities_file(case, output), transform, scores, predictor.plan.data)
             # Last, since a case counts as done once its label map is there.
-            labels = predictor.label_values(transform.restore_labels(scores))
-            write_volume(label_file(case, output), labels, transform.native)
+            write_volume(label_file(case, output), predictor.labels(transform, scores), transform.native)
 
     with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
         written: Future[None] | None = None
@@ -138,8 +138,8 @@ def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
     return label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
 
 
-def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
-    native = transform.restore_probabilities(scores)
+def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32], data: DataPlan) -> None:
+    native = transform.restore_probabilities(scores, data)
     if path.name.endswith(".nii.gz"):
         write_volume(path, native, transform.native)
     else:

@@ -58,6 +58,7 @@ class CaseFingerprint(Part):
     orientation: str = Field(description="where the file's own axes point, such as LPS")
     channels: tuple[CaseChannel, ...]
     labels: tuple[CaseLabel, ...] = Field(description="in the order of the data set's labels, without background")
+    annotated: float = Field(default=1.0, gt=0, le=1, description="share of the voxels that are annotated")
 
     @property
     def crop_ratio(self) -> float:
@@ -80,7 +81,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     assert case.label is not None
     image = read_image(case.images)
     classes = dataset.classes(read_label(case.label)).reshape(image.array.shape[1:])
-    foreground = classes > 0
+    annotated = classes < len(dataset.labels)
+    foreground = annotated & (classes > 0)
     dtypes = [str(read_header(path).dtype) for path in case.images]
     if len(dtypes) == 1:
         dtypes *= len(image.array)
@@ -109,6 +111,7 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
         labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
+        annotated=float(annotated.mean()),
     )
     return measured, drawn
 

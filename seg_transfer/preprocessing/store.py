@@ -2,7 +2,8 @@
 
 ``<folder>/plan-data.json`` is the plan's data part the store was made with; a store made with another is refused.
 ``<folder>/<case>/`` holds ``image.b2nd`` ``(channel, slice, u, v)`` float32, ``label.b2nd`` ``(slice, u, v)`` class
-indices, ``locations.npz`` and ``case.json``. It appears whole or not at all, so what is there is finished.
+indices (the number of labels where nothing is annotated), ``locations.npz`` and ``case.json``. It appears whole or not
+at all, so what is there is finished.
 
 Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in
 these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
@@ -28,9 +29,9 @@ from numpy.typing import NDArray
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.plan import DataPlan, part_hash
+from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
 from seg_transfer.preprocessing.transform import CaseTransform
 
-LOCATIONS_PER_CLASS = 10_000
 CHUNK, BLOCK = (16, 128, 128), (4, 32, 32)
 PLAN_FILE = "plan-data.json"
 
@@ -63,7 +64,7 @@ class StoredCase:
 
     @property
     def voxels(self) -> tuple[int, ...]:
-        """Number of voxels of each class, background first."""
+        """Number of voxels of each class, background first; where the plan has ``ignore``, those without one last."""
         return tuple(self._content["voxels"])
 
     @property
@@ -71,11 +72,15 @@ class StoredCase:
         """Stamps of the files the case was made from; none in stores of before they were kept."""
         return tuple(self._content.get("sources", ()))
 
-    @cached_property
-    def locations(self) -> dict[int, NDArray[np.int32]]:
-        """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background."""
+    def places(self, of: Place) -> NDArray[np.int32]:
+        """Voxels ``(n, 3)`` in ``(slice, u, v)``, in memory order: all, or a sample of 10,000. Read anew by each call.
+
+        Args:
+            of: Index of a class other than background that the case has; or ``"annotated"``, in a store whose plan has
+                ``ignore``: voxels of any class, background too.
+        """
         with self._whole(), np.load(self.folder / "locations.npz") as file:
-            return {int(name): file[name] for name in file.files}
+            return file[str(of)]
 
     @cached_property
     def _content(self) -> dict:
@@ -165,7 +170,7 @@ class Store:
         Args:
             case_id: Name of its folder.
             image: ``(channel, slice, u, v)``.
-            label: Class indices ``(slice, u, v)``.
+            label: Class indices ``(slice, u, v)`` of the plan's ``stored_values``.
             transform: How both came onto this grid.
             sources: Stamps of the files the case was made from.
         """
@@ -176,10 +181,12 @@ class Store:
             _write(temporary / "image.b2nd", image)
             _write(temporary / "label.b2nd", label)
             # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.
-            found = sample_locations(label, seed=zlib.crc32(case_id.encode()))
-            named: dict[str, Any] = {str(index): places for index, places in found.items()}
+            counts = count_classes(label, len(self.data.stored_values))
+            seed = zlib.crc32(case_id.encode())
+            found = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
+            named: dict[str, Any] = {str(of): places for of, places in found.items()}
             np.savez(temporary / "locations.npz", **named)
-            voxels = np.bincount(label.reshape(-1), minlength=len(self.data.labels)).tolist()
+            voxels = counts.sum(axis=0).tolist()
             content = {"voxels": voxels, "transform": transform.model_dump(mode="json"), "sources": list(sources)}
             (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")
             place = self.folder / case_id
@@ -189,28 +196,6 @@ class Store:
             temporary.rename(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def sample_locations(label: NDArray[np.unsignedinteger], *, seed: int) -> dict[int, NDArray[np.int32]]:
-    """Where each foreground class is.
-
-    Args:
-        label: Class indices ``(slice, u, v)``.
-        seed: Decides which voxels stay where a class has more than 10,000.
-
-    Returns:
-        Class index -> ``(n, 3)`` in ``(slice, u, v)``, in memory order; classes that do not occur are absent.
-    """
-    generator = np.random.default_rng(seed)
-    foreground = np.flatnonzero(label)
-    classes = label.reshape(-1)[foreground]
-    found = {}
-    for index in np.unique(classes).tolist():
-        places = foreground[classes == index]
-        if len(places) > LOCATIONS_PER_CLASS:
-            places = np.sort(generator.choice(places, LOCATIONS_PER_CLASS, replace=False))
-        found[index] = np.stack(np.unravel_index(places, label.shape), axis=1).astype(np.int32)
-    return found
 
 
 def _write(path: Path, array: NDArray) -> None:

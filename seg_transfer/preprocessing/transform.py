@@ -2,8 +2,8 @@
 
 Forward: crop to nonzero (canonical order), permute to ``(slice, u, v)``, normalize, resample to the plan's spacing.
 Normalizing comes first, so that the statistics are those of measured voxels and a clipped range stays clipped.
-Backward: resample the probabilities to the cropped grid, take the best class, fill the border with background, permute
-back and turn to the file's own orientation.
+Backward: resample the probabilities to the cropped grid, decide there what each voxel is, fill the border with
+background, permute back and turn to the file's own orientation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from seg_transfer.data.image import Grid, Image, to_native
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import DataPlan, Part, Triple
+from seg_transfer.preprocessing.decision import decide
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import bounding_box, class_dtype, resample, resample_argmax
 
@@ -30,7 +31,7 @@ class CaseTransform(Part):
     Example:
         >>> transform = CaseTransform.fit(image, plan.data)
         >>> array = transform.image(image)  # (channel, slice, u, v)
-        >>> labels = transform.restore_labels(probabilities)  # (i, j, k), as in the file
+        >>> labels = transform.restore_labels(probabilities, plan.data)  # (i, j, k), as in the file
     """
 
     native_shape: Triple
@@ -96,7 +97,7 @@ class CaseTransform(Part):
                 Scaling.fit(values[box], channel.normalization, nonzero[box])
                 for values, channel in zip(array, data.channels, strict=True)
             ),
-            classes=len(data.labels),
+            classes=len(data.stored_values),
         )
 
     def image(self, image: Image) -> NDArray[np.float32]:
@@ -112,6 +113,8 @@ class CaseTransform(Part):
     def label(self, classes: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
         """Class indices ``(slice, u, v)`` on the network's grid: linear interpolation of each class, the best wins.
 
+        Not being annotated counts as a class, the last one: a voxel is annotated where that does not win.
+
         Args:
             classes: Class indices, canonical ``(x, y, z)``, on the grid of the image.
         """
@@ -124,27 +127,32 @@ class CaseTransform(Part):
             lambda index: cropped == index, present.tolist(), self.classes, self.shape, self.label_orders
         )
 
-    def restore_labels(self, probabilities: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
+    def restore_labels(self, probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.unsignedinteger]:
         """Class indices in the file's own order ``(i, j, k)`` and shape.
 
         Args:
-            probabilities: ``(class, slice, u, v)``, summing to 1 over the classes. Outside the crop is background.
+            probabilities: ``(output, slice, u, v)``; without regions summing to 1. Outside the crop is background.
+            data: The plan's part on data that this was fitted with.
         """
-        best = resample_argmax(
-            probabilities.__getitem__, range(self.classes), self.classes, self._cropped_shape, self.label_orders
-        )
+        count, shape, orders = len(probabilities), self._cropped_shape, self.label_orders
+        if data.regions:
+            best = decide(np.stack([resample(each, shape, orders) for each in probabilities]), data)
+        else:
+            best = resample_argmax(probabilities.__getitem__, range(count), count, shape, orders)
         canonical = np.zeros(self.canonical_shape, best.dtype)
         self._crop(canonical)[...] = best.transpose(np.argsort(self.axes))
         return np.ascontiguousarray(to_native(canonical, self.native))
 
-    def restore_probabilities(self, probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities ``(class, i, j, k)`` in the file's own order; outside the crop background has 1.
+    def restore_probabilities(self, probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.float32]:
+        """Probabilities ``(output, i, j, k)`` in the file's own order; outside the crop background has 1, regions 0.
 
         Args:
-            probabilities: ``(class, slice, u, v)``.
+            probabilities: ``(output, slice, u, v)``.
+            data: The plan's part on data that this was fitted with.
         """
-        canonical = np.zeros((self.classes, *self.canonical_shape), np.float32)
-        canonical[0] = 1
+        canonical = np.zeros((len(probabilities), *self.canonical_shape), np.float32)
+        if not data.regions:
+            canonical[0] = 1
         for index, target in enumerate(self._crop(canonical)):
             values = resample(probabilities[index], self._cropped_shape, self.label_orders)
             target[...] = values.transpose(np.argsort(self.axes))
