@@ -78,8 +78,9 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     marks = [values for name, values in named if name.lower() == _IGNORE]
     named = [(name, values) for name, values in named if name.lower() != _IGNORE]
     background = [name for name, values in named if values == (0,)]
-    if not background:
-        raise UserError("no label has the value 0, which is the background", where=where, mend=_MEND)
+    if len(background) != 1:
+        count = f"{len(background)} labels have" if background else "no label has"
+        raise UserError(f"{count} the value 0, which is the background", where=where, mend=_MEND)
     foreground = [(name, values) for name, values in named if values != (0,)]
     if not foreground:
         raise UserError("there is no label besides the background", where=where, mend=_MEND)

@@ -5,10 +5,10 @@ percentiles (as in MONAI, and as the Medical Segmentation Decathlon reports it).
 al. 2018 (arXiv 1809.04430): surface elements between voxel corners weighted by their area, so that the long sides of
 anisotropic voxels count for what they measure; MONAI's ``use_subvoxels`` gives the same values as the authors' code.
 
-Voxels that the reference does not annotate (its ``ignore`` value) are left out of both maps. Overlap and volume are then
-those of the annotated part. Surfaces are not: where masks are cut off by what is not annotated, both maps would get the
-same made-up surface, with a distance of 0 (where single slices are annotated, all of it). HD95 and NSD are therefore
-undefined where the predicted or the true mask touches such voxels.
+Voxels that the reference does not annotate (its ``ignore`` value) are left out of both maps. Overlap and volume are
+then those of the annotated part. Surfaces are not: where masks are cut off by what is not annotated, both maps would
+get the same made-up surface, with a distance of 0 (where single slices are annotated, all of it). HD95 and NSD are
+therefore undefined where the predicted or the true mask touches such voxels.
 
 A case of one slice is measured in the plane: taken as a volume, each of its voxels would lie on the surface.
 """

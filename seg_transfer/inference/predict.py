@@ -73,7 +73,7 @@ def predict_folder(
             if probabilities:
                 _write_probabilities(_probabilities_file(case, output), transform, scores, predictor.plan.data)
             # Last, since a case counts as done once its label map is there.
-            write_volume(label_file(case, output), predictor.labels(transform, scores), transform.native)
+            write_volume(label_file(case, output), predictor.labels_of(transform, scores), transform.native)
 
     with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
         written: Future[None] | None = None

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.image import Grid, Image, image_from_array, read_image
@@ -18,6 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.sliding_window import NetworkFn, predict_volume, written_shape
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.preprocessing.decision import activate, output_count
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import load_header, load_state
 
@@ -77,7 +77,7 @@ class Predictor:
             ``(x, y, z)`` with the values of the user's labels.
         """
         transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
-        return self.labels(transform, self.probabilities(prepared, tta=tta))
+        return self.labels_of(transform, self.probabilities(prepared, tta=tta))
 
     def case(self, case: Case, *, tta: bool = True) -> tuple[Integers, Grid]:
         """Predict one case's files.
@@ -86,7 +86,7 @@ class Predictor:
             The label map ``(i, j, k)`` in the order of the case's first file, and that file's grid.
         """
         transform, prepared = self.prepare(read_image(case.images))
-        return self.labels(transform, self.probabilities(prepared, tta=tta)), transform.native
+        return self.labels_of(transform, self.probabilities(prepared, tta=tta)), transform.native
 
     def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
@@ -98,32 +98,30 @@ class Predictor:
         return transform, transform.image(image)
 
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
-        """Probabilities ``(output, slice, u, v)`` on the networks' grid, of ``plan.data.outputs``.
+        """Probabilities ``(output, slice, u, v)`` on the networks' grid.
 
         Args:
             array: What :meth:`prepare` gave.
             tta: Average over the plan's mirrorings.
         """
-        recipe, data = self.plan.recipe, self.plan.data
-        classes = len(data.outputs)
+        recipe, classes = self.plan.recipe, output_count(self.plan.data)
         needed = 4 * (2 * classes + 2) * array[0].size + array.nbytes
         volume = torch.from_numpy(array)
         if self.device.type == "cuda" and needed < torch.cuda.mem_get_info(self.device)[0] / 2:
             volume = volume.to(self.device)
         result = predict_volume(
-            self._logits,
+            self._scores,
             volume,
             self.plan.model,
             classes,
             tta_axes=recipe.tta_axes if tta else (),
             batch=max(recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(self.plan.model))),
-            regions=bool(data.regions),
         )
         return result.cpu().numpy()
 
-    def labels(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:
-        """What :meth:`probabilities` gave as label values ``(i, j, k)`` in the order of the case's first file."""
-        return self.label_values(transform.restore_labels(probabilities, self.plan.data))
+    def labels_of(self, transform: CaseTransform, scores: NDArray[np.float32]) -> Integers:
+        """The label map ``(i, j, k)`` in the file's own order, of what :meth:`probabilities` gave."""
+        return self.label_values(transform.restore_labels(scores, self.plan.data))
 
     def label_values(self, classes: NDArray[np.unsignedinteger]) -> Integers:
         """Class indices -> the values of the user's label files, in the smallest type that holds all of them."""
@@ -131,27 +129,19 @@ class Predictor:
         kind = next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max)
         return np.array(values, kind)[classes]
 
-    def _logits(self, windows: Tensor) -> Tensor:
-        """Mean probabilities of all networks, as logits.
-
-        The softmax of a log probability is that probability, and so is the sigmoid of its log odds.
-        """
+    def _scores(self, windows: Tensor) -> Tensor:
+        """Mean scores of all networks."""
         windows = windows.to(self.device, non_blocking=True)
         reduced = self.plan.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
-            logits = [network(windows).float() for network in self.networks]
-        if len(logits) == 1:
-            return logits[0]
-        stacked = torch.stack(logits)
-        if self.plan.data.regions:
-            return logsigmoid(stacked).logsumexp(dim=0) - logsigmoid(-stacked).logsumexp(dim=0)
-        return stacked.log_softmax(dim=2).logsumexp(dim=0)
+            logits = [network(windows) for network in self.networks]
+        return torch.stack([activate(each.float(), self.plan.data) for each in logits]).mean(dim=0)
 
 
 def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:
     tensors, _ = load_state(path, "model")
     network, _ = build_network(
-        plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, load=False
+        plan.model, channels=len(plan.data.channels), classes=output_count(plan.data), seed=0, load=False
     )
     try:
         network.load_state_dict(tensors)

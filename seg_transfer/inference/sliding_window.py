@@ -21,7 +21,7 @@ OVERLAP = 0.5
 SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
-"""``(batch, channel, slice, u, v)`` -> logits ``(batch, output, slice out, u, v)``; 1 slice out in 2D and 2.5D."""
+"""``(batch, channel, slice, u, v)`` -> scores ``(batch, output, slice out, u, v)``; 1 slice out in 2D and 2.5D."""
 
 
 @torch.inference_mode()
@@ -33,24 +33,22 @@ def predict_volume(
     *,
     tta_axes: Sequence[int] = (),
     batch: int = 1,
-    regions: bool = False,
 ) -> Tensor:
-    """Probabilities of every output at every voxel.
+    """Scores of every output at every voxel.
 
     Where the patch reaches beyond the volume there are zeros, where in 2.5D the stack around a slice does, the edge
     slice is repeated: as in training (``training/batches.py``).
 
     Args:
-        network: Maps windows to logits. It may compute elsewhere and at lower precision; sums are kept in float32.
+        network: Maps windows to scores. It may compute elsewhere and at lower precision; sums are kept in float32.
         array: ``(channel, slice, u, v)``; the result lies on its device.
         model: Says configuration and patch.
-        classes: Number of outputs: classes, background included, or regions.
-        tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
+        classes: Number of outputs.
+        tta_axes: Axes of ``(slice, u, v)`` to mirror; scores are averaged over all combinations.
         batch: Windows per call of the network.
-        regions: The outputs are regions, each with a sigmoid, and no classes that exclude each other.
 
     Returns:
-        ``(output, slice, u, v)`` float32; without regions summing to 1.
+        ``(output, slice, u, v)`` float32.
     """
     volume, inner = _padded(array, model)
     read, written = model.patch, written_shape(model)
@@ -60,7 +58,7 @@ def predict_volume(
     weight = gaussian(written).to(array.device)
     for corners in _batches(window_corners(shape, written), batch):
         windows = torch.stack([_window(volume, corner, read) for corner in corners])
-        probabilities = _mirrored(network, windows, tta_axes, regions).to(total)
+        probabilities = _mirrored(network, windows, tta_axes).to(total)
         for corner, window in zip(corners, probabilities, strict=True):
             _window(total, corner, written).add_(window * weight)
             _window(weight_total, corner, written).add_(weight)
@@ -123,14 +121,13 @@ def _window(volume: Tensor, corner: Triple, size: Triple) -> Tensor:
     return volume[..., s : s + slices, u : u + height, v : v + width]
 
 
-def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int], regions: bool) -> Tensor:
+def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
     """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
     flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
     total = None
     for flip in flips:
         dims = [axis + 2 for axis in flip]
-        logits = network(windows.flip(dims)).float()
-        probabilities = (logits.sigmoid() if regions else logits.softmax(dim=1)).flip(dims)
+        probabilities = network(windows.flip(dims)).flip(dims)
         total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "there is always the flip that mirrors nothing"
     return total / len(flips)

@@ -22,8 +22,8 @@ CASES = [
 
 
 def voxelwise(windows: Tensor) -> Tensor:
-    """Logits from the middle slice's (3D: every) voxel alone; in 2D and 2.5D one slice comes out."""
-    return torch.cat([windows, 2 * windows, -windows], dim=1)
+    """Scores from the middle slice's (3D: every) voxel alone; in 2D and 2.5D one slice comes out."""
+    return torch.cat([windows, 2 * windows, -windows], dim=1).softmax(dim=1)
 
 
 def middle(windows: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def test_a_voxelwise_network_sees_every_voxel(configuration, patch, shape, batch
     network = voxelwise if configuration == "3d" else middle
     found = predict_volume(network, volume, model_plan(configuration, patch), 3, batch=batch, tta_axes=tta_axes)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, voxelwise(volume[None])[0].softmax(dim=0))
+    torch.testing.assert_close(found, voxelwise(volume[None])[0])
 
 
 def test_a_stack_repeats_the_edge_slices() -> None:
@@ -62,17 +62,17 @@ def test_a_volume_below_the_patch_is_padded_around_the_middle_with_zeros() -> No
         return torch.cat([windows, -windows], dim=1)
 
     found = predict_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
-    torch.testing.assert_close(found, torch.cat([volume, -volume]).softmax(dim=0))
+    torch.testing.assert_close(found, torch.cat([volume, -volume]))
 
 
-def test_mirroring_averages_probabilities() -> None:
+def test_mirroring_averages_scores() -> None:
     """A network that finds class 1 in the first row alone finds it half in both outer rows when mirrored."""
 
     def network(windows: Tensor) -> Tensor:
-        logits = torch.zeros((len(windows), 2, *windows.shape[2:]))
-        logits[:, 0] = 50
-        logits[:, 1, :, 0] = 100
-        return logits
+        scores = torch.zeros((len(windows), 2, *windows.shape[2:]))
+        scores[:, 0, :, 1:] = 1
+        scores[:, 1, :, 0] = 1
+        return scores
 
     volume, model = torch.zeros((1, 1, 8, 8)), model_plan("2d", (1, 8, 8))
     plain = predict_volume(network, volume, model, 2)
@@ -100,7 +100,7 @@ def test_the_centre_of_a_window_outweighs_its_border() -> None:
     def network(windows: Tensor) -> Tensor:
         network.calls += 1
         probability = torch.tensor([1e-6, 1 - 1e-6][network.calls - 1])
-        return torch.stack([(1 - probability).log(), probability.log()]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 16)
+        return torch.stack([1 - probability, probability]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 16)
 
     network.calls = 0
     found = predict_volume(network, torch.zeros((1, 1, 8, 24)), model_plan("2d", (1, 8, 16)), 2)

@@ -15,8 +15,8 @@ def regions(found: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
     """
     listed = (f"{region.name} is {' + '.join(map(str, region.values))}, written as {region.writes}" for region in found)
     return found, (
-        f"dataset.json makes labels of several values: {'; '.join(listed)}. Regions overlap, so each is an output with a "
-        "sigmoid of its own; later ones are painted over earlier ones"
+        f"dataset.json makes labels of several values: {'; '.join(listed)}. Regions overlap, so each is an output "
+        "with a sigmoid of its own; later ones are painted over earlier ones"
     )
 
 
