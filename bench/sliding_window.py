@@ -42,14 +42,14 @@ def main() -> None:
             if parameter.dim() in LAYOUTS:
                 parameter.data = parameter.data.to(memory_format=LAYOUTS[parameter.dim()])
 
-        def logits(windows: Tensor, network: torch.nn.Module = network) -> Tensor:
+        def scores(windows: Tensor, network: torch.nn.Module = network) -> Tensor:
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                return network(windows)
+                return network(windows).float().softmax(1)
 
         for batch in (1, 4, 16):
-            predict_volume(logits, volume, model, 3, batch=batch)
+            predict_volume(scores, volume, model, 3, batch=batch)
             start = time.process_time()
-            ours = predict_volume(logits, volume, model, 3, batch=batch)
+            ours = predict_volume(scores, volume, model, 3, batch=batch)
             line = f"  {configuration:5} {batch:2} windows a call: ours {time.process_time() - start:6.2f}"
             if configuration != "2.5d":
                 start = time.process_time()
@@ -58,7 +58,7 @@ def main() -> None:
                         volume[None],
                         patch,
                         batch,
-                        lambda windows: logits(windows).float().softmax(1),
+                        scores,
                         overlap=0.5,
                         roi_weight_map=gaussian(patch),
                     )
