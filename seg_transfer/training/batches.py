@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_transfer.planning.plan import ModelPlan, Triple
-from seg_transfer.preprocessing.locations import LOCATIONS_PER_CLASS, Place
-from seg_transfer.preprocessing.store import Store, StoredCase
+from seg_transfer.preprocessing.locations import Place
+from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
 Stream = Literal["train", "validate", "recalibrate", "augment"]
@@ -76,12 +75,12 @@ class PatchSampler:
         self.only_middle = model.configuration != "3d"
         self.not_annotated = store.data.not_annotated
         stored = [store.case(case) for case in cases]
-        needed = sum(_held_bytes(case, len(store.data.channels)) for case in stored)
-        self.cached = needed <= cache_bytes
+        channels = len(store.data.channels)
+        self.cached = sum(math.prod(case.shape) for case in stored) * (4 * channels + 2) <= cache_bytes
         self._arrays: list[tuple] = [
             (case.image[:], case.label[:]) if self.cached else (case.image, case.label) for case in stored
         ]
-        self._places = [cache(case.places) if self.cached else case.places for case in stored]
+        self._locations = [case.locations for case in stored]
         self._shapes = [case.shape for case in stored]
         labels = range(1, len(store.data.labels))
         holders = {label: [index for index, case in enumerate(stored) if case.voxels[label]] for label in labels}
@@ -127,7 +126,7 @@ class PatchSampler:
         return None if self.not_annotated is None else self._place(case, "annotated", draw)
 
     def _place(self, case: int, of: Place, draw: np.random.Generator) -> NDArray[np.int32] | None:
-        places = self._places[case](of)
+        places = self._locations[case][of]
         return places[draw.integers(len(places))] if len(places) else None
 
     def _start(self, case: int, draw: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
@@ -200,12 +199,6 @@ def _spread(items: Sequence[int], count: int, draw: np.random.Generator) -> list
         return []
     rounds = [draw.permutation(len(items)) for _ in range(-(-count // len(items)))]
     return [items[index] for index in np.concatenate(rounds)[:count]]
-
-
-def _held_bytes(case: StoredCase, channels: int) -> int:
-    """Memory of a case held decompressed: float32 image, label of two bytes at most, and three int32 per place."""
-    places = sum(min(voxels, LOCATIONS_PER_CLASS) for voxels in case.voxels)
-    return math.prod(case.shape) * (4 * channels + 2) + 12 * places
 
 
 def _overlap(start: Triple, patch: Triple, shape: Triple) -> tuple[list[slice], list[tuple[int, int]]]:

@@ -35,7 +35,8 @@ def test_a_case_comes_back_as_it_was_added(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.image[:, 3:9, 30:40, 7:50], array[:, 3:9, 30:40, 7:50])
     np.testing.assert_array_equal(case.label[...], label)
     assert case.voxels == (40 * 50 * 20 - 80, 0, 80)
-    np.testing.assert_array_equal(case.places(2), np.argwhere(label == 2))
+    assert set(case.locations) == {2}
+    np.testing.assert_array_equal(case.locations[2], np.argwhere(label == 2))
     assert case.transform.shape == (20, 40, 50)
 
 
@@ -62,8 +63,8 @@ def test_what_is_not_annotated_is_stored_as_the_class_after_the_last(tmp_path: P
     store.add("one", transform.image(image), transform.label(labels), transform)
     case = store.case("one")
     assert case.voxels == (34, 0, 2, 108)
-    assert case.places(2).tolist() == [[1, 2, 2], [1, 2, 3]]
-    assert case.places("annotated").tolist() == [[1, u, v] for u in range(6) for v in range(6)]
+    assert case.locations[2].tolist() == [[1, 2, 2], [1, 2, 3]]
+    assert case.locations["annotated"].tolist() == [[1, u, v] for u in range(6) for v in range(6)]
 
 
 def test_a_store_of_another_plan_is_refused(tmp_path: Path) -> None:
