@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ from seg_transfer.training.losses import IGNORE
 Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
+OPEN_CASES = 16
+"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; what was read stays
+mapped while it is open."""
 
 
 class Batch(NamedTuple):
@@ -57,7 +61,9 @@ class PatchSampler:
         batch_size: Samples.
         foreground_share: Share of patches centred on a label.
         seed: Decides every batch.
-        cache_bytes: The cases are held decompressed in memory if they need no more than this.
+        cache_bytes: The cases are held decompressed in memory if they need no more than this. Otherwise patches are
+            read from disk, and only the cases used last are kept open, so that neither memory nor the limit on open
+            files bounds their number.
     """
 
     def __init__(
@@ -74,20 +80,19 @@ class PatchSampler:
         self.patch, self.batch_size, self.foreground_share, self.seed = model.patch, batch_size, foreground_share, seed
         self.only_middle = model.configuration != "3d"
         self.not_annotated = store.data.not_annotated
-        stored = [store.case(case) for case in cases]
-        channels = len(store.data.channels)
-        self.cached = sum(math.prod(case.shape) for case in stored) * (4 * channels + 2) <= cache_bytes
-        self._arrays: list[tuple] = [
-            (case.image[:], case.label[:]) if self.cached else (case.image, case.label) for case in stored
-        ]
-        self._locations = [case.locations for case in stored]
-        self._shapes = [case.shape for case in stored]
-        labels = range(1, len(store.data.labels))
-        holders = {label: [index for index, case in enumerate(stored) if case.voxels[label]] for label in labels}
-        self.holders = {label: cases for label, cases in holders.items() if cases}
+        figures = [(case.shape, case.voxels) for case in map(store.case, cases)]
+        self._shapes = [shape for shape, _ in figures]
+        self.cached = sum(map(math.prod, self._shapes)) * (4 * len(store.data.channels) + 2) <= cache_bytes
+        self._open = lru_cache(OPEN_CASES)(lambda index: store.case(cases[index]))
+        self._held = [(case.image[:], case.label[:]) for case in map(store.case, cases)] if self.cached else []
+        holders = {
+            label: [index for index, (_, voxels) in enumerate(figures) if voxels[label]]
+            for label in range(1, len(store.data.labels))
+        }
+        self.holders = {label: positions for label, positions in holders.items() if positions}
         """Class index -> the cases, by their position, that have it."""
-        annotated = [index for index, case in enumerate(stored) if sum(case.voxels[: self.not_annotated])]
-        self._teaching = annotated or list(range(len(stored)))
+        annotated = [index for index, (_, voxels) in enumerate(figures) if sum(voxels[: self.not_annotated])]
+        self._teaching = annotated or list(range(len(cases)))
 
     def batch(self, step: int, stream: Stream = "train") -> Batch:
         """The batch of one step; always the same one.
@@ -126,7 +131,7 @@ class PatchSampler:
         return None if self.not_annotated is None else self._place(case, "annotated", draw)
 
     def _place(self, case: int, of: Place, draw: np.random.Generator) -> NDArray[np.int32] | None:
-        places = self._locations[case][of]
+        places = self._open(case).locations[of]
         return places[draw.integers(len(places))] if len(places) else None
 
     def _start(self, case: int, draw: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
@@ -145,7 +150,7 @@ class PatchSampler:
         return start[0], start[1], start[2]
 
     def _read(self, case: int, start: Triple) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        image, label = self._arrays[case]
+        image, label = self._held[case] if self.cached else (self._open(case).image, self._open(case).label)
         box, around = _overlap(start, self.patch, self._shapes[case])
         slices, plane = [(0, 0), around[0], (0, 0), (0, 0)], [(0, 0), (0, 0), *around[1:]]
         patch = np.pad(image[(slice(None), *box)], slices, mode="edge" if self.only_middle else "constant")
