@@ -189,7 +189,7 @@ def test_a_damaged_manifest_and_its_mend(mine: Path, capsys: pytest.CaptureFixtu
     assert [run.state for run in read_status(mine).runs if run.fold == "full"] == ["trained"]
 
 
-@pytest.mark.parametrize("name", ["image.b2nd", "case.json", "locations.npz"])
+@pytest.mark.parametrize("name", ["image.b2nd", "case.json", "locations.npy"])
 def test_a_damaged_case_of_the_store_is_named(name: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = mine.glob(f"preprocessed/*/c1/{name}")
     file.write_bytes(b"cut off")
