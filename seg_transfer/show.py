@@ -34,6 +34,10 @@ def show_plan(plan: Plan, work: Path) -> None:
     _line(f"{data.dataset}: {len(data.cases)} {kind}")
     _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
     _line(f"labels: {', '.join(f'{label.name} {label.value}' for label in data.labels)}")
+    if data.regions:
+        _line(f"regions: {', '.join(f'{region.name} {_values(region.values)}' for region in data.regions)}")
+    if data.ignore is not None:
+        _line(f"not annotated: {data.ignore}")
     table = Table("decision", "choice", "reason")
     table.columns[0].no_wrap = True
     for reason in plan.reasons:
@@ -144,6 +148,10 @@ def _console() -> Console:
 
 def _line(text: str) -> None:
     _console().print(text, soft_wrap=True)
+
+
+def _values(values: Sequence[int]) -> str:
+    return "+".join(map(str, values))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -70,7 +70,8 @@ def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str
             files[case.id] = CaseFiles(case.images, case.label, label_file(case, output))
     scores = evaluate_files(
         {case: (file.prediction, file.reference) for case, file in files.items()},
-        labels={label.name: label.value for label in plan.data.labels},
+        labels=plan.data.scored,
+        ignore=plan.data.ignore,
         workers=workers if len(files) >= CASES_WORTH_WORKERS else 0,
         failures=failures,
     )

@@ -29,7 +29,8 @@ def evaluate(
     Args:
         predictions: Folder of label maps, or one file.
         reference: Folder of reference label maps, or one file.
-        work: Work folder whose plan names the labels; None takes every value that occurs, by number.
+        work: Work folder whose plan names labels or regions, and says which voxels are not annotated and do not count;
+            None takes every value that occurs, by number.
         tolerance: Surface distance that NSD counts as met, in mm (pictures: pixels).
         json: File to write the scores into; :meth:`seg_transfer.evaluation.scores.Scores.load` reads it.
         csv: File to write a row per case and label into.
@@ -45,9 +46,7 @@ def evaluate(
         if file is not None:
             check_folder(Path(file).parent)
     keep_log(None if work is None else Work(Path(work)).log)
-    labels = None
-    if work is not None:
-        labels = {label.name: label.value for label in Work(Path(work)).load_plan().data.labels}
+    data = None if work is None else Work(Path(work)).load_plan().data
     environment.check_torch()
     from seg_transfer.evaluation.evaluate import evaluate_folders
     from seg_transfer.evaluation.report import save_csv
@@ -55,7 +54,8 @@ def evaluate(
     scores = evaluate_folders(
         Path(predictions),
         Path(reference),
-        labels=labels,
+        labels=None if data is None else data.scored,
+        ignore=None if data is None else data.ignore,
         tolerance=tolerance,
         workers=environment.case_workers() if workers is None else workers,
     )

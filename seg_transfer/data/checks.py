@@ -49,8 +49,8 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
 
     Checked are: that files are there and whole; the number of channels; that shapes and affines agree across
     channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
-    values are finite; that label values are whole and declared. A label without foreground is no problem, since
-    healthy cases exist; how many there are is said.
+    values are finite; that label values are whole and declared; that some voxel is annotated. A label without
+    foreground is no problem, since healthy cases exist; how many there are is said.
 
     Args:
         dataset: What to check.
@@ -59,7 +59,7 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     Returns:
         All problems, by case.
     """
-    check = partial(_check_case, channels=dataset.channel_names, values=[value for _, value in dataset.labels])
+    check = partial(_check_case, channels=dataset.channel_names, values=dataset.declared, ignore=dataset.ignore)
     problems = [
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
@@ -93,7 +93,7 @@ def raise_problems(problems: Sequence[Problem]) -> None:
         )
 
 
-def _check_case(case: Case, *, channels: tuple[str, ...], values: list[int]) -> _Checked:
+def _check_case(case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None) -> _Checked:
     problems: list[Problem] = []
     grid: Grid | None = None
     count = 0
@@ -117,7 +117,7 @@ def _check_case(case: Case, *, channels: tuple[str, ...], values: list[int]) -> 
         what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
         mend = "name every channel in dataset.json, or bring the case's files to these channels"
         problems.append(Problem(case.id, case.images[0], what, mend))
-    label_problems, empty = _check_label(case, grid, values)
+    label_problems, empty = _check_label(case, grid, values, ignore)
     return _Checked(problems + label_problems, empty)
 
 
@@ -129,7 +129,9 @@ def _check_values(case: Case, path: Path, array: np.ndarray) -> list[Problem]:
     return [Problem(case.id, path, what, "replace them, for instance with the value of air or with 0")]
 
 
-def _check_label(case: Case, grid: Grid | None, values: list[int]) -> tuple[list[Problem], bool]:
+def _check_label(
+    case: Case, grid: Grid | None, values: Sequence[int], ignore: int | None
+) -> tuple[list[Problem], bool]:
     """Problems of the label, and whether it holds background only."""
     assert case.label is not None, "a data set's cases have a label, be it a missing one"
     path = case.label
@@ -149,7 +151,13 @@ def _check_label(case: Case, grid: Grid | None, values: list[int]) -> tuple[list
     if unknown := undeclared(label.array, values):
         what = f"label values {listing(unknown)} occur, but only {listing(values)} are declared"
         problems.append(Problem(case.id, path, what, UNDECLARED_MEND))
-    return problems, not label.array.any()
+    annotated = label.array if ignore is None else label.array[label.array != ignore]
+    if not annotated.size:
+        mend = "annotate some of it, or leave the case out"
+        problems.append(
+            Problem(case.id, path, f"no voxel is annotated: all have the ignore label's value {ignore}", mend)
+        )
+    return problems, annotated.size > 0 and not annotated.any()
 
 
 def _from_error(case: Case, path: Path, error: UserError) -> Problem:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from seg_transfer.data.description import Region
 from seg_transfer.data.formats import is_picture, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
@@ -33,6 +34,8 @@ class Dataset(BaseModel):
         unit: Unit of every spacing.
         channel_names: In order; inferred in layout "folders".
         labels: (name, value in the files), ascending by value, background (0) first; inferred in layout "folders".
+        regions: What is predicted instead, where labels are nested or overlap; in order of precedence.
+        ignore: Value in the files of voxels that are not annotated, if there is one.
         label_map_note: How values map to class indices, where they are not 0, 1, 2, ...; else empty.
         cases: By identifier.
         unused: Files among images and labels that belong to no case.
@@ -47,6 +50,8 @@ class Dataset(BaseModel):
     unit: Unit
     channel_names: tuple[str, ...]
     labels: tuple[tuple[str, int], ...]
+    regions: tuple[Region, ...] = ()
+    ignore: int | None = None
     label_map_note: str = ""
     cases: tuple[Case, ...]
     unused: tuple[Unused, ...] = ()
@@ -67,8 +72,13 @@ class Dataset(BaseModel):
         wanted = set(ids)
         return self.model_copy(update={"cases": tuple(case for case in self.cases if case.id in wanted)})
 
+    @property
+    def declared(self) -> tuple[int, ...]:
+        """Every value that label files may hold: that of each label, then that of voxels that are not annotated."""
+        return (*(value for _, value in self.labels), *(() if self.ignore is None else (self.ignore,)))
+
     def classes(self, label: Image) -> np.ndarray:
-        """Class indices ``(x, y, z)`` of a label ``(1, x, y, z)``: the position of each value in :attr:`labels`.
+        """Class indices ``(x, y, z)`` of a label ``(1, x, y, z)``: the position of each value in :attr:`declared`.
 
         Returns:
             uint8, or uint16 from 256 labels on.
@@ -76,7 +86,7 @@ class Dataset(BaseModel):
         Raises:
             UserError: If a value occurs that is not declared.
         """
-        return to_classes(label.array[0], [value for _, value in self.labels])
+        return to_classes(label.array[0], self.declared)
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seg_transfer.errors import UserError
+
+_IGNORE = "ignore"
+_MEND = (
+    'name each label with one value, or a region with several: "labels": {"background": 0, "tumour": [1, 2], "core": 2}'
+)
+
+
+class Region(NamedTuple):
+    """Values of the label files that are one thing to predict, such as a whole tumour of three parts.
+
+    Attributes:
+        name: What it is called.
+        values: Ascending, without 0.
+        writes: The value, one of these, that predicted label maps hold where the region is; a later region's over an
+            earlier one's.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    writes: int
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """What the values of the label files mean.
+
+    Attributes:
+        labels: (name, value), ascending by value, background (0) first: with regions every value that occurs in one.
+        regions: In order of precedence; empty where labels exclude each other.
+        ignore: Value of voxels that are not annotated, if there is one.
+    """
+
+    labels: tuple[tuple[str, int], ...]
+    regions: tuple[Region, ...] = ()
+    ignore: int | None = None
 
 
 def channel_names(content: dict[str, Any], where: Path) -> tuple[str, ...]:
@@ -21,38 +57,94 @@ def channel_names(content: dict[str, Any], where: Path) -> tuple[str, ...]:
     return tuple(str(names[str(number)]) for number in range(len(names)))
 
 
-def labels(content: dict[str, Any], where: Path) -> tuple[tuple[str, int], ...]:
-    """Labels as (name, value), by value, background first.
+def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
+    """Labels, regions and the ignore label.
 
-    They come as {name: value} (v2) or {"value": name} (v1, MSD).
+    Labels come as {name: value} (v2) or {"value": name} (v1, MSD). As in nnU-Net, a list of values makes a region, and
+    then every label but the background and ``ignore`` is one; ``regions_class_order`` gives the value that each of them
+    is written with, in the order of the labels, later ones over earlier ones. It says nothing where no label is a
+    region. A label called ``ignore`` is the value of voxels that are not annotated; it need not be the highest.
 
     Raises:
-        UserError: If they are neither, or use regions or the ignore label.
+        UserError: If they are neither, or contradict each other.
     """
     given = content.get("labels")
-    mend = 'name each label with one value: "labels": {"background": 0, "liver": 1}'
     if not isinstance(given, dict) or not given:
-        raise UserError("there is no labels", where=where, mend=mend)
-    if "regions_class_order" in content or any(isinstance(value, list) for value in given.values()):
-        raise UserError("labels made of regions are not supported", where=where, mend=mend)
-    pairs = [(name, value) for name, value in given.items()]
+        raise UserError("there is no labels", where=where, mend=_MEND)
+    pairs = list(given.items())
     if all(isinstance(value, str) for value in given.values()):
-        pairs = [(name, value) for value, name in given.items()]
-    if any(str(name).lower() == "ignore" for name, _ in pairs):
-        raise UserError(
-            "the ignore label is not supported",
-            where=where,
-            mend="label these voxels, and remove the label",
-        )
-    for name, value in pairs:
-        if isinstance(value, bool) or not str(value).isdecimal():
-            raise UserError(f"label {name} has the value {value!r}", where=where, mend=mend)
-    found = sorted(((str(name), int(value)) for name, value in pairs), key=lambda pair: pair[1])
-    values = [value for _, value in found]
-    if values[0] != 0:
-        raise UserError("no label has the value 0, which is the background", where=where, mend=mend)
-    if len(found) < 2:
-        raise UserError("there is no label besides the background", where=where, mend=mend)
-    if len(set(values)) < len(values):
-        raise UserError(f"labels share a value: {values}", where=where, mend=mend)
-    return tuple(found)
+        pairs = [(name, value) for value, name in pairs]
+    named = [(str(name), _values(name, value, where)) for name, value in pairs]
+    marks = [values for name, values in named if name.lower() == _IGNORE]
+    named = [(name, values) for name, values in named if name.lower() != _IGNORE]
+    background = [name for name, values in named if values == (0,)]
+    if len(background) != 1:
+        count = f"{len(background)} labels have" if background else "no label has"
+        raise UserError(f"{count} the value 0, which is the background", where=where, mend=_MEND)
+    foreground = [(name, values) for name, values in named if values != (0,)]
+    if not foreground:
+        raise UserError("there is no label besides the background", where=where, mend=_MEND)
+    ignore = _ignore(marks, {value for _, values in named for value in values}, where)
+    if any(len(values) > 1 for _, values in foreground):
+        regions = _regions(foreground, content.get("regions_class_order"), where)
+        names = {values[0]: name for name, values in foreground if len(values) == 1}
+        found = sorted({value for _, values in foreground for value in values})
+        labels = [(background[0], 0), *((names.get(value, f"label_{value}"), value) for value in found)]
+        return LabelScheme(tuple(labels), regions, ignore)
+    labels = sorted(((name, values[0]) for name, values in named), key=lambda pair: pair[1])
+    numbers = [value for _, value in labels]
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"labels share a value: {numbers}", where=where, mend=_MEND)
+    return LabelScheme(tuple(labels), (), ignore)
+
+
+def _values(name: object, value: object, where: Path) -> tuple[int, ...]:
+    """The values of a label, ascending; one unless it is a region."""
+    listed = value if isinstance(value, list) and value else [value]
+    texts = {str(entry) for entry in listed}
+    if not all(text.isdecimal() for text in texts):
+        raise UserError(f"label {name} has the value {value!r}", where=where, mend=_MEND)
+    return tuple(sorted(map(int, texts)))
+
+
+def _ignore(marks: list[tuple[int, ...]], taken: set[int], where: Path) -> int | None:
+    if not marks:
+        return None
+    values = [value for each in marks for value in each]
+    if len(values) > 1:
+        what = f"the ignore label has {len(values)} values: {', '.join(map(str, values))}"
+    elif values[0] in taken:
+        what = f"the ignore label has the value {values[0]}, which is another label's too"
+    else:
+        return values[0]
+    mend = f'give it one value of its own, such as "ignore": {max(taken) + 1}'
+    raise UserError(what, where=where, mend=mend)
+
+
+def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where: Path) -> tuple[Region, ...]:
+    """The labels as regions, checked for what would make one of them vanish from every prediction."""
+    names = ", ".join(name for name, _ in foreground)
+    mend = f'"regions_class_order" lists one value for each of {names}, in this order; later ones are painted over'
+    if not isinstance(order, list):
+        raise UserError("labels are made of regions, but there is no regions_class_order", where=where, mend=mend)
+    if len(order) != len(foreground):
+        what = f"regions_class_order has {len(order)} entries for {len(foreground)} labels"
+        raise UserError(what, where=where, mend=mend)
+    regions: list[Region] = []
+    for (name, values), writes in zip(foreground, order, strict=True):
+        if 0 in values:
+            mend = "leave 0, which is the background, out of the region"
+            raise UserError(f"label {name} has the values {list(values)}", where=where, mend=mend)
+        if type(writes) is not int or writes not in values:
+            what = f"regions_class_order writes {writes!r} for {name}, whose values are {list(values)}"
+            raise UserError(what, where=where, mend=f"write {name} with one of its own values; {mend}")
+        for earlier in regions:
+            if earlier.writes == writes:
+                what = f"regions_class_order writes {earlier.name} and {name} with the same value {writes}"
+                raise UserError(what, where=where, mend=f"give each region a value of its own; {mend}")
+            if set(earlier.values) <= set(values):
+                what = f"{earlier.name} lies in {name}, which is painted over it"
+                mend = "list larger regions first, in labels and in regions_class_order alike"
+                raise UserError(what, where=where, mend=mend)
+        regions.append(Region(name, values, writes))
+    return tuple(regions)

@@ -30,14 +30,14 @@ class Duplicates:
 
 
 def content_hash(array: np.ndarray) -> str:
-    """BLAKE2b of an array's shape and values, 32 hex digits.
+    """BLAKE2b of an array's shape and its values as float32, 32 hex digits.
 
     Args:
-        array: In canonical order and a type that is the same for every case, such as ``(channel, x, y, z)`` float32:
-            then files of another orientation, format or data type hash alike.
+        array: ``(..., x, y, z)`` in canonical order: then files of another orientation, format or data type hash alike.
     """
     digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=HASH_BYTES)
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    for index in np.ndindex(array.shape[:-2]):  # a large volume is not copied as a whole
+        digest.update(np.ascontiguousarray(array[index], np.float32).data)
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from seg_transfer.data.description import channel_names, labels
+from seg_transfer.data.description import Region, channel_names, label_scheme
 from seg_transfer.data.formats import ENDINGS, is_picture, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, by_channel, data_files, match_labels, split_channel
@@ -34,6 +34,8 @@ class Found:
     channel_names: tuple[str, ...]
     labels: tuple[tuple[str, int], ...]
     cases: tuple[Case, ...]
+    regions: tuple[Region, ...] = ()
+    ignore: int | None = None
     unused: tuple[Unused, ...] = ()
 
 
@@ -74,7 +76,7 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
         layout="nnunet",
         name=str(content.get("name") or root.resolve().name),
         channel_names=names,
-        labels=labels(content, description),
+        **vars(label_scheme(content, description)),
         cases=tuple(Case(case, images.of(case, channels), label) for case, label in label_of.items()),
         unused=(*images_unused, *labels_unused),
     )
@@ -103,7 +105,7 @@ def _msd(root: Path, content: dict[str, Any], description: Path) -> Found:
         layout="msd",
         name=str(content.get("name") or root.resolve().name),
         channel_names=channel_names(content, description),
-        labels=labels(content, description),
+        **vars(label_scheme(content, description)),
         cases=tuple(sorted(cases, key=lambda case: case.id)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import is_supported, read_label, stem
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.metrics import score_case
-from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.parallel import CaseFailure, map_cases
 
 ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
+Values = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,17 @@ class _Pair:
     case: str
     prediction: Path
     reference: Path
-    values: tuple[int, ...] | None
+    values: tuple[LabelValue, ...] | None
     tolerance: float
+    ignore: int | None
 
 
 def evaluate_folders(
     predictions: Path,
     reference: Path,
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, Values] | None = None,
+    ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
 ) -> Scores:
@@ -42,7 +45,9 @@ def evaluate_folders(
     Args:
         predictions: Folder of predicted label maps, or one file.
         reference: Folder of reference label maps, or one file.
-        labels: Name -> value in the files; None takes every value but 0 that occurs, named ``label 3``.
+        labels: Name -> value in the files, of a region all of its values; None takes every value but 0 that occurs,
+            named ``label 3``.
+        ignore: Value in the references of voxels that are not annotated and do not count.
         tolerance: Of NSD, in mm (pictures: pixels).
         workers: Processes; 0 works in this one.
 
@@ -69,6 +74,7 @@ def evaluate_folders(
     scores = evaluate_files(
         {case: (predicted[case], true[case]) for case in common},
         labels=labels,
+        ignore=ignore,
         tolerance=tolerance,
         workers=workers,
         failures={
@@ -81,7 +87,8 @@ def evaluate_folders(
 def evaluate_files(
     files: Mapping[str, tuple[Path, Path]],
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, Values] | None = None,
+    ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
     failures: Mapping[str, str] | None = None,
@@ -91,6 +98,7 @@ def evaluate_files(
     Args:
         files: Case -> predicted and reference label map, on the same grid.
         labels: As for :func:`evaluate_folders`.
+        ignore: As for :func:`evaluate_folders`.
         tolerance: As for :func:`evaluate_folders`.
         workers: Processes; 0 works in this one.
         failures: Cases known not to have a prediction -> why; carried over into the scores.
@@ -101,16 +109,17 @@ def evaluate_files(
     Raises:
         UserError: If pictures and volumes are mixed.
     """
-    values = None if labels is None else tuple(value for value in labels.values() if value != 0)
-    pairs = [_Pair(case, *files[case], values, tolerance) for case in sorted(files)]
+    named = None if labels is None else _foreground(labels)
+    values = None if named is None else tuple(named.values())
+    pairs = [_Pair(case, *files[case], values, tolerance, ignore) for case in sorted(files)]
     failed = dict(failures or {})
-    found: dict[str, tuple[Unit, dict[int, LabelScore]]] = {}
+    found: dict[str, tuple[Unit, dict[LabelValue, LabelScore]]] = {}
     for pair, result in map_cases(_score_pair, pairs, workers=workers, title="evaluating", name=lambda pair: pair.case):
         if isinstance(result, CaseFailure):
             failed[pair.case] = result.cause
         else:
             found[pair.case] = result
-    return _collect(found, failed, labels, tolerance)
+    return _collect(found, failed, named, tolerance)
 
 
 def find_label_maps(path: Path) -> dict[str, Path]:
@@ -138,7 +147,7 @@ def find_label_maps(path: Path) -> dict[str, Path]:
     return found
 
 
-def _score_pair(pair: _Pair) -> tuple[Unit, dict[int, LabelScore]]:
+def _score_pair(pair: _Pair) -> tuple[Unit, dict[LabelValue, LabelScore]]:
     """Unit of the case's grid, and its scores by label value."""
     prediction, reference = read_label(pair.prediction), read_label(pair.reference)
     difference = grid_difference(reference.native, prediction.native)
@@ -155,14 +164,15 @@ def _score_pair(pair: _Pair) -> tuple[Unit, dict[int, LabelScore]]:
         reference.spacing,
         tolerance=pair.tolerance,
         unit=reference.unit,
+        ignore=pair.ignore,
     )
     return reference.unit, scores
 
 
 def _collect(
-    found: Mapping[str, tuple[Unit, dict[int, LabelScore]]],
+    found: Mapping[str, tuple[Unit, dict[LabelValue, LabelScore]]],
     failures: Mapping[str, str],
-    labels: Mapping[str, int] | None,
+    labels: Mapping[str, LabelValue] | None,
     tolerance: float,
 ) -> Scores:
     """Put the cases in order and give each of them every label."""
@@ -172,16 +182,25 @@ def _collect(
     if labels is None:
         occurring = sorted({value for _, scores in found.values() for value in scores})
         labels = {f"label {value}": value for value in occurring}
-    names = {name: value for name, value in labels.items() if value != 0}
     return Scores(
         unit=units.pop() if units else "mm",
         tolerance=tolerance,
-        labels=names,
+        labels=dict(labels),
         cases={
-            case: {name: found[case][1].get(value, ABSENT) for name, value in names.items()} for case in sorted(found)
+            case: {name: found[case][1].get(value, ABSENT) for name, value in labels.items()} for case in sorted(found)
         },
         failures=dict(sorted(failures.items())),
     )
+
+
+def _foreground(labels: Mapping[str, Values]) -> dict[str, LabelValue]:
+    """Labels and regions without the background; what has one value is a label."""
+    found: dict[str, LabelValue] = {}
+    for name, values in labels.items():
+        of_label = (values,) if isinstance(values, int) else tuple(values)
+        if of_label != (0,):
+            found[name] = of_label if len(of_label) > 1 else of_label[0]
+    return found
 
 
 def _some(names: Iterable[str]) -> str:

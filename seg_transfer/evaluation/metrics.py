@@ -5,6 +5,11 @@ percentiles (as in MONAI, and as the Medical Segmentation Decathlon reports it).
 al. 2018 (arXiv 1809.04430): surface elements between voxel corners weighted by their area, so that the long sides of
 anisotropic voxels count for what they measure; MONAI's ``use_subvoxels`` gives the same values as the authors' code.
 
+Voxels that the reference does not annotate (its ``ignore`` value) are left out of both maps. Overlap and volume are
+then those of the annotated part. Surfaces are not: where masks are cut off by what is not annotated, both maps would
+get the same made-up surface, with a distance of 0 (where single slices are annotated, all of it). HD95 and NSD are
+therefore undefined where the predicted or the true mask touches such voxels.
+
 A case of one slice is measured in the plane: taken as a volume, each of its voxels would lie on the surface.
 """
 
@@ -20,7 +25,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
 from seg_transfer.data.geometry import Unit
-from seg_transfer.evaluation.scores import LabelScore
+from seg_transfer.evaluation.scores import LabelScore, LabelValue
 
 MM3_PER_ML = 1000.0
 Box = tuple[slice, ...]
@@ -29,24 +34,27 @@ Box = tuple[slice, ...]
 def score_case(
     prediction: np.ndarray,
     reference: np.ndarray,
-    values: Iterable[int] | None,
+    values: Iterable[LabelValue] | None,
     spacing: Sequence[float],
     *,
     tolerance: float = 1.0,
     unit: Unit = "mm",
-) -> dict[int, LabelScore]:
+    ignore: int | None = None,
+) -> dict[LabelValue, LabelScore]:
     """Score a predicted label map against its reference.
 
     Args:
         prediction: Label values ``(x, y, z)``, integer.
         reference: Label values on the same grid.
-        values: The label values to score; None for all values but 0 that occur in either map.
+        values: The label values to score, of a region all of its values together; None for all values but 0 that
+            occur in either map.
         spacing: Of x, y and z, in ``unit``.
         tolerance: Surface distance up to which NSD counts a surface as met, in ``unit``.
         unit: Volume differences are in ml for "mm" and in pixels for "pixel".
+        ignore: Value of the reference's voxels that are not annotated, if there is one.
 
     Returns:
-        Label value -> its figures.
+        What was in ``values`` -> its figures.
 
     Raises:
         ValueError: If the shapes differ.
@@ -58,17 +66,29 @@ def score_case(
         flat = prediction.shape.index(1)
         prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
         spacing = [size for axis, size in enumerate(spacing) if axis != flat]
+    unknown = None
+    if ignore is not None:
+        unknown = reference == ignore
+        prediction, reference = np.where(unknown, 0, prediction), np.where(unknown, 0, reference)
     predicted_boxes, reference_boxes = _boxes(prediction), _boxes(reference)
     if values is None:
         values = sorted(predicted_boxes.keys() | reference_boxes.keys())
-    scores = {}
+    scores: dict[LabelValue, LabelScore] = {}
     for value in values:
-        boxes = [boxes[value] for boxes in (predicted_boxes, reference_boxes) if value in boxes]
+        members = value if isinstance(value, tuple) else (value,)
+        boxes = [boxes[member] for boxes in (predicted_boxes, reference_boxes) for member in members if member in boxes]
         box = _union(boxes) if boxes else (slice(0),) * prediction.ndim
-        scores[value] = _score_masks(
-            prediction[box] == value, reference[box] == value, spacing, tolerance, voxel_volume
-        )
+        if unknown is not None:
+            box = tuple(slice(max(part.start or 0, 1) - 1, part.stop + 1) for part in box)
+        masks = np.isin(prediction[box], members), np.isin(reference[box], members)
+        cut_off = unknown is not None and _touches(masks[0] | masks[1], unknown[box])
+        scores[value] = _score_masks(*masks, spacing, tolerance, voxel_volume, surfaces=not cut_off)
     return scores
+
+
+def _touches(mask: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two masks have voxels that share a face, an edge or a corner."""
+    return bool((ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim)) & other).any())
 
 
 def _boxes(labels: np.ndarray) -> dict[int, Box]:
@@ -84,9 +104,15 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 
 def _score_masks(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float, voxel_volume: float
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: Sequence[float],
+    tolerance: float,
+    voxel_volume: float,
+    *,
+    surfaces: bool,
 ) -> LabelScore:
-    """Score two masks cut to their common bounding box.
+    """Score two masks cut to a box around both; without ``surfaces`` HD95 and NSD are nan.
 
     The emptiness of a mask is handled here because MONAI warns about it and its reductions take nan for 0.
     """
@@ -95,8 +121,8 @@ def _score_masks(
     dice = iou = hd95 = nsd = math.nan
     if predicted or true:
         dice, iou = 2 * both / (predicted + true), both / (predicted + true - both)
-        nsd = 0.0
-    if predicted and true:
+        nsd = 0.0 if surfaces else math.nan
+    if predicted and true and surfaces:
         hd95, nsd = _surface_metrics(prediction, reference, spacing, tolerance)
     return LabelScore(
         dice=dice,

@@ -1,6 +1,7 @@
 """Pictures of predictions over their images: the best, the median and the worst case in three planes.
 
-The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour.
+The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
+of nested regions the last one is on top.
 Planes are shown as radiologists see them: the patient's right on the left, anterior and superior on top.
 """
 
@@ -22,7 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from seg_transfer.data.image import Image, read_image, read_label
-from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.files import whole_file
 
 # Okabe and Ito's palette, told apart by colour-blind readers as well; its black and grey are left out.
@@ -142,7 +143,7 @@ def draw_plane(
     image: Image,
     reference: np.ndarray,
     prediction: np.ndarray,
-    values: Sequence[int],
+    values: Sequence[LabelValue],
     *,
     inches: float,
 ) -> None:
@@ -154,23 +155,25 @@ def draw_plane(
         image: In canonical order.
         reference: True label values ``(x, y, z)``.
         prediction: Predicted label values ``(x, y, z)``.
-        values: Label values, in the order of the colours.
+        values: Label values, of a region all of its values, in the order of the colours.
         inches: Size of the axes on paper; where it leaves little for a voxel, outlines are thin.
     """
-    index = best_slice(reference, prediction, plane.across)
+    shown = [value if isinstance(value, tuple) else (value,) for value in values]
+    foreground = sum(shown, ())
+    index = best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
     grey = plane.cut(image.array, index)
     true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
     height, width = true.shape
     step = image.spacing[plane.columns[0]], image.spacing[plane.rows[0]]
     extent = (0, width * step[0], height * step[1], 0)
-    window = _window(np.isin(true, values) | np.isin(predicted, values), step)
+    window = _window(np.isin(true, foreground) | np.isin(predicted, foreground), step)
     points_per_voxel = inches * POINTS_PER_INCH * min(step) / np.ptp(window, axis=1).max()
     line = float(np.clip(0.3 * points_per_voxel, *LINE_WIDTHS))
     axes.imshow(_background(grey, image), extent=extent, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
     area = np.zeros((height, width, 4))
-    for value, colour in zip(values, _colours(len(values)), strict=True):
-        area[predicted == value] = (*to_rgb(colour), AREA_OPACITY)
-        edges = outline(true == value) * np.array(step)
+    for members, colour in zip(shown, _colours(len(shown)), strict=True):
+        area[np.isin(predicted, members)] = (*to_rgb(colour), AREA_OPACITY)
+        edges = outline(np.isin(true, members)) * np.array(step)
         axes.add_collection(LineCollection(list(edges), colors=colour, linewidths=line, capstyle="projecting"))
     axes.imshow(area, extent=extent, interpolation="nearest")
     axes.set_xlim(*window[0])
@@ -181,7 +184,7 @@ def draw_plane(
 def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
     """Index along ``axis`` where the reference has most foreground; if it has none the prediction, else the middle.
 
-    Both are label values ``(x, y, z)``.
+    Both are masks ``(x, y, z)``.
     """
     others = tuple(other for other in range(3) if other != axis)
     for labels in (reference, prediction):
@@ -245,7 +248,7 @@ def _annotate(axes: Axes, plane: Plane, text: str) -> None:
         drawn.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
-def _legend(labels: Mapping[str, int], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
+def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
     entries: list[Patch | Line2D] = [
         Patch(color=colour, label=f"{name}  {_dice(case[name].dice)}")
         for name, colour in zip(labels, _colours(len(labels)), strict=True)

@@ -17,7 +17,7 @@ MISSING = (("missed", "prediction_empty"), ("made up", "reference_empty"), ("in 
 
 
 def save_csv(scores: Scores, path: Path) -> None:
-    """Write one row per case and label; an undefined figure is an empty cell."""
+    """Write one row per case and label, of a region with all of its values; an undefined figure is an empty cell."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "label", "value", *METRICS, *COUNTS, "empty"])
@@ -26,7 +26,9 @@ def save_csv(scores: Scores, path: Path) -> None:
                 figures = [getattr(score, metric) for metric in METRICS]
                 cells = ["" if math.isnan(figure) else figure for figure in figures]
                 counts = [getattr(score, count) for count in COUNTS]
-                writer.writerow([case, name, scores.labels[name], *cells, *counts, score.empty])
+                value = scores.labels[name]
+                values = " ".join(map(str, value)) if isinstance(value, tuple) else value
+                writer.writerow([case, name, values, *cells, *counts, score.empty])
 
 
 def summary_table(scores: Scores) -> Table:

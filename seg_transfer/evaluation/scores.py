@@ -19,6 +19,10 @@ Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_difference", "relative_volume_difference")
 
 
+LabelValue = int | tuple[int, ...]
+"""Value of a label in label maps; of a region all of its values."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
@@ -30,10 +34,11 @@ class LabelScore(_Frozen):
     iou: Figure = Field(description="|P and R| / |P or R|; nan if both are empty, 0 if one is")
     hd95: Figure = Field(
         description="larger of the two directed 95th percentiles of surface distance, mm (pictures: pixels); nan if"
-        " either is empty"
+        " either is empty, or ends where nothing is annotated"
     )
     nsd: Figure = Field(
-        description="share of both surfaces within the tolerance of the other one; nan if both are empty, 0 if one is"
+        description="share of both surfaces within the tolerance of the other one; nan if both are empty, or either"
+        " ends where nothing is annotated; 0 if one is empty"
     )
     volume_difference: Figure = Field(description="prediction minus reference, ml (pictures: pixels)")
     relative_volume_difference: Figure = Field(
@@ -94,7 +99,7 @@ class Scores(_Frozen):
     version: Literal[1] = 1
     unit: Unit = Field(description="of HD95 and the tolerance; volumes are in ml or pixels")
     tolerance: float = Field(description="of NSD, in unit")
-    labels: dict[str, int] = Field(description="name -> value in the label maps; without background")
+    labels: dict[str, LabelValue] = Field(description="name -> value in the label maps, of a region all of its values")
     cases: dict[str, dict[str, LabelScore]] = Field(description="case -> label name -> figures")
     failures: dict[str, str] = Field(default={}, description="cases that could not be scored -> why")
     without_reference: tuple[str, ...] = Field(default=(), description="predicted cases that have no reference")

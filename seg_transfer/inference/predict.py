@@ -21,6 +21,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.parallel import report_failure
+from seg_transfer.planning.plan import DataPlan
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import say, track
 
@@ -55,8 +56,8 @@ def predict_folder(
         predictor: The models.
         cases: What to predict; labels are not read.
         output: Folder; made if need be.
-        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (class as the fourth axis), or for pictures
-            ``.npz`` with ``probabilities`` ``(class, row, column)``.
+        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (one map per output along the fourth
+            axis), or for pictures ``.npz`` with ``probabilities`` ``(output, row, column)``.
         tta: Average over the plan's mirrorings.
         overwrite: Predict again what is there; otherwise it is skipped.
         workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
@@ -79,7 +80,7 @@ def predict_folder(
 
     def write_scores(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
         with _reported(case, failures):
-            _write_probabilities(_probabilities_file(case, output), transform, scores)
+            _write_probabilities(_probabilities_file(case, output), transform, scores, predictor.plan.data)
             # Last, since a case counts as done once its label map is there.
             write_volume(label_file(case, output), predictor.labels_of(transform, scores), transform.native)
 
@@ -170,8 +171,8 @@ def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
     return label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
 
 
-def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
-    native = transform.restore_probabilities(scores)
+def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32], data: DataPlan) -> None:
+    native = transform.restore_probabilities(scores, data)
     if path.name.endswith(".nii.gz"):
         write_volume(path, native, transform.native)
     else:

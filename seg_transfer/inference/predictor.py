@@ -190,7 +190,7 @@ class Predictor:
 def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:
     tensors, _ = load_state(path, "model")
     network, _ = build_network(
-        plan.model, channels=len(plan.data.channels), classes=len(plan.data.labels), seed=0, load=False
+        plan.model, channels=len(plan.data.channels), classes=output_count(plan.data), seed=0, load=False
     )
     try:
         network.load_state_dict(tensors)

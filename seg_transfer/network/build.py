@@ -18,7 +18,7 @@ def build_network(
     Args:
         model: The plan's model.
         channels: Image channels.
-        classes: Classes, background included.
+        classes: Outputs: classes, background included, or regions.
         seed: Seed of all random weights.
         load: Load the encoder's pretrained weights. False when a checkpoint follows: the report then is that of
             random weights.

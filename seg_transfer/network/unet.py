@@ -30,7 +30,7 @@ class UNet(nn.Module):
     Args:
         model: The plan's model.
         channels: Image channels.
-        classes: Classes, background included.
+        classes: Outputs: classes, background included, or regions.
 
     Attributes:
         encoder: The pyramid.

@@ -63,6 +63,7 @@ class CaseFingerprint(Part):
     labels: tuple[CaseLabel, ...] = Field(description="in the order of the data set's labels, without background")
     image_hash: str = Field(description="of the voxels in canonical order, every channel: identical images are alike")
     label_hash: str = Field(description="of the classes in canonical order")
+    annotated: float = Field(default=1.0, gt=0, le=1, description="share of the voxels that are annotated")
 
     @property
     def crop_ratio(self) -> float:
@@ -85,7 +86,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     assert case.label is not None
     image = read_image(case.images)
     classes = dataset.classes(read_label(case.label)).reshape(image.array.shape[1:])
-    foreground = classes > 0
+    annotated = classes < len(dataset.labels)
+    foreground = annotated & (classes > 0)
     dtypes = [str(read_header(path).dtype) for path in case.images]
     if len(dtypes) == 1:
         dtypes *= len(image.array)
@@ -116,6 +118,7 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
         image_hash=content_hash(image.array),
         label_hash=content_hash(classes),
+        annotated=float(annotated.mean()),
     )
     return measured, drawn
 

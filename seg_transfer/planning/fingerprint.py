@@ -20,7 +20,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
-from seg_transfer.planning.plan import Part, Spacing
+from seg_transfer.planning.plan import Part, Region, Spacing
 
 FINGERPRINT_VERSION: Literal[2] = 2
 SAMPLES_PER_CASE = 100_000
@@ -63,6 +63,8 @@ class Fingerprint(Part):
     crop_ratio: float = Field(description="median share of the voxels that cropping to nonzero keeps")
     channels: tuple[PooledChannel, ...]
     labels: tuple[PooledLabel, ...] = Field(description="without background")
+    regions: tuple[Region, ...] = Field(default=(), description="what is predicted in place of the labels")
+    ignore: int | None = Field(default=None, description="value in label files of voxels that are not annotated")
     cases: tuple[CaseFingerprint, ...]
 
     def labelled_slices(self, axis: int) -> int:
@@ -73,8 +75,10 @@ class Fingerprint(Part):
         return sum(max(label.slices[axis] for label in case.labels) for case in self.cases)
 
     def foreground_share(self) -> float:
-        """Median over the cases of the share of voxels that carry a label."""
-        shares = [sum(label.voxels for label in case.labels) / np.prod(case.shape) for case in self.cases]
+        """Median over the cases of the share of their annotated voxels that carry a label."""
+        shares = [
+            sum(label.voxels for label in case.labels) / (np.prod(case.shape) * case.annotated) for case in self.cases
+        ]
         return float(np.median(shares))
 
     def held_labels(self) -> dict[str, tuple[str, ...]]:
@@ -90,6 +94,12 @@ class Fingerprint(Part):
         return find_duplicates(
             {case.id: case.image_hash for case in self.cases}, {case.id: case.label_hash for case in self.cases}
         )
+
+    def smallest_label(self) -> tuple[str, float, int]:
+        """The label with the fewest voxels: its name, its share of all annotated voxels, and the cases that hold it."""
+        label = min(self.labels, key=lambda label: label.voxels)
+        annotated = sum(np.prod(case.shape) * case.annotated for case in self.cases)
+        return label.name, float(label.voxels / annotated), label.cases
 
 
 def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
@@ -170,6 +180,8 @@ def pool(
         crop_ratio=rounded(np.median([case.crop_ratio for case in cases])),
         channels=tuple(channels),
         labels=tuple(labels),
+        regions=tuple(Region(**region._asdict()) for region in dataset.regions),
+        ignore=dataset.ignore,
         cases=tuple(cases),
     )
 

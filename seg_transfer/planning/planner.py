@@ -32,6 +32,7 @@ from seg_transfer.planning.request import PlanRequest, Wishes, check
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import geometry, normalization, training
+from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 
@@ -102,6 +103,11 @@ def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> Da
             ),
         )
         channels.append(Channel(name=channel.name, normalization=chosen))
+    regions, ignore = fingerprint.regions, fingerprint.ignore
+    if regions:
+        reasons.take("data.regions", labels_rule.regions(regions))
+    if ignore is not None:
+        reasons.take("data.ignore", labels_rule.ignore(ignore, [case.annotated for case in fingerprint.cases]))
     return DataPlan(
         dataset=fingerprint.dataset,
         dimension=fingerprint.dimension,
@@ -111,6 +117,8 @@ def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> Da
             Label(name="background", value=0),
             *(Label(name=label.name, value=label.value) for label in fingerprint.labels),
         ),
+        regions=regions,
+        ignore=ignore,
         cases=tuple(case.id for case in fingerprint.cases),
         axes=axes,
         spacing=spacing,
@@ -131,7 +139,7 @@ def _plan_shape(
 ) -> Shape:
     """Decide configuration, levels and patch together, since each bounds the others."""
     stages, why_stages = most_stages(grid.shape, encoder, bundled=weights.source == "bundled")
-    fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.labels))
+    fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.outputs))
     steps_3d = 0.0
     if data.dimension == 3 and wishes.config is None and encoder.volumes:
         # Memory limits this patch, time does not: whether time suffices is the question.

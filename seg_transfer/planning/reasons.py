@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from seg_transfer.planning.plan import Reason
+from seg_transfer.planning.plan import Reason, Region
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ def show(choice: object) -> str:
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
         return ", ".join(f"{name} {show(value)}" for name, value in given.items())
     if isinstance(choice, tuple):
+        if choice and isinstance(choice[0], Region):
+            return ", ".join(region.name for region in choice)
         if choice and isinstance(choice[0], BaseModel):
             return f"{len(choice)} fold(s)"
         return " x ".join(show(value) for value in choice) if choice else "none"

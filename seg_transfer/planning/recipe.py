@@ -65,8 +65,7 @@ def plan_recipe(
             requested=wishes.strategy,
         ),
     )
-    names = [label.name for label in data.labels[1:]]
-    mirrored, why_mirrored = mirror_axes(names, data.axes, model.configuration, data.unit)
+    mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
     varied, whys = augmentation(
         strong,
@@ -100,7 +99,8 @@ def plan_recipe(
         precision=reasons.take("recipe.precision", training.precision(wishes.machine)),
         deep_supervision=reasons.take("recipe.deep_supervision", training.deep_supervision(model.stages)),
         foreground_share=reasons.take(
-            "recipe.foreground_share", training.foreground_share(fingerprint.foreground_share())
+            "recipe.foreground_share",
+            training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label()),
         ),
         augmentation=varied,
         tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),

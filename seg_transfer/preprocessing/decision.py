@@ -16,29 +16,42 @@ from seg_transfer.preprocessing.resample import class_dtype
 if TYPE_CHECKING:
     from torch import Tensor
 
+REGION_THRESHOLD = 0.5
+
 
 def output_count(data: DataPlan) -> int:
-    """How many values the network puts out per voxel: one per label, background included."""
-    return len(data.labels)
+    """How many values the network puts out per voxel: one per label, background included, or one per region."""
+    return len(data.outputs)
 
 
 def activate(logits: Tensor, data: DataPlan) -> Tensor:
-    """Scores of the network's logits ``(batch, output, ...)``, from 0 to 1: probabilities that add up to 1."""
-    return logits.softmax(dim=1)
+    """Scores from 0 to 1 of the network's logits ``(batch, output, ...)``.
+
+    Labels exclude each other: probabilities that add up to 1. Regions do not: each has a probability of its own.
+    """
+    return logits.sigmoid() if data.regions else logits.softmax(dim=1)
 
 
 def decide(scores: NDArray[np.floating], data: DataPlan) -> NDArray[np.unsignedinteger]:
-    """Class of every voxel: the one with the highest score; of equal ones the first.
+    """Class of every voxel; each is decided by itself, so that a volume can be decided part by part.
+
+    Of labels the one with the highest score wins, of equal ones the first. Regions that are more probable than not are
+    painted one after the other in order of precedence, each with the label that it writes.
 
     Args:
-        scores: ``(output, ...)``.
+        scores: ``(output, ...)``, in the order of ``data.outputs``.
         data: Says what the outputs stand for.
 
     Returns:
-        Class indices ``(...)`` in the smallest type that holds all of them.
+        Class indices ``(...)`` of ``data.labels``, in the smallest type that holds all of them.
     """
+    winner = np.zeros(scores.shape[1:], class_dtype(len(data.labels)))
+    if data.regions:
+        values = [label.value for label in data.labels]
+        for score, region in zip(scores, data.regions, strict=True):
+            winner[score > REGION_THRESHOLD] = values.index(region.writes)
+        return winner
     best = scores[0].copy()
-    winner = np.zeros(best.shape, class_dtype(len(data.labels)))
     # argmax over the first axis walks memory against its order: class by class is several times as fast.
     for index in range(1, len(scores)):
         np.copyto(winner, index, where=scores[index] > best, casting="unsafe")

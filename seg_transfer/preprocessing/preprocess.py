@@ -57,6 +57,5 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     image = read_image(case.images)
     transform = CaseTransform.fit(image, data)
     # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
-    values = [label.value for label in data.labels]
-    label = transform.label(to_classes(read_label(case.label).array[0], values))
+    label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))
     Store(folder, data).add(case.id, transform.slabs(image), label, transform, sources=sources)

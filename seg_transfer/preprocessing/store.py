@@ -2,8 +2,9 @@
 
 ``<folder>/plan-data.json`` is the plan's data part the store was made with; a store made with another is refused.
 ``<folder>/<case>/`` holds ``image.b2nd`` ``(channel, slice, u, v)`` float32, ``label.b2nd`` ``(slice, u, v)`` class
-indices, ``locations.npy`` and ``case.json``. It appears whole or not at all, so what is there is finished. A case is
-written slab by slab, and only the blocks of a patch and the locations drawn are ever read.
+indices (the number of labels where nothing is annotated), ``locations.npy`` and ``case.json``. It appears whole or not
+at all, so what is there is finished. A case is written slab by slab, and only the blocks of a patch and the locations
+drawn are ever read.
 
 Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in
 these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
@@ -27,9 +28,9 @@ from numpy.typing import DTypeLike, NDArray
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.plan import DataPlan, part_hash
+from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
 from seg_transfer.preprocessing.transform import CaseTransform
 
-LOCATIONS_PER_CLASS = 10_000
 CHUNK, BLOCK = (16, 128, 128), (4, 32, 32)
 PLAN_FILE = "plan-data.json"
 
@@ -62,7 +63,7 @@ class StoredCase:
 
     @property
     def voxels(self) -> tuple[int, ...]:
-        """Number of voxels of each class, background first."""
+        """Number of voxels of each class, background first; where the plan has ``ignore``, those without one last."""
         return tuple(self._content["voxels"])
 
     @property
@@ -71,17 +72,19 @@ class StoredCase:
         return tuple(self._content.get("sources", ()))
 
     @cached_property
-    def locations(self) -> dict[int, NDArray[np.int32]]:
-        """Class index -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000; no background.
+    def locations(self) -> dict[Place, NDArray[np.int32]]:
+        """What lies there -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000.
 
-        They stay on disk and are read when indexed: 25 labels in 200 cases would take 600 MB.
+        Keys are the indices of the classes that occur, without background, and in a store whose plan has ``ignore``
+        also ``"annotated"``: voxels of any class. They stay on disk and are read when indexed: 25 labels in 200 cases
+        would take 600 MB.
         """
         with self._whole():
             counts = self._content["locations"]
-            if not counts:
-                return {}
-            places = np.load(self.folder / "locations.npy", mmap_mode="r")
-            return dict(zip(map(int, counts), np.split(places, np.cumsum(list(counts.values()))[:-1]), strict=True))
+            places = np.load(self.folder / "locations.npy", mmap_mode="r") if counts else np.empty((0, 3), np.int32)
+            ends = np.cumsum(list(counts.values()), dtype=np.int64)
+            keys: list[Place] = ["annotated" if key == "annotated" else int(key) for key in counts]
+            return dict(zip(keys, np.split(places, ends[:-1]), strict=True))
 
     @cached_property
     def _content(self) -> dict:
@@ -171,7 +174,7 @@ class Store:
         Args:
             case_id: Name of its folder.
             image: ``(channel, slice, u, v)``, or its slabs as :meth:`CaseTransform.slabs` gives them.
-            label: Class indices ``(slice, u, v)``.
+            label: Class indices ``(slice, u, v)`` of the plan's ``stored_values``.
             transform: How both came onto this grid.
             sources: Stamps of the files the case was made from.
         """
@@ -187,12 +190,14 @@ class Store:
                 stored[channel, start : start + len(slab)] = slab
             _empty(temporary / "label.b2nd", label.shape, label.dtype)[...] = label
             # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.
-            found = sample_locations(label, seed=zlib.crc32(case_id.encode()))
+            counts = count_classes(label, len(self.data.stored_values))
+            seed = zlib.crc32(case_id.encode())
+            found = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
             if found:
                 np.save(temporary / "locations.npy", np.concatenate(list(found.values())))
             content = {
-                "voxels": class_counts(label, len(self.data.labels)).tolist(),
-                "locations": {index: len(places) for index, places in found.items()},
+                "voxels": counts.sum(axis=0).tolist(),
+                "locations": {of: len(places) for of, places in found.items()},
                 "transform": transform.model_dump(mode="json"),
                 "sources": list(sources),
             }
@@ -204,49 +209,6 @@ class Store:
             temporary.rename(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def sample_locations(label: NDArray[np.unsignedinteger], *, seed: int) -> dict[int, NDArray[np.int32]]:
-    """Where each foreground class is.
-
-    Args:
-        label: Class indices ``(slice, u, v)``.
-        seed: Decides which voxels stay where a class has more than 10,000.
-
-    Returns:
-        Class index -> ``(n, 3)`` in ``(slice, u, v)``, in memory order; classes that do not occur are absent.
-    """
-    generator = np.random.default_rng(seed)
-    counts = class_counts(label, 1)
-    chosen: dict[int, NDArray[np.int64]] = {}  # which of its voxels, in memory order
-    for index in np.flatnonzero(counts[1:]) + 1:
-        many = counts[index] > LOCATIONS_PER_CLASS
-        drawn = (
-            generator.choice(counts[index], LOCATIONS_PER_CLASS, replace=False) if many else np.arange(counts[index])
-        )
-        chosen[int(index)] = np.sort(drawn)
-    # Slice by slice: the indices of a volume's foreground would take more memory than the volume.
-    seen = np.zeros_like(counts)
-    found: dict[int, list[NDArray[np.int32]]] = {index: [] for index in chosen}
-    for s, plane in enumerate(label):
-        foreground = np.flatnonzero(plane)
-        classes = plane.reshape(-1)[foreground]
-        for index in np.unique(classes).tolist():
-            places, ranks = foreground[classes == index], chosen[index]
-            first, stop = np.searchsorted(ranks, [seen[index], seen[index] + len(places)])
-            u, v = np.unravel_index(places[ranks[first:stop] - seen[index]], plane.shape)
-            found[index].append(np.stack([np.full_like(u, s), u, v], axis=1).astype(np.int32))
-            seen[index] += len(places)
-    return {index: np.concatenate(parts) for index, parts in found.items()}
-
-
-def class_counts(label: NDArray[np.unsignedinteger], classes: int) -> NDArray[np.int64]:
-    """Voxels of each class ``(n,)``, for at least so many classes; slice by slice: counting takes 8 bytes a voxel."""
-    counts = [np.bincount(plane.reshape(-1)) for plane in label]
-    total = np.zeros(max(classes, *map(len, counts)), np.int64)
-    for count in counts:
-        total[: len(count)] += count
-    return total
 
 
 def _empty(path: Path, shape: Sequence[int], kind: DTypeLike) -> blosc2.NDArray:

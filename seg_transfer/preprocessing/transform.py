@@ -105,7 +105,7 @@ class CaseTransform(Part):
                 Scaling.fit(values[box], channel.normalization, None if nonzero is None else nonzero[box])
                 for values, channel in zip(array, data.channels, strict=True)
             ),
-            classes=len(data.labels),
+            classes=len(data.stored_values),
         )
 
     def image(self, image: Image) -> NDArray[np.float32]:
@@ -130,6 +130,8 @@ class CaseTransform(Part):
     def label(self, classes: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
         """Class indices ``(slice, u, v)`` on the network's grid: linear interpolation of each class, the best wins.
 
+        Not being annotated counts as a class, the last one: a voxel is annotated where that does not win.
+
         Args:
             classes: Class indices, canonical ``(x, y, z)``, on the grid of the image.
         """
@@ -149,14 +151,16 @@ class CaseTransform(Part):
         native = np.zeros(self.native_shape, kind, order="F")  # the order of NIfTI: slices are contiguous
         return native, self._permuted(to_canonical(native, self.native))
 
-    def restore_probabilities(self, probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Probabilities ``(class, i, j, k)`` in the file's own order; outside the crop background has 1.
+    def restore_probabilities(self, probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.float32]:
+        """Probabilities ``(output, i, j, k)`` in the file's own order; outside the crop background has 1, regions 0.
 
         Args:
-            probabilities: ``(class, slice, u, v)``.
+            probabilities: ``(output, slice, u, v)``.
+            data: The plan's part on data that this was fitted with.
         """
-        canonical = np.zeros((self.classes, *self.canonical_shape), np.float32)
-        canonical[0] = 1
+        canonical = np.zeros((len(probabilities), *self.canonical_shape), np.float32)
+        if not data.regions:
+            canonical[0] = 1
         for index, target in enumerate(self._crop(canonical)):
             values = resample(probabilities[index], self.cropped_shape, self.label_orders)
             target[...] = values.transpose(np.argsort(self.axes))

@@ -3,7 +3,8 @@
 The batch of a step depends on the seed and the step alone, so that a resumed training sees what it would have seen.
 
 A patch larger than its case has the case in the middle and zeros around it, as in prediction; the label says ``IGNORE``
-there, so that the loss does not take padding for background. A 2.5D stack at the border repeats the edge slice instead.
+there, so that the loss does not take padding for background, as it does where nothing is annotated. A 2.5D stack at the
+border repeats the edge slice instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_transfer.planning.plan import ModelPlan, Triple
+from seg_transfer.preprocessing.locations import Place
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
@@ -41,9 +43,16 @@ class Batch(NamedTuple):
 class PatchSampler:
     """Draws batches of patches from some cases of a store.
 
-    Every case is as likely as any other, whatever its size, and a batch repeats a case only when it has more samples
-    than there are cases. A share of the patches is centred on a voxel of a label, drawn uniformly from the labels that
-    the case has, so that small ones are seen; the others lie anywhere.
+    A share of the patches is centred on a voxel of a label: first the label is drawn, uniformly from those that any of
+    the cases has, then a case that has it, then one of its voxels. So every label is seen as often as any other,
+    however small it is and however few cases have it (``bench/imbalance.py``). The other patches lie anywhere in any
+    case, each case as likely as any other, whatever its size.
+
+    Where the plan has ``ignore``, a patch without an annotated voxel would teach nothing: the other patches then are
+    centred on annotated voxels of any class, background included, in those cases that have some.
+
+    A batch repeats a case only where it cannot be avoided among the other patches, and where the label drawn is in no
+    other case among those that are centred on a label.
 
     Args:
         store: Where the cases are.
@@ -70,12 +79,20 @@ class PatchSampler:
     ) -> None:
         self.patch, self.batch_size, self.foreground_share, self.seed = model.patch, batch_size, foreground_share, seed
         self.only_middle = model.configuration != "3d"
-        channels = len(store.data.channels)
-        self._shapes = [store.case(case).shape for case in cases]
-        voxels = sum(math.prod(shape) for shape in self._shapes)
-        self.cached = voxels * (4 * channels + 2) <= cache_bytes
+        self.not_annotated = store.data.not_annotated
+        figures = [(case.shape, case.voxels) for case in map(store.case, cases)]
+        self._shapes = [shape for shape, _ in figures]
+        self.cached = sum(map(math.prod, self._shapes)) * (4 * len(store.data.channels) + 2) <= cache_bytes
         self._open = lru_cache(OPEN_CASES)(lambda index: store.case(cases[index]))
         self._held = [(case.image[:], case.label[:]) for case in map(store.case, cases)] if self.cached else []
+        holders = {
+            label: [index for index, (_, voxels) in enumerate(figures) if voxels[label]]
+            for label in range(1, len(store.data.labels))
+        }
+        self.holders = {label: positions for label, positions in holders.items() if positions}
+        """Class index -> the cases, by their position, that have it."""
+        annotated = [index for index, (_, voxels) in enumerate(figures) if sum(voxels[: self.not_annotated])]
+        self._teaching = annotated or list(range(len(cases)))
 
     def batch(self, step: int, stream: Stream = "train") -> Batch:
         """The batch of one step; always the same one.
@@ -85,25 +102,42 @@ class PatchSampler:
             stream: Batches of different streams have nothing to do with each other.
         """
         draw = generator(self.seed, stream, step)
-        rounds = -(-self.batch_size // len(self._shapes))
-        order = np.concatenate([draw.permutation(len(self._shapes)) for _ in range(rounds)])[: self.batch_size]
         # the share holds on average, and as closely as possible in each batch
-        on_label = int(self.foreground_share * self.batch_size + draw.random())
-        samples = [
-            self._read(case, self._start(case, draw, centred=index < on_label)) for index, case in enumerate(order)
-        ]
-        images, labels = zip(*samples, strict=True)
+        on_label = int(self.foreground_share * self.batch_size + draw.random()) if self.holders else 0
+        anywhere = _spread(self._teaching, self.batch_size - on_label, draw)
+        starts = [(case, self._start(case, draw, self._anywhere(case, draw))) for case in anywhere]
+        for case, label in self.labelled(on_label, anywhere, draw):
+            starts.append((case, self._start(case, draw, self._place(case, label, draw))))
+        images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
-    def _start(self, case: int, draw: np.random.Generator, *, centred: bool) -> Triple:
-        shape, locations = self._shapes[case], list(self._open(case).locations.values()) if centred else []
-        if locations:
-            places = locations[draw.integers(len(locations))]
-            middle = places[draw.integers(len(places))]
-        else:
-            middle = None
+    def labelled(self, count: int, taken: Sequence[int], draw: np.random.Generator) -> list[tuple[int, int]]:
+        """Case and label of each patch that is centred on a label.
+
+        Args:
+            count: How many.
+            taken: Cases that the batch has already; others are preferred.
+            draw: Decides.
+        """
+        chosen: list[tuple[int, int]] = []
+        for label in _spread(list(self.holders), count, draw):
+            used = {*taken, *(case for case, _ in chosen)}
+            cases = [case for case in self.holders[label] if case not in used] or self.holders[label]
+            chosen.append((cases[draw.integers(len(cases))], label))
+        return chosen
+
+    def _anywhere(self, case: int, draw: np.random.Generator) -> NDArray[np.int32] | None:
+        """Where a patch is centred that is not centred on a label; None: it may lie anywhere."""
+        return None if self.not_annotated is None else self._place(case, "annotated", draw)
+
+    def _place(self, case: int, of: Place, draw: np.random.Generator) -> NDArray[np.int32] | None:
+        places = self._open(case).locations[of]
+        return places[draw.integers(len(places))] if len(places) else None
+
+    def _start(self, case: int, draw: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
+        """Lowest corner of a patch: around ``middle`` as far as it fits, or anywhere."""
         start = []
-        for axis, (size, patch) in enumerate(zip(shape, self.patch, strict=True)):
+        for axis, (size, patch) in enumerate(zip(self._shapes[case], self.patch, strict=True)):
             if axis == 0 and self.only_middle:
                 target = int(draw.integers(size)) if middle is None else int(middle[0])
                 start.append(target - patch // 2)
@@ -124,7 +158,10 @@ class PatchSampler:
         if self.only_middle:
             middle = start[0] + self.patch[0] // 2
             box[0], around[0] = slice(middle, middle + 1), (0, 0)
-        return patch, np.pad(label[tuple(box)].astype(np.int64), around, constant_values=IGNORE)
+        classes = label[tuple(box)].astype(np.int64)
+        if self.not_annotated is not None:
+            classes[classes == self.not_annotated] = IGNORE
+        return patch, np.pad(classes, around, constant_values=IGNORE)
 
 
 class ReadAhead:
@@ -159,6 +196,14 @@ class ReadAhead:
 def generator(seed: int, stream: Stream, step: int) -> np.random.Generator:
     """Random numbers of one step of one stream."""
     return np.random.default_rng([seed, STREAMS.index(stream), step])
+
+
+def _spread(items: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:
+    """Items in random order, none of them again before all of the others; each is as likely as any other."""
+    if not count:
+        return []
+    rounds = [draw.permutation(len(items)) for _ in range(-(-count // len(items)))]
+    return [items[index] for index in np.concatenate(rounds)[:count]]
 
 
 def _overlap(start: Triple, patch: Triple, shape: Triple) -> tuple[list[slice], list[tuple[int, int]]]:

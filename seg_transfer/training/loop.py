@@ -177,7 +177,7 @@ class _Run:
     def _end_epoch(self, progress: float) -> None:
         state = self.state
         fixed = range(VALIDATION_BATCHES)
-        dice: dict[str, float | None] = {label.name: None for label in self.plan.data.labels[1:]}
+        dice: dict[str, float | None] = dict.fromkeys(self.plan.data.scored)
         if self.validation is not None:
             dice = self.trainer.dice(self.validation.batch(step, "validate") for step in fixed)
         row = Row(

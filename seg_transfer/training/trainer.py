@@ -16,7 +16,7 @@ from seg_transfer.training.augment import apply, sample_parameters
 from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
-from seg_transfer.training.losses import IGNORE, deep_loss
+from seg_transfer.training.losses import deep_loss, overlap
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
 
@@ -48,7 +48,7 @@ class Trainer:
     def __init__(self, plan: Plan, *, seed: int, device: str, load: bool) -> None:
         model, recipe = plan.model, plan.recipe
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
-        channels, classes = len(plan.data.channels), len(plan.data.labels)
+        channels, classes = len(plan.data.channels), len(plan.data.outputs)
         network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
         self.network = network.to(self.device)
         _channels_last(self.network)
@@ -97,7 +97,7 @@ class Trainer:
         image, label = self._augment(batch, step)
         with self._fabric.autocast():  # Fabric's own covers forward() alone
             outputs = self._module.forward_deep(image) if recipe.deep_supervision else [self._module(image)]
-        loss = deep_loss(outputs, label)
+        loss = deep_loss(outputs, label, self.plan.data.region_classes)
         value = loss.item()
         learned = False
         if torch.isfinite(loss):
@@ -114,19 +114,17 @@ class Trainer:
 
     @torch.no_grad()
     def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:
-        """Dice of the averaged weights, per label over all voxels of these batches; None for a label that is absent."""
-        labels = self.plan.data.labels
-        counts = torch.zeros(3, len(labels), dtype=torch.float64)
+        """Dice of the averaged weights, per label or region over all voxels of these batches; None where absent."""
+        data = self.plan.data
+        counts = torch.zeros(3, len(data.outputs), dtype=torch.float64)
         for batch in batches:
             with self._fabric.autocast():
-                predicted = self.averaged.network(batch.image.to(self.device)).argmax(dim=1).cpu()
-            known = batch.label != IGNORE
-            predicted, wanted = predicted[known], batch.label[known]
-            for row, chosen in enumerate((predicted, wanted, wanted[predicted == wanted])):
-                counts[row] += torch.bincount(chosen, minlength=len(labels))
+                logits = self.averaged.network(batch.image.to(self.device))
+            counts += overlap(logits.cpu(), batch.label, data.region_classes)
+        found = dict(zip(data.outputs, counts.T.tolist(), strict=True))
         return {
-            label.name: 2 * both / (mine + theirs) if mine + theirs else None
-            for label, (mine, theirs, both) in list(zip(labels, counts.T.tolist(), strict=True))[1:]
+            name: 2 * both / (mine + theirs) if mine + theirs else None
+            for name, (mine, theirs, both) in ((name, found[name]) for name in data.scored)
         }
 
     def tensors(self) -> dict[str, Tensor]:

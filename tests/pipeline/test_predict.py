@@ -19,12 +19,12 @@ from made_plans import data_plan, model_plan, plan, threshold
 from PIL import Image as Pillow
 
 from seg_transfer.data.dataset import Case, find_dataset, find_images
-from seg_transfer.data.image import Grid, Image, read_label
+from seg_transfer.data.image import Grid, Image, image_from_array, read_label
 from seg_transfer.errors import UserError
 from seg_transfer.inference.predict import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import Channel, DataPlan, Label, Normalization, Plan
+from seg_transfer.planning.plan import Channel, DataPlan, Label, Normalization, Plan, Region
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -64,6 +64,24 @@ def test_models_load_and_average(configuration: str, tmp_path: Path) -> None:
     assert expected.shape == (3, 8, 20, 18)
     assert np.abs(first.probabilities(array) - expected).max() > 0.01
     np.testing.assert_allclose(both.probabilities(array), expected, atol=1e-5)
+
+
+def test_models_of_regions_average_what_their_sigmoids_say() -> None:
+    """Two certain models that disagree are undecided together; log odds would have followed the surer one."""
+
+    def model(first: float, second: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda windows: torch.cat([windows * 0 + first, windows * 0 + second], dim=1)
+
+    regions = (Region(name="both", values=(1, 2), writes=1), Region(name="b", values=(2,), writes=2))
+    whole = plan(data_plan(channels=(RAW,), regions=regions), model_plan("3d", (8, 16, 16)))
+    predictor = Predictor(whole, [model(50.0, -50.0), model(-2.0, 3.0), model(50.0, 3.0)], CPU)
+    volume = np.zeros((12, 12, 8), np.float32)
+    found = predictor.probabilities(predictor.prepare(image_from_array(volume, (1.0, 1.0, 3.0)))[1])
+    low, high = 1 / (1 + np.exp(2.0)), 1 / (1 + np.exp(-3.0))
+    np.testing.assert_allclose(found[:, 3, 5, 5], [(2 + low) / 3, 2 * high / 3], atol=1e-5)
+    assert (predictor.array(volume, (1.0, 1.0, 3.0)) == 2).all()
+    undecided = Predictor(whole, [model(50.0, -50.0), model(3.0, -1.0)], CPU)
+    assert (undecided.array(volume, (1.0, 1.0, 3.0)) == 1).all()
 
 
 def test_models_of_different_plans_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made_plans import data_plan
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.inference.sliding_window import predict_volume
@@ -149,6 +151,72 @@ def test_a_small_label_is_as_likely_as_a_large_one(store: Store) -> None:
     assert (middles == 2).float().mean().item() == pytest.approx(0.5, abs=0.08)
 
 
+def test_a_label_of_one_case_is_as_likely_as_one_of_all_cases(store: Store) -> None:
+    """Drawn by case first, the rare label would be seen in a sixth of the patches: half of a third of the cases."""
+    sampler = sampler_of(store, "2d", (1, 3, 3), batch_size=3, foreground_share=1.0)
+    labels = torch.cat([sampler.batch(step).label[:, 0, 1, 1] for step in range(200)])
+    assert (labels == 2).float().mean().item() == pytest.approx(0.5, abs=0.06)
+    drawn = [sampler.labelled(1, (), np.random.default_rng(seed))[0] for seed in range(600)]
+    common = [case for case, label in drawn if label == 1]
+    assert np.bincount(common, minlength=3) / len(common) == pytest.approx([1 / 3] * 3, abs=0.08)
+
+
+def test_a_label_of_a_ten_thousandth_of_the_voxels_is_seen_as_often_as_a_large_one(tmp_path: Path) -> None:
+    """One of 8 cases holds 0.01 % of all voxels as label 2; half of 2,000 patches are centred on a label."""
+    shape = (5, 40, 50)
+    data = data_plan(cases=tuple("abcdefgh"), axes=(0, 1, 2), spacing=(1.0, 1.0, 1.0))
+    made = Store.create(tmp_path / "x", data)
+    for case in data.cases:
+        label = np.zeros(shape, np.uint8)
+        label[:, 10:30, 10:30] = 1
+        if case == "c":
+            label[2, 5, 20:28] = 2
+        image = np.zeros((1, *shape), np.float32)
+        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+    assert made.case("c").voxels[2] / (8 * label.size) == 0.0001
+    sampler = sampler_of(made, "2d", (1, 1, 1), cases=data.cases, batch_size=8)
+    seen = torch.cat([sampler.batch(step).label.flatten() for step in range(250)])
+    # half of the patches on a label, half of these on the small one; by chance the others see it almost never
+    assert (seen == 2).float().mean().item() == pytest.approx(0.25, abs=0.04)
+    places = torch.stack([sampler.batch(step).label.flatten() for step in range(250)])
+    assert (places == 2).any(dim=1).float().mean() > 0.85  # with 4 patches on labels, 15 of 16 batches show it
+
+
+def test_patches_lie_on_what_is_annotated(tmp_path: Path) -> None:
+    """Every third slice is annotated; label 1 in one of them, background in the others."""
+    data = data_plan(cases=("a", "b"), axes=(0, 1, 2), spacing=(1.0, 1.0, 1.0), ignore=9)
+    made = Store.create(tmp_path / "x", data)
+    shape = (9, 20, 24)
+    for case in data.cases:
+        label = np.full(shape, 3, np.uint8)
+        label[1::3, :15] = 0
+        label[4, 4:8, 4:8] = 1
+        image = np.zeros((1, *shape), np.float32)
+        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+    options = {"cases": data.cases, "batch_size": 4, "foreground_share": 0.5}
+    single = torch.cat([sampler_of(made, "2.5d", (3, 1, 1), **options).batch(step).label for step in range(100)])
+    assert set(single.unique().tolist()) == {0, 1}
+    assert (single == 1).float().mean().item() == pytest.approx(0.5 + 0.5 * 16 / (3 * 15 * 24), abs=0.06)
+    for step in range(30):
+        label = sampler_of(made, "3d", (4, 8, 10), **options).batch(step).label
+        assert (label != IGNORE).flatten(1).any(dim=1).all()
+        assert set(label.unique().tolist()) <= {IGNORE, 0, 1}
+        assert (label == IGNORE).any()
+
+
+def test_a_case_without_annotation_is_not_drawn(tmp_path: Path) -> None:
+    data = data_plan(cases=("a", "b"), axes=(0, 1, 2), spacing=(1.0, 1.0, 1.0), ignore=9)
+    made = Store.create(tmp_path / "x", data)
+    for value, case in enumerate(data.cases):
+        label = np.full((2, 8, 8), 3 * value, np.uint8)
+        image = np.full((1, 2, 8, 8), value, np.float32)
+        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+    sampler = sampler_of(made, "2d", (1, 4, 4), cases=data.cases)
+    assert all((sampler.batch(step).label == 0).all() for step in range(10))
+    alone = sampler_of(made, "2d", (1, 4, 4), cases=("b",)).batch(0)
+    assert (alone.label == IGNORE).all()
+
+
 def test_the_share_on_labels_holds(store: Store) -> None:
     # a patch of one voxel lies on a label by chance in 60 of 400 to 480 voxels
     sampler = sampler_of(store, "2d", (1, 1, 1), batch_size=8, foreground_share=0.25)
@@ -158,9 +226,15 @@ def test_the_share_on_labels_holds(store: Store) -> None:
 
 
 def test_a_batch_spreads_over_the_cases(store: Store) -> None:
-    image = sampler_of(store, "2d", (1, 8, 10), batch_size=6).batch(0).image
-    cases = (image[:, 0, 0, 0, 0] // 10**6).int().tolist()
-    assert sorted(cases) == [1, 1, 2, 2, 3, 3]
+    sampler = sampler_of(store, "2d", (1, 8, 10), batch_size=6)
+    for step in range(10):
+        cases = (sampler.batch(step).image[:, 0, 0, 0, 0] // 10**6).int().tolist()
+        assert sorted(cases[:3]) == [1, 2, 3]  # anywhere
+    # one is in the batch already: the first patch on the common label takes one of the two others
+    sampler = sampler_of(store, "2d", (1, 8, 10))
+    taken = [sampler.labelled(1, (1,), np.random.default_rng(seed))[0] for seed in range(40)]
+    assert {case for case, label in taken if label == 1} == {0, 2}
+    assert {case for case, label in taken if label == 2} == {0}
 
 
 def test_a_small_case_lies_in_the_middle_of_zeros_that_are_ignored(store: Store) -> None:

@@ -43,6 +43,24 @@ def test_sound_cases_have_no_problems(root: Path) -> None:
     raise_problems([])
 
 
+def test_the_ignore_label_is_declared_and_some_voxel_must_be_annotated(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((root / "dataset.json").read_text())
+    description["labels"]["ignore"] = 4
+    (root / "dataset.json").write_text(json.dumps(description))
+    sparse = np.full(SHAPE, 4, np.uint8)
+    save(root / "labelsTr/b.nii.gz", sparse)
+    sparse[0] = 0
+    save(root / "labelsTr/a.nii.gz", sparse)
+    save(root / "labelsTr/c.nii.gz", np.full(SHAPE, 5, np.uint8))
+    assert found(root) == [
+        ("b", "b.nii.gz", "no voxel is annotated: all have the ignore label's value 4"),
+        ("c", "c.nii.gz", "label values 5 occur, but only 0, 1, 2, 4 are declared"),
+    ]
+    assert "1 of 6 labels hold background only: a" in capsys.readouterr().err
+
+
 def test_all_problems_of_all_cases_come_together(root: Path) -> None:
     broken = np.zeros(SHAPE, np.float32)
     broken[0, 0, 0], broken[1, 1, 1] = np.nan, np.inf

@@ -149,8 +149,6 @@ def test_links_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "regions are not supported"),
-        ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "ignore label is not supported"),
         ({"labels": {"liver": 1, "spleen": 2}}, "no label has the value 0"),
         ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "labels share a value"),
         ({"labels": {"background": 0, "liver": 1.5}}, r"label liver has the value 1\.5"),

@@ -78,6 +78,26 @@ def test_labels_are_inferred_from_all_cases(folders):
     assert scores.cases["c"]["label 1"].empty == "reference"
 
 
+def test_regions_and_the_ignore_label(folders, tmp_path):
+    predictions, reference = folders
+    unknown = label_map()
+    unknown[:, :, 3:] = 9  # the spleen of b is not annotated, nor is anything else there
+    write(reference / "b.nii.gz", unknown)
+    labels = {"organs": (1, 2), "spleen": (2,)}
+    scores = evaluate_folders(predictions, reference, labels=labels, ignore=9, workers=1)
+    assert scores.labels == {"organs": (1, 2), "spleen": 2}
+    assert scores.cases["a"]["organs"].dice == pytest.approx(2 * (24 + 8) / (40 + 40))
+    assert scores.cases["a"]["spleen"].dice == 1
+    assert scores.cases["b"]["organs"].dice == 1
+    assert scores.cases["b"]["spleen"].empty == "both"
+    scores.save(tmp_path / "scores.json")
+    assert Scores.load(tmp_path / "scores.json").labels == scores.labels
+    save_csv(scores, tmp_path / "scores.csv")
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert [row["value"] for row in rows[:2]] == ["1 2", "2"]
+    assert "organs" in text_of(summary_table(scores)) and "organs" in text_of(cases_table(scores))
+
+
 def test_other_ending_and_orientation(tmp_path):
     """The reference is stored in LPS order as .nrrd and turned; the world is the same."""
     write(tmp_path / "p" / "a.nii.gz", label_map())

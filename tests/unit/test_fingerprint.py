@@ -79,6 +79,27 @@ def test_pooled_figures(volumes: Path) -> None:
     assert made.foreground_share() == pytest.approx((16 / 1600 + 576 / 1152) / 2)
 
 
+def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
+    whole = measure(find_dataset(volumes), workers=0)
+    description = json.loads((volumes / "dataset.json").read_text())
+    description["labels"] = {"background": 0, "both": [1, 2], "tumour": 2, "ignore": 9}
+    (volumes / "dataset.json").write_text(json.dumps({**description, "regions_class_order": [1, 2]}))
+    path = volumes / "labelsTr" / "two.nii.gz"
+    label = np.asarray(nibabel.load(path).dataobj).copy()
+    label[8:] = 9
+    nibabel.save(nibabel.Nifti1Image(label, nibabel.load(path).affine), path)
+    made = measure(find_dataset(volumes), workers=0)
+    assert (made.ignore, [region.name for region in made.regions]) == (9, ["both", "tumour"])
+    assert [label.name for label in made.labels] == ["label_1", "tumour"]
+    assert [case.annotated for case in made.cases] == [1, 0.5]
+    assert made.cases[1].labels[0].voxels == 576 // 2
+    assert made.cases[0] == whole.cases[0]
+    figures = made.cases[1].channels[0].foreground
+    assert figures is not None and figures.minimum >= 1000
+    assert made.foreground_share() == whole.foreground_share()
+    assert made.smallest_label() == ("tumour", pytest.approx(1 / (1600 + 576)), 1)
+
+
 def test_every_case_weighs_the_same(volumes: Path) -> None:
     """16 foreground voxels around 150 against 576 around 1005: the mean lies half way, not near 1005."""
     made = measure(find_dataset(volumes), workers=0)

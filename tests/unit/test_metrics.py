@@ -116,6 +116,56 @@ def test_values_are_found_in_either_map():
     assert list(score_case(prediction, reference, [5], (1, 1, 1))) == [5]
 
 
+def test_a_region_is_the_union_of_its_values():
+    reference = volume((8, 8, 8), label1=((0, 4), (0, 4), (0, 4)), label2=((4, 6), (0, 4), (0, 4)))
+    prediction = volume((8, 8, 8), label2=((0, 3), (0, 4), (0, 4)), label3=((3, 6), (0, 4), (0, 4)))
+    scores = score_case(prediction, reference, [(1, 2, 3), (2, 3), 3], (1, 1, 1))
+    assert list(scores) == [(1, 2, 3), (2, 3), 3]
+    whole, core, last = scores.values()
+    assert (whole.dice, whole.hd95, whole.nsd) == (1, 0, 1)
+    assert core.dice == pytest.approx(2 * 32 / (96 + 32))
+    assert (core.prediction_voxels, core.reference_voxels) == (96, 32)
+    assert last.empty == "reference"
+
+
+def test_voxels_that_are_not_annotated_do_not_count():
+    """Of ten slices four are annotated; what is predicted in the others is neither right nor wrong."""
+    truth = volume((6, 6, 10), label1=((2, 5), (2, 5), (2, 8)))
+    reference = np.full_like(truth, 9)
+    reference[:, :, 1:5] = truth[:, :, 1:5]
+    prediction = np.ones_like(truth)
+    prediction[:, :, 1:5] = np.roll(truth, 1, 0)[:, :, 1:5]
+    score = score_case(prediction, reference, [1], (1, 1, 2), ignore=9)[1]
+    assert (score.prediction_voxels, score.reference_voxels) == (27, 27)
+    assert (score.dice, score.iou) == (pytest.approx(2 / 3), 0.5)
+    assert score.volume_difference == 0
+    # Both masks end at slice 4 for no other reason than that annotation does.
+    assert math.isnan(score.hd95) and math.isnan(score.nsd)
+    assert list(score_case(prediction, reference, None, (1, 1, 2), ignore=9)) == [1]
+    assert list(score_case(prediction, reference, None, (1, 1, 2))) == [1, 9]
+
+
+def test_surfaces_count_where_nothing_cuts_them_off():
+    truth = volume((12, 9, 9), label1=((2, 5), (2, 5), (2, 5)), label2=((7, 9), (2, 5), (2, 5)))
+    prediction = np.roll(truth, 1, 1)
+    plain = score_case(prediction, truth, [1, 2], (1, 1, 1))
+    reference = truth.copy()
+    reference[10:] = 9
+    prediction[10:] = 1
+    scores = score_case(prediction, reference, [1, 2], (1, 1, 1), ignore=9)
+    assert scores == plain
+    reference[9, 1, 1] = 9  # touches label 2 with a corner
+    scores = score_case(prediction, reference, [1, 2], (1, 1, 1), ignore=9)
+    assert scores[1] == plain[1]
+    assert math.isnan(scores[2].hd95) and scores[2].dice == plain[2].dice
+
+
+def test_a_label_that_is_nowhere_annotated():
+    nothing = np.full((4, 4, 4), 9, np.uint8)
+    score = score_case(np.ones_like(nothing), nothing, [1, (1, 2)], (1, 1, 1), ignore=9)
+    assert [each.empty for each in score.values()] == ["both", "both"]
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(2, 2, 2\)"):
         score_case(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), [1], (1, 1, 1))

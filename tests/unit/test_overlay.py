@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from seg_transfer.data.image import Grid, image_from_array, write_volume
@@ -11,6 +12,7 @@ from seg_transfer.evaluation.overlay import (
     SAGITTAL,
     CaseFiles,
     best_slice,
+    draw_plane,
     outline,
     pick_cases,
     planes_of,
@@ -76,11 +78,11 @@ def test_one_plane_for_pictures_and_single_slices():
 
 
 def test_the_slice_with_most_foreground_is_shown():
-    reference, prediction = np.zeros((4, 4, 6), int), np.zeros((4, 4, 6), int)
+    reference, prediction = np.zeros((4, 4, 6), bool), np.zeros((4, 4, 6), bool)
     assert best_slice(reference, prediction, 2) == 3
-    prediction[:, :, 5] = 1
+    prediction[:, :, 5] = True
     assert best_slice(reference, prediction, 2) == 5
-    reference[1:3, 1, 1], reference[1, 1, 2] = 1, 1
+    reference[1:3, 1, 1], reference[1, 1, 2] = True, True
     assert best_slice(reference, prediction, 2) == 1
 
 
@@ -119,3 +121,23 @@ def test_the_picture_shows_reference_and_prediction(tmp_path, picture):
     top, bottom = np.array_split((np.abs(drawn - (92, 64, 0)).max(axis=2) < 8).sum(axis=1), 2)
     assert top.sum() > 0
     assert bottom.sum() > 0
+
+
+def test_nested_regions_lie_over_each_other_and_what_is_not_annotated_is_no_foreground():
+    shape = (40, 40, 3)
+    reference = np.full(shape, 9, np.uint8)  # only the first slice is annotated
+    prediction = np.zeros(shape, np.uint8)
+    for labels in (reference[..., :1], prediction):
+        labels[...] = 0
+        labels[5:35, 5:35] = 1
+        labels[10:30, 10:30] = 2
+    image = image_from_array(np.zeros(shape, np.float32), (1, 1, 1))
+    figure, drawn = Figure(), []
+    for values in ([(1, 2), 2], [(1, 2)]):
+        axes = figure.subplots()
+        draw_plane(axes, AXIAL, image, reference, prediction, values, inches=3)
+        assert [text.get_text() for text in axes.texts][-1] == "axial 1/3"
+        drawn.append(np.asarray(axes.images[-1].get_array()))
+    nested, whole = drawn
+    assert (whole[..., 3] > 0).sum() == (nested[..., 3] > 0).sum() == 30 * 30
+    assert (nested[..., :3] != whole[..., :3]).any(axis=2).sum() == 20 * 20

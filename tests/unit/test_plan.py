@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from made_fingerprints import channel, fingerprint, pictures, splits
+from made_plans import data_plan
 from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Plan, Split, edited_parts, load_plan, part_hash, save_plan
+from seg_transfer.planning.plan import Label, Plan, Region, Split, edited_parts, load_plan, part_hash, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
 FACTS = ("data.dataset", "data.dimension", "data.unit", "data.labels", "data.cases", "recipe.seed")
+FACTS += ("data.regions", "data.ignore")
 
 
 def plan_of(made: Fingerprint, **wishes: Any) -> Plan:
@@ -91,6 +93,37 @@ class TestReasons:
         assert shown["recipe.epochs"] == "none"
         assert shown["recipe.splits"] == "2 fold(s)"
         assert "recalibrated" in shown["recipe.strategy"]
+
+    def test_regions_and_the_ignore_label_are_explained(self) -> None:
+        made = fingerprint(labels=("edema", "necrosis", "rim"))
+        regions = (Region(name="tumour", values=(1, 2, 3), writes=1), Region(name="left core", values=(2, 3), writes=2))
+        cases = tuple(case.model_copy(update={"annotated": 0.5}) for case in made.cases[:4]) + made.cases[4:]
+        plan = plan_of(made.model_copy(update={"regions": regions, "ignore": 9, "cases": cases}))
+        assert (plan.data.regions, plan.data.ignore) == (regions, 9)
+        why = {reason.field: (reason.choice, reason.reason) for reason in plan.reasons}
+        assert why["data.regions"][0] == "tumour, left core"
+        assert "left core is 2 + 3, written as 2" in why["data.regions"][1]
+        assert why["data.ignore"][0] == "9"
+        assert "4 of 10 cases are annotated in part, 80.0% of the voxels" in why["data.ignore"][1]
+        # a region's name says what mirroring would spoil as a label's does
+        assert plan.recipe.augmentation.mirror_axes != plan_of(made).recipe.augmentation.mirror_axes
+
+
+class TestOutputs:
+    def test_of_labels(self) -> None:
+        data = data_plan(ignore=7)
+        assert data.outputs == ("background", "a", "b")
+        assert data.scored == {"a": (1,), "b": (2,)}
+        assert (data.stored_values, data.not_annotated, data.region_classes) == ((0, 1, 2, 7), 3, ())
+        assert (data_plan().stored_values, data_plan().not_annotated) == ((0, 1, 2), None)
+
+    def test_of_regions(self) -> None:
+        labels = tuple(Label(name=str(value), value=value) for value in (0, 3, 5))
+        regions = (Region(name="all", values=(3, 5), writes=3), Region(name="core", values=(5,), writes=5))
+        data = data_plan(labels=labels, regions=regions)
+        assert data.outputs == ("all", "core")
+        assert data.scored == {"all": (3, 5), "core": (5,)}
+        assert data.region_classes == ((1, 2), (2,))
 
 
 class TestPlanner:
@@ -288,6 +321,12 @@ class TestDocument:
             ("model.configuration", "2.5d", "model: a 2.5d patch has an odd number"),
             ("data.axes", [0, 0, 1], "data: axes (0, 0, 1) is not a permutation"),
             ("data.labels.1.value", 0, "data: label values [0, 0, 2] are not distinct"),
+            ("data.regions", [{"name": "all", "values": [1, 3], "writes": 1}], "data: region all: [3] are no labels"),
+            ("data.regions", [{"name": "all", "values": [0, 1], "writes": 1}], "data: region all: [0] are no labels"),
+            ("data.regions", [{"name": "all", "values": [1], "writes": 2}], "data: region all writes 2, which is none"),
+            ("data.regions", [{"name": "a", "values": [1], "writes": 1}] * 2, "data: regions ['a', 'a'] are not"),
+            ("data.ignore", 2, "data: ignore is 2, which is a label's value"),
+            ("data.ignore", 0, "data.ignore"),
             ("data.spacing", [1, 1, -1], "data.spacing.2"),
             ("recipe.epochs", 3, "recipe: give epochs or time_budget"),
             ("recipe.splits.0.train", ["stranger"], "recipe.splits.0.train: not in data.cases: stranger"),

@@ -120,8 +120,11 @@ class TestTraining:
         assert training.warmup(steps)[0] == pytest.approx(share)
 
     def test_sparse_labels_are_sampled_more_often(self) -> None:
-        assert training.foreground_share(0.01)[0] == 0.5
-        assert training.foreground_share(0.0099)[0] == 0.67
+        smallest = ("gland", 0.0001, 3)
+        assert training.foreground_share(0.01, smallest)[0] == 0.5
+        chosen, reason = training.foreground_share(0.0099, smallest)
+        assert chosen == 0.67
+        assert "gland, too, with 0.0001 of all voxels and in 3 case(s)" in reason
 
     @pytest.mark.parametrize(("gain", "expected"), [(0.2, "float32"), (1.1, "float32"), (1.11, "bfloat16")])
     def test_precision_is_what_was_measured_faster(self, gain: float, expected: str) -> None:

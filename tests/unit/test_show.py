@@ -9,7 +9,7 @@ import pytest
 
 from seg_transfer import progress, show
 from seg_transfer.evaluation.scores import LabelScore, Scores
-from seg_transfer.planning.plan import load_plan
+from seg_transfer.planning.plan import Region, load_plan
 from seg_transfer.status import RunStatus, Status
 from seg_transfer.validation import TrainedFold
 
@@ -44,6 +44,16 @@ def rows(text: str) -> dict[str, list[str]]:
     """First cell of each row of a table -> its other cells."""
     cells = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in text.splitlines() if "│" in line]
     return {first: others for first, *others in cells}
+
+
+def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = load_plan(PLANS / "hippocampus.plan.json")
+    regions = (Region(name="whole", values=(1, 2), writes=1), Region(name="posterior", values=(2,), writes=2))
+    data = plan.data.model_copy(update={"regions": regions, "ignore": 9})
+    show.show_plan(plan.model_copy(update={"data": data}), Path("w"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "regions: whole 1+2, posterior 2" in lines
+    assert "not annotated: 9" in lines
 
 
 def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def test_a_case_comes_back_as_it_was_added(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.label[...], label)
     assert case.voxels == (40 * 50 * 20 - 80, 0, 80)
     assert set(case.locations) == {2}
-    assert {tuple(place) for place in case.locations[2].tolist()} == {tuple(p) for p in np.argwhere(label == 2)}
+    np.testing.assert_array_equal(case.locations[2], np.argwhere(label == 2))
     assert case.transform.shape == (20, 40, 50)
 
 
@@ -119,6 +119,21 @@ def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[1] != other[1]).any()
     np.testing.assert_array_equal(first[2], [[0, 0, 0]])
+
+
+def test_what_is_not_annotated_is_stored_as_the_class_after_the_last(tmp_path: Path) -> None:
+    data = data_plan(ignore=9)
+    image = image_from_array(np.ones((6, 6, 4), np.float32), (1.0, 1.0, 3.0))
+    labels = np.full((6, 6, 4), 3, np.uint8)
+    labels[:, :, 1] = 0
+    labels[2, 2:4, 1] = 2
+    transform = CaseTransform.fit(image, data)
+    store = Store.create(tmp_path, data)
+    store.add("one", transform.image(image), transform.label(labels), transform)
+    case = store.case("one")
+    assert case.voxels == (34, 0, 2, 108)
+    assert case.locations[2].tolist() == [[1, 2, 2], [1, 2, 3]]
+    assert case.locations["annotated"].tolist() == [[1, u, v] for u in range(6) for v in range(6)]
 
 
 def test_a_store_of_another_plan_is_refused(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from made_plans import data_plan
 from scipy import ndimage
 
 from seg_transfer.data.geometry import Grid, to_canonical
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Channel, Normalization
+from seg_transfer.inference.label_map import fill_labels
+from seg_transfer.planning.plan import Channel, Normalization, Region
+from seg_transfer.preprocessing.decision import decide
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import SLAB, resample, resample_labels
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -147,10 +150,42 @@ def test_probabilities_come_back_with_background_outside_the_crop() -> None:
     transform = CaseTransform.fit(image, data_plan(crop_nonzero=True, spacing=(3.0, 0.5, 0.5)))
     scores = np.full((3, *transform.shape), 0.25, np.float32)
     scores[2] = 0.5
-    native = transform.restore_probabilities(scores)
+    native = transform.restore_probabilities(scores, data_plan())
     assert native.shape == (3, 12, 12, 6)
     np.testing.assert_allclose(native[:, 5, 5, 2], [0.25, 0.25, 0.5], atol=1e-6)
     np.testing.assert_array_equal(native[:, 0, 0, 0], [1, 0, 0])
+
+
+def test_regions_are_decided_on_the_grid_of_the_file() -> None:
+    """Of probabilities that rise from 0 to 1 between two voxels, the region begins half way, at any resolution."""
+    regions = (Region(name="both", values=(1, 2), writes=1), Region(name="b", values=(2,), writes=2))
+    data = data_plan(crop_nonzero=True, spacing=(3.0, 2.0, 1.0), regions=regions)
+    array = np.zeros((18, 12, 6), np.float32)
+    array[2:, :, :] = 1
+    transform = CaseTransform.fit(image_from_array(array, (1.0, 1.0, 3.0)), data)
+    assert transform.shape == (6, 8, 12)
+    scores = np.zeros((2, *transform.shape), np.float32)
+    scores[0] = np.clip(np.arange(8) - 2.5, 0, 1)[:, None]  # 0.5 in the middle of voxel 3, 1 in that of voxel 4
+    scores[1, :, 6:] = 1
+    labels, cropped = transform.blank_labels(np.uint8)
+    slabs = [(0, torch.from_numpy(scores))]
+    fill_labels(cropped, slabs, transform.shape, transform.label_orders, lambda each: decide(each, data), axis=0)
+    # voxel 3 lies over 6 and 7 of the crop (8 and 9 of the file); its centre is where they meet
+    assert labels[:, 0, 0].tolist() == [0] * 9 + [1] * 5 + [2] * 4
+    assert (labels == labels[:, :1, :1]).all()
+    native = transform.restore_probabilities(scores, data)
+    assert native.shape == (2, 18, 12, 6)
+    assert not native[:, :2].any()
+
+
+def test_a_voxel_is_annotated_where_that_wins() -> None:
+    labels = np.full((6, 6, 8), 3, np.uint8)  # 3: not annotated
+    labels[..., 2:4], labels[1:5, 1:5, 2:4] = 0, 1
+    image = image_from_array(np.ones(labels.shape, np.float32), (1.0, 1.0, 3.0))
+    there = CaseTransform.fit(image, data_plan(spacing=(1.5, 1.0, 1.0), ignore=9)).label(labels)
+    assert there.shape == (16, 6, 6)
+    assert there[:, 3, 3].tolist() == [3] * 4 + [1] * 4 + [3] * 8
+    assert there[:, 0, 0].tolist() == [3] * 4 + [0] * 4 + [3] * 8
 
 
 def test_a_transform_survives_json() -> None:

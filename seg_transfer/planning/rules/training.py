@@ -104,15 +104,18 @@ def warmup(steps: float) -> tuple[float, str]:
     return share, f"{share:.1%} of about {steps:.0f} steps"
 
 
-def foreground_share(share: float) -> tuple[float, str]:
+def foreground_share(share: float, smallest: tuple[str, float, int]) -> tuple[float, str]:
     """Choose how many patches are centred on a labelled voxel.
 
     Args:
         share: Median share of a case's voxels that carry a label.
+        smallest: Name of the smallest label, its share of all voxels, and how many cases hold it.
     """
-    if share < SPARSE_FOREGROUND:
-        return 0.67, f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%})"
-    return 0.5, f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%})"
+    name, voxels, cases = smallest
+    return (0.67 if share < SPARSE_FOREGROUND else 0.5), (
+        f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%}); every label is drawn as "
+        f"often as the others, the smallest, {name}, too, with {voxels:.2g} of all voxels and in {cases} case(s)"
+    )
 
 
 def deep_supervision(stages: int) -> tuple[bool, str]:
