@@ -12,7 +12,7 @@ from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Channel, Normalization
 from seg_transfer.preprocessing import store as store_module
-from seg_transfer.preprocessing.store import CHUNK, LOCATIONS_PER_CLASS, Store, sample_locations
+from seg_transfer.preprocessing.store import CHUNK, Store
 from seg_transfer.preprocessing.transform import CaseTransform
 
 
@@ -105,20 +105,6 @@ def test_locations_stay_on_disk(tmp_path: Path) -> None:
     label[:] = 0
     store.add("healthy", store.case("one").image[:], label, store.case("one").transform)
     assert store.case("healthy").locations == {}
-
-
-def test_locations_are_a_sample_that_depends_on_the_seed_alone() -> None:
-    label = np.zeros((20, 60, 60), np.uint8)
-    label[5:15, 10:50, 10:50] = 1
-    label[0, 0, 0] = 2
-    first, again, other = (sample_locations(label, seed=seed) for seed in (1, 1, 2))
-    assert first[1].shape == (LOCATIONS_PER_CLASS, 3)
-    assert len(np.unique(first[1], axis=0)) == LOCATIONS_PER_CLASS
-    assert (label[tuple(first[1].T)] == 1).all()
-    assert np.bincount(first[1][:, 0], minlength=20)[5:15].min() > 900  # of 1600 in each of 10 slices, 1000 by chance
-    np.testing.assert_array_equal(first[1], again[1])
-    assert (first[1] != other[1]).any()
-    np.testing.assert_array_equal(first[2], [[0, 0, 0]])
 
 
 def test_what_is_not_annotated_is_stored_as_the_class_after_the_last(tmp_path: Path) -> None:
