@@ -76,6 +76,12 @@ NamingWork = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Train this many epochs.")]
 TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help="Train this long per fold, such as 30m.")]
+TrainedFolds = Annotated[
+    str | None,
+    typer.Option(
+        "--folds", metavar="LIST", help="Folds of the plan in force, such as 0,2 or full; by default all trained ones."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 CHOICES = "Decisions (auto: from the data)"

@@ -7,11 +7,15 @@ Example:
     >>> seg_transfer.predict("new_images", "predictions", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
     >>> seg_transfer.evaluate("predictions", "labels").mean_dice
+    >>> seg_transfer.export("model.segtl", work="work")
+    >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
 """
 
 from seg_transfer.api.evaluation import evaluate
+from seg_transfer.api.export import card, export
 from seg_transfer.api.inference import predict
 from seg_transfer.api.planning import plan
+from seg_transfer.api.summary import summary
 from seg_transfer.api.training import preprocess, train
 
-__all__ = ["evaluate", "plan", "predict", "preprocess", "train"]
+__all__ = ["card", "evaluate", "export", "plan", "predict", "preprocess", "summary", "train"]

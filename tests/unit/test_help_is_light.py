@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchvision", "timm", "monai", "SimpleITK", "nibabel", "lightning_fabric", "scipy", "matplotlib")
-COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "status", "demo")
+COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
 
 PROGRAM = """
 import contextlib, io, json, sys
