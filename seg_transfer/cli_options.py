@@ -104,6 +104,19 @@ Weights = Annotated[
         metavar="WHICH", help="Encoder's weights: auto, bundled, imagenet, none or a file.", rich_help_panel=CHOICES
     ),
 ]
+FromModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Start from an exported model, in place of --weights; labels, channels and spacing may differ.",
+        rich_help_panel=CHOICES,
+    ),
+]
+Carry = Annotated[
+    Literal["auto", "encoder", "all"],
+    typer.Option(help="What of --from to take: the encoder; all: the decoder too.", rich_help_panel=CHOICES),
+]
 Strategy = Annotated[
     Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch"],
     typer.Option(help="What of the encoder learns, and when.", rich_help_panel=CHOICES),

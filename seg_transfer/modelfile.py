@@ -42,6 +42,9 @@ class Postprocessing(Part):
     labels: tuple[int, ...] = Field(default=(), description="values of which only the largest component is kept")
 
 
+NOTHING = Postprocessing()
+
+
 class Member(Part):
     """Folds of one plan, whose probabilities are averaged."""
 
@@ -56,7 +59,7 @@ class ModelHeader(Part):
     kind: Literal["exported"] = "exported"
     segtl: str = Field(description="version of segtl that wrote it")
     members: tuple[Member, ...] = Field(min_length=1)
-    postprocessing: Postprocessing = Postprocessing()
+    postprocessing: Postprocessing = NOTHING
     card: str = Field(description="for people: what it is, what it was trained on, how to use it")
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which trained models a command means: those named, those chosen by cross-validation, or those of the plan in force."""
+"""Which trained models a command means: those named, those that cross-validation chose, or the plan in force's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seg_transfer.choice import Choice
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import Postprocessing
+from seg_transfer.modelfile import NOTHING, Postprocessing
 from seg_transfer.planning.plan import Plan
 from seg_transfer.progress import say, warn
 from seg_transfer.workdir import MODEL_FILE, Fold, Work, fold_from_text, folds_of
@@ -28,7 +28,7 @@ class Models:
     """Trained models that predict together; ``choice`` is where they come from, if cross-validation chose them."""
 
     runs: tuple[Run, ...]
-    postprocessing: Postprocessing = Postprocessing()
+    postprocessing: Postprocessing = NOTHING
     choice: Choice | None = None
 
 

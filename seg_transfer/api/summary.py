@@ -91,7 +91,7 @@ def summary(
 
 
 def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, Candidate], dict[str, str]]:
-    """Validated runs of the data set at hand by folder name, that of the plan in force first; and why others are not."""
+    """Validated runs of the data set by folder name, that of the plan in force first; and others -> why not."""
     from seg_transfer.ensembles import Candidate
 
     here = {case.id for case in dataset.cases}

@@ -73,6 +73,7 @@ def licence(weights: Weights, encoder: str) -> str:
         return f"{entry(encoder).licence} (as the hub records it for {weights.repository})"
     return {
         "bundled": BUNDLED_LICENCE,
+        "model": "those of the earlier model that training started from: ask who made this one",
         "file": "a file of the trainer's own: ask who made this model",
         "none": "none needed: trained from random weights",
     }[weights.source]

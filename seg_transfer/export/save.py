@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seg_transfer.export.card import write_card
 from seg_transfer.export.strip import stripped
-from seg_transfer.modelfile import Member, ModelHeader, Postprocessing, prefix
+from seg_transfer.modelfile import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import Tensors, load_state, save_state
 
@@ -30,7 +30,7 @@ def make_header(
     name: str = UNNAMED,
     dice: Mapping[str, float] | None = None,
     validated: int = 0,
-    postprocessing: Postprocessing = Postprocessing(),
+    postprocessing: Postprocessing = NOTHING,
 ) -> ModelHeader:
     """Say everything about exported models but their weights.
 

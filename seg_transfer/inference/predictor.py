@@ -16,7 +16,7 @@ from seg_transfer.data.image import Grid, Image, image_from_array, read_image
 from seg_transfer.errors import UserError
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import NetworkFn, predict_volume, written_shape
-from seg_transfer.modelfile import Postprocessing
+from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, part_hash
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(self, plan: Plan, networks: Sequence[NetworkFn], device: torch.device) -> None:
         self.plan, self.networks, self.device = plan, networks, device
-        self.postprocessing = Postprocessing()
+        self.postprocessing = NOTHING
 
     @classmethod
     def load(cls, files: Sequence[Path], device: str | torch.device = "cpu") -> Predictor:
@@ -129,7 +129,7 @@ class Predictor:
         return result.cpu().numpy()
 
     def label_values(self, classes: NDArray[np.unsignedinteger]) -> Integers:
-        """Class indices -> the values of the user's label files, postprocessed, in the smallest type that holds them."""
+        """Class indices -> the user's label values, postprocessed, in the smallest type that holds all of them."""
         values = [label.value for label in self.plan.data.labels]
         kind = next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max)
         return postprocess(np.array(values, kind)[classes], self.postprocessing)

@@ -62,6 +62,8 @@ def plan_recipe(
             stages=model.stages,
             batch=batch,
             requested=wishes.strategy,
+            names=[channel.name for channel in data.channels],
+            earlier=request.earlier and [channel.name for channel in request.earlier.plan.data.channels],
         ),
     )
     names = [label.name for label in data.labels[1:]]

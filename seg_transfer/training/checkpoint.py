@@ -36,8 +36,7 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
 
     Args:
         path: Where to.
-        kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.modelfile`); checked again on
-            loading.
+        kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.modelfile`).
         tensors: Any device, shape and memory format.
         header: Anything that JSON keeps, such as the plan; floats come back to the bit.
     """

@@ -97,16 +97,17 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:
-    """An RGB convolution kernel ``(out, 3, u, v)`` for any number of channels.
+    """A convolution kernel ``(out, 3, u, v)`` of RGB, or ``(out, 1, u, v)`` of grey, for any number of channels.
 
-    One channel: the sum of the RGB filters, the response to a grey picture. Others: the filters repeat cyclically
-    times 3 / channels, so that the response to equal channels stays that to grey. Three: as they are.
+    One channel: the sum of the filters, the response to a grey picture. Others: the filters repeat cyclically times
+    old / new channels, so that the response to equal channels stays that to grey. As many as before: as they are.
     """
-    if channels == 3:
+    before = weight.shape[1]
+    if channels == before:
         return weight
     if channels == 1:
         return weight.sum(1, keepdim=True)
-    return weight[:, torch.arange(channels) % 3] * (3 / channels)
+    return weight[:, torch.arange(channels) % before] * (before / channels)
 
 
 def _fit(found: Tensor, target: Tensor, module: Encoder) -> Tensor:
