@@ -12,10 +12,10 @@ Example:
 """
 
 from seg_transfer.api.evaluation import evaluate
-from seg_transfer.api.export import card, export
+from seg_transfer.api.exporting import card, export
 from seg_transfer.api.inference import predict
 from seg_transfer.api.planning import plan
-from seg_transfer.api.summary import summary
+from seg_transfer.api.summarizing import summary
 from seg_transfer.api.training import preprocess, train
 
 __all__ = ["card", "evaluate", "export", "plan", "predict", "preprocess", "summary", "train"]

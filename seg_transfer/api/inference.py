@@ -131,6 +131,6 @@ def _from_work(models: Models, device: str) -> Predictor:
 def _from_file(model: Path, device: str) -> Predictor:
     device = environment.resolve_device(device)
     environment.check_torch()
-    from seg_transfer.export.load import load_model_file
+    from seg_transfer.portable.load import load_model_file
 
     return load_model_file(model, device)

@@ -63,7 +63,7 @@ def plan_recipe(
             batch=batch,
             requested=wishes.strategy,
             names=[channel.name for channel in data.channels],
-            earlier=request.earlier and [channel.name for channel in request.earlier.plan.data.channels],
+            earlier=None if request.earlier is None else request.earlier.channels,
         ),
     )
     names = [label.name for label in data.labels[1:]]

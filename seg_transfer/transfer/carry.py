@@ -24,10 +24,13 @@ FOLD = 0
 
 
 class Network(Protocol):
-    """What of the U-Net carrying over needs; ``block`` is the stride (slice, u, v) or (u, v) of level 0."""
+    """What of the U-Net carrying over needs."""
 
     encoder: Encoder
-    block: tuple[int, ...]
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Stride (slice, u, v) of level 0; (u, v) in 2D and 2.5D."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """As in torch."""

@@ -17,9 +17,9 @@ from seg_transfer.choice import Choice, ChosenRun
 from seg_transfer.cli import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.export.load import load_model_file
 from seg_transfer.modelfile import KEY, ModelHeader, Postprocessing, read_model_file
 from seg_transfer.planning.plan import Plan, Reason, Weights
+from seg_transfer.portable.load import load_model_file
 from seg_transfer.workdir import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -190,13 +190,13 @@ def probabilities(plan: Plan, networks: list[torch.nn.Module], image: np.ndarray
         return np.mean([network(torch.from_numpy(image)).softmax(1).numpy() for network in networks], axis=0)
 
 
-@pytest.mark.parametrize("configuration", ["2.5d", "3d"])
-def test_onnx_computes_what_torch_does(configuration: str, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("configuration", "folds"), [("2.5d", (0, 1)), ("3d", (1,))])
+def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...], data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     work = make_work(tmp_path / "work", data)
     changes = {"slice_strides": (1, 2)} if configuration == "3d" else {}
-    plan = add_run(work, ball_plan(Dataset.load(work.dataset), configuration, **changes))
+    plan = add_run(work, ball_plan(Dataset.load(work.dataset), configuration, **changes), folds=folds)
     files = seg_transfer.export(tmp_path / "m.segtl", onnx=tmp_path / "m.onnx", work=work.path, name="balls")
     assert files == [tmp_path / "m.segtl", tmp_path / "m.onnx"]
     content = files[1].read_bytes()

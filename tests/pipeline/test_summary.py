@@ -128,7 +128,7 @@ def test_ensembles_average_probabilities_of_unseen_cases(work: Work) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_status_and_predict_need_no_choice(work: Work) -> None:
+def test_predict_needs_no_choice(work: Work) -> None:
     add_run(work, ball_plan(Dataset.load(work.dataset), "2d"), predict=nothing)
     array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
     options = {"spacing": (1, 1, 2.5), "work": work.path, "device": "cpu"}
@@ -136,5 +136,5 @@ def test_status_and_predict_need_no_choice(work: Work) -> None:
     seg_transfer.summary(work=work.path, workers=0)
     np.testing.assert_array_equal(seg_transfer.predict(array, **options), plain)  # the same run, nothing to clean
     work.choice.write_text('{"version": 1, "runs": []}')
-    with pytest.raises(UserError, match=r"choice\.json: .*segtl summary|choice\.json: dice"):
+    with pytest.raises(UserError, match=r"choice\.json: runs: "):
         seg_transfer.predict(array, **options)

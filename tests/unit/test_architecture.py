@@ -26,7 +26,7 @@ ROOMS = [
     "training",
     "inference",
     "evaluation",
-    "export",
+    "portable",
     "environment",
     "workdir",
     "choice",

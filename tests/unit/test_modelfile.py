@@ -15,11 +15,11 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.cli import main
 from seg_transfer.errors import UserError
-from seg_transfer.export.load import load_model_file
-from seg_transfer.export.save import TrainedPlan, make_header, save_model_file
 from seg_transfer.modelfile import read_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan
+from seg_transfer.portable.load import load_model_file
+from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
 from seg_transfer.training.checkpoint import save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")

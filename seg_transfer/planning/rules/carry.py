@@ -36,6 +36,11 @@ class EarlierModel:
     sha256: str
     plan: Plan
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels it reads."""
+        return tuple(channel.name for channel in self.plan.data.channels)
+
 
 def choose_member(configurations: Sequence[str], wanted: str) -> int:
     """Which member of a model file is taken: the first of the wanted configuration, or else the first."""

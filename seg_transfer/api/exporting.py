@@ -30,7 +30,7 @@ def export(
     Args:
         output: The file, by custom ``*.segtl``.
         onnx: File for the network as ONNX, beside ``output`` or in its place: patches in, mean probabilities of the
-            folds out (see :mod:`seg_transfer.export.onnx`).
+            folds out (see :mod:`seg_transfer.portable.onnx`).
         work: Work folder with trained folds.
         folds: Which folds of the plan in force; by default what `segtl summary` chose, or else all trained ones.
         name: What to call the model.
@@ -49,10 +49,10 @@ def export(
     place = Work(Path(work))
     models = find_models(place, folds)
     environment.check_torch()
-    from seg_transfer.export.save import TrainedPlan, make_header, save_model_file
+    from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
 
     if onnx is not None:
-        from seg_transfer.export.onnx import check_onnx
+        from seg_transfer.portable.onnx import check_onnx
 
         check_onnx()
         if len(models.runs) > 1:
@@ -66,10 +66,10 @@ def export(
     if output is not None:
         save_model_file(Path(output), header, trained)
     if onnx is not None:
-        from seg_transfer.export.onnx import save_onnx
-        from seg_transfer.inference.predictor import Predictor
+        from seg_transfer.portable.load import load_folds
+        from seg_transfer.portable.onnx import save_onnx
 
-        save_onnx(Path(onnx), header, Predictor.load(models.runs[0].files).networks)
+        save_onnx(Path(onnx), header, load_folds(models.runs[0].plan, models.runs[0].files))
     return [Path(file) for file in (output, onnx) if file is not None]
 
 

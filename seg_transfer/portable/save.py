@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from seg_transfer.export.card import write_card
-from seg_transfer.export.strip import stripped
 from seg_transfer.modelfile import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.planning.plan import Plan
+from seg_transfer.portable.card import write_card
+from seg_transfer.portable.strip import stripped
 from seg_transfer.training.checkpoint import Tensors, load_state, save_state
 
 UNNAMED = "unnamed"

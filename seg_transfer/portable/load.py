@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from seg_transfer.inference.predictor import Predictor, ready_network
 from seg_transfer.modelfile import ModelFile, prefix, read_model_file
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan
+from seg_transfer.training.checkpoint import load_state
 
 
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Predictor:
@@ -39,6 +41,11 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Predictor
     predictor = members[0] if len(members) == 1 else Ensemble(members)
     predictor.postprocessing = found.header.postprocessing
     return predictor
+
+
+def load_folds(plan: Plan, files: Sequence[Path]) -> list[nn.Module]:
+    """The networks of a plan's folds from their ``model.safetensors``, on the CPU."""
+    return [ready_network(load_state(file, "model")[0], plan, torch.device("cpu"), where=file) for file in files]
 
 
 def load_networks(found: ModelFile, device: torch.device) -> list[list[nn.Module]]:
