@@ -9,13 +9,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seg_transfer.api import encoders, evaluate, fetch_encoders, plan, predict, preprocess, train
+    from seg_transfer.api import (
+        card,
+        encoders,
+        evaluate,
+        export,
+        fetch_encoders,
+        plan,
+        predict,
+        preprocess,
+        summary,
+        train,
+    )
 
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
 # one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-__all__ = ["encoders", "evaluate", "fetch_encoders", "plan", "predict", "preprocess", "train"]
+__all__ = [
+    "card",
+    "encoders",
+    "evaluate",
+    "export",
+    "fetch_encoders",
+    "plan",
+    "predict",
+    "preprocess",
+    "summary",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

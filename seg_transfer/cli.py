@@ -60,6 +60,8 @@ def plan(
     config: options.Config = "auto",
     encoder: options.Encoder = "auto",
     weights: options.Weights = "auto",
+    from_model: options.FromModel = None,
+    carry: options.Carry = "auto",
     strategy: options.Strategy = "auto",
     normalization: options.Normalization = None,
     memory: options.Memory = None,
@@ -88,6 +90,8 @@ def plan(
         config=config,
         encoder=encoder,
         weights=weights,
+        from_model=from_model,
+        carry=carry,
         strategy=strategy,
         normalization=dict(_channel_and_kind(text) for text in normalization or ()),
         memory=None if memory is None else bytes_from_text(memory, option="--memory"),
@@ -170,10 +174,11 @@ def predict(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where label maps go.", show_default=False)
     ],
-    folds: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Such as 0,2 or full; by default every trained fold, averaged."),
+    model: Annotated[
+        Path | None,
+        typer.Option("-m", "--model", metavar="FILE", help="Exported model, in place of a work folder."),
     ] = None,
+    folds: options.TrainedFolds = None,
     tta: Annotated[bool, typer.Option(help="Average over mirrored copies, along the plan's axes.")] = True,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write probabilities as well.")] = False,
     overwrite: Annotated[
@@ -186,16 +191,16 @@ def predict(
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Segment images with the trained folds of the plan."""
+    """Segment images: with an exported model, the choice of `summary`, or else the plan's trained folds."""
     from seg_transfer import api
 
-    chosen = None if folds is None else folds.split(",")
     typer.echo(
         api.predict(
             images,
             output,
+            model=model,
             work=work,
-            folds=chosen,
+            folds=_listed(folds),
             tta=tta,
             probabilities=probabilities,
             overwrite=overwrite,
@@ -237,6 +242,64 @@ def evaluate(
     show.show_scores(scores)
     if scores.failures:
         raise SomeCasesFailed(scores.failures)
+
+
+@app.command(
+    epilog="Example: [bold]segtl summary --ensembles[/]\n\n"
+    "Runs are ranked by cross-validated mean Dice, on the same cases. The choice is in choice.json of the work folder: "
+    "delete it, and the plan in force is used again."
+)
+def summary(
+    ensembles: Annotated[
+        bool, typer.Option("--ensembles", help="Try pairs of configurations: predicts their held-out cases again.")
+    ] = False,
+    work: options.Work = DEFAULT,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare all validated runs, and choose what `predict` and `export` use."""
+    from seg_transfer import api
+
+    show.show_summary(api.summary(work=work, ensembles=ensembles, device=device, workers=workers), work)
+
+
+@app.command(
+    epilog="Example: [bold]segtl export -o model.segtl[/], then anywhere "
+    "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
+    "No names of cases or of the data set, no paths and nothing of the images' headers goes into it."
+)
+def export(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Model file, such as model.segtl.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Network as ONNX: patches in, probabilities out.")
+    ] = None,
+    folds: options.TrainedFolds = None,
+    name: Annotated[str, typer.Option(metavar="TEXT", help="What the model's card calls it.")] = "unnamed",
+    work: options.Work = DEFAULT,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write trained models into one file that needs no work folder."""
+    from seg_transfer import api
+
+    for file in api.export(output, onnx=onnx, work=work, folds=_listed(folds), name=name):
+        typer.echo(file)
+
+
+@app.command(epilog="Example: [bold]segtl card model.segtl[/]")
+def card(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Exported model.", show_default=False)],
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what an exported model reads, predicts and was trained on, its scores and terms."""
+    from seg_transfer import api
+
+    typer.echo(api.card(model))
 
 
 @app.command(epilog="Example: [bold]segtl status -w segtl-work[/]")
@@ -306,6 +369,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.fail("interrupted; run the same command again to go on")
         return ended.code if isinstance(ended.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")
+
+
+def _listed(folds: str | None) -> list[str] | None:
+    return None if folds is None else folds.split(",")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -92,6 +92,12 @@ NamingWork = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Train this many epochs.")]
 TimeBudget = Annotated[str | None, typer.Option(metavar="TIME", help="Train this long per fold, such as 30m.")]
+TrainedFolds = Annotated[
+    str | None,
+    typer.Option(
+        "--folds", metavar="LIST", help="Folds of the plan in force, such as 0,2 or full; by default all trained ones."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 CHOICES = "Decisions (auto: from the data)"
@@ -113,6 +119,19 @@ Weights = Annotated[
     typer.Option(
         metavar="WHICH", help="Encoder's weights: auto, bundled, imagenet, none or a file.", rich_help_panel=CHOICES
     ),
+]
+FromModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Start from an exported model, in place of --weights; labels, channels and spacing may differ.",
+        rich_help_panel=CHOICES,
+    ),
+]
+Carry = Annotated[
+    Literal["auto", "encoder", "all"],
+    typer.Option(help="What of --from to take: the encoder; all: the decoder too.", rich_help_panel=CHOICES),
 ]
 Strategy = Annotated[
     Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch"],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seg_transfer.api.encoder_weights import EncoderStatus
     from seg_transfer.demo import DemoResult
     from seg_transfer.evaluation.scores import Scores
+    from seg_transfer.evaluation.summary import Summary
     from seg_transfer.planning.plan import Plan
     from seg_transfer.status import Status
     from seg_transfer.transfer.fetch import Fetched
@@ -83,6 +84,41 @@ def show_scores(scores: Scores) -> None:
     console = _console()
     console.print(cases_table(scores))
     console.print(summary_table(scores))
+
+
+def show_summary(summary: Summary, work: Path) -> None:
+    """Show all runs with their cross-validated Dice, which one is chosen and by how much, and what was left out."""
+    names = list(summary.runs[0].dice)
+    title = f"{summary.dataset}: mean Dice over held-out cases"
+    heads = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
+    table = Table(*heads, title=title, title_justify="left")
+    table.add_column("run", overflow="fold")
+    for run in summary.runs:
+        table.add_row(
+            run.configuration,
+            run.encoder,
+            run.strategy,
+            str(len(run.folds)),
+            str(run.cases),
+            _dice(run.mean_dice),
+            _dice(run.fold_std),
+            *(_dice(run.dice[name]) for name in names),
+            run.name if run.ranked else f"{run.name} (not ranked: other cases)",
+        )
+    _console().print(table)
+    for name, cause in summary.left_out.items():
+        _line(f"left out: {name}: {cause}")
+    verdict = ""
+    if summary.lead == summary.lead:
+        beyond = "more than" if summary.beyond_spread else "not more than"
+        folds = f", {beyond} the spread between folds ({_dice(summary.spread)})"
+        verdict = f", {_dice(summary.lead)} above the next" + (folds if summary.spread == summary.spread else "")
+    _line(f"best: {summary.best}{verdict}")
+    for trial in summary.postprocessing:
+        kept = "kept" if trial.kept else "not kept"
+        figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
+        _line(f"largest component of {trial.what}: {kept} ({figures})")
+    say(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
 
 
 def show_demo(result: DemoResult) -> None:

@@ -11,6 +11,9 @@
         plan.json                      the plan that these runs were trained on
         fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …
       segtl.log                        tracebacks of cases that failed, if there were any
+      summary.json                     cross-validated scores of all runs
+      choice.json                      what `predict` and `export` use by default; without it the plan in force
+      ensembles/<run>+<run>/           label maps and scores of the held-out cases, by two configurations together
 """
 
 from __future__ import annotations
@@ -63,6 +66,18 @@ class Work:
     @property
     def runs(self) -> Path:
         return self.path / "runs"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def choice(self) -> Path:
+        return self.path / "choice.json"
+
+    @property
+    def ensembles(self) -> Path:
+        return self.path / "ensembles"
 
     @property
     def option(self) -> str:
@@ -120,6 +135,20 @@ class Work:
         except (ValueError, KeyError, TypeError):
             mend = "delete this file and train again: what is trained is kept"
             raise UserError("not a run's manifest, or damaged", where=manifest, mend=mend) from None
+
+    def validated(self, plan: Plan) -> list[int]:
+        """Folds that are trained to the end and whose held-out cases are scored with this very model."""
+        found = []
+        for fold in range(len(plan.recipe.splits)):
+            scores = self.scores_file(plan, fold)
+            model = self.run_folder(plan, fold) / MODEL_FILE
+            if scores.is_file() and model.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+                found.append(fold)
+        return [fold for fold in found if self.finished(plan, fold)]
+
+    def scores_file(self, plan: Plan, fold: Fold) -> Path:
+        """Scores of a fold's held-out cases; their label maps lie beside."""
+        return self.run_folder(plan, fold) / "validation" / SCORES_FILE
 
     def started(self, plan: Plan) -> list[Fold]:
         """Folds of a plan that have a folder, trained to the end or not."""

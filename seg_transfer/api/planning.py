@@ -14,10 +14,12 @@ from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
 from seg_transfer.files import check_folder
 from seg_transfer.measuring import check_and_measure
+from seg_transfer.modelfile import file_digest, read_model_file
 from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.request import check_options
+from seg_transfer.planning.rules.carry import EarlierModel, choose_member
 from seg_transfer.planning.rules.transfer import ON_RANDOM_WEIGHTS
 from seg_transfer.progress import keep_log, say, warn
 from seg_transfer.transfer.fetch import is_offline
@@ -31,6 +33,8 @@ def plan(
     config: str = "auto",
     encoder: str = "auto",
     weights: str = "auto",
+    from_model: Path | str | None = None,
+    carry: str = "auto",
     strategy: str = "auto",
     normalization: Mapping[str, str] | None = None,
     memory: int | None = None,
@@ -56,6 +60,9 @@ def plan(
         config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
         encoder: ``auto``, or a name in the catalogue.
         weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or a file.
+        from_model: File that :func:`seg_transfer.export` wrote, to start from, in place of ``weights``; labels,
+            channels and spacing may be others. Scores are only honest if it has never seen the held-out cases.
+        carry: What to take from it: ``encoder``, ``all`` for encoder and decoder, or ``auto`` for all that fits.
         strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune`` or ``scratch``.
         normalization: Channel -> ``zscore``, ``clip_zscore``, ``minmax`` or ``none``; other channels stay automatic.
         memory: Bytes that training may use; by default 0.9 of the GPU's memory or half of the host's.
@@ -108,6 +115,8 @@ def plan(
         bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
         offline=is_offline(),
+        earlier=None if from_model is None else _earlier(Path(from_model), config, found.dimension),
+        carry=carry,
         seed=seed,
     )
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
@@ -121,6 +130,15 @@ def plan(
     measured.save(place)
     save_plan(made, place.plan)
     return made
+
+
+def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
+    """The member of a model file to start from."""
+    plans = [member.plan for member in read_model_file(path).header.members]
+    configurations = [plan.model.configuration for plan in plans]
+    wanted = "2d" if dimension == 2 else configurations[0] if config == "auto" else config
+    member = choose_member(configurations, wanted)
+    return EarlierModel(path=str(path.absolute()), sha256=file_digest(path), plan=plans[member])
 
 
 def _say_what_was_found(found: Dataset) -> None:

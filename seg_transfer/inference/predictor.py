@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.image import Grid, Image, image_from_array, read_image
 from seg_transfer.errors import UserError
 from seg_transfer.inference.label_map import Slab, fill_labels
+from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
     longest_axis,
@@ -23,11 +24,12 @@ from seg_transfer.inference.sliding_window import (
     predict_volume,
     written_shape,
 )
+from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, part_hash
 from seg_transfer.preprocessing.decision import activate, decide, output_count
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.training.checkpoint import load_header, load_state
+from seg_transfer.training.checkpoint import Tensors, load_header, load_state
 
 Integers = NDArray[np.integer]
 
@@ -56,10 +58,14 @@ class Predictor:
         plan: What the models were trained on.
         networks: At least one; each maps ``(batch, channel, slice, u, v)`` on ``device`` to logits.
         device: Where the networks are.
+
+    Attributes:
+        postprocessing: What is removed from label maps; nothing unless it is set.
     """
 
     def __init__(self, plan: Plan, networks: Sequence[NetworkFn], device: torch.device) -> None:
         self.plan, self.networks, self.device = plan, networks, device
+        self.postprocessing = NOTHING
 
     @classmethod
     def load(cls, files: Sequence[Path], device: str | torch.device = "cpu") -> Predictor:
@@ -78,7 +84,11 @@ class Predictor:
                 what = f"was trained on another plan than {files[0]}"
                 raise UserError(what, where=path, mend="predict with the folds of one plan")
         device = torch.device(device)
-        return cls(plans[0], [_load_network(path, plans[0], device) for path in files], device)
+        return cls(
+            plans[0],
+            [ready_network(load_state(path, "model")[0], plans[0], device, where=path) for path in files],
+            device,
+        )
 
     def array(self, array: NDArray, spacing: Sequence[float], *, tta: bool = True) -> Integers:
         """Predict an array in memory.
@@ -153,7 +163,7 @@ class Predictor:
             lambda scores: table[decide(scores, data)],
             axis=axis,
         )
-        return native
+        return postprocess(native, self.postprocessing)
 
     def _how(self, tta: bool) -> dict[str, Any]:
         """How volumes go through the networks."""
@@ -187,8 +197,18 @@ class Predictor:
         return total.div_(len(self.networks))
 
 
-def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:
-    tensors, _ = load_state(path, "model")
+def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: Path) -> nn.Module:
+    """A plan's network with these weights, ready to predict.
+
+    Args:
+        tensors: The network's state.
+        plan: Which network.
+        device: Where to compute.
+        where: File of the tensors, for messages.
+
+    Raises:
+        UserError: If the tensors are not those of this network.
+    """
     network, _ = build_network(
         plan.model, channels=len(plan.data.channels), classes=output_count(plan.data), seed=0, load=False
     )
@@ -196,7 +216,7 @@ def _load_network(path: Path, plan: Plan, device: torch.device) -> NetworkFn:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         mend = "train again with this version of segtl"
-        raise UserError(f"its weights do not fit the network of its plan: {error}", where=path, mend=mend) from None
+        raise UserError(f"its weights do not fit the network of its plan: {error}", where=where, mend=mend) from None
     network.eval().to(device)
     for parameter in network.parameters():
         # Beside channels_last activations this made a 2D window 1.7 times as fast on the CPU.

@@ -6,6 +6,7 @@ import torch
 
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.transfer.carry import carry_over
 from seg_transfer.transfer.encoder import initialise
 from seg_transfer.transfer.weights import LoadReport, load_weights
 
@@ -20,8 +21,8 @@ def build_network(
         channels: Image channels.
         classes: Outputs: classes, background included, or regions.
         seed: Seed of all random weights.
-        load: Load the encoder's pretrained weights. False when a checkpoint follows: the report then is that of
-            random weights.
+        load: Load the pretrained weights, or those of an earlier model. False when a checkpoint follows: the report
+            then is that of random weights.
 
     Raises:
         UserError: If the encoder's weights cannot be loaded.
@@ -31,5 +32,7 @@ def build_network(
         network = UNet(model, channels=channels, classes=classes)
         for part in (network.raw, network.blocks, network.heads):
             part.apply(initialise)
+    if load and model.weights.source == "model":
+        return network, carry_over(network, model)
     weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
     return network, load_weights(network.encoder, weights, model.encoder)

@@ -173,15 +173,24 @@ class DataPlan(Part):
 class Weights(Part):
     """Where the encoder's weights come from."""
 
-    source: Literal["bundled", "imagenet", "file", "none"]
-    path: str | None = Field(default=None, description="file only: safetensors, or a weights_only checkpoint")
+    source: Literal["bundled", "imagenet", "file", "model", "none"]
+    path: str | None = Field(
+        default=None,
+        description="file: safetensors, or a weights_only checkpoint; model: an exported model of one's own",
+    )
+    sha256: str | None = Field(default=None, description="model only: of the file")
+    carry: Literal["encoder", "all"] | None = Field(
+        default=None, description="model only: the encoder; or all, encoder and decoder without heads"
+    )
     repository: str | None = Field(default=None, description="imagenet only")
     revision: str | None = Field(default=None, description="imagenet only")
 
     @model_validator(mode="after")
     def _file_has_path(self) -> Weights:
-        if (self.source == "file") != (self.path is not None):
-            raise ValueError("path belongs to source 'file', and only to it")
+        if (self.source in ("file", "model")) != (self.path is not None):
+            raise ValueError("path belongs to source 'file' and 'model', and only to them")
+        if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
+            raise ValueError("sha256 and carry belong to source 'model', and only to it")
         return self
 
 

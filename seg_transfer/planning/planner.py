@@ -29,6 +29,7 @@ from seg_transfer.planning.plan import (
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.recipe import plan_recipe
 from seg_transfer.planning.request import PlanRequest, Wishes, check
+from seg_transfer.planning.rules import carry as carry_rule
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import geometry, normalization, training
@@ -58,10 +59,15 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     reasons = Reasons()
     data = _plan_data(fingerprint, wishes, reasons)
     grid = Grid(fingerprint, data)
-    name = reasons.take("model.encoder", encoder_rule.encoder(request.encoder))
-    encoder = entry(name)
-    weights = reasons.take("model.weights", encoder_rule.weights(encoder, wishes.weights, request.imagenet_cached))
-    shape = _plan_shape(grid, data, encoder, weights, request, wishes, reasons)
+    earlier = request.earlier
+    if earlier is None:
+        encoder = entry(reasons.take("model.encoder", encoder_rule.encoder(request.encoder)))
+        weights = reasons.take("model.weights", encoder_rule.weights(encoder, wishes.weights, request.imagenet_cached))
+        shape = _plan_shape(grid, data, encoder, weights.source == "bundled", request, wishes, reasons)
+    else:
+        encoder = entry(reasons.take("model.encoder", carry_rule.encoder(request.encoder, earlier)))
+        shape = _plan_shape(grid, data, encoder, False, request, wishes, reasons)
+        weights = reasons.take("model.weights", carry_rule.weights(shape, earlier, wishes.carry))
     model = _plan_model(shape, data, weights, wishes, reasons)
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
@@ -132,16 +138,19 @@ def _plan_shape(
     grid: Grid,
     data: DataPlan,
     encoder: EncoderEntry,
-    weights: Weights,
+    bundled: bool,
     request: PlanRequest,
     wishes: Wishes,
     reasons: Reasons,
 ) -> Shape:
     """Decide configuration, levels and patch together, since each bounds the others."""
-    stages, why_stages = most_stages(grid.shape, encoder, bundled=weights.source == "bundled")
+    earlier = request.earlier
+    stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
+    if earlier is not None:
+        stages, why_stages = carry_rule.stages((stages, why_stages), earlier)
     fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.outputs))
     steps_3d = 0.0
-    if data.dimension == 3 and wishes.config is None and encoder.volumes:
+    if data.dimension == 3 and wishes.config is None and earlier is None and encoder.volumes:
         # Memory limits this patch, time does not: whether time suffices is the question.
         whole = Limits(wishes.machine, request.memory_bytes, step_seconds=None)
         candidate, _ = fitted(grid.shape, data.spacing, configuration="3d", limits=whole)
@@ -149,7 +158,9 @@ def _plan_shape(
         steps_3d = training.steps_in_time(wishes.machine.seconds(flops), request.time_budget)
     chosen = reasons.take(
         "model.configuration",
-        configuration_rule.configuration(
+        carry_rule.configuration(wishes.config, earlier, data.dimension)
+        if earlier is not None
+        else configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
             slices=grid.shape[0],

@@ -63,6 +63,8 @@ def plan_recipe(
             has_batchnorm=shape.entry.batchnorm,
             batch=batch,
             requested=wishes.strategy,
+            names=[channel.name for channel in data.channels],
+            earlier=None if request.earlier is None else request.earlier.channels,
         ),
     )
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)

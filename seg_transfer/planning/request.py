@@ -13,6 +13,7 @@ from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind,
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules import encoder as encoder_rule
+from seg_transfer.planning.rules.carry import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
 from seg_transfer.planning.rules.transfer import Kind
 
@@ -45,6 +46,8 @@ class PlanRequest:
         bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32 on that device.
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
         offline: Whether connections are forbidden: weights then have to be on this machine.
+        earlier: Model of the user's own to start from, in place of ``weights``.
+        carry: What to take from it: ``auto``, ``encoder``, or ``all`` for encoder and decoder.
         seed: Of the training.
     """
 
@@ -62,6 +65,8 @@ class PlanRequest:
     bfloat16_gain: float = BFLOAT16_GAIN
     imagenet_cached: Callable[[str], bool] = never_cached
     offline: bool = False
+    earlier: EarlierModel | None = None
+    carry: str = AUTO
     seed: int = 0
 
 
@@ -72,6 +77,7 @@ class Wishes:
     config: Configuration | None
     strategy: Kind | None
     weights: str
+    carry: Carry | None
     normalization: Mapping[str, NormalizationKind]
     machine: Machine
 
@@ -94,6 +100,7 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
             where="--config 3d",
             mend=f"take --config 2.5d, or another --encoder: {', '.join(volume_encoders())}",
         )
+    _earlier(request)
     for name, kind in request.normalization.items():
         where = f"--normalization {name}={kind}"
         if name not in channels:
@@ -128,6 +135,7 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
         config=config,
         strategy=strategy,
         weights=_weights(request),
+        carry=_choice(request.carry, get_args(Carry), "--carry"),
         normalization=_normalization(request, fingerprint),
         machine=Machine(device, request.cores, request.bfloat16_gain),
     )
@@ -140,6 +148,21 @@ def _choice(value: str, allowed: tuple[T, ...], where: str) -> T | None:
         if candidate == value:
             return candidate
     raise UserError(f"unknown choice {value!r}", where=where, mend=f"choose one of: auto, {', '.join(allowed)}")
+
+
+def _earlier(request: PlanRequest) -> None:
+    carry = _choice(request.carry, get_args(Carry), "--carry")
+    if request.earlier is None:
+        if carry is not None:
+            raise UserError("there is no model to carry over from", where="--carry", mend="name one with --from")
+        return
+    for option, value, impossible in (
+        ("--weights", request.weights, request.weights != AUTO),
+        ("--strategy", request.strategy, request.strategy == "scratch"),
+    ):
+        if impossible:
+            what = f"--from starts from an earlier model's weights, and {option} {value} is asked for"
+            raise UserError(what, where=option, mend=f"leave one of --from and {option} away")
 
 
 def _weights(request: PlanRequest) -> str:

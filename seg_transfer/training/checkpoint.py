@@ -20,14 +20,14 @@ from torch import Tensor
 
 from seg_transfer.errors import UserError
 from seg_transfer.files import whole_file
+from seg_transfer.modelfile import KEY
 
 CHECKPOINT_VERSION = 1
 MODEL_FILE = "model.safetensors"
 RESUME_FILE = "resume.safetensors"
-KEY = "segtl"
 CONTIGUOUS = torch.contiguous_format
 
-Kind = Literal["model", "resume"]
+Kind = Literal["model", "resume", "exported"]
 Tensors = dict[str, Tensor]
 
 
@@ -36,7 +36,7 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
 
     Args:
         path: Where to.
-        kind: ``model`` (for inference) or ``resume``; checked again on loading.
+        kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.modelfile`).
         tensors: Any device, shape and memory format.
         header: Anything that JSON keeps, such as the plan; floats come back to the bit.
     """

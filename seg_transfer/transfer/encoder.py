@@ -87,7 +87,7 @@ class Encoder(nn.Module):
             with torch.device("meta"):
                 self.stages.append(inflate_modules(level.modules, slice_stride) if has_depth else level.modules)
         self.has_depth = depth
-        self.stages.to_empty(device=torch.get_default_device())
+        self.stages.to_empty(device=torch.get_default_device())  # "meta" where only shapes are asked for
         self.stages.apply(initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:

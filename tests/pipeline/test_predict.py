@@ -217,7 +217,7 @@ def test_labels_are_those_of_the_probabilities_in_memory(
     np.testing.assert_array_equal(streamed, predictor.labels_of(transform, scores))
     assert streamed.shape == grid.shape
     assert len(np.unique(streamed)) > 1
-    native = transform.restore_probabilities(scores)
+    native = transform.restore_probabilities(scores, predictor.plan.data)
     top = np.sort(native, axis=0)
     clear = top[-1] - top[-2] > 1e-5
     assert clear.mean() > 0.99

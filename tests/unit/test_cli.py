@@ -31,7 +31,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
-    arguments = """plan data --config 2.5d --encoder resnet34 --weights none --strategy partial --memory 8GB
+    arguments = """plan data --config 2.5d --encoder resnet34 --weights none --from m.segtl --carry encoder
+        --strategy partial --memory 8GB
         --time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.)
         --cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7"""
     assert main(arguments.split()) == 2
@@ -42,6 +43,8 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
         "config": "2.5d",
         "encoder": "resnet34",
         "weights": "none",
+        "from_model": Path("m.segtl"),
+        "carry": "encoder",
         "strategy": "partial",
         "normalization": {"MRI": "zscore", "A=B": "none"},
         "memory": 8 * 10**9,
@@ -62,12 +65,14 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
 def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[str, Any]) -> None:
     import inspect
 
-    from seg_transfer.api import planning, training
+    from seg_transfer.api import exporting, planning, summarizing, training
 
     main(["plan", "data"])
     main(["train", "0"])
     main(["preprocess"])
-    for function in (planning.plan, training.train, training.preprocess):
+    main(["summary"])
+    main(["export"])
+    for function in (planning.plan, training.train, training.preprocess, summarizing.summary, exporting.export):
         named = asked[function.__name__][1]
         defaults = {
             name: parameter.default
@@ -87,6 +92,19 @@ def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
     assert asked["predict"][0] == (Path("in"), Path("out"))
     expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work"), "workers": 1}
     assert asked["predict"][1] | expected == asked["predict"][1]
+    assert main(["predict", "-m", "m.segtl", "-i", "in", "-o", "out"]) == 2
+    assert asked["predict"][1] | {"model": Path("m.segtl"), "folds": None} == asked["predict"][1]
+
+
+def test_summary_export_and_card_hand_on_their_options(asked: dict[str, Any]) -> None:
+    assert main(["summary", "--ensembles", "-w", "work", "--workers", "2", "--device", "cpu"]) == 2
+    assert asked["summary"] == ((), {"work": Path("work"), "ensembles": True, "device": "cpu", "workers": 2})
+    arguments = "export -o m.segtl --onnx m.onnx --folds 0,full --name liver -w work"
+    assert main(arguments.split()) == 2
+    expected = {"onnx": Path("m.onnx"), "work": Path("work"), "folds": ["0", "full"], "name": "liver"}
+    assert asked["export"] == ((Path("m.segtl"),), expected)
+    assert main(["card", "m.segtl"]) == 2
+    assert asked["card"] == ((Path("m.segtl"),), {})
 
 
 def test_encoders_fetch_hands_on_its_names_and_folder(asked: dict[str, Any]) -> None:
@@ -133,6 +151,8 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
         "train": on_a_device | {"seed"},
         "predict": on_a_device,
         "evaluate": computing,
+        "summary": on_a_device,
+        "export": shared,
         "status": shared,
     }
     commands = typer.main.get_group(app).commands

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchvision", "timm", "monai", "SimpleITK", "nibabel", "lightning_fabric", "scipy", "matplotlib")
-COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "status", "demo", "encoders")
+COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
+COMMANDS += ("encoders",)
 
 PROGRAM = """
 import contextlib, io, json, sys

@@ -8,6 +8,7 @@ rate, beats both always and never frozen; a frozen encoder with ill-fitting Batc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,14 +61,32 @@ def size(cases: int, labelled_slices: int) -> tuple[Literal["small", "large"], s
     )
 
 
-def similarity(dimension: int, channels: int, mapped_to_encoder: bool) -> tuple[Literal["similar", "different"], str]:
+def similarity(
+    dimension: int,
+    channels: int,
+    mapped_to_encoder: bool,
+    *,
+    names: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
+) -> tuple[Literal["similar", "different"], str]:
     """Whether images resemble those the encoder was trained on: a heuristic on their form, not on their content.
+
+    Of an earlier model the names of its channels are known: images are similar if each of their channels was among
+    them, such as CT.
 
     Args:
         dimension: 2 for pictures.
         channels: Image channels.
         mapped_to_encoder: Whether all channels have a fixed range mapped to the encoder's mean and std.
+        names: Of the channels.
+        earlier: Names of the channels of the model that training starts from, if it is one of the user's own.
     """
+    if earlier is not None:
+        before = {name.casefold() for name in earlier}
+        new = [name for name in names if name.casefold() not in before]
+        if not new:
+            return "similar", f"similar: the earlier model has read {', '.join(names)} too"
+        return "different", f"different: the earlier model has read {', '.join(earlier)}, not {', '.join(new)}"
     if dimension == 2 and channels == 3 and mapped_to_encoder:
         return "similar", "similar: pictures of 3 channels in a fixed range, like the encoder's own"
     form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
@@ -87,6 +106,8 @@ def strategy(
     has_batchnorm: bool,
     batch: int,
     requested: Kind | None = None,
+    names: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
 ) -> tuple[Strategy, str]:
     """Choose the transfer strategy.
 
@@ -102,9 +123,11 @@ def strategy(
         has_batchnorm: Whether the encoder has BatchNorm.
         batch: Patches per step.
         requested: The user's choice, if any.
+        names: Of the channels.
+        earlier: Names of the channels of an earlier model that training starts from, if any.
     """
     how_large, why_large = size(cases, labelled_slices)
-    how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder)
+    how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder, names=names, earlier=earlier)
     case = TABLE[how_large, how_similar]
     kind: Kind = requested or ("scratch" if weights.source == "none" else case.kind)
     if requested is not None and requested != "scratch" and weights.source == "none":

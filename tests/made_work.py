@@ -1,0 +1,85 @@
+"""Work folders as training leaves them, made without training: networks of random weights, label maps as wished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from made_balls import LABELS
+from made_plans import data_plan, model_plan, plan
+
+from seg_transfer.data.dataset import Dataset, find_dataset
+from seg_transfer.evaluation.evaluate import evaluate_files
+from seg_transfer.network.build import build_network
+from seg_transfer.planning.plan import Channel, DataPlan, Label, ModelPlan, Normalization, Plan, Split, save_plan
+from seg_transfer.training.checkpoint import save_state
+from seg_transfer.workdir import Work
+
+PATCHES = {"2d": (1, 24, 24), "2.5d": (3, 24, 24), "3d": (8, 24, 24)}
+Change = Callable[[np.ndarray], None]
+
+
+def nothing(labels: np.ndarray) -> None:
+    """Predict the reference itself."""
+
+
+def ball_plan(dataset: Dataset, configuration: str, *, folds: int = 2, **model: object) -> Plan:
+    """A plan for the data set of balls whose folds hold out every so-manyth case."""
+    cases = tuple(case.id for case in dataset.cases)
+    data: DataPlan = data_plan(
+        dataset=dataset.root.name,
+        channels=(Channel(name="MRI", normalization=Normalization(kind="zscore")),),
+        labels=tuple(Label(name=name, value=value) for name, value in LABELS.items()),
+        cases=cases,
+        spacing=(2.5, 1.0, 1.0),
+    )
+    splits = tuple(
+        Split(train=tuple(case for case in cases if case not in cases[fold::folds]), validation=cases[fold::folds])
+        for fold in range(folds)
+    )
+    network: ModelPlan = model_plan(configuration, PATCHES[configuration], **model)
+    return plan(data, network, splits=splits)
+
+
+def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[int, ...] = (0, 1)) -> Plan:
+    """Put trained and validated folds of a plan into a work folder, and make it the plan in force.
+
+    Args:
+        work: The folder; its ``dataset.json`` is there.
+        made: The plan.
+        predict: Changes the reference ``(i, j, k)``, in place, into what the fold is to have predicted.
+        folds: Which folds.
+    """
+    dataset = Dataset.load(work.dataset)
+    save_plan(made, work.plan)
+    work.keep_plan(made)
+    channels, classes = len(made.data.channels), len(made.data.labels)
+    for fold in folds:
+        folder = work.run_folder(made, fold)
+        network, _ = build_network(made.model, channels=channels, classes=classes, seed=fold, load=False)
+        header = {"plan": made.model_dump(mode="json")}
+        save_state(folder / "model.safetensors", "model", network.state_dict(), header)
+        (folder / "manifest.json").write_text(json.dumps({"result": {"finished": True}}))
+        files = {}
+        for case in dataset.select(made.recipe.splits[fold].validation).cases:
+            assert case.label is not None
+            reference = nibabel.load(case.label)
+            labels = np.asarray(reference.dataobj).copy()
+            predict(labels)
+            file = folder / "validation" / f"{case.id}.nii.gz"
+            file.parent.mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(labels, reference.affine), file)
+            files[case.id] = file, case.label
+        names = {label.name: label.value for label in made.data.labels}
+        evaluate_files(files, labels=names).save(work.scores_file(made, fold))
+    return made
+
+
+def make_work(folder: Path, data: Path) -> Work:
+    """A work folder that knows its data set."""
+    work = Work(folder)
+    find_dataset(data).save(work.dataset)
+    return work

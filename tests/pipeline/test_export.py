@@ -1,0 +1,225 @@
+"""Models that travel: exported, stripped, used without a work folder, and as ONNX."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from made_balls import make_dataset
+from made_work import add_run, ball_plan, make_work
+
+import seg_transfer
+from seg_transfer.choice import Choice, ChosenRun
+from seg_transfer.cli import main
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.errors import UserError
+from seg_transfer.modelfile import KEY, ModelHeader, Postprocessing, read_model_file
+from seg_transfer.planning.plan import Plan, Reason, Weights
+from seg_transfer.portable.load import load_model_file
+from seg_transfer.workdir import Work
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+NAMES = ("Miller_1950_left", "Smith_1962_right", "Jones_1941_left", "Brown_1970_both")
+CPU = {"device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cases and data set are named as in a hospital, and the files' headers hold a remark."""
+    folder = make_dataset(tmp_path_factory.mktemp("private") / "clinic_of_dr_white")
+    for number, name in enumerate(NAMES):
+        for kind, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+            file = folder / kind / f"case_{number}{ending}"
+            image = nibabel.load(file)
+            image.header["descrip"] = b"scanned by Dr White"
+            nibabel.save(image, folder / kind / f"{name}{ending}")
+            file.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    made = make_work(tmp_path_factory.mktemp("made") / "work", data)
+    dataset = Dataset.load(made.dataset)
+    for configuration in ("2d", "2.5d"):
+        plan = ball_plan(dataset, configuration)
+        reason = Reason(field="model.weights", choice="file", reason=f"asked for {data}/weights.pth")
+        weights = Weights(source="file", path=f"{data}/weights.pth")
+        model = plan.model.model_copy(update={"weights": weights})
+        strategy = plan.recipe.strategy.model_copy(update={"kind": "finetune"})
+        recipe = plan.recipe.model_copy(update={"strategy": strategy})
+        add_run(made, plan.model_copy(update={"model": model, "recipe": recipe, "reasons": (reason,)}))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("post") / "model.segtl"
+    assert main(["export", "-o", str(file), "-w", str(work.path), "--name", "balls"]) == 0
+    return file
+
+
+def test_nothing_of_the_user_is_in_it(model: Path, data: Path, work: Work) -> None:
+    content = model.read_bytes()
+    for private in (*NAMES, data.name, "Dr White", "weights.pth", str(data.parent), str(work.path), "/tmp"):
+        assert private.encode() not in content, private
+    assert b"core" in content and b"MRI" in content
+    plan = read_model_file(model).header.plan
+    assert plan.data.cases == ("anonymous-1", "anonymous-2", "anonymous-3", "anonymous-4")
+    assert [len(split.validation) for split in plan.recipe.splits] == [2, 2]
+    assert plan.data.dataset == "balls" and plan.reasons == () and plan.model.weights.path == "removed"
+
+
+def test_a_plan_of_a_planner_is_stripped_too(data: Path, tmp_path: Path) -> None:
+    options = {"config": "2d", "weights": "none", "time_budget": 2.0, "folds": 2, "memory": 10**9, "workers": 0}
+    work = make_work(tmp_path / "work", data)
+    add_run(work, seg_transfer.plan(data, work=work.path, **options, **CPU), folds=(0,))
+    seg_transfer.export(tmp_path / "model.segtl", work=work.path)
+    content = (tmp_path / "model.segtl").read_bytes()
+    for private in (*NAMES, data.name, str(data.parent), str(tmp_path)):
+        assert private.encode() not in content, private
+
+
+def test_the_card_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["card", str(model)]) == 0
+    card = capsys.readouterr().out
+    assert card.startswith("# balls: a model of segtl\n")
+    for line in (
+        "Reads: volumes of 1 channel(s), in this order: MRI (scaled by zscore)",
+        "Predicts: ball 1, core 4",
+        "Resamples to z 2.5, x 1, y 1 (mm)",
+        "Trained on: 4 labelled volumes",
+        "2.5d U-Net on resnet18 (2 levels), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
+        "Dice by cross-validation over 4 volumes: ball 1.000, core 1.000",
+        "licence: a file of the trainer's own",
+        "segtl predict -m model.segtl",
+    ):
+        assert line in card
+
+
+def test_it_predicts_without_the_work_folder(model: Path, work: Work, data: Path, tmp_path: Path) -> None:
+    shutil.copy(model, tmp_path / "model.segtl")
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(data / "imagesTr" / f"{NAMES[0]}_0000.nii.gz", images)
+    arguments = ["-i", str(images), "-o", str(tmp_path / "out"), "--device", "cpu", "--workers", "0"]
+    assert main(["predict", "-m", str(tmp_path / "model.segtl"), *arguments]) == 0
+    expected = seg_transfer.predict(images, tmp_path / "expected", work=work.path, workers=0, **CPU)
+    found, wanted = (nibabel.load(folder / f"{NAMES[0]}.nii.gz") for folder in (tmp_path / "out", expected))
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(wanted.dataobj))
+    np.testing.assert_allclose(found.affine, wanted.affine)
+    assert len(np.unique(np.asarray(found.dataobj))) > 1
+
+
+def test_arrays_and_folds(model: Path, work: Work, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
+    found = seg_transfer.predict(array, spacing=(1.0, 1.0, 2.5), model=model, **CPU)
+    np.testing.assert_array_equal(found, seg_transfer.predict(array, spacing=(1, 1, 2.5), work=work.path, **CPU))
+    assert set(np.unique(found)) <= {0, 1, 4}
+    (one,) = seg_transfer.export(tmp_path / "one.segtl", work=work.path, folds=["1"])
+    assert read_model_file(one).header.members[0].folds == ("1",)
+    assert one.stat().st_size < 0.6 * model.stat().st_size
+    alone = seg_transfer.predict(array, spacing=(1, 1, 2.5), work=work.path, folds=[1], **CPU)
+    np.testing.assert_array_equal(seg_transfer.predict(array, spacing=(1, 1, 2.5), model=one, **CPU), alone)
+
+
+def test_options_that_make_no_sense_are_refused(model: Path, work: Work, tmp_path: Path) -> None:
+    array = np.zeros((9, 9, 9), np.float32)
+    with pytest.raises(UserError, match="has no folds to choose"):
+        seg_transfer.predict(array, spacing=(1, 1, 1), model=model, folds=[0])
+    with pytest.raises(UserError, match="needs no work folder"):
+        seg_transfer.predict(array, spacing=(1, 1, 1), model=model, work=work.path)
+    with pytest.raises(UserError, match="no file is named"):
+        seg_transfer.export(work=work.path)
+    with pytest.raises(UserError, match="not trained: full"):
+        seg_transfer.export(tmp_path / "full.segtl", work=work.path, folds=["full"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_is_all_or_nothing(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seg_transfer.training import checkpoint
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "model.segtl")
+
+    (tmp_path / "model.segtl").write_text("the former one")
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    assert main(["export", "-o", str(tmp_path / "model.segtl"), "-w", str(work.path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model.segtl"]
+    assert (tmp_path / "model.segtl").read_text() == "the former one"
+
+
+def test_the_choice_is_what_predict_and_export_use(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ensemble of both configurations with postprocessing: chosen, exported, loaded, predicted alike."""
+    shutil.copytree(work.path, tmp_path / "work")
+    place = Work(tmp_path / "work")
+    runs = tuple(ChosenRun(run=place.plan_folder(plan).name, folds=(0,)) for plan in place.planned_runs())
+    cleaning = Postprocessing(foreground=True, labels=(4,))
+    choice = Choice(runs=runs, postprocessing=cleaning, dice={"ball": 0.5, "core": None}, cases=2)
+    choice.save(place.choice)
+    array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
+    options = {"spacing": (1.0, 1.0, 2.5), **CPU}
+    capsys.readouterr()
+    seg_transfer.progress.set_verbosity(0)
+    by_choice = seg_transfer.predict(array, work=place.path, **options)
+    assert f"as chosen in {place.choice}" in capsys.readouterr().err
+    seg_transfer.export(tmp_path / "both.segtl", work=place.path)
+    found = load_model_file(tmp_path / "both.segtl")
+    assert found.postprocessing == cleaning
+    assert "ball 0.500, core undefined" in seg_transfer.card(tmp_path / "both.segtl")
+    np.testing.assert_array_equal(found.array(array, (1.0, 1.0, 2.5)), by_choice)
+    folds = [seg_transfer.predict(array, work=place.path, folds=[0], **options), by_choice]
+    assert (folds[0] != folds[1]).any()
+    with pytest.raises(UserError, match="ONNX holds one configuration"):
+        seg_transfer.export(onnx=tmp_path / "both.onnx", work=place.path)
+
+    shutil.rmtree(place.runs / runs[0].run / "fold_0")
+    with pytest.raises(UserError, match="is not there any more"):
+        seg_transfer.predict(array, work=place.path, **options)
+
+
+def probabilities(plan: Plan, networks: list[torch.nn.Module], image: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return np.mean([network(torch.from_numpy(image)).softmax(1).numpy() for network in networks], axis=0)
+
+
+@pytest.mark.parametrize(("configuration", "folds"), [("2.5d", (0, 1)), ("3d", (1,))])
+def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...], data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    work = make_work(tmp_path / "work", data)
+    changes = {"slice_strides": (1, 2)} if configuration == "3d" else {}
+    plan = add_run(work, ball_plan(Dataset.load(work.dataset), configuration, **changes), folds=folds)
+    files = seg_transfer.export(tmp_path / "m.segtl", onnx=tmp_path / "m.onnx", work=work.path, name="balls")
+    assert files == [tmp_path / "m.segtl", tmp_path / "m.onnx"]
+    content = files[1].read_bytes()
+    source = Path(seg_transfer.__file__).parent
+    for private in (*NAMES, data.name, str(source), str(tmp_path), "anonymous-5"):
+        assert private.encode() not in content, private
+
+    session = runtime.InferenceSession(files[1])
+    assert [given.shape for given in session.get_inputs()] == [["batch", 1, *plan.model.patch]]
+    header = ModelHeader.model_validate_json(session.get_modelmeta().custom_metadata_map[KEY])
+    assert header == read_model_file(files[0]).header
+    networks = load_model_file(files[0]).networks
+    for batch in (1, 2, 3):
+        image = np.random.default_rng(batch).normal(size=(batch, 1, *plan.model.patch)).astype(np.float32)
+        (found,) = session.run(None, {"image": image})
+        wanted = probabilities(plan, networks, image)  # type: ignore[arg-type]
+        assert found.shape == wanted.shape
+        assert np.abs(wanted - 1 / 3).max() > 0.1
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_without_its_packages_onnx_is_refused(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"seg-transfer\[onnx\]"):
+        seg_transfer.export(tmp_path / "m.segtl", onnx=tmp_path / "m.onnx", work=work.path)
+    assert not list(tmp_path.iterdir())

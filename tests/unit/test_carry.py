@@ -1,0 +1,215 @@
+"""Starting from an earlier model: what is carried over, with which values, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_fingerprints import channel, fingerprint, pictures, splits
+from made_plans import data_plan, model_plan, plan
+
+from seg_transfer.errors import UserError
+from seg_transfer.modelfile import file_digest
+from seg_transfer.network.build import build_network
+from seg_transfer.network.unet import UNet
+from seg_transfer.planning.plan import Channel, ModelPlan, Normalization, Plan, Weights
+from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.rules.carry import EarlierModel
+from seg_transfer.planning.rules.transfer import similarity
+from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.training.checkpoint import save_state
+from seg_transfer.transfer.carry import CarryReport
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+PATCHES = {"2d": (1, 32, 32), "2.5d": (3, 32, 32), "3d": (8, 32, 32)}
+
+
+def earlier_plan(configuration: str, *, channels: int = 1, **model: Any) -> Plan:
+    names = tuple(Channel(name=f"T{index}", normalization=Normalization(kind="zscore")) for index in range(channels))
+    return plan(data_plan(channels=names), model_plan(configuration, PATCHES[configuration], **model))
+
+
+def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
+    """A model file of a network of random weights, and that network."""
+    channels, classes = len(made.data.channels), len(made.data.labels)
+    network, _ = build_network(made.model, channels=channels, classes=classes, seed=3, load=False)
+    with torch.no_grad():  # BatchNorm statistics that tell
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_mean"):
+                tensor.uniform_(-0.1, 0.1)
+    save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
+    trained = [TrainedPlan(made, {"0": folder / "fold"})]
+    save_model_file(folder / "model.segtl", make_header(trained), trained)
+    return folder / "model.segtl", network.eval()
+
+
+def started(
+    file: Path, configuration: str, *, carry: str, channels: int = 1, classes: int = 5, **changes: Any
+) -> tuple[UNet, CarryReport]:
+    weights = Weights(source="model", path=str(file), sha256=file_digest(file), carry=carry)  # type: ignore[arg-type]
+    model: ModelPlan = model_plan(configuration, PATCHES[configuration], weights=weights, **changes)
+    network, report = build_network(model, channels=channels, classes=classes, seed=0)
+    assert isinstance(report, CarryReport)
+    return network.eval(), report
+
+
+def image(configuration: str, channels: int) -> torch.Tensor:
+    return torch.randn(2, channels, *PATCHES[configuration], generator=torch.Generator().manual_seed(0))
+
+
+def decoded(network: UNet, x: torch.Tensor) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return network._decode(x)
+
+
+def encoded(network: UNet, x: torch.Tensor) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return network.encoder(x)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
+def test_with_the_same_channels_everything_but_the_heads_is_the_same(configuration: str, tmp_path: Path) -> None:
+    changes = {"slice_strides": (1, 2)} if configuration == "3d" else {}
+    file, before = export(tmp_path, earlier_plan(configuration, channels=2, **changes))
+    network, report = started(file, configuration, carry="all", channels=2, **changes)
+    x = image(configuration, 2)
+    for mine, theirs in zip(decoded(network, x), decoded(before, x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert not report.adapted
+    assert set(report.random) == {name for name in network.state_dict() if name.startswith("heads.")}
+    assert "of the network is carried over from an earlier model" in str(report)
+    assert set(report.unused) == set(report.random)
+
+
+@pytest.mark.parametrize(("there", "here"), [(1, 2), (1, 3), (2, 1), (2, 4), (3, 1)])
+def test_other_channels_are_adapted_so_that_equal_ones_answer_alike(there: int, here: int, tmp_path: Path) -> None:
+    file, before = export(tmp_path, earlier_plan("2d", channels=there))
+    network, report = started(file, "2d", carry="all", channels=here)
+    same = image("2d", 1)
+    mine, theirs = same.repeat(1, here, 1, 1, 1), same.repeat(1, there, 1, 1, 1)
+    for found, wanted in zip(decoded(network, mine), decoded(before, theirs), strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-4)
+    assert set(report.adapted) == {"encoder.stages.0.conv1.weight", "raw.0.weight"}
+
+
+def test_the_encoder_alone_leaves_the_decoder_random(tmp_path: Path) -> None:
+    file, before = export(tmp_path, earlier_plan("2d"))
+    network, report = started(file, "2d", carry="encoder", decoder_channels=(16, 8))
+    x = image("2d", 1)
+    for mine, theirs in zip(encoded(network, x), encoded(before, x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert not report.random and report.share == 1
+    assert all(name.startswith("encoder.") for name in report.matched)
+    assert "of the encoder is carried over" in str(report)
+
+
+@pytest.mark.parametrize("there", ["2d", "2.5d"])
+@pytest.mark.parametrize("strides", [(1, 2), (2, 2)])
+def test_2d_kernels_are_inflated(there: str, strides: tuple[int, int], tmp_path: Path) -> None:
+    """Features of a volume that is constant along its slices are those of each slice."""
+    file, before = export(tmp_path, earlier_plan(there))
+    network, report = started(file, "3d", carry="encoder", slice_strides=strides)
+    slices = image("2d", 1)
+    flat = encoded(before, slices.repeat(1, 1, PATCHES[there][0], 1, 1))
+    for volume, plane in zip(encoded(network, slices.repeat(1, 1, 8, 1, 1)), flat, strict=True):
+        torch.testing.assert_close(volume, plane[:, :, None].expand_as(volume), atol=1e-4, rtol=1e-4)
+    assert any(name.endswith("conv1.weight") for name in report.adapted)
+
+
+def test_deep_kernels_become_flat_where_the_new_level_sees_single_slices(tmp_path: Path) -> None:
+    file, before = export(tmp_path, earlier_plan("3d", slice_strides=(2, 2)))
+    network, _ = started(file, "3d", carry="encoder", slice_strides=(1, 1))
+    assert network.encoder.has_depth == (False, True) and before.encoder.has_depth == (True, True)
+    volume = image("2d", 1).repeat(1, 1, 8, 1, 1)
+    for mine, theirs in zip(encoded(network, volume), encoded(before, volume), strict=True):
+        torch.testing.assert_close(mine[:, :, :1], theirs[:, :, :1], atol=1e-4, rtol=1e-4)
+
+
+def test_another_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    file, _ = export(tmp_path, earlier_plan("2d"))
+    weights = Weights(source="model", path=str(file), sha256="0" * 64, carry="all")
+    with pytest.raises(UserError, match="its content has changed"):
+        build_network(model_plan("2d", (1, 32, 32), weights=weights), channels=1, classes=2, seed=0)
+    file.unlink()
+    with pytest.raises(UserError, match="there is no model file"):
+        build_network(model_plan("2d", (1, 32, 32), weights=weights), channels=1, classes=2, seed=0)
+
+
+def planned(made: Plan, **wishes: Any) -> Plan:
+    measured = wishes.pop("measured", fingerprint(shape=(120, 120, 40), spacing=(1.0, 1.0, 1.0)))
+    request = PlanRequest(splits=splits(measured), earlier=EarlierModel("/m.segtl", "ab", made), memory_bytes=10**10)
+    return make_plan(measured, replace(request, **wishes))
+
+
+WIDTHS = {"stages": 4, "decoder_channels": (32, 64, 128, 256)}
+
+
+def test_encoder_stages_and_configuration_come_from_the_model() -> None:
+    for configuration, changes in (("2d", {}), ("2.5d", {}), ("3d", {"slice_strides": (2, 2, 1, 1)})):
+        for stages in (2, 4):
+            settings = WIDTHS | {"encoder": "resnet34", "stages": stages} | changes
+            settings["decoder_channels"] = (32, 64, 128, 256)[:stages]
+            settings["slice_strides"] = settings.get("slice_strides", ())[:stages]
+            found = planned(earlier_plan(configuration, **settings)).model
+            assert (found.encoder, found.configuration, found.stages) == ("resnet34", configuration, stages)
+            assert found.weights.source == "model" and found.weights.sha256 == "ab"
+    small = planned(earlier_plan("2d", **WIDTHS), measured=fingerprint(shape=(35, 50, 36)))
+    assert small.model.stages == 3 and small.model.weights.carry == "encoder"
+    assert "levels 4 against 3" in next(r.reason for r in small.reasons if r.field == "model.weights")
+
+
+def test_the_decoder_comes_along_where_it_fits() -> None:
+    assert planned(earlier_plan("2d", **WIDTHS)).model.weights.carry == "all"
+    assert planned(earlier_plan("2d", **WIDTHS), carry="encoder").model.weights.carry == "encoder"
+    assert planned(earlier_plan("2d", **WIDTHS), config="2.5d").model.weights.carry == "all"
+    narrow = earlier_plan("2d", **(WIDTHS | {"decoder_channels": (16, 32, 64, 64)}))
+    assert planned(narrow).model.weights.carry == "encoder"
+    with pytest.raises(UserError, match=r"--carry all.*widths 16 x 32 x 64 x 64 against 32 x 64 x 128 x 256"):
+        planned(narrow, carry="all")
+    volume = earlier_plan("3d", **WIDTHS, slice_strides=(2, 2, 2, 1))
+    found = planned(volume)
+    assert found.model.weights.carry == ("all" if found.model.slice_strides == (2, 2, 2, 1) else "encoder")
+    inflated = planned(earlier_plan("2d", **WIDTHS), config="3d").model
+    assert inflated.configuration == "3d" and inflated.weights.carry == "encoder"
+    with pytest.raises(UserError, match="2d kernels against 3d"):
+        planned(earlier_plan("2d", **WIDTHS), config="3d", carry="all")
+
+
+def test_what_cannot_work_is_refused_at_plan_time() -> None:
+    deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
+    for wishes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
+        with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its levels 2, 3 read several slices"):
+            planned(deep, **wishes)
+    shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))
+    assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat levels alone
+    flat = earlier_plan("2d", **WIDTHS)
+    with pytest.raises(UserError, match="the model to start from has a resnet18, and resnet50 is asked for"):
+        planned(flat, encoder="resnet50")
+    with pytest.raises(UserError, match=r"--weights bundled is asked for"):
+        planned(flat, weights="bundled")
+    with pytest.raises(UserError, match=r"--strategy scratch is asked for"):
+        planned(flat, strategy="scratch")
+    with pytest.raises(UserError, match="no model to carry over from"):
+        planned(flat, earlier=None, carry="encoder")
+
+
+def test_images_are_similar_if_the_model_has_read_each_of_their_channels() -> None:
+    assert similarity(3, 1, False, names=["ct"], earlier=["CT", "PET"])[0] == "similar"
+    assert similarity(3, 2, False, names=["CT", "MRI"], earlier=["CT"])[0] == "different"
+    assert "not MRI" in similarity(3, 2, False, names=["CT", "MRI"], earlier=["CT"])[1]
+    assert similarity(3, 1, False, names=["CT"])[0] == "different"
+    cases = fingerprint(shape=(120, 120, 40), channels=(channel("t0"),))
+    assert planned(earlier_plan("2d", **WIDTHS), measured=cases).recipe.strategy.kind == "partial"
+    other = fingerprint(shape=(120, 120, 40), channels=(channel("MRI"),))
+    assert planned(earlier_plan("2d", **WIDTHS), measured=other).recipe.strategy.kind == "gradual"
+
+
+def test_weights_of_a_model_name_file_digest_and_what_is_carried() -> None:
+    for changes in ({"path": None}, {"sha256": None}, {"carry": None}, {"source": "file"}, {"source": "none"}):
+        settings = {"source": "model", "path": "m", "sha256": "ab", "carry": "all"} | changes
+        with pytest.raises(ValueError, match="belong"):
+            Weights.model_validate(settings)

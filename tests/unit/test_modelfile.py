@@ -1,0 +1,197 @@
+"""Model files of strangers: what is refused, and that refusing allocates nothing."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_plans import data_plan, model_plan, plan
+
+from seg_transfer.cli import main
+from seg_transfer.errors import UserError
+from seg_transfer.modelfile import read_model_file
+from seg_transfer.network.build import build_network
+from seg_transfer.planning.plan import Plan
+from seg_transfer.portable.load import load_model_file
+from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.training.checkpoint import save_state
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+Header = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made() -> Plan:
+    return plan(data_plan(), model_plan("2d", (1, 16, 16)))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, made: Plan) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    network, _ = build_network(made.model, channels=1, classes=3, seed=0, load=False)
+    save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
+    trained = [TrainedPlan(made, {"0": folder / "fold"})]
+    save_model_file(folder / "model.segtl", make_header(trained), trained)
+    return folder / "model.segtl"
+
+
+def taken_apart(file: Path) -> tuple[Header, Header, bytes]:
+    """Tensors' entries, what segtl says, and the bytes after the header."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])
+    return entries, json.loads(entries.pop("__metadata__")["segtl"]), content[8 + length :]
+
+
+def put_together(file: Path, entries: Header, segtl: Header | None, payload: bytes) -> Path:
+    metadata = {} if segtl is None else {"segtl": json.dumps(segtl)}
+    header = json.dumps({"__metadata__": metadata, **entries}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + payload)
+    return file
+
+
+def test_a_model_file_comes_back(good: Path, made: Plan) -> None:
+    found = read_model_file(good)
+    assert found.header.plan.model == made.model
+    assert found.header.members[0].folds == ("0",)
+    network, _ = build_network(made.model, channels=1, classes=3, seed=0, load=False)
+    predictor = load_model_file(good)
+    state = predictor.networks[0].state_dict()  # type: ignore[attr-defined]
+    assert state.keys() == network.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_putting_together_what_was_taken_apart_is_read(good: Path, tmp_path: Path) -> None:
+    assert read_model_file(put_together(tmp_path / "same", *taken_apart(good))).header == read_model_file(good).header
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [(0, "the file has 0"), (5, "the file has 5"), (8, "the file has 8"), (100, "the file has 100"), (-1, "are there")],
+)
+def test_what_is_cut_off_is_refused(good: Path, tmp_path: Path, kept: int, said: str) -> None:
+    (tmp_path / "cut").write_bytes(good.read_bytes()[:kept])
+    with pytest.raises(UserError, match=rf"cut off.*{said}"):
+        load_model_file(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04" + bytes(1000), "header claims"),
+        (b"\x80\x02}q\x00." + bytes(1000), "header claims"),
+        ((2**62).to_bytes(8, "little") + b"{}", "claims 4611686018427387904 bytes"),
+        ((9 * 2**20).to_bytes(8, "little") + bytes(10 * 2**20), "at most 8388608 are read"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "no JSON object"),
+        ((4).to_bytes(8, "little") + b"null", "no JSON object"),
+    ],
+    ids=["zip", "pickle", "absurd header", "large header", "deep header", "null"],
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "other.segtl").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        load_model_file(tmp_path / "other.segtl")
+
+
+def _set(*path: str | int, to: object) -> Callable[[Header], None]:
+    def change(content: Header) -> None:
+        inner: Any = content
+        for step in path[:-1]:
+            inner = inner[step]
+        inner[path[-1]] = to
+
+    return change
+
+
+MODEL = ("members", 0, "plan", "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("version", to=2), "version 2, this segtl reads version 1"),
+        (_set("version", to="1"), "version '1'"),
+        (_set("kind", to="model"), "no exported model"),
+        (_set("members", to=[]), "members"),
+        (_set("code", to="import os"), "code"),
+        (_set(*MODEL, "decoder_channels", to=[10**9, 10**9]), "10000*"),
+        (_set(*MODEL, "decoder_channels", to=[10**18, 10**18]), "impossible network"),
+        (_set(*MODEL, "decoder_channels", to=[16, 8]), "not those of its plan's network"),
+        (_set(*MODEL, "patch", to=[1, 10**6, 10**6]), r"patch: 1000000000000 voxels"),
+        (_set(*MODEL, "encoder", to="resnet50"), "not those of its plan's network"),
+        (_set("members", 0, "folds", to=["0", "1"]), "not those of its plan's network"),
+        (
+            _set("members", 0, "plan", "data", "channels", to=[{"name": "x", "normalization": {"kind": "none"}}] * 9),
+            r"64 x 1 x 7 x 7, the plan needs 64 x 9 x 7 x 7",
+        ),
+    ],
+)
+def test_headers_that_ask_for_too_much_are_refused(
+    good: Path, tmp_path: Path, change: Callable[[Header], None], said: str
+) -> None:
+    entries, segtl, payload = taken_apart(good)
+    change(segtl)
+    file = put_together(tmp_path / "changed.segtl", entries, segtl, payload)
+    load_model_file(good)  # whatever this process allocates at first
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=said):
+        load_model_file(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+BYTES = 40
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}, "claim 4000000000000 bytes"),
+        ({"dtype": "F32", "shape": [10**12], "data_offsets": [0, BYTES]}, "tensor x"),
+        ({"dtype": "F32", "shape": [-5, -2], "data_offsets": [0, BYTES]}, "tensor x"),
+        ({"dtype": "F32", "shape": [10.0], "data_offsets": [0, BYTES]}, "tensor x"),
+        ({"dtype": "F32", "shape": [10], "data_offsets": [4, BYTES + 4]}, "gaps"),
+        ({"dtype": "F32", "shape": [10], "data_offsets": [0, BYTES, 9]}, "tensor x"),
+        ({"dtype": "Q8", "shape": [10], "data_offsets": [0, BYTES]}, "tensor x"),
+        ({"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}, "claim 36 bytes, 40 are there"),
+        ([1], "tensor x"),
+        ({"dtype": "F32", "shape": [10], "data_offsets": [0, BYTES]}, "not those of its plan's network"),
+    ],
+)
+def test_tensors_that_are_not_there_are_refused(good: Path, tmp_path: Path, entry: object, said: str) -> None:
+    _, segtl, _ = taken_apart(good)
+    with pytest.raises(UserError, match=said):
+        load_model_file(put_together(tmp_path / "bad.segtl", {"x": entry}, segtl, bytes(BYTES)))
+
+
+def test_tensors_beside_those_of_the_networks_are_refused(good: Path, tmp_path: Path) -> None:
+    entries, segtl, payload = taken_apart(good)
+    more = {"dtype": "F32", "shape": [1], "data_offsets": [len(payload), len(payload) + 4]}
+    with pytest.raises(UserError, match="tensors of no network"):
+        load_model_file(put_together(tmp_path / "more.segtl", entries | {"y": more}, segtl, payload + bytes(4)))
+
+
+def test_safetensors_of_others_and_checkpoints_are_refused(good: Path, tmp_path: Path, made: Plan) -> None:
+    entries, _, payload = taken_apart(good)
+    with pytest.raises(UserError, match="does not say what it is"):
+        read_model_file(put_together(tmp_path / "foreign.segtl", entries, None, payload))
+    save_state(tmp_path / "fold.segtl", "model", {"x": torch.zeros(1)}, {"plan": made.model_dump(mode="json")})
+    with pytest.raises(UserError, match="no exported model"):
+        read_model_file(tmp_path / "fold.segtl")
+    with pytest.raises(UserError, match="there is no model file here"):
+        read_model_file(tmp_path / "absent.segtl")
+
+
+def test_the_command_line_says_it_in_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "model.npy", np.zeros(9))
+    code = main(["predict", "-m", str(tmp_path / "model.npy"), "-i", str(tmp_path), "-o", str(tmp_path / "out")])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert "no model of segtl" in err and "mend:" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
