@@ -132,7 +132,8 @@ def _score(
             files[case.id] = label_file(case, folder), case.label
     scores = evaluate_files(
         files,
-        labels={label.name: label.value for label in plan.data.labels},
+        labels=plan.data.scored,
+        ignore=plan.data.ignore,
         workers=workers,
         failures={case: failures[case] for case in cases if case in failures},
     )

@@ -56,7 +56,7 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
     dataset = Dataset.load(work.dataset)
     save_plan(made, work.plan)
     work.keep_plan(made)
-    channels, classes = len(made.data.channels), len(made.data.labels)
+    channels, classes = len(made.data.channels), len(made.data.outputs)
     for fold in folds:
         folder = work.run_folder(made, fold)
         network, _ = build_network(made.model, channels=channels, classes=classes, seed=fold, load=False)
@@ -73,8 +73,7 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
             file.parent.mkdir(exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(labels, reference.affine), file)
             files[case.id] = file, case.label
-        names = {label.name: label.value for label in made.data.labels}
-        evaluate_files(files, labels=names).save(work.scores_file(made, fold))
+        evaluate_files(files, labels=made.data.scored).save(work.scores_file(made, fold))
     return made
 
 

@@ -68,7 +68,8 @@ def summary(
     outcome = find_postprocessing(
         _label_maps(place, dataset, first, {fold: list(scores[fold].cases) for fold in first.folds}),
         labels={label.name: label.value for label in made.data.labels[1:]},
-        scored={label.name: (label.value,) for label in made.data.labels[1:]},
+        scored=made.data.scored,
+        ignore=made.data.ignore,
         workers=case_workers,
     )
     found = Summary(
@@ -99,13 +100,17 @@ def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, Ca
     for plan in sorted(place.planned_runs(), key=lambda plan: plan.hash != made.hash):
         name = place.plan_folder(plan).name
         folds = place.validated(plan)
-        if plan.data.labels != made.data.labels or not here >= set(plan.data.cases):
+        if _scheme(plan) != _scheme(made) or not here >= set(plan.data.cases):
             left_out[name] = "of another data set than the plan in force: other labels or cases"
         elif not folds:
             left_out[name] = "no fold is trained to the end and validated"
         else:
             runs[name] = Candidate(plan, tuple(folds))
     return runs, left_out
+
+
+def _scheme(plan: Plan) -> tuple[object, ...]:
+    return plan.data.labels, plan.data.regions, plan.data.ignore
 
 
 def _validated(place: Work, run: Candidate) -> Validated:

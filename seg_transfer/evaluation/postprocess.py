@@ -54,6 +54,7 @@ class Pair:
     reference: Path
     scored: tuple[Values, ...]
     values: Values
+    ignore: int | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def find_postprocessing(
     *,
     labels: Mapping[str, int],
     scored: Mapping[str, Values],
+    ignore: int | None = None,
     seed: int = 0,
     workers: int = 0,
 ) -> Outcome:
@@ -79,6 +81,7 @@ def find_postprocessing(
         files: Case -> predicted and reference label map, on the same grid.
         labels: Name -> value in predicted label maps, without background.
         scored: Name of what Dice is measured of -> the values that it consists of: the labels, or regions of several.
+        ignore: Value in the references of voxels that are not annotated and do not count.
         seed: Of the bootstrap.
         workers: Processes; 0 works in this one.
 
@@ -86,7 +89,7 @@ def find_postprocessing(
         UserError: If a label map cannot be read.
     """
     values = tuple(labels.values())
-    pairs = [Pair(case, *files[case], tuple(scored.values()), values) for case in sorted(files)]
+    pairs = [Pair(case, *files[case], tuple(scored.values()), values, ignore) for case in sorted(files)]
     tables = []
     for pair, table in map_cases(_tried, pairs, workers=workers, title="postprocessing", name=lambda pair: pair.case):
         if isinstance(table, CaseFailure):
@@ -114,12 +117,13 @@ def find_postprocessing(
 def _tried(pair: Pair) -> NDArray[np.float64]:
     """Dice ``(without and with the foreground cleaned, no step and each label's, what is scored)``; nan: undefined."""
     prediction, reference = read_label(pair.prediction).array[0], read_label(pair.reference).array[0]
+    known = slice(None) if pair.ignore is None else reference != pair.ignore
     result = np.empty((2, 1 + len(pair.values), len(pair.scored)))
     for foreground in (False, True):
         for step, value in enumerate([None, *pair.values]):
             chosen = Postprocessing(foreground=foreground, labels=() if value is None else (value,))
-            cleaned = postprocess(prediction.copy(), chosen)
-            result[int(foreground), step] = [_dice(cleaned, reference, parts) for parts in pair.scored]
+            cleaned = postprocess(prediction.copy(), chosen)[known]
+            result[int(foreground), step] = [_dice(cleaned, reference[known], parts) for parts in pair.scored]
     return result
 
 

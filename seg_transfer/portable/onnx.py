@@ -1,7 +1,7 @@
 """The network as ONNX, for programs that have no torch: patches in, probabilities out.
 
 The graph reads ``image`` ``(batch, channel, slice, u, v)``, float32, any batch and the plan's patch, and gives
-``probabilities`` ``(batch, class, slice out, u, v)``, the mean over the folds; there is 1 slice out in 2D and 2.5D.
+``probabilities`` ``(batch, output, slice out, u, v)``, the mean over the folds; there is 1 slice out in 2D and 2.5D.
 Resampling, normalization and the sliding window are not in the graph; the plan that says how they are done is, beside
 the card, in the model's ``metadata_props`` under ``segtl``.
 """
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from seg_transfer.errors import UserError
 from seg_transfer.files import whole_file
 from seg_transfer.modelfile import KEY, ModelHeader
-from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.plan import DataPlan, Plan
+from seg_transfer.preprocessing.decision import activate
 
 INPUT, OUTPUT = "image", "probabilities"
 NEEDED = ("onnx", "onnxscript")
@@ -29,12 +30,12 @@ NEEDED = ("onnx", "onnxscript")
 class MeanProbabilities(nn.Module):
     """Networks of one plan as one: the mean of their probabilities."""
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], data: DataPlan) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.networks, self.data = nn.ModuleList(networks), data
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.stack([network(image).softmax(dim=1) for network in self.networks]).mean(dim=0)
+        return torch.stack([activate(network(image), self.data) for network in self.networks]).mean(dim=0)
 
 
 def check_onnx() -> None:
@@ -65,7 +66,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
     import onnx
 
     plan = header.plan
-    module = MeanProbabilities(networks).eval()
+    module = MeanProbabilities(networks, plan.data).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
