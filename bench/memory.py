@@ -5,9 +5,8 @@
 - ``measure``: the same files, checked and measured as ``segtl plan`` does;
 - ``train``: patches from 10, 50 and 200 volumes (one, linked so many times).
 
-The peak is that of resident memory over what the process had after loading all modules (and a tiny prediction).
-Figures do not depend on what
-else the machine does; Linux only.
+The peak is that of resident memory over what the process had after loading all modules and a tiny prediction. Figures
+do not depend on what else the machine does; Linux only.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ import numpy as np
 SPACING = (0.8, 0.8, 1.0)
 GRID = {"predict": (1.0, 1.0, 1.0), "preprocess": (1.0, 0.8, 0.8), "train": (1.0, 0.8, 0.8)}
 """Spacing of the network's grid (slice, u, v); see --spacing."""
-PATCHES = {"predict": (64, 128, 128), "train": (64, 128, 128)}
 VOLUMES = (10, 50, 200)
 BATCHES = 100
 

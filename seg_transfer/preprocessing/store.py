@@ -81,7 +81,9 @@ class StoredCase:
         """
         with self._whole():
             counts = self._content["locations"]
-            places = np.load(self.folder / "locations.npy", mmap_mode="r") if counts else np.empty((0, 3), np.int32)
+            if not counts:
+                return {}
+            places = np.load(self.folder / "locations.npy", mmap_mode="r")
             ends = np.cumsum(list(counts.values()), dtype=np.int64)
             keys: list[Place] = ["annotated" if key == "annotated" else int(key) for key in counts]
             return dict(zip(keys, np.split(places, ends[:-1]), strict=True))

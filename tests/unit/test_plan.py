@@ -228,7 +228,6 @@ class TestImpossibleWishes:
             ({"strategy": "never"}, "--strategy: unknown choice"),
             ({"encoder": "resnet1"}, "resnet1"),
             ({"encoder": "inception_v3", "config": "3d"}, "--config 3d: inception_v3 does not convert to 3D"),
-            ({"encoder": "alexnet", "weights": "imagenet"}, "torchvision has them"),
             ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
             ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
