@@ -37,3 +37,10 @@ def quiet() -> Iterator[None]:
     progress.set_verbosity(-1)
     yield
     progress.set_verbosity(0)
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """A command keeps tracebacks in its work folder's log until the next one does; no test in another test's."""
+    yield
+    progress.keep_log(None)
