@@ -2,7 +2,7 @@
 
 They are laid out for a CPU in bfloat16 and channels_last, where one pass over a full-resolution map costs as much as a
 narrow convolution. Figures are CPU milliseconds on one core with AMX, forward and backward, for a batch of 4 maps of 16
-channels and 40x56x40 voxels.
+channels and 40x56x40 voxels (``bench/parts.py``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def convolution(
 class InstanceNorm(nn.Module):
     """Instance norm with weight and bias, for 2D and 3D maps of more than one voxel.
 
-    On a CPU it normalizes one sample after the other: torch's own leaves channels_last, and takes 37 ms plus 80 ms for
-    the way back into it where this takes 27 ms. An exported graph has any number of samples, and torch's own.
+    On a CPU it normalizes one sample after the other: torch's own leaves channels_last, and with the way back into it
+    takes 44 ms where this takes 26 ms. An exported graph has any number of samples, and torch's own.
     """
 
     def __init__(self, channels: int) -> None:
@@ -55,7 +55,7 @@ class InstanceNorm(nn.Module):
 def normalization(channels: int, kind: Norm, *, voxels: int) -> nn.Module:
     """Norm without batch statistics; a map of few voxels has no instance statistics and gets group norm.
 
-    Groups have 16 channels where the width allows: 20 ms, against 36 ms with 8 and 96 ms with 2.
+    Groups have 16 channels where the width allows: 21 ms, against 39 ms with 8 and 96 ms with 2.
     """
     if kind == "group" or voxels < FEWEST_FOR_INSTANCE_NORM:
         return nn.GroupNorm(channels // math.gcd(channels, GROUP), channels)
@@ -76,7 +76,7 @@ class ConvNormAct(nn.Sequential):
 class DecoderBlock(nn.Module):
     """One level of the decoder: the coarser level's result, enlarged, beside the maps of this level; two convolutions.
 
-    Linear interpolation costs what a transposed convolution costs (19 and 21 ms) and leaves no checkerboard.
+    Linear interpolation costs what a transposed convolution costs (19 and 23 ms) and leaves no checkerboard.
 
     Args:
         inputs: Channels of all maps together.
