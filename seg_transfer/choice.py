@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.modelfile import Postprocessing
-from seg_transfer.planning.plan import Part
+from seg_transfer.planning.plan import Part, wrong_fields
 
 CHOICE_VERSION: Literal[1] = 1
 
@@ -50,7 +50,5 @@ class Choice(Part):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(step) for step in first["loc"])
             mend = "run `segtl summary` again, or delete this file to use the plan in force"
-            raise UserError(f"{field}: {first['msg']}", where=path, mend=mend) from None
+            raise UserError(wrong_fields(error)[0], where=path, mend=mend) from None

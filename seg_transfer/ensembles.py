@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, write_volume
-from seg_transfer.errors import UserError
 from seg_transfer.evaluation.evaluate import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.files import make_folder
 from seg_transfer.inference.ensemble import mean_probabilities
 from seg_transfer.inference.predict import label_file
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.parallel import report_failure
 from seg_transfer.planning.plan import Plan
-from seg_transfer.progress import detail, track
-from seg_transfer.workdir import MODEL_FILE, SCORES_FILE, Work
+from seg_transfer.progress import track
+from seg_transfer.workdir import SCORES_FILE, Work
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def score_pairs(
         for fold, cases in by_fold.items():
             done = _folder(work, candidates, pair, fold) / SCORES_FILE
             newest = max(
-                _model(work, candidates[index], held_out[index][case]).stat().st_mtime_ns
+                work.model(candidates[index].plan, held_out[index][case]).stat().st_mtime_ns
                 for index in pair
                 for case in cases
             )
@@ -98,7 +97,7 @@ def _predict(
         for index in needed:
             fold = held_out[index][name]
             if loaded.get(index, (None,))[0] != fold:
-                loaded[index] = fold, Predictor.load([_model(work, candidates[index], fold)], device)
+                loaded[index] = fold, Predictor.load([work.model(candidates[index].plan, fold)], device)
         try:
             _predict_case(
                 cases[name],
@@ -106,8 +105,7 @@ def _predict(
                 {pair: _folder(work, candidates, pair, held_out[pair[0]][name]) for pair in todo[name]},
             )
         except Exception as error:
-            failures[name] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            detail("".join(traceback.format_exception(error)))
+            failures[name] = report_failure(name, error, title="predicting by pairs").cause
     return failures
 
 
@@ -153,7 +151,3 @@ def _by_fold(first: Mapping[str, int], second: Mapping[str, int]) -> dict[int, l
 def _folder(work: Work, candidates: Sequence[Candidate], pair: tuple[int, int], fold: int) -> Path:
     first, second = (work.plan_folder(candidates[index].plan).name for index in pair)
     return work.ensembles / f"{first}+{second}" / f"fold_{fold}"
-
-
-def _model(work: Work, candidate: Candidate, fold: int) -> Path:
-    return work.run_folder(candidate.plan, fold) / MODEL_FILE

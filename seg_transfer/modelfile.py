@@ -21,9 +21,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Part, Plan, part_hash
+from seg_transfer.planning.plan import Part, Plan, part_hash, wrong_fields
 
-ENDING = ".segtl"
 VERSION: Literal[1] = 1
 KEY = "segtl"
 LARGEST_HEADER = 8 * 2**20
@@ -158,12 +157,7 @@ def _header(text: object, path: Path) -> ModelHeader:
     try:
         return ModelHeader.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(step) for step in first["loc"])
-        cause = first["msg"].removeprefix("Value error, ")
-        raise UserError(
-            f"its header is damaged: {field}: {cause}".replace(": : ", ": "), where=path, mend=_MEND
-        ) from None
+        raise UserError(f"its header is damaged: {wrong_fields(error)[0]}", where=path, mend=_MEND) from None
 
 
 def _shapes(entries: dict[str, Any], payload: int, path: Path) -> dict[str, tuple[int, ...]]:

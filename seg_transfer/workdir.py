@@ -109,6 +109,10 @@ class Work:
         """Folder of one run."""
         return self.plan_folder(plan) / fold_name(fold)
 
+    def model(self, plan: Plan, fold: Fold) -> Path:
+        """A run's trained model."""
+        return self.run_folder(plan, fold) / MODEL_FILE
+
     def keep_plan(self, plan: Plan) -> None:
         """Save the plan beside its runs, so that they can be read after planning again."""
         path = self.plan_folder(plan) / "plan.json"
@@ -141,7 +145,7 @@ class Work:
         found = []
         for fold in range(len(plan.recipe.splits)):
             scores = self.scores_file(plan, fold)
-            model = self.run_folder(plan, fold) / MODEL_FILE
+            model = self.model(plan, fold)
             if scores.is_file() and model.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:
                 found.append(fold)
         return [fold for fold in found if self.finished(plan, fold)]

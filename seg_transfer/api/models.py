@@ -11,7 +11,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.modelfile import NOTHING, Postprocessing
 from seg_transfer.planning.plan import Plan
 from seg_transfer.progress import say, warn
-from seg_transfer.workdir import MODEL_FILE, Fold, Work, fold_from_text, folds_of
+from seg_transfer.workdir import Fold, Work, fold_from_text, folds_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _chosen(place: Work) -> Models:
     runs = []
     for chosen in choice.runs:
         plan = planned.get(chosen.run)
-        folds = [] if plan is None else [fold for fold in chosen.folds if _model(place, plan, fold).is_file()]
+        folds = [] if plan is None else [fold for fold in chosen.folds if place.model(plan, fold).is_file()]
         if plan is None or len(folds) < len(chosen.folds):
             mend = "run `segtl summary` again, or delete this file to use the plan in force"
             raise UserError(
@@ -71,7 +71,7 @@ def _chosen(place: Work) -> Models:
 
 def _trained(place: Work, made: Plan, folds: Sequence[int | str] | None) -> list[Fold]:
     """The folds that the user names, else all that are trained to the end."""
-    there = [fold for fold in folds_of(made) if _model(place, made, fold).is_file()]
+    there = [fold for fold in folds_of(made) if place.model(made, fold).is_file()]
     finished = [fold for fold in there if place.finished(made, fold)]
     where = place.plan_folder(made)
     if folds is None:
@@ -92,8 +92,4 @@ def _trained(place: Work, made: Plan, folds: Sequence[int | str] | None) -> list
 
 
 def _run(place: Work, plan: Plan, folds: tuple[Fold, ...]) -> Run:
-    return Run(plan, folds, tuple(_model(place, plan, fold) for fold in folds))
-
-
-def _model(place: Work, plan: Plan, fold: Fold) -> Path:
-    return place.run_folder(plan, fold) / MODEL_FILE
+    return Run(plan, folds, tuple(place.model(plan, fold) for fold in folds))

@@ -27,7 +27,7 @@ from seg_transfer.inference.sliding_window import (
 from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import Plan, part_hash
-from seg_transfer.preprocessing.decision import activate, decide, output_count
+from seg_transfer.preprocessing.decision import activate, decide
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
 
@@ -130,7 +130,7 @@ class Predictor:
             array: Likewise.
             tta: Average over the plan's mirrorings.
         """
-        model, outputs = self.plan.model, output_count(self.plan.data)
+        model, outputs = self.plan.model, len(self.plan.data.outputs)
         axis = longest_axis(transform.shape, model)
         held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
         volume = self._placed(array, int(4 * outputs * held * array[0].size))
@@ -143,7 +143,7 @@ class Predictor:
             array: What :meth:`prepare` gave.
             tta: Average over the plan's mirrorings.
         """
-        volume = self._placed(array, 8 * output_count(self.plan.data) * array[0].size)
+        volume = self._placed(array, 8 * len(self.plan.data.outputs) * array[0].size)
         return predict_volume(self._scores, volume, **self._how(tta)).cpu().numpy()
 
     def labels_of(self, transform: CaseTransform, scores: NDArray[np.float32]) -> Integers:
@@ -170,7 +170,7 @@ class Predictor:
         plan = self.plan
         return {
             "model": plan.model,
-            "outputs": output_count(plan.data),
+            "outputs": len(plan.data.outputs),
             "tta_axes": plan.recipe.tta_axes if tta else (),
             "batch": max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(plan.model))),
         }
@@ -210,7 +210,7 @@ def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: 
         UserError: If the tensors are not those of this network.
     """
     network, _ = build_network(
-        plan.model, channels=len(plan.data.channels), classes=output_count(plan.data), seed=0, load=False
+        plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, load=False
     )
     try:
         network.load_state_dict(tensors)

@@ -20,7 +20,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
-from seg_transfer.planning.plan import Part, Region, Spacing
+from seg_transfer.planning.plan import Part, Region, Spacing, wrong_fields
 
 FINGERPRINT_VERSION: Literal[2] = 2
 SAMPLES_PER_CASE = 100_000
@@ -205,9 +205,7 @@ def load_fingerprint(path: Path) -> Fingerprint:
     try:
         return Fingerprint.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise UserError(f"not a fingerprint: {field}: {first['msg']}", where=path, mend="plan again") from None
+        raise UserError(f"not a fingerprint: {wrong_fields(error)[0]}", where=path, mend="plan again") from None
 
 
 def _case_id(case: Case) -> str:

@@ -454,7 +454,9 @@ def load_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        raise UserError(_by_path(error), where=path, mend="correct these fields, or plan again") from None
+        raise UserError(
+            "; ".join(wrong_fields(error)), where=path, mend="correct these fields, or plan again"
+        ) from None
 
 
 def edited_parts(path: Path) -> list[str]:
@@ -464,7 +466,8 @@ def edited_parts(path: Path) -> list[str]:
     return [name for name in ("data", "model", "recipe") if recorded.get(name) != part_hash(getattr(plan, name))]
 
 
-def _by_path(error: ValidationError) -> str:
+def wrong_fields(error: ValidationError) -> list[str]:
+    """Each field that is wrong by its path, and what is wrong with it."""
     lines = []
     for problem in error.errors():
         path = ".".join(str(step) for step in problem["loc"])
@@ -472,4 +475,4 @@ def _by_path(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             text = "unknown field"
         lines.append(f"{path}: {text}" if path else text)
-    return "; ".join(lines)
+    return lines

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 REGION_THRESHOLD = 0.5
 
 
-def output_count(data: DataPlan) -> int:
-    """How many values the network puts out per voxel: one per label, background included, or one per region."""
-    return len(data.outputs)
-
-
 def activate(logits: Tensor, data: DataPlan) -> Tensor:
     """Scores from 0 to 1 of the network's logits ``(batch, output, ...)``.
 

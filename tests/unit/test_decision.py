@@ -7,7 +7,7 @@ import torch
 from made_plans import data_plan
 
 from seg_transfer.planning.plan import Label, Region
-from seg_transfer.preprocessing.decision import activate, decide, output_count
+from seg_transfer.preprocessing.decision import activate, decide
 
 NESTED = data_plan(
     labels=tuple(Label(name=str(value), value=value) for value in (0, 3, 5, 8)),
@@ -44,4 +44,4 @@ def test_scores_of_labels_add_up_and_those_of_regions_stand_alone() -> None:
     logits = torch.tensor([0.0, 2.0, -1.0]).view(1, 3, 1, 1, 1)
     torch.testing.assert_close(activate(logits, data_plan()).sum(dim=1), torch.ones(1, 1, 1, 1))
     torch.testing.assert_close(activate(logits, NESTED).flatten(), torch.tensor([0.5, 0.880797, 0.268941]))
-    assert (output_count(data_plan()), output_count(NESTED)) == (3, 3)
+    assert (len(data_plan().outputs), len(NESTED.outputs)) == (3, 3)
