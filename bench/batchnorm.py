@@ -11,23 +11,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, run_cells
+from cells import HERE, Cell, arguments, held_out, run_cells
 
 MODES = ("source", "recalibrated", "trained")
 CONFIGURATIONS = ("3d", "2.5d")
-SCORED = 40
 
 
 def cells(data: Path, minutes: float) -> list[Cell]:
     dataset = data / "hippocampus"
     lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
-    held_out = [case for case in lists["160"] if case not in lists["80"]][:SCORED]
     return [
         Cell(
             name=f"{configuration}-{mode}-{minutes:g}min",
             dataset=dataset,
             train=lists["20"],
-            test=held_out,
+            test=held_out(lists),
             options={
                 "config": configuration,
                 "encoder": "resnet18",

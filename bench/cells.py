@@ -58,6 +58,11 @@ def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Pat
     return made[0], made[1]
 
 
+def held_out(lists: dict[str, list[str]]) -> list[str]:
+    """40 development cases of hippocampus, which are in none of its lists of 80 training cases or fewer."""
+    return [case for case in lists["160"] if case not in lists["80"]][:40]
+
+
 def machine() -> str:
     """The machine in words, for the table's caption."""
     import torch  # not at the top: seg_transfer must come first to set how OpenMP's threads wait

@@ -224,6 +224,12 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(min=0, metavar="MM", help="Surface distance that NSD counts as met (pictures: pixels).")
     ] = 1.0,
+    ignore: Annotated[
+        int | None,
+        typer.Option(
+            metavar="VALUE", help="Value of voxels that are not annotated; the plan's with -w.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
     as_csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a row per case and label.")
@@ -237,7 +243,14 @@ def evaluate(
     from seg_transfer import api
 
     scores = api.evaluate(
-        predictions, reference, work=work, tolerance=tolerance, json=as_json, csv=as_csv, workers=workers
+        predictions,
+        reference,
+        work=work,
+        ignore=ignore,
+        tolerance=tolerance,
+        json=as_json,
+        csv=as_csv,
+        workers=workers,
     )
     show.show_scores(scores)
     if scores.failures:

@@ -31,7 +31,7 @@ LARGEST_PATCH = 2**26
 """Voxels; the planner's largest patch has a quarter of it. Images are padded to the patch, whatever their size."""
 BYTES = {"F32": 4, "I64": 8}
 _SMALLEST = 8
-_MEND = "copy it again from where it came, or export it again"
+MEND = "copy it again from where it came, or export it again"
 
 
 class Postprocessing(Part):
@@ -60,6 +60,9 @@ class ModelHeader(Part):
     members: tuple[Member, ...] = Field(min_length=1)
     postprocessing: Postprocessing = NOTHING
     card: str = Field(description="for people: what it is, what it was trained on, how to use it")
+    weights: str | None = Field(
+        default=None, description="checksum of all weights; none in ONNX, which has its own form"
+    )
 
     @model_validator(mode="after")
     def _members_fit(self) -> ModelHeader:
@@ -115,10 +118,10 @@ def read_model_file(path: Path) -> ModelFile:
         length = int.from_bytes(file.read(_SMALLEST), "little")
         if size <= _SMALLEST or length > size - _SMALLEST:
             what = f"no model of segtl, or cut off: its header claims {length} bytes, the file has {size}"
-            raise UserError(what, where=path, mend=_MEND)
+            raise UserError(what, where=path, mend=MEND)
         if length > LARGEST_HEADER:
             what = f"no model of segtl: its header has {length} bytes, at most {LARGEST_HEADER} are read"
-            raise UserError(what, where=path, mend=_MEND)
+            raise UserError(what, where=path, mend=MEND)
         text = file.read(length)
     content = _json(text, path)
     metadata = content.pop("__metadata__", None)
@@ -138,7 +141,7 @@ def _json(text: bytes | str, path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise UserError("no model of segtl: its header is no JSON object", where=path, mend=_MEND)
+        raise UserError("no model of segtl: its header is no JSON object", where=path, mend=MEND)
     return content
 
 
@@ -157,7 +160,7 @@ def _header(text: object, path: Path) -> ModelHeader:
     try:
         return ModelHeader.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"its header is damaged: {wrong_fields(error)[0]}", where=path, mend=_MEND) from None
+        raise UserError(f"its header is damaged: {wrong_fields(error)[0]}", where=path, mend=MEND) from None
 
 
 def _shapes(entries: dict[str, Any], payload: int, path: Path) -> dict[str, tuple[int, ...]]:
@@ -166,17 +169,17 @@ def _shapes(entries: dict[str, Any], payload: int, path: Path) -> dict[str, tupl
     for name, entry in entries.items():
         shape, begin, end, width = _entry(entry)
         if width is None or math.prod(shape) * width != end - begin:
-            raise UserError(f"its header is damaged: tensor {name[:80]}", where=path, mend=_MEND)
+            raise UserError(f"its header is damaged: tensor {name[:80]}", where=path, mend=MEND)
         shapes[name] = shape
         places.append((begin, end))
     reached = 0
     for begin, end in sorted(places):
         if begin != reached:
-            raise UserError("its header is damaged: its tensors overlap or leave gaps", where=path, mend=_MEND)
+            raise UserError("its header is damaged: its tensors overlap or leave gaps", where=path, mend=MEND)
         reached = end
     if reached != payload:
         what = f"cut off or damaged: its tensors claim {reached} bytes, {payload} are there"
-        raise UserError(what, where=path, mend=_MEND)
+        raise UserError(what, where=path, mend=MEND)
     return shapes
 
 

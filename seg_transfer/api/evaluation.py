@@ -19,6 +19,7 @@ def evaluate(
     reference: Path | str,
     *,
     work: Path | str | None = None,
+    ignore: int | None = None,
     tolerance: float = 1.0,
     json: Path | str | None = None,
     csv: Path | str | None = None,
@@ -31,6 +32,7 @@ def evaluate(
         reference: Folder of reference label maps, or one file.
         work: Work folder whose plan names labels or regions, and says which voxels are not annotated and do not count;
             None takes every value that occurs, by number.
+        ignore: Value in the references of voxels that are not annotated and do not count; None takes the plan's.
         tolerance: Surface distance that NSD counts as met, in mm (pictures: pixels).
         json: File to write the scores into; :meth:`seg_transfer.evaluation.scores.Scores.load` reads it.
         csv: File to write a row per case and label into.
@@ -55,7 +57,7 @@ def evaluate(
         Path(predictions),
         Path(reference),
         labels=None if data is None else data.scored,
-        ignore=None if data is None else data.ignore,
+        ignore=data.ignore if ignore is None and data is not None else ignore,
         tolerance=tolerance,
         workers=environment.case_workers() if workers is None else workers,
     )

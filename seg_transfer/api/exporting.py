@@ -62,7 +62,14 @@ def export(
             )
     trained = [TrainedPlan(run.plan, dict(zip(map(str, run.folds), run.files, strict=True))) for run in models.runs]
     dice, cases = _dice(place, models)
-    header = make_header(trained, name=name, dice=dice, validated=cases, postprocessing=models.postprocessing)
+    header = make_header(
+        trained,
+        name=name,
+        dice=dice,
+        validated=cases,
+        chosen=models.choice is not None,
+        postprocessing=models.postprocessing,
+    )
     if output is not None:
         save_model_file(Path(output), header, trained)
     if onnx is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.inference.predictor import Integers, Predictor
+from seg_transfer.inference.label_map import Slab
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.inference.sliding_window import longest_axis, mean_slabs
 from seg_transfer.planning.plan import part_hash
-from seg_transfer.preprocessing.transform import CaseTransform
 
 
 class Ensemble(Predictor):
     """Predictors whose plans prepare images alike, so that their probabilities lie on one grid; each counts the same.
+
+    Each member holds sums of scores as it does alone, so that memory grows with the number of members.
 
     Args:
         members: At least one.
@@ -26,19 +29,10 @@ class Ensemble(Predictor):
         super().__init__(first.plan, first.networks, first.device)
         self.members = tuple(members)
 
-    def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
-        """The label map; all scores of the volume are in memory, since members' slabs differ."""
-        return self.labels_of(transform, self.probabilities(array, tta=tta))
+    def slab_axis(self, shape: Sequence[int]) -> int:
+        """The axis along which the slabs of all members together need the least memory."""
+        return longest_axis(shape, [member.plan.model for member in self.members])
 
-    def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
-        """Mean probabilities of the members, as :meth:`Predictor.probabilities` gives them."""
-        return mean_probabilities([member.probabilities(array, tta=tta) for member in self.members])
-
-
-def mean_probabilities(each: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Mean of arrays ``(class, slice, u, v)``; the first one is overwritten."""
-    total = each[0]
-    for other in each[1:]:
-        total += other
-    total /= len(each)
-    return total
+    def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
+        """Mean scores of the members in slabs, as :meth:`Predictor.slabs` gives them."""
+        return mean_slabs([member.slabs(array, axis=axis, tta=tta) for member in self.members], axis=axis)

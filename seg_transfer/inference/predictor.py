@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
+    joined,
     longest_axis,
     predict_slabs,
-    predict_volume,
     written_shape,
 )
 from seg_transfer.modelfile import NOTHING
@@ -117,9 +117,10 @@ class Predictor:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
 
         Raises:
-            UserError: If the image does not fit the plan.
+            UserError: If the image does not fit the plan, or on the network's grid not into the memory that is free.
         """
         transform = CaseTransform.fit(image, self.plan.data)
+        self._check_memory(transform)
         return transform, transform.image(image)
 
     def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
@@ -130,11 +131,8 @@ class Predictor:
             array: Likewise.
             tta: Average over the plan's mirrorings.
         """
-        model, outputs = self.plan.model, len(self.plan.data.outputs)
-        axis = longest_axis(transform.shape, model)
-        held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
-        volume = self._placed(array, int(4 * outputs * held * array[0].size))
-        return self._decided(transform, predict_slabs(self._scores, volume, axis=axis, **self._how(tta)), axis)
+        axis = self.slab_axis(transform.shape)
+        return self._decided(transform, self.slabs(array, axis=axis, tta=tta), axis)
 
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
         """Scores ``(output, slice, u, v)`` on the networks' grid, all of them in memory.
@@ -143,12 +141,50 @@ class Predictor:
             array: What :meth:`prepare` gave.
             tta: Average over the plan's mirrorings.
         """
-        volume = self._placed(array, 8 * len(self.plan.data.outputs) * array[0].size)
-        return predict_volume(self._scores, volume, **self._how(tta)).cpu().numpy()
+        shape = array.shape[1:]
+        axis = self.slab_axis(shape)
+        slabs = self.slabs(array, axis=axis, tta=tta)
+        return joined(slabs, len(self.plan.data.outputs), shape, axis=axis).numpy()
+
+    def slab_axis(self, shape: Sequence[int]) -> int:
+        """The axis of ``(slice, u, v)`` along which slabs of a volume need the least memory."""
+        return longest_axis(shape, [self.plan.model])
+
+    def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
+        """Scores in slabs along an axis, as :func:`predict_slabs` gives them.
+
+        Args:
+            array: What :meth:`prepare` gave.
+            axis: Of ``(slice, u, v)``.
+            tta: Average over the plan's mirrorings.
+        """
+        plan = self.plan
+        model, outputs = plan.model, len(plan.data.outputs)
+        held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
+        return predict_slabs(
+            self._scores,
+            self._placed(array, int(4 * outputs * held * array[0].size)),
+            model,
+            outputs,
+            axis=axis,
+            tta_axes=plan.recipe.tta_axes if tta else (),
+            batch=max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model))),
+        )
 
     def labels_of(self, transform: CaseTransform, scores: NDArray[np.float32]) -> Integers:
         """The label map that :meth:`labels` gives, of what :meth:`probabilities` gave."""
         return self._decided(transform, [(0, torch.from_numpy(scores))], 0)
+
+    def _check_memory(self, transform: CaseTransform) -> None:
+        """Refuse what the system would kill the process for: a huge image, or a spacing far finer than the file's."""
+        data = self.plan.data
+        needed = (4 * len(data.channels) + 2 * len(data.outputs)) * math.prod(transform.shape)
+        free = psutil.virtual_memory().available
+        if needed > free:
+            grid = " x ".join(map(str, transform.shape))
+            what = f"resampled to the model's spacing it has {grid} voxels, which need {needed / 1e9:.1f} GB"
+            mend = "cut the image down to the part that matters, or use a machine with more memory"
+            raise UserError(f"{what}; {free / 1e9:.1f} GB are free", mend=mend)
 
     def _decided(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
         data = self.plan.data
@@ -164,16 +200,6 @@ class Predictor:
             axis=axis,
         )
         return postprocess(native, self.postprocessing)
-
-    def _how(self, tta: bool) -> dict[str, Any]:
-        """How volumes go through the networks."""
-        plan = self.plan
-        return {
-            "model": plan.model,
-            "outputs": len(plan.data.outputs),
-            "tta_axes": plan.recipe.tta_axes if tta else (),
-            "batch": max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(plan.model))),
-        }
 
     def _placed(self, array: NDArray[np.float32], needed: int) -> Tensor:
         """The volume, on the GPU if it fits there with as many bytes more."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -95,17 +95,53 @@ def predict_volume(
     batch: int = 1,
 ) -> Tensor:
     """Scores ``(output, slice, u, v)`` of a whole volume in memory; arguments are those of :func:`predict_slabs`."""
-    axis = longest_axis(array.shape[1:], model)
-    result = array.new_empty((outputs, *array.shape[1:]), dtype=torch.float32)
+    axis = longest_axis(array.shape[1:], [model])
     slabs = predict_slabs(network, array, model, outputs, axis=axis, tta_axes=tta_axes, batch=batch)
+    return joined(slabs, outputs, array.shape[1:], axis=axis)
+
+
+def joined(slabs: Iterable[tuple[int, Tensor]], outputs: int, shape: Sequence[int], *, axis: int) -> Tensor:
+    """Slabs that cover a volume of ``shape`` as one tensor ``(output, slice, u, v)`` float32 on the CPU."""
+    result = torch.empty((outputs, *shape))
     for start, slab in slabs:
         result.narrow(axis + 1, start, slab.shape[axis + 1]).copy_(slab)
     return result
 
 
-def longest_axis(shape: Sequence[int], model: ModelPlan) -> int:
-    """The axis of ``(slice, u, v)`` along which a volume is the longest, counted in windows; ties go to the first."""
-    return max(range(3), key=lambda axis: shape[axis] / written_shape(model)[axis])
+@torch.inference_mode()
+def mean_slabs(streams: Sequence[Iterator[tuple[int, Tensor]]], *, axis: int) -> Iterator[tuple[int, Tensor]]:
+    """The mean of several :func:`predict_slabs` of one volume along one axis, whose slabs may be of different depth.
+
+    Yields:
+        Slabs as deep as all streams have finished; the first stream's memory is written over.
+    """
+    dim, base = axis + 1, 0
+    rests: list[Tensor | None] = [None] * len(streams)
+    while True:
+        ready: list[Tensor] = []
+        for stream, rest in zip(streams, rests, strict=True):
+            if rest is None and (slab := next(stream, None)) is not None:
+                rest = slab[1]
+            if rest is None:
+                return
+            ready.append(rest)
+        count = min(rest.shape[dim] for rest in ready)
+        total = ready[0].narrow(dim, 0, count)
+        for rest in ready[1:]:
+            total.add_(rest.narrow(dim, 0, count).to(total.device))
+        yield base, total.div_(len(ready))
+        base += count
+        rests = [
+            rest.narrow(dim, count, rest.shape[dim] - count) if rest.shape[dim] > count else None for rest in ready
+        ]
+
+
+def longest_axis(shape: Sequence[int], models: Sequence[ModelPlan]) -> int:
+    """The axis of ``(slice, u, v)`` along which a volume is the longest, counted in windows; ties go to the first.
+
+    Several models that predict together each hold their own windows' slices: the sum of their windows counts.
+    """
+    return max(range(3), key=lambda axis: shape[axis] / sum(written_shape(model)[axis] for model in models))
 
 
 def window_starts(size: int, window: int) -> list[int]:

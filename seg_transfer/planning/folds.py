@@ -114,7 +114,12 @@ def _from_file(path: Path, cases: Sequence[str], whole: set[str]) -> list[CaseLi
     if unknown:
         mend = "name only cases of the data set (those chosen with --cases, if that is given)"
         raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=path, mend=mend)
-    return [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in dealt]
+    kept = [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in dealt]
+    for fold, (train, _) in enumerate(kept):
+        if not train:
+            what = f"fold {fold} has no case left to train on: all that it names are broken"
+            raise UserError(what, where=path, mend="mend these cases' files, or deal the cases anew")
+    return kept
 
 
 def _leak_note(leak: Leak, path: Path, what: str) -> str:

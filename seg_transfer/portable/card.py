@@ -17,6 +17,7 @@ def write_card(
     name: str,
     dice: Mapping[str, float] | None,
     validated: int,
+    chosen: bool,
     postprocessing: Postprocessing,
 ) -> str:
     """Put a card together from figures alone: no case, path or remark of the user's goes into it.
@@ -26,6 +27,7 @@ def write_card(
         name: What the model is called.
         dice: Label -> mean Dice by cross-validation, or None if there is none for these models.
         validated: Cases that ``dice`` is over.
+        chosen: Whether configuration or postprocessing were chosen by these very figures.
         postprocessing: What is done to label maps.
     """
     plan = members[0].plan
@@ -48,7 +50,8 @@ def write_card(
         lines.append("- Dice by cross-validation: not measured for these models")
     else:
         means = ", ".join(f"{label} {'undefined' if mean != mean else f'{mean:.3f}'}" for label, mean in dice.items())
-        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}")
+        flattered = "; the models were chosen by these figures, which therefore flatter a little" if chosen else ""
+        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{flattered}")
     lines += [f"- Encoder's weights: {text}" for text in dict.fromkeys(_origin(member.plan) for member in members)]
     lines += [
         "",

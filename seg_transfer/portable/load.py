@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from torch import nn
 from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.predictor import Predictor, ready_network
-from seg_transfer.modelfile import ModelFile, prefix, read_model_file
+from seg_transfer.modelfile import MEND, ModelFile, prefix, read_model_file
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.checkpoint import load_state
+from seg_transfer.training.checkpoint import add_to_checksum, load_state
 
 
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Predictor:
@@ -52,7 +53,8 @@ def load_networks(found: ModelFile, device: torch.device) -> list[list[nn.Module
     """The networks of every member's folds.
 
     Raises:
-        UserError: If the file's tensors are not those of the networks; said before any network is allocated.
+        UserError: If the file's tensors are not those of the networks, which is said before any network is allocated,
+            or a copy or a disk has changed them. The checksum is no signature: who changes a file can change both.
     """
     for index, member in enumerate(found.header.members):
         wanted = _expected(member.plan, found.path)
@@ -61,12 +63,16 @@ def load_networks(found: ModelFile, device: torch.device) -> list[list[nn.Module
     if len(found.shapes) > sum(len(found.of_fold(*place)) for place in _places(found)):
         raise UserError("holds tensors of no network", where=found.path, mend="export it again")
     networks: list[list[nn.Module]] = [[] for _ in found.header.members]
+    checksum = hashlib.sha256()
     with safe_open(found.path, framework="pt") as file:
         for index, fold in _places(found):
             start = prefix(index, fold)
             tensors = {name: file.get_tensor(start + name) for name in found.of_fold(index, fold)}
+            add_to_checksum(checksum, tensors)
             plan = found.header.members[index].plan
             networks[index].append(ready_network(tensors, plan, device, where=found.path))
+    if checksum.hexdigest() != found.header.weights:
+        raise UserError("its weights are damaged: their checksum is another", where=found.path, mend=MEND)
     return networks
 
 

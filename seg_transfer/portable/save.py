@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,7 +12,7 @@ from seg_transfer.modelfile import NOTHING, Member, ModelHeader, Postprocessing,
 from seg_transfer.planning.plan import Plan
 from seg_transfer.portable.card import write_card
 from seg_transfer.portable.strip import stripped
-from seg_transfer.training.checkpoint import Tensors, load_state, save_state
+from seg_transfer.training.checkpoint import Tensors, add_to_checksum, load_state, save_state
 
 UNNAMED = "unnamed"
 
@@ -30,6 +31,7 @@ def make_header(
     name: str = UNNAMED,
     dice: Mapping[str, float] | None = None,
     validated: int = 0,
+    chosen: bool = False,
     postprocessing: Postprocessing = NOTHING,
 ) -> ModelHeader:
     """Say everything about exported models but their weights.
@@ -39,10 +41,11 @@ def make_header(
         name: What the model is called.
         dice: Label -> mean Dice by cross-validation.
         validated: Cases that ``dice`` is over.
+        chosen: Whether the models were chosen by ``dice``.
         postprocessing: What is done to label maps.
     """
     members = tuple(Member(plan=stripped(each.plan, name=name), folds=tuple(each.folds)) for each in trained)
-    card = write_card(members, name=name, dice=dice, validated=validated, postprocessing=postprocessing)
+    card = write_card(members, name=name, dice=dice, validated=validated, chosen=chosen, postprocessing=postprocessing)
     version = metadata.version("seg-transfer")
     return ModelHeader(segtl=version, members=members, postprocessing=postprocessing, card=card)
 
@@ -54,8 +57,11 @@ def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedPl
         UserError: If a fold's model cannot be read.
     """
     tensors: Tensors = {}
+    checksum = hashlib.sha256()
     for index, each in enumerate(trained):
         for fold, file in enumerate(each.folds.values()):
             state, _ = load_state(file, "model")
+            add_to_checksum(checksum, state)
             tensors |= {prefix(index, fold) + name: tensor for name, tensor in state.items()}
+    header = header.model_copy(update={"weights": checksum.hexdigest()})
     save_state(path, "exported", tensors, header.model_dump(mode="json", exclude={"version", "kind"}))

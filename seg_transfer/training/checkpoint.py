@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,12 @@ CONTIGUOUS = torch.contiguous_format
 
 Kind = Literal["model", "resume", "exported"]
 Tensors = dict[str, Tensor]
+
+
+class Checksum(Protocol):
+    """What :mod:`hashlib` makes."""
+
+    def update(self, data: Any, /) -> None: ...
 
 
 def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any]) -> None:
@@ -69,6 +75,13 @@ def load_header(path: Path, kind: Kind) -> dict[str, Any]:
     """Read the header alone, which is quick; raises as :func:`load_state` does."""
     with _opened(path, "cpu") as file:
         return _header(path, kind, file.metadata())
+
+
+def add_to_checksum(checksum: Checksum, tensors: Tensors) -> None:
+    """Add names and bytes of tensors, in the order of their names."""
+    for name in sorted(tensors):
+        checksum.update(name.encode())
+        checksum.update(tensors[name].contiguous().numpy())
 
 
 def with_prefix(prefix: str, tensors: Tensors) -> Tensors:

@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 from seg_transfer.data.dataset import Case, find_dataset, find_images
 from seg_transfer.data.image import Grid, Image, image_from_array, read_label
 from seg_transfer.errors import UserError
+from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.predict import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
@@ -170,7 +171,7 @@ def test_workers_prepare_so_many_cases_ahead(
     assert seen[0] == before_the_first
 
 
-@pytest.mark.parametrize("free", [0, 10**12])
+@pytest.mark.parametrize("free", [10**5, 10**12])
 def test_a_case_too_large_for_the_free_memory_is_not_prepared_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
@@ -193,8 +194,8 @@ def test_a_case_too_large_for_the_free_memory_is_not_prepared_ahead(
     monkeypatch.setattr(predictor, "prepare", prepared)
     monkeypatch.setattr(predictor, "labels", predicted)
     assert predict_folder(predictor, find_images(tmp_path / "images", 1), tmp_path / "out", workers=2) == {}
-    assert (events == ["read", "predict"] * 4) == (free == 0)
-    assert events[:3] == (["read", "predict", "read"] if free == 0 else ["read"] * 3)
+    assert (events == ["read", "predict"] * 4) == (free == 10**5)
+    assert events[:3] == (["read", "predict", "read"] if free == 10**5 else ["read"] * 3)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +223,26 @@ def test_labels_are_those_of_the_probabilities_in_memory(
     clear = top[-1] - top[-2] > 1e-5
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(streamed[clear], native.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 1.0, 1.0), (2.0, 1.3, 0.8)])
+def test_configurations_that_predict_together_average_slab_by_slab(spacing: tuple[float, float, float]) -> None:
+    data = data_plan(channels=(RAW,), spacing=spacing)
+    flat, deep = (plan(data, model_plan(*made)) for made in (("2d", (1, 16, 16)), ("3d", (8, 16, 16))))
+    members = [Predictor(flat, [threshold], CPU), Predictor(deep, [lambda windows: threshold(windows + 0.3)], CPU)]
+    both = Ensemble(members)
+    values = np.random.default_rng(0).random((30, 33, 20)).astype(np.float32) * 2
+    transform, array = both.prepare(image_from_array(values, (1.0, 1.0, 3.0)))
+    expected = np.mean([member.probabilities(array) for member in members], axis=0)
+    np.testing.assert_allclose(both.probabilities(array), expected, atol=1e-6)
+    np.testing.assert_array_equal(both.labels(transform, array), both.labels_of(transform, both.probabilities(array)))
+    assert all((both.labels(transform, array) != member.labels(transform, array)).any() for member in members)
+
+
+def test_a_grid_too_large_for_the_free_memory_is_refused_before_it_is_allocated() -> None:
+    predictor = stub(data_plan(channels=(RAW,), spacing=(1e-3, 1e-3, 1e-3)))
+    with pytest.raises(UserError, match=r"it has 90000 x 20000 x 20000 voxels, which need .* GB; .* GB are free"):
+        predictor.prepare(image_from_array(np.zeros((20, 20, 30), np.float32), (1.0, 1.0, 3.0)))
 
 
 def test_a_case_that_the_plan_does_not_fit_is_reported(tmp_path: Path) -> None:

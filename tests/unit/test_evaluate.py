@@ -8,6 +8,7 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
+import seg_transfer
 from seg_transfer.data.image import Grid, write_volume
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.evaluate import evaluate_folders
@@ -90,6 +91,9 @@ def test_regions_and_the_ignore_label(folders, tmp_path):
     assert scores.cases["a"]["spleen"].dice == 1
     assert scores.cases["b"]["organs"].dice == 1
     assert scores.cases["b"]["spleen"].empty == "both"
+    by_number = seg_transfer.evaluate(predictions, reference, ignore=9, workers=0)
+    assert "label 9" in seg_transfer.evaluate(predictions, reference, workers=0).labels
+    assert "label 9" not in by_number.labels and by_number.cases["b"]["label 1"].dice == 1
     scores.save(tmp_path / "scores.json")
     assert Scores.load(tmp_path / "scores.json").labels == scores.labels
     save_csv(scores, tmp_path / "scores.csv")

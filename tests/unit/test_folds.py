@@ -93,3 +93,15 @@ def test_every_case_needs_a_group(cases: list[str], tmp_path: Path) -> None:
     file.write_text(json.dumps(dict.fromkeys(cases[1:], "anna")))
     with pytest.raises(UserError, match="no group for case_000"):
         deal(FoldWishes(groups=file), cases)
+
+
+def test_a_fold_of_the_users_file_with_only_broken_training_cases_is_refused(tmp_path: Path, cases: list[str]) -> None:
+    whole = fingerprint()
+    left = whole.model_copy(update={"cases": whole.cases[1:]})
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps([{"train": cases[1:], "val": cases[:1]}, {"train": cases[:1], "val": cases[1:]}]))
+    with pytest.raises(UserError, match="fold 1 has no case left to train on"):
+        deal(FoldWishes(splits=file), cases, left)
+    file.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
+    (split,) = deal(FoldWishes(splits=file), cases, left).splits
+    assert split.train == tuple(cases[1:3])

@@ -170,6 +170,18 @@ def test_tensors_that_are_not_there_are_refused(good: Path, tmp_path: Path, entr
         load_model_file(put_together(tmp_path / "bad.segtl", {"x": entry}, segtl, bytes(BYTES)))
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_weights_that_a_copy_changed_are_refused(good: Path, tmp_path: Path, place: int) -> None:
+    entries, segtl, payload = taken_apart(good)
+    changed = bytearray(payload)
+    changed[place] ^= 1
+    with pytest.raises(UserError, match="checksum is another"):
+        load_model_file(put_together(tmp_path / "flipped.segtl", entries, segtl, bytes(changed)))
+    del segtl["weights"]
+    with pytest.raises(UserError, match="checksum is another"):
+        load_model_file(put_together(tmp_path / "without.segtl", entries, segtl, payload))
+
+
 def test_tensors_beside_those_of_the_networks_are_refused(good: Path, tmp_path: Path) -> None:
     entries, segtl, payload = taken_apart(good)
     more = {"dtype": "F32", "shape": [1], "data_offsets": [len(payload), len(payload) + 4]}

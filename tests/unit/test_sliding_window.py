@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from seg_transfer.inference.sliding_window import (
     gaussian,
+    joined,
     longest_axis,
+    mean_slabs,
     predict_slabs,
     predict_volume,
     window_starts,
@@ -196,10 +199,32 @@ def test_slab_by_slab_equals_the_plain_way(configuration, patch, shape, batch, t
 def test_sums_need_no_more_than_two_bytes_an_output_and_voxel(patch, shape, axis) -> None:
     """Of a volume that is twice as long as the patch along an axis; what is held is what the slabs are views of."""
     model = model_plan("3d", patch)
-    assert longest_axis(shape, model) == axis
+    assert longest_axis(shape, [model]) == axis
     slabs = predict_slabs(
         lambda windows: windows.expand(-1, 25, -1, -1, -1), torch.zeros((1, *shape)), model, 25, axis=axis
     )
     sizes = {slab.untyped_storage().nbytes() for _, slab in slabs}
     assert sizes == {4 * 25 * patch[axis] * math.prod(shape) // shape[axis]}
     assert max(sizes) <= 2 * 25 * math.prod(shape)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_mean_of_slabs_of_different_depth_equals_the_plain_way(axis: int) -> None:
+    volume = torch.randn((1, 21, 18, 37), generator=torch.Generator().manual_seed(0))
+    models = [model_plan("2d", (1, 16, 16)), model_plan("3d", (8, 16, 8)), model_plan("2.5d", (3, 12, 16))]
+    expected = torch.stack([in_memory(volume, model, ()) for model in models]).mean(dim=0)
+    streams = [
+        predict_slabs(partial(neighbourhood, model=model), volume, model, 4, axis=axis, batch=2) for model in models
+    ]
+    end, parts = 0, []
+    for start, slab in mean_slabs(streams, axis=axis):
+        assert start == end
+        end += slab.shape[axis + 1]
+        parts.append((start, slab.clone()))
+    assert len(parts) > 2
+    torch.testing.assert_close(joined(parts, 4, volume.shape[1:], axis=axis), expected, atol=1e-6, rtol=0)
+
+
+def test_several_models_go_along_the_axis_where_their_windows_are_short_together() -> None:
+    thick, thin = model_plan("3d", (32, 16, 16)), model_plan("2d", (1, 64, 64))
+    assert [longest_axis((64, 64, 64), models) for models in ([thick], [thin], [thick, thin])] == [1, 0, 0]
