@@ -28,7 +28,8 @@ from steps import make_plan, seconds
 from seg_transfer.catalogue import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.files import write_text
 from seg_transfer.planning.cost import Shape
-from seg_transfer.planning.plan import Triple, Weights
+from seg_transfer.planning.part import Triple
+from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer

@@ -18,7 +18,8 @@ from encoder_table import recorded
 from seg_transfer.catalogue import ENCODERS, entry
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
-from seg_transfer.planning.plan import ModelPlan, Strategy, Triple, Weights
+from seg_transfer.planning.part import Triple
+from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.transfer.strategy import StrategySchedule

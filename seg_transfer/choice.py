@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.modelfile import Postprocessing
-from seg_transfer.planning.plan import Part, wrong_fields
+from seg_transfer.planning.part import Part, wrong_fields
 
 CHOICE_VERSION: Literal[1] = 1
 

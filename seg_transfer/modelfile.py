@@ -21,7 +21,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Part, Plan, part_hash, wrong_fields
+from seg_transfer.planning.part import Part, part_hash, wrong_fields
+from seg_transfer.planning.plan import Plan
 
 VERSION: Literal[1] = 1
 KEY = "segtl"

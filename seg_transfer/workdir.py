@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Literal
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, edited_parts, load_plan, part_hash, save_plan
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan, edited_parts, load_plan, save_plan
 from seg_transfer.progress import say, warn
 
 Fold = int | Literal["full"]

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from seg_transfer.planning.plan import (
-    Channel,
-    DataPlan,
-    Label,
-    ModelPlan,
-    Normalization,
-    Plan,
-    RecipePlan,
-    Split,
-    Strategy,
-    Weights,
-)
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
+from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Split, Strategy, Weights
 
 
 def data_plan(**changes: object) -> DataPlan:

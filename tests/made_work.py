@@ -14,7 +14,8 @@ from made_plans import data_plan, model_plan, plan
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.evaluation.evaluate import evaluate_files
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import Channel, DataPlan, Label, ModelPlan, Normalization, Plan, Split, save_plan
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
+from seg_transfer.planning.plan import ModelPlan, Plan, Split, save_plan
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.workdir import Work
 

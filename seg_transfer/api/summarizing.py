@@ -11,7 +11,8 @@ from seg_transfer import environment
 from seg_transfer.choice import Choice, ChosenRun
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan
 from seg_transfer.progress import say
 from seg_transfer.workdir import DEFAULT, Work
 

@@ -21,7 +21,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import make_folder, whole_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.parallel import report_failure
-from seg_transfer.planning.plan import DataPlan
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import say, track
 

@@ -26,7 +26,8 @@ from seg_transfer.inference.sliding_window import (
 )
 from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.decision import activate, decide
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.catalogue import EncoderEntry, Kind
-from seg_transfer.planning.plan import Triple
+from seg_transfer.planning.part import Triple
 
 Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]

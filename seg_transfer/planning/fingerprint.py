@@ -20,7 +20,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
-from seg_transfer.planning.plan import Part, Region, Spacing, wrong_fields
+from seg_transfer.planning.data_plan import Region
+from seg_transfer.planning.part import Part, Spacing, wrong_fields
 
 FINGERPRINT_VERSION: Literal[2] = 2
 SAMPLES_PER_CASE = 100_000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import DataPlan, Triple
+from seg_transfer.planning.part import Triple
 from seg_transfer.planning.rules.geometry import anisotropy
 
 

@@ -15,17 +15,10 @@ import numpy as np
 
 from seg_transfer.catalogue import EncoderEntry, entry
 from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid, in_network_order
-from seg_transfer.planning.plan import (
-    Channel,
-    DataPlan,
-    Expected,
-    Label,
-    ModelPlan,
-    Plan,
-    Weights,
-)
+from seg_transfer.planning.plan import Expected, ModelPlan, Plan, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.recipe import plan_recipe
 from seg_transfer.planning.request import PlanRequest, Wishes, check

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from seg_transfer.planning.plan import Reason, Region
+from seg_transfer.planning.data_plan import Region
+from seg_transfer.planning.plan import Reason
 
 T = TypeVar("T")
 

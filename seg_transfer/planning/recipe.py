@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from seg_transfer.planning.cost import Shape, step_flops
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid
-from seg_transfer.planning.plan import DataPlan, ModelPlan, RecipePlan, Split
+from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
 from seg_transfer.planning.rules import training, transfer

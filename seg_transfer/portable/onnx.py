@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from seg_transfer.errors import UserError
 from seg_transfer.files import whole_file
 from seg_transfer.modelfile import KEY, ModelHeader
-from seg_transfer.planning.plan import DataPlan, Plan
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.decision import activate
 
 INPUT, OUTPUT = "image", "probabilities"

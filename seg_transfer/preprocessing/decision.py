@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.planning.plan import DataPlan
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.resample import class_dtype
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.planning.plan import Normalization, Part
+from seg_transfer.planning.data_plan import Normalization
+from seg_transfer.planning.part import Part
 
 
 class Scaling(Part):

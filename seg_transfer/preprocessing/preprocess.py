@@ -10,7 +10,7 @@ from seg_transfer.data.image import read_image, read_label
 from seg_transfer.data.label_values import to_classes
 from seg_transfer.files import file_stamp
 from seg_transfer.parallel import CaseFailure, map_cases
-from seg_transfer.planning.plan import DataPlan
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import say

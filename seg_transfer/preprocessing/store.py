@@ -27,7 +27,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
-from seg_transfer.planning.plan import DataPlan, part_hash
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.part import part_hash
 from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
 from seg_transfer.preprocessing.transform import CaseTransform
 

@@ -17,7 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from seg_transfer.data.geometry import to_canonical
 from seg_transfer.data.image import Grid, Image, to_native
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import DataPlan, Part, Triple
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.part import Part, Triple
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import (
     bounding_box,

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.planning.plan import ModelPlan, Triple
+from seg_transfer.planning.part import Triple
+from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.locations import Place
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE

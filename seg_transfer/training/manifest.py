@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from seg_transfer.planning.plan import Plan, part_hash
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan
 from seg_transfer.transfer.strategy import StrategySchedule
 from seg_transfer.transfer.weights import LoadReport
 

@@ -14,7 +14,8 @@ from made_plans import data_plan, model_plan, plan, threshold
 from seg_transfer.data.dataset import find_images
 from seg_transfer.inference.predict import predict_folder
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.planning.plan import Channel, Label, Normalization, Plan
+from seg_transfer.planning.data_plan import Channel, Label, Normalization
+from seg_transfer.planning.plan import Plan
 
 SHAPE, SPACING = (26, 22, 15), (1.0, 1.3, 2.9)
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))

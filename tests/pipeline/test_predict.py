@@ -25,7 +25,8 @@ from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.predict import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import Channel, DataPlan, Label, Normalization, Plan, Region
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization, Region
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform

@@ -17,7 +17,8 @@ import seg_transfer
 from seg_transfer import measuring
 from seg_transfer.cli import main
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.planning.plan import Plan, load_plan, part_hash
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan, load_plan
 from seg_transfer.status import read_status
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.validation import TrainedFold

@@ -15,7 +15,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.modelfile import file_digest
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import Channel, ModelPlan, Normalization, Plan, Weights
+from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.rules.carry import EarlierModel
 from seg_transfer.planning.rules.transfer import similarity

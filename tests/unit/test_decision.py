@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from made_plans import data_plan
 
-from seg_transfer.planning.plan import Label, Region
+from seg_transfer.planning.data_plan import Label, Region
 from seg_transfer.preprocessing.decision import activate, decide
 
 NESTED = data_plan(

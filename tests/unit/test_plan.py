@@ -14,8 +14,10 @@ from made_plans import data_plan
 from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.data_plan import Label, Region
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Label, Plan, Region, Split, edited_parts, load_plan, part_hash, save_plan
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan, Split, edited_parts, load_plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
@@ -199,7 +201,8 @@ class TestPlanner:
 
     @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
     def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
-        plan = plan_of(fingerprint(shape=(90, 90, 60)), encoder="convnext_tiny", config=config, strategy="finetune")
+        wishes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "time_budget": 36000.0}
+        plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **wishes)
         assert plan.model.stages == 3
         assert plan.model.decoder_channels == (64, 128, 256)
         assert all(side % 16 == 0 for side in plan.model.patch[1:])

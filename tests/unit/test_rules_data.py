@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_fingerprints import FIGURES, channel
 
-from seg_transfer.planning.plan import Normalization
+from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.rules import geometry
 from seg_transfer.planning.rules.normalization import input_mapping, normalization
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from seg_transfer.planning.cost import Machine
-from seg_transfer.planning.plan import Augmentation, Channel, Normalization, Weights
+from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.planning.plan import Augmentation, Weights
 from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, is_colour, mirror_axes, strength, tta_axes
 

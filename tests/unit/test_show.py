@@ -9,7 +9,8 @@ import pytest
 
 from seg_transfer import progress, show
 from seg_transfer.evaluation.scores import LabelScore, Scores
-from seg_transfer.planning.plan import Region, load_plan
+from seg_transfer.planning.data_plan import Region
+from seg_transfer.planning.plan import load_plan
 from seg_transfer.status import RunStatus, Status
 from seg_transfer.validation import TrainedFold
 

@@ -9,7 +9,8 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer import workdir
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, Split, Strategy, part_hash, save_plan
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan, Split, Strategy, save_plan
 from seg_transfer.status import read_status
 from seg_transfer.training import checkpoint, manifest
 from seg_transfer.workdir import DEFAULT, Work, fold_from_text

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from seg_transfer.planning.plan import Spacing, Triple
+from seg_transfer.planning.part import Spacing, Triple
 
 AXIS_NAMES = ("x (sagittal)", "y (coronal)", "z (axial)")
 TIE_TOLERANCE = 0.01

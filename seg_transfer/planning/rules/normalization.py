@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.fingerprint import PooledChannel
-from seg_transfer.planning.plan import Normalization
 
 NormalizationKind = Literal["zscore", "clip_zscore", "minmax", "none"]
 

@@ -16,7 +16,7 @@ from seg_transfer.planning.cost import (
     step_flops,
     step_memory,
 )
-from seg_transfer.planning.plan import Spacing, Triple
+from seg_transfer.planning.part import Spacing, Triple
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.units import bytes_text, seconds_text
 

@@ -1,0 +1,131 @@
+"""The plan's part on data: how a case becomes an array. The preprocessed store is keyed by its hash."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from seg_transfer.planning.part import Part, Spacing, Triple
+
+
+class Normalization(Part):
+    """How one channel's intensities are scaled before the network sees them."""
+
+    kind: Literal["zscore", "clip_zscore", "minmax", "none"] = Field(
+        description="zscore: per image; clip_zscore: clip and scale with the data set's figures; minmax: to [0, 1]"
+    )
+    mask: bool = Field(default=False, description="zscore only: statistics from nonzero voxels, zeros stay zero")
+    lower: float | None = Field(default=None, description="lower clip (clip_zscore) or value mapped to 0 (minmax)")
+    upper: float | None = Field(default=None, description="upper clip (clip_zscore) or value mapped to 1 (minmax)")
+    mean: float | None = Field(default=None, description="clip_zscore: the data set's foreground mean")
+    std: float | None = Field(default=None, gt=0, description="clip_zscore: the data set's foreground std")
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Normalization:
+        needed = {"clip_zscore": ("lower", "upper", "mean", "std"), "minmax": ("lower", "upper")}.get(self.kind, ())
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.kind} needs {', '.join(missing)}")
+        if needed and not self.lower < self.upper:  # type: ignore[operator]
+            raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
+        return self
+
+
+class Channel(Part):
+    """One input channel."""
+
+    name: str
+    normalization: Normalization
+
+
+class Label(Part):
+    """One label; the network's class index is its position in the list, background first."""
+
+    name: str
+    value: int = Field(ge=0, description="value in the user's label files, and in predicted label maps")
+
+
+class Region(Part):
+    """Labels that are one output of the network, such as a whole tumour of three parts."""
+
+    name: str
+    values: tuple[int, ...] = Field(min_length=1, description="values of its labels")
+    writes: int = Field(description="the one of them that predicted label maps hold where the region is")
+
+
+class DataPlan(Part):
+    """How a case becomes an array ``(channel, slice, u, v)``."""
+
+    dataset: str = Field(description="name of the data set")
+    dimension: Literal[2, 3] = Field(description="2: pictures of one slice; 3: volumes")
+    unit: Literal["mm", "pixel"] = Field(description="unit of every spacing")
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    labels: tuple[Label, ...] = Field(min_length=2, description="background first")
+    regions: tuple[Region, ...] = Field(
+        default=(),
+        description="what the network predicts in place of the labels, each by a sigmoid of its own; in order of "
+        "precedence: later ones are painted over earlier ones",
+    )
+    ignore: int | None = Field(
+        default=None,
+        ge=1,
+        description="value in label files of voxels that are not annotated: neither learned from nor scored",
+    )
+    cases: tuple[str, ...] = Field(min_length=1, description="cases the data set's figures come from")
+    axes: Triple = Field(description="canonical axis (0 x, 1 y, 2 z) that becomes slice, u and v")
+    spacing: Spacing = Field(description="spacing of the network's grid (slice, u, v), in unit")
+    crop_nonzero: bool = Field(description="cut away the border where every channel is zero")
+    image_order: Literal[0, 1, 3] = Field(default=3, description="spline order when resampling images in-plane")
+    slice_order: Literal[0, 1, 3] = Field(description="spline order along the slice axis")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> DataPlan:
+        if sorted(self.axes) != [0, 1, 2]:
+            raise ValueError(f"axes {self.axes} is not a permutation of (0, 1, 2)")
+        values = [label.value for label in self.labels]
+        if len(set(values)) != len(values):
+            raise ValueError(f"label values {values} are not distinct")
+        if values[0] != 0:
+            raise ValueError(f"the first label must be background with value 0, not {values[0]}")
+        for region in self.regions:
+            if unknown := sorted(set(region.values) - set(values[1:])):
+                raise ValueError(f"region {region.name}: {unknown} are no labels besides the background")
+            if region.writes not in region.values:
+                raise ValueError(f"region {region.name} writes {region.writes}, which is none of its own values")
+        names = [region.name for region in self.regions]
+        if len(set(names)) != len(names):
+            raise ValueError(f"regions {names} are not distinct")
+        if self.ignore in values:
+            raise ValueError(f"ignore is {self.ignore}, which is a label's value")
+        if len(set(self.cases)) != len(self.cases):
+            raise ValueError("cases are not distinct")
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the network's outputs: the regions, or the labels with the background."""
+        return tuple(output.name for output in self.regions or self.labels)
+
+    @property
+    def scored(self) -> dict[str, tuple[int, ...]]:
+        """What is learned and scored, by name: the values of the label files that it consists of."""
+        if self.regions:
+            return {region.name: region.values for region in self.regions}
+        return {label.name: (label.value,) for label in self.labels[1:]}
+
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...]:
+        """Class indices of each region."""
+        index = {label.value: position for position, label in enumerate(self.labels)}
+        return tuple(tuple(index[value] for value in region.values) for region in self.regions)
+
+    @property
+    def stored_values(self) -> tuple[int, ...]:
+        """Value in the label files of each class index of stored label maps; ``ignore``, if any, is the last one."""
+        return (*(label.value for label in self.labels), *(() if self.ignore is None else (self.ignore,)))
+
+    @property
+    def not_annotated(self) -> int | None:
+        """Class index of voxels that are not annotated in stored label maps; None if there are none."""
+        return None if self.ignore is None else len(self.labels)
