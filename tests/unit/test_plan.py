@@ -201,7 +201,7 @@ class TestPlanner:
 
     @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
     def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
-        wishes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "time_budget": 36000.0}
+        wishes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "device": "cuda"}
         plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **wishes)
         assert plan.model.stages == 3
         assert plan.model.decoder_channels == (64, 128, 256)
