@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any
 
 import seg_transfer
 from seg_transfer.environment import cores
+from seg_transfer.evaluation.scores import Scores
 from seg_transfer.files import write_text
-from seg_transfer.planning.plan import load_plan
+from seg_transfer.planning.plan import Plan, load_plan
 
 HERE = Path(__file__).resolve().parent
 ENDINGS = (".nii.gz", ".png")
@@ -94,7 +96,7 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, Any]:
+def run_cell(cell: Cell, results: Path, work: Path, seed: int) -> dict[str, Any]:
     """Run a cell unless its result is there; returns the result."""
     path = results / f"{cell.name}-seed{seed}.json"
     if path.is_file():
@@ -102,15 +104,8 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
     folder = work / f"{cell.name}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
-    if cell.edits:
-        edit_plan(folder / "plan.json", cell.edits)
-        plan = load_plan(folder / "plan.json")
-    run = seg_transfer.train("full", work=folder)[0]
-    trained = json.loads((run.folder / "manifest.json").read_text())["result"]
-    images, labels = link_cases(cell.dataset, cell.test, folder / "test")
-    seg_transfer.predict(images, folder / "predictions", work=folder)
-    scores = seg_transfer.evaluate(folder / "predictions", labels, work=folder)
+    plan, trained = train_cell(cell, folder, seed)
+    scores = score_cases(cell.dataset, cell.test, folder)
     result = {
         "cell": cell.name,
         "seed": seed,
@@ -139,24 +134,49 @@ def run_cell(cell: Cell, *, results: Path, work: Path, seed: int) -> dict[str, A
     return result
 
 
+def train_cell(cell: Cell, folder: Path, seed: int) -> tuple[Plan, dict[str, Any]]:
+    """Plan and train on every case; the plan as it was trained, and the manifest's result."""
+    plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
+    if cell.edits:
+        edit_plan(folder / "plan.json", cell.edits)
+        plan = load_plan(folder / "plan.json")
+    run = seg_transfer.train("full", work=folder)[0]
+    return plan, json.loads((run.folder / "manifest.json").read_text())["result"]
+
+
+def score_cases(dataset: Path, cases: list[str], folder: Path) -> Scores:
+    """Predict and score cases with the models of a work folder."""
+    images, labels = link_cases(dataset, cases, folder / "test")
+    shutil.rmtree(folder / "predictions", ignore_errors=True)
+    seg_transfer.predict(images, folder / "predictions", work=folder)
+    return seg_transfer.evaluate(folder / "predictions", labels, work=folder)
+
+
 def run_cells(cells: list[Cell], results: Path, options: argparse.Namespace) -> None:
     """Run the cells that the options of :func:`arguments` choose, ``--parallel`` of them at a time."""
     if options.table:
         return
+    todo = [
+        (cell, results, options.work / results.name, seed)
+        for seed in options.seeds
+        for cell in cells
+        if options.only in cell.name
+    ]
+    for result in in_processes(run_cell, todo, options.parallel):
+        print(json.dumps(result["dice"]), result["cell"], "seed", result["seed"], flush=True)
+
+
+def in_processes(
+    function: Callable[..., dict[str, Any]], todo: list[tuple[Any, ...]], parallel: int
+) -> Iterator[dict[str, Any]]:
+    """Results in order; ``parallel`` processes at a time, each on its share of the cores."""
     context = multiprocessing.get_context("spawn")
     shares: Queue[set[int]] = context.Manager().Queue()
-    for index in range(options.parallel):
-        shares.put(set(sorted(os.sched_getaffinity(0))[index :: options.parallel]))
-    with ProcessPoolExecutor(options.parallel, context, initializer=_take_cores, initargs=(shares,)) as pool:
-        running = [
-            pool.submit(run_cell, cell, results=results, work=options.work / results.name, seed=seed)
-            for seed in options.seeds
-            for cell in cells
-            if options.only in cell.name
-        ]
-        for done in running:
-            result = done.result()
-            print(json.dumps(result["dice"]), result["cell"], "seed", result["seed"], flush=True)
+    for index in range(parallel):
+        shares.put(set(sorted(os.sched_getaffinity(0))[index::parallel]))
+    with ProcessPoolExecutor(parallel, context, initializer=_take_cores, initargs=(shares,)) as pool:
+        for running in [pool.submit(function, *each) for each in todo]:
+            yield running.result()
 
 
 def _take_cores(shares: Queue[set[int]]) -> None:

@@ -40,6 +40,9 @@ class Weights(Part):
     )
     repository: str | None = Field(default=None, description="imagenet only")
     revision: str | None = Field(default=None, description="imagenet only")
+    levels: int | None = Field(
+        default=None, ge=1, description="levels of the encoder that take the weights, from the finest; by default all"
+    )
 
     @model_validator(mode="after")
     def _file_has_path(self) -> Weights:
@@ -47,6 +50,8 @@ class Weights(Part):
             raise ValueError("path belongs to source 'file' and 'model', and only to them")
         if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
             raise ValueError("sha256 and carry belong to source 'model', and only to it")
+        if self.levels is not None and self.source in ("none", "model"):
+            raise ValueError(f"levels belongs to weights of an encoder, not to source {self.source!r}")
         return self
 
 
@@ -81,6 +86,8 @@ class ModelPlan(Part):
         levels = len(ENCODERS[self.encoder].channels)
         if self.stages > levels:
             raise ValueError(f"stages is {self.stages}, {self.encoder} has {levels}")
+        if (self.weights.levels or 0) > self.stages:
+            raise ValueError(f"weights.levels is {self.weights.levels}, stages is {self.stages}")
         slices = self.patch[0]
         if min(self.patch) < 1:
             raise ValueError(f"patch {self.patch} must be positive")

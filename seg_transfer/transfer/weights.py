@@ -90,7 +90,8 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
     report, first = LoadReport(place=str(match)), module.first_convolution()
     with torch.no_grad():
         for name, tensor in target.items():
-            given = match.pairs.get(_without_level(name))
+            wanted = weights.levels is None or _level(name) < weights.levels
+            given = match.pairs.get(_without_level(name)) if wanted else None
             if given is None:
                 report.random[name] = tensor.numel()
                 continue
@@ -98,7 +99,8 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
             fitted = _fit(found, tensor, module, is_first=name == first)
             tensor.copy_(fitted)
             (report.matched if fitted is found else report.adapted)[name] = tensor.numel()
-    used = set(match.pairs.values())
+    loaded = report.matched | report.adapted
+    used = {match.pairs[_without_level(name)] for name in loaded}
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
     if first in report.random:
         warn(f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random")
@@ -130,6 +132,11 @@ def _fit(found: Tensor, target: Tensor, module: Encoder, *, is_first: bool) -> T
 def _without_level(name: str) -> str:
     """The architecture's name of a tensor: without the ``stages.<level>.`` of this package."""
     return name.split(".", 2)[2]
+
+
+def _level(name: str) -> int:
+    """The level of a tensor, from ``stages.<level>.``."""
+    return int(name.split(".", 2)[1])
 
 
 def _target(module: Encoder) -> Target:

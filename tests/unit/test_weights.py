@@ -53,6 +53,20 @@ def test_bundled_weights_fill_the_levels_in_use_and_leave_head_and_deeper_levels
         assert torch.equal(state[mine], source[theirs].float())
 
 
+def test_weights_of_the_lower_levels_alone():
+    torch.manual_seed(0)
+    whole, lower = Encoder("resnet18", channels=3, stages=3), Encoder("resnet18", channels=3, stages=3)
+    before = {name: tensor.clone() for name, tensor in lower.state_dict().items()}
+    load_weights(whole, Weights(source="bundled"), "resnet18")
+    report = load_weights(lower, Weights(source="bundled", levels=2), "resnet18")
+    assert {name.split(".")[1] for name in report.matched} == {"0", "1"}
+    assert {name.split(".")[1] for name in report.random} == {"2"}
+    assert {name.split(".")[0] for name in report.unused} == {"fc", "layer2", "layer3", "layer4"}
+    for name, tensor in lower.state_dict().items():
+        expected = before if name.startswith("stages.2.") else whole.state_dict()
+        assert torch.equal(tensor, expected[name]), name
+
+
 def test_report_tells_matched_from_adapted_in_3d_with_one_channel():
     encoder = Encoder("resnet18", channels=1, stages=2, slice_strides=(1, 2))
     report = load_weights(encoder, Weights(source="bundled"), "resnet18")

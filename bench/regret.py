@@ -1,0 +1,169 @@
+"""Does the choice of a transfer strategy matter, and does segtl choose well? Regret over cells that were really run.
+
+A cell is a data set with so many training cases, a strategy and a draw. A draw is a training subset of its own (from
+all cases but the data set's ``test`` list, by patient where a patient has several), an initialisation and an order;
+draw K of a data set is the same for every strategy. Steps are fixed per data set, whatever the machine does.
+
+    python bench/regret.py                          runs what is not done yet, hippocampus and few cases first
+    python bench/regret.py --only hippocampus-5-    runs these
+    python bench/regret.py --table                  the regret of each choice, on development cases; runs nothing
+
+Each cell is one JSON file in ``bench/results/regret``: Dice of cases outside the draw, at most 40. Those of the
+``test`` cases are in a file of their own below ``test/``, which nothing here reads unless ``--release`` asks for it:
+thresholds of the planner are set on the others.
+
+The strategies: ``scratch``; ``frozen`` and ``finetune`` (all levels pretrained); ``gradual`` (the same, unfrozen one
+after the other); ``lower-only`` (the two finest levels pretrained and frozen, those above from random weights, learning
+at full rate); ``frozen-random`` (random weights that never learn: what freezing alone is worth). Network, patch, batch
+and everything else are those of the default plan.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
+from regret_table import regret_table
+
+from seg_transfer.evaluation.scores import Scores
+from seg_transfer.files import write_text
+
+RESULTS = HERE / "results" / "regret"
+DRAWS = 3
+EPOCH = 100
+MOST_SCORED = 40
+LOWER = 2
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "scratch": {"weights": "none", "strategy": "scratch"},
+    "frozen": {"weights": "bundled", "strategy": "frozen"},
+    "frozen-random": {"weights": "none", "strategy": "frozen"},
+    "lower-only": {"weights": "bundled", "strategy": "partial"},
+    "gradual": {"weights": "bundled", "strategy": "gradual"},
+    "finetune": {"weights": "bundled", "strategy": "finetune"},
+}
+EDITS: dict[str, dict[str, Any]] = {
+    "lower-only": {
+        "model.weights.levels": LOWER,
+        "recipe.strategy.frozen_stages": LOWER,
+        "recipe.strategy.encoder_lr_ratio": 1.0,
+    }
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A data set: how many training cases, how many steps, and what makes a patient of a case's name."""
+
+    dataset: str
+    sizes: tuple[int, ...]
+    epochs: int
+    patient: str | None = None
+
+
+TRIALS = (
+    Trial("hippocampus", (5, 20, 160), 6),
+    Trial("cells", (5, 20, 150), 6),
+    Trial("abdomen_mr", (5, 10), 5),
+    Trial("retina", (8,), 5, patient=r"retina_(\d+)"),
+    Trial("sarcoma", (12,), 5),
+)
+
+
+def draw(cases: list[str], size: int, seed: int, patient: str | None) -> list[str]:
+    """``size`` cases, whole patients at a time, in the order of their names."""
+    patients: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        name = re.match(patient, case)[1] if patient else case  # type: ignore[index]
+        patients.setdefault(name, []).append(case)
+    order = sorted(patients)
+    random.Random(seed).shuffle(order)
+    drawn: list[str] = []
+    for name in order:
+        if len(drawn) < size:
+            drawn += patients[name]
+    return sorted(drawn)
+
+
+def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
+    """Run a cell unless its result is there; returns the development cases' mean Dice."""
+    name = f"{trial.dataset}-{size}-{strategy}-draw{seed}"
+    path = RESULTS / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    dataset = data / trial.dataset
+    test = json.loads((dataset / "splits.json").read_text())["test"]
+    every = [file.name.split(".")[0] for file in (dataset / "labelsTr").iterdir() if not file.name.startswith(".")]
+    pool = sorted(set(every) - set(test))
+    train = draw(pool, size, seed, trial.patient)
+    held_out = sorted(set(pool) - set(train))
+    development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
+    options = {"encoder": "resnet18", "epochs": trial.epochs, **STRATEGIES[strategy]}
+    edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
+    folder = work / name
+    started = time.perf_counter()
+    plan, trained = train_cell(
+        Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits), folder, seed
+    )
+    result = {
+        "dataset": trial.dataset,
+        "size": size,
+        "strategy": strategy,
+        "draw": seed,
+        "train": train,
+        "configuration": plan.model.configuration,
+        "patch": plan.model.patch,
+        "stages": plan.model.stages,
+        "batch_size": plan.recipe.batch_size,
+        "steps": trained["steps"],
+        "training_seconds": round(trained["seconds"], 1),
+        "dice": _dice(score_cases(dataset, development, folder)) if development else {},
+        "machine": machine(),
+        "commit": commit(),
+        "finished": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    write_text(RESULTS / "test" / path.name, json.dumps(_dice(score_cases(dataset, test, folder)), indent=1) + "\n")
+    result["wall_seconds"] = round(time.perf_counter() - started, 1)
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    shutil.rmtree(folder)
+    return result
+
+
+def _dice(scores: Scores) -> dict[str, dict[str, float]]:
+    """Case -> label -> Dice; a label that neither map holds is left out."""
+    return {
+        case: {label: round(score.dice, 5) for label, score in labels.items() if score.dice == score.dice}
+        for case, labels in scores.cases.items()
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
+    parser.set_defaults(seeds=list(range(DRAWS)))
+    options = parser.parse_args()
+    if options.table:
+        print(regret_table(RESULTS, list(STRATEGIES), release=options.release))
+        return
+    todo = [
+        (trial, size, strategy, seed, options.data, options.work / "regret")
+        for trial in TRIALS
+        for size in trial.sizes
+        for seed in options.seeds
+        for strategy in STRATEGIES
+        if options.only in f"{trial.dataset}-{size}-{strategy}-draw{seed}"
+    ]
+    for result in in_processes(run, todo, options.parallel):
+        values = [value for labels in result["dice"].values() for value in labels.values()]
+        mean = f"{sum(values) / len(values):.4f}" if values else "–"
+        print(mean, result["dataset"], result["size"], result["strategy"], "draw", result["draw"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

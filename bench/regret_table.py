@@ -1,0 +1,131 @@
+"""Regret of choosing among strategies, from the cells of ``bench/regret.py``.
+
+The naive regret, best strategy minus choice on the same draw, punishes even a perfect choice, since the best of several
+noisy figures is too high. Here the best strategy is found on the other draws: its Dice minus that of the choice, on the
+draw left out; every draw is left out once, and the mean is taken. A choice as good as the best has 0 on average, and a
+lucky one less.
+
+Intervals: draws are resampled, then patients within them (the same for all strategies), 1000 times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOOTSTRAPS = 1000
+POINTS = 100
+
+Cases = dict[str, float]
+"""Case -> mean Dice over its labels."""
+Trial = dict[str, dict[int, Cases]]
+"""Strategy -> draw -> cases."""
+Chooser = Callable[[str, int], Mapping[str, float]]
+"""Name of a trial and draw -> share of each strategy in the choice; a random choice has them all."""
+
+
+def regret(dice: Mapping[str, Sequence[float]], shares: Sequence[Mapping[str, float]], draws: Sequence[int]) -> float:
+    """Mean over draws of the Dice that is lost.
+
+    Args:
+        dice: Strategy -> Dice by position.
+        shares: Strategy -> its share in the choice, by position.
+        draws: Which draw each position holds; a resample may hold one draw several times.
+
+    Returns:
+        The regret; nan if every position holds the same draw.
+    """
+    lost = []
+    for position, draw in enumerate(draws):
+        others = [other for other, held in enumerate(draws) if held != draw]
+        if others:
+            best = max(dice, key=lambda strategy: np.mean([dice[strategy][other] for other in others]))
+            chosen = sum(share * dice[strategy][position] for strategy, share in shares[position].items())
+            lost.append(dice[best][position] - chosen)
+    return float(np.mean(lost)) if lost else float("nan")
+
+
+def regrets(trials: Mapping[str, Trial], chooser: Chooser, seed: int = 0) -> tuple[float, float, float]:
+    """Mean regret over trials, and its 95 % interval."""
+    found = [_bootstrapped(trial, lambda draw, name=name: chooser(name, draw), seed) for name, trial in trials.items()]
+    each = np.array([resampled for _, resampled in found])
+    means = np.nanmean(each[:, ~np.isnan(each).all(axis=0)], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean([value for value, _ in found])), float(low), float(high)
+
+
+def _bootstrapped(trial: Trial, chooser: Callable[[int], Mapping[str, float]], seed: int) -> tuple[float, NDArray]:
+    """Regret of one trial, and of each resample of its draws and patients."""
+    draws = sorted(next(iter(trial.values())))
+    whole = {strategy: [_mean(cells[draw]) for draw in draws] for strategy, cells in trial.items()}
+    random = np.random.default_rng(seed)
+    resampled = []
+    for _ in range(BOOTSTRAPS):
+        taken = [draws[index] for index in random.integers(len(draws), size=len(draws))]
+        weights = {draw: _weights(sorted(next(iter(trial.values()))[draw]), random) for draw in dict.fromkeys(taken)}
+        dice = {strategy: [_mean(cells[draw], weights[draw]) for draw in taken] for strategy, cells in trial.items()}
+        resampled.append(regret(dice, [chooser(draw) for draw in taken], taken))
+    return regret(whole, [chooser(draw) for draw in draws], draws), np.array(resampled)
+
+
+def _weights(cases: Sequence[str], random: np.random.Generator) -> dict[str, int]:
+    counts = np.bincount(random.integers(len(cases), size=len(cases)), minlength=len(cases))
+    return dict(zip(cases, counts.tolist(), strict=True))
+
+
+def _mean(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
+    names = sorted(cases)
+    return float(np.average([cases[name] for name in names], weights=weights and [weights[name] for name in names]))
+
+
+def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
+    """``<data set>-<size>`` -> what was run there; of development cases, or of test cases."""
+    found: dict[str, Trial] = {}
+    for path in sorted(folder.glob("*.json")):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        dice = json.loads((folder / "test" / path.name).read_text(encoding="utf-8")) if release else cell["dice"]
+        cases = {case: float(np.mean(list(labels.values()))) for case, labels in dice.items() if labels}
+        if cases:
+            trial = found.setdefault(f"{cell['dataset']}-{cell['size']}", {})
+            trial.setdefault(cell["strategy"], {})[cell["draw"]] = cases
+    return found
+
+
+def whole(trials: Mapping[str, Trial], strategies: int) -> dict[str, Trial]:
+    """Trials in which all strategies were run on the same two or more draws; draws that are not complete go."""
+    kept = {}
+    for name, trial in trials.items():
+        common = set.intersection(*(set(draws) for draws in trial.values()))
+        if len(trial) == strategies and len(common) > 1:
+            kept[name] = {strategy: {draw: cells[draw] for draw in common} for strategy, cells in trial.items()}
+    return kept
+
+
+def regret_table(folder: Path, strategies: Sequence[str], *, release: bool) -> str:
+    """Dice of every trial, and the regret of constant and random choices, in points of Dice, as Markdown."""
+    trials = load_trials(folder, release=release)
+    lines = ["| trial | draws | " + " | ".join(strategies) + " |", "|---" * (2 + len(strategies)) + "|"]
+    for name, trial in trials.items():
+        counts = "/".join(str(len(trial.get(strategy, {}))) for strategy in strategies)
+        means = [
+            f"{np.mean([_mean(cases) for cases in trial[strategy].values()]):.3f}" if strategy in trial else "–"
+            for strategy in strategies
+        ]
+        lines.append(f"| {name} | {counts} | " + " | ".join(means) + " |")
+    complete = whole(trials, len(strategies))
+    lines += ["", f"Regret over {', '.join(complete) or 'no trial yet'}", ""]
+    if not complete:
+        return "\n".join(lines)
+    choosers: dict[str, Chooser] = {
+        f"always {strategy}": lambda name, draw, strategy=strategy: {strategy: 1.0} for strategy in strategies
+    }
+    choosers["a random one"] = lambda name, draw: dict.fromkeys(strategies, 1 / len(strategies))
+    lines += ["| choice | regret, points | 95 % interval |", "|---|---|---|"]
+    for choice, chooser in choosers.items():
+        mean, low, high = (POINTS * value for value in regrets(complete, chooser))
+        lines.append(f"| {choice} | {mean:.2f} | {low:.2f} to {high:.2f} |")
+    return "\n".join(lines)
