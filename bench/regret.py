@@ -20,6 +20,7 @@ and everything else are those of the default plan.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -32,8 +33,10 @@ from typing import Any
 from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
 from regret_table import regret_table
 
+import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.files import write_text
+from seg_transfer.planning.plan import Plan
 
 RESULTS = HERE / "results" / "regret"
 DRAWS = 3
@@ -91,18 +94,24 @@ def draw(cases: list[str], size: int, seed: int, patient: str | None) -> list[st
     return sorted(drawn)
 
 
-def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
-    """Run a cell unless its result is there; returns the development cases' mean Dice."""
-    name = f"{trial.dataset}-{size}-{strategy}-draw{seed}"
-    path = RESULTS / f"{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
+def cases_of(trial: Trial, size: int, seed: int, data: Path) -> tuple[list[str], list[str], list[str]]:
+    """Cases of a draw to train on, those left over, and the data set's test cases."""
     dataset = data / trial.dataset
     test = json.loads((dataset / "splits.json").read_text())["test"]
     every = [file.name.split(".")[0] for file in (dataset / "labelsTr").iterdir() if not file.name.startswith(".")]
     pool = sorted(set(every) - set(test))
     train = draw(pool, size, seed, trial.patient)
-    held_out = sorted(set(pool) - set(train))
+    return train, sorted(set(pool) - set(train)), test
+
+
+def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
+    """Run a cell unless its result is there; returns it."""
+    name = f"{trial.dataset}-{size}-{strategy}-draw{seed}"
+    path = RESULTS / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    dataset = data / trial.dataset
+    train, held_out, test = cases_of(trial, size, seed, data)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
     options = {"encoder": "resnet18", "epochs": trial.epochs, **STRATEGIES[strategy]}
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
@@ -135,6 +144,37 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     return result
 
 
+def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
+    """What the planner chooses for each draw that was run: trial -> draw -> strategy; kept by the hash of its rules."""
+    rules = sorted((HERE.parent / "seg_transfer" / "planning").rglob("*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in rules)).hexdigest()[:12]
+    path = RESULTS / "planner" / f"{digest}.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    for trial in TRIALS:
+        for size in trial.sizes:
+            for seed in range(DRAWS):
+                name = f"{trial.dataset}-{size}"
+                if str(seed) in found.get(name, {}) or not list(RESULTS.glob(f"{name}-*-draw{seed}.json")):
+                    continue
+                train, _, _ = cases_of(trial, size, seed, data)
+                folder = work / "planner"
+                plan = seg_transfer.plan(
+                    data / trial.dataset, work=folder, cases=train, epochs=trial.epochs, encoder="resnet18", seed=seed
+                )
+                shutil.rmtree(folder)
+                found.setdefault(name, {})[str(seed)] = strategy_name(plan)
+                write_text(path, json.dumps(found, indent=1) + "\n")
+    return {name: {int(seed): strategy for seed, strategy in draws.items()} for name, draws in found.items()}
+
+
+def strategy_name(plan: Plan) -> str:
+    """The cell that a plan would be; ``partial`` with all levels pretrained is none of them."""
+    kind, random_start = plan.recipe.strategy.kind, plan.model.weights.source == "none"
+    if kind == "partial":
+        return "lower-only" if plan.model.weights.levels == LOWER else kind
+    return "frozen-random" if kind == "frozen" and random_start else kind
+
+
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:
     """Case -> label -> Dice; a label that neither map holds is left out."""
     return {
@@ -149,7 +189,8 @@ def main() -> None:
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
     if options.table:
-        print(regret_table(RESULTS, list(STRATEGIES), release=options.release))
+        choices = planned(options.data, options.work / "regret")
+        print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
         return
     todo = [
         (trial, size, strategy, seed, options.data, options.work / "regret")

@@ -105,8 +105,17 @@ def whole(trials: Mapping[str, Trial], strategies: int) -> dict[str, Trial]:
     return kept
 
 
-def regret_table(folder: Path, strategies: Sequence[str], *, release: bool) -> str:
-    """Dice of every trial, and the regret of constant and random choices, in points of Dice, as Markdown."""
+def regret_table(
+    folder: Path, strategies: Sequence[str], planned: Mapping[str, Mapping[int, str]], *, release: bool
+) -> str:
+    """Dice of every trial, and the regret of the planner and of constant and random choices, in points, as Markdown.
+
+    Args:
+        folder: Of the cells.
+        strategies: All of them.
+        planned: Trial -> draw -> what the planner chooses; where that is no cell, the trial does not count for anybody.
+        release: On the test cases.
+    """
     trials = load_trials(folder, release=release)
     lines = ["| trial | draws | " + " | ".join(strategies) + " |", "|---" * (2 + len(strategies)) + "|"]
     for name, trial in trials.items():
@@ -116,13 +125,18 @@ def regret_table(folder: Path, strategies: Sequence[str], *, release: bool) -> s
             for strategy in strategies
         ]
         lines.append(f"| {name} | {counts} | " + " | ".join(means) + " |")
-    complete = whole(trials, len(strategies))
+    complete = {
+        name: trial
+        for name, trial in whole(trials, len(strategies)).items()
+        if {planned[name][draw] for draw in trial[strategies[0]]} <= set(strategies)
+    }
     lines += ["", f"Regret over {', '.join(complete) or 'no trial yet'}", ""]
     if not complete:
         return "\n".join(lines)
     choosers: dict[str, Chooser] = {
         f"always {strategy}": lambda name, draw, strategy=strategy: {strategy: 1.0} for strategy in strategies
     }
+    choosers["segtl's"] = lambda name, draw: {planned[name][draw]: 1.0}
     choosers["a random one"] = lambda name, draw: dict.fromkeys(strategies, 1 / len(strategies))
     lines += ["| choice | regret, points | 95 % interval |", "|---|---|---|"]
     for choice, chooser in choosers.items():

@@ -58,15 +58,19 @@ def test_a_table_of_what_is_there(table, tmp_path: Path) -> None:  # type: ignor
             cell["dice"] = {f"case{case}": {"a": level + 0.02 * case, "b": level} for case in range(4)}
             (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
             (tmp_path / "test" / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps({"x": {"a": level - 0.5}}))
-    text = table.regret_table(tmp_path, ["good", "bad"], release=False)
+    planned = {"made-5": {0: "good", 1: "good", 2: "bad"}}
+    text = table.regret_table(tmp_path, ["good", "bad"], planned, release=False)
     assert "| made-5 | 3/3 | 0.815 | 0.715 |" in text
     assert "| always good | 0.00 | 0.00 to 0.00 |" in text
     assert "| always bad | 10.00 | 10.00 to 10.00 |" in text
+    assert "| segtl's | 3.33 | 0.00 to 6.67 |" in text
     assert "| a random one | 5.00 | 5.00 to 5.00 |" in text
-    assert "| made-5 | 3/3 | 0.300 | 0.200 |" in table.regret_table(tmp_path, ["good", "bad"], release=True)
+    assert "| made-5 | 3/3 | 0.300 | 0.200 |" in table.regret_table(tmp_path, ["good", "bad"], planned, release=True)
+    other = {"made-5": {0: "good", 1: "good", 2: "partial"}}
+    assert "no trial yet" in table.regret_table(tmp_path, ["good", "bad"], other, release=False)
     (tmp_path / "made-5-bad-draw1.json").unlink()
     (tmp_path / "made-5-bad-draw2.json").unlink()
-    assert "no trial yet" in table.regret_table(tmp_path, ["good", "bad"], release=False)
+    assert "no trial yet" in table.regret_table(tmp_path, ["good", "bad"], planned, release=False)
 
 
 def test_draws_are_of_whole_patients(table) -> None:  # type: ignore[no-untyped-def]
