@@ -1,11 +1,11 @@
 """One part of the recipe at a time, against the Dice it gives with 5 and 20 cases and few steps.
 
-Trained on the data set's own lists of 5 and 20 hippocampus cases, in 3D, bundled weights fine-tuned, a fixed number of
-steps; scored on 40 others of its list of 160. Its test cases are not touched. Every variant changes one thing against
-``strength0.5``. Finished cells are kept in ``bench/results/recipe``.
+Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and cells in 2D, bundled weights fine-tuned, a
+fixed number of steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not
+touched. Every variant changes one thing against ``strength0.5``. Finished cells are kept in ``bench/results/recipe``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
-    python bench/recipe.py --only strength --epochs 24 --parallel 2
+    python bench/recipe.py --only hippocampus-5-strength --epochs 24 --parallel 2
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cells import HERE, Cell, arguments, held_out, run_cells
 
-from seg_transfer.planning.rules.augmentation import STRENGTHS, augmentation
+from seg_transfer.data.geometry import Unit
+from seg_transfer.planning.cost import Configuration
+from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.planning.rules.augmentation import STRENGTHS, NetworkAxis, augmentation
 
 CASES = (5, 20)
 EPOCH = 100
@@ -26,15 +30,40 @@ USUAL = "strength0.5"
 AUGMENTATION = "recipe.augmentation"
 
 
-def strength(value: float) -> dict[str, Any]:
-    """The plan's augmentation at a strength, for isotropic volumes; mirroring stays as planned."""
-    chosen, _ = augmentation(value, ratio=1, configuration="3d", unit="mm", channels=(), mirrored=())
+@dataclass(frozen=True)
+class Trial:
+    """A data set, and what its augmentation is planned from."""
+
+    dataset: str
+    configuration: Configuration
+    unit: Unit
+    channels: tuple[Channel, ...] = ()
+    mirrored: tuple[NetworkAxis, ...] = ()
+
+
+COLOURS = Normalization(kind="minmax", lower=0, upper=255)
+TRIALS = (
+    Trial("hippocampus", "3d", "mm"),
+    Trial("cells", "2d", "pixel", tuple(Channel(name=name, normalization=COLOURS) for name in "RGB"), (1, 2)),
+)
+
+
+def strength(value: float, trial: Trial) -> dict[str, Any]:
+    """The plan's augmentation at a strength, at equal spacings; mirroring stays as planned."""
+    chosen, _ = augmentation(
+        value,
+        ratio=1,
+        configuration=trial.configuration,
+        unit=trial.unit,
+        channels=trial.channels,
+        mirrored=trial.mirrored,
+    )
     fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
     return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{f"strength{value:g}": strength(value) for value in STRENGTHS},
+    **{f"strength{value:g}": {} for value in STRENGTHS},
     "elastic": {f"{AUGMENTATION}.elastic_probability": 0.2, f"{AUGMENTATION}.elastic_amount": 0.2},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "cutout": {f"{AUGMENTATION}.cutout_probability": 0.2},
@@ -48,36 +77,54 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def edits(variant: str, trial: Trial) -> dict[str, Any]:
+    """What a variant changes in the plan."""
+    named = variant.removeprefix("strength") if variant.startswith("strength") else USUAL.removeprefix("strength")
+    return {"recipe.steps_per_epoch": EPOCH, **strength(float(named), trial), **VARIANTS[variant]}
+
+
 def cells(data: Path, epochs: int) -> list[Cell]:
-    dataset = data / "hippocampus"
-    lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
-    options = {"config": "3d", "encoder": "resnet18", "weights": "bundled", "strategy": "finetune", "epochs": epochs}
-    return [
-        Cell(
-            name=f"{cases}-{variant}-{epochs * EPOCH}steps",
-            dataset=dataset,
-            train=lists[str(cases)],
-            test=held_out(lists),
-            options=options,
-            edits={"recipe.steps_per_epoch": EPOCH, **VARIANTS[USUAL], **edits},
-        )
-        for variant, edits in VARIANTS.items()
-        for cases in CASES
-    ]
+    made = []
+    for trial in TRIALS:
+        dataset = data / trial.dataset
+        lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
+        options = {
+            "config": trial.configuration,
+            "encoder": "resnet18",
+            "weights": "bundled",
+            "strategy": "finetune",
+            "epochs": epochs,
+        }
+        made += [
+            Cell(
+                name=f"{trial.dataset}-{cases}-{variant}-{epochs * EPOCH}steps",
+                dataset=dataset,
+                train=lists[str(cases)],
+                test=held_out(lists),
+                options=options,
+                edits=edits(variant, trial),
+            )
+            for variant in VARIANTS
+            for cases in CASES
+        ]
+    return made
 
 
 def table(results: Path) -> str:
     """Mean Dice of each cell, and its difference from the usual recipe on the same seeds, in points."""
-    found: dict[tuple[int, int, str], dict[int, float]] = defaultdict(dict)
+    found: dict[tuple[str, int, int, str], dict[int, float]] = defaultdict(dict)
     for path in results.glob("*.json"):
         r = json.loads(path.read_text())
-        variant = r["cell"].split("-", 1)[1].rsplit("-", 1)[0]
-        found[r["steps"], r["train_cases"], variant][r["seed"]] = statistics.mean(r["dice"].values())
-    lines = ["| steps | cases | variant | mean Dice | minus usual, points, each seed |", "|---|---|---|---|---|"]
-    for (steps, cases, variant), seeds in sorted(found.items()):
-        usual = found[steps, cases, USUAL]
+        dataset, _, variant = r["cell"].rsplit("-", 1)[0].split("-", 2)
+        found[dataset, r["steps"], r["train_cases"], variant][r["seed"]] = statistics.mean(r["dice"].values())
+    lines = [
+        "| data set | steps | cases | variant | mean Dice | minus usual, points, each seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (dataset, steps, cases, variant), seeds in sorted(found.items()):
+        usual = found.get((dataset, steps, cases, USUAL), {})
         less = ", ".join(f"{100 * (seeds[seed] - usual[seed]):+.2f}" for seed in sorted(seeds.keys() & usual.keys()))
-        lines.append(f"| {steps} | {cases} | {variant} | {statistics.mean(seeds.values()):.4f} | {less} |")
+        lines.append(f"| {dataset} | {steps} | {cases} | {variant} | {statistics.mean(seeds.values()):.4f} | {less} |")
     return "\n".join(lines)
 
 
