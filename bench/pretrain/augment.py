@@ -103,7 +103,8 @@ def draw(count: int, variety: Variety, generator: torch.Generator) -> Drawn:
     def sign(mirrored: bool) -> Tensor:
         return 1 - 2 * chosen(0.5 if mirrored else 0.0).float()
 
-    area, aspect = uniform(*AREA), uniform(*map(math.log, ASPECT)).exp()
+    narrow, wide = ASPECT
+    area, aspect = uniform(*AREA), uniform(math.log(narrow), math.log(wide)).exp()
     width, height = ((area * ratio).sqrt().clamp(max=1) for ratio in (aspect, 1 / aspect))
     column, row = ((1 - size) * uniform(-1, 1) for size in (width, height))
     angle = torch.deg2rad(uniform(-variety.rotation, variety.rotation))

@@ -25,6 +25,8 @@ WINDOW = (0.5, 99.5)
 """Percentiles of a picture of more than 8 bits that become black and white."""
 NAMED = 10
 """Broken pictures in a message."""
+PART = 64
+"""Pictures that a process decodes at a time: small ones take less time than handing them over one by one."""
 FEW = 2000
 """So many pictures are decoded in this process: starting others takes longer."""
 
@@ -132,25 +134,27 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
     if needed > free:
         what = f"{bytes_text(needed)} are needed for the decoded pictures, {bytes_text(free)} are free"
         raise UserError(what, where=path.parent, mend="free disk space, name another -o, or choose a smaller --side")
-    squares = map_cases(
-        partial(_numbered_square, side=side),
-        list(enumerate(files)),
+    parts = map_cases(
+        partial(_read_part, side=side),
+        [(start, files[start : start + PART]) for start in range(0, len(files), PART)],
         workers=0 if len(files) <= FEW else case_workers(),
         title="decoding",
-        name=lambda numbered: str(numbered[1]),
+        name=lambda part: f"{part[1][0]} and the {len(part[1]) - 1} after it",
     )
     broken: list[str] = []
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        for (row, _), square in squares:
-            if isinstance(square, CaseFailure):
-                broken.append(square.cause)
-            elif not broken:
+        begin = file.tell()
+        for (start, _), read in parts:
+            if isinstance(read, CaseFailure):
+                raise UserError(f"cannot be decoded: {read.cause}", where=read.case)
+            squares, causes = read
+            broken += causes
+            if not broken:
                 # Written as a file and not through the map: a full disk is then an error and not a dead process.
-                file.seek(start + row * square.nbytes)
-                file.write(square.tobytes())
+                file.seek(begin + start * squares[0].nbytes)
+                file.write(squares.tobytes())
     if broken:
         more = f"\n  and {len(broken) - NAMED} others" if len(broken) > NAMED else ""
         listed = "".join(f"\n  {cause}" for cause in sorted(broken)[:NAMED])
@@ -158,8 +162,15 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
         raise UserError(what, mend="mend these files, or take them away")
 
 
-def _numbered_square(numbered: tuple[int, Path], side: int) -> np.ndarray:
-    return read_square(numbered[1], side)
+def _read_part(part: tuple[int, Sequence[Path]], side: int) -> tuple[np.ndarray, list[str]]:
+    """Some pictures as squares, those that cannot be read left out, and what is wrong with each of these."""
+    squares, causes = [], []
+    for path in part[1]:
+        try:
+            squares.append(read_square(path, side))
+        except UserError as error:
+            causes.append(f"{error.where}: {error.what}")
+    return np.array(squares), causes
 
 
 def read_square(path: Path, side: int) -> np.ndarray:

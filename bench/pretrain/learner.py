@@ -62,7 +62,7 @@ class Learner:
         torch.manual_seed(seed)
         self.device = torch.device(device)
         network = timm.create_model(known.library_name, pretrained=False, num_classes=classes)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.has_batchnorm = known.batchnorm
         self.optimizer = make_optimizer(self.network)
         self._names = {id(parameter): name for name, parameter in self.network.named_parameters()}
