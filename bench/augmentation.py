@@ -41,7 +41,7 @@ OFF = Augmentation(
 )
 TRANSFORMS = ["rotate", "scale", "stretch", "shear", "lens", "elastic", "noise", "blur", "brightness", "contrast"]
 TRANSFORMS += ["gamma", "low_resolution", "cutout", "cutmix", "mirror", "colour"]
-PLANS = {"as planned, usual (strength 0.5)": 0.5, "as planned, few cases (strength 1)": 1.0}
+PLANS = {"as planned, usual (strength 0)": 0.0, "as planned, few cases (strength 1)": 1.0}
 CASES, CASE = 6, (48, 192, 192)
 
 

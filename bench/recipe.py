@@ -2,10 +2,10 @@
 
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and cells in 2D, bundled weights fine-tuned, a
 fixed number of steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not
-touched. Every variant changes one thing against ``strength0.5``. Finished cells are kept in ``bench/results/recipe``.
+touched. Every variant changes one thing against ``usual``. Finished cells are kept in ``bench/results/recipe``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
-    python bench/recipe.py --only hippocampus-5-strength --epochs 24 --parallel 2
+    python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cells import HERE, Cell, arguments, held_out, run_cells
 from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel, Normalization
-from seg_transfer.planning.rules.augmentation import STRENGTHS, NetworkAxis, augmentation
+from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
 
 CASES = (5, 20)
 EPOCH = 100
-USUAL = "strength0.5"
+USUAL = "usual"
 AUGMENTATION = "recipe.augmentation"
 
 
@@ -48,10 +48,10 @@ TRIALS = (
 )
 
 
-def strength(value: float, trial: Trial) -> dict[str, Any]:
+def planned(strength: float, trial: Trial) -> dict[str, Any]:
     """The plan's augmentation at a strength, at equal spacings; mirroring stays as planned."""
     chosen, _ = augmentation(
-        value,
+        strength,
         ratio=1,
         configuration=trial.configuration,
         unit=trial.unit,
@@ -62,8 +62,26 @@ def strength(value: float, trial: Trial) -> dict[str, Any]:
     return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
 
 
+MILD = {
+    "rotate_probability": 0.1,
+    "scale_probability": 0.1,
+    "scale_range": (0.85, 1.2),
+    "noise_probability": 0.05,
+    "noise_std": 0.05,
+    "blur_probability": 0.1,
+    "brightness_probability": 0.08,
+    "brightness_range": (0.9, 1.1),
+    "contrast_probability": 0.08,
+    "contrast_range": (0.9, 1.1),
+    "gamma_probability": 0.15,
+    "gamma_range": (0.85, 1.25),
+}
+"""About half of everything."""
+STRENGTHS = {"usual": 0.0, "strong": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{f"strength{value:g}": {} for value in STRENGTHS},
+    "usual": {},
+    "strong": {},
+    "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
     "elastic": {f"{AUGMENTATION}.elastic_probability": 0.2, f"{AUGMENTATION}.elastic_amount": 0.2},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "cutout": {f"{AUGMENTATION}.cutout_probability": 0.2},
@@ -79,8 +97,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant changes in the plan."""
-    named = variant.removeprefix("strength") if variant.startswith("strength") else USUAL.removeprefix("strength")
-    return {"recipe.steps_per_epoch": EPOCH, **strength(float(named), trial), **VARIANTS[variant]}
+    strength = STRENGTHS.get(variant, STRENGTHS[USUAL])
+    return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **VARIANTS[variant]}
 
 
 def cells(data: Path, epochs: int) -> list[Cell]:

@@ -17,36 +17,28 @@ from seg_transfer.planning.plan import Augmentation
 NetworkAxis = Literal[0, 1, 2]
 
 FEW_CASES, ENOUGH_CASES = 16, 100
-"""Effective cases up to which augmentation is strong, and from which on it is nnU-Net's, whose own data sets hold tens
-to hundreds of cases."""
-SHORT_STEPS, LONG_STEPS = 300, 2000
-"""A training of so few steps is not yet at the point of learning cases by heart, and gets mild augmentation; from so
-many on its length does not matter. Not measured, but mirroring cost Dice in 100 steps (docs/log.md, 2026-11-22)."""
-STRENGTHS = (0.0, 0.5, 1.0)
-SETTINGS: dict[str, tuple[Any, Any, Any]] = {
-    "rotate_probability": (0.1, 0.2, 0.4),
-    "scale_probability": (0.1, 0.2, 0.4),
-    "scale_range": ((0.85, 1.2), (0.7, 1.4), (0.7, 1.4)),
-    "noise_probability": (0.05, 0.1, 0.15),
-    "noise_std": (0.05, 0.1, 0.1),
-    "blur_probability": (0.1, 0.2, 0.2),
-    "brightness_probability": (0.08, 0.15, 0.3),
-    "brightness_range": ((0.9, 1.1), (0.75, 1.25), (0.75, 1.25)),
-    "contrast_probability": (0.08, 0.15, 0.3),
-    "contrast_range": ((0.9, 1.1), (0.75, 1.25), (0.75, 1.25)),
-    "gamma_probability": (0.15, 0.3, 0.3),
-    "gamma_range": ((0.85, 1.25), (0.7, 1.5), (0.7, 1.5)),
-    "elastic_probability": (0.0, 0.0, 0.1),
-    "elastic_amount": (0.1, 0.1, 0.2),
-    "low_resolution_probability": (0.0, 0.0, 0.1),
-    "cutout_probability": (0.0, 0.0, 0.1),
+"""Effective cases up to which augmentation is strong in a long training, and from which on it is nnU-Net's, whose own
+data sets hold tens to hundreds of cases."""
+MEASURED_STEPS, LONG_STEPS = 2400, 20_000
+"""Up to so many steps strong augmentation did not pay, not even with 5 cases (``bench/recipe.py``: hippocampus in 3D
+and cells in 2D; mild augmentation paid even less). Beyond that nothing is measured: it grows until the second."""
+SETTINGS: dict[str, tuple[Any, Any]] = {
+    "rotate_probability": (0.2, 0.4),
+    "scale_probability": (0.2, 0.4),
+    "noise_probability": (0.1, 0.15),
+    "brightness_probability": (0.15, 0.3),
+    "contrast_probability": (0.15, 0.3),
+    "elastic_probability": (0.0, 0.1),
+    "elastic_amount": (0.1, 0.2),
+    "low_resolution_probability": (0.0, 0.1),
+    "cutout_probability": (0.0, 0.1),
 }
-"""Mild, nnU-Net's published values (Isensee et al., Nature Methods 2021) and strong; what nnU-Net has not, or what was
-not measured to help here, is off up to the middle."""
-PICTURES = dict.fromkeys(("stretch_probability", "shear_probability", "lens_probability"), (0.0, 0.0, 0.1))
-COLOURS = {"colour_probability": (0.0, 0.0, 0.2)}
-DEGREES = (15.0, 30.0, 30.0)
-UNMEASURED = f"off up to strength {STRENGTHS[1]:g} and mild above: not measured to help"
+"""What differs between nnU-Net's published values (Isensee et al., Nature Methods 2021; the schema's defaults) and
+strong augmentation. What nnU-Net has not, or what was not measured to help here, is off in the first."""
+PICTURES = dict.fromkeys(("stretch_probability", "shear_probability", "lens_probability"), (0.0, 0.1))
+COLOURS = {"colour_probability": (0.0, 0.2)}
+DEGREES = 30.0
+UNMEASURED = "off at strength 0 and mild above: not measured to help"
 COLOUR_NAMES = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 ISOTROPIC_LIMIT = 1.5
 SIDES = {"left", "right"}
@@ -97,10 +89,10 @@ def _sided(labels: Sequence[str]) -> list[str]:
 
 
 def strength(cases: int, labelled_slices: int, configuration: Configuration, steps: float) -> tuple[float, str]:
-    """Choose how strongly patches are varied, from 0 (mild) over 0.5 (nnU-Net's) to 1 (strong): a heuristic.
+    """Choose how strongly patches are varied, from 0 (nnU-Net's way) to 1 (strong): measured in part.
 
-    Few cases are soon known by heart, so strength grows as they get fewer. In 2D a case gives many images, alike but
-    not the same: the geometric mean of cases and labelled slices counts. Short trainings reduce the strength.
+    Few cases are soon known by heart, so in long trainings strength grows as they get fewer. In 2D a case gives many
+    images, alike but not the same: the geometric mean of cases and labelled slices counts.
 
     Args:
         cases: Labelled cases that a fold trains on.
@@ -109,16 +101,16 @@ def strength(cases: int, labelled_slices: int, configuration: Configuration, ste
         steps: Expected length of the training.
     """
     effective = math.sqrt(cases * max(cases, labelled_slices)) if configuration == "2d" else float(cases)
-    need = float(np.interp(math.log(effective), np.log([FEW_CASES, ENOUGH_CASES]), [1.0, 0.5]))
-    time = float(np.interp(math.log(max(steps, 1)), np.log([SHORT_STEPS, LONG_STEPS]), [0.0, 1.0]))
+    need = float(np.interp(math.log(effective), np.log([FEW_CASES, ENOUGH_CASES]), [1.0, 0.0]))
+    time = float(np.interp(math.log(max(steps, 1)), np.log([MEASURED_STEPS, LONG_STEPS]), [0.0, 1.0]))
     chosen = round(need * time, 2)
     counted = f"{cases} training cases"
     if configuration == "2d" and labelled_slices > cases:
         counted += f" with {labelled_slices} labelled slices count as {effective:.0f}"
     return chosen, (
-        f"strength {chosen:g} (0 mild, 0.5 as nnU-Net, 1 strong): {need:.2g} for {counted} (1 up to {FEW_CASES}, 0.5 "
-        f"from {ENOUGH_CASES} on), times {time:.2g} for about {steps:.0f} steps (0 up to {SHORT_STEPS}, 1 from "
-        f"{LONG_STEPS} on)"
+        f"strength {chosen:g} (0 as nnU-Net, 1 strong): {need:.2g} for {counted} (1 up to {FEW_CASES}, 0 from "
+        f"{ENOUGH_CASES} on), times {time:.2g} for about {steps:.0f} steps (0 up to {MEASURED_STEPS}, where more "
+        f"did not pay, 1 from {LONG_STEPS} on)"
     )
 
 
@@ -131,7 +123,7 @@ def augmentation(
     channels: Sequence[Channel],
     mirrored: tuple[NetworkAxis, ...],
 ) -> tuple[Augmentation, dict[str, str]]:
-    """Choose probabilities and ranges, between the mild, the usual and the strong setting.
+    """Choose probabilities and ranges, between the usual and the strong setting.
 
     Args:
         strong: Strength in [0, 1].
@@ -148,7 +140,7 @@ def augmentation(
     tilted = configuration == "3d" and ratio <= ISOTROPIC_LIMIT
     coloured = is_colour(channels)
     settings = SETTINGS | (PICTURES if pictures else {}) | (COLOURS if coloured else {})
-    degrees = 180.0 if pictures and mirrored else _between(DEGREES, strong)
+    degrees = 180.0 if pictures and mirrored else DEGREES
     chosen = Augmentation(
         **{name: _between(values, strong) for name, values in settings.items()},
         rotate_degrees=degrees,
@@ -184,11 +176,11 @@ def is_colour(channels: Sequence[Channel]) -> bool:
     )
 
 
-def _between(values: tuple[Any, Any, Any], strong: float) -> Any:
+def _between(values: tuple[Any, Any], strong: float) -> Any:
     """The setting at a strength, of a number or of each end of a range."""
     if isinstance(values[0], tuple):
         return tuple(_between(ends, strong) for ends in zip(*values, strict=True))
-    return round(float(np.interp(strong, STRENGTHS, values)), 3)
+    return round(float(np.interp(strong, (0, 1), values)), 3)
 
 
 def tta_axes(mirrored: tuple[NetworkAxis, ...]) -> tuple[tuple[NetworkAxis, ...], str]:
