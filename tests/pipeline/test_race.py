@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from made_balls import LOCAL, make_dataset
+from made_plans import threshold
 from made_work import ball_plan, make_work
 
 import seg_transfer
@@ -16,6 +18,7 @@ from seg_transfer.cli import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evidence import race as held
+from seg_transfer.inference.predictor import Predictor
 from seg_transfer.modelfile import read_model_file
 from seg_transfer.planning.evidence import RaceEvidence
 from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
@@ -30,6 +33,7 @@ from seg_transfer.workdir import Work
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 
 FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="recalibrated")
+PLAIN = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="source")
 FROZEN = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="recalibrated")
 HELD_OUT = (("case_1", "case_3"), ("case_0", "case_2"), ("case_0", "case_1"))
 
@@ -46,11 +50,12 @@ def work(data: Path, tmp_path: Path) -> Work:
 
 def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: Any) -> Plan:
     """Make a plan on two folds of four cases the one in force; with challengers it has a race."""
-    made = ball_plan(Dataset.load(work.dataset), "2d", weights=Weights(source=weights))
+    made = ball_plan(Dataset.load(work.dataset), "2d")
+    model = made.model.model_copy(update={"weights": Weights(source=weights)})
     settings: dict[str, Any] = {"strategy": FINETUNE, "epochs": 4, "steps_per_epoch": 4, "foreground_share": 1.0}
     if challengers:
         settings["race"] = Race(share=0.5, challengers=challengers, held_out=HELD_OUT)
-    made = made.model_copy(update={"recipe": made.recipe.model_copy(update=settings | recipe)})
+    made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings | recipe)})
     save_plan(made, work.plan)
     return load_plan(work.plan)
 
@@ -111,12 +116,19 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
     seg_transfer.export(file, work=work.path, folds=[0])
     (member,) = read_model_file(file).header.members
     assert (member.plan.recipe.strategy_name, member.plan.model.weights.source) == ("scratch", "none")
-    assert [run.strategy for run in seg_transfer.summary(work=work.path, workers=0).runs] == ["race"]
+
+    kept = times(runs[1].folder)
+    (run,) = seg_transfer.train(1, work=work.path, control=True, **LOCAL)  # which gets the budget of race and training
+    assert {name: times(run.folder)[name] for name in kept if not name.endswith("fold_1")}.items() <= kept.items()
+    assert run.twin is not None and run.strategy == "finetune"
+    assert json.loads((run.twin.folder / "manifest.json").read_text())["result"]["steps"] == 16
+    summary = seg_transfer.summary(work=work.path, workers=0)
+    assert [(each.strategy, each.folds) for each in summary.runs] == [("race", (0, 1)), ("scratch", (1,))]
 
 
 def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
     """Leave a finished race in a fold's folder."""
-    cases = dict.fromkeys(HELD_OUT[fold], {"ball": 0.5, "core": None})
+    cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
     racers = [{"strategy": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
     asked = {"plan": made.hash, "fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
     kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "racers": racers, "winner": winner}
@@ -125,7 +137,7 @@ def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
 
 
 def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = put(work, SCRATCH, epochs=None, time_budget=1.0)
+    made = put(work, SCRATCH, strategy=PLAIN, epochs=None, time_budget=1.0)
     score, scored = held.dice_on_grid, []
 
     def stop_at_the_second(predictor: Any, stored: Any) -> Any:
@@ -134,40 +146,43 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
             raise KeyboardInterrupt
         return score(predictor, stored)
 
+    def hold(**options: Any) -> tuple[Plan, RunOptions]:
+        return held.settle(made, store, path.parent, fold=0, options=RunOptions(threads=1, **options))
+
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store, path = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0) / "race.json"
     monkeypatch.setattr(held, "dice_on_grid", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        seg_transfer.train(0, work=work.path, **LOCAL)
-    path = work.run_folder(made, 0) / "race.json"
+        hold()
     before = RaceEvidence.load(path)
     assert len(before.racers) == 1 and before.winner is None
-    trained = times(path.parent / "race")
-    assert any(name.endswith("1/model.safetensors") for name in trained)
+    trained = times(path.parent / "race" / "1")
+    assert any(name.endswith("model.safetensors") for name in trained)
 
-    seg_transfer.train(0, work=work.path, **LOCAL)
+    chosen, options = hold()
     after = RaceEvidence.load(path)
     assert after.racers[0] == before.racers[0] and len(after.racers) == 2 and after.winner is not None
     assert after.steps == before.steps and scored[-2:] == list(HELD_OUT[0])
-    manifest = json.loads((path.parent / "manifest.json").read_text())
-    assert manifest["options"]["time_budget"] == 0.5 and manifest["result"]["finished"]
+    assert (options.time_budget, options.epochs) == (0.5, None)
+    assert not (path.parent / "race").exists()
 
     kept = times(path.parent)
-    seg_transfer.train(0, work=work.path, **LOCAL)
-    assert times(path.parent) == kept
+    assert hold() == (chosen, options) and times(path.parent) == kept
     with pytest.raises(UserError, match=r"started with seed 0 \(now 3\)"):
-        seg_transfer.train(0, work=work.path, seed=3, **LOCAL)
-    seg_transfer.train(0, work=work.path, seed=3, restart=True, **LOCAL)
-    assert RaceEvidence.load(path).seed == 3
+        hold(seed=3)
+    (path.parent / "model.safetensors").touch()
+    assert hold(seed=3, restart=True)[1].seed == RaceEvidence.load(path).seed == 3
+    assert [file.name for file in path.parent.iterdir()] == ["race.json"]
 
 
 def test_a_broken_candidate_loses(work: Work) -> None:
     nothing_learns = Strategy(kind="finetune", encoder_lr_ratio=0, layer_decay=0.9, batchnorm="source")
     good = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="trained")
-    made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=100)
+    made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=60)
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
     chosen, _ = held.settle(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
     evidence = RaceEvidence.load(work.run_folder(made, 0) / "race.json")
-    print(evidence.reason)
     assert evidence.winner == 1 and chosen.recipe.strategy == good
 
 
@@ -175,7 +190,7 @@ def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
     made = put(work)
     seg_transfer.preprocess(work=work.path, workers=0)
     stored = Store.open(work.store_folder(made), made.data).case("case_5")
-    predictor = held.Predictor(made, [threshold], held.torch.device("cpu"))
+    predictor = Predictor(made, [threshold], torch.device("cpu"))
     label, image = stored.label[:], stored.image[0]
     predicted = np.where(image > 1.5, 2, np.where(image > 0.5, 1, 0))
     expected = {
@@ -186,13 +201,6 @@ def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
     }
     assert held.dice_on_grid(predictor, stored) == pytest.approx(expected)
     assert 0 < expected["ball"] < 1
-
-
-def threshold(windows: Any) -> Any:
-    """Scores of background, ball and core, by intensity, as a network gives logits."""
-    from made_plans import threshold
-
-    return threshold(windows)
 
 
 def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,15 +242,6 @@ def test_a_control_of_nothing_is_refused(
     assert main(["train", fold, "--control", "-w", str(work.path), "--device", "cpu"]) == 2
     err = capsys.readouterr().err
     assert said in err and "mend:" in err and not work.runs.exists()
-
-
-def test_the_control_of_a_race_has_the_whole_budget(work: Work) -> None:
-    made = put(work, SCRATCH)
-    decide(work, made, 0, 0)
-    (run,) = seg_transfer.train(0, work=work.path, control=True, **LOCAL)
-    assert run.twin is not None and run.strategy == "finetune"
-    steps = [json.loads((one.folder / "manifest.json").read_text())["result"]["steps"] for one in (run, run.twin)]
-    assert steps == [8, 16]
 
 
 def test_planning_deals_the_race_by_group(data: Path, tmp_path: Path) -> None:
