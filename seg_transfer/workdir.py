@@ -31,7 +31,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence import RACE_FILE, RaceEvidence
 from seg_transfer.planning.part import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts, load_plan, save_plan
-from seg_transfer.planning.variants import with_strategy
+from seg_transfer.planning.variants import with_candidate
 from seg_transfer.progress import say, warn
 
 Fold = int | Literal["full"]
@@ -125,7 +125,7 @@ class Work:
             save_plan(plan, path)
 
     def trained_plan(self, plan: Plan, folds: Sequence[Fold]) -> Plan:
-        """The plan with the strategy that its folds were trained with; unchanged where their races differ.
+        """The plan as its folds were trained; unchanged where their races differ.
 
         Args:
             plan: As it was made, perhaps with a race.
@@ -135,9 +135,9 @@ class Work:
             return plan
         won = [RaceEvidence.load(self.run_folder(plan, fold) / RACE_FILE) for fold in folds]
         chosen = [race.racers[race.winner] for race in won if race.winner is not None]
-        if any(each.strategy != chosen[0].strategy for each in chosen):
+        if any(each.candidate != chosen[0].candidate for each in chosen):
             return plan
-        return with_strategy(plan, chosen[0].strategy, won[0].reason)
+        return with_candidate(plan, chosen[0].candidate, won[0].reason)
 
     def planned_runs(self) -> list[Plan]:
         """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""

@@ -24,8 +24,8 @@ from seg_transfer.planning.plan import Plan, Split
 from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Strategy
-from seg_transfer.planning.variants import shortened, with_strategy
+from seg_transfer.planning.strategy_plan import Candidate
+from seg_transfer.planning.variants import shortened, with_candidate
 from seg_transfer.preprocessing.decision import decide
 from seg_transfer.preprocessing.store import Store, StoredCase
 from seg_transfer.progress import say, track, warn
@@ -70,7 +70,7 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
         evidence = _hold(evidence, plan, store, folder, own)
     assert evidence.winner is not None
     say(f"race won by {evidence.reason}")
-    chosen = with_strategy(plan, evidence.racers[evidence.winner].strategy, evidence.reason)
+    chosen = with_candidate(plan, evidence.racers[evidence.winner].candidate, evidence.reason)
     if task.time_budget is None:
         return chosen, replace(own, epochs=int(rest))
     return chosen, replace(own, time_budget=rest)
@@ -112,14 +112,14 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
     split = Split(train=evidence.train, validation=evidence.held_out)
     for index in range(len(evidence.racers), len(candidates)):
         say(f"race: {names[index]}")
-        short = shortened(with_strategy(plan, candidates[index], "races"), split, evidence.steps)
+        short = shortened(with_candidate(plan, candidates[index], "races"), split, evidence.steps)
         run = train_fold(short, store, folder / RACERS / str(index), fold=0, options=options)
         predictor = Predictor.load([run.model], options.device)
         dice = {
             case: dice_on_grid(predictor, store.case(case))
             for case in track(evidence.held_out, total=len(evidence.held_out), title="scoring")
         }
-        racer = Racer(strategy=candidates[index], seconds=run.seconds, dice=dice)
+        racer = Racer(candidate=candidates[index], seconds=run.seconds, dice=dice)
         evidence = evidence.model_copy(update={"racers": (*evidence.racers, racer)})
         evidence.save(folder / RACE_FILE)
     winner, reason = rules.choose(names, [list(racer.case_dice().values()) for racer in evidence.racers])
@@ -129,15 +129,17 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
     return evidence
 
 
-def _names(candidates: Sequence[Strategy]) -> list[str]:
-    """Kinds; where two are of one kind, all that is set."""
-    kinds = [strategy.kind for strategy in candidates]
-    return [kind if kinds.count(kind) == 1 else show(each) for kind, each in zip(kinds, candidates, strict=True)]
+def _names(candidates: Sequence[Candidate]) -> list[str]:
+    """Their names; where two have the same, all that is set."""
+    names = [candidate.name for candidate in candidates]
+    return [
+        name if names.count(name) == 1 else show(each.strategy) for name, each in zip(names, candidates, strict=True)
+    ]
 
 
 def _seconds_per_step(plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str) -> float:
     """Median time of a step in which everything learns, which no candidate's exceeds."""
-    everything = with_strategy(plan, SCRATCH, "is timed")
+    everything = with_candidate(plan, Candidate(strategy=SCRATCH), "is timed")
     trainer = Trainer(everything, seed=seed, device=device, load=False)
     sampler = sampler_of(plan, store, cases, seed=seed)
     seconds = []

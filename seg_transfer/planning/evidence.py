@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.part import Part, wrong_fields
-from seg_transfer.planning.strategy_plan import Strategy
+from seg_transfer.planning.strategy_plan import Candidate
 
 RACE_FILE = "race.json"
 
@@ -19,7 +19,7 @@ RACE_FILE = "race.json"
 class Racer(Part):
     """One candidate of a race."""
 
-    strategy: Strategy
+    candidate: Candidate
     seconds: float = Field(description="of training")
     dice: dict[str, dict[str, float | None]] = Field(
         description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "

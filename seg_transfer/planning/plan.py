@@ -21,7 +21,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.part import Fraction, MirrorAxes, Part, Triple, part_hash, wrong_fields
-from seg_transfer.planning.strategy_plan import Race, Strategy
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 
 PLAN_VERSION: Literal[1] = 1
 LARGEST_SEED = 2**32 - 1
@@ -195,9 +195,9 @@ class RecipePlan(Part):
         return self
 
     @property
-    def candidates(self) -> tuple[Strategy, ...]:
+    def candidates(self) -> tuple[Candidate, ...]:
         """The strategy, and after it those that race against it."""
-        return (self.strategy, *(self.race.challengers if self.race else ()))
+        return (Candidate(strategy=self.strategy), *(self.race.challengers if self.race else ()))
 
     @property
     def strategy_name(self) -> str:
@@ -240,8 +240,14 @@ class Plan(Part):
                 unknown = sorted(set(getattr(split, name)) - known)
                 if unknown:
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
-        for index, strategy in enumerate(self.recipe.candidates):
-            path = f"recipe.race.challengers.{index - 1}" if index else "recipe.strategy"
+        for index, candidate in enumerate(self.recipe.candidates):
+            strategy, levels = candidate.strategy, candidate.pretrained_levels or 0
+            path = f"recipe.race.challengers.{index - 1}.strategy" if index else "recipe.strategy"
+            if levels > self.model.stages or (levels and self.model.weights.source in ("none", "model")):
+                raise ValueError(
+                    f"{path}: pretrained_levels is {levels}, model.weights.source {self.model.weights.source} and "
+                    f"model.stages {self.model.stages}"
+                )
             if strategy.frozen_stages > self.model.stages:
                 raise ValueError(f"{path}.frozen_stages: {strategy.frozen_stages} of {self.model.stages} stages")
             if (entries := len(strategy.unfreeze_at)) > self.model.stages:

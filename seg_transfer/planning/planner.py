@@ -66,7 +66,8 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
     frozen = min(
-        shape.stages if strategy.kind == "frozen" else strategy.frozen_stages for strategy in recipe.candidates
+        shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
+        for strategy in (candidate.strategy for candidate in recipe.candidates)
     )
     expected = Expected(
         training_seconds_per_fold=training_seconds,

@@ -34,7 +34,7 @@ class Reasons:
 def show(choice: object) -> str:
     """A choice as short text for the table of decisions."""
     if isinstance(choice, Race):
-        return f"{choice.share:.0%} of the budget, against {', '.join(each.kind for each in choice.challengers)}"
+        return f"{choice.share:.0%} of the budget, against {', '.join(each.name for each in choice.challengers)}"
     if isinstance(choice, BaseModel):
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
         return ", ".join(f"{name} {show(value)}" for name, value in given.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from seg_transfer.errors import UserError
@@ -17,7 +16,7 @@ from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
-from seg_transfer.planning.strategy_plan import Race, Strategy
+from seg_transfer.planning.strategy_plan import Candidate, Race
 from seg_transfer.units import seconds_text
 
 
@@ -73,7 +72,7 @@ def plan_recipe(
         earlier=None if request.earlier is None else request.earlier.channels,
     )
     strategy = reasons.take("recipe.strategy", choose(requested=wishes.strategy))
-    challengers = [choose(requested=kind)[0] for kind in race_rule.challengers(strategy.kind)]
+    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0], model.weights)
     race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
@@ -121,7 +120,7 @@ def plan_recipe(
 
 
 def _race(
-    challengers: Sequence[Strategy],
+    challengers: tuple[Candidate, ...],
     weights: Weights,
     spent: training.Budget,
     fingerprint: Fingerprint,
@@ -143,7 +142,7 @@ def _race(
     cost, _ = race_rule.spend(wishes.race, epochs=spent.epochs, time_budget=spent.time_budget)
     text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
     sizes = ", ".join(str(len(cases)) for cases in kept)
-    return Race(share=wishes.race, challengers=tuple(challengers), held_out=kept), (
+    return Race(share=wishes.race, challengers=challengers, held_out=kept), (
         f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another is "
         f"better by more than chance on training cases held out ({sizes} of them)"
     )

@@ -36,11 +36,27 @@ class Strategy(Part):
         return self
 
 
+class Candidate(Part):
+    """One way to start and to learn that takes part in a race."""
+
+    strategy: Strategy
+    pretrained_levels: int | None = Field(
+        default=None,
+        ge=1,
+        description="levels that take the pretrained weights, from the finest; by default those of model.weights",
+    )
+
+    @property
+    def name(self) -> str:
+        """The strategy's kind, or ``lower-only`` where the levels above start from random weights."""
+        return self.strategy.kind if self.pretrained_levels is None else "lower-only"
+
+
 class Race(Part):
     """Strategies trained for a short time on part of a fold's training cases, before one of them is trained on all."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of a fold's budget, for all candidates together")
-    challengers: tuple[Strategy, ...] = Field(
+    challengers: tuple[Candidate, ...] = Field(
         min_length=1,
         description="compete with recipe.strategy, which wins unless one of them is better by more than chance; "
         "scratch starts from random weights",

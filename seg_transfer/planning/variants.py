@@ -1,4 +1,4 @@
-"""Plans that differ from a plan in force by what learns and how long: candidates of a race, and the from-scratch twin.
+"""Plans made of a plan: what starts pretrained, what learns and how long. Candidates of a race, and the scratch twin.
 
 Each is a plan of its own with a hash of its own, so that it is trained, resumed and predicted with like any other.
 """
@@ -9,22 +9,28 @@ from seg_transfer.planning.plan import Plan, Reason, Split, Weights
 from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import training
 from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Strategy
+from seg_transfer.planning.strategy_plan import Candidate
 
 
-def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
-    """A plan that trains with one strategy and without a race; scratch takes the pretrained weights away.
+def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
+    """A plan that trains in one way and without a race; scratch takes the pretrained weights away.
 
     Args:
         plan: Everything else is as it says.
-        strategy: What to train with.
-        reason: Why this one; replaces the plan's reasons for its strategy and, from scratch, its weights.
+        candidate: How to train.
+        reason: Why so; replaces the plan's reasons for what is changed.
     """
-    model, recipe = plan.model, plan.recipe.model_copy(update={"strategy": strategy, "race": None})
+    strategy, model = candidate.strategy, plan.model
+    recipe = plan.recipe.model_copy(update={"strategy": strategy, "race": None})
     changed: dict[str, object] = {"recipe.strategy": strategy, "recipe.race": None}
+    weights = model.weights
     if strategy.kind == "scratch":
-        model = model.model_copy(update={"weights": Weights(source="none")})
-        changed["model.weights"] = model.weights
+        weights = Weights(source="none")
+    elif candidate.pretrained_levels is not None:
+        weights = weights.model_copy(update={"levels": candidate.pretrained_levels})
+    if weights != model.weights:
+        model = model.model_copy(update={"weights": weights})
+        changed["model.weights"] = weights
     reasons = tuple(
         Reason(field=each.field, choice=show(changed[each.field]), reason=reason) if each.field in changed else each
         for each in plan.reasons
@@ -34,7 +40,7 @@ def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
 
 def scratch_twin(plan: Plan) -> Plan:
     """The same plan from random weights: the control that says what the pretrained start is worth."""
-    return with_strategy(plan, SCRATCH, f"the from-scratch control of plan {plan.hash[:8]}")
+    return with_candidate(plan, Candidate(strategy=SCRATCH), f"the from-scratch control of plan {plan.hash[:8]}")
 
 
 def shortened(plan: Plan, split: Split, steps: int) -> Plan:

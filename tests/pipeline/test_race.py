@@ -23,7 +23,7 @@ from seg_transfer.modelfile import read_model_file
 from seg_transfer.planning.evidence import RaceEvidence
 from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
 from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Race, Strategy
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 from seg_transfer.planning.variants import scratch_twin
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
@@ -54,7 +54,9 @@ def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: 
     model = made.model.model_copy(update={"weights": Weights(source=weights)})
     settings: dict[str, Any] = {"strategy": FINETUNE, "epochs": 4, "steps_per_epoch": 4, "foreground_share": 1.0}
     if challengers:
-        settings["race"] = Race(share=0.5, challengers=challengers, held_out=HELD_OUT)
+        settings["race"] = Race(
+            share=0.5, challengers=tuple(Candidate(strategy=one) for one in challengers), held_out=HELD_OUT
+        )
     made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings | recipe)})
     save_plan(made, work.plan)
     return load_plan(work.plan)
@@ -81,13 +83,13 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
         set(split.train),
         set(HELD_OUT[0]),
     )
-    assert [racer.strategy.kind for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
+    assert [racer.candidate.name for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
     assert (evidence.steps, evidence.epochs, evidence.seed) == (2, 4, 0)  # 2 of 4 epochs, for three of them
     assert all(set(racer.dice) == set(HELD_OUT[0]) for racer in evidence.racers)
     assert all(set(of_label) == {"ball", "core"} for racer in evidence.racers for of_label in racer.dice.values())
     assert [path.name for path in folder.iterdir()] == ["race.json"]  # what candidates need is gone
     assert chosen.recipe.race is None and options.epochs == 2 and options.seed == 0
-    assert evidence.winner is not None and chosen.recipe.strategy == evidence.racers[evidence.winner].strategy
+    assert evidence.winner is not None and chosen.recipe.strategy == evidence.racers[evidence.winner].candidate.strategy
 
 
 def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
 def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
     """Leave a finished race in a fold's folder."""
     cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
-    racers = [{"strategy": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
+    racers = [{"candidate": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
     asked = {"plan": made.hash, "fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
     kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "racers": racers, "winner": winner}
     evidence = RaceEvidence.model_validate(asked | kept | {"reason": "made up"})

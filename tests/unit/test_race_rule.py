@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence import RaceEvidence, Racer
 from seg_transfer.planning.plan import Plan, Split, Weights
 from seg_transfer.planning.planner import PlanRequest, make_plan
-from seg_transfer.planning.rules import race
-from seg_transfer.planning.strategy_plan import Race, Strategy
-from seg_transfer.planning.variants import scratch_twin, shortened, with_strategy
+from seg_transfer.planning.rules import race, transfer
+from seg_transfer.planning.rules.transfer import Kind
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.variants import scratch_twin, shortened, with_candidate
 
 LABELS: dict[str, list[str]] = {}
 
@@ -30,17 +32,24 @@ def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tup
     return race.held_out([fold], cases, groups=groups, labels=LABELS, seed=0)[0]
 
 
+def strategy_of(stages: int) -> Callable[[Kind], Strategy]:
+    """The rule of transfer for a small data set of volumes."""
+    settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1, "batch": 4}
+    settings |= {"mapped_to_encoder": False, "weights": Weights(source="bundled"), "configuration": "3d"}
+    return lambda kind: transfer.strategy(**settings, stages=stages, has_batchnorm=True, requested=kind)[0]
+
+
 class TestCandidates:
-    @pytest.mark.parametrize(
-        ("kind", "others"),
-        [
-            ("gradual", ("scratch", "finetune", "frozen")),
-            ("finetune", ("scratch", "frozen", "gradual")),
-            ("partial", ("scratch", "finetune", "frozen")),
-        ],
-    )
-    def test_at_most_four_compete_and_scratch_always(self, kind: Any, others: tuple[str, ...]) -> None:
-        assert race.challengers(kind) == others
+    def test_nothing_everything_and_the_lowest_levels_are_taken(self) -> None:
+        scratch, frozen, lower = race.challengers(strategy_of(4), Weights(source="bundled"))
+        assert (scratch.name, frozen.name, lower.name) == ("scratch", "frozen", "lower-only")
+        assert (lower.pretrained_levels, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
+        assert race.challengers(strategy_of(2), Weights(source="bundled"))[2].pretrained_levels == 1
+
+    def test_where_no_level_can_be_left_out_two_remain(self) -> None:
+        earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
+        for stages, weights in ((1, Weights(source="bundled")), (4, earlier)):
+            assert [each.name for each in race.challengers(strategy_of(stages), weights)] == ["scratch", "frozen"]
 
 
 class TestHeldOut:
@@ -135,7 +144,10 @@ def a_plan(**recipe: Any) -> Plan:
     return plan(data_plan(cases=("a", "b", "c", "d")), model, **(settings | recipe))
 
 
-SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained")
+SCRATCH = Candidate(strategy=Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"))
+LOWER = Candidate(
+    strategy=Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1, batchnorm="source"), pretrained_levels=1
+)
 
 
 class TestVariants:
@@ -156,9 +168,14 @@ class TestVariants:
 
     def test_only_scratch_takes_the_weights_away(self) -> None:
         made = a_plan(race=Race(share=0.1, challengers=(SCRATCH,), held_out=(("a",), ("a", "d"))))
-        kept = with_strategy(made, made.recipe.strategy, "won")
+        kept = with_candidate(made, Candidate(strategy=made.recipe.strategy), "won")
         assert kept.model == made.model and kept.recipe == made.recipe.model_copy(update={"race": None})
-        assert with_strategy(made, SCRATCH, "won").model.weights == Weights(source="none")
+        assert with_candidate(made, SCRATCH, "won").model.weights == Weights(source="none")
+
+    def test_lower_only_takes_the_lowest_levels_of_the_weights(self) -> None:
+        lower = with_candidate(a_plan(), LOWER, "won")
+        assert lower.model.weights == Weights(source="bundled", levels=1) and lower.recipe.strategy == LOWER.strategy
+        assert Plan.model_validate(lower.model_dump()) == lower
 
     def test_a_short_training_has_its_own_length(self) -> None:
         split = Split(train=("a",), validation=("b",))
@@ -185,17 +202,26 @@ class TestPlan:
 
     def test_challengers_fit_the_network(self) -> None:
         wrong = Strategy(kind="partial", frozen_stages=3, encoder_lr_ratio=0.1, batchnorm="source")
-        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.frozen_stages: 3 of 2 stages"):
-            a_plan(race=Race(share=0.1, challengers=(SCRATCH, wrong), held_out=(("a",), ("a",))))
+        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.strategy\.frozen_stages: 3 of 2 stages"):
+            a_plan(race=Race(share=0.1, challengers=(SCRATCH, Candidate(strategy=wrong)), held_out=(("a",), ("a",))))
+
+    @pytest.mark.parametrize(("levels", "source"), [(3, "bundled"), (1, "none")])
+    def test_levels_are_those_of_pretrained_weights(self, levels: int, source: str) -> None:
+        kept = Race(share=0.1, challengers=(LOWER,), held_out=(("a",), ("a",)))
+        made = a_plan(race=kept).model_dump()
+        made["recipe"]["race"]["challengers"][0]["pretrained_levels"] = levels
+        made["model"]["weights"]["source"] = source
+        with pytest.raises(ValueError, match=rf"challengers\.0\.strategy: pretrained_levels is {levels}, .* {source}"):
+            Plan.model_validate(made)
 
     def test_planning_says_what_races(self) -> None:
         made = make_plan(
             fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race", race_share=0.2, time_budget=600)
         )
         assert made.recipe.race is not None and made.recipe.strategy_name == "race"
-        assert [each.kind for each in made.recipe.candidates] == ["gradual", "scratch", "finetune", "frozen"]
+        assert [each.name for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "lower-only"]
         why = {reason.field: reason for reason in made.reasons}
-        assert why["recipe.race"].choice == "20% of the budget, against scratch, finetune, frozen"
+        assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, lower-only"
         assert "2 min of each fold's budget" in why["recipe.race"].reason
         frozen = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="frozen"))
         assert made.expected is not None and frozen.expected is not None
@@ -217,7 +243,7 @@ class TestPlan:
 
 
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
-    racer = Racer(strategy=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}})
+    racer = Racer(candidate=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}})
     kept = RaceEvidence(
         plan="0",
         fold="full",

@@ -6,23 +6,18 @@ The race may not see a case whose score is reported later. So every fold holds i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from seg_transfer.bootstrap import mean_interval
 from seg_transfer.data.splits import make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Split
+from seg_transfer.planning.plan import Split, Weights
 from seg_transfer.planning.rules.transfer import Kind
+from seg_transfer.planning.strategy_plan import Candidate, Strategy
 
 SHARE = 0.1
 NO_RACE = "a race compares pretrained starts with one from scratch, and there are no pretrained weights"
 RACE_MEND = "take --strategy scratch, or pretrained --weights"
-MOST_CANDIDATES = 4
-"""Each candidate more leaves fewer steps to each of them."""
-ORDER: tuple[Kind, ...] = ("scratch", "finetune", "frozen", "gradual")
-"""From no transfer to all of it. Strategies with fewer levels are left out: they are other networks, whose folds could
-not predict together."""
 LARGEST_PART = 4
 """Of a fold's training cases a quarter is held out; of few cases more, so that there are two of them to tell chance."""
 MOST_HELD_OUT = 20
@@ -31,10 +26,24 @@ FEWEST_STEPS = 50
 measured: the bound is a guess."""
 
 
-def challengers(kind: Kind) -> tuple[Kind, ...]:
-    """Kinds of strategy that race against the plan's own."""
-    assert set(ORDER) < set(get_args(Kind))
-    return tuple(other for other in ORDER if other != kind)[: MOST_CANDIDATES - 1]
+def challengers(strategy_of: Callable[[Kind], Strategy], weights: Weights) -> tuple[Candidate, ...]:
+    """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
+
+    ``scratch`` takes nothing, ``frozen`` everything as it is, ``lower-only`` the lowest levels as they are, with those
+    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208).
+    The plan's own is the fourth, and tunes what it takes; of the two ways to tune all levels, ``gradual`` and
+    ``finetune``, the plan's stands for both. More would leave each of them fewer steps.
+
+    Args:
+        strategy_of: The plan's rule for a kind of strategy.
+        weights: The encoder's; an earlier model's are taken as a whole or not at all.
+    """
+    scratch, frozen, partial = strategy_of("scratch"), strategy_of("frozen"), strategy_of("partial")
+    chosen = [Candidate(strategy=scratch), Candidate(strategy=frozen)]
+    if weights.source != "model" and partial.frozen_stages:
+        lower = partial.model_copy(update={"encoder_lr_ratio": 1.0})
+        chosen.append(Candidate(strategy=lower, pretrained_levels=lower.frozen_stages))
+    return tuple(chosen)
 
 
 def held_out(
