@@ -17,6 +17,7 @@ from seg_transfer.validation import TrainedFold, train_and_validate
 from seg_transfer.workdir import MANIFEST_FILE
 
 CONTROL_FILE = "control.json"
+"""Beside the scores in ``validation/``, so that it goes with them when a fold is trained anew."""
 
 
 def train_twin(
@@ -49,7 +50,7 @@ def train_twin(
     run = replace(run, twin=made)
     comparison = compare_with_twins([run])
     assert comparison is not None
-    comparison.save(run.folder / CONTROL_FILE)
+    comparison.save(run.folder / "validation" / CONTROL_FILE)
     return run
 
 

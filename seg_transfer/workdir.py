@@ -9,8 +9,7 @@
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<config>-<encoder>-<strategy>-<hash of the plan>/
         plan.json                      the plan that these runs were trained on
-        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race,
-                                       control.json of a comparison with the run from scratch
+        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
       segtl.log                        tracebacks of cases that failed, if there were any
       summary.json                     cross-validated scores of all runs
       choice.json                      what `predict` and `export` use by default; without it the plan in force

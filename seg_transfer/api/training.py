@@ -72,7 +72,7 @@ def train(
         restart: Start over instead of going on.
         control: Also train each fold's twin from scratch, alike in all but weights and strategy, under the same budget.
             It is a plan of its own in ``runs/``; what is trained already is not trained again. How both compare stands
-            in ``control.json`` beside the fold.
+            in ``validation/control.json`` of the fold.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         workers: Processes beside the training; 0 for none, None for as many as help.
         seed: In place of the plan's; recorded with the run.

@@ -59,6 +59,8 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
     race = plan.recipe.race
     if race is None:
         return plan, options
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)  # steps are timed as they will be trained
     if options.restart:
         clear_run(folder)
         (folder / RACE_FILE).unlink(missing_ok=True)

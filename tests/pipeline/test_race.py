@@ -121,7 +121,7 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
 
     kept = times(runs[1].folder)
     (run,) = seg_transfer.train(1, work=work.path, control=True, **LOCAL)  # which gets the budget of race and training
-    assert {name: times(run.folder)[name] for name in kept if not name.endswith("fold_1")}.items() <= kept.items()
+    assert {name: times(run.folder)[name] for name in kept if not name.endswith("validation")}.items() <= kept.items()
     assert run.twin is not None and run.strategy == "finetune"
     assert json.loads((run.twin.folder / "manifest.json").read_text())["result"]["steps"] == 16
     summary = seg_transfer.summary(work=work.path, workers=0)
@@ -217,12 +217,12 @@ def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytes
     assert manifests[0]["cases"] == manifests[1]["cases"]
     assert [manifest["weights"]["share"] for manifest in manifests] == [1, 0]
     assert [manifest["result"]["steps"] for manifest in manifests] == [4, 4]
-    found = json.loads((work.run_folder(made, 0) / "control.json").read_text())
+    found = json.loads((work.run_folder(made, 0) / "validation" / "control.json").read_text())
     assert found["cases"] == sorted(made.recipe.splits[0].validation)
     assert found["run"]["strategy"] == "finetune" and found["control"]["strategy"] == "scratch"
     assert found["lower"] <= found["difference"] <= found["upper"]
 
-    kept = {name: time for name, time in times(work.runs).items() if not name.endswith(("control.json", "fold_0"))}
+    kept = {name: time for name, time in times(work.runs).items() if not name.endswith(("control.json", "validation"))}
     assert main(arguments) == 0  # without the options: those recorded hold for the twin too
     assert kept.items() <= times(work.runs).items()
     summary = seg_transfer.summary(work=work.path, workers=0)
