@@ -133,10 +133,10 @@ class Work:
         if plan.recipe.race is None:
             return plan
         won = [RaceEvidence.load(self.run_folder(plan, fold) / RACE_FILE) for fold in folds]
-        chosen = [race.racers[race.winner] for race in won if race.winner is not None]
-        if any(each.candidate != chosen[0].candidate for each in chosen):
+        winners = {race.winner or 0 for race in won}
+        if len(winners) > 1:
             return plan
-        return with_candidate(plan, chosen[0].candidate, won[0].reason)
+        return with_candidate(plan, plan.recipe.candidates[winners.pop()], won[0].reason)
 
     def planned_runs(self) -> list[Plan]:
         """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""

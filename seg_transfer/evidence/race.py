@@ -50,7 +50,8 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
         options: Of this run.
 
     Returns:
-        The plan with the strategy that won, and the options with the rest of the budget.
+        The plan with the strategy that won, and the options with the rest of the budget; the plan's own strategy and
+        the whole budget where this gives the race too few steps.
 
     Raises:
         UserError: If the fold was started with other options, or the budget is too small to be divided.
@@ -66,13 +67,16 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
         (folder / RACE_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / RACERS, ignore_errors=True)
     evidence, task = _begin(plan, store, folder, fold, options)
-    _, rest = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
     own = replace(options, restart=False, seed=task.seed, epochs=None, time_budget=None)
     if evidence.winner is None:
         evidence = _hold(evidence, plan, store, folder, own)
     assert evidence.winner is not None
+    chosen = with_candidate(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
+    if not evidence.racers:
+        warn(evidence.reason)
+        return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
     say(f"race won by {evidence.reason}")
-    chosen = with_candidate(plan, evidence.racers[evidence.winner].candidate, evidence.reason)
+    _, rest = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
     if task.time_budget is None:
         return chosen, replace(own, epochs=int(rest))
     return chosen, replace(own, time_budget=rest)
@@ -95,10 +99,13 @@ def _begin(plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptio
         steps = int(each * recipe.steps_per_epoch)
     else:
         steps = int(each / _seconds_per_step(plan, store, train, task.seed, options.device))
-    steps = max(1, steps)
-    if steps < rules.FEWEST_STEPS:
-        warn(f"the race has {steps} step(s) for each strategy, which say little: give it more time, or --race-share")
     evidence = RaceEvidence(**asdict(task), steps=steps, train=train, held_out=held_out)
+    if steps < rules.FEWEST_STEPS:
+        reason = (
+            f"no race: {steps} step(s) of each candidate (needs {rules.FEWEST_STEPS}) would say nothing, so that "
+            f"{recipe.strategy.kind} is trained for the whole budget; give it more time, or a larger --race-share"
+        )
+        evidence = evidence.model_copy(update={"winner": 0, "reason": reason})
     evidence.save(path)
     return evidence, task
 

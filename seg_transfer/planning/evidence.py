@@ -44,11 +44,15 @@ class RaceEvidence(Part):
     seed: int
     epochs: int | None = Field(description="budget of race and training together; or time_budget")
     time_budget: float | None = Field(description="budget of race and training together, in seconds")
-    steps: int = Field(ge=1, description="of each candidate")
+    steps: int = Field(ge=0, description="of each candidate")
     train: tuple[str, ...] = Field(description="cases that every candidate trained on")
     held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
-    racers: tuple[Racer, ...] = Field(default=(), description="candidates that are done, in the plan's order")
-    winner: int | None = Field(default=None, ge=0, description="position in racers; null until all are done")
+    racers: tuple[Racer, ...] = Field(
+        default=(), description="candidates that are done, in the plan's order; none of them where no race was held"
+    )
+    winner: int | None = Field(
+        default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"
+    )
     reason: str = ""
 
     def save(self, path: Path) -> None:

@@ -22,6 +22,7 @@ from seg_transfer.inference.predictor import Predictor
 from seg_transfer.modelfile import read_model_file
 from seg_transfer.planning.evidence import RaceEvidence
 from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
+from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.rules.transfer import SCRATCH
 from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 from seg_transfer.planning.variants import scratch_twin
@@ -41,6 +42,12 @@ HELD_OUT = (("case_1", "case_3"), ("case_0", "case_2"), ("case_0", "case_1"))
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "balls", cases=8)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is enough."""
+    monkeypatch.setattr(rules, "FEWEST_STEPS", 1)
 
 
 @pytest.fixture
@@ -89,7 +96,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     assert all(set(of_label) == {"ball", "core"} for racer in evidence.racers for of_label in racer.dice.values())
     assert [path.name for path in folder.iterdir()] == ["race.json"]  # what candidates need is gone
     assert chosen.recipe.race is None and options.epochs == 2 and options.seed == 0
-    assert evidence.winner is not None and chosen.recipe.strategy == evidence.racers[evidence.winner].candidate.strategy
+    assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner].strategy
 
 
 def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path) -> None:
@@ -186,6 +193,23 @@ def test_a_broken_candidate_loses(work: Work) -> None:
     chosen, _ = held.settle(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
     evidence = RaceEvidence.load(work.run_folder(made, 0) / "race.json")
     assert evidence.winner == 1 and chosen.recipe.strategy == good
+
+
+def test_too_few_steps_are_no_race(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
+    made = put(work, SCRATCH)
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store, folder = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0)
+    for _ in range(2):
+        chosen, options = held.settle(made, store, folder, fold=0, options=RunOptions(threads=1))
+        assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
+        assert (options.epochs, options.time_budget) == (4, None)
+        assert "warning: no race: 4 step(s) of each candidate (needs 5)" in capsys.readouterr().err
+    evidence = RaceEvidence.load(folder / "race.json")
+    assert (evidence.racers, evidence.winner) == ((), 0)
+    assert work.trained_plan(made, [0]) == chosen
 
 
 def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:

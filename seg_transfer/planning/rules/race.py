@@ -21,9 +21,9 @@ RACE_MEND = "take --strategy scratch, or pretrained --weights"
 LARGEST_PART = 4
 """Of a fold's training cases a quarter is held out; of few cases more, so that there are two of them to tell chance."""
 MOST_HELD_OUT = 20
-FEWEST_STEPS = 50
-"""Below, a short training is mostly warm-up (at least 20 steps where it is more than a fifth) and says little. Not
-measured: the bound is a guess."""
+FEWEST_STEPS = 30
+"""Of each candidate; with fewer no race is held. Half of what the default budget and share give on a CPU (20 minutes,
+0.5 s a step, four candidates); a guess, not measured."""
 
 
 def challengers(strategy_of: Callable[[Kind], Strategy], weights: Weights) -> tuple[Candidate, ...]:
