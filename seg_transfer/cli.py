@@ -63,6 +63,7 @@ def plan(
     from_model: options.FromModel = None,
     carry: options.Carry = "auto",
     strategy: options.Strategy = "auto",
+    race_share: options.RaceShare = None,
     normalization: options.Normalization = None,
     memory: options.Memory = None,
     epochs: options.Epochs = None,
@@ -93,6 +94,7 @@ def plan(
         from_model=from_model,
         carry=carry,
         strategy=strategy,
+        race_share=race_share,
         normalization=dict(_channel_and_kind(text) for text in normalization or ()),
         memory=None if memory is None else bytes_from_text(memory, option="--memory"),
         epochs=epochs,
@@ -138,6 +140,10 @@ def train(
     epochs: options.Epochs = None,
     time_budget: options.TimeBudget = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of going on.")] = False,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Also train from scratch under the same budget, and compare."),
+    ] = False,
     work: options.Work = DEFAULT,
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -155,12 +161,16 @@ def train(
         epochs=epochs,
         time_budget=_seconds(time_budget),
         restart=restart,
+        control=control,
         device=device,
         workers=workers,
         seed=seed,
     )
     show.show_runs(runs)
-    failures = {case: cause for run in runs if run.scores for case, cause in run.scores.failures.items()}
+    if control:
+        show.show_control(runs, work)
+    scored = [one.scores for run in runs for one in (run, run.twin) if one and one.scores]
+    failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
     if failures:
         raise SomeCasesFailed(failures)
 

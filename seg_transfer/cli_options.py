@@ -134,8 +134,19 @@ Carry = Annotated[
     typer.Option(help="What of --from to take: the encoder; all: the decoder too.", rich_help_panel=CHOICES),
 ]
 Strategy = Annotated[
-    Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch"],
-    typer.Option(help="What of the encoder learns, and when.", rich_help_panel=CHOICES),
+    Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch", "race"],
+    typer.Option(
+        help="What of the encoder learns, and when; race: each fold tries several for a short time.",
+        rich_help_panel=CHOICES,
+    ),
+]
+RaceShare = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of a fold's budget for its race; by default 0.1.",
+        rich_help_panel=CHOICES,
+    ),
 ]
 Normalization = Annotated[
     list[str] | None,

@@ -76,6 +76,27 @@ def show_runs(runs: Sequence[TrainedFold]) -> None:
         _line(f"{fold_name(run.fold)}: {run.folder}")
 
 
+def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
+    """Show the folds beside their twins from scratch, and whether the pretrained start delivered."""
+    from seg_transfer.control import compare_with_twins
+
+    found = compare_with_twins(list(runs))
+    assert found is not None, "every fold has a twin"
+    table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
+    for name, side in (("planned", found.run), ("from scratch", found.control)):
+        table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
+    _console().print(table)
+    gain = f"{found.difference:+.3f} mean Dice over {len(found.cases)} held-out case(s)"
+    chance = "one case cannot tell it from chance"
+    if found.lower == found.lower:
+        chance = f"95 % interval {found.lower:+.3f} to {found.upper:+.3f}"
+    verdict = "delivered" if found.delivers else "did harm" if found.harms else "did not deliver more than chance"
+    start = "start that the races chose" if any(run.strategy == "scratch" for run in runs) else "pretrained start"
+    _line(f"The {start} {verdict}: {gain} against from scratch ({chance}).")
+    if not found.delivers:
+        _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{Work(work).option}`")
+
+
 def show_scores(scores: Scores) -> None:
     """Show an evaluation: per case, and per label; cases that failed are told by the exit code's message."""
     from seg_transfer.evaluation.report import cases_table, summary_table

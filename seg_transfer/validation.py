@@ -10,9 +10,11 @@ from seg_transfer.evaluation.evaluate import evaluate_files
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.scores import Scores
+from seg_transfer.evidence.race import settle
 from seg_transfer.inference.predict import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.strategy_plan import Candidate
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.progress import say
 from seg_transfer.training.loop import RunOptions, train_fold
@@ -24,11 +26,21 @@ CASES_WORTH_WORKERS = 10
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A trained fold: where it lies, and the scores of its held-out cases (None where there are none)."""
+    """A trained fold.
+
+    Attributes:
+        fold: Which.
+        folder: Where it lies.
+        scores: Of its held-out cases; None where there are none.
+        strategy: What it was trained with.
+        twin: The same fold from scratch, where that was asked for.
+    """
 
     fold: Fold
     folder: Path
     scores: Scores | None
+    strategy: str
+    twin: TrainedFold | None = None
 
 
 def train_and_validate(
@@ -37,7 +49,7 @@ def train_and_validate(
     """Train one fold and validate it; what an earlier call has done already is not done again.
 
     Args:
-        plan: What to train.
+        plan: What to train; a race that it asks for comes first.
         dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
         store: The preprocessed cases.
         folder: The run's folder.
@@ -46,10 +58,13 @@ def train_and_validate(
         workers: Processes that score; 0 scores in this one.
     """
     say(f"{fold_name(fold)}: {folder}")
+    plan, options = settle(plan, store, folder, fold=fold, options=options)
     train_fold(plan, store, folder, fold=fold, options=options)
-    if fold == "full" or not plan.recipe.splits[fold].validation:
-        return TrainedFold(fold, folder, None)
-    return TrainedFold(fold, folder, _validate(plan, dataset, folder, fold, options.device, workers))
+    scores = None
+    if fold != "full" and plan.recipe.splits[fold].validation:
+        scores = _validate(plan, dataset, folder, fold, options.device, workers)
+    trained = Candidate(strategy=plan.recipe.strategy, pretrained_levels=plan.model.weights.levels)
+    return TrainedFold(fold, folder, scores, trained.name)
 
 
 def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:

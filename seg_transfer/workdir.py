@@ -9,7 +9,7 @@
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<config>-<encoder>-<strategy>-<hash of the plan>/
         plan.json                      the plan that these runs were trained on
-        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …
+        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
       segtl.log                        tracebacks of cases that failed, if there were any
       summary.json                     cross-validated scores of all runs
       choice.json                      what `predict` and `export` use by default; without it the plan in force
@@ -21,13 +21,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.evidence import RACE_FILE, RaceEvidence
 from seg_transfer.planning.part import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts, load_plan, save_plan
+from seg_transfer.planning.variants import with_candidate
 from seg_transfer.progress import say, warn
 
 Fold = int | Literal["full"]
@@ -103,7 +106,7 @@ class Work:
     def plan_folder(self, plan: Plan) -> Path:
         """Folder of all runs of a plan."""
         model = plan.model
-        parts = (model.configuration, model.encoder, plan.recipe.strategy.kind, plan.hash[:8])
+        parts = (model.configuration, model.encoder, plan.recipe.strategy_name, plan.hash[:8])
         return self.runs / "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
 
     def run_folder(self, plan: Plan, fold: Fold) -> Path:
@@ -119,6 +122,21 @@ class Work:
         path = self.plan_folder(plan) / "plan.json"
         if not path.is_file():
             save_plan(plan, path)
+
+    def trained_plan(self, plan: Plan, folds: Sequence[Fold]) -> Plan:
+        """The plan as its folds were trained; unchanged where their races differ.
+
+        Args:
+            plan: As it was made, perhaps with a race.
+            folds: Trained ones.
+        """
+        if plan.recipe.race is None:
+            return plan
+        won = [RaceEvidence.load(self.run_folder(plan, fold) / RACE_FILE) for fold in folds]
+        winners = {race.winner or 0 for race in won}
+        if len(winners) > 1:
+            return plan
+        return with_candidate(plan, plan.recipe.candidates[winners.pop()], won[0].reason)
 
     def planned_runs(self) -> list[Plan]:
         """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""

@@ -60,7 +60,10 @@ def export(
             raise UserError(
                 "ONNX holds one configuration, an ensemble of several is chosen", where=place.choice, mend=mend
             )
-    trained = [TrainedPlan(run.plan, dict(zip(map(str, run.folds), run.files, strict=True))) for run in models.runs]
+    trained = [
+        TrainedPlan(place.trained_plan(run.plan, run.folds), dict(zip(map(str, run.folds), run.files, strict=True)))
+        for run in models.runs
+    ]
     dice, cases = _dice(place, models)
     header = make_header(
         trained,

@@ -36,6 +36,7 @@ def plan(
     from_model: Path | str | None = None,
     carry: str = "auto",
     strategy: str = "auto",
+    race_share: float | None = None,
     normalization: Mapping[str, str] | None = None,
     memory: int | None = None,
     epochs: int | None = None,
@@ -63,7 +64,9 @@ def plan(
         from_model: File that :func:`seg_transfer.export` wrote, to start from, in place of ``weights``; labels,
             channels and spacing may be others. Scores are only honest if it has never seen the held-out cases.
         carry: What to take from it: ``encoder``, ``all`` for encoder and decoder, or ``auto`` for all that fits.
-        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune`` or ``scratch``.
+        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune``, ``scratch``, or ``race``:
+            each fold starts with a short training of several of them, whose winner it then trains.
+        race_share: Share of a fold's budget for its race; by default a tenth.
         normalization: Channel -> ``zscore``, ``clip_zscore``, ``minmax`` or ``none``; other channels stay automatic.
         memory: Bytes that training may use; by default 0.9 of the GPU's memory or half of the host's.
         epochs: Training budget in epochs.
@@ -105,6 +108,7 @@ def plan(
         encoder=encoder,
         weights=str(Path(weights).absolute()) if Path(weights).is_file() else weights,
         strategy=strategy,
+        race_share=race_share,
         normalization=dict(normalization or {}),
         memory_bytes=environment.device_memory(device) if memory is None else memory,
         epochs=epochs,
@@ -122,7 +126,7 @@ def plan(
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
     measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     dealt = deal(wanted, ids, measured.fingerprint)
-    made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits))
+    made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits, groups=dealt.groups))
     if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
         warn(f"--strategy {strategy}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:

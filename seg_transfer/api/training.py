@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +12,10 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.request import check_budget
+from seg_transfer.planning.variants import scratch_twin
 from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.progress import keep_log
-from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text
+from seg_transfer.workdir import DEFAULT, Fold, Work, fold_from_text, fold_name
 
 if TYPE_CHECKING:
     from seg_transfer.validation import TrainedFold
@@ -55,6 +57,7 @@ def train(
     epochs: int | None = None,
     time_budget: float | None = None,
     restart: bool = False,
+    control: bool = False,
     device: str = "auto",
     workers: int | None = None,
     seed: int | None = None,
@@ -67,15 +70,19 @@ def train(
         epochs: Budget in epochs, in place of the plan's; recorded with the run.
         time_budget: Budget in seconds of training, in place of the plan's; recorded with the run.
         restart: Start over instead of going on.
+        control: Also train each fold's twin from scratch, alike in all but weights and strategy, under the same budget.
+            It is a plan of its own in ``runs/``; what is trained already is not trained again. How both compare stands
+            in ``validation/control.json`` of the fold.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         workers: Processes beside the training; 0 for none, None for as many as help.
         seed: In place of the plan's; recorded with the run.
 
     Returns:
-        The trained folds, in order.
+        The trained folds, in order, with their twins.
 
     Raises:
-        UserError: If there is no plan or no such fold, or cases cannot be prepared.
+        UserError: If there is no plan or no such fold, or cases cannot be prepared; with ``control``, if the plan is
+            from scratch itself, or a fold holds no case out.
     """
     at_most_one(epochs=epochs, time_budget=time_budget)
     check_budget(epochs, time_budget)
@@ -83,8 +90,11 @@ def train(
     keep_log(place.log)
     made = place.load_plan()
     folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made, option="FOLD")]
+    if control:
+        _check_control(made, folds)
     device = environment.resolve_device(device)
     environment.check_torch()
+    from seg_transfer.control import train_twin
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.training.loop import RunOptions
     from seg_transfer.validation import train_and_validate
@@ -103,12 +113,28 @@ def train(
     )
     store = Store.open(place.store_folder(made), made.data)
     place.keep_plan(made)
-    return [
-        train_and_validate(
-            made, dataset, store, place.run_folder(made, one), fold=one, options=options, workers=case_workers
-        )
-        for one in folds
-    ]
+    runs = []
+    for one in folds:
+        folder = place.run_folder(made, one)
+        run = train_and_validate(made, dataset, store, folder, fold=one, options=options, workers=case_workers)
+        if control:
+            twin = scratch_twin(made)
+            place.keep_plan(twin)
+            folder = place.run_folder(twin, one)
+            run = train_twin(run, twin, dataset, store, folder, options=options, workers=case_workers)
+        runs.append(run)
+    return runs
+
+
+def _check_control(made: Plan, folds: Sequence[Fold]) -> None:
+    """Refuse a control that would compare nothing."""
+    if made.model.weights.source == "none":
+        what = "the plan starts from random weights itself, so that there is no pretrained start to compare"
+        raise UserError(what, where="--control", mend="leave it away, or plan with pretrained --weights")
+    for fold in folds:
+        if fold == "full" or not made.recipe.splits[fold].validation:
+            what = f"{fold_name(fold)} holds no case out, so that there is nothing to compare"
+            raise UserError(what, where="--control", mend="train a fold that holds cases out, such as `segtl train 0`")
 
 
 def _prepare(place: Work, made: Plan, dataset: Dataset, workers: int) -> None:

@@ -1,10 +1,9 @@
 """Whether keeping only the largest component helps, by cross-validation.
 
 The rule: a step is kept where Dice over the held-out cases gets better by more than chance, that is, where the lower
-end of the 95 % bootstrap interval of the mean difference per case is above 0 (percentiles of means of cases drawn with
-replacement: Efron and Tibshirani, 1993), over at least five cases. One for all labels together is tried first and must
-let no label's mean get worse; then each label by itself, on top of it if it was kept. (nnU-Net takes any gain of the
-mean: Isensee et al., Nature Methods 2021.)
+end of the 95 % bootstrap interval of the mean difference per case is above 0 (:mod:`seg_transfer.bootstrap`), over at
+least five cases. One for all labels together is tried first and must let no label's mean get worse; then each label by
+itself, on top of it if it was kept. (nnU-Net takes any gain of the mean: Isensee et al., Nature Methods 2021.)
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from seg_transfer.bootstrap import mean_interval
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Figure
@@ -25,9 +25,6 @@ from seg_transfer.modelfile import Postprocessing
 from seg_transfer.parallel import CaseFailure, map_cases
 
 FEWEST_CASES = 5
-DRAWS = 2000
-LOWER = 2.5
-"""Percentile."""
 Values = tuple[int, ...]
 
 
@@ -96,9 +93,8 @@ def find_postprocessing(
             raise UserError(table.cause, where=pair.prediction, mend="train and validate this fold again")
         tables.append(table)
     dice = np.stack(tables)  # case, whether the foreground was cleaned, step (0: none), what is scored
-    generator = np.random.default_rng(seed)
     every = list(range(len(scored)))
-    trials = [_trial("foreground", dice[:, 0, 0], dice[:, 1, 0], every, generator)]
+    trials = [_trial("foreground", dice[:, 0, 0], dice[:, 1, 0], every, seed)]
     if (_means(dice[:, 1, 0]) < _means(dice[:, 0, 0])).any():
         trials[0] = trials[0].model_copy(update={"kept": False})
     start = int(trials[0].kept)
@@ -106,7 +102,7 @@ def find_postprocessing(
     final = dice[:, start, 0].copy()
     for step, (name, value) in enumerate(labels.items(), start=1):
         mine = [index for index, parts in enumerate(scored.values()) if value in parts]
-        trials.append(_trial(name, dice[:, start, 0], dice[:, start, step], mine, generator))
+        trials.append(_trial(name, dice[:, start, 0], dice[:, start, step], mine, seed))
         if trials[-1].kept:
             kept.append(value)
             final[:, mine] = dice[:, start, step][:, mine]
@@ -138,17 +134,14 @@ def _trial(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     columns: Sequence[int],
-    generator: np.random.Generator,
+    seed: int,
 ) -> Trial:
     """Compare Dice ``(case, what is scored)`` over some columns."""
     first, second = _means(before[:, columns].T), _means(after[:, columns].T)
     defined = ~np.isnan(first)
     first, second = first[defined], second[defined]
     gain = second - first
-    lower = np.nan
-    if len(gain):
-        draws = generator.integers(len(gain), size=(DRAWS, len(gain)))
-        lower = float(np.percentile(gain[draws].mean(axis=1), LOWER))
+    lower, _ = mean_interval(gain.tolist(), seed=seed)
     return Trial(
         what=what,
         before=float(first.mean()) if len(gain) else np.nan,

@@ -27,7 +27,7 @@ from seg_transfer.inference.sliding_window import (
 from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.part import part_hash
-from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.decision import activate, decide
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
@@ -81,7 +81,7 @@ class Predictor:
         """
         plans = [Plan.model_validate(load_header(path, "model")["plan"]) for path in files]
         for path, plan in zip(files, plans, strict=True):
-            if part_hash(plan.data, plan.model) != part_hash(plans[0].data, plans[0].model):
+            if _network_hash(plan) != _network_hash(plans[0]):
                 what = f"was trained on another plan than {files[0]}"
                 raise UserError(what, where=path, mend="predict with the folds of one plan")
         device = torch.device(device)
@@ -222,6 +222,11 @@ class Predictor:
             total = scores if total is None else total.add_(scores)
         assert total is not None, "there is at least one network"
         return total.div_(len(self.networks))
+
+
+def _network_hash(plan: Plan) -> str:
+    """Of the data and the network, whatever its weights started from: the folds of a race may differ in that."""
+    return part_hash(plan.data, plan.model.model_copy(update={"weights": Weights(source="none")}))
 
 
 def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: Path) -> nn.Module:

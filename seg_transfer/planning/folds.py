@@ -44,10 +44,11 @@ class FoldWishes:
 
 @dataclass(frozen=True)
 class Dealt:
-    """The folds, and what the user should know about them."""
+    """The folds, what the user should know about them, and the group of each case, if they have some."""
 
     splits: tuple[Split, ...]
     notes: tuple[str, ...]
+    groups: Mapping[str, str] | None
 
 
 def deal(wishes: FoldWishes, cases: Sequence[str], fingerprint: Fingerprint | None = None) -> Dealt:
@@ -70,9 +71,9 @@ def deal(wishes: FoldWishes, cases: Sequence[str], fingerprint: Fingerprint | No
     duplicates = [] if fingerprint is None else fingerprint.duplicates()
     together = [same.cases for same in duplicates]
     groups = _groups(wishes, whole)
+    joined = join_groups(whole, groups, together)
     if wishes.splits is None:
         notes = [f"{same}: kept in one fold" for same in duplicates]
-        joined = join_groups(whole, groups, together)
         dealt = make_splits(whole, folds=wishes.folds, seed=wishes.seed, groups=joined, labels=labels)
         note = splits_note(dealt, wishes.folds)
         notes += [note] if note else []
@@ -85,7 +86,7 @@ def deal(wishes: FoldWishes, cases: Sequence[str], fingerprint: Fingerprint | No
     if labels is not None:
         notes += _unlearned(dealt, labels)
     splits = tuple(Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in dealt)
-    return Dealt(splits, tuple(notes))
+    return Dealt(splits, tuple(notes), joined)
 
 
 def _groups(wishes: FoldWishes, cases: Sequence[str]) -> Mapping[str, str] | None:

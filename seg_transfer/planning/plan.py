@@ -21,6 +21,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.part import Fraction, MirrorAxes, Part, Triple, part_hash, wrong_fields
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 
 PLAN_VERSION: Literal[1] = 1
 LARGEST_SEED = 2**32 - 1
@@ -103,33 +104,6 @@ class ModelPlan(Part):
         return self
 
 
-class Strategy(Part):
-    """Which of the encoder's parameters learn, how fast and when."""
-
-    kind: Literal["scratch", "frozen", "partial", "gradual", "finetune"]
-    frozen_stages: int = Field(default=0, ge=0, description="partial: levels that stay frozen, from the finest")
-    encoder_lr_ratio: Annotated[float, Field(ge=0, le=1)] = Field(description="encoder's rate over the decoder's")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="each level below the top learns at this times the rate of the level above"
-    )
-    unfreeze_at: tuple[Fraction, ...] = Field(
-        default=(), description="gradual: progress at which each level starts to learn, from the top down"
-    )
-    batchnorm: Literal["source", "recalibrated", "trained"] = Field(
-        description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained"
-    )
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Strategy:
-        if (self.kind == "gradual") != bool(self.unfreeze_at):
-            raise ValueError("unfreeze_at belongs to gradual, and only to it")
-        if self.frozen_stages and self.kind != "partial":
-            raise ValueError(f"frozen_stages belongs to partial, not to {self.kind}")
-        if self.kind == "frozen" and self.batchnorm == "trained":
-            raise ValueError("a frozen encoder cannot train its BatchNorm")
-        return self
-
-
 Factors = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
 """Smallest and largest factor; both sides of 1 are as likely."""
 
@@ -195,6 +169,7 @@ class RecipePlan(Part):
     """How the network learns."""
 
     strategy: Strategy
+    race: Race | None = Field(default=None, description="held at the start of each fold, whose winner is then trained")
     batch_size: int = Field(ge=1)
     epochs: int | None = Field(default=None, ge=1, description="budget in epochs; or time_budget")
     steps_per_epoch: int = Field(default=100, ge=1)
@@ -218,6 +193,16 @@ class RecipePlan(Part):
         if (self.epochs is None) == (self.time_budget is None):
             raise ValueError("give epochs or time_budget, exactly one of them")
         return self
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The strategy, and after it those that race against it."""
+        return (Candidate(strategy=self.strategy), *(self.race.challengers if self.race else ()))
+
+    @property
+    def strategy_name(self) -> str:
+        """What names the runs: the strategy's kind, or ``race`` where each fold finds its own."""
+        return self.strategy.kind if self.race is None else "race"
 
 
 class Reason(Part):
@@ -255,20 +240,25 @@ class Plan(Part):
                 unknown = sorted(set(getattr(split, name)) - known)
                 if unknown:
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
+        for index, candidate in enumerate(self.recipe.candidates):
+            strategy, levels = candidate.strategy, candidate.pretrained_levels or 0
+            path = f"recipe.race.challengers.{index - 1}.strategy" if index else "recipe.strategy"
+            if levels > self.model.stages or (levels and self.model.weights.source in ("none", "model")):
+                raise ValueError(
+                    f"{path}: pretrained_levels is {levels}, model.weights.source {self.model.weights.source} and "
+                    f"model.stages {self.model.stages}"
+                )
+            if strategy.frozen_stages > self.model.stages:
+                raise ValueError(f"{path}.frozen_stages: {strategy.frozen_stages} of {self.model.stages} stages")
+            if (entries := len(strategy.unfreeze_at)) > self.model.stages:
+                raise ValueError(f"{path}.unfreeze_at: {entries} entries for {self.model.stages} stages")
         if self.recipe.strategy.kind == "scratch" and self.model.weights.source != "none":
             raise ValueError(
                 f"recipe.strategy.kind: scratch starts from random weights, model.weights.source is "
                 f"{self.model.weights.source}"
             )
-        if self.recipe.strategy.frozen_stages > self.model.stages:
-            raise ValueError(
-                f"recipe.strategy.frozen_stages: {self.recipe.strategy.frozen_stages} of {self.model.stages} stages"
-            )
-        if len(self.recipe.strategy.unfreeze_at) > self.model.stages:
-            raise ValueError(
-                f"recipe.strategy.unfreeze_at: {len(self.recipe.strategy.unfreeze_at)} entries for "
-                f"{self.model.stages} stages"
-            )
+        if self.recipe.race is not None:
+            self._check_race(self.recipe.race)
         kinds = [channel.normalization.kind for channel in self.data.channels]
         if self.recipe.augmentation.colour_probability and kinds != ["minmax"] * 3:
             raise ValueError(
@@ -278,6 +268,17 @@ class Plan(Part):
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")
         return self
+
+    def _check_race(self, race: Race) -> None:
+        """A race reads no case but those that its fold trains on."""
+        trained = [*(split.train for split in self.recipe.splits), self.data.cases]
+        if len(race.held_out) != len(trained):
+            raise ValueError(
+                f"recipe.race.held_out: {len(race.held_out)} entries for {len(self.recipe.splits)} fold(s) and full"
+            )
+        for index, (cases, held_out) in enumerate(zip(trained, race.held_out, strict=True)):
+            if not set(held_out) < set(cases):
+                raise ValueError(f"recipe.race.held_out.{index}: not some, and not all, of what the fold trains on")
 
     @property
     def hash(self) -> str:

@@ -65,7 +65,10 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
-    frozen = shape.stages if recipe.strategy.kind == "frozen" else recipe.strategy.frozen_stages
+    frozen = min(
+        shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
+        for strategy in (candidate.strategy for candidate in recipe.candidates)
+    )
     expected = Expected(
         training_seconds_per_fold=training_seconds,
         seconds_per_step=seconds,

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import Reason
+from seg_transfer.planning.strategy_plan import Race
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ class Reasons:
 
 def show(choice: object) -> str:
     """A choice as short text for the table of decisions."""
+    if isinstance(choice, Race):
+        return f"{choice.share:.0%} of the budget, against {', '.join(each.name for each in choice.challengers)}"
     if isinstance(choice, BaseModel):
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
         return ", ".join(f"{name} {show(value)}" for name, value in given.items())

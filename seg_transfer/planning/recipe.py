@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import Shape, step_flops
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid
-from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split
+from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
+from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
+from seg_transfer.planning.strategy_plan import Candidate, Race
+from seg_transfer.units import seconds_text
 
 
 def plan_recipe(
@@ -50,24 +56,24 @@ def plan_recipe(
     reasons.take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
     train = len(request.splits[0].train)
     labelled = round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases))
-    strategy = reasons.take(
-        "recipe.strategy",
-        transfer.strategy(
-            cases=train,
-            labelled_slices=labelled,
-            dimension=data.dimension,
-            channels=len(data.channels),
-            mapped_to_encoder=model.input_mapping == "encoder_mean_std",
-            weights=model.weights,
-            configuration=model.configuration,
-            stages=model.stages,
-            has_batchnorm=shape.entry.batchnorm,
-            batch=batch,
-            requested=wishes.strategy,
-            names=[channel.name for channel in data.channels],
-            earlier=None if request.earlier is None else request.earlier.channels,
-        ),
+    choose = partial(
+        transfer.strategy,
+        cases=train,
+        labelled_slices=labelled,
+        dimension=data.dimension,
+        channels=len(data.channels),
+        mapped_to_encoder=model.input_mapping == "encoder_mean_std",
+        weights=model.weights,
+        configuration=model.configuration,
+        stages=model.stages,
+        has_batchnorm=shape.entry.batchnorm,
+        batch=batch,
+        names=[channel.name for channel in data.channels],
+        earlier=None if request.earlier is None else request.earlier.channels,
     )
+    strategy = reasons.take("recipe.strategy", choose(requested=wishes.strategy))
+    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0], model.weights)
+    race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
     varied, whys = augmentation(
@@ -89,6 +95,7 @@ def plan_recipe(
     )
     return RecipePlan(
         strategy=strategy,
+        race=race,
         batch_size=batch,
         epochs=spent.epochs,
         time_budget=spent.time_budget,
@@ -109,6 +116,35 @@ def plan_recipe(
         tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),
         splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
+    )
+
+
+def _race(
+    challengers: tuple[Candidate, ...],
+    weights: Weights,
+    spent: training.Budget,
+    fingerprint: Fingerprint,
+    request: PlanRequest,
+    wishes: Wishes,
+) -> tuple[Race | None, str]:
+    """The race that each fold starts with, if one is asked for."""
+    if wishes.race is None:
+        return None, "not asked for (--strategy race)"
+    if weights.source == "none":
+        raise UserError(race_rule.NO_RACE, where="--strategy race", mend=race_rule.RACE_MEND)
+    kept = race_rule.held_out(
+        request.splits,
+        [case.id for case in fingerprint.cases],
+        groups=request.groups,
+        labels=fingerprint.held_labels(),
+        seed=request.seed,
+    )
+    cost, _ = race_rule.spend(wishes.race, epochs=spent.epochs, time_budget=spent.time_budget)
+    text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
+    sizes = ", ".join(str(len(cases)) for cases in kept)
+    return Race(share=wishes.race, challengers=challengers, held_out=kept), (
+        f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another is "
+        f"better by more than chance on training cases held out ({sizes} of them)"
     )
 
 

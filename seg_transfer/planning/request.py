@@ -15,10 +15,11 @@ from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules.carry import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
+from seg_transfer.planning.rules.race import NO_RACE, RACE_MEND, SHARE
 from seg_transfer.planning.rules.transfer import Kind
 
 T = TypeVar("T", bound=str)
-AUTO = "auto"
+AUTO, RACE = "auto", "race"
 NAMED_WEIGHTS = (AUTO, "bundled", "imagenet", "none")
 
 
@@ -36,7 +37,9 @@ class PlanRequest:
         config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
         encoder: ``auto`` or a name in the catalogue.
         weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or the path of a file.
-        strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual`` or ``finetune``.
+        strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual``, ``finetune``, or ``race`` for the one
+            that wins a short training of several in each fold.
+        race_share: Of a fold's budget, for the race; None: a tenth.
         memory_bytes: What a training step may take.
         epochs: Training budget in epochs, or None.
         time_budget: Training budget in seconds per fold, or None; not both.
@@ -48,6 +51,7 @@ class PlanRequest:
         offline: Whether connections are forbidden: weights then have to be on this machine.
         earlier: Model of the user's own to start from, in place of ``weights``.
         carry: What to take from it: ``auto``, ``encoder``, or ``all`` for encoder and decoder.
+        groups: Case -> group (a patient, say), where cases have some: a race keeps a group together.
         seed: Of the training.
     """
 
@@ -56,6 +60,7 @@ class PlanRequest:
     encoder: str = AUTO
     weights: str = AUTO
     strategy: str = AUTO
+    race_share: float | None = None
     memory_bytes: int = 8_000_000_000
     epochs: int | None = None
     time_budget: float | None = None
@@ -67,15 +72,20 @@ class PlanRequest:
     offline: bool = False
     earlier: EarlierModel | None = None
     carry: str = AUTO
+    groups: Mapping[str, str] | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """A request found possible for a data set; None where the rules decide."""
+    """A request found possible for a data set; None where the rules decide.
+
+    ``race`` is the share of the budget that a race is to take; None: no race.
+    """
 
     config: Configuration | None
     strategy: Kind | None
+    race: float | None
     weights: str
     carry: Carry | None
     normalization: Mapping[str, NormalizationKind]
@@ -93,7 +103,7 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
         UserError: Naming the option and what can be done.
     """
     _choice(request.config, get_args(Configuration), "--config")
-    _choice(request.strategy, get_args(Kind), "--strategy")
+    _strategy(request)
     if request.encoder != AUTO and not entry(request.encoder).volumes and request.config == "3d":
         raise UserError(
             f"{request.encoder} does not convert to 3D",
@@ -120,7 +130,7 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
     """
     check_options(request, [channel.name for channel in fingerprint.channels])
     config = _choice(request.config, get_args(Configuration), "--config")
-    strategy = _choice(request.strategy, get_args(Kind), "--strategy")
+    strategy, race = _strategy(request)
     device = _choice(request.device, get_args(DeviceKind), "--device")
     if device is None:
         raise UserError("planning needs to know the device", where="--device", mend="choose one of: cpu, cuda, mps")
@@ -134,6 +144,7 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
     return Wishes(
         config=config,
         strategy=strategy,
+        race=race,
         weights=_weights(request),
         carry=_choice(request.carry, get_args(Carry), "--carry"),
         normalization=_normalization(request, fingerprint),
@@ -148,6 +159,21 @@ def _choice(value: str, allowed: tuple[T, ...], where: str) -> T | None:
         if candidate == value:
             return candidate
     raise UserError(f"unknown choice {value!r}", where=where, mend=f"choose one of: auto, {', '.join(allowed)}")
+
+
+def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
+    """The strategy that the user wants, and the share of the budget for a race."""
+    kinds = (*get_args(Kind), RACE)
+    wanted = _choice(request.strategy, kinds, "--strategy")
+    share = request.race_share
+    if wanted != RACE:
+        if share is not None:
+            raise UserError("there is no race to spend it on", where="--race-share", mend="add --strategy race")
+        return wanted, None
+    if share is not None and not 0 < share < 1:
+        mend = "give a share of the budget, such as 0.1"
+        raise UserError(f"{share:g} leaves nothing to race or to train with", where="--race-share", mend=mend)
+    return None, SHARE if share is None else share
 
 
 def _earlier(request: PlanRequest) -> None:
@@ -174,6 +200,8 @@ def _weights(request: PlanRequest) -> str:
                 mend="leave one of --strategy scratch and --weights away",
             )
         return "none"
+    if request.strategy == RACE and request.weights == "none":
+        raise UserError(NO_RACE, where="--weights none", mend=RACE_MEND)
     if request.weights not in NAMED_WEIGHTS and not Path(request.weights).is_file():
         raise UserError(
             "there is no such file of weights",

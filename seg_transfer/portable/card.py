@@ -88,7 +88,7 @@ def _network(member: Member) -> str:
     folds = "trained on every case" if member.folds == ("full",) else f"mean of {len(member.folds)} fold(s)"
     return (
         f"{model.configuration} U-Net on {model.encoder} ({model.stages} levels), patch {patch}, "
-        f"{member.plan.recipe.strategy.kind}; {folds}"
+        f"{member.plan.recipe.strategy_name}; {folds}"
     )
 
 

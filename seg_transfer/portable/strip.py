@@ -29,11 +29,15 @@ def stripped(plan: Plan, *, name: str) -> Plan:
         )
         for split in plan.recipe.splits
     )
+    race = plan.recipe.race
+    if race is not None:
+        kept = tuple(tuple(numbers[case] for case in cases) for cases in race.held_out)
+        race = race.model_copy(update={"held_out": kept})
     return plan.model_copy(
         update={
             "data": plan.data.model_copy(update={"dataset": name, "cases": tuple(numbers.values())}),
             "model": plan.model.model_copy(update={"weights": weights}),
-            "recipe": plan.recipe.model_copy(update={"splits": splits}),
+            "recipe": plan.recipe.model_copy(update={"splits": splits, "race": race}),
             "reasons": (),
             "expected": None,
         }

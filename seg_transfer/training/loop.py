@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def train_fold(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, option
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.restart:
-        _clear(run_folder)
+        clear_run(run_folder)
     run = _Run(plan, store, run_folder, fold, options)
     if not run.finished:
         run.train()
@@ -111,8 +112,9 @@ class _Run:
     def train(self) -> None:
         goes_on = self.state.step > 0
         self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not goes_on)
-        self.sampler = self._sampler(self.train_cases)
-        self.validation = self._sampler(self.validation_cases) if self.validation_cases else None
+        draw = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
+        self.sampler = draw(self.train_cases)
+        self.validation = draw(self.validation_cases) if self.validation_cases else None
         if goes_on:
             self.trainer.load(load_state(self.resume_file, "resume")[0])
             say(f"going on after step {self.state.step}")
@@ -242,20 +244,6 @@ class _Run:
             "seconds": self.state.seconds,
         }
 
-    def _sampler(self, cases: tuple[str, ...]) -> PatchSampler:
-        recipe = self.plan.recipe
-        sampler = PatchSampler(
-            self.store,
-            cases,
-            self.plan.model,
-            batch_size=recipe.batch_size,
-            foreground_share=recipe.foreground_share,
-            seed=self.task.seed,
-            cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
-        )
-        detail(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
-        return sampler
-
     @contextmanager
     def _timed(self) -> Iterator[None]:
         start = time.perf_counter()
@@ -281,7 +269,22 @@ class _Run:
         return ", ".join(shown)
 
 
-def _clear(folder: Path) -> None:
+def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> PatchSampler:
+    """What draws the batches of a plan's training from some cases."""
+    sampler = PatchSampler(
+        store,
+        cases,
+        plan.model,
+        batch_size=plan.recipe.batch_size,
+        foreground_share=plan.recipe.foreground_share,
+        seed=seed,
+        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
+    )
+    detail(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
+    return sampler
+
+
+def clear_run(folder: Path) -> None:
     """Delete what a run left, and nothing else."""
     for name in (RESUME_FILE, MODEL_FILE, MANIFEST_FILE, LOG_FILE, PROGRESS_FILE):
         (folder / name).unlink(missing_ok=True)

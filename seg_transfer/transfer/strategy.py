@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seg_transfer.planning.plan import Strategy
+from seg_transfer.planning.strategy_plan import Strategy
 from seg_transfer.transfer.encoder import Encoder
 
 State = Literal["frozen", "warming", "learning"]

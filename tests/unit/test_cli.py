@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
     arguments = """plan data --config 2.5d --encoder resnet34 --weights none --from m.segtl --carry encoder
-        --strategy partial --memory 8GB
+        --strategy race --race-share 0.2 --memory 8GB
         --time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.)
         --cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7"""
     assert main(arguments.split()) == 2
@@ -45,7 +45,8 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
         "weights": "none",
         "from_model": Path("m.segtl"),
         "carry": "encoder",
-        "strategy": "partial",
+        "strategy": "race",
+        "race_share": 0.2,
         "normalization": {"MRI": "zscore", "A=B": "none"},
         "memory": 8 * 10**9,
         "epochs": None,
@@ -85,9 +86,10 @@ def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[s
 
 
 def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
-    assert main(["train", "cv", "--epochs", "3", "--restart", "--seed", "5", "--device", "cuda:1"]) == 2
+    assert main(["train", "cv", "--epochs", "3", "--restart", "--control", "--seed", "5", "--device", "cuda:1"]) == 2
     assert asked["train"][0] == ("cv",)
-    assert asked["train"][1] | {"epochs": 3, "restart": True, "seed": 5, "device": "cuda:1"} == asked["train"][1]
+    expected = {"epochs": 3, "restart": True, "control": True, "seed": 5, "device": "cuda:1"}
+    assert asked["train"][1] | expected == asked["train"][1]
     assert main(["predict", "-i", "in", "-o", "out", "--folds", "0,2", "--no-tta", "--probabilities"]) == 2
     assert asked["predict"][0] == (Path("in"), Path("out"))
     expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work"), "workers": 1}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import made_scores
 import pytest
 
 from seg_transfer import progress, show
-from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import load_plan
 from seg_transfer.status import RunStatus, Status
@@ -24,21 +25,7 @@ def usual() -> None:
 
 def scores(*dice: float) -> Scores:
     """One label of as many cases; nan where the label is in neither map."""
-    cases = {}
-    for number, value in enumerate(dice):
-        voxels = 0 if math.isnan(value) else 1
-        score = LabelScore(
-            dice=value,
-            iou=value,
-            hd95=0,
-            nsd=1,
-            volume_difference=0,
-            relative_volume_difference=0,
-            prediction_voxels=voxels,
-            reference_voxels=voxels,
-        )
-        cases[f"case_{number}"] = {"liver": score}
-    return Scores(unit="mm", tolerance=1, labels={"liver": 1}, cases=cases)
+    return made_scores.scores({f"case_{number}": value for number, value in enumerate(dice)})
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -76,8 +63,8 @@ def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: p
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
     show.show_runs(
         [
-            TrainedFold(0, Path("runs/fold_0"), scores(0.9, 0.7)),
-            TrainedFold(1, Path("runs/fold_1"), scores(0.6, math.nan)),
+            TrainedFold(0, Path("runs/fold_0"), scores(0.9, 0.7), "gradual"),
+            TrainedFold(1, Path("runs/fold_1"), scores(0.6, math.nan), "gradual"),
         ]
     )
     out = capsys.readouterr().out
@@ -89,8 +76,41 @@ def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_runs([TrainedFold("full", Path("runs/full"), None)])
+    show.show_runs([TrainedFold("full", Path("runs/full"), None, "gradual")])
     assert capsys.readouterr().out == f"full: {Path('runs/full')}\n"
+
+
+def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str = "gradual") -> list[TrainedFold]:
+    twin = TrainedFold(0, Path("runs/twin"), scores(*theirs), "scratch")
+    return [TrainedFold(0, Path("runs/fold_0"), scores(*mine), strategy, twin)]
+
+
+def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_control(controlled((0.8, 0.7), (0.7, 0.6)), Path("work"))
+    out = capsys.readouterr().out
+    assert rows(out) == {"planned": ["gradual", "0.750", "0.750"], "from scratch": ["scratch", "0.650", "0.650"]}
+    assert out.splitlines()[-1] == (
+        "The pretrained start delivered: +0.100 mean Dice over 2 held-out case(s) against from scratch "
+        "(95 % interval +0.100 to +0.100)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("mine", "strategy", "said"),
+    [
+        ((0.7, 0.5), "gradual", "The pretrained start did harm: -0.050 mean Dice"),
+        ((0.9, 0.5), "gradual", "The pretrained start did not deliver more than chance: +0.050 mean Dice"),
+        ((0.7,), "gradual", "(one case cannot tell it from chance)"),
+        ((0.9, 0.5), "scratch", "The start that the races chose did not deliver more than chance"),
+    ],
+)
+def test_where_it_does_not_deliver_the_user_is_told(
+    mine: tuple[float, ...], strategy: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.show_control(controlled(mine, (0.75, 0.55)[: len(mine)], strategy), Path("my work"))
+    out = capsys.readouterr().out
+    assert said in out
+    assert out.splitlines()[-1] == "to start from scratch: `segtl plan DATASET --strategy scratch -w 'my work'`"
 
 
 def test_scores_name_undefined_figures_by_a_dash(capsys: pytest.CaptureFixture[str]) -> None:

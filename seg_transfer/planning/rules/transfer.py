@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.planning.cost import Configuration
-from seg_transfer.planning.plan import Strategy, Weights
+from seg_transfer.planning.plan import Weights
+from seg_transfer.planning.strategy_plan import Strategy
 
 Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
 BatchNorm = Literal["source", "recalibrated", "trained"]
@@ -42,6 +43,7 @@ TABLE: dict[tuple[Literal["small", "large"], Literal["similar", "different"]], C
 FROZEN_LEVELS = 2
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 """Progress at which the top and the lowest level start to learn in gradual."""
+SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained")
 ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
 BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
@@ -139,7 +141,7 @@ def strategy(
     else:
         reason = f"{why_large}; {why_similar}: {kind}"
     if kind == "scratch":
-        return Strategy(kind=kind, encoder_lr_ratio=1.0, batchnorm="trained"), reason
+        return SCRATCH, reason
     norm, why_norm = batchnorm(
         kind,
         exists=has_batchnorm,

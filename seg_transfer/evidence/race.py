@@ -1,0 +1,195 @@
+"""A race at the start of a fold: several strategies, trained for a short time on the data itself, of which one wins.
+
+Every candidate takes as many steps on the same patches in the same order, from the same seed, on most of the fold's
+training cases; the others score it. No case that the fold holds out is opened. What is done stands in ``race.json`` of
+the fold's folder, candidate by candidate, so that an interrupted race goes on and a finished one is not held again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.evidence import RACE_FILE, RaceEvidence, Racer
+from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.reasons import show
+from seg_transfer.planning.rules import race as rules
+from seg_transfer.planning.rules.transfer import SCRATCH
+from seg_transfer.planning.strategy_plan import Candidate
+from seg_transfer.planning.variants import shortened, with_candidate
+from seg_transfer.preprocessing.decision import decide
+from seg_transfer.preprocessing.store import Store, StoredCase
+from seg_transfer.progress import say, track, warn
+from seg_transfer.training.loop import clear_run, sampler_of, train_fold
+from seg_transfer.training.state import Fold, RunOptions, Task
+from seg_transfer.training.trainer import Trainer
+
+RACERS = "race"
+"""Folder in the fold's of what candidates need while the race goes on; it is deleted afterwards."""
+TIMED_STEPS = 3
+"""After one that is not timed."""
+
+
+def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOptions) -> tuple[Plan, RunOptions]:
+    """Hold the race that a plan asks for; goes on where an earlier call stopped.
+
+    Args:
+        plan: What to train; nothing happens if it asks for no race.
+        store: The preprocessed cases.
+        folder: The fold's.
+        fold: Which split.
+        options: Of this run.
+
+    Returns:
+        The plan with the strategy that won, and the options with the rest of the budget; the plan's own strategy and
+        the whole budget where this gives the race too few steps.
+
+    Raises:
+        UserError: If the fold was started with other options, or the budget is too small to be divided.
+        KeyboardInterrupt: As in training.
+    """
+    race = plan.recipe.race
+    if race is None:
+        return plan, options
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)  # steps are timed as they will be trained
+    if options.restart:
+        clear_run(folder)
+        (folder / RACE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder / RACERS, ignore_errors=True)
+    evidence, task = _begin(plan, store, folder, fold, options)
+    own = replace(options, restart=False, seed=task.seed, epochs=None, time_budget=None)
+    if evidence.winner is None:
+        evidence = _hold(evidence, plan, store, folder, own)
+    assert evidence.winner is not None
+    chosen = with_candidate(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
+    if not evidence.racers:
+        warn(evidence.reason)
+        return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
+    say(f"race won by {evidence.reason}")
+    _, rest = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
+    if task.time_budget is None:
+        return chosen, replace(own, epochs=int(rest))
+    return chosen, replace(own, time_budget=rest)
+
+
+def _begin(plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptions) -> tuple[RaceEvidence, Task]:
+    """The race as far as it has come, and what the fold is to spend altogether."""
+    task, path = Task.of(plan, fold, options), folder / RACE_FILE
+    if path.is_file():
+        evidence = RaceEvidence.load(path)
+        return evidence, task.resumed({name: getattr(evidence, name) for name in asdict(task)}, options, folder)
+    race, recipe = plan.recipe.race, plan.recipe
+    assert race is not None
+    index, cases = (-1, plan.data.cases) if fold == "full" else (fold, recipe.splits[fold].train)
+    held_out = race.held_out[index]
+    train = tuple(case for case in cases if case not in held_out)
+    spent, _ = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
+    each = spent / len(recipe.candidates)
+    if task.time_budget is None:
+        steps = int(each * recipe.steps_per_epoch)
+    else:
+        steps = int(each / _seconds_per_step(plan, store, train, task.seed, options.device))
+    evidence = RaceEvidence(**asdict(task), steps=steps, train=train, held_out=held_out)
+    if steps < rules.FEWEST_STEPS:
+        reason = (
+            f"no race: {steps} step(s) of each candidate (needs {rules.FEWEST_STEPS}) would say nothing, so that "
+            f"{recipe.strategy.kind} is trained for the whole budget; give it more time, or a larger --race-share"
+        )
+        evidence = evidence.model_copy(update={"winner": 0, "reason": reason})
+    evidence.save(path)
+    return evidence, task
+
+
+def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, options: RunOptions) -> RaceEvidence:
+    """Train and score the candidates that are not done yet, and choose."""
+    candidates = plan.recipe.candidates
+    names = _names(candidates)
+    say(
+        f"race of {', '.join(names)}: {evidence.steps} steps each on {len(evidence.train)} cases, scored on "
+        f"{len(evidence.held_out)} others"
+    )
+    split = Split(train=evidence.train, validation=evidence.held_out)
+    for index in range(len(evidence.racers), len(candidates)):
+        say(f"race: {names[index]}")
+        short = shortened(with_candidate(plan, candidates[index], "races"), split, evidence.steps)
+        run = train_fold(short, store, folder / RACERS / str(index), fold=0, options=options)
+        predictor = Predictor.load([run.model], options.device)
+        dice = {
+            case: dice_on_grid(predictor, store.case(case))
+            for case in track(evidence.held_out, total=len(evidence.held_out), title="scoring")
+        }
+        racer = Racer(candidate=candidates[index], seconds=run.seconds, dice=dice)
+        evidence = evidence.model_copy(update={"racers": (*evidence.racers, racer)})
+        evidence.save(folder / RACE_FILE)
+    winner, reason = rules.choose(names, [list(racer.case_dice().values()) for racer in evidence.racers])
+    evidence = evidence.model_copy(update={"winner": winner, "reason": reason})
+    evidence.save(folder / RACE_FILE)
+    shutil.rmtree(folder / RACERS, ignore_errors=True)
+    return evidence
+
+
+def _names(candidates: Sequence[Candidate]) -> list[str]:
+    """Their names; where two have the same, all that is set."""
+    names = [candidate.name for candidate in candidates]
+    return [
+        name if names.count(name) == 1 else show(each.strategy) for name, each in zip(names, candidates, strict=True)
+    ]
+
+
+def _seconds_per_step(plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str) -> float:
+    """Median time of a step in which everything learns, which no candidate's exceeds."""
+    everything = with_candidate(plan, Candidate(strategy=SCRATCH), "is timed")
+    trainer = Trainer(everything, seed=seed, device=device, load=False)
+    sampler = sampler_of(plan, store, cases, seed=seed)
+    seconds = []
+    for step in range(1 + TIMED_STEPS):
+        start = time.perf_counter()
+        trainer.step(sampler.batch(step), step, 0.5)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[1:])
+
+
+@torch.inference_mode()
+def dice_on_grid(predictor: Predictor, stored: StoredCase) -> dict[str, float | None]:
+    """Dice of a preprocessed case per label or region, on the network's grid and without mirroring.
+
+    Cheaper than what validation does, since nothing is resampled or written.
+
+    Args:
+        predictor: Of the plan that the store was made with.
+        stored: The case.
+
+    Returns:
+        Name -> Dice over annotated voxels; None where neither prediction nor reference has it.
+    """
+    data = predictor.plan.data
+    parts = data.region_classes or tuple((index,) for index in range(1, len(data.labels)))
+    counts = np.zeros((3, len(parts)), np.int64)
+    axis = predictor.slab_axis(stored.shape)
+    for start, slab in predictor.slabs(stored.image[:], axis=axis, tta=False):
+        box = [slice(None)] * 3
+        box[axis] = slice(start, start + slab.shape[axis + 1])
+        reference = stored.label[tuple(box)]
+        predicted = decide(slab.cpu().numpy(), data)
+        known = np.ones(reference.shape, bool) if data.not_annotated is None else reference != data.not_annotated
+        counts += _overlap(predicted[known], reference[known], parts)
+    return {
+        name: float(2 * both / (mine + theirs)) if mine + theirs else None
+        for name, (mine, theirs, both) in zip(data.scored, counts.T.tolist(), strict=True)
+    }
+
+
+def _overlap(predicted: NDArray, reference: NDArray, parts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Voxels of each label or region in the prediction, in the reference and in both, ``(3, part)``."""
+    masks = [(np.isin(predicted, part), np.isin(reference, part)) for part in parts]
+    return np.array([[mine.sum(), theirs.sum(), (mine & theirs).sum()] for mine, theirs in masks]).T

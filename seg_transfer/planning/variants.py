@@ -1,0 +1,64 @@
+"""Plans made of a plan: what starts pretrained, what learns and how long. Candidates of a race, and the scratch twin.
+
+Each is a plan of its own with a hash of its own, so that it is trained, resumed and predicted with like any other.
+"""
+
+from __future__ import annotations
+
+from seg_transfer.planning.plan import Plan, Reason, Split, Weights
+from seg_transfer.planning.reasons import show
+from seg_transfer.planning.rules import training
+from seg_transfer.planning.rules.transfer import SCRATCH
+from seg_transfer.planning.strategy_plan import Candidate
+
+
+def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
+    """A plan that trains in one way and without a race; scratch takes the pretrained weights away.
+
+    Args:
+        plan: Everything else is as it says.
+        candidate: How to train.
+        reason: Why so; replaces the plan's reasons for what is changed.
+    """
+    strategy, model = candidate.strategy, plan.model
+    recipe = plan.recipe.model_copy(update={"strategy": strategy, "race": None})
+    changed: dict[str, object] = {"recipe.strategy": strategy, "recipe.race": None}
+    weights = model.weights
+    if strategy.kind == "scratch":
+        weights = Weights(source="none")
+    elif candidate.pretrained_levels is not None:
+        weights = weights.model_copy(update={"levels": candidate.pretrained_levels})
+    if weights != model.weights:
+        model = model.model_copy(update={"weights": weights})
+        changed["model.weights"] = weights
+    reasons = tuple(
+        Reason(field=each.field, choice=show(changed[each.field]), reason=reason) if each.field in changed else each
+        for each in plan.reasons
+    )
+    return plan.model_copy(update={"model": model, "recipe": recipe, "reasons": reasons})
+
+
+def scratch_twin(plan: Plan) -> Plan:
+    """The same plan from random weights: the control that says what the pretrained start is worth."""
+    return with_candidate(plan, Candidate(strategy=SCRATCH), f"the from-scratch control of plan {plan.hash[:8]}")
+
+
+def shortened(plan: Plan, split: Split, steps: int) -> Plan:
+    """A plan of a single fold and so many steps, with the warm-up and the averaging that so short a training takes.
+
+    Args:
+        plan: Everything else is as it says.
+        split: Cases to train on, and cases held out.
+        steps: Optimizer steps.
+    """
+    recipe = plan.recipe.model_copy(
+        update={
+            "splits": (split,),
+            "epochs": 1,
+            "steps_per_epoch": steps,
+            "time_budget": None,
+            "warmup": max(plan.recipe.warmup, training.warmup(steps)[0]),
+            "ema_decay": min(plan.recipe.ema_decay, training.ema_decay(steps)[0]),
+        }
+    )
+    return plan.model_copy(update={"recipe": recipe})

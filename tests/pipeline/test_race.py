@@ -1,0 +1,284 @@
+"""Races and controls on a made data set: what is opened, kept, trained, predicted with and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_balls import LOCAL, make_dataset
+from made_plans import threshold
+from made_work import ball_plan, make_work
+
+import seg_transfer
+from seg_transfer.cli import main
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.errors import UserError
+from seg_transfer.evidence import race as held
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.modelfile import read_model_file
+from seg_transfer.planning.evidence import RaceEvidence
+from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
+from seg_transfer.planning.rules import race as rules
+from seg_transfer.planning.rules.transfer import SCRATCH
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.training.checkpoint import load_header
+from seg_transfer.training.state import RunOptions
+from seg_transfer.workdir import Work
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+
+FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="recalibrated")
+PLAIN = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="source")
+FROZEN = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="recalibrated")
+HELD_OUT = (("case_1", "case_3"), ("case_0", "case_2"), ("case_0", "case_1"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "balls", cases=8)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is enough."""
+    monkeypatch.setattr(rules, "FEWEST_STEPS", 1)
+
+
+@pytest.fixture
+def work(data: Path, tmp_path: Path) -> Work:
+    return make_work(tmp_path / "work", data)
+
+
+def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: Any) -> Plan:
+    """Make a plan on two folds of four cases the one in force; with challengers it has a race."""
+    made = ball_plan(Dataset.load(work.dataset), "2d")
+    model = made.model.model_copy(update={"weights": Weights(source=weights)})
+    settings: dict[str, Any] = {"strategy": FINETUNE, "epochs": 4, "steps_per_epoch": 4, "foreground_share": 1.0}
+    if challengers:
+        settings["race"] = Race(
+            share=0.5, challengers=tuple(Candidate(strategy=one) for one in challengers), held_out=HELD_OUT
+        )
+    made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings | recipe)})
+    save_plan(made, work.plan)
+    return load_plan(work.plan)
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put(work, SCRATCH, FROZEN)
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store = Store.open(work.store_folder(made), made.data)
+    opened: set[str] = set()
+    case = Store.case
+    monkeypatch.setattr(Store, "case", lambda self, name: (opened.add(name), case(self, name))[1])
+    folder = work.run_folder(made, 0)
+    chosen, options = held.settle(made, store, folder, fold=0, options=RunOptions(threads=1))
+    split = made.recipe.splits[0]
+    assert opened == set(split.train) and not opened & set(split.validation)
+
+    evidence = RaceEvidence.load(folder / "race.json")
+    assert (set(evidence.train) | set(evidence.held_out), set(evidence.held_out)) == (
+        set(split.train),
+        set(HELD_OUT[0]),
+    )
+    assert [racer.candidate.name for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
+    assert (evidence.steps, evidence.epochs, evidence.seed) == (2, 4, 0)  # 2 of 4 epochs, for three of them
+    assert all(set(racer.dice) == set(HELD_OUT[0]) for racer in evidence.racers)
+    assert all(set(of_label) == {"ball", "core"} for racer in evidence.racers for of_label in racer.dice.values())
+    assert [path.name for path in folder.iterdir()] == ["race.json"]  # what candidates need is gone
+    assert chosen.recipe.race is None and options.epochs == 2 and options.seed == 0
+    assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner].strategy
+
+
+def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path) -> None:
+    made = put(work, SCRATCH)
+    for fold, winner in ((0, 1), (1, 0)):  # decided beforehand, so that the folds differ
+        decide(work, made, fold, winner)
+    runs = seg_transfer.train("cv", work=work.path, **LOCAL)
+    assert [run.strategy for run in runs] == ["scratch", "finetune"]
+    plans = [Plan.model_validate(load_header(work.model(made, fold), "model")["plan"]) for fold in (0, 1)]
+    assert [plan.recipe.strategy.kind for plan in plans] == ["scratch", "finetune"]
+    assert [plan.model.weights.source for plan in plans] == ["none", "bundled"]
+    manifests = [json.loads((run.folder / "manifest.json").read_text()) for run in runs]
+    assert [manifest["result"]["steps"] for manifest in manifests] == [8, 8]
+    assert manifests[0]["weights"]["share"] == 0 and manifests[1]["weights"]["share"] == 1
+
+    array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
+    options: dict[str, Any] = {"spacing": (1, 1, 2.5), "device": "cpu"}
+    both = seg_transfer.predict(array, work=work.path, **options)
+    file = tmp_path / "model.segtl"
+    seg_transfer.export(file, work=work.path)
+    np.testing.assert_array_equal(seg_transfer.predict(array, model=file, **options), both)
+    (member,) = read_model_file(file).header.members
+    assert member.plan.recipe.strategy_name == "race" and "case_" not in member.model_dump_json()
+    assert ", race; mean of 2 fold(s)" in seg_transfer.card(file)
+
+    seg_transfer.export(file, work=work.path, folds=[0])
+    (member,) = read_model_file(file).header.members
+    assert (member.plan.recipe.strategy_name, member.plan.model.weights.source) == ("scratch", "none")
+
+    kept = times(runs[1].folder)
+    (run,) = seg_transfer.train(1, work=work.path, control=True, **LOCAL)  # which gets the budget of race and training
+    assert {name: times(run.folder)[name] for name in kept if not name.endswith("validation")}.items() <= kept.items()
+    assert run.twin is not None and run.strategy == "finetune"
+    assert json.loads((run.twin.folder / "manifest.json").read_text())["result"]["steps"] == 16
+    summary = seg_transfer.summary(work=work.path, workers=0)
+    assert [(each.strategy, each.folds) for each in summary.runs] == [("race", (0, 1)), ("scratch", (1,))]
+
+
+def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
+    """Leave a finished race in a fold's folder."""
+    cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
+    racers = [{"candidate": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
+    asked = {"plan": made.hash, "fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
+    kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "racers": racers, "winner": winner}
+    evidence = RaceEvidence.model_validate(asked | kept | {"reason": "made up"})
+    evidence.save(work.run_folder(made, fold) / "race.json")
+
+
+def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = put(work, SCRATCH, strategy=PLAIN, epochs=None, time_budget=1.0)
+    score, scored = held.dice_on_grid, []
+
+    def stop_at_the_second(predictor: Any, stored: Any) -> Any:
+        scored.append(stored.id)
+        if len(scored) == 1 + len(HELD_OUT[0]):
+            raise KeyboardInterrupt
+        return score(predictor, stored)
+
+    def hold(**options: Any) -> tuple[Plan, RunOptions]:
+        return held.settle(made, store, path.parent, fold=0, options=RunOptions(threads=1, **options))
+
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store, path = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0) / "race.json"
+    monkeypatch.setattr(held, "dice_on_grid", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        hold()
+    before = RaceEvidence.load(path)
+    assert len(before.racers) == 1 and before.winner is None
+    trained = times(path.parent / "race" / "1")
+    assert any(name.endswith("model.safetensors") for name in trained)
+
+    chosen, options = hold()
+    after = RaceEvidence.load(path)
+    assert after.racers[0] == before.racers[0] and len(after.racers) == 2 and after.winner is not None
+    assert after.steps == before.steps and scored[-2:] == list(HELD_OUT[0])
+    assert (options.time_budget, options.epochs) == (0.5, None)
+    assert not (path.parent / "race").exists()
+
+    kept = times(path.parent)
+    assert hold() == (chosen, options) and times(path.parent) == kept
+    with pytest.raises(UserError, match=r"started with seed 0 \(now 3\)"):
+        hold(seed=3)
+    (path.parent / "model.safetensors").touch()
+    assert hold(seed=3, restart=True)[1].seed == RaceEvidence.load(path).seed == 3
+    assert [file.name for file in path.parent.iterdir()] == ["race.json"]
+
+
+def test_a_broken_candidate_loses(work: Work) -> None:
+    nothing_learns = Strategy(kind="finetune", encoder_lr_ratio=0, layer_decay=0.9, batchnorm="source")
+    good = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="trained")
+    made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=60)
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store = Store.open(work.store_folder(made), made.data)
+    chosen, _ = held.settle(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
+    evidence = RaceEvidence.load(work.run_folder(made, 0) / "race.json")
+    assert evidence.winner == 1 and chosen.recipe.strategy == good
+
+
+def test_too_few_steps_are_no_race(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
+    made = put(work, SCRATCH)
+    seg_transfer.preprocess(work=work.path, workers=0)
+    store, folder = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0)
+    for _ in range(2):
+        chosen, options = held.settle(made, store, folder, fold=0, options=RunOptions(threads=1))
+        assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
+        assert (options.epochs, options.time_budget) == (4, None)
+        assert "warning: no race: 4 step(s) of each candidate (needs 5)" in capsys.readouterr().err
+    evidence = RaceEvidence.load(folder / "race.json")
+    assert (evidence.racers, evidence.winner) == ((), 0)
+    assert work.trained_plan(made, [0]) == chosen
+
+
+def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
+    made = put(work)
+    seg_transfer.preprocess(work=work.path, workers=0)
+    stored = Store.open(work.store_folder(made), made.data).case("case_5")
+    predictor = Predictor(made, [threshold], torch.device("cpu"))
+    label, image = stored.label[:], stored.image[0]
+    predicted = np.where(image > 1.5, 2, np.where(image > 0.5, 1, 0))
+    expected = {
+        name: 2
+        * ((predicted == value) & (label == value)).sum()
+        / ((predicted == value).sum() + (label == value).sum())
+        for name, value in (("ball", 1), ("core", 2))
+    }
+    assert held.dice_on_grid(predictor, stored) == pytest.approx(expected)
+    assert 0 < expected["ball"] < 1
+
+
+def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+    made = put(work)
+    twin = scratch_twin(made)
+    arguments = ["train", "0", "--control", "-w", str(work.path), "--device", "cpu", "--workers", "0", "-q"]
+    assert main([*arguments, "--epochs", "1", "--seed", "7"]) == 0
+    shown = capsys.readouterr().out
+    assert "planned" in shown and "from scratch" in shown and "The pretrained start d" in shown
+    manifests = [json.loads((work.run_folder(plan, 0) / "manifest.json").read_text()) for plan in (made, twin)]
+    assert manifests[0]["options"] == manifests[1]["options"] and manifests[0]["options"]["epochs"] == 1
+    assert manifests[0]["cases"] == manifests[1]["cases"]
+    assert [manifest["weights"]["share"] for manifest in manifests] == [1, 0]
+    assert [manifest["result"]["steps"] for manifest in manifests] == [4, 4]
+    found = json.loads((work.run_folder(made, 0) / "validation" / "control.json").read_text())
+    assert found["cases"] == sorted(made.recipe.splits[0].validation)
+    assert found["run"]["strategy"] == "finetune" and found["control"]["strategy"] == "scratch"
+    assert found["lower"] <= found["difference"] <= found["upper"]
+
+    kept = {name: time for name, time in times(work.runs).items() if not name.endswith(("control.json", "validation"))}
+    assert main(arguments) == 0  # without the options: those recorded hold for the twin too
+    assert kept.items() <= times(work.runs).items()
+    summary = seg_transfer.summary(work=work.path, workers=0)
+    assert {run.strategy: run.name for run in summary.runs} == {
+        "finetune": work.plan_folder(made).name,
+        "scratch": work.plan_folder(twin).name,
+    }
+    assert load_plan(work.plan) == made
+
+
+@pytest.mark.parametrize(
+    ("fold", "weights", "said"),
+    [("0", "none", "random weights itself"), ("full", "bundled", "full holds no case out")],
+)
+def test_a_control_of_nothing_is_refused(
+    fold: str, weights: str, said: str, work: Work, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(work, weights=weights)
+    assert main(["train", fold, "--control", "-w", str(work.path), "--device", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and "mend:" in err and not work.runs.exists()
+
+
+def test_planning_deals_the_race_by_group(data: Path, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.json"
+    groups.write_text(json.dumps({f"case_{number}": str(number // 2) for number in range(8)}))
+    options: dict[str, Any] = {"config": "2d", "folds": 2, "memory": 10**9, "epochs": 2, "groups": groups}
+    made = seg_transfer.plan(data, work=tmp_path / "work", strategy="race", **options, **LOCAL)
+    assert made.recipe.race is not None
+    for trained, kept in zip(
+        [*(split.train for split in made.recipe.splits), made.data.cases], made.recipe.race.held_out, strict=True
+    ):
+        assert set(kept) < set(trained)
+        assert not {int(case[-1]) // 2 for case in kept} & {int(case[-1]) // 2 for case in set(trained) - set(kept)}
+    assert (tmp_path / "work" / "plan.json").is_file()

@@ -1,0 +1,42 @@
+"""A run beside its control, case by case."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from made_scores import scores
+
+from seg_transfer.evaluation.paired import compare
+
+
+def test_cases_are_paired_over_all_folds() -> None:
+    run = [scores({"a": 0.9, "b": 0.8}), scores({"c": 0.7, "x": 0.1})]
+    control = [scores({"a": 0.8, "b": 0.6}), scores({"c": 0.6, "y": 0.9})]
+    found = compare(run, control, strategies=("gradual", "scratch"))
+    assert found.cases == ("a", "b", "c")
+    assert (found.run.strategy, found.control.strategy) == ("gradual", "scratch")
+    assert (found.run.dice, found.control.dice) == ({"liver": pytest.approx(0.8)}, {"liver": pytest.approx(2 / 3)})
+    assert found.difference == pytest.approx(0.4 / 3) == pytest.approx(found.run.mean_dice - found.control.mean_dice)
+    assert (found.lower, found.upper) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert found.delivers and not found.harms
+
+
+def test_a_control_that_is_better_is_harm() -> None:
+    found = compare([scores({"a": 0.8, "b": 0.6})], [scores({"a": 0.9, "b": 0.8})], strategies=("gradual", "scratch"))
+    assert found.harms and not found.delivers
+
+
+def test_chance_is_neither() -> None:
+    found = compare([scores({"a": 0.9, "b": 0.6})], [scores({"a": 0.8, "b": 0.8})], strategies=("frozen", "scratch"))
+    assert not found.harms and not found.delivers and found.lower < 0 < found.upper
+
+
+def test_undefined_cases_and_single_ones() -> None:
+    found = compare(
+        [scores({"a": 0.9, "b": math.nan})], [scores({"a": 0.8, "b": 0.0})], strategies=("frozen", "scratch")
+    )
+    assert found.difference == pytest.approx(0.1) and math.isnan(found.lower)
+    assert not found.delivers and not found.harms
+    empty = compare([scores({"b": math.nan})], [scores({"b": 0.0})], strategies=("frozen", "scratch"))
+    assert math.isnan(empty.difference) and '"difference":null' in empty.model_dump_json()

@@ -1,0 +1,265 @@
+"""The race's rules: who competes, on which cases, at what price, and who wins; and the plans made of a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_fingerprints import fingerprint, splits
+from made_plans import data_plan, model_plan, plan
+
+from seg_transfer.bootstrap import mean_interval
+from seg_transfer.errors import UserError
+from seg_transfer.planning.evidence import RaceEvidence, Racer
+from seg_transfer.planning.plan import Plan, Split, Weights
+from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.rules import race, transfer
+from seg_transfer.planning.rules.transfer import Kind
+from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.variants import scratch_twin, shortened, with_candidate
+
+LABELS: dict[str, list[str]] = {}
+
+
+def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tuple[str, ...]:
+    """What a fold that trains on these cases holds out for its race."""
+    fold = Split(train=tuple(trained), validation=("outside",))
+    cases = [*trained, "outside"]
+    groups = None if groups is None else groups | {"outside": "outside"}
+    return race.held_out([fold], cases, groups=groups, labels=LABELS, seed=0)[0]
+
+
+def strategy_of(stages: int) -> Callable[[Kind], Strategy]:
+    """The rule of transfer for a small data set of volumes."""
+    settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1, "batch": 4}
+    settings |= {"mapped_to_encoder": False, "weights": Weights(source="bundled"), "configuration": "3d"}
+    return lambda kind: transfer.strategy(**settings, stages=stages, has_batchnorm=True, requested=kind)[0]
+
+
+class TestCandidates:
+    def test_nothing_everything_and_the_lowest_levels_are_taken(self) -> None:
+        scratch, frozen, lower = race.challengers(strategy_of(4), Weights(source="bundled"))
+        assert (scratch.name, frozen.name, lower.name) == ("scratch", "frozen", "lower-only")
+        assert (lower.pretrained_levels, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
+        assert race.challengers(strategy_of(2), Weights(source="bundled"))[2].pretrained_levels == 1
+
+    def test_where_no_level_can_be_left_out_two_remain(self) -> None:
+        earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
+        for stages, weights in ((1, Weights(source="bundled")), (4, earlier)):
+            assert [each.name for each in race.challengers(strategy_of(stages), weights)] == ["scratch", "frozen"]
+
+
+class TestHeldOut:
+    @pytest.mark.parametrize(
+        ("cases", "sizes"), [(2, {1}), (3, {1, 2}), (4, {2}), (10, {2, 3}), (16, {4}), (80, {20}), (400, {20})]
+    )
+    def test_a_quarter_at_least_two_and_at_most_twenty(self, cases: int, sizes: set[int]) -> None:
+        names = [f"case_{index:03}" for index in range(cases)]
+        assert len(set(held_out(names)) & set(names)) in sizes
+
+    def test_a_group_is_on_one_side(self) -> None:
+        groups = {f"{patient}{eye}": patient for patient in "abcdef" for eye in "LR"}
+        chosen = set(held_out(list(groups), groups=groups))
+        assert chosen
+        assert all(chosen >= {f"{case[0]}L", f"{case[0]}R"} for case in chosen)
+
+    @pytest.mark.parametrize("groups", [None, {"a": "x", "b": "x", "c": "x"}])
+    def test_a_single_case_or_group_is_refused(self, groups: dict[str, str] | None) -> None:
+        with pytest.raises(UserError, match=r"fold 0 trains on a single case \(or group\)"):
+            held_out(["a"] if groups is None else list(groups), groups=groups)
+
+    def test_full_comes_last(self) -> None:
+        folds = [Split(train=("a", "b"), validation=("c", "d")), Split(train=("c", "d"), validation=("a", "b"))]
+        chosen = race.held_out(folds, ["a", "b", "c", "d"], groups=None, labels=LABELS, seed=0)
+        assert [len(cases) for cases in chosen] == [1, 1, 2]
+        assert set(chosen[0]) < {"a", "b"} and set(chosen[1]) < {"c", "d"}
+
+
+class TestSpend:
+    @pytest.mark.parametrize(
+        ("epochs", "expected"), [(150, (15, 135)), (10, (1, 9)), (4, (1, 3)), (2, (1, 1))], ids=str
+    )
+    def test_whole_epochs_remain(self, epochs: int, expected: tuple[float, float]) -> None:
+        assert race.spend(0.1, epochs=epochs, time_budget=None) == expected
+
+    def test_seconds_are_divided(self) -> None:
+        assert race.spend(0.25, epochs=None, time_budget=1200.0) == (300, 900)
+
+    def test_one_epoch_is_refused(self) -> None:
+        with pytest.raises(UserError, match="1 epoch"):
+            race.spend(0.1, epochs=1, time_budget=None)
+
+
+class TestChoose:
+    names = ("gradual", "scratch")
+
+    def test_the_plans_own_strategy_where_it_is_best(self) -> None:
+        winner, reason = race.choose(self.names, [[0.8, 0.7], [0.7, 0.6]])
+        assert winner == 0
+        assert reason.startswith("gradual: mean Dice over 2 held-out training case(s): gradual 0.750, scratch 0.650")
+
+    def test_another_where_it_is_better_in_every_case(self) -> None:
+        winner, reason = race.choose(self.names, [[0.5, 0.6, 0.7], [0.55, 0.7, 0.75]])
+        assert winner == 1 and "by more than chance" in reason
+
+    def test_a_tie_within_chance_goes_to_the_plans_own(self) -> None:
+        winner, reason = race.choose(self.names, [[0.5, 0.6, 0.7], [0.9, 0.59, 0.69]])
+        assert winner == 0 and reason.startswith("gradual:") and "not better by more than chance (95 %" in reason
+
+    def test_a_single_case_says_nothing_about_chance(self) -> None:
+        winner, reason = race.choose(self.names, [[0.1], [0.9]])
+        assert winner == 0 and "(a single case)" in reason
+
+    def test_cases_without_a_label_do_not_count(self) -> None:
+        assert race.choose(self.names, [[0.5, math.nan, 0.5], [0.6, 0.0, 0.6]])[0] == 1
+        assert race.choose(self.names, [[math.nan], [0.5]])[1] == (
+            "gradual: no held-out case has a label, so that nothing tells the candidates apart"
+        )
+
+
+class TestInterval:
+    def test_equal_values_leave_no_doubt(self) -> None:
+        assert mean_interval([0.25] * 5) == (0.25, 0.25)
+
+    def test_it_is_as_wide_as_theory_says(self) -> None:
+        lower, upper = mean_interval([0.0, 1.0] * 50)
+        assert (lower, upper) == (
+            pytest.approx(0.5 - 1.96 * 0.05, abs=0.02),
+            pytest.approx(0.5 + 1.96 * 0.05, abs=0.02),
+        )
+
+    def test_one_value_has_none(self) -> None:
+        assert all(map(math.isnan, mean_interval([0.3])))
+
+
+def a_plan(**recipe: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "strategy": Strategy(kind="gradual", encoder_lr_ratio=0.3, unfreeze_at=(0.1, 0.3), batchnorm="source"),
+        "splits": (Split(train=("a", "b", "c"), validation=("d",)),),
+    }
+    model = model_plan("2d", (1, 16, 16), weights=Weights(source="bundled"))
+    return plan(data_plan(cases=("a", "b", "c", "d")), model, **(settings | recipe))
+
+
+SCRATCH = Candidate(strategy=Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"))
+LOWER = Candidate(
+    strategy=Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1, batchnorm="source"), pretrained_levels=1
+)
+
+
+class TestVariants:
+    def test_the_twin_differs_in_nothing_but_weights_and_strategy(self) -> None:
+        made = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race"))
+        assert made.recipe.race is not None
+        twin = scratch_twin(made)
+        mine, theirs = (each.model_dump(exclude={"reasons"}) for each in (made, twin))
+        assert (
+            theirs["model"].pop("weights")["source"] == "none" and mine["model"].pop("weights")["source"] == "bundled"
+        )
+        assert theirs["recipe"].pop("strategy")["kind"] == "scratch" and mine["recipe"].pop("strategy")
+        assert theirs["recipe"].pop("race") is None and mine["recipe"].pop("race")
+        assert mine == theirs
+        changed = {one.field for one, other in zip(made.reasons, twin.reasons, strict=True) if one != other}
+        assert changed == {"model.weights", "recipe.strategy", "recipe.race"}
+        assert Plan.model_validate(twin.model_dump()) == twin and scratch_twin(twin).hash == twin.hash
+
+    def test_only_scratch_takes_the_weights_away(self) -> None:
+        made = a_plan(race=Race(share=0.1, challengers=(SCRATCH,), held_out=(("a",), ("a", "d"))))
+        kept = with_candidate(made, Candidate(strategy=made.recipe.strategy), "won")
+        assert kept.model == made.model and kept.recipe == made.recipe.model_copy(update={"race": None})
+        assert with_candidate(made, SCRATCH, "won").model.weights == Weights(source="none")
+
+    def test_lower_only_takes_the_lowest_levels_of_the_weights(self) -> None:
+        lower = with_candidate(a_plan(), LOWER, "won")
+        assert lower.model.weights == Weights(source="bundled", levels=1) and lower.recipe.strategy == LOWER.strategy
+        assert Plan.model_validate(lower.model_dump()) == lower
+
+    def test_a_short_training_has_its_own_length(self) -> None:
+        split = Split(train=("a",), validation=("b",))
+        short = shortened(a_plan(epochs=None, time_budget=60.0, ema_decay=0.999), split, 40).recipe
+        assert (short.splits, short.epochs, short.steps_per_epoch, short.time_budget) == ((split,), 1, 40, None)
+        assert (short.warmup, short.ema_decay) == (0.2, 0.9)
+        assert shortened(a_plan(ema_decay=0), split, 40).recipe.ema_decay == 0
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("kept", "said"),
+        [
+            ((("d",), ("a",)), "held_out.0: not some, and not all"),
+            ((("a", "b", "c"), ("a",)), "held_out.0: not some, and not all"),
+            ((("a",), ("a", "b", "c", "d")), "held_out.1: not some, and not all"),
+            ((("a",),), "1 entries for 1 fold"),
+            (((), ("a",)), "held_out.0"),
+        ],
+    )
+    def test_a_race_reads_what_its_fold_trains_on(self, kept: tuple[tuple[str, ...], ...], said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            a_plan(race=Race(share=0.1, challengers=(SCRATCH,), held_out=kept))
+
+    def test_challengers_fit_the_network(self) -> None:
+        wrong = Strategy(kind="partial", frozen_stages=3, encoder_lr_ratio=0.1, batchnorm="source")
+        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.strategy\.frozen_stages: 3 of 2 stages"):
+            a_plan(race=Race(share=0.1, challengers=(SCRATCH, Candidate(strategy=wrong)), held_out=(("a",), ("a",))))
+
+    @pytest.mark.parametrize(("levels", "source"), [(3, "bundled"), (1, "none")])
+    def test_levels_are_those_of_pretrained_weights(self, levels: int, source: str) -> None:
+        kept = Race(share=0.1, challengers=(LOWER,), held_out=(("a",), ("a",)))
+        made = a_plan(race=kept).model_dump()
+        made["recipe"]["race"]["challengers"][0]["pretrained_levels"] = levels
+        made["model"]["weights"]["source"] = source
+        with pytest.raises(ValueError, match=rf"challengers\.0\.strategy: pretrained_levels is {levels}, .* {source}"):
+            Plan.model_validate(made)
+
+    def test_planning_says_what_races(self) -> None:
+        made = make_plan(
+            fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race", race_share=0.2, time_budget=600)
+        )
+        assert made.recipe.race is not None and made.recipe.strategy_name == "race"
+        assert [each.name for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "lower-only"]
+        why = {reason.field: reason for reason in made.reasons}
+        assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, lower-only"
+        assert "2 min of each fold's budget" in why["recipe.race"].reason
+        frozen = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="frozen"))
+        assert made.expected is not None and frozen.expected is not None
+        assert made.expected.memory_bytes > frozen.expected.memory_bytes  # a challenger trains the encoder
+
+    @pytest.mark.parametrize(
+        ("wishes", "said"),
+        [
+            ({"race_share": 0.2}, "--race-share: there is no race"),
+            ({"strategy": "race", "race_share": 1.0}, "--race-share: 1 leaves nothing"),
+            ({"strategy": "race", "weights": "none"}, "no pretrained weights"),
+            ({"strategy": "race", "encoder": "resnet50"}, "no pretrained weights"),
+            ({"strategy": "race", "epochs": 1}, "--epochs: 1 epoch"),
+        ],
+    )
+    def test_what_cannot_race_is_refused(self, wishes: dict[str, Any], said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), **wishes))
+
+
+def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
+    racer = Racer(candidate=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}})
+    kept = RaceEvidence(
+        plan="0",
+        fold="full",
+        seed=1,
+        epochs=None,
+        time_budget=0.7,
+        steps=3,
+        train=("c",),
+        held_out=("a",),
+        racers=(racer,),
+    )
+    kept.save(tmp_path / "race.json")
+    assert RaceEvidence.load(tmp_path / "race.json") == kept
+    assert racer.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
+    (tmp_path / "race.json").write_text("{}")
+    with pytest.raises(UserError, match=r"race\.json: plan: Field required"):
+        RaceEvidence.load(tmp_path / "race.json")
+    with pytest.raises(UserError, match="there is no race here"):
+        RaceEvidence.load(tmp_path / "other.json")
