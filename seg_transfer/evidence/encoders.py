@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def probed_model(plan: Plan, *, encoder: str | None = None, weights: Weights | N
     name, source = encoder or plan.model.encoder, weights or plan.model.weights
     known = entry(name)
     stages = plan.model.stages if source.source == "model" else len(known.strides)
-    along: tuple[int, ...] = ()
+    along: tuple[Literal[1, 2], ...] = ()
     if plan.model.configuration == "3d":
         mine = plan.model.slice_strides if name == plan.model.encoder else ()
         along = (*mine, *slice_strides(plan.data.spacing, plan.model.patch[0], known.strides)[0][len(mine) :])[:stages]
@@ -55,7 +56,13 @@ def probed_model(plan: Plan, *, encoder: str | None = None, weights: Weights | N
 
 
 def frozen_encoder(
-    plan: Plan, model: ModelPlan, *, seed: int, device: str, recalibrate: Sequence[Tensor] = ()
+    plan: Plan,
+    model: ModelPlan,
+    *,
+    seed: int,
+    device: str,
+    recalibrate: Sequence[Tensor] = (),
+    context: bool = False,
 ) -> FrozenEncoder:
     """Build an encoder with its weights, ready to be read.
 
@@ -66,12 +73,14 @@ def frozen_encoder(
         device: Where to compute.
         recalibrate: Images ``(batch, channel, slice, u, v)`` on which BatchNorm's statistics are re-estimated; none
             keeps the source's.
+        context: Of :class:`FrozenEncoder`.
 
     Raises:
         UserError: If the weights cannot be loaded.
     """
     network, _ = build_network(model, channels=len(plan.data.channels), classes=2, seed=seed)
-    frozen = FrozenEncoder(network.to(device), model, reduced=plan.recipe.precision == "bfloat16")
+    reduced = plan.recipe.precision == "bfloat16"
+    frozen = FrozenEncoder(network.to(device), model, reduced=reduced, context=context)
     if len(recalibrate):
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=frozen.reduced):
             recalibrate_batchnorm(frozen, frozen.encoder, recalibrate)

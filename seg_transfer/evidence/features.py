@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from seg_transfer.evidence.heads import Head, add_scores, blank_scores
 from seg_transfer.inference.predictor import LAYOUTS, VOXELS_PER_CALL
-from seg_transfer.inference.sliding_window import read_window, window_starts, written_shape
+from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.encoder import Encoder
 
 Offset = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+"""Part of a case, in ``(slice, u, v)``."""
 
 
 class FrozenEncoder(nn.Module):
@@ -37,19 +40,21 @@ class FrozenEncoder(nn.Module):
         network: Its encoder and input scaling are used; the decoder is not.
         model: What the network was built from: configuration and patch.
         reduced: Compute in bfloat16.
+        context: Append to each level's features their mean over the slice (in 3D: the patch), which says what else is
+            in it.
 
     Attributes:
-        channels: Channels of each level, finest first.
+        widths: Number of features of each level, finest first: its channels, twice those with ``context``.
         strides: Stride ``(slice, u, v)`` of each level.
         centres: Of :func:`map_centres`.
     """
 
-    def __init__(self, network: UNet, model: ModelPlan, *, reduced: bool) -> None:
+    def __init__(self, network: UNet, model: ModelPlan, *, reduced: bool, context: bool = False) -> None:
         super().__init__()
         self.encoder, self._scaled = network.encoder, network.scaled
-        self.model, self.reduced = model, reduced
-        self.device = network.mean.device
-        self.channels, self.strides = network.encoder.channels, network.encoder.strides
+        self.model, self.reduced, self.context = model, reduced, context
+        self.device, self.strides = network.mean.device, network.encoder.strides
+        self.widths = tuple((2 if context else 1) * channels for channels in network.encoder.channels)
         self.centres = map_centres(network.encoder)
         self.requires_grad_(False).eval()
         for parameter in self.parameters():
@@ -71,18 +76,15 @@ class FrozenEncoder(nn.Module):
         return self.model.model_copy(update={"patch": whole})
 
     @torch.inference_mode()
-    def at(
-        self, image: NDArray[np.float32], positions: NDArray[np.integer], *, context: bool = False
-    ) -> list[NDArray[np.float32]]:
+    def at(self, image: NDArray[np.float32], positions: NDArray[np.integer]) -> list[NDArray[np.float32]]:
         """Features at voxels; only windows that hold some of them are read.
 
         Args:
             image: ``(channel, slice, u, v)``, prepared as the plan says.
             positions: ``(n, 3)`` in ``(slice, u, v)``.
-            context: Append each level's mean over the slice (in 3D: the patch), which says what else is in it.
 
         Returns:
-            One ``(n, channels)`` array per level, finest first; twice as many channels with ``context``.
+            One ``(n, features)`` array per level, finest first.
         """
         volume = torch.from_numpy(image)
         model = self.windows(image.shape[1:])
@@ -90,8 +92,7 @@ class FrozenEncoder(nn.Module):
         reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
         corners, which = _most_central(image.shape[1:], written, positions)
         batch = max(1, VOXELS_PER_CALL // math.prod(written))
-        wide = 2 if context else 1
-        found = [np.empty((len(positions), wide * channels), np.float32) for channels in self.channels]
+        found = [np.empty((len(positions), width), np.float32) for width in self.widths]
         for first in range(0, len(corners), batch):
             some = corners[first : first + batch]
             mine = np.flatnonzero((which >= first) & (which < first + batch))
@@ -100,10 +101,38 @@ class FrozenEncoder(nn.Module):
             local = torch.from_numpy(positions[mine] - corners[which[mine]]).to(self.device)
             for level, maps in enumerate(self(torch.stack(windows))):
                 values = interpolate_at(maps, window, local, self.strides[level], self.centres[level])
-                if context:
+                if self.context:
                     values = torch.cat([values, maps.float().mean((2, 3, 4))[window]], dim=1)
                 found[level][mine] = values.cpu().numpy()
         return found
+
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
+        """Scores of heads at every voxel of a case, a part of it at a time.
+
+        Args:
+            image: ``(channel, slice, u, v)``, prepared as the plan says.
+            heads: At least one, all with as many classes.
+
+        Yields:
+            The part, and its scores ``(head, class, slice, u, v)`` float32 on the CPU, valid until the next.
+        """
+        shape = image.shape[1:]
+        model = self.windows(shape)
+        written, axis = written_shape(model), longest_axis(shape, [model])
+
+        def scores(windows: Tensor) -> Tensor:
+            total = blank_scores(heads, len(windows), written, self.device)
+            for level, maps in enumerate(self(windows)):
+                if self.context:
+                    maps = torch.cat([maps, maps.mean((2, 3, 4), keepdim=True).expand_as(maps)], dim=1)
+                add_scores(total, maps, heads, level, stride=self.strides[level], centre=self.centres[level])
+            return total
+
+        outputs, batch = sum(len(head.bias) for head in heads), max(1, VOXELS_PER_CALL // math.prod(written))
+        for start, slab in predict_slabs(scores, torch.from_numpy(image), model, outputs, axis=axis, batch=batch):
+            box = [slice(None)] * 3
+            box[axis] = slice(start, start + slab.shape[axis + 1])
+            yield (box[0], box[1], box[2]), slab.unflatten(0, (len(heads), -1))
 
 
 def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence[int], centre: Offset) -> Tensor:

@@ -70,7 +70,7 @@ def sample_voxels(
             classes.append(np.full(count, index, np.int64))
             weights.append(np.full(count, len(side) / max(count, 1)))
     positions = np.stack(np.unravel_index(np.concatenate(places or [np.empty(0, np.int64)]), label.shape), axis=1)
-    return Samples(positions, np.concatenate(classes or [np.empty(0, np.int64)]), np.concatenate(weights or [[]]))
+    return Samples(positions, np.concatenate(classes or [np.empty(0, np.int64)]), np.concatenate(weights or [np.empty(0)]))
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:

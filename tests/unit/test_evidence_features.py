@@ -9,6 +9,7 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model
 from seg_transfer.evidence.features import FrozenEncoder, interpolate_at, map_centres
+from seg_transfer.evidence.heads import Head
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.transfer.encoder import Encoder
 
@@ -79,9 +80,9 @@ def test_slices_without_voxels_are_not_read_and_whole_slices_are() -> None:
 
 
 def test_context_is_the_mean_of_the_slice() -> None:
-    encoder = made_encoder(made_plan("2d"))
-    image = image_of(1, 3, 24, 32)
-    plain, wide = (encoder.at(image, np.array([[0, 3, 3], [2, 8, 8]]), context=flag)[1] for flag in (False, True))
+    made, image = made_plan("2d"), image_of(1, 3, 24, 32)
+    encoder, other = (frozen_encoder(made, made.model, seed=0, device="cpu", context=flag) for flag in (False, True))
+    plain, wide = (one.at(image, np.array([[0, 3, 3], [2, 8, 8]]))[1] for one in (encoder, other))
     assert wide.shape == (2, 2 * plain.shape[1]) and (wide[:, : plain.shape[1]] == plain).all()
     maps = encoder(torch.from_numpy(image).transpose(0, 1)[:, :, None])[1]
     assert np.allclose(wide[:, plain.shape[1] :], maps[[0, 2]].mean((2, 3, 4)).numpy(), atol=1e-5)
@@ -106,7 +107,7 @@ def test_all_levels_are_probed_and_the_plans_strides_are_kept() -> None:
     made = made_plan("3d", slice_strides=(2, 1))
     model = probed_model(made)
     assert (model.stages, model.slice_strides[:2], len(model.slice_strides)) == (5, (2, 1), 5)
-    assert made_encoder(made, model).channels == (64, 64, 128, 256, 512)
+    assert made_encoder(made, model).widths == (64, 64, 128, 256, 512)
     assert probed_model(made_plan("2d"), encoder="vgg16_bn").encoder == "vgg16_bn"
 
 
@@ -117,3 +118,23 @@ def test_recalibration_changes_batchnorm_and_nothing_else() -> None:
     changed = frozen_encoder(made, made.model, seed=0, device="cpu", recalibrate=images).encoder.state_dict()
     different = {name for name in plain if not torch.equal(plain[name].float(), changed[name].float())}
     assert different == {name for name in plain if "running" in name or "num_batches" in name}
+
+
+@pytest.mark.parametrize(("configuration", "context"), [("2d", True), ("2.5d", False), ("3d", False)])
+def test_a_heads_scores_are_those_of_each_voxels_own_features(configuration: str, context: bool) -> None:
+    made, image = made_plan(configuration), image_of(1, 8, 22, 30)  # one window, larger than the case
+    encoder = frozen_encoder(made, made.model, seed=0, device="cpu", context=context)
+    draw = np.random.default_rng(1)
+    weights = [draw.normal(size=(2, width)).astype(np.float32) for width in encoder.widths]
+    heads = [
+        Head({0: weights[0]}, np.array([0.5, 1], np.float32)),
+        Head(dict(enumerate(weights)), np.zeros(2, np.float32)),
+    ]
+    dense = np.full((2, 2, 8, 22, 30), np.nan, np.float32)
+    for box, scores in encoder.slabs(image, heads):
+        dense[(..., *box)] = scores.numpy()
+    positions = np.stack([draw.integers(0, size, 50) for size in (8, 22, 30)], axis=1)
+    fine, coarse = encoder.at(image, positions)
+    there = dense[(..., *positions.T)]
+    assert np.allclose(there[0].T, fine @ weights[0].T + [0.5, 1], atol=1e-3)
+    assert np.allclose(there[1].T, fine @ weights[0].T + coarse @ weights[1].T, atol=1e-3)
