@@ -57,7 +57,7 @@ def sample_voxels(
     """
     draw = np.random.default_rng(seed)
     near = near_boundary(label, not_annotated)
-    places, classes, weights = [], [], []
+    places, classes, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for index in np.unique(label):
         if index == not_annotated:
             continue
@@ -65,12 +65,11 @@ def sample_voxels(
         at_boundary = near.reshape(-1)[members]
         sides = [members[at_boundary], members[~at_boundary]]
         for side, count in zip(sides, _shares(len(sides[0]), len(sides[1]), per_label), strict=True):
-            chosen = np.sort(draw.choice(side, count, replace=False))
-            places.append(chosen)
+            places.append(np.sort(draw.choice(side, count, replace=False)))
             classes.append(np.full(count, index, np.int64))
             weights.append(np.full(count, len(side) / max(count, 1)))
-    positions = np.stack(np.unravel_index(np.concatenate(places or [np.empty(0, np.int64)]), label.shape), axis=1)
-    return Samples(positions, np.concatenate(classes or [np.empty(0, np.int64)]), np.concatenate(weights or [np.empty(0)]))
+    positions = np.stack(np.unravel_index(np.concatenate(places), label.shape), axis=1)
+    return Samples(positions, np.concatenate(classes), np.concatenate(weights))
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:
