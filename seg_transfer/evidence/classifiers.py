@@ -31,6 +31,8 @@ COMPONENTS = 64
 PENALTIES = (1e-3, 3e-2, 1.0, 30.0)
 """Of the squared weights, beside the mean loss of a voxel."""
 ITERATIONS = 100
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the classes' log-shares."""
 SMALLEST = 1e-6
 """Probabilities below it count as this much: one voxel that a classifier was sure of does not decide a log-loss."""
 UNSEEN = -1e4
@@ -75,10 +77,12 @@ class CrossValidated:
     Attributes:
         scores: Of each classifier.
         softmax: As it was fitted for the first fold's cases.
+        logits: Log-probabilities ``(n, labels)`` of the softmax, each voxel's by the fit that did not see its case.
     """
 
     scores: Mapping[Classifier, CaseScores]
     softmax: Pipeline
+    logits: NDArray[np.float64]
 
 
 def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) -> CrossValidated:
@@ -108,15 +112,18 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         fitted.append(models)
     accuracies: dict[Classifier, NDArray[np.float64]] = {}
     log_losses: dict[Classifier, NDArray[np.float64]] = {}
+    logits = np.full((len(features), voxels.labels), UNSEEN)
     for number, (train, test) in enumerate(folds):
         others = ~np.isin(np.arange(len(voxels.groups)), voxels.cases[test])
         chosen = int(np.nanmean(losses[:, others], axis=1).argmin())
         projection, known, new = prepared[number]
         if number == 0:
             softmax = make_pipeline(*(step for _, step in projection.steps), fitted[0][chosen])
-        seen = len(np.unique(voxels.classes[train]))
+        softmax_here = fitted[number][chosen]
+        logits[np.ix_(test, softmax_here.classes_)] = softmax_here.predict_log_proba(new)
+        seen = len(softmax_here.classes_)
         models: dict[Classifier, Pipeline] = {
-            "softmax": fitted[number][chosen],
+            "softmax": softmax_here,
             "svm": _svm(PENALTIES[chosen], len(train)),
             "bayes": GaussianNB(priors=np.full(seen, 1 / seen)),
         }
@@ -128,7 +135,41 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
                 held = figures.setdefault(name, np.full(len(voxels.groups), np.nan))
                 held[voxels.cases[test]] = values[voxels.cases[test]]
     scores = {name: CaseScores(accuracies[name], None if name == "svm" else log_losses[name]) for name in accuracies}
-    return CrossValidated(scores, softmax)
+    return CrossValidated(scores, softmax, logits)
+
+
+def share_bias(
+    logits: NDArray[np.float64], voxels: Voxels, weights: NDArray[np.float64], chosen: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """What to add to each class's score so that whole cases are segmented well.
+
+    The softmax is fitted as if classes were equally frequent, and too much would become foreground. With all of the
+    classes' log-shares added, a softmax that is held back and therefore never sure would find no foreground at all.
+    The part of them is added with which Dice is highest on voxels that it did not see.
+
+    Args:
+        logits: Of :class:`CrossValidated`.
+        voxels: Their classes.
+        weights: Voxels that each stands for.
+        chosen: Which voxels to decide by.
+
+    Returns:
+        ``(labels,)``.
+    """
+    truth, counts, scores = voxels.classes[chosen], weights[chosen], logits[chosen]
+    shares = np.bincount(truth, counts, minlength=voxels.labels)
+    known = np.flatnonzero(shares)
+    log_shares = np.zeros(voxels.labels)
+    log_shares[known] = np.log(shares[known] / shares.sum())
+    best, bias = -1.0, log_shares
+    for part in PARTS:
+        predicted = (scores + part * log_shares).argmax(axis=1)
+        found = np.bincount(predicted, counts, minlength=voxels.labels)
+        common = np.bincount(truth, counts * (predicted == truth), minlength=voxels.labels)
+        dice = np.mean([2 * common[label] / (found[label] + shares[label]) for label in known if label])
+        if dice > best:
+            best, bias = dice, part * log_shares
+    return bias.astype(np.float32)
 
 
 def affine(fitted: Pipeline, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

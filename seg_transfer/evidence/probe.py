@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.evidence.classifiers import Voxels, affine, cross_validate, heads
+from seg_transfer.evidence.classifiers import Voxels, affine, cross_validate, heads, share_bias
 from seg_transfer.evidence.controls import ImageFeatures
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.features import Box, FrozenEncoder
@@ -194,9 +194,7 @@ class _Probe:
         self._check()
         train, test = self.voxels.folds()[0]
         self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:HELD_OUT]]
-        weights = np.concatenate([each.weights for each in self.samples])[train]
-        share = np.bincount(self.voxels.classes[train], weights, minlength=labels) / weights.sum()
-        self.log_share = np.log(np.maximum(share, 1e-9)).astype(np.float32)
+        self.train, self.weights = train, np.concatenate([each.weights for each in self.samples])
 
     def try_group(self, group: Group) -> list[Tried]:
         """Cross-validate every set of features of a group, and segment the held-out cases with each."""
@@ -212,8 +210,8 @@ class _Probe:
             features = np.concatenate([joined[source][level] for source, level, _ in one.parts], axis=1)
             result = cross_validate(features, self.voxels, seed=self.seed)
             weight, bias = affine(result.softmax, self.voxels.labels)
-            # Fitted to as many voxels of each class: the share that each has of the cases is put back.
-            fitted.append(heads(weight, bias + self.log_share, one.parts))
+            bias = bias + share_bias(result.logits, self.voxels, self.weights, self.train)
+            fitted.append(heads(weight, bias, one.parts))
             validated.append(result.scores)
         overlaps = self._segment(group, fitted)
         return [
