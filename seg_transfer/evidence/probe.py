@@ -42,6 +42,8 @@ FEWEST_PER_LABEL = 20
 HELD_OUT = 4
 """Cases that are segmented whole, of the first fold's."""
 
+TOO_FEW = "plan with more cases"
+
 
 class Source(Protocol):
     """Gives features, in one or several levels."""
@@ -70,8 +72,14 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
         plan: Its folds.
         count: How many at most.
         seed: Decides which.
+
+    Raises:
+        UserError: If one fold holds out all of them.
     """
     groups = case_groups(plan)
+    if len(set(groups.values())) < 2:
+        what = "the probe fits to some cases and scores others: at least two are needed, held out by different folds"
+        raise UserError(what, where="--cases", mend=TOO_FEW)
     draw = np.random.default_rng(seed)
     shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
     rank: dict[str, int] = {}
@@ -243,16 +251,10 @@ class _Probe:
 
     def _check(self) -> None:
         """Refuse what cannot be cross-validated."""
-        mend = "plan with more cases"
-        if len(np.unique(self.voxels.groups)) < 2:
-            what = (
-                "the probe fits to some cases and scores others: at least two are needed, held out by different folds"
-            )
-            raise UserError(what, where="--cases", mend=mend)
         for train, _ in self.voxels.folds():
             if len(np.unique(self.voxels.classes[train])) < 2:
                 what = "where some cases are held out, the others hold one label alone: nothing can be told apart"
-                raise UserError(what, where="--cases", mend=mend)
+                raise UserError(what, where="--cases", mend=TOO_FEW)
 
 
 def _sets(source: Probed, encoders: Mapping[str, FrozenEncoder]) -> list[FeatureSet]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ import seg_transfer
 from seg_transfer import api
 from seg_transfer.api import probing
 from seg_transfer.cli import main
+from seg_transfer.evidence import probe
 from seg_transfer.evidence.probe import choose_cases, run_probe
 from seg_transfer.planning.evidence import Evidence, ProbedFeatures, ProbeEvidence
 from seg_transfer.planning.plan import Weights, load_plan
@@ -53,6 +55,13 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data, work=folder / "work", config="2d", weights="bundled", time_budget=60.0, folds=2, memory=10**9, **LOCAL
     )
     return folder / "work"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_voxels() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "MOST_VOXELS", 1200)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,10 @@ def test_cases_come_from_all_folds(planned: Path) -> None:
     assert choose_cases(plan, 20, 0) == sorted(plan.data.cases)
 
 
-def test_several_encoders_are_also_tried_together(planned: Path, probed: ProbeEvidence) -> None:
+def test_several_encoders_are_also_tried_together(
+    planned: Path, probed: ProbeEvidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "DRAWS", 2)
     plan = load_plan(Work(planned).plan)
     store, others = Store.open(Work(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
     found = run_probe(plan, store, store.cases(), others=others, context=True, seed=0, device="cpu")
