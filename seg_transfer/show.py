@@ -137,10 +137,10 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
         table.add_row(
             one.source + place,
             _estimate(softmax.balanced_accuracy),
-            _estimate(softmax.log_loss),
+            _loss(softmax.log_loss),
             _estimate(svm.balanced_accuracy),
             _estimate(bayes.balanced_accuracy),
-            _estimate(bayes.log_loss),
+            _loss(bayes.log_loss),
             _dice(float("nan") if one.mean_dice is None else one.mean_dice),
             _estimate(one.gain, signed=True) if one.gain is not None else "",
         )
@@ -215,9 +215,11 @@ def _line(text: str) -> None:
     _console().print(text, soft_wrap=True)
 
 
-def _estimate(value: Estimate | None, *, signed: bool = False) -> str:
-    if value is None:
-        return "–"
+def _loss(value: Estimate | None) -> str:
+    return "–" if value is None else f"{value.mean:.3f}"
+
+
+def _estimate(value: Estimate, *, signed: bool = False) -> str:
     return f"{value.mean:{'+' if signed else ''}.3f}" + ("" if value.error is None else f" ± {value.error:.3f}")
 
 

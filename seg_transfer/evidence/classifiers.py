@@ -120,7 +120,7 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         if number == 0:
             softmax = make_pipeline(*(step for _, step in projection.steps), fitted[0][chosen])
         softmax_here = fitted[number][chosen]
-        logits[np.ix_(test, softmax_here.classes_)] = softmax_here.predict_log_proba(new)
+        logits[np.ix_(test, softmax_here.classes_)] = np.log(softmax_here.predict_proba(new).clip(SMALLEST))
         seen = len(softmax_here.classes_)
         models: dict[Classifier, Pipeline] = {
             "softmax": softmax_here,
