@@ -130,12 +130,10 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
     table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
     table.title, table.title_justify = title, "left"
     for one in found.features:
-        place = (
-            "" if one.encoder is None else f" {one.encoder}" + (f" level {one.level}" if one.level is not None else "")
-        )
+        level = "" if one.level is None else f"level {one.level}"
         softmax, svm, bayes = (one.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(
-            one.source + place,
+            " ".join(part for part in (one.source, one.encoder, level) if part),
             _estimate(softmax.balanced_accuracy),
             _loss(softmax.log_loss),
             _estimate(svm.balanced_accuracy),

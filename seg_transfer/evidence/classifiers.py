@@ -2,7 +2,7 @@
 
 Voxels of one case are alike: a case is either fitted to or scored on, figures are one per case, and a linear classifier
 of deep features, whose maps have few voxels in each case, learns the cases by heart unless it is held back. How much
-decides more than the features do (``bench/probe.py --penalties``), so that it is chosen for each set of features. All
+can decide more than the features do (``bench/probe.py --penalties``): it is chosen for each set of features. All
 figures count each class of a case alike, however many voxels it has.
 """
 
@@ -122,12 +122,12 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         softmax_here = fitted[number][chosen]
         logits[np.ix_(test, softmax_here.classes_)] = np.log(softmax_here.predict_proba(new).clip(SMALLEST))
         seen = len(softmax_here.classes_)
-        models: dict[Classifier, Pipeline] = {
+        of_kind: dict[Classifier, LogisticRegression | LinearSVC | GaussianNB] = {
             "softmax": softmax_here,
             "svm": _svm(PENALTIES[chosen], len(train)),
             "bayes": GaussianNB(priors=np.full(seen, 1 / seen)),
         }
-        for name, model in models.items():
+        for name, model in of_kind.items():
             if name != "softmax":
                 _fit(model, known, voxels.classes[train])
             accuracy, loss = _scored(model, new, voxels, test)

@@ -41,7 +41,7 @@ class ImageFeatures:
     def __init__(self, control: Control, plan: Plan) -> None:
         self.control = control
         count = len(plan.data.channels)
-        self.widths = (count if control == "raw" else count * (1 + 4 * len(SCALES)),)
+        self.widths: tuple[int, ...] = (count if control == "raw" else count * (1 + 4 * len(SCALES)),)
         slices, u, v = plan.data.spacing
         self._along_slices = 0.0 if plan.model.configuration == "2d" else math.sqrt(u * v) / slices
 
