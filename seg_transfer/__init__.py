@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plan,
         predict,
         preprocess,
+        probe,
         summary,
         train,
     )
@@ -35,6 +36,7 @@ __all__ = [
     "plan",
     "predict",
     "preprocess",
+    "probe",
     "summary",
     "train",
 ]

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from seg_transfer import cli_options as options
-from seg_transfer import progress, show
+from seg_transfer import cli_probe, progress, show
 from seg_transfer.cli_encoders import group as encoders
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.units import bytes_from_text, seconds_from_text
@@ -359,6 +359,7 @@ def demo(
     show.show_demo(run_demo(output, seed=seed, device=device))
 
 
+app.command(epilog=cli_probe.EPILOG)(cli_probe.probe)
 app.add_typer(encoders, name="encoders")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.evaluation.summary import Summary
+    from seg_transfer.planning.evidence import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
     from seg_transfer.status import Status
     from seg_transfer.transfer.fetch import Fetched
@@ -142,6 +143,32 @@ def show_summary(summary: Summary, work: Path) -> None:
     say(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
 
 
+def show_probe(found: ProbeEvidence, work: Path) -> None:
+    """Show how good each set of features is, and what pretraining adds to random weights at each level."""
+    title = (
+        f"frozen features on {found.cases} cases, {found.folds} folds (balanced accuracy ± standard error; log-loss)"
+    )
+    table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
+    table.title, table.title_justify = title, "left"
+    for one in found.features:
+        level = "" if one.level is None else f"level {one.level}"
+        softmax, svm, bayes = (one.scores[name] for name in ("softmax", "svm", "bayes"))
+        table.add_row(
+            " ".join(part for part in (one.source, one.encoder, level) if part),
+            _estimate(softmax.balanced_accuracy),
+            _loss(softmax.log_loss),
+            _estimate(svm.balanced_accuracy),
+            _estimate(bayes.balanced_accuracy),
+            _loss(bayes.log_loss),
+            _dice(float("nan") if one.mean_dice is None else one.mean_dice),
+            _estimate(one.gain, signed=True) if one.gain is not None else "",
+        )
+    _console().print(table)
+    place = Work(work)
+    _line(f"evidence: {place.evidence}, {place.probe_plot}")
+    say(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out cases")
+
+
 def show_demo(result: DemoResult) -> None:
     """Show the demo's Dice beside that of thresholds on intensity, and where everything lies."""
     table = Table("label", "Dice", "by thresholds on intensity", title="held-out cases", title_justify="left")
@@ -205,6 +232,14 @@ def _console() -> Console:
 
 def _line(text: str) -> None:
     _console().print(text, soft_wrap=True)
+
+
+def _loss(value: Estimate | None) -> str:
+    return "–" if value is None else f"{value.mean:.3f}"
+
+
+def _estimate(value: Estimate, *, signed: bool = False) -> str:
+    return f"{value.mean:{'+' if signed else ''}.3f}" + ("" if value.error is None else f" ± {value.error:.3f}")
 
 
 def _values(values: Sequence[int]) -> str:

@@ -12,6 +12,7 @@
         fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
       segtl.log                        tracebacks of cases that failed, if there were any
       summary.json                     cross-validated scores of all runs
+      evidence.json, probe.png         what `segtl probe` measured on the data about transfer
       choice.json                      what `predict` and `export` use by default; without it the plan in force
       ensembles/<run>+<run>/           label maps and scores of the held-out cases, by two configurations together
 """
@@ -78,6 +79,14 @@ class Work:
     @property
     def choice(self) -> Path:
         return self.path / "choice.json"
+
+    @property
+    def evidence(self) -> Path:
+        return self.path / "evidence.json"
+
+    @property
+    def probe_plot(self) -> Path:
+        return self.path / "probe.png"
 
     @property
     def ensembles(self) -> Path:

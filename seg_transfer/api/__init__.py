@@ -3,6 +3,7 @@
 Example:
     >>> import seg_transfer
     >>> seg_transfer.plan("data/hippocampus", work="work", time_budget=1200)
+    >>> seg_transfer.probe(work="work")
     >>> seg_transfer.train(0, work="work")
     >>> seg_transfer.predict("new_images", "predictions", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
@@ -17,6 +18,7 @@ from seg_transfer.api.evaluation import evaluate
 from seg_transfer.api.exporting import card, export
 from seg_transfer.api.inference import predict
 from seg_transfer.api.planning import plan
+from seg_transfer.api.probing import probe
 from seg_transfer.api.summarizing import summary
 from seg_transfer.api.training import preprocess, train
 
@@ -29,6 +31,7 @@ __all__ = [
     "plan",
     "predict",
     "preprocess",
+    "probe",
     "summary",
     "train",
 ]

@@ -13,7 +13,101 @@ from seg_transfer.files import write_text
 from seg_transfer.planning.part import Part, wrong_fields
 from seg_transfer.planning.strategy_plan import Candidate
 
+EVIDENCE_VERSION: Literal[1] = 1
 RACE_FILE = "race.json"
+Classifier = Literal["softmax", "svm", "bayes"]
+Probed = Literal["pretrained", "random", "raw", "filters"]
+
+
+class Estimate(Part):
+    """A mean over cases."""
+
+    mean: float
+    error: float | None = Field(description="standard error over cases; null for one case")
+
+
+class ClassifierScore(Part):
+    """How well a classifier tells labels apart on voxels of cases that it was not fitted to; labels count alike."""
+
+    balanced_accuracy: Estimate
+    log_loss: Estimate | None = Field(description="in nats; null for the SVM, whose scores are no probabilities")
+
+
+class ProbedFeatures(Part):
+    """One set of features."""
+
+    source: Probed = Field(
+        description="pretrained encoder; the same with random weights; or without one: intensities, local filters"
+    )
+    encoder: str | None = Field(description="its name, several joined by +; null without one")
+    level: int | None = Field(description="of the encoder, 0 the finest; null: all levels together, or no encoder")
+    stride: int | None = Field(description="in-plane, of the level")
+    features: int = Field(ge=1, description="before PCA")
+    scores: dict[Classifier, ClassifierScore]
+    gain: Estimate | None = Field(
+        default=None,
+        description="pretrained only: balanced accuracy of the softmax above that with random weights at this level, "
+        "case by case",
+    )
+    draw_std: float | None = Field(
+        default=None, description="random only: sample standard deviation of that accuracy between draws"
+    )
+    dice: dict[str, float | None] = Field(
+        description="label or region -> mean Dice of the softmax over whole held-out cases of one fold, on the "
+        "network's grid; null where neither prediction nor reference has it"
+    )
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Over the labels that have one."""
+        known = [value for value in self.dice.values() if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+class ProbeEvidence(Part):
+    """What `segtl probe` measured: frozen features as segmenters, beside their controls."""
+
+    plan: str = Field(description="hash of the plan's parts data and model")
+    configuration: str
+    weights: dict[str, str] = Field(description="encoder -> source of its weights, the plan's encoder first")
+    batchnorm: Literal["source", "recalibrated"] = Field(
+        description="statistics of the pretrained encoder's BatchNorm; with random weights always recalibrated"
+    )
+    context: bool = Field(description="whether features were appended by their mean over the slice or patch")
+    draws: int = Field(ge=1, description="of random weights; their figures are means")
+    cases: int = Field(ge=2)
+    folds: int = Field(ge=2)
+    held_out: int = Field(ge=1, description="cases that Dice is over")
+    voxels: int = Field(ge=1, description="sampled, in all cases together")
+    seed: int
+    seconds: float
+    features: tuple[ProbedFeatures, ...]
+
+
+class Evidence(Part):
+    """``evidence.json`` of a work folder; every kind of evidence may be missing."""
+
+    version: Literal[1] = EVIDENCE_VERSION
+    probe: ProbeEvidence | None = None
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Evidence:
+        """Read what :meth:`save` wrote; empty where there is no file.
+
+        Raises:
+            UserError: If it was edited into something else.
+        """
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            mend = "delete this file, and measure again"
+            raise UserError(wrong_fields(error)[0], where=path, mend=mend) from None
 
 
 class Racer(Part):

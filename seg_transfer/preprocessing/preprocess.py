@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.progress import say
 
 
-def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, workers: int) -> dict[str, str]:
+def preprocess_dataset(
+    dataset: Dataset, data: DataPlan, folder: Path, *, workers: int, cases: Sequence[str] | None = None
+) -> dict[str, str]:
     """Preprocess the plan's cases that are not in the store yet, and those whose files have changed since.
 
     Args:
@@ -24,6 +27,7 @@ def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, worker
         data: The plan's part on data; its ``cases`` are preprocessed.
         folder: The store's folder; made if need be.
         workers: Processes; 0 works in this one. Each holds one case in memory.
+        cases: Only these of them; None for all.
 
     Returns:
         Case identifier -> one-line cause, for the cases that failed; the others are done.
@@ -33,7 +37,11 @@ def preprocess_dataset(dataset: Dataset, data: DataPlan, folder: Path, *, worker
     """
     store = Store.create(folder, data)
     there = set(store.cases())
-    todo = [case for case in dataset.select(data.cases).cases if case.id not in there or _has_changed(store, case)]
+    todo = [
+        case
+        for case in dataset.select(data.cases if cases is None else cases).cases
+        if case.id not in there or _has_changed(store, case)
+    ]
     if changed := [case.id for case in todo if case.id in there]:
         say(f"prepared again, since their files have changed: {', '.join(changed)}")
     work = partial(_preprocess_case, data=data, folder=folder)

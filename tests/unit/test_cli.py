@@ -66,14 +66,16 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
 def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[str, Any]) -> None:
     import inspect
 
-    from seg_transfer.api import exporting, planning, summarizing, training
+    from seg_transfer.api import exporting, planning, probing, summarizing, training
 
     main(["plan", "data"])
     main(["train", "0"])
     main(["preprocess"])
     main(["summary"])
     main(["export"])
-    for function in (planning.plan, training.train, training.preprocess, summarizing.summary, exporting.export):
+    main(["probe"])
+    functions = (planning.plan, training.train, training.preprocess, summarizing.summary, exporting.export)
+    for function in (*functions, probing.probe):
         named = asked[function.__name__][1]
         defaults = {
             name: parameter.default
@@ -107,6 +109,13 @@ def test_summary_export_and_card_hand_on_their_options(asked: dict[str, Any]) ->
     assert asked["export"] == ((Path("m.segtl"),), expected)
     assert main(["card", "m.segtl"]) == 2
     assert asked["card"] == ((Path("m.segtl"),), {})
+
+
+def test_probe_hands_on_its_options(asked: dict[str, Any]) -> None:
+    arguments = "probe --cases 8 --with vgg16_bn --with alexnet --context -w work --workers 0 --device cpu --seed 3"
+    assert main(arguments.split()) == 2
+    expected = {"cases": 8, "encoders": ["vgg16_bn", "alexnet"], "context": True, "seed": 3}
+    assert asked["probe"] == ((), expected | {"work": Path("work"), "workers": 0, "device": "cpu"})
 
 
 def test_encoders_fetch_hands_on_its_names_and_folder(asked: dict[str, Any]) -> None:
@@ -151,6 +160,7 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
         "plan": on_a_device | {"seed"},
         "preprocess": computing,
         "train": on_a_device | {"seed"},
+        "probe": on_a_device | {"seed"},
         "predict": on_a_device,
         "evaluate": computing,
         "summary": on_a_device,
@@ -159,7 +169,7 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
     }
     commands = typer.main.get_group(app).commands
     offline = {name for name, one in commands.items() if "offline" in {option.name for option in one.params}}
-    assert offline == {"plan", "preprocess", "train", "predict", "demo"}
+    assert offline == {"plan", "preprocess", "probe", "train", "predict", "demo"}
     for name, options in expected.items():
         by_name = {parameter.name: parameter.opts for parameter in commands[name].params}
         assert options <= by_name.keys()

@@ -8,9 +8,20 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "monai", "SimpleITK", "nibabel", "lightning_fabric", "scipy", "matplotlib")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "monai",
+    "SimpleITK",
+    "nibabel",
+    "lightning_fabric",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+)
 COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
-COMMANDS += ("encoders",)
+COMMANDS += ("encoders", "probe")
 
 PROGRAM = """
 import contextlib, io, json, sys

@@ -1,0 +1,67 @@
+"""Linear classifiers of features as segmentation heads: a 1x1 convolution per level, its scores enlarged and added.
+
+Standardizing, PCA and a linear classifier together are one affine map. It commutes with linear interpolation, whose
+weights add up to 1: scores are computed on each level's own map and only then interpolated to the voxels, which gives
+what classifying every voxel by its interpolated features would, at a fraction of the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    """Scores of classes from the features of some levels of one source of features.
+
+    Attributes:
+        weights: Level -> ``(class, features)`` float32; levels that are not read are absent.
+        bias: ``(class,)`` float32.
+    """
+
+    weights: dict[int, NDArray[np.float32]]
+    bias: NDArray[np.float32]
+
+
+def blank_scores(heads: Sequence[Head], batch: int, sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The heads' biases ``(batch, head x class, slice, u, v)``, to which each level's scores are added."""
+    bias = torch.from_numpy(np.concatenate([head.bias for head in heads])).to(device)
+    return bias[:, None, None, None].expand(batch, -1, *sizes).clone()
+
+
+def add_scores(
+    total: Tensor, maps: Tensor, heads: Sequence[Head], level: int, *, stride: Sequence[int], centre: Sequence[float]
+) -> None:
+    """Add what one level contributes to the scores of all heads that read it, in place.
+
+    Args:
+        total: ``(batch, head x class, slice, u, v)`` float32.
+        maps: ``(batch, feature, slice, u, v)`` of the level.
+        heads: All with as many classes.
+        level: Which one.
+        stride: Of the maps, ``(slice, u, v)``.
+        centre: Where in the window the first map voxel is centred.
+    """
+    readers = [index for index, head in enumerate(heads) if level in head.weights]
+    if not readers:
+        return
+    weight = torch.from_numpy(np.concatenate([heads[index].weights[level] for index in readers])).to(total)
+    scores = torch.einsum("of,bfsuv->bosuv", weight, maps.float())
+    for axis, size in enumerate(total.shape[2:]):
+        linear = _interpolation(maps.shape[axis + 2], size, stride[axis], centre[axis]).to(total)
+        scores = torch.tensordot(scores, linear, dims=([2], [1]))  # the new axis goes last, so that each has its turn
+    classes = len(heads[0].bias)
+    rows = [index * classes + offset for index in readers for offset in range(classes)]
+    total[:, rows] += scores
+
+
+def _interpolation(short: int, long: int, stride: int, centre: float) -> Tensor:
+    """Matrix ``(long, short)`` that interpolates linearly between map voxels; beyond the outermost these count."""
+    place = ((torch.arange(long) - centre) / stride).clamp(0, short - 1)
+    return (1 - (place[:, None] - torch.arange(short)).abs()).clamp(min=0)

@@ -1,0 +1,272 @@
+"""Frozen features as segmenters: how well simple classifiers find the labels in them, level by level.
+
+Beside the plan's encoder stand what it has to beat: intensities, local filters, and the same encoder with random
+weights, whose BatchNorm is recalibrated on this data, since statistics of other weights would handicap it. A level's
+gain over random weights is what pretraining contributes there.
+
+BatchNorm is recalibrated on images of all cases, the held-out ones included; their labels are not used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seg_transfer.errors import UserError
+from seg_transfer.evidence.classifiers import Voxels, affine, cross_validate, heads, share_bias
+from seg_transfer.evidence.controls import ImageFeatures
+from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
+from seg_transfer.evidence.features import Box, FrozenEncoder
+from seg_transfer.evidence.heads import Head
+from seg_transfer.evidence.overlap import Overlaps
+from seg_transfer.evidence.samples import PER_LABEL, sample_voxels
+from seg_transfer.evidence.tried import FeatureSet, Tried, report
+from seg_transfer.planning.evidence import Probed, ProbeEvidence
+from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.plan import Plan, Weights
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.progress import track
+
+CASES = 20
+DRAWS = 3
+MOST_VOXELS = 10_000
+"""Of all cases together, so that more cases cost little more; what counts is the number of cases."""
+FEWEST_PER_LABEL = 20
+HELD_OUT = 4
+"""Cases that are segmented whole, of the first fold's."""
+
+TOO_FEW = "plan with more cases"
+
+
+class Source(Protocol):
+    """Gives features, in one or several levels."""
+
+    widths: tuple[int, ...]
+
+    def at(self, image: NDArray[np.float32], positions: NDArray[np.integer]) -> list[NDArray[np.float32]]:
+        """As in :class:`FrozenEncoder`."""
+
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
+        """As in :class:`FrozenEncoder`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sources that some sets of features combine, and these sets."""
+
+    sources: Sequence[Source]
+    sets: Sequence[FeatureSet]
+
+
+def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
+    """Cases to probe: as many from each fold's held-out cases as possible, so that folds hold out similar shares.
+
+    Args:
+        plan: Its folds.
+        count: How many at most.
+        seed: Decides which.
+
+    Raises:
+        UserError: If one fold holds out all of them.
+    """
+    groups = case_groups(plan)
+    if len(set(groups.values())) < 2:
+        what = "the probe fits to some cases and scores others: at least two are needed, held out by different folds"
+        raise UserError(what, where="--cases", mend=TOO_FEW)
+    draw = np.random.default_rng(seed)
+    shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
+    rank: dict[str, int] = {}
+    for group in set(groups.values()):
+        for position, case in enumerate(case for case in shuffled if groups[case] == group):
+            rank[case] = position
+    return sorted(sorted(shuffled, key=lambda case: rank[case])[:count])
+
+
+def case_groups(plan: Plan) -> dict[str, int]:
+    """Case -> number of the group of cases that it is not torn apart from.
+
+    These are the cases that one fold of the plan holds out, since folds keep patients together; a case that no fold
+    holds out is by itself.
+    """
+    held = {case: fold for fold, split in enumerate(plan.recipe.splits) for case in split.validation}
+    return {case: held.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
+
+
+def run_probe(
+    plan: Plan,
+    store: Store,
+    cases: Sequence[str],
+    *,
+    others: Mapping[str, Weights],
+    context: bool,
+    seed: int,
+    device: str,
+) -> ProbeEvidence:
+    """Probe the plan's encoder on some cases, beside its controls.
+
+    Args:
+        plan: Encoder, weights, and how cases are read.
+        store: Holds the cases.
+        cases: Of :func:`choose_cases`.
+        others: Encoders to probe as well, by themselves and together with the plan's, and where their weights are.
+        context: Append the mean over the slice or patch to each level's features.
+        seed: Of all chance.
+        device: Where networks compute.
+
+    Raises:
+        UserError: If there are too few cases, or weights cannot be loaded.
+    """
+    started = time.perf_counter()
+    probe = _Probe(plan, store, cases, seed=seed)
+    images = list(recalibration_images(plan, store, cases, seed=seed))
+    keeps_source = plan.recipe.strategy.batchnorm == "source"
+    encoders = {plan.model.encoder: plan.model.weights, **others}
+
+    def encoder(name: str, draw: int | None = None) -> FrozenEncoder:
+        """With its weights, or random ones in the same levels."""
+        model = probed_model(plan, encoder=name, weights=encoders[name])
+        if draw is not None:
+            model = model.model_copy(update={"weights": Weights(source="none")})
+        return frozen_encoder(
+            plan,
+            model,
+            seed=seed + (draw or 0),
+            device=device,
+            recalibrate=() if keeps_source and draw is None else images,
+            context=context,
+        )
+
+    def groups() -> Iterator[Group]:
+        for control in ("raw", "filters"):
+            features = ImageFeatures(control, plan)
+            yield Group([features], [FeatureSet(control, None, None, None, ((0, 0, features.widths[0]),))])
+        pretrained = {name: encoder(name) for name in encoders}
+        yield Group(list(pretrained.values()), _sets("pretrained", pretrained))
+        for name in encoders:
+            for draw in range(DRAWS):
+                made = encoder(name, draw)
+                yield Group([made], _sets("random", {name: made}))
+
+    tried = [
+        each
+        for group in track(groups(), total=3 + DRAWS * len(encoders), title="probing")
+        for each in probe.try_group(group)
+    ]
+    return ProbeEvidence(
+        plan=part_hash(plan.data, plan.model),
+        configuration=plan.model.configuration,
+        weights={name: weights.source for name, weights in encoders.items()},
+        batchnorm="source" if keeps_source else "recalibrated",
+        context=context,
+        draws=DRAWS,
+        cases=len(cases),
+        folds=len(probe.voxels.folds()),
+        held_out=len(probe.held_out),
+        voxels=len(probe.voxels.classes),
+        seed=seed,
+        seconds=round(time.perf_counter() - started, 1),
+        features=report(tried),
+    )
+
+
+class _Probe:
+    """Cases and sampled voxels, the same for every set of features."""
+
+    def __init__(self, plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> None:
+        self.plan, self.store, self.cases, self.seed = plan, store, cases, seed
+        labels = len(plan.data.labels)
+        per_label = min(PER_LABEL, max(FEWEST_PER_LABEL, MOST_VOXELS // (labels * len(cases))))
+        self.samples = [
+            sample_voxels(
+                store.case(case).label[:],
+                not_annotated=plan.data.not_annotated,
+                per_label=per_label,
+                seed=seed + position,
+            )
+            for position, case in enumerate(cases)
+        ]
+        groups = case_groups(plan)
+        self.voxels = Voxels(
+            classes=np.concatenate([each.classes for each in self.samples]),
+            cases=np.repeat(np.arange(len(cases)), [len(each) for each in self.samples]),
+            groups=np.array([groups[case] for case in cases]),
+            labels=labels,
+        )
+        self._check()
+        train, test = self.voxels.folds()[0]
+        self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:HELD_OUT]]
+        self.train, self.weights = train, np.concatenate([each.weights for each in self.samples])
+
+    def try_group(self, group: Group) -> list[Tried]:
+        """Cross-validate every set of features of a group, and segment the held-out cases with each."""
+        levels: list[list[list[NDArray[np.float32]]]] = [[[] for _ in source.widths] for source in group.sources]
+        for case, samples in zip(self.cases, self.samples, strict=True):
+            image = self.store.case(case).image[:]
+            for source, held in zip(group.sources, levels, strict=True):
+                for level, found in zip(held, source.at(image, samples.positions), strict=True):
+                    level.append(found)
+        joined = [[np.concatenate(level) for level in held] for held in levels]
+        validated, fitted = [], []
+        for one in group.sets:
+            features = np.concatenate([joined[source][level] for source, level, _ in one.parts], axis=1)
+            result = cross_validate(features, self.voxels, seed=self.seed)
+            weight, bias = affine(result.softmax, self.voxels.labels)
+            bias = bias + share_bias(result.logits, self.voxels, self.weights, self.train)
+            fitted.append(heads(weight, bias, one.parts))
+            validated.append(result.scores)
+        overlaps = self._segment(group, fitted)
+        return [
+            Tried(one, scores, overlaps.mean_dice(position))
+            for position, (one, scores) in enumerate(zip(group.sets, validated, strict=True))
+        ]
+
+    def _segment(self, group: Group, fitted: Sequence[Mapping[int, Head]]) -> Overlaps:
+        overlaps = Overlaps(self.plan.data, len(fitted))
+        readers = [
+            [index for index, each in enumerate(fitted) if source in each] for source in range(len(group.sources))
+        ]
+        for case in self.held_out:
+            overlaps.begin_case()
+            image, label = self.store.case(case).image[:], self.store.case(case).label[:]
+            streams = [
+                source.slabs(image, [fitted[index][position] for index in readers[position]])
+                for position, source in enumerate(group.sources)
+            ]
+            for parts in zip(*streams, strict=True):  # all sources read the same windows
+                box = parts[0][0]
+                for index in range(len(fitted)):
+                    scores = [
+                        part[mine.index(index)] for (_, part), mine in zip(parts, readers, strict=True) if index in mine
+                    ]
+                    predicted = torch.stack(scores).sum(0).argmax(0).numpy()
+                    overlaps.add(index, predicted, label[box])
+        return overlaps
+
+    def _check(self) -> None:
+        """Refuse what cannot be cross-validated."""
+        for train, _ in self.voxels.folds():
+            if len(np.unique(self.voxels.classes[train])) < 2:
+                what = "where some cases are held out, the others hold one label alone: nothing can be told apart"
+                raise UserError(what, where="--cases", mend=TOO_FEW)
+
+
+def _sets(source: Probed, encoders: Mapping[str, FrozenEncoder]) -> list[FeatureSet]:
+    """Each level of each encoder, all levels of each, and all levels of all encoders."""
+    found: list[FeatureSet] = []
+    everything: list[tuple[int, int, int]] = []
+    for position, (name, encoder) in enumerate(encoders.items()):
+        parts = [(position, level, width) for level, width in enumerate(encoder.widths)]
+        for part, strides in zip(parts, encoder.strides, strict=True):
+            found.append(FeatureSet(source, name, part[1], strides[1], (part,)))
+        found.append(FeatureSet(source, name, None, None, tuple(parts)))
+        everything += parts
+    if len(encoders) > 1:
+        found.append(FeatureSet(source, "+".join(encoders), None, None, tuple(everything)))
+    return found
