@@ -55,10 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="folder of data sets")
     parser.add_argument("--config", default="auto", help="configuration of the plan")
+    parser.add_argument("--cases", type=int, default=20, help="the first of the list of 20")
     parser.add_argument("--penalties", action="store_true", help="each penalty by itself")
     options = parser.parse_args()
     dataset = options.data / "hippocampus"
-    cases = json.loads((dataset / "splits.json").read_text())["few_shot"]["20"]
+    cases = json.loads((dataset / "splits.json").read_text())["few_shot"]["20"][: options.cases]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         seg_transfer.plan(dataset, work=work, config=options.config, cases=cases, device="cpu", workers=0)

@@ -101,7 +101,8 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
     prepared, fitted = [], []
     losses = np.full((len(PENALTIES), len(voxels.groups)), np.nan)
     for train, test in folds:
-        projection = make_pipeline(StandardScaler(), PCA(min(COMPONENTS, features.shape[1]), random_state=seed))
+        components = min(COMPONENTS, features.shape[1], len(train))
+        projection = make_pipeline(StandardScaler(), PCA(components, random_state=seed))
         known, new = projection.fit_transform(features[train]), projection.transform(features[test])
         models = [_softmax(penalty, len(train)) for penalty in PENALTIES]
         for index, model in enumerate(models):

@@ -29,7 +29,7 @@ def draw_probe(path: Path, found: ProbeEvidence) -> None:
     figure.suptitle(f"Frozen features, {found.configuration}, softmax, {found.cases} cases", fontsize=11)
     accuracy, dice = figure.subplots(1, 2)
     _panel(accuracy, found.features, lambda one: one.scores["softmax"].balanced_accuracy)
-    accuracy.set_ylabel("balanced accuracy on held-out cases (± standard error)")
+    accuracy.set_ylabel("balanced accuracy (± standard error)")
     _panel(
         dice, found.features, lambda one: None if one.mean_dice is None else Estimate(mean=one.mean_dice, error=None)
     )
@@ -74,7 +74,8 @@ def _line(
             linestyle=style,
             color=colour,
             marker="o",
-            markersize=4,
+            markersize=5,
+            markerfacecolor="white" if style == "--" else colour,
             capsize=2,
             label=label,
         )

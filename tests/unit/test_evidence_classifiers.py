@@ -132,3 +132,11 @@ def test_heads_of_several_sources_add_up() -> None:
     assert {source: sorted(head.weights) for source, head in found.items()} == {0: [1, 2], 1: [0]}
     assert np.array_equal(np.column_stack([found[0].weights[1], found[0].weights[2], found[1].weights[0]]), weight)
     assert np.array_equal(found[0].bias + found[1].bias, bias)
+
+
+def test_fewer_voxels_than_components_will_do() -> None:
+    classes = np.tile([0, 1], 6)
+    voxels = Voxels(classes, np.repeat(np.arange(3), 4), np.arange(3), 2)
+    features = np.random.default_rng(0).normal(size=(12, 100)) + 9 * classes[:, None]
+    scores = cross_validate(features.astype(np.float32), voxels, seed=0).scores
+    assert scores["softmax"].balanced_accuracy.tolist() == [1.0] * 3
