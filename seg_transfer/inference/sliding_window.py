@@ -80,7 +80,9 @@ def predict_slabs(
             yield base, _finished(held, sums, axis, base, lowest)
             _move_down(held, axis + 1, lowest - base)
             base = lowest
-        windows = torch.stack([_window(array, (s - reach, u, v), model.patch, reach > 0) for s, u, v in corners])
+        windows = torch.stack(
+            [read_window(array, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in corners]
+        )
         for corner, scores in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
             _add(held, scores, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
@@ -168,6 +170,27 @@ def written_shape(model: ModelPlan) -> Triple:
     return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])
 
 
+def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) -> Tensor:
+    """One window of a volume, filled where it reaches beyond it.
+
+    Args:
+        volume: ``(channel, slice, u, v)``.
+        corner: The window's first voxel; may lie outside.
+        size: The window's.
+        repeats: Fill with the edge slice along the slice axis, as in 2.5D; everything else is filled with zeros.
+    """
+    inside = [slice(max(c, 0), min(c + n, limit)) for c, n, limit in zip(corner, size, volume.shape[1:], strict=True)]
+    around = [(part.start - c, c + n - part.stop) for part, c, n in zip(inside, corner, size, strict=True)]
+    if repeats and any(around[0]):
+        index = torch.arange(corner[0], corner[0] + size[0], device=volume.device).clamp(0, volume.shape[1] - 1)
+        window = volume[:, :, inside[1], inside[2]].index_select(1, index)
+        around[0] = (0, 0)
+    else:
+        window = volume[:, inside[0], inside[1], inside[2]]
+    pads = [pad for pair in reversed(around) for pad in pair]
+    return functional.pad(window, pads) if any(pads) else window
+
+
 def _gaussian(size: int) -> Tensor:
     distance = (torch.arange(size) - (size - 1) / 2) / (SIGMA * size)
     return torch.exp(-0.5 * distance**2)
@@ -191,20 +214,6 @@ def _calls(starts: Sequence[Sequence[int]], axis: int, batch: int) -> list[list[
     """Corners of the windows, ascending along the axis, in groups for one call of the network each."""
     corners = sorted(((s, u, v) for s, u, v in itertools.product(*starts)), key=lambda corner: corner[axis])
     return [corners[first : first + batch] for first in range(0, len(corners), batch)]
-
-
-def _window(volume: Tensor, corner: Triple, size: Triple, repeats: bool) -> Tensor:
-    """One window of ``(channel, slice, u, v)``, filled where it reaches beyond the volume."""
-    inside = [slice(max(c, 0), min(c + n, limit)) for c, n, limit in zip(corner, size, volume.shape[1:], strict=True)]
-    around = [(part.start - c, c + n - part.stop) for part, c, n in zip(inside, corner, size, strict=True)]
-    if repeats and any(around[0]):
-        index = torch.arange(corner[0], corner[0] + size[0], device=volume.device).clamp(0, volume.shape[1] - 1)
-        window = volume[:, :, inside[1], inside[2]].index_select(1, index)
-        around[0] = (0, 0)
-    else:
-        window = volume[:, inside[0], inside[1], inside[2]]
-    pads = [pad for pair in reversed(around) for pad in pair]
-    return functional.pad(window, pads) if any(pads) else window
 
 
 def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:

@@ -82,10 +82,13 @@ class UNet(nn.Module):
         """Logits as :meth:`forward` gives them, then those of every coarser decoder block, for deep supervision."""
         return [self._logits(level, decoded, x) for level, decoded in enumerate(self._decode(x))]
 
-    def _decode(self, x: Tensor) -> list[Tensor]:
-        x = (x - self.mean) / self.std
+    def scaled(self, x: Tensor) -> Tensor:
+        """The input as the encoder reads it: scaled as it was trained, and laid out as convolutions are fastest."""
         # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format.
-        x = x.clone(memory_format=torch.channels_last_3d)
+        return ((x - self.mean) / self.std).clone(memory_format=torch.channels_last_3d)
+
+    def _decode(self, x: Tensor) -> list[Tensor]:
+        x = self.scaled(x)
         levels = self.encoder(x)
         raw = self.raw(space_to_depth(x if self.is_3d else x.flatten(1, 2), self.block))
         decoded: list[Tensor] = []

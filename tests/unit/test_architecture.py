@@ -25,6 +25,7 @@ ROOMS = [
     "network",
     "training",
     "inference",
+    "evidence",
     "evaluation",
     "portable",
     "environment",

@@ -1,0 +1,62 @@
+"""Which voxels are sampled: how many of each label, how many near boundaries, and never those without annotation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seg_transfer.evidence.samples import NEAR, near_boundary, sample_voxels
+
+
+@pytest.fixture
+def label() -> np.ndarray:
+    """Background, a large block of class 1 and a line of class 2, three slices of 60 x 60."""
+    made = np.zeros((3, 60, 60), np.uint8)
+    made[:, 10:50, 10:50] = 1
+    made[:, 5, 5:15] = 2
+    return made
+
+
+def test_half_lies_near_boundaries_and_no_label_is_above_the_cap(label: np.ndarray) -> None:
+    found = sample_voxels(label, per_label=100, seed=0)
+    near = near_boundary(label)[tuple(found.positions.T)]
+    assert (label[tuple(found.positions.T)] == found.classes).all()
+    assert len(np.unique(found.positions, axis=0)) == len(found)
+    for index, count in ((0, 100), (1, 100), (2, 30)):
+        mine = found.classes == index
+        assert mine.sum() == count
+        assert near[mine].sum() == (30 if index == 2 else 50)  # the line has no inside
+
+
+def test_weights_add_up_to_the_voxels_of_each_label(label: np.ndarray) -> None:
+    found = sample_voxels(label, per_label=100, seed=0)
+    for index in range(3):
+        assert found.weights[found.classes == index].sum() == pytest.approx((label == index).sum())
+    near = near_boundary(label)
+    at_boundary = near[tuple(found.positions.T)]
+    inside = (found.classes == 1) & ~at_boundary
+    assert found.weights[inside].sum() == pytest.approx(((label == 1) & ~near).sum())
+
+
+def test_what_counts_as_near() -> None:
+    line = np.zeros((2, 1, 20), np.uint8)
+    line[0, 0, 10:] = 1
+    expected = np.zeros((2, 1, 20), bool)
+    expected[0, 0, 10 - NEAR : 10 + NEAR] = True  # and nothing in the other slice
+    assert (near_boundary(line) == expected).all()
+
+
+def test_voxels_without_annotation_are_never_drawn_and_make_no_boundary(label: np.ndarray) -> None:
+    label[:, 40:] = 3
+    found = sample_voxels(label, not_annotated=3, per_label=200, seed=0)
+    assert set(found.classes) == {0, 1, 2}
+    near = near_boundary(label, 3)
+    assert not near[:, 45:].any()
+    assert not near[0, 39, 20:40].any()  # class 1 beside what is not annotated
+    assert near[0, 20, 10]  # class 1 beside background
+    assert len(sample_voxels(np.full((1, 4, 4), 3, np.uint8), not_annotated=3, seed=0)) == 0
+
+
+def test_the_seed_decides(label: np.ndarray) -> None:
+    one, same, other = (sample_voxels(label, per_label=50, seed=seed).positions for seed in (1, 1, 2))
+    assert (one == same).all() and (one != other).any()
