@@ -124,8 +124,8 @@ def _mean_gradients(
 
 
 def _decoder_only(plan: Plan) -> Plan:
-    batchnorm = "source" if plan.recipe.strategy.batchnorm == "source" else "recalibrated"
-    strategy = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm=batchnorm)
+    source = plan.recipe.strategy.batchnorm == "source"
+    strategy = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="source" if source else "recalibrated")
     return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"strategy": strategy})})
 
 

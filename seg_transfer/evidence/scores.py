@@ -90,10 +90,10 @@ def _largest_evidence(eigenvalues: Features, projected: Features, square: float,
     alpha = beta = 1.0
     for _ in range(LOGME_ROUNDS):
         mean = beta * projected / (alpha + beta * eigenvalues)
-        rest = max(square - 2 * mean @ projected + mean**2 @ eigenvalues, np.finfo(float).tiny)
+        rest = max(float(square - 2 * mean @ projected + mean**2 @ eigenvalues), np.finfo(float).tiny)
         known = float(np.sum(beta * eigenvalues / (alpha + beta * eigenvalues)))
         before = alpha, beta
-        alpha, beta = known / float(mean @ mean), (count - known) / float(rest)
+        alpha, beta = known / float(mean @ mean), (count - known) / rest
         if np.allclose((alpha, beta), before, rtol=LOGME_TOLERANCE, atol=0):
             break
     return log_evidence(alpha, beta, eigenvalues, projected, square, count)
@@ -170,4 +170,4 @@ def _thinned(sample: Features) -> Features:
 def _factor(sample: Features) -> Features:
     """``F`` with as few rows as can be, of which ``F^T F`` is the covariance of ``(n, channel)``."""
     centred = (sample - sample.mean(0)) / np.sqrt(len(sample) - 1)
-    return np.linalg.qr(centred, mode="r") if len(sample) > sample.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(sample) > sample.shape[1] else centred
