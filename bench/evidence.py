@@ -1,9 +1,9 @@
 """Which signals of transfer put encoders and inputs into the order that is known beforehand.
 
 Encoders: a ResNet-18 of random weights, the same trained for little, and the bundled one. "Trained for little" is made
-here: the random one after ``--little-steps`` steps of classifying 400 pictures of ``--source`` (two of each class, so that
-it learns them by heart). BatchNorm of both is re-estimated on the same 400 pictures. Expected on pictures and what is
-made of them: random < little < bundled.
+here: the random one after ``--little-steps`` steps of classifying 400 pictures of ``--source`` in 200 classes, about
+two of each, so that it cannot learn much. BatchNorm of both is re-estimated on the same 400 pictures. Expected on
+pictures and what is made of them: random < little < bundled.
 
 Inputs: cells, cells in grey, retina, one channel of it (green), hippocampus, and hippocampus inverted, all in 2D with
 patches of 64x64, 12 cases (8 of retina) from the data sets' own training lists. Expected of the distance of BatchNorm's
@@ -344,7 +344,9 @@ def main() -> None:
     shared = HERE.parents[1] / "shared"
     parser.add_argument("--data", type=Path, default=shared / "data", help="folder of data sets")
     source = shared / "weights" / "tiny_imagenet_val_500.npz"
-    parser.add_argument("--source", type=Path, default=source, help="pictures like those the bundled encoder was made on")
+    parser.add_argument(
+        "--source", type=Path, default=source, help="pictures like those the bundled encoder was made on"
+    )
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--little-steps", type=int, default=100, help=f"of {BATCH} pictures")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
 """How well frozen features tell labels apart, by three published scores; nothing is trained.
 
-All take features ``(voxel, channel)`` as the encoder gives them, not standardised, and class indices ``(voxel,)``.
-They are here for comparison: arXiv 2204.01403 finds that no such score is best everywhere. ``bench/evidence.py`` prints
-which of them put a random, a hardly trained and a trained encoder into the right order.
+The scores take features ``(voxel, channel)`` as the encoder gives them, not standardised, and class indices. They are
+here for comparison: arXiv 2204.01403 finds that no such score is best everywhere. ``bench/evidence.py`` prints which of
+them put a random, a hardly trained and a trained encoder into the right order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.covariance import LedoitWolf
 
+from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
+from seg_transfer.evidence.samples import PER_LABEL, sample_voxels
 from seg_transfer.planning.evidence import ScoreEvidence
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.store import Store
 
 Features = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -25,6 +29,40 @@ LOGME_TOLERANCE = 1e-9
 """Relative change of the evidence's two precisions at which they count as found."""
 LEAST_VOXELS, MOST_VOXELS = 2, 100
 """Of a label in a case for CC-FV: so that it has a covariance, and so that pairs of cases take no minutes."""
+
+
+def measure_scores(
+    plan: Plan, store: Store, cases: Sequence[str], *, seed: int, device: str, per_label: int = PER_LABEL
+) -> ScoreEvidence:
+    """Score every level of the plan's encoder, also those beyond the plan's, on voxels sampled as for the probe.
+
+    BatchNorm has the source's statistics where the plan says so, and those of training patches otherwise.
+
+    Args:
+        plan: Encoder, weights, and how they read images.
+        store: The preprocessed cases.
+        cases: Those to sample.
+        seed: Of the sample, and of random weights.
+        device: Where the encoder computes.
+        per_label: Voxels of each label and case, at most.
+
+    Raises:
+        UserError: If the encoder's weights cannot be loaded.
+    """
+    patches = ()
+    if plan.recipe.strategy.batchnorm != "source":
+        patches = tuple(recalibration_images(plan, store, cases, seed=seed))
+    encoder = frozen_encoder(plan, probed_model(plan), seed=seed, device=device, recalibrate=patches)
+    found, labels, owners = [], [], []
+    for index, case in enumerate(map(store.case, cases)):
+        samples = sample_voxels(
+            case.label[:], not_annotated=store.data.not_annotated, per_label=per_label, seed=seed + index
+        )
+        found.append(encoder.at(case.image[:], samples.positions))
+        labels.append(samples.classes)
+        owners.append(np.full(len(samples), index))
+    levels = [np.concatenate(of_level) for of_level in zip(*found, strict=True)]
+    return score_levels(levels, np.concatenate(labels), np.concatenate(owners))
 
 
 def score_levels(levels: Sequence[Features], labels: Labels, cases: Labels) -> ScoreEvidence:

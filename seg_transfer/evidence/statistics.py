@@ -84,7 +84,7 @@ def statistics_distance(network: UNet, inputs: Iterable[Tensor]) -> tuple[float 
     norms = [[child for child in level.modules() if isinstance(child, _BatchNorm)] for level in encoder.level_modules()]
     with torch.no_grad(), _recorded([norm for level in norms for norm in level]) as sums:
         for image in inputs:
-            encoder((image.unsqueeze(0) - network.mean) / network.std)
+            encoder(network.scaled(image.unsqueeze(0)))
     return tuple(
         torch.cat([_distances(norm, sums[norm]) for norm in level]).mean().item() if level else None for level in norms
     )

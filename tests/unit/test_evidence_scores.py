@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_plans import data_plan, model_plan, plan
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
+from seg_transfer.data.image import image_from_array
 from seg_transfer.evidence import scores
-from seg_transfer.evidence.scores import cc_fv, h_score, logme, potential_energy, score_levels, wasserstein
+from seg_transfer.evidence.scores import (
+    cc_fv,
+    h_score,
+    logme,
+    measure_scores,
+    potential_energy,
+    score_levels,
+    wasserstein,
+)
+from seg_transfer.planning.plan import Plan, Strategy, Weights
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.preprocessing.transform import CaseTransform
 
 
 def clusters(
@@ -135,3 +148,42 @@ def test_better_features_score_higher_at_every_level() -> None:
 def test_no_label_in_two_cases_has_no_consistency() -> None:
     features, labels, cases = clusters(distance=4, cases=1)
     assert score_levels([features], labels, cases).cc_fv is None
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Three volumes of boxes, brighter than the noise around them, whose texture alone tells the second label."""
+    data = data_plan(cases=("a", "b", "c"), axes=(0, 1, 2))
+    made = Store.create(tmp_path_factory.mktemp("store") / "x", data)
+    for seed, case in enumerate(data.cases):
+        draw = np.random.default_rng(seed)
+        label = np.zeros((2, 48, 48), np.uint8)
+        label[:, 6:22, 6:40], label[:, 26:42, 6:40] = 1, 2
+        stripes = 2.0 * (np.indices(label.shape)[2] // 2 % 2)
+        image = np.where(label > 0, np.where(label == 1, 1.0, stripes), -1) + 0.1 * draw.normal(size=label.shape)
+        transform = CaseTransform.fit(image_from_array(image, (3.0, 1.0, 1.0)), data)
+        made.add(case, transform.image(image_from_array(image, (3.0, 1.0, 1.0))), label, transform)
+    return made
+
+
+def made_plan(store: Store, *, batchnorm: str) -> Plan:
+    strategy = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm=batchnorm)
+    return plan(store.data, model_plan("2d", (1, 32, 32), weights=Weights(source="bundled")), strategy=strategy)
+
+
+def test_measured_of_a_plan_every_level_of_the_encoder(store: Store) -> None:
+    made, cases = made_plan(store, batchnorm="source"), store.data.cases
+    found = measure_scores(made, store, cases, seed=0, device="cpu", per_label=60)
+    assert (found.cases, found.voxels) == (3, 3 * 3 * 60)
+    assert len(found.h_score) == len(found.logme) == 5 and found.cc_fv is not None and len(found.cc_fv) == 5
+    assert 1 < found.h_score[0] < 2  # brightness and texture show in the finest level
+    assert measure_scores(made, store, cases, seed=0, device="cpu", per_label=60) == found
+
+
+def test_other_batchnorm_is_recalibrated_first(store: Store) -> None:
+    source, other = (
+        measure_scores(made_plan(store, batchnorm=batchnorm), store, ["a", "b"], seed=0, device="cpu", per_label=50)
+        for batchnorm in ("source", "recalibrated")
+    )
+    assert source.voxels == other.voxels == 2 * 3 * 50
+    assert source.h_score != other.h_score
