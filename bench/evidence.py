@@ -2,7 +2,7 @@
 
 Encoders: a ResNet-18 of random weights, the same trained for little, and the bundled one. "Trained for little" is made
 here: the random one after ``--little-steps`` steps of classifying 400 pictures of ``--source`` in 200 classes, about
-two of each, so that it cannot learn much. BatchNorm of both is re-estimated on the same 400 pictures. Expected on
+two of each, which it learns by heart. BatchNorm of both is re-estimated on the same 400 pictures. Expected on
 pictures and what is made of them: random < little < bundled.
 
 Inputs: cells, cells in grey, retina, one channel of it (green), hippocampus, and hippocampus inverted, all in 2D with
@@ -104,6 +104,7 @@ def make_encoders(folder: Path, source: Path, *, steps: int, seed: int) -> None:
 def learn_a_little(encoder: Encoder, pictures: Tensor, classes: Tensor, steps: int) -> None:
     """Classify from the mean of the last level; flips and shifts; SGD."""
     head = nn.Linear(encoder.channels[-1], int(classes.max()) + 1)
+    encoder.to(memory_format=torch.channels_last)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=steps)
@@ -116,7 +117,8 @@ def learn_a_little(encoder: Encoder, pictures: Tensor, classes: Tensor, steps: i
         if torch.rand((), generator=draw) < 0.5:
             batch = batch.flip(-1)
         batch = batch.roll(tuple(torch.randint(-6, 7, (2,), generator=draw).tolist()), (-2, -1))
-        loss = nn.functional.cross_entropy(head(encoder(scaled(batch))[-1].mean((2, 3))), classes[chosen])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = nn.functional.cross_entropy(head(encoder(scaled(batch))[-1].mean((2, 3))), classes[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -189,7 +191,14 @@ def prepare(made: Input, work: Path) -> tuple[Plan, Store]:
     place = work / "work" / made.folder.name
     shutil.rmtree(place, ignore_errors=True)
     seg_transfer.plan(
-        made.folder, work=place, config="2d", encoder="resnet18", weights="bundled", strategy="finetune", epochs=1
+        made.folder,
+        work=place,
+        config="2d",
+        encoder="resnet18",
+        weights="bundled",
+        strategy="finetune",
+        epochs=1,
+        workers=0,
     )
     edit_plan(
         place / "plan.json",

@@ -32,6 +32,8 @@ INPUTS = 64
 def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: int, seed: int) -> StatisticsEvidence:
     """Compare the stored statistics of the plan's encoder with those on some cases.
 
+    Levels of random weights have stored nothing to compare with.
+
     Args:
         plan: Which encoder, with which weights, reads what.
         store: The preprocessed cases.
@@ -40,9 +42,15 @@ def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: 
         seed: Decides which slices are measured.
     """
     data = plan.data
-    network, _ = build_network(plan.model, channels=len(data.channels), classes=len(data.outputs), seed=seed)
+    network, report = build_network(plan.model, channels=len(data.channels), classes=len(data.outputs), seed=seed)
     inputs = list(square_inputs([store.case(case) for case in cases], plan.model, side=side, seed=seed))
-    return StatisticsEvidence(side=side, slices=len(inputs), distance=statistics_distance(network, inputs))
+    untold = {int(name.split(".")[1]) for name in report.random if name.endswith("running_mean")}
+    distances = statistics_distance(network, inputs)
+    return StatisticsEvidence(
+        side=side,
+        slices=len(inputs),
+        distance=tuple(None if level in untold else distance for level, distance in enumerate(distances)),
+    )
 
 
 def trained_side(weights: Weights) -> int:

@@ -49,5 +49,5 @@ class StatisticsEvidence(Part):
     slices: int = Field(ge=1, description="network inputs measured: slices, stacks or blocks of slices")
     distance: tuple[float | None, ...] = Field(
         description="mean over channels of log(1 + J), J the symmetric Kullback-Leibler divergence between Gaussians "
-        "with the stored and the measured mean and variance; null in levels without BatchNorm"
+        "with the stored and the measured mean and variance; null in levels without BatchNorm, or of random weights"
     )

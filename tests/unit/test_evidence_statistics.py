@@ -127,5 +127,7 @@ def test_measured_of_a_plan(store: Store) -> None:
     found = measure_statistics(made, store, ["one", "two"], side=trained_side(made.model.weights), seed=0)
     assert (found.side, found.slices) == (64, 8)
     assert len(found.distance) == 2 and all(distance > 0 for distance in found.distance)
+    random = made.model_copy(update={"model": model_plan("2d", (1, 16, 16))})
+    assert measure_statistics(random, store, ["one"], side=64, seed=0).distance == (None, None)
     again = measure_statistics(made, store, ["one", "two"], side=64, seed=0)
     assert again == found
