@@ -25,7 +25,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,7 @@ SIGNALS = {
     "relative_norm": ("relative gradient norm", -1),
 }
 """What it is called, and 1 where more is expected of a better encoder, -1 where less is."""
+ENOUGH = 0.9
 CASES = 12
 LEARNED_FROM = 400
 SIDE = 64
@@ -307,6 +307,8 @@ def tables(results: dict[str, Any]) -> str:
         row = [distances(results, given, encoder) for encoder in ENCODERS]
         parts.append(f"| {given} | {' | '.join(f'{figures(each)}; {np.mean(each):.3f}' for each in row)} |")
     parts.append(f"\ndistance of statistics: {odd_inputs(results)}")
+    right = [title for name, (title, sign) in SIGNALS.items() if is_right(results, name, sign)]
+    parts.append(f"\nrandom < bundled in at least {ENOUGH:.0%} of levels of inputs: {', '.join(right) or 'none'}")
     return "\n".join(parts)
 
 
@@ -315,17 +317,24 @@ def figures(values: list[float]) -> str:
 
 
 def orders(results: dict[str, Any], name: str, sign: int) -> str:
-    """In how many of the levels of inputs like the source the encoders are in order."""
-    each = [[signal(results[given][encoder], name) for encoder in ENCODERS] for given in LIKE_SOURCE]
-    triples = [[sign * value for value in triple] for given in each for triple in zip(*given, strict=True)]
-    whole = sum(all(one < other for one, other in pairwise(triple)) for triple in triples)
-    ends = sum(triple[0] < triple[-1] for triple in triples)
-    means = [np.mean([np.mean([sign * v for v in given[index]]) for given in each]) for index in range(len(ENCODERS))]
-    right = "in order" if all(one < other for one, other in pairwise(means)) else "not in order"
-    return (
-        f"random < little < bundled in {whole} of {len(triples)} levels of inputs, random < bundled in {ends}; "
-        f"means over levels and inputs are {right}"
-    )
+    """In how many levels of the inputs like the source each pair of encoders is in order, and at which levels."""
+    pairs = [("random", "little"), ("little", "bundled"), ("random", "bundled")]
+    found = {pair: np.array([in_order(results, given, name, sign, pair) for given in LIKE_SOURCE]) for pair in pairs}
+    said = [f"{one} < {other} in {right.sum()} of {right.size}" for (one, other), right in found.items()]
+    by_level = " ".join(str(count) for count in found["random", "bundled"].sum(0))
+    return f"{', '.join(said)}; the last by level {by_level} of {len(LIKE_SOURCE)} inputs"
+
+
+def is_right(results: dict[str, Any], name: str, sign: int) -> bool:
+    """Whether a signal tells random from bundled, without which it is out."""
+    right = [in_order(results, given, name, sign, ("random", "bundled")) for given in LIKE_SOURCE]
+    return bool(np.mean(right) >= ENOUGH)
+
+
+def in_order(results: dict[str, Any], given: str, name: str, sign: int, pair: tuple[str, str]) -> list[bool]:
+    """At each level, whether the second encoder of a pair is the better one."""
+    worse, better = (signal(results[given][encoder], name) for encoder in pair)
+    return [sign * one < sign * other for one, other in zip(worse, better, strict=True)]
 
 
 def distances(results: dict[str, Any], given: str, encoder: str) -> list[float]:

@@ -17,14 +17,13 @@ from seg_transfer.planning.evidence import GradientEvidence
 from seg_transfer.planning.plan import Plan, Strategy
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import Batch, PatchSampler
+from seg_transfer.training.loop import RECALIBRATION_BATCHES, SHARE_OF_FREE_MEMORY
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.transfer.strategy import StrategySchedule
 
 STEPS = 50
 BATCHES = 8
 """In each half of the cases, on which gradients are taken."""
-RECALIBRATION_BATCHES = 20
-SHARE_OF_FREE_MEMORY = 0.1
 
 
 def measure_gradients(
@@ -138,5 +137,5 @@ def _sampler(plan: Plan, store: Store, cases: Sequence[str], seed: int) -> Patch
         batch_size=recipe.batch_size,
         foreground_share=recipe.foreground_share,
         seed=seed,
-        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
+        cache_bytes=int(SHARE_OF_FREE_MEMORY / 2 * psutil.virtual_memory().available),
     )
