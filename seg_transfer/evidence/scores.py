@@ -49,9 +49,8 @@ def measure_scores(
     Raises:
         UserError: If the encoder's weights cannot be loaded.
     """
-    patches = ()
-    if plan.recipe.strategy.batchnorm != "source":
-        patches = tuple(recalibration_images(plan, store, cases, seed=seed))
+    recalibrates = plan.recipe.strategy.batchnorm != "source"
+    patches = list(recalibration_images(plan, store, cases, seed=seed)) if recalibrates else []
     encoder = frozen_encoder(plan, probed_model(plan), seed=seed, device=device, recalibrate=patches)
     found, labels, owners = [], [], []
     for index, case in enumerate(map(store.case, cases)):
