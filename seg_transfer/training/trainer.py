@@ -94,10 +94,7 @@ class Trainer:
         rates = self.rates(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"].removesuffix(".no_decay")]
-        image, label = self._augment(batch, step)
-        with self._fabric.autocast():  # Fabric's own covers forward() alone
-            outputs = self._module.forward_deep(image) if recipe.deep_supervision else [self._module(image)]
-        loss = deep_loss(outputs, label, self.plan.data.region_classes)
+        loss = self.loss(*self._augment(batch, step))
         value = loss.item()
         learned = False
         if torch.isfinite(loss):
@@ -111,6 +108,13 @@ class Trainer:
             self._optimizer.step()
             self.averaged.update(self.network, step)
         return StepResult(value, learned)
+
+    def loss(self, image: Tensor, label: Tensor) -> Tensor:
+        """Loss of patches as training takes it, with deep supervision where the plan has it; as in :class:`Batch`."""
+        with self._fabric.autocast():  # Fabric's own covers forward() alone
+            deep = self.plan.recipe.deep_supervision
+            outputs = self._module.forward_deep(image) if deep else [self._module(image)]
+        return deep_loss(outputs, label, self.plan.data.region_classes)
 
     @torch.no_grad()
     def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:

@@ -1,0 +1,141 @@
+"""What the loss asks of each encoder level, once the decoder has learned a little on the frozen encoder.
+
+At the very start the decoder is random, and gradients through it say nothing about the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.evidence import GradientEvidence
+from seg_transfer.planning.plan import Plan, Strategy
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.training.batches import Batch, PatchSampler
+from seg_transfer.training.loop import RECALIBRATION_BATCHES, SHARE_OF_FREE_MEMORY
+from seg_transfer.training.trainer import Trainer
+from seg_transfer.transfer.strategy import StrategySchedule
+
+STEPS = 50
+BATCHES = 8
+"""In each half of the cases, on which gradients are taken."""
+
+
+def measure_gradients(
+    plan: Plan,
+    store: Store,
+    cases: Sequence[str],
+    *,
+    seed: int,
+    device: str,
+    steps: int = STEPS,
+    batches: int = BATCHES,
+) -> GradientEvidence:
+    """Train the decoder alone for some steps, then take the gradient of the loss on each half of the cases.
+
+    BatchNorm of the encoder does as the plan says, except that ``trained`` counts as ``recalibrated``: a frozen encoder
+    cannot train it. It stays fixed while gradients are taken, and its own parameters are left out, as in training with
+    fixed BatchNorm. Patches are drawn as in training; those that gradients are taken on are not augmented.
+
+    Args:
+        plan: What would be trained; its strategy and budget do not count.
+        store: The preprocessed cases.
+        cases: Those to measure on, at least two.
+        seed: Of random weights, patches and halves.
+        device: As for :class:`Trainer`.
+        steps: Of the decoder alone.
+        batches: In each half.
+
+    Raises:
+        UserError: If there is only one case, or the encoder's weights cannot be loaded.
+    """
+    if len(cases) < 2:
+        raise UserError(
+            "gradients are compared between two halves of the cases, and there is only one case",
+            where=cases[0],
+            mend="annotate another case, or do without this evidence",
+        )
+    trainer = Trainer(_decoder_only(plan), seed=seed, device=device, load=True)
+    halves = [_sampler(plan, store, half, seed) for half in split_cases(cases, seed)]
+    if trainer.plan.recipe.strategy.batchnorm == "recalibrated":
+        trainer.recalibrate(halves[step % 2].batch(step, "recalibrate").image for step in range(RECALIBRATION_BATCHES))
+    for step in range(steps):
+        trainer.step(halves[step % 2].batch(step), step, step / steps)
+    drawn = [[half.batch(step, "validate") for step in range(batches)] for half in halves]
+    loss, norms, cosines = level_gradients(trainer, drawn[0], drawn[1])
+    return GradientEvidence(steps=steps, batches=batches, loss=loss, relative_norm=norms, agreement=cosines)
+
+
+def split_cases(cases: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """Two halves, at random; the first is the larger one where the number is odd."""
+    order = [cases[index] for index in np.random.default_rng(seed).permutation(len(cases))]
+    return order[::2], order[1::2]
+
+
+def level_gradients(
+    trainer: Trainer, one: Sequence[Batch], other: Sequence[Batch]
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """Loss, relative gradient norm of each level, and cosine between two sets of batches, finest level first.
+
+    The relative gradient norm is that of "Surgical fine-tuning" (Lee et al., arXiv 2210.11466): the 2-norm of the
+    gradient over that of the parameters. There it is taken of each tensor; here of all of a level's together, since a
+    strategy treats a level as one. A level all of whose gradients vanish agrees with nothing: its cosine is 0.
+
+    Args:
+        trainer: Its network's encoder is set to learn, without its BatchNorms.
+        one: Batches of the first half of the cases.
+        other: Batches of the second half.
+    """
+    everything = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="source")
+    schedule = StrategySchedule(trainer.network, everything, warmup=0)
+    schedule.apply(progress=0)
+    trainer.network.eval()
+    levels = [[p for p in level.parameters() if p.requires_grad] for level in schedule.levels]
+    first_loss, first = _mean_gradients(trainer, one, levels)
+    second_loss, second = _mean_gradients(trainer, other, levels)
+    norms, cosines = [], []
+    for parameters, mine, theirs in zip(levels, first, second, strict=True):
+        size = torch.cat([p.detach().flatten() for p in parameters]).double().norm()
+        norms.append(float(((mine + theirs) / 2).norm() / size))
+        product = mine.norm() * theirs.norm()
+        cosines.append(float(mine @ theirs / product) if product else 0.0)
+    return (first_loss + second_loss) / 2, tuple(norms), tuple(cosines)
+
+
+def _mean_gradients(
+    trainer: Trainer, batches: Iterable[Batch], levels: Sequence[Sequence[Tensor]]
+) -> tuple[float, list[Tensor]]:
+    """Mean loss, and its gradient by all parameters of each level as one vector."""
+    losses = []
+    sums = [torch.zeros(sum(p.numel() for p in level), dtype=torch.float64) for level in levels]
+    for batch in batches:
+        loss = trainer.loss(batch.image.to(trainer.device), batch.label.to(trainer.device))
+        losses.append(loss.item())
+        gradients = iter(torch.autograd.grad(loss, [p for level in levels for p in level]))
+        for total, level in zip(sums, levels, strict=True):
+            total += torch.cat([next(gradients).flatten() for _ in level]).double().cpu()
+    return sum(losses) / len(losses), [total / len(losses) for total in sums]
+
+
+def _decoder_only(plan: Plan) -> Plan:
+    source = plan.recipe.strategy.batchnorm == "source"
+    strategy = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="source" if source else "recalibrated")
+    return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"strategy": strategy})})
+
+
+def _sampler(plan: Plan, store: Store, cases: Sequence[str], seed: int) -> PatchSampler:
+    recipe = plan.recipe
+    return PatchSampler(
+        store,
+        cases,
+        plan.model,
+        batch_size=recipe.batch_size,
+        foreground_share=recipe.foreground_share,
+        seed=seed,
+        cache_bytes=int(SHARE_OF_FREE_MEMORY / 2 * psutil.virtual_memory().available),
+    )
