@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
+from seg_transfer import cli_models, cli_probe, progress, show
 from seg_transfer import cli_options as options
-from seg_transfer import cli_probe, progress, show
 from seg_transfer.cli_encoders import group as encoders
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.units import bytes_from_text, seconds_from_text
@@ -210,7 +210,7 @@ def predict(
             output,
             model=model,
             work=work,
-            folds=_listed(folds),
+            folds=options.listed(folds),
             tta=tta,
             probabilities=probabilities,
             overwrite=overwrite,
@@ -267,62 +267,9 @@ def evaluate(
         raise SomeCasesFailed(scores.failures)
 
 
-@app.command(
-    epilog="Example: [bold]segtl summary --ensembles[/]\n\n"
-    "Runs are ranked by cross-validated mean Dice, on the same cases. The choice is in choice.json of the work folder: "
-    "delete it, and the plan in force is used again."
-)
-def summary(
-    ensembles: Annotated[
-        bool, typer.Option("--ensembles", help="Try pairs of configurations: predicts their held-out cases again.")
-    ] = False,
-    work: options.Work = DEFAULT,
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Compare all validated runs, and choose what `predict` and `export` use."""
-    from seg_transfer import api
-
-    show.show_summary(api.summary(work=work, ensembles=ensembles, device=device, workers=workers), work)
-
-
-@app.command(
-    epilog="Example: [bold]segtl export -o model.segtl[/], then anywhere "
-    "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
-    "No names of cases or of the data set, no paths and nothing of the images' headers goes into it."
-)
-def export(
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Model file, such as model.segtl.")
-    ] = None,
-    onnx: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Network as ONNX: patches in, probabilities out.")
-    ] = None,
-    folds: options.TrainedFolds = None,
-    name: Annotated[str, typer.Option(metavar="TEXT", help="What the model's card calls it.")] = "unnamed",
-    work: options.Work = DEFAULT,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Write trained models into one file that needs no work folder."""
-    from seg_transfer import api
-
-    for file in api.export(output, onnx=onnx, work=work, folds=_listed(folds), name=name):
-        typer.echo(file)
-
-
-@app.command(epilog="Example: [bold]segtl card model.segtl[/]")
-def card(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Exported model.", show_default=False)],
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Show what an exported model reads, predicts and was trained on, its scores and terms."""
-    from seg_transfer import api
-
-    typer.echo(api.card(model))
+app.command(epilog=cli_models.SUMMARY)(cli_models.summary)
+app.command(epilog=cli_models.EXPORT)(cli_models.export)
+app.command(epilog=cli_models.CARD)(cli_models.card)
 
 
 @app.command(epilog="Example: [bold]segtl status -w segtl-work[/]")
@@ -393,10 +340,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.fail("interrupted; run the same command again to go on")
         return ended.code if isinstance(ended.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")
-
-
-def _listed(folds: str | None) -> list[str] | None:
-    return None if folds is None else folds.split(",")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -191,3 +191,8 @@ Splits = Annotated[
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Go on without cases that have problems.", rich_help_panel=CASES)
 ]
+
+
+def listed(folds: str | None) -> list[str] | None:
+    """The folds of ``--folds 0,1``."""
+    return None if folds is None else folds.split(",")

@@ -42,6 +42,7 @@ ROOMS = [
     "show",
     "cli_options",
     "cli_encoders",
+    "cli_models",
     "cli_probe",
     "cli",
     "__main__",
