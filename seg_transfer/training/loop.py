@@ -122,9 +122,9 @@ class _Run:
             self.state.weights = describe_weights(self.trainer.report)
             say(str(self.trainer.report))
             if self.plan.recipe.strategy.batchnorm == "recalibrated":
-                with self._timed():
-                    steps = range(RECALIBRATION_BATCHES)
-                    self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
+                # Not timed: a small time budget would be used up before the first step.
+                steps = range(RECALIBRATION_BATCHES)
+                self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
         self.board = TensorBoard(self.folder / TENSORBOARD_FOLDER, self.state.step)
         batches = ReadAhead(self.sampler.batch, workers=self.options.workers)

@@ -201,7 +201,8 @@ def test_another_seed_or_budget_is_refused_and_restart_starts_over(tmp_path: Pat
 def test_a_time_budget_is_a_whole_schedule_of_training_alone(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock of its own: a step takes 1 s, validation and saving take 100 s each and must not count."""
+    """By a clock of its own: a step takes 1 s; validation, saving and BatchNorm's statistics take 100 s each and must
+    not count."""
     clock = [0.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
     validated: list[float] = []
@@ -217,9 +218,12 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
 
     monkeypatch.setattr(Trainer, "step", slow(Trainer.step, 1.0))
     monkeypatch.setattr(Trainer, "dice", slow(Trainer.dice, 100.0, validated))
+    monkeypatch.setattr(Trainer, "recalibrate", slow(Trainer.recalibrate, 100.0))
     monkeypatch.setattr(loop, "save_state", slow(loop.save_state, 100.0))
     options = RunOptions(time_budget=12.0, threads=1)
-    result = train_fold(make_plan(steps_per_epoch=5, warmup=0.25), store, tmp_path, fold=0, options=options)
+    strategy = {"kind": "finetune", "encoder_lr_ratio": 0.5, "batchnorm": "recalibrated"}
+    plan = make_plan(strategy=strategy, steps_per_epoch=5, warmup=0.25)
+    result = train_fold(plan, store, tmp_path, fold=0, options=options)
     assert (result.steps, result.seconds, len(validated)) == (12, 12.0, 3)
     rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
     assert [row["progress"] for row in rows] == [5 / 12, 10 / 12, 1.0]
