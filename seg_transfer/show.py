@@ -166,7 +166,7 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
     _console().print(table)
     place = Work(work)
     _line(f"evidence: {place.evidence}, {place.probe_plot}")
-    say(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out cases")
+    say(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out case(s)")
 
 
 def show_demo(result: DemoResult) -> None:

@@ -33,7 +33,7 @@ def draw_probe(path: Path, found: ProbeEvidence) -> None:
     _panel(
         dice, found.features, lambda one: None if one.mean_dice is None else Estimate(mean=one.mean_dice, error=None)
     )
-    dice.set_ylabel(f"mean Dice on {found.held_out} whole held-out cases")
+    dice.set_ylabel(f"mean Dice on {found.held_out} whole held-out case(s)")
     dice.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
