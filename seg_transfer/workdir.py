@@ -115,7 +115,7 @@ class Work:
     def plan_folder(self, plan: Plan) -> Path:
         """Folder of all runs of a plan."""
         model = plan.model
-        parts = (model.configuration, model.encoder, plan.recipe.strategy_name, plan.hash[:8])
+        parts = (model.configuration, model.encoder, plan.strategy_name, plan.hash[:8])
         return self.runs / "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
 
     def run_folder(self, plan: Plan, fold: Fold) -> Path:

@@ -27,6 +27,7 @@ from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import geometry, normalization, training
 from seg_transfer.planning.rules import labels as labels_rule
+from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 
@@ -194,6 +195,7 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
     return ModelPlan(
         configuration=configuration,
         patch=shape.patch,
+        head=reasons.take("model.head", head_rule.head(wishes.head)),
         encoder=shape.entry.name,
         weights=weights,
         stages=shape.stages,

@@ -11,7 +11,7 @@ from seg_transfer.catalogue import entry, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Split
+from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules.carry import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
@@ -40,6 +40,7 @@ class PlanRequest:
         strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual``, ``finetune``, or ``race`` for the one
             that wins a short training of several in each fold.
         race_share: Of a fold's budget, for the race; None: a tenth.
+        head: ``unet``, or the classifier of single voxels that is fitted in its place: ``softmax``, ``svm``, ``bayes``.
         memory_bytes: What a training step may take.
         epochs: Training budget in epochs, or None.
         time_budget: Training budget in seconds per fold, or None; not both.
@@ -61,6 +62,7 @@ class PlanRequest:
     weights: str = AUTO
     strategy: str = AUTO
     race_share: float | None = None
+    head: str = "unet"
     memory_bytes: int = 8_000_000_000
     epochs: int | None = None
     time_budget: float | None = None
@@ -86,6 +88,7 @@ class Wishes:
     config: Configuration | None
     strategy: Kind | None
     race: float | None
+    head: Head
     weights: str
     carry: Carry | None
     normalization: Mapping[str, NormalizationKind]
@@ -104,6 +107,7 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
     """
     _choice(request.config, get_args(Configuration), "--config")
     _strategy(request)
+    _head(request)
     if request.encoder != AUTO and not entry(request.encoder).volumes and request.config == "3d":
         raise UserError(
             f"{request.encoder} does not convert to 3D",
@@ -141,12 +145,16 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
             mend="take --config 2d",
         )
     _check_splits(request, fingerprint)
+    head = _head(request)
+    if head != "unet":
+        _check_head(request, fingerprint)
     return Wishes(
         config=config,
-        strategy=strategy,
+        strategy=strategy if head == "unet" else "frozen",
         race=race,
+        head=head,
         weights=_weights(request),
-        carry=_choice(request.carry, get_args(Carry), "--carry"),
+        carry=_choice(request.carry, get_args(Carry), "--carry") if head == "unet" else "encoder",
         normalization=_normalization(request, fingerprint),
         machine=Machine(device, request.cores, request.bfloat16_gain),
     )
@@ -174,6 +182,35 @@ def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
         mend = "give a share of the budget, such as 0.1"
         raise UserError(f"{share:g} leaves nothing to race or to train with", where="--race-share", mend=mend)
     return None, SHARE if share is None else share
+
+
+def _head(request: PlanRequest) -> Head:
+    """The head that the user wants; a classifier reads a frozen encoder and has no decoder."""
+    where = f"--head {request.head}"
+    head: Head | None = next((name for name in get_args(Head) if name == request.head), None)
+    if head is None:
+        raise UserError(f"unknown head {request.head!r}", where="--head", mend=f"one of: {', '.join(get_args(Head))}")
+    if head == "unet":
+        return "unet"
+    if request.strategy not in (AUTO, "frozen"):
+        what = f"a classifier reads a frozen encoder, and --strategy {request.strategy} is asked for"
+        raise UserError(what, where=where, mend="leave one of --head and --strategy away")
+    if request.carry == "all":
+        what = "there is no decoder beside a classifier, and --carry all is asked for"
+        raise UserError(what, where=where, mend="take --carry encoder, or leave --head away")
+    return head
+
+
+def _check_head(request: PlanRequest, fingerprint: Fingerprint) -> None:
+    """Refuse a classifier where it has nothing to decide between, or no case to be tried on."""
+    where = f"--head {request.head}"
+    if fingerprint.regions:
+        what = f"a classifier decides for one class at each voxel, and {fingerprint.dataset} has regions that overlap"
+        raise UserError(what, where=where, mend="leave --head away")
+    for fold, split in enumerate(request.splits):
+        if len(split.train) < 2:
+            what = f"a classifier is tried on cases that it is not fitted to, and fold {fold} trains on a single case"
+            raise UserError(what, where=where, mend="plan with more cases")
 
 
 def _earlier(request: PlanRequest) -> None:
