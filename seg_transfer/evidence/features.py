@@ -49,7 +49,9 @@ class FrozenEncoder(nn.Module):
         centres: Of :func:`map_centres`.
     """
 
-    def __init__(self, network: Reader, model: ModelPlan, *, reduced: bool, context: bool = False, whole_slices: bool = True) -> None:
+    def __init__(
+        self, network: Reader, model: ModelPlan, *, reduced: bool, context: bool = False, whole_slices: bool = True
+    ) -> None:
         super().__init__()
         self.encoder, self._scaled = network.encoder, network.scaled
         self.model, self.reduced, self.context, self.whole_slices = model, reduced, context, whole_slices

@@ -26,8 +26,8 @@ from seg_transfer.planning.rules import carry as carry_rule
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import geometry, normalization, training
-from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import head as head_rule
+from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 

@@ -13,6 +13,7 @@ from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind,
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
+from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules.carry import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
 from seg_transfer.planning.rules.race import NO_RACE, RACE_MEND, SHARE
@@ -107,7 +108,7 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
     """
     _choice(request.config, get_args(Configuration), "--config")
     _strategy(request)
-    _head(request)
+    head_rule.check_options(request.head, strategy=request.strategy, carry=request.carry)
     if request.encoder != AUTO and not entry(request.encoder).volumes and request.config == "3d":
         raise UserError(
             f"{request.encoder} does not convert to 3D",
@@ -145,9 +146,8 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
             mend="take --config 2d",
         )
     _check_splits(request, fingerprint)
-    head = _head(request)
-    if head != "unet":
-        _check_head(request, fingerprint)
+    head = head_rule.check_options(request.head, strategy=request.strategy, carry=request.carry)
+    head_rule.check_data(head, request.splits, has_regions=bool(fingerprint.regions))
     return Wishes(
         config=config,
         strategy=strategy if head == "unet" else "frozen",
@@ -182,35 +182,6 @@ def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
         mend = "give a share of the budget, such as 0.1"
         raise UserError(f"{share:g} leaves nothing to race or to train with", where="--race-share", mend=mend)
     return None, SHARE if share is None else share
-
-
-def _head(request: PlanRequest) -> Head:
-    """The head that the user wants; a classifier reads a frozen encoder and has no decoder."""
-    where = f"--head {request.head}"
-    head: Head | None = next((name for name in get_args(Head) if name == request.head), None)
-    if head is None:
-        raise UserError(f"unknown head {request.head!r}", where="--head", mend=f"one of: {', '.join(get_args(Head))}")
-    if head == "unet":
-        return "unet"
-    if request.strategy not in (AUTO, "frozen"):
-        what = f"a classifier reads a frozen encoder, and --strategy {request.strategy} is asked for"
-        raise UserError(what, where=where, mend="leave one of --head and --strategy away")
-    if request.carry == "all":
-        what = "there is no decoder beside a classifier, and --carry all is asked for"
-        raise UserError(what, where=where, mend="take --carry encoder, or leave --head away")
-    return head
-
-
-def _check_head(request: PlanRequest, fingerprint: Fingerprint) -> None:
-    """Refuse a classifier where it has nothing to decide between, or no case to be tried on."""
-    where = f"--head {request.head}"
-    if fingerprint.regions:
-        what = f"a classifier decides for one class at each voxel, and {fingerprint.dataset} has regions that overlap"
-        raise UserError(what, where=where, mend="leave --head away")
-    for fold, split in enumerate(request.splits):
-        if len(split.train) < 2:
-            what = f"a classifier is tried on cases that it is not fitted to, and fold {fold} trains on a single case"
-            raise UserError(what, where=where, mend="plan with more cases")
 
 
 def _earlier(request: PlanRequest) -> None:
