@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.part import MirrorAxes
 from seg_transfer.planning.plan import Head, Split
 
 NAMES: dict[Head, str] = {
@@ -27,6 +28,18 @@ def head(requested: Head) -> tuple[Head, str]:
     if requested == "svm":
         why += "; what it gives as probabilities is the softmax of its decision values"
     return requested, why
+
+
+def tta_axes(chosen: Head, trained: tuple[MirrorAxes, str]) -> tuple[MirrorAxes, str]:
+    """Axes mirrored at prediction: none for a classifier, which has never seen the features of mirrored images.
+
+    Args:
+        chosen: The head.
+        trained: Those of a network that is trained on mirrored images, and why.
+    """
+    if chosen == "unet":
+        return trained
+    return (), "a classifier is fitted to images as they are: features of mirrored ones are others"
 
 
 def check_options(requested: str, *, strategy: str, carry: str) -> Head:
