@@ -65,13 +65,13 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     model = _plan_model(shape, data, weights, wishes, reasons)
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
-    training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
+    spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
     frozen = min(
         shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
         for strategy in (candidate.strategy for candidate in recipe.candidates)
     )
     expected = Expected(
-        training_seconds_per_fold=training_seconds,
+        training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
         seconds_per_step=seconds,
         memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
         disk_bytes=int(

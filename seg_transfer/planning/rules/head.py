@@ -9,6 +9,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.part import MirrorAxes
 from seg_transfer.planning.plan import Head, Split
 
+SECONDS = 30.0
+"""To fit a classifier; about what 20 hippocampus cases in 2D took on a busy core (``bench/head.py``)."""
 NAMES: dict[Head, str] = {
     "unet": "U-Net",
     "softmax": "softmax regression",
