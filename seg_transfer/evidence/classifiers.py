@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from seg_transfer.evidence.heads import Head
 from seg_transfer.network.pixel_head import COMPONENTS
 from seg_transfer.planning.evidence import Classifier
 
-Model = LogisticRegression | LinearSVC | GaussianNB
+Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
 
 FOLDS = 5
 PENALTIES = (1e-3, 3e-2, 1.0, 30.0)

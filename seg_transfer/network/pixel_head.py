@@ -61,7 +61,7 @@ class PixelHead(Reader):
         maps = self.encoder(self.scaled(x))
         sizes = x.shape[2:] if self.is_3d else (1, *x.shape[3:])
         with torch.autocast(x.device.type, enabled=False):
-            scores = self.bias[:, None, None, None].expand(len(x), -1, *sizes)
+            scores = self.bias[None, :, None, None, None]
             for level, features in enumerate(maps):
                 scores = scores + level_scores(
                     features if self.is_3d else features.unsqueeze(2),

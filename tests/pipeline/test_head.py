@@ -92,17 +92,14 @@ def test_predicted_and_exported(work: Work, data: Path, tmp_path: Path) -> None:
     assert (again.model.head, again.model.weights.carry) == ("unet", "encoder")
 
 
-@pytest.mark.parametrize("head", ["svm", "bayes"])
-def test_onnx(head: str, data: Path, tmp_path: Path) -> None:
+def test_onnx(work: Work, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    seg_transfer.plan(data, work=tmp_path / "work", config="2d", head=head, **QUICK)
-    seg_transfer.train(0, work=tmp_path / "work", **LOCAL)
-    (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=tmp_path / "work", folds=["0"])
+    (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=work.path, folds=["0"])
     session = runtime.InferenceSession(file)
-    plan = load_plan(tmp_path / "work" / "plan.json")
+    plan = load_plan(work.plan)
     image = np.random.default_rng(0).normal(size=(3, 1, *plan.model.patch)).astype(np.float32)
     (found,) = session.run(None, {"image": image})
-    (network,) = load_folds(plan, [Work(tmp_path / "work").model(plan, 0)])
+    (network,) = load_folds(plan, [work.model(plan, 0)])
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).softmax(1).numpy()
     assert expected.std() > 0.1 and np.allclose(found, expected, atol=1e-4)
