@@ -148,6 +148,13 @@ RaceShare = Annotated[
         rich_help_panel=CHOICES,
     ),
 ]
+Head = Annotated[
+    Literal["unet", "softmax", "svm", "bayes"],
+    typer.Option(
+        help="unet is trained; the others classify voxels by the frozen encoder's features, fitted in seconds.",
+        rich_help_panel=CHOICES,
+    ),
+]
 Normalization = Annotated[
     list[str] | None,
     typer.Option(

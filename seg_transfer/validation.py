@@ -10,6 +10,7 @@ from seg_transfer.evaluation.evaluate import evaluate_files
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.scores import Scores
+from seg_transfer.evidence.fit_head import fit_head
 from seg_transfer.evidence.race import settle
 from seg_transfer.inference.predict import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
@@ -59,12 +60,13 @@ def train_and_validate(
     """
     say(f"{fold_name(fold)}: {folder}")
     plan, options = settle(plan, store, folder, fold=fold, options=options)
-    train_fold(plan, store, folder, fold=fold, options=options)
+    learn = train_fold if plan.model.head == "unet" else fit_head
+    learn(plan, store, folder, fold=fold, options=options)
     scores = None
     if fold != "full" and plan.recipe.splits[fold].validation:
         scores = _validate(plan, dataset, folder, fold, options.device, workers)
     trained = Candidate(strategy=plan.recipe.strategy, pretrained_levels=plan.model.weights.levels)
-    return TrainedFold(fold, folder, scores, trained.name)
+    return TrainedFold(fold, folder, scores, trained.name if plan.model.head == "unet" else plan.strategy_name)
 
 
 def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:

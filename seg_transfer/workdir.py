@@ -7,7 +7,7 @@
       fingerprint.json                 what was measured; fingerprint.stamp: on which files
       plan.json                        the plan in force: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
-      runs/<config>-<encoder>-<strategy>-<hash of the plan>/
+      runs/<config>-<encoder>-<strategy or head>-<hash of the plan>/
         plan.json                      the plan that these runs were trained on
         fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
       segtl.log                        tracebacks of cases that failed, if there were any
@@ -115,7 +115,7 @@ class Work:
     def plan_folder(self, plan: Plan) -> Path:
         """Folder of all runs of a plan."""
         model = plan.model
-        parts = (model.configuration, model.encoder, plan.recipe.strategy_name, plan.hash[:8])
+        parts = (model.configuration, model.encoder, plan.strategy_name, plan.hash[:8])
         return self.runs / "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
 
     def run_folder(self, plan: Plan, fold: Fold) -> Path:

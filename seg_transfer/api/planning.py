@@ -37,6 +37,7 @@ def plan(
     carry: str = "auto",
     strategy: str = "auto",
     race_share: float | None = None,
+    head: str = "unet",
     normalization: Mapping[str, str] | None = None,
     memory: int | None = None,
     epochs: int | None = None,
@@ -67,6 +68,8 @@ def plan(
         strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune``, ``scratch``, or ``race``:
             each fold starts with a short training of several of them, whose winner it then trains.
         race_share: Share of a fold's budget for its race; by default a tenth.
+        head: ``unet``, or ``softmax``, ``svm`` or ``bayes``: a classifier of single voxels by the frozen encoder's
+            features, which is fitted in seconds: the baseline against which training has to show its worth.
         normalization: Channel -> ``zscore``, ``clip_zscore``, ``minmax`` or ``none``; other channels stay automatic.
         memory: Bytes that training may use; by default 0.9 of the GPU's memory or half of the host's.
         epochs: Training budget in epochs.
@@ -109,6 +112,7 @@ def plan(
         weights=str(Path(weights).absolute()) if Path(weights).is_file() else weights,
         strategy=strategy,
         race_share=race_share,
+        head=head,
         normalization=dict(normalization or {}),
         memory_bytes=environment.device_memory(device) if memory is None else memory,
         epochs=epochs,
@@ -128,7 +132,8 @@ def plan(
     dealt = deal(wanted, ids, measured.fingerprint)
     made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits, groups=dealt.groups))
     if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
-        warn(f"--strategy {strategy}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
+        asked = f"--strategy {strategy}" if head == "unet" else f"--head {head}"
+        warn(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:
         warn(note)
     measured.save(place)

@@ -123,7 +123,7 @@ def _validated(place: Work, run: Candidate) -> Validated:
         runs=(place.plan_folder(run.plan).name,),
         configuration=model.configuration,
         encoder=model.encoder,
-        strategy=run.plan.recipe.strategy_name,
+        strategy=run.plan.strategy_name,
         scores={fold: Scores.load(place.scores_file(run.plan, fold)) for fold in run.folds},
     )
 
@@ -152,7 +152,7 @@ def _pairs(place: Work, dataset: Dataset, best: Sequence[Candidate], device: str
                 runs=tuple(place.plan_folder(plan).name for plan in plans),
                 configuration=" + ".join(plan.model.configuration for plan in plans),
                 encoder=" + ".join(dict.fromkeys(plan.model.encoder for plan in plans)),
-                strategy=" + ".join(dict.fromkeys(plan.recipe.strategy_name for plan in plans)),
+                strategy=" + ".join(dict.fromkeys(plan.strategy_name for plan in plans)),
                 scores=scores,
             )
         )

@@ -128,6 +128,9 @@ def train(
 
 def _check_control(made: Plan, folds: Sequence[Fold]) -> None:
     """Refuse a control that would compare nothing."""
+    if made.model.head != "unet":
+        what = f"a {made.model.head} classifier is fitted on the frozen encoder, so that none starts from scratch"
+        raise UserError(what, where="--control", mend="compare with random weights by `segtl probe`")
     if made.model.weights.source == "none":
         what = "the plan starts from random weights itself, so that there is no pretrained start to compare"
         raise UserError(what, where="--control", mend="leave it away, or plan with pretrained --weights")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from seg_transfer.evidence.heads import Head
+from seg_transfer.network.pixel_head import COMPONENTS
 from seg_transfer.planning.evidence import Classifier
 
+Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
+
 FOLDS = 5
-COMPONENTS = 64
 PENALTIES = (1e-3, 3e-2, 1.0, 30.0)
 """Of the squared weights, beside the mean loss of a voxel."""
 ITERATIONS = 100
@@ -77,12 +80,15 @@ class CrossValidated:
     Attributes:
         scores: Of each classifier.
         softmax: As it was fitted for the first fold's cases.
-        logits: Log-probabilities ``(n, labels)`` of the softmax, each voxel's by the fit that did not see its case.
+        penalty: With which the softmax has the lowest log-loss over all cases.
+        logits: Of each classifier, ``(n, labels)``: log-probabilities but for a term that all labels share, of the SVM
+            its decision values; each voxel's by the fit that did not see its case.
     """
 
     scores: Mapping[Classifier, CaseScores]
     softmax: Pipeline
-    logits: NDArray[np.float64]
+    penalty: float
+    logits: Mapping[Classifier, NDArray[np.float64]]
 
 
 def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) -> CrossValidated:
@@ -101,8 +107,7 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
     prepared, fitted = [], []
     losses = np.full((len(PENALTIES), len(voxels.groups)), np.nan)
     for train, test in folds:
-        components = min(COMPONENTS, features.shape[1], len(train))
-        projection = make_pipeline(StandardScaler(), PCA(components, random_state=seed))
+        projection = _projection(features[train], seed)
         known, new = projection.fit_transform(features[train]), projection.transform(features[test])
         models = [_softmax(penalty, len(train)) for penalty in PENALTIES]
         for index, model in enumerate(models):
@@ -113,7 +118,7 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         fitted.append(models)
     accuracies: dict[Classifier, NDArray[np.float64]] = {}
     log_losses: dict[Classifier, NDArray[np.float64]] = {}
-    logits = np.full((len(features), voxels.labels), UNSEEN)
+    logits: dict[Classifier, NDArray[np.float64]] = {}
     for number, (train, test) in enumerate(folds):
         others = ~np.isin(np.arange(len(voxels.groups)), voxels.cases[test])
         chosen = int(np.nanmean(losses[:, others], axis=1).argmin())
@@ -121,22 +126,38 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         if number == 0:
             softmax = make_pipeline(*(step for _, step in projection.steps), fitted[0][chosen])
         softmax_here = fitted[number][chosen]
-        logits[np.ix_(test, softmax_here.classes_)] = np.log(softmax_here.predict_proba(new).clip(SMALLEST))
-        seen = len(softmax_here.classes_)
-        of_kind: dict[Classifier, LogisticRegression | LinearSVC | GaussianNB] = {
+        of_kind: dict[Classifier, Model] = {
             "softmax": softmax_here,
-            "svm": _svm(PENALTIES[chosen], len(train)),
-            "bayes": GaussianNB(priors=np.full(seen, 1 / seen)),
+            "svm": _fitted("svm", known, voxels.classes[train], PENALTIES[chosen]),
+            "bayes": _fitted("bayes", known, voxels.classes[train], PENALTIES[chosen]),
         }
         for name, model in of_kind.items():
-            if name != "softmax":
-                _fit(model, known, voxels.classes[train])
+            held_back = logits.setdefault(name, np.full((len(features), voxels.labels), UNSEEN))
+            held_back[np.ix_(test, model.classes_)] = _logits(model, new)
             accuracy, loss = _scored(model, new, voxels, test)
             for figures, values in ((accuracies, accuracy), (log_losses, loss)):
                 held = figures.setdefault(name, np.full(len(voxels.groups), np.nan))
                 held[voxels.cases[test]] = values[voxels.cases[test]]
     scores = {name: CaseScores(accuracies[name], None if name == "svm" else log_losses[name]) for name in accuracies}
-    return CrossValidated(scores, softmax, logits)
+    penalty = PENALTIES[int(np.nanmean(losses, axis=1).argmin())]
+    return CrossValidated(scores, softmax, penalty, logits)
+
+
+def fit(
+    kind: Classifier, features: NDArray[np.float32], classes: NDArray[np.int64], *, penalty: float, seed: int
+) -> Pipeline:
+    """Fit one classifier to all voxels: ``StandardScaler``, ``PCA`` and the classifier.
+
+    Args:
+        kind: Which.
+        features: ``(n, features)``.
+        classes: Of the voxels.
+        penalty: Of :class:`CrossValidated`; naive Bayes has none.
+        seed: Of the projection where it is computed from random ones.
+    """
+    projection = _projection(features, seed)
+    last = _fitted(kind, projection.fit_transform(features), classes, penalty)
+    return make_pipeline(*(step for _, step in projection.steps), last)
 
 
 def share_bias(
@@ -144,12 +165,12 @@ def share_bias(
 ) -> NDArray[np.float32]:
     """What to add to each class's score so that whole cases are segmented well.
 
-    The softmax is fitted as if classes were equally frequent, and too much would become foreground. With all of the
-    classes' log-shares added, a softmax that is held back and therefore never sure would find no foreground at all.
+    A classifier is fitted as if classes were equally frequent, and too much would become foreground. With all of the
+    classes' log-shares added, one that is held back and therefore never sure would find no foreground at all.
     The part of them is added with which Dice is highest on voxels that it did not see.
 
     Args:
-        logits: Of :class:`CrossValidated`.
+        logits: One classifier's, of :class:`CrossValidated`.
         voxels: Their classes.
         weights: Voxels that each stands for.
         chosen: Which voxels to decide by.
@@ -219,7 +240,30 @@ def _svm(penalty: float, count: int) -> LinearSVC:
     return LinearSVC(C=1 / (penalty * count), class_weight="balanced", dual=False, tol=1e-2, max_iter=ITERATIONS)
 
 
-def _fit(model: LogisticRegression | LinearSVC | GaussianNB, features: NDArray, classes: NDArray[np.int64]) -> None:
+def _fitted(kind: Classifier, features: NDArray, classes: NDArray[np.int64], penalty: float) -> Model:
+    seen = len(np.unique(classes))
+    model: Model = GaussianNB(priors=np.full(seen, 1 / seen))
+    if kind != "bayes":
+        model = _softmax(penalty, len(classes)) if kind == "softmax" else _svm(penalty, len(classes))
+    _fit(model, features, classes)
+    return model
+
+
+def _projection(features: NDArray[np.float32], seed: int) -> Pipeline:
+    """Of as many components as features and voxels allow."""
+    return make_pipeline(StandardScaler(), PCA(min(COMPONENTS, *features.shape), random_state=seed))
+
+
+def _logits(model: Model, features: NDArray) -> NDArray[np.float64]:
+    if isinstance(model, LinearSVC):
+        values = model.decision_function(features)
+        return values if values.ndim == 2 else np.stack([0 * values, values], axis=1)
+    if isinstance(model, GaussianNB):
+        return model.predict_joint_log_proba(features)
+    return np.log(model.predict_proba(features).clip(SMALLEST))
+
+
+def _fit(model: Model, features: NDArray, classes: NDArray[np.int64]) -> None:
     with warnings.catch_warnings():
         # Held-out figures do not move any more by then, and a smaller penalty that has not converged is one more.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -227,7 +271,7 @@ def _fit(model: LogisticRegression | LinearSVC | GaussianNB, features: NDArray, 
 
 
 def _scored(
-    model: LogisticRegression | LinearSVC | GaussianNB,
+    model: Model,
     features: NDArray,
     voxels: Voxels,
     test: NDArray[np.int64],

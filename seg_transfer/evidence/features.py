@@ -3,7 +3,7 @@
 2D and 2.5D read whole slices (and the stack around each), 3D reads patches of the plan's size; features of a voxel come
 from the window in which it lies most in the middle. A map's features are interpolated linearly at the voxel. Map voxel
 ``j`` of a level of stride ``s`` is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as
-wide as their stride (VGG's pools, ConvNeXt's patches): :func:`map_centres`.
+wide as their stride (VGG's pools, ConvNeXt's patches): :func:`~seg_transfer.transfer.centres.map_centres`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from seg_transfer.evidence.heads import Head, add_scores, blank_scores
 from seg_transfer.inference.predictor import LAYOUTS, VOXELS_PER_CALL
 from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
-from seg_transfer.network.unet import UNet
+from seg_transfer.network.reader import Reader
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.transfer.encoder import Encoder
+from seg_transfer.transfer.centres import Offset, map_centres
 
-Offset = tuple[float, float, float]
 Box = tuple[slice, slice, slice]
 """Part of a case, in ``(slice, u, v)``."""
 
@@ -37,11 +36,12 @@ class FrozenEncoder(nn.Module):
         >>> levels = encoder.at(image, samples.positions)  # one (n, channels) array per level
 
     Args:
-        network: Its encoder and input scaling are used; the decoder is not.
+        network: Its encoder and input scaling are used; nothing else is.
         model: What the network was built from: configuration and patch.
         reduced: Compute in bfloat16.
         context: Append to each level's features their mean over the slice (in 3D: the patch), which says what else is
             in it.
+        whole_slices: In 2D and 2.5D read whole slices, otherwise patches of the plan's size as prediction does.
 
     Attributes:
         widths: Number of features of each level, finest first: its channels, twice those with ``context``.
@@ -49,10 +49,12 @@ class FrozenEncoder(nn.Module):
         centres: Of :func:`map_centres`.
     """
 
-    def __init__(self, network: UNet, model: ModelPlan, *, reduced: bool, context: bool = False) -> None:
+    def __init__(
+        self, network: Reader, model: ModelPlan, *, reduced: bool, context: bool = False, whole_slices: bool = True
+    ) -> None:
         super().__init__()
         self.encoder, self._scaled = network.encoder, network.scaled
-        self.model, self.reduced, self.context = model, reduced, context
+        self.model, self.reduced, self.context, self.whole_slices = model, reduced, context, whole_slices
         self.device, self.strides = network.mean.device, network.encoder.strides
         self.widths = tuple((2 if context else 1) * channels for channels in network.encoder.channels)
         self.centres = map_centres(network.encoder)
@@ -70,7 +72,7 @@ class FrozenEncoder(nn.Module):
     def windows(self, shape: Sequence[int]) -> ModelPlan:
         """The model with the window that a case of ``(slice, u, v)`` is read in for its patch."""
         slices, *plane = self.model.patch
-        if self.model.configuration == "3d":
+        if self.model.configuration == "3d" or not self.whole_slices:
             return self.model
         whole = (slices, max(plane[0], shape[1]), max(plane[1], shape[2]))
         return self.model.model_copy(update={"patch": whole})
@@ -165,34 +167,6 @@ def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence
         if weight.any():
             total += weight[:, None] * last[tuple(index)].float()
     return total
-
-
-def map_centres(encoder: Encoder) -> list[Offset]:
-    """Where in the input ``(slice, u, v)`` the first voxel of each level's map is centred.
-
-    Odd kernels are centred on their voxel (``transfer/levels.py``); even ones are as wide as their stride and begin at
-    it, so that they lie ``(kernel - 1) / 2`` of their input's voxels further.
-    """
-    found: list[Offset] = []
-    centre, before = np.zeros(3), np.ones(3)
-    for stage, strides in zip(encoder.level_modules(), encoder.strides, strict=True):
-        shifts = [_shift(module) for module in stage.modules()]
-        centre = centre + before * np.max(shifts, axis=0)  # branches of one level stride alike
-        before = np.array(strides)
-        found.append((float(centre[0]), float(centre[1]), float(centre[2])))
-    return found
-
-
-def _shift(module: nn.Module) -> list[float]:
-    """By how many voxels of its input ``(slice, u, v)`` a module's first result lies behind the first voxel."""
-    if not isinstance(module, nn.Conv2d | nn.Conv3d | nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool2d | nn.AvgPool3d):
-        return [0.0] * 3
-    rank = 3 if isinstance(module, nn.Conv3d | nn.MaxPool3d | nn.AvgPool3d) else 2
-    kernel, stride = (
-        value if isinstance(value, tuple) else (value,) * rank for value in (module.kernel_size, module.stride)
-    )
-    shifts = [(k - 1) / 2 if k % 2 == 0 and s > 1 else 0.0 for k, s in zip(kernel, stride, strict=True)]
-    return [0.0] * (3 - rank) + shifts
 
 
 def _most_central(

@@ -1,8 +1,6 @@
 """Linear classifiers of features as segmentation heads: a 1x1 convolution per level, its scores enlarged and added.
 
-Standardizing, PCA and a linear classifier together are one affine map. It commutes with linear interpolation, whose
-weights add up to 1: scores are computed on each level's own map and only then interpolated to the voxels, which gives
-what classifying every voxel by its interpolated features would, at a fraction of the cost.
+Standardizing, PCA and a linear classifier together are one affine map (``network/level_scores.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from seg_transfer.network.level_scores import level_scores
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,7 @@ def add_scores(
     if not readers:
         return
     weight = torch.from_numpy(np.concatenate([heads[index].weights[level] for index in readers])).to(total)
-    scores = torch.einsum("of,bfsuv->bosuv", weight, maps.float())
-    for axis, size in enumerate(total.shape[2:]):
-        linear = _interpolation(maps.shape[axis + 2], size, stride[axis], centre[axis]).to(total)
-        scores = torch.tensordot(scores, linear, dims=([2], [1]))  # the new axis goes last, so that each has its turn
+    scores = level_scores(maps, weight, total.shape[2:], stride=stride, centre=centre)
     classes = len(heads[0].bias)
     rows = [index * classes + offset for index in readers for offset in range(classes)]
     total[:, rows] += scores
-
-
-def _interpolation(short: int, long: int, stride: int, centre: float) -> Tensor:
-    """Matrix ``(long, short)`` that interpolates linearly between map voxels; beyond the outermost these count."""
-    place = ((torch.arange(long) - centre) / stride).clamp(0, short - 1)
-    return (1 - (place[:, None] - torch.arange(short)).abs()).clamp(min=0)

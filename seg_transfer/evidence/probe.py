@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.evidence.classifiers import Voxels, affine, cross_validate, heads, share_bias
+from seg_transfer.evidence.classifiers import affine, cross_validate, heads, share_bias
 from seg_transfer.evidence.controls import ImageFeatures
+from seg_transfer.evidence.draw import TOO_FEW, case_groups, draw_voxels
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.features import Box, FrozenEncoder
 from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
-from seg_transfer.evidence.samples import PER_LABEL, sample_voxels
 from seg_transfer.evidence.tried import FeatureSet, Tried, report
 from seg_transfer.planning.evidence import Probed, ProbeEvidence
 from seg_transfer.planning.part import part_hash
@@ -41,8 +41,6 @@ MOST_VOXELS = 10_000
 FEWEST_PER_LABEL = 20
 HELD_OUT = 4
 """Cases that are segmented whole, of the first fold's."""
-
-TOO_FEW = "plan with more cases"
 
 
 class Source(Protocol):
@@ -87,16 +85,6 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
         for position, case in enumerate(case for case in shuffled if groups[case] == group):
             rank[case] = position
     return sorted(sorted(shuffled, key=lambda case: rank[case])[:count])
-
-
-def case_groups(plan: Plan) -> dict[str, int]:
-    """Case -> number of the group of cases that it is not torn apart from.
-
-    These are the cases that one fold of the plan holds out, since folds keep patients together; a case that no fold
-    holds out is by itself.
-    """
-    held = {case: fold for fold, split in enumerate(plan.recipe.splits) for case in split.validation}
-    return {case: held.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
 
 
 def run_probe(
@@ -181,28 +169,13 @@ class _Probe:
 
     def __init__(self, plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> None:
         self.plan, self.store, self.cases, self.seed = plan, store, cases, seed
-        labels = len(plan.data.labels)
-        per_label = min(PER_LABEL, max(FEWEST_PER_LABEL, MOST_VOXELS // (labels * len(cases))))
-        self.samples = [
-            sample_voxels(
-                store.case(case).label[:],
-                not_annotated=plan.data.not_annotated,
-                per_label=per_label,
-                seed=seed + position,
-            )
-            for position, case in enumerate(cases)
-        ]
+        per_label = max(FEWEST_PER_LABEL, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
         groups = case_groups(plan)
-        self.voxels = Voxels(
-            classes=np.concatenate([each.classes for each in self.samples]),
-            cases=np.repeat(np.arange(len(cases)), [len(each) for each in self.samples]),
-            groups=np.array([groups[case] for case in cases]),
-            labels=labels,
-        )
-        self._check()
+        drawn = draw_voxels(plan, store, cases, [groups[case] for case in cases], per_label=per_label, seed=seed)
+        self.samples, self.voxels, self.weights = drawn.samples, drawn.voxels, drawn.weights
         train, test = self.voxels.folds()[0]
         self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:HELD_OUT]]
-        self.train, self.weights = train, np.concatenate([each.weights for each in self.samples])
+        self.train = train
 
     def try_group(self, group: Group) -> list[Tried]:
         """Cross-validate every set of features of a group, and segment the held-out cases with each."""
@@ -218,7 +191,7 @@ class _Probe:
             features = np.concatenate([joined[source][level] for source, level, _ in one.parts], axis=1)
             result = cross_validate(features, self.voxels, seed=self.seed)
             weight, bias = affine(result.softmax, self.voxels.labels)
-            bias = bias + share_bias(result.logits, self.voxels, self.weights, self.train)
+            bias = bias + share_bias(result.logits["softmax"], self.voxels, self.weights, self.train)
             fitted.append(heads(weight, bias, one.parts))
             validated.append(result.scores)
         overlaps = self._segment(group, fitted)
@@ -248,13 +221,6 @@ class _Probe:
                     predicted = torch.stack(scores).sum(0).argmax(0).numpy()
                     overlaps.add(index, predicted, label[box])
         return overlaps
-
-    def _check(self) -> None:
-        """Refuse what cannot be cross-validated."""
-        for train, _ in self.voxels.folds():
-            if len(np.unique(self.voxels.classes[train])) < 2:
-                what = "where some cases are held out, the others hold one label alone: nothing can be told apart"
-                raise UserError(what, where="--cases", mend=TOO_FEW)
 
 
 def _sets(source: Probed, encoders: Mapping[str, FrozenEncoder]) -> list[FeatureSet]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.network.build import build_network
-from seg_transfer.network.unet import UNet
+from seg_transfer.network.reader import Reader
 from seg_transfer.planning.evidence import StatisticsEvidence
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.preprocessing.store import Store, StoredCase
@@ -73,7 +73,7 @@ def square_inputs(cases: Sequence[StoredCase], model: ModelPlan, *, side: int, s
             yield _square(case.image[:, wanted.min() : wanted.max() + 1][:, wanted - wanted.min()], side)
 
 
-def statistics_distance(network: UNet, inputs: Iterable[Tensor]) -> tuple[float | None, ...]:
+def statistics_distance(network: Reader, inputs: Iterable[Tensor]) -> tuple[float | None, ...]:
     """Distance between stored and measured statistics, of each level, finest first; None without BatchNorm.
 
     ``log(1 + J)``, averaged over the channels of all BatchNorms of a level. ``J``, the symmetric Kullback-Leibler

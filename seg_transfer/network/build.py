@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.carry import carry_over
@@ -11,9 +12,21 @@ from seg_transfer.transfer.encoder import initialise
 from seg_transfer.transfer.weights import LoadReport, load_weights
 
 
+def blank_network(model: ModelPlan, *, channels: int, classes: int) -> UNet | PixelHead:
+    """The network of a plan, with whatever weights torch gives its parts.
+
+    Args:
+        model: The plan's model.
+        channels: Image channels.
+        classes: Outputs: classes, background included, or regions.
+    """
+    kind = UNet if model.head == "unet" else PixelHead
+    return kind(model, channels=channels, classes=classes)
+
+
 def build_network(
     model: ModelPlan, *, channels: int, classes: int, seed: int, load: bool = True
-) -> tuple[UNet, LoadReport]:
+) -> tuple[UNet | PixelHead, LoadReport]:
     """Build the network of a plan: the same function for the same seed, without touching torch's global generator.
 
     Args:
@@ -29,9 +42,10 @@ def build_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet(model, channels=channels, classes=classes)
-        for part in (network.raw, network.blocks, network.heads):
-            part.apply(initialise)
+        network = blank_network(model, channels=channels, classes=classes)
+        if isinstance(network, UNet):
+            for part in (network.raw, network.blocks, network.heads):
+                part.apply(initialise)
     if load and model.weights.source == "model":
         return network, carry_over(network, model)
     weights = model.weights if load else model.weights.model_copy(update={"source": "none"})

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from seg_transfer.catalogue import entry
 from seg_transfer.network.blocks import ConvNormAct, DecoderBlock, convolution, depth_to_space, space_to_depth
+from seg_transfer.network.reader import Reader
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import levels_with_depth
 
 
-class UNet(nn.Module):
+class UNet(Reader):
     """Segmentation network of a plan: ``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out.
 
     In 2D and 2.5D the output has one slice, the middle one of the input; in 3D as many as the input. Any size works;
@@ -33,29 +31,13 @@ class UNet(nn.Module):
         classes: Outputs: classes, background included, or regions.
 
     Attributes:
-        encoder: The pyramid.
         heads: One head per decoder block, finest first: the first predicts full resolution, the others their own
             level's, for deep supervision. They exist whether it is on or off, so that a checkpoint fits both.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
-        super().__init__()
-        self.is_3d = is_3d = model.configuration == "3d"
-        folded = channels if is_3d else channels * model.patch[0]
-        self.encoder = Encoder(
-            model.encoder,
-            channels=folded,
-            stages=model.stages,
-            slice_strides=model.slice_strides if is_3d else None,
-            inflation=model.inflation,
-        )
-        mean, std = _input_scaling(model, channels)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-        self.block = self.encoder.strides[0] if is_3d else self.encoder.strides[0][1:]
+        super().__init__(model, channels=channels)
+        is_3d, folded = self.is_3d, self.folded
         depth = levels_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
         widths, norm = model.decoder_channels, model.decoder_norm
         finest = self._voxels(model, 0)
@@ -82,11 +64,6 @@ class UNet(nn.Module):
         """Logits as :meth:`forward` gives them, then those of every coarser decoder block, for deep supervision."""
         return [self._logits(level, decoded, x) for level, decoded in enumerate(self._decode(x))]
 
-    def scaled(self, x: Tensor) -> Tensor:
-        """The input as the encoder reads it: scaled as it was trained, and laid out as convolutions are fastest."""
-        # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format.
-        return ((x - self.mean) / self.std).clone(memory_format=torch.channels_last_3d)
-
     def _decode(self, x: Tensor) -> list[Tensor]:
         x = self.scaled(x)
         levels = self.encoder(x)
@@ -108,14 +85,3 @@ class UNet(nn.Module):
         sizes = zip(model.patch, self.encoder.strides[level], strict=True)
         slices, *plane = (math.ceil(size / stride) for size, stride in sizes)
         return math.prod(plane) * (slices if self.is_3d else 1)
-
-
-def _input_scaling(model: ModelPlan, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's own input; channels other than RGB get their mean."""
-    known = entry(model.encoder)
-    mean, std = torch.tensor(known.mean), torch.tensor(known.std)
-    if model.input_mapping == "as_is":
-        mean, std = torch.zeros(channels), torch.ones(channels)
-    elif channels != 3:
-        mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
-    return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)

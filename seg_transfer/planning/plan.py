@@ -24,6 +24,7 @@ from seg_transfer.planning.part import Fraction, MirrorAxes, Part, Triple, part_
 from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 
 PLAN_VERSION: Literal[1] = 1
+Head = Literal["unet", "softmax", "svm", "bayes"]
 LARGEST_SEED = 2**32 - 1
 
 
@@ -61,6 +62,11 @@ class ModelPlan(Part):
 
     configuration: Literal["2d", "2.5d", "3d"]
     patch: Triple = Field(description="input patch (slice, u, v) in voxels; 2D reads 1 slice, 2.5D an odd number")
+    head: Head = Field(
+        default="unet",
+        description="unet: a decoder that is trained; otherwise a classifier of single voxels by the frozen encoder's "
+        "features, which is fitted: softmax, linear SVM, or Gaussian naive Bayes",
+    )
     encoder: str = Field(description="name in the catalogue")
     weights: Weights
     stages: int = Field(ge=1, description="levels of the encoder in use, counted from the finest")
@@ -74,7 +80,7 @@ class ModelPlan(Part):
         description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
     )
     decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
-        description="channels of the decoder's block at each encoder level in use, from the finest"
+        description="unet only: channels of the decoder's block at each encoder level in use, from the finest"
     )
     decoder_norm: Literal["instance", "group"] = "instance"
 
@@ -89,6 +95,8 @@ class ModelPlan(Part):
             raise ValueError(f"stages is {self.stages}, {self.encoder} has {levels}")
         if (self.weights.levels or 0) > self.stages:
             raise ValueError(f"weights.levels is {self.weights.levels}, stages is {self.stages}")
+        if self.head != "unet" and self.weights.carry == "all":
+            raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
         slices = self.patch[0]
         if min(self.patch) < 1:
             raise ValueError(f"patch {self.patch} must be positive")
@@ -201,7 +209,7 @@ class RecipePlan(Part):
 
     @property
     def strategy_name(self) -> str:
-        """What names the runs: the strategy's kind, or ``race`` where each fold finds its own."""
+        """The strategy's kind, or ``race`` where each fold finds its own."""
         return self.strategy.kind if self.race is None else "race"
 
 
@@ -259,6 +267,8 @@ class Plan(Part):
             )
         if self.recipe.race is not None:
             self._check_race(self.recipe.race)
+        if self.model.head != "unet":
+            self._check_head()
         kinds = [channel.normalization.kind for channel in self.data.channels]
         if self.recipe.augmentation.colour_probability and kinds != ["minmax"] * 3:
             raise ValueError(
@@ -279,6 +289,21 @@ class Plan(Part):
         for index, (cases, held_out) in enumerate(zip(trained, race.held_out, strict=True)):
             if not set(held_out) < set(cases):
                 raise ValueError(f"recipe.race.held_out.{index}: not some, and not all, of what the fold trains on")
+
+    def _check_head(self) -> None:
+        """A classifier is fitted on the frozen encoder; it decides between classes, and needs cases to be tried on."""
+        head = f"model.head: {self.model.head}"
+        if self.recipe.strategy.kind != "frozen" or self.recipe.race is not None:
+            raise ValueError(f"{head} reads a frozen encoder, recipe.strategy is {self.recipe.strategy_name}")
+        if self.data.regions:
+            raise ValueError(f"{head} decides for one class at each voxel, and data.regions overlap")
+        if min(len(split.train) for split in self.recipe.splits) < 2:
+            raise ValueError(f"{head} needs two training cases in each of recipe.splits")
+
+    @property
+    def strategy_name(self) -> str:
+        """What names the runs: the recipe's strategy, or the classifier that is fitted in place of training."""
+        return self.recipe.strategy_name if self.model.head == "unet" else self.model.head
 
     @property
     def hash(self) -> str:

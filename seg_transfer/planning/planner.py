@@ -26,6 +26,7 @@ from seg_transfer.planning.rules import carry as carry_rule
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import geometry, normalization, training
+from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
@@ -64,13 +65,13 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     model = _plan_model(shape, data, weights, wishes, reasons)
     recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
-    training_seconds = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
+    spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
     frozen = min(
         shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
         for strategy in (candidate.strategy for candidate in recipe.candidates)
     )
     expected = Expected(
-        training_seconds_per_fold=training_seconds,
+        training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
         seconds_per_step=seconds,
         memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
         disk_bytes=int(
@@ -194,6 +195,7 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
     return ModelPlan(
         configuration=configuration,
         patch=shape.patch,
+        head=reasons.take("model.head", head_rule.head(wishes.head)),
         encoder=shape.entry.name,
         weights=weights,
         stages=shape.stages,

@@ -12,6 +12,7 @@ from seg_transfer.planning.grid import Grid
 from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
+from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
@@ -113,7 +114,7 @@ def plan_recipe(
             training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label()),
         ),
         augmentation=varied,
-        tta_axes=reasons.take("recipe.tta_axes", tta_axes(mirrored)),
+        tta_axes=reasons.take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
         splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
     )

@@ -11,8 +11,9 @@ from seg_transfer.catalogue import entry, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Split
+from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
+from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules.carry import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
 from seg_transfer.planning.rules.race import NO_RACE, RACE_MEND, SHARE
@@ -40,6 +41,7 @@ class PlanRequest:
         strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual``, ``finetune``, or ``race`` for the one
             that wins a short training of several in each fold.
         race_share: Of a fold's budget, for the race; None: a tenth.
+        head: ``unet``, or the classifier of single voxels that is fitted in its place: ``softmax``, ``svm``, ``bayes``.
         memory_bytes: What a training step may take.
         epochs: Training budget in epochs, or None.
         time_budget: Training budget in seconds per fold, or None; not both.
@@ -61,6 +63,7 @@ class PlanRequest:
     weights: str = AUTO
     strategy: str = AUTO
     race_share: float | None = None
+    head: str = "unet"
     memory_bytes: int = 8_000_000_000
     epochs: int | None = None
     time_budget: float | None = None
@@ -86,6 +89,7 @@ class Wishes:
     config: Configuration | None
     strategy: Kind | None
     race: float | None
+    head: Head
     weights: str
     carry: Carry | None
     normalization: Mapping[str, NormalizationKind]
@@ -104,6 +108,7 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
     """
     _choice(request.config, get_args(Configuration), "--config")
     _strategy(request)
+    head_rule.check_options(request.head, strategy=request.strategy, carry=request.carry)
     if request.encoder != AUTO and not entry(request.encoder).volumes and request.config == "3d":
         raise UserError(
             f"{request.encoder} does not convert to 3D",
@@ -141,12 +146,15 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
             mend="take --config 2d",
         )
     _check_splits(request, fingerprint)
+    head = head_rule.check_options(request.head, strategy=request.strategy, carry=request.carry)
+    head_rule.check_data(head, request.splits, has_regions=bool(fingerprint.regions))
     return Wishes(
         config=config,
-        strategy=strategy,
+        strategy=strategy if head == "unet" else "frozen",
         race=race,
+        head=head,
         weights=_weights(request),
-        carry=_choice(request.carry, get_args(Carry), "--carry"),
+        carry=_choice(request.carry, get_args(Carry), "--carry") if head == "unet" else "encoder",
         normalization=_normalization(request, fingerprint),
         machine=Machine(device, request.cores, request.bfloat16_gain),
     )

@@ -86,10 +86,12 @@ def _network(member: Member) -> str:
     model: ModelPlan = member.plan.model
     patch = " x ".join(map(str, model.patch))
     folds = "trained on every case" if member.folds == ("full",) else f"mean of {len(member.folds)} fold(s)"
-    return (
-        f"{model.configuration} U-Net on {model.encoder} ({model.stages} levels), patch {patch}, "
-        f"{member.plan.recipe.strategy_name}; {folds}"
-    )
+    name, learned = "U-Net", member.plan.strategy_name
+    if model.head != "unet":
+        name, learned = f"{model.head} classifier of single voxels", "frozen"
+    if model.head == "svm":
+        learned += " (what it gives as probabilities is the softmax of the SVM's decision values)"
+    return f"{model.configuration} {name} on {model.encoder} ({model.stages} levels), patch {patch}, {learned}; {folds}"
 
 
 def _origin(plan: Plan) -> str:

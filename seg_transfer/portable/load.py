@@ -14,7 +14,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.predictor import Predictor, ready_network
 from seg_transfer.modelfile import MEND, ModelFile, prefix, read_model_file
-from seg_transfer.network.unet import UNet
+from seg_transfer.network.build import blank_network
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import add_to_checksum, load_state
 
@@ -84,7 +84,7 @@ def _expected(plan: Plan, path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the network that a plan asks for, without allocating it: its plan may ask for anything."""
     try:
         with torch.device("meta"):
-            network = UNet(plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs))
+            network = blank_network(plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs))
     except (RuntimeError, OverflowError) as error:
         what = f"its plan asks for an impossible network: {str(error).splitlines()[0]}"
         raise UserError(what, where=path, mend="export it again") from None

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from seg_transfer.network.build import build_network
+from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan, RecipePlan
 from seg_transfer.training.augment import apply, sample_parameters
 from seg_transfer.training.batches import Batch, generator
@@ -50,6 +51,7 @@ class Trainer:
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
         channels, classes = len(plan.data.channels), len(plan.data.outputs)
         network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
+        assert isinstance(network, UNet), "classifiers are fitted, not trained"
         self.network = network.to(self.device)
         _channels_last(self.network)
         self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)

@@ -8,9 +8,10 @@ import torch
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model
-from seg_transfer.evidence.features import FrozenEncoder, interpolate_at, map_centres
+from seg_transfer.evidence.features import FrozenEncoder, interpolate_at
 from seg_transfer.evidence.heads import Head
 from seg_transfer.planning.plan import ModelPlan, Plan
+from seg_transfer.transfer.centres import map_centres
 from seg_transfer.transfer.encoder import Encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -114,6 +114,8 @@ def weights(shape: Shape, earlier: EarlierModel, requested: Carry | None) -> tup
 
 def _decoder_obstacle(model: ModelPlan, shape: Shape) -> str | None:
     """Why the earlier model's decoder is not the new network's; None if it is."""
+    if model.head != "unet":
+        return f"it has none, but a {model.head} classifier"
     if (model.configuration == "3d") != (shape.configuration == "3d"):
         return f"{model.configuration} kernels against {shape.configuration}"
     for what, before, now in (

@@ -1,0 +1,199 @@
+"""Fits the classifier of a plan whose head is one, in place of training: the same run folder, in seconds.
+
+Voxels of the fold's training cases are drawn as the probe draws them, and read by the frozen encoder in patches of the
+plan's size, as prediction reads them. The penalty, and how much of the classes' log-shares is added to the scores, are
+those that do best on cases that a classifier was not fitted to; the classifier is then fitted to all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from torch import Tensor
+
+from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
+from seg_transfer.evidence.draw import case_groups, draw_voxels
+from seg_transfer.evidence.encoders import recalibration_images
+from seg_transfer.evidence.features import FrozenEncoder
+from seg_transfer.files import write_text
+from seg_transfer.network.build import build_network
+from seg_transfer.network.pixel_head import PixelHead
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.progress import say, track
+from seg_transfer.training.checkpoint import MODEL_FILE, load_header, save_state
+from seg_transfer.training.logs import LOG_FILE, Row, write_csv
+from seg_transfer.training.loop import RunResult, clear_run
+from seg_transfer.training.manifest import (
+    MANIFEST_FILE,
+    build_manifest,
+    describe_frozen,
+    describe_weights,
+    installed_versions,
+)
+from seg_transfer.training.state import Fold, RunOptions, Task
+from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+
+MOST_VOXELS = 20_000
+NEVER = -1e30
+"""Score of a class that naive Bayes was not shown: far from all of them its log-likelihoods are low as well."""
+
+
+def fit_head(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options: RunOptions) -> RunResult:
+    """Fit a fold's classifier; returns at once where an earlier call has.
+
+    Args:
+        plan: Its head is a classifier; its budget is not used.
+        store: The preprocessed cases.
+        run_folder: Made if need be.
+        fold: Which split; ``full`` fits to every case.
+        options: Of this run.
+
+    Raises:
+        UserError: If what is there was fitted with other options, or the cases hold one label alone.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.restart:
+        clear_run(run_folder)
+    model_file, manifest_file = run_folder / MODEL_FILE, run_folder / MANIFEST_FILE
+    task = Task.of(plan, fold, options)
+    if model_file.is_file() and manifest_file.is_file():
+        header = load_header(model_file, "model")
+        task.resumed(header["task"], options, run_folder)
+        return RunResult(run_folder, model_file, header["epochs"], header["steps"], header["seconds"], {})
+    training = plan.data.cases if fold == "full" else plan.recipe.splits[fold].train
+    started = time.perf_counter()
+    network, weights, found = _fit(plan, store, training, task.seed, options.device)
+    seconds = time.perf_counter() - started
+    done = {"finished": True, "progress": 1.0, "epochs": 0, "steps": 0, "seconds": seconds}
+    header = {"plan": plan.model_dump(mode="json"), "task": asdict(task), "weights": "fitted", **done}
+    save_state(model_file, "model", network.state_dict(), header)
+    schedule = StrategySchedule(network, plan.recipe.strategy, warmup=0.0)
+    row = Row(
+        epoch=0,
+        step=0,
+        seconds=seconds,
+        progress=1.0,
+        loss=found["log_loss"],
+        dice=dict.fromkeys(plan.data.scored),
+        rates={},
+        levels={str(level): state for level, state in schedule.describe(1.0).items()},
+        skipped=0,
+    )
+    write_csv(run_folder / LOG_FILE, [row])
+    manifest = build_manifest(
+        plan=plan,
+        fold=fold,
+        train=training,
+        validation=() if fold == "full" else plan.recipe.splits[fold].validation,
+        options={name: getattr(task, name) for name in ("seed", "epochs", "time_budget")}
+        | {"workers": options.workers, "threads": torch.get_num_threads()},
+        versions=installed_versions(),
+        device=options.device,
+        weights=weights,
+        frozen=describe_frozen(schedule),
+        result=done | {"skipped": 0, "dice": None, "mean_dice": None, "head": found},
+    )
+    write_text(manifest_file, json.dumps(manifest, indent=2) + "\n")
+    return RunResult(run_folder, model_file, 0, 0, seconds, {})
+
+
+def _fit(
+    plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str
+) -> tuple[PixelHead, dict[str, Any], dict[str, Any]]:
+    """The fitted network, what became of its encoder's weights, and figures of the fit."""
+    kind = plan.model.head
+    network, report = build_network(
+        plan.model, channels=len(plan.data.channels), classes=len(plan.data.labels), seed=seed
+    )
+    assert isinstance(network, PixelHead) and kind != "unet", "the U-Net is trained, not fitted"
+    say(str(report))
+    encoder = FrozenEncoder(
+        network.to(device), plan.model, reduced=plan.recipe.precision == "bfloat16", whole_slices=False
+    )
+    if plan.recipe.strategy.batchnorm == "recalibrated":
+        images = recalibration_images(plan, store, cases, seed=seed)
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=encoder.reduced):
+            recalibrate_batchnorm(encoder, encoder.encoder, images)
+    per_label = max(1, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
+    drawn = draw_voxels(plan, store, cases, _groups(plan, cases), per_label=per_label, seed=seed)
+    read = [
+        np.concatenate(encoder.at(store.case(case).image[:], samples.positions), axis=1)
+        for case, samples in track(zip(cases, drawn.samples, strict=True), total=len(cases), title="reading features")
+    ]
+    features, classes = np.concatenate(read), drawn.voxels.classes
+    tried = cross_validate(features, drawn.voxels, seed=seed)
+    pipeline = fit(kind, features, classes, penalty=tried.penalty, seed=seed)
+    shares = share_bias(tried.logits[kind], drawn.voxels, drawn.weights, np.arange(len(classes)))
+    with torch.no_grad():
+        put_head(network, pipeline, shares)
+    scores = tried.scores[kind]
+    found = {"kind": kind, "voxels": len(classes), "penalty": None if kind == "bayes" else tried.penalty}
+    found |= _means(scores) | {"share_bias": shares.tolist()}
+    say(
+        f"{kind} fitted to {len(classes)} voxels of {len(cases)} cases; balanced accuracy on cases that it was not "
+        f"fitted to: {found['balanced_accuracy']:.3f}"
+    )
+    return network, describe_weights(report), found
+
+
+def _groups(plan: Plan, cases: Sequence[str]) -> list[int]:
+    """Group of each case; where a plan of two folds leaves a single one, each case is by itself."""
+    groups = case_groups(plan)
+    found = [groups[case] for case in cases]
+    return found if len(set(found)) > 1 else list(range(len(cases)))
+
+
+def _means(scores: CaseScores) -> dict[str, float | None]:
+    loss = scores.log_loss
+    return {
+        "balanced_accuracy": float(np.nanmean(scores.balanced_accuracy)),
+        "log_loss": None if loss is None else float(np.nanmean(loss)),
+    }
+
+
+def put_head(network: PixelHead, pipeline: Pipeline, shares: NDArray[np.float32]) -> None:
+    """Put a fitted classifier into a network.
+
+    Standardizing and PCA are folded into the levels' weights; of a linear classifier, it too.
+
+    Args:
+        network: Of the plan's head.
+        pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to all levels' features side by side.
+        shares: What is added to each class's score, ``(class,)``.
+    """
+    scaler, pca, last = (step for _, step in pipeline.steps)
+    if network.quadratic:
+        weight = pca.components_ / scaler.scale_
+        bias = -pca.components_ @ (pca.mean_ + scaler.mean_ / scaler.scale_)
+        precision = 1 / last.var_
+        fitted = -0.5 * (np.log(2 * np.pi * last.var_) + precision * last.theta_**2).sum(axis=1)
+        offset = np.full(len(shares), NEVER)
+        offset[last.classes_] = fitted + np.log(last.class_prior_) + shares[last.classes_]
+        rows = len(weight)
+        _put(network.linear[:, :rows], last.classes_, precision * last.theta_)
+        _put(network.square[:, :rows], last.classes_, -0.5 * precision)
+        network.offset.copy_(torch.from_numpy(offset))
+    else:
+        weight, bias = affine(pipeline, len(shares))
+        bias = bias + shares
+    rows, start = len(weight), 0
+    network.bias[:rows] = torch.from_numpy(bias)
+    for level, width in enumerate(network.encoder.channels):
+        part = np.ascontiguousarray(weight[:, start : start + width])
+        network.get_buffer(f"weight_{level}")[:rows] = torch.from_numpy(part)
+        start += width
+
+
+def _put(target: Tensor, classes: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+    target[torch.from_numpy(classes)] = torch.from_numpy(values).to(target)

@@ -1,0 +1,144 @@
+"""A classifier in place of the U-Net goes the whole way: planned, fitted, validated, predicted with, exported."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from made_balls import LOCAL, make_dataset
+
+import seg_transfer
+from seg_transfer.errors import UserError
+from seg_transfer.modelfile import read_model_file
+from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.portable.load import load_folds
+from seg_transfer.status import read_status
+from seg_transfer.workdir import Work
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+QUICK = {"encoder": "resnet18", "weights": "bundled", "folds": 2, "memory": 10**9} | LOCAL
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("balls"))
+
+
+@pytest.fixture(scope="module")
+def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    work = Work(tmp_path_factory.mktemp("work"))
+    seg_transfer.plan(data, work=work.path, config="2d", head="bayes", **QUICK)
+    seg_transfer.train("cv", work=work.path, **LOCAL)
+    return work
+
+
+def test_the_plan_says_what_is_fitted(work: Work) -> None:
+    plan = load_plan(work.plan)
+    assert (plan.model.head, plan.recipe.strategy.kind, plan.recipe.tta_axes) == ("bayes", "frozen", ())
+    reasons = {reason.field: reason.reason for reason in plan.reasons}
+    assert "augmentation and deep supervision are not used" in reasons["model.head"]
+
+
+def test_a_fold_is_finished_and_validated(work: Work) -> None:
+    status = read_status(work.path)
+    assert [run.state for run in status.runs if run.fold != "full"] == ["validated", "validated"]
+    assert all((run.mean_dice or 0) > 0.5 for run in status.runs if run.fold != "full")
+    plan = load_plan(work.plan)
+    folder = work.run_folder(plan, 0)
+    assert folder.parent.name.startswith("2d-resnet18-bayes-")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    result = manifest["result"]
+    assert (result["finished"], result["steps"], result["head"]["kind"]) == (True, 0, "bayes")
+    assert 0.5 < result["head"]["balanced_accuracy"] <= 1 and result["head"]["voxels"] <= 2 * 3 * 300
+    assert manifest["frozen"]["elements_never_learning"] == manifest["frozen"]["elements"]
+    (row,) = csv.DictReader((folder / "log.csv").open())
+    assert (row["step"], float(row["progress"])) == ("0", 1.0)
+
+
+def test_it_is_not_fitted_again_unless_asked(work: Work) -> None:
+    model = work.model(load_plan(work.plan), 0)
+    before, bits = model.stat().st_mtime_ns, model.read_bytes()
+    (run,) = seg_transfer.train(0, work=work.path, **LOCAL)
+    assert model.stat().st_mtime_ns == before and run.strategy == "bayes"
+    with pytest.raises(UserError, match="seed 0"):
+        seg_transfer.train(0, work=work.path, seed=1, **LOCAL)
+    seg_transfer.train(0, work=work.path, restart=True, **LOCAL)
+    assert model.stat().st_mtime_ns > before
+    seconds = b'"seconds":'  # of the fit, in the header, are all that may differ
+    assert len(model.read_bytes().partition(seconds)[0]) == len(bits.partition(seconds)[0])
+
+
+def test_predicted_and_exported(work: Work, data: Path, tmp_path: Path) -> None:
+    seg_transfer.summary(work=work.path, **LOCAL)
+    (model,) = seg_transfer.export(tmp_path / "model.segtl", work=work.path)
+    header = read_model_file(model).header
+    assert "2d bayes classifier of single voxels on resnet18" in header.card
+    images = data / "imagesTr"
+    found = [
+        seg_transfer.predict(images, tmp_path / name, device="cpu", workers=0, **source)
+        for name, source in (("of_work", {"work": work.path}), ("of_file", {"model": model}))
+    ]
+    for case in ("case_0", "case_3"):
+        first, second = (np.asarray(nibabel.load(folder / f"{case}.nii.gz").dataobj) for folder in found)
+        assert np.array_equal(first, second) and set(np.unique(first)) == {0, 1, 4}
+    again = seg_transfer.plan(
+        data, work=tmp_path / "next", from_model=model, config="2d", **(QUICK | {"weights": "auto"})
+    )
+    assert (again.model.head, again.model.weights.carry) == ("unet", "encoder")
+
+
+def test_onnx(work: Work, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=work.path, folds=["0"])
+    session = runtime.InferenceSession(file)
+    plan = load_plan(work.plan)
+    image = np.random.default_rng(0).normal(size=(3, 1, *plan.model.patch)).astype(np.float32)
+    (found,) = session.run(None, {"image": image})
+    (network,) = load_folds(plan, [work.model(plan, 0)])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).softmax(1).numpy()
+    assert expected.std() > 0.1 and np.allclose(found, expected, atol=1e-4)
+
+
+def test_no_control(work: Work) -> None:
+    with pytest.raises(UserError, match="bayes classifier is fitted"):
+        seg_transfer.train(0, work=work.path, control=True, **LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "tree"}, "unknown choice 'tree'"),
+        ({"head": "svm", "strategy": "race"}, "--strategy race is asked for"),
+        ({"head": "svm", "strategy": "finetune"}, "--strategy finetune is asked for"),
+        ({"head": "svm", "carry": "all"}, "--carry all is asked for"),
+    ],
+)
+def test_options_that_do_not_go_together(data: Path, tmp_path: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        seg_transfer.plan(data, work=tmp_path, **(QUICK | options))
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_regions_and_single_cases_are_refused(data: Path, tmp_path: Path) -> None:
+    description = json.loads((data / "dataset.json").read_text())
+    folder = make_dataset(tmp_path / "regions")
+    description["labels"] = {"background": 0, "whole": [1, 4], "core": [4]}
+    description["regions_class_order"] = [1, 4]
+    (folder / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="this data set has regions"):
+        seg_transfer.plan(folder, work=tmp_path / "work", head="svm", **QUICK)
+    with pytest.raises(UserError, match="fold 0 trains on a single one"):
+        seg_transfer.plan(data, work=tmp_path / "work", head="svm", cases=["case_0", "case_1"], **QUICK)
+
+
+def test_impossible_edits_are_refused(work: Work) -> None:
+    content = load_plan(work.plan).model_dump(mode="json")
+    content["recipe"]["strategy"] |= {"kind": "finetune", "encoder_lr_ratio": 0.1}
+    with pytest.raises(ValueError, match=r"bayes reads a frozen encoder, recipe\.strategy is finetune"):
+        Plan.model_validate(content)
