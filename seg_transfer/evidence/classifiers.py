@@ -23,6 +23,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from seg_transfer.evidence.heads import Head
 from seg_transfer.network.pixel_head import COMPONENTS
@@ -91,6 +92,7 @@ class CrossValidated:
     logits: Mapping[Classifier, NDArray[np.float64]]
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) -> CrossValidated:
     """Fit every classifier to the cases of all folds but one, and score it on that one's, in turn.
 
@@ -143,6 +145,7 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
     return CrossValidated(scores, softmax, penalty, logits)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit(
     kind: Classifier, features: NDArray[np.float32], classes: NDArray[np.int64], *, penalty: float, seed: int
 ) -> Pipeline:
