@@ -14,10 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.evidence import RACE_FILE, RaceEvidence, Racer
 from seg_transfer.planning.plan import Plan, Split
@@ -173,23 +172,11 @@ def dice_on_grid(predictor: Predictor, stored: StoredCase) -> dict[str, float | 
         Name -> Dice over annotated voxels; None where neither prediction nor reference has it.
     """
     data = predictor.plan.data
-    parts = data.region_classes or tuple((index,) for index in range(1, len(data.labels)))
-    counts = np.zeros((3, len(parts)), np.int64)
+    overlaps = Overlaps(data, segmentations=1)
+    overlaps.begin_case()
     axis = predictor.slab_axis(stored.shape)
     for start, slab in predictor.slabs(stored.image[:], axis=axis, tta=False):
         box = [slice(None)] * 3
         box[axis] = slice(start, start + slab.shape[axis + 1])
-        reference = stored.label[tuple(box)]
-        predicted = decide(slab.cpu().numpy(), data)
-        known = np.ones(reference.shape, bool) if data.not_annotated is None else reference != data.not_annotated
-        counts += _overlap(predicted[known], reference[known], parts)
-    return {
-        name: float(2 * both / (mine + theirs)) if mine + theirs else None
-        for name, (mine, theirs, both) in zip(data.scored, counts.T.tolist(), strict=True)
-    }
-
-
-def _overlap(predicted: NDArray, reference: NDArray, parts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Voxels of each label or region in the prediction, in the reference and in both, ``(3, part)``."""
-    masks = [(np.isin(predicted, part), np.isin(reference, part)) for part in parts]
-    return np.array([[mine.sum(), theirs.sum(), (mine & theirs).sum()] for mine, theirs in masks]).T
+        overlaps.add(0, decide(slab.cpu().numpy(), data), stored.label[tuple(box)])
+    return overlaps.mean_dice(0)
