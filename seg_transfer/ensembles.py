@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, write_volume
 from seg_transfer.evaluation.evaluate import evaluate_files
@@ -115,7 +113,8 @@ def _predict_case(case: Case, predictors: Mapping[int, Predictor], folders: Mapp
     transform, array = any_of_them.prepare(read_image(case.images))
     probabilities = {index: predictor.probabilities(array) for index, predictor in predictors.items()}
     for (first, second), folder in folders.items():
-        mean = (probabilities[first] + probabilities[second]) / np.float32(2)
+        mean = probabilities[first] + probabilities[second]
+        mean /= 2
         make_folder(folder)
         labels = any_of_them.labels_of(transform, mean)
         write_volume(label_file(case, folder), labels, transform.native)

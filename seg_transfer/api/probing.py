@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seg_transfer import environment
+from seg_transfer.api.preparing import prepare
 from seg_transfer.catalogue import entry, imagenet_cached
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
@@ -13,7 +14,6 @@ from seg_transfer.files import check_folder
 from seg_transfer.planning.evidence import Evidence, ProbeEvidence
 from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
-from seg_transfer.preprocessing.preprocess import preprocess_dataset
 from seg_transfer.progress import keep_log
 from seg_transfer.workdir import DEFAULT, Work
 
@@ -69,22 +69,11 @@ def probe(
 
     evidence = Evidence.load(place.evidence)
     chosen = choose_cases(made, cases, seed)
-    folder = place.store_folder(made)
-    failures = preprocess_dataset(
-        Dataset.load(place.dataset),
-        made.data,
-        folder,
-        cases=chosen,
-        workers=environment.case_workers() if workers is None else workers,
-    )
-    if failures:
-        listed = "; ".join(f"{case}: {cause}" for case, cause in failures.items())
-        mend = "mend these files, or leave the cases out with `segtl plan --cases`"
-        raise UserError(f"{len(failures)} case(s) cannot be prepared: {listed}", where=folder, mend=mend)
+    case_workers = environment.case_workers() if workers is None else workers
+    prepare(place, made, Dataset.load(place.dataset), case_workers, cases=chosen)
+    store = Store.open(place.store_folder(made), made.data)
     torch.set_num_threads(environment.cores())
-    found = run_probe(
-        made, Store.open(folder, made.data), chosen, others=others, context=context, seed=seed, device=device
-    )
+    found = run_probe(made, store, chosen, others=others, context=context, seed=seed, device=device)
     draw_probe(place.probe_plot, found)
     evidence.model_copy(update={"probe": found}).save(place.evidence)
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from seg_transfer import environment
 from seg_transfer.api.options import at_most_one
+from seg_transfer.api.preparing import prepare
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
@@ -101,7 +102,7 @@ def train(
 
     dataset = Dataset.load(place.dataset)
     case_workers = environment.case_workers() if workers is None else workers
-    _prepare(place, made, dataset, case_workers)
+    prepare(place, made, dataset, case_workers)
     options = RunOptions(
         device=device,
         epochs=epochs,
@@ -138,13 +139,3 @@ def _check_control(made: Plan, folds: Sequence[Fold]) -> None:
         if fold == "full" or not made.recipe.splits[fold].validation:
             what = f"{fold_name(fold)} holds no case out, so that there is nothing to compare"
             raise UserError(what, where="--control", mend="train a fold that holds cases out, such as `segtl train 0`")
-
-
-def _prepare(place: Work, made: Plan, dataset: Dataset, workers: int) -> None:
-    """Preprocess what is missing, so that training can start."""
-    folder = place.store_folder(made)
-    failures = preprocess_dataset(dataset, made.data, folder, workers=workers)
-    if failures:
-        listed = "; ".join(f"{case}: {cause}" for case, cause in failures.items())
-        mend = "mend these files, or leave the cases out with `segtl plan --cases`"
-        raise UserError(f"{len(failures)} case(s) cannot be prepared: {listed}", where=folder, mend=mend)
