@@ -32,6 +32,7 @@ from typing import Any
 
 from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
 from regret_table import regret_table
+from signals_table import load_signals, race_winner
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
@@ -39,10 +40,10 @@ from seg_transfer.files import write_text
 from seg_transfer.planning.plan import Plan
 
 RESULTS = HERE / "results" / "regret"
+SIGNALS = HERE / "results" / "signals"
 DRAWS = 3
 EPOCH = 100
 MOST_SCORED = 40
-LOWER = 2
 STRATEGIES: dict[str, dict[str, Any]] = {
     "scratch": {"weights": "none", "strategy": "scratch"},
     "frozen": {"weights": "bundled", "strategy": "frozen"},
@@ -50,13 +51,6 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "lower-only": {"weights": "bundled", "strategy": "partial"},
     "gradual": {"weights": "bundled", "strategy": "gradual"},
     "finetune": {"weights": "bundled", "strategy": "finetune"},
-}
-EDITS: dict[str, dict[str, Any]] = {
-    "lower-only": {
-        "model.weights.levels": LOWER,
-        "recipe.strategy.frozen_stages": LOWER,
-        "recipe.strategy.encoder_lr_ratio": 1.0,
-    }
 }
 
 
@@ -114,7 +108,7 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     train, held_out, test = cases_of(trial, size, seed, data)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
     options = {"encoder": "resnet18", "epochs": trial.epochs, **STRATEGIES[strategy]}
-    edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
+    edits = {"recipe.steps_per_epoch": EPOCH}
     folder = work / name
     started = time.perf_counter()
     plan, trained = train_cell(
@@ -146,7 +140,8 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
 
 def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
     """What the planner chooses for each draw that was run: trial -> draw -> strategy; kept by the hash of its rules."""
-    rules = sorted((HERE.parent / "seg_transfer" / "planning").rglob("*.py"))
+    package = HERE.parent / "seg_transfer"
+    rules = [file for room in ("planning", "evidence") for file in sorted((package / room).rglob("*.py"))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in rules)).hexdigest()[:12]
     path = RESULTS / "planner" / f"{digest}.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
@@ -168,11 +163,8 @@ def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
 
 
 def strategy_name(plan: Plan) -> str:
-    """The cell that a plan would be; ``partial`` with all levels pretrained is none of them."""
-    kind, random_start = plan.recipe.strategy.kind, plan.model.weights.source == "none"
-    if kind == "partial":
-        return "lower-only" if plan.model.weights.levels == LOWER else kind
-    return "frozen-random" if kind == "frozen" and random_start else kind
+    """The cell that a plan would be."""
+    return {"partial": "lower-only"}.get(plan.recipe.strategy.kind, plan.recipe.strategy.kind)
 
 
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:
@@ -186,10 +178,14 @@ def _dice(scores: Scores) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
+    parser.add_argument("--planner-alone", action="store_true", help="with --table: without the races of signals.py")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
     if options.table:
-        choices = planned(options.data, options.work / "regret")
+        choices = {"segtl's": planned(options.data, options.work / "regret")}
+        if (measured := load_signals(SIGNALS)) and not options.planner_alone:
+            winners = {name: {draw: race_winner(found) for draw, found in of.items()} for name, of in measured.items()}
+            choices["the winner of a race"] = winners
         print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
         return
     todo = [

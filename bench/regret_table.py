@@ -5,7 +5,8 @@ noisy figures is too high. Here the best strategy is found on the other draws: i
 draw left out; every draw is left out once, and the mean is taken. A choice as good as the best has 0 on average, and a
 lucky one less.
 
-Intervals: draws are resampled, then patients within them (the same for all strategies), 1000 times.
+Intervals: draws are resampled, then patients within them (the same for all strategies), 1000 times. Harm is the Dice
+from scratch minus that of the choice.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ Cases = dict[str, float]
 """Case -> mean Dice over its labels."""
 Trial = dict[str, dict[int, Cases]]
 """Strategy -> draw -> cases."""
+Dice = Mapping[str, Sequence[float]]
+"""Strategy -> Dice by position, a position being a draw."""
 Chooser = Callable[[str, int], Mapping[str, float]]
 """Name of a trial and draw -> share of each strategy in the choice; a random choice has them all."""
 
 
-def regret(dice: Mapping[str, Sequence[float]], shares: Sequence[Mapping[str, float]], draws: Sequence[int]) -> float:
+def regret(dice: Dice, shares: Sequence[Mapping[str, float]], draws: Sequence[int]) -> float:
     """Mean over draws of the Dice that is lost.
 
     Args:
@@ -51,25 +54,53 @@ def regret(dice: Mapping[str, Sequence[float]], shares: Sequence[Mapping[str, fl
 
 def regrets(trials: Mapping[str, Trial], chooser: Chooser, seed: int = 0) -> tuple[float, float, float]:
     """Mean regret over trials, and its 95 % interval."""
-    found = [_bootstrapped(trial, lambda draw, name=name: chooser(name, draw), seed) for name, trial in trials.items()]
+
+    def of(dice: Dice, name: str, draws: Sequence[int]) -> float:
+        return regret(dice, [chooser(name, draw) for draw in draws], draws)
+
+    return _over_trials(trials, of, seed)
+
+
+def harms(trials: Mapping[str, Trial], chooser: Chooser, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over trials of the Dice from scratch minus that of the choice, and its 95 % interval."""
+
+    def of(dice: Dice, name: str, draws: Sequence[int]) -> float:
+        chosen = [
+            sum(share * dice[strategy][position] for strategy, share in chooser(name, draw).items())
+            for position, draw in enumerate(draws)
+        ]
+        return float(np.mean(np.subtract(dice["scratch"], chosen)))
+
+    return _over_trials(trials, of, seed)
+
+
+def _over_trials(
+    trials: Mapping[str, Trial], of: Callable[[Dice, str, Sequence[int]], float], seed: int
+) -> tuple[float, float, float]:
+    """Mean over trials of a figure, and its 95 % interval; each trial is resampled by itself."""
+    found = [
+        _bootstrapped(trial, lambda dice, draws, name=name: of(dice, name, draws), np.random.default_rng([seed, index]))
+        for index, (name, trial) in enumerate(trials.items())
+    ]
     each = np.array([resampled for _, resampled in found])
     means = np.nanmean(each[:, ~np.isnan(each).all(axis=0)], axis=0)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(np.mean([value for value, _ in found])), float(low), float(high)
 
 
-def _bootstrapped(trial: Trial, chooser: Callable[[int], Mapping[str, float]], seed: int) -> tuple[float, NDArray]:
-    """Regret of one trial, and of each resample of its draws and patients."""
+def _bootstrapped(
+    trial: Trial, of: Callable[[Dice, Sequence[int]], float], random: np.random.Generator
+) -> tuple[float, NDArray]:
+    """A figure of one trial, and of each resample of its draws and patients."""
     draws = sorted(next(iter(trial.values())))
-    whole = {strategy: [_mean(cells[draw]) for draw in draws] for strategy, cells in trial.items()}
-    random = np.random.default_rng(seed)
+    whole = {strategy: [mean_dice(cells[draw]) for draw in draws] for strategy, cells in trial.items()}
     resampled = []
     for _ in range(BOOTSTRAPS):
         taken = [draws[index] for index in random.integers(len(draws), size=len(draws))]
         weights = {draw: _weights(sorted(next(iter(trial.values()))[draw]), random) for draw in dict.fromkeys(taken)}
-        dice = {strategy: [_mean(cells[draw], weights[draw]) for draw in taken] for strategy, cells in trial.items()}
-        resampled.append(regret(dice, [chooser(draw) for draw in taken], taken))
-    return regret(whole, [chooser(draw) for draw in draws], draws), np.array(resampled)
+        dice = {name: [mean_dice(cells[draw], weights[draw]) for draw in taken] for name, cells in trial.items()}
+        resampled.append(of(dice, taken))
+    return of(whole, draws), np.array(resampled)
 
 
 def _weights(cases: Sequence[str], random: np.random.Generator) -> dict[str, int]:
@@ -77,7 +108,8 @@ def _weights(cases: Sequence[str], random: np.random.Generator) -> dict[str, int
     return dict(zip(cases, counts.tolist(), strict=True))
 
 
-def _mean(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
+def mean_dice(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
+    """Over cases; ``weights`` says how often each counts."""
     names = sorted(cases)
     return float(np.average([cases[name] for name in names], weights=weights and [weights[name] for name in names]))
 
@@ -106,14 +138,15 @@ def whole(trials: Mapping[str, Trial], strategies: int) -> dict[str, Trial]:
 
 
 def regret_table(
-    folder: Path, strategies: Sequence[str], planned: Mapping[str, Mapping[int, str]], *, release: bool
+    folder: Path, strategies: Sequence[str], choices: Mapping[str, Mapping[str, Mapping[int, str]]], *, release: bool
 ) -> str:
-    """Dice of every trial, and the regret of the planner and of constant and random choices, in points, as Markdown.
+    """Dice of every trial, and the regret of constant, random and given choices, in points, as Markdown.
 
     Args:
         folder: Of the cells.
-        strategies: All of them.
-        planned: Trial -> draw -> what the planner chooses; where that is no cell, the trial does not count for anybody.
+        strategies: All of them; harm is counted against ``scratch``.
+        choices: Who chooses -> trial -> draw -> strategy. Regret is over the trials in which all of them choose one of
+            the strategies, so that it can be compared.
         release: On the test cases.
     """
     trials = load_trials(folder, release=release)
@@ -121,14 +154,14 @@ def regret_table(
     for name, trial in trials.items():
         counts = "/".join(str(len(trial.get(strategy, {}))) for strategy in strategies)
         means = [
-            f"{np.mean([_mean(cases) for cases in trial[strategy].values()]):.3f}" if strategy in trial else "–"
+            f"{np.mean([mean_dice(cases) for cases in trial[strategy].values()]):.3f}" if strategy in trial else "–"
             for strategy in strategies
         ]
         lines.append(f"| {name} | {counts} | " + " | ".join(means) + " |")
     complete = {
         name: trial
         for name, trial in whole(trials, len(strategies)).items()
-        if {planned[name][draw] for draw in trial[strategies[0]]} <= set(strategies)
+        if all(chosen.get(name, {}).get(draw) in trial for chosen in choices.values() for draw in trial[strategies[0]])
     }
     lines += ["", f"Regret over {', '.join(complete) or 'no trial yet'}", ""]
     if not complete:
@@ -136,10 +169,19 @@ def regret_table(
     choosers: dict[str, Chooser] = {
         f"always {strategy}": lambda name, draw, strategy=strategy: {strategy: 1.0} for strategy in strategies
     }
-    choosers["segtl's"] = lambda name, draw: {planned[name][draw]: 1.0}
+    for who, chosen in choices.items():
+        choosers[who] = lambda name, draw, chosen=chosen: {chosen[name][draw]: 1.0}
     choosers["a random one"] = lambda name, draw: dict.fromkeys(strategies, 1 / len(strategies))
-    lines += ["| choice | regret, points | 95 % interval |", "|---|---|---|"]
+    datasets = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in complete))
+    lines.append(f"| choice | regret, points | {' | '.join(f'harm, {dataset}' for dataset in datasets)} |")
+    lines.append("|---" * (2 + len(datasets)) + "|")
     for choice, chooser in choosers.items():
-        mean, low, high = (POINTS * value for value in regrets(complete, chooser))
-        lines.append(f"| {choice} | {mean:.2f} | {low:.2f} to {high:.2f} |")
+        parts = [{name: trial for name, trial in complete.items() if name.rsplit("-", 1)[0] == d} for d in datasets]
+        figures = [regrets(complete, chooser), *(harms(part, chooser) for part in parts)]
+        lines.append(f"| {choice} | {' | '.join(map(_interval, figures))} |")
     return "\n".join(lines)
+
+
+def _interval(figures: tuple[float, float, float]) -> str:
+    mean, low, high = (POINTS * value for value in figures)
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"

@@ -140,6 +140,14 @@ Strategy = Annotated[
         rich_help_panel=CHOICES,
     ),
 ]
+Evidence = Annotated[
+    bool,
+    typer.Option(
+        "--evidence/--no-evidence",
+        help="Try the pretrained encoder on some cases before the strategy is decided.",
+        rich_help_panel=CHOICES,
+    ),
+]
 RaceShare = Annotated[
     float | None,
     typer.Option(

@@ -155,13 +155,13 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
         softmax, svm, bayes = (one.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(
             " ".join(part for part in (one.source, one.encoder, level) if part),
-            _estimate(softmax.balanced_accuracy),
+            softmax.balanced_accuracy.text(),
             _loss(softmax.log_loss),
-            _estimate(svm.balanced_accuracy),
-            _estimate(bayes.balanced_accuracy),
+            svm.balanced_accuracy.text(),
+            bayes.balanced_accuracy.text(),
             _loss(bayes.log_loss),
             _dice(float("nan") if one.mean_dice is None else one.mean_dice),
-            _estimate(one.gain, signed=True) if one.gain is not None else "",
+            one.gain.text(signed=True) if one.gain is not None else "",
         )
     _console().print(table)
     place = Work(work)
@@ -236,10 +236,6 @@ def _line(text: str) -> None:
 
 def _loss(value: Estimate | None) -> str:
     return "–" if value is None else f"{value.mean:.3f}"
-
-
-def _estimate(value: Estimate, *, signed: bool = False) -> str:
-    return f"{value.mean:{'+' if signed else ''}.3f}" + ("" if value.error is None else f" ± {value.error:.3f}")
 
 
 def _values(values: Sequence[int]) -> str:

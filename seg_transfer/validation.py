@@ -15,7 +15,6 @@ from seg_transfer.evidence.race import settle
 from seg_transfer.inference.predict import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.strategy_plan import Candidate
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.progress import say
 from seg_transfer.training.loop import RunOptions, train_fold
@@ -65,8 +64,7 @@ def train_and_validate(
     scores = None
     if fold != "full" and plan.recipe.splits[fold].validation:
         scores = _validate(plan, dataset, folder, fold, options.device, workers)
-    trained = Candidate(strategy=plan.recipe.strategy, pretrained_levels=plan.model.weights.levels)
-    return TrainedFold(fold, folder, scores, trained.name if plan.model.head == "unet" else plan.strategy_name)
+    return TrainedFold(fold, folder, scores, plan.strategy_name)
 
 
 def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seg_transfer import environment
+from seg_transfer.api.gathering import gather_evidence
 from seg_transfer.api.options import at_most_one
 from seg_transfer.catalogue import entry, imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
@@ -15,9 +16,10 @@ from seg_transfer.errors import UserError
 from seg_transfer.files import check_folder
 from seg_transfer.measuring import check_and_measure
 from seg_transfer.modelfile import file_digest, read_model_file
+from seg_transfer.planning.evidence import Evidence
 from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.plan import Plan, save_plan
-from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.planning.rules.carry import EarlierModel, choose_member
 from seg_transfer.planning.rules.transfer import ON_RANDOM_WEIGHTS
@@ -36,6 +38,7 @@ def plan(
     from_model: Path | str | None = None,
     carry: str = "auto",
     strategy: str = "auto",
+    evidence: bool = True,
     race_share: float | None = None,
     head: str = "unet",
     normalization: Mapping[str, str] | None = None,
@@ -54,7 +57,8 @@ def plan(
 ) -> Plan:
     """Check and measure a data set, decide how to train on it, and write the plan.
 
-    Nothing is written unless all of it succeeds. Planning again replaces the plan; runs of earlier plans stay.
+    Nothing but prepared cases is written unless all of it succeeds. Planning again replaces the plan; runs of earlier
+    plans stay.
 
     Args:
         dataset: Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels.
@@ -67,6 +71,7 @@ def plan(
         carry: What to take from it: ``encoder``, ``all`` for encoder and decoder, or ``auto`` for all that fits.
         strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune``, ``scratch``, or ``race``:
             each fold starts with a short training of several of them, whose winner it then trains.
+        evidence: Try the pretrained encoder on some cases before the strategy is decided; they are prepared for that.
         race_share: Share of a fold's budget for its race; by default a tenth.
         head: ``unet``, or ``softmax``, ``svm`` or ``bayes``: a classifier of single voxels by the frozen encoder's
             features, which is fitted in seconds: the baseline against which training has to show its worth.
@@ -85,7 +90,8 @@ def plan(
         seed: Seed of all chance.
 
     Raises:
-        UserError: If the data set has problems (all of them are listed), or an option does not fit it.
+        UserError: If the data set has problems (all of them are listed), or an option does not fit it; while evidence
+            is gathered, if cases cannot be prepared or weights cannot be loaded.
     """
     at_most_one(epochs=epochs, time_budget=time_budget)
     at_most_one(group_by=group_by, groups=groups)
@@ -130,13 +136,19 @@ def plan(
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
     measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
     dealt = deal(wanted, ids, measured.fingerprint)
-    made = make_plan(measured.fingerprint, replace(request, splits=dealt.splits, groups=dealt.groups))
+    request = replace(request, splits=dealt.splits, groups=dealt.groups)
+    made = make_plan(measured.fingerprint, request)
+    if evidence and decides_by_evidence(request, made):
+        known = gather_evidence(made, place, measured.dataset, device=device, workers=case_workers)
+        made = make_plan(measured.fingerprint, replace(request, evidence=known))
     if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
         asked = f"--strategy {strategy}" if head == "unet" else f"--head {head}"
         warn(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:
         warn(note)
     measured.save(place)
+    if made.evidence is not None:
+        Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
     save_plan(made, place.plan)
     return made
 

@@ -63,8 +63,9 @@ def probe(
     environment.check_torch()
     import torch
 
+    from seg_transfer.evidence.draw import choose_cases
     from seg_transfer.evidence.plot import draw_probe
-    from seg_transfer.evidence.probe import choose_cases, run_probe
+    from seg_transfer.evidence.probe import run_probe
     from seg_transfer.preprocessing.store import Store
 
     evidence = Evidence.load(place.evidence)

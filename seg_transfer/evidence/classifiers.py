@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,10 @@ class CrossValidated:
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) -> CrossValidated:
-    """Fit every classifier to the cases of all folds but one, and score it on that one's, in turn.
+def cross_validate(
+    features: NDArray[np.float32], voxels: Voxels, *, seed: int, kinds: Sequence[Classifier] = get_args(Classifier)
+) -> CrossValidated:
+    """Fit classifiers to the cases of all folds but one, and score it on that one's, in turn.
 
     Features are standardized and projected on their first 64 principal components. The penalty is that of the softmax
     with the lowest log-loss on the held-out cases of the *other* folds; the SVM takes the same. The SVM has no
@@ -104,13 +106,15 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         features: ``(n, features)``.
         voxels: Their classes and cases.
         seed: Of the projection where it is computed from random ones.
+        kinds: Which classifiers.
     """
     folds = voxels.folds()
     prepared, fitted = [], []
     losses = np.full((len(PENALTIES), len(voxels.groups)), np.nan)
     for train, test in folds:
         projection = _projection(features[train], seed)
-        known, new = projection.fit_transform(features[train]), projection.transform(features[test])
+        with np.errstate(invalid="ignore"):  # features that are the same everywhere explain none of no variance
+            known, new = projection.fit_transform(features[train]), projection.transform(features[test])
         models = [_softmax(penalty, len(train)) for penalty in PENALTIES]
         for index, model in enumerate(models):
             _fit(model, known, voxels.classes[train])
@@ -127,13 +131,10 @@ def cross_validate(features: NDArray[np.float32], voxels: Voxels, *, seed: int) 
         projection, known, new = prepared[number]
         if number == 0:
             softmax = make_pipeline(*(step for _, step in projection.steps), fitted[0][chosen])
-        softmax_here = fitted[number][chosen]
-        of_kind: dict[Classifier, Model] = {
-            "softmax": softmax_here,
-            "svm": _fitted("svm", known, voxels.classes[train], PENALTIES[chosen]),
-            "bayes": _fitted("bayes", known, voxels.classes[train], PENALTIES[chosen]),
-        }
-        for name, model in of_kind.items():
+        for name in kinds:
+            model = fitted[number][chosen]
+            if name != "softmax":
+                model = _fitted(name, known, voxels.classes[train], PENALTIES[chosen])
             held_back = logits.setdefault(name, np.full((len(features), voxels.labels), UNSEEN))
             held_back[np.ix_(test, model.classes_)] = _logits(model, new)
             accuracy, loss = _scored(model, new, voxels, test)

@@ -14,7 +14,11 @@ from seg_transfer.evidence.samples import PER_LABEL, Samples, sample_voxels
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 
-TOO_FEW = "plan with more cases"
+MORE = "plan with more cases"
+
+
+class TooFewError(UserError):
+    """Cases do not suffice to fit a classifier to some of them and score it on others."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,30 @@ def case_groups(plan: Plan) -> dict[str, int]:
     return {case: held.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
 
 
+def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
+    """Cases to look at: as many from each fold's held-out cases as possible, so that folds hold out similar shares.
+
+    Args:
+        plan: Its folds.
+        count: How many at most.
+        seed: Decides which.
+
+    Raises:
+        TooFewError: If one fold holds out all of them.
+    """
+    groups = case_groups(plan)
+    if len(set(groups.values())) < 2:
+        what = "classifiers are fitted to some cases and scored on others, held out by different folds: two are needed"
+        raise TooFewError(what, where="--cases", mend=MORE)
+    draw = np.random.default_rng(seed)
+    shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
+    rank: dict[str, int] = {}
+    for group in set(groups.values()):
+        for position, case in enumerate(case for case in shuffled if groups[case] == group):
+            rank[case] = position
+    return sorted(sorted(shuffled, key=lambda case: rank[case])[:count])
+
+
 def draw_voxels(
     plan: Plan, store: Store, cases: Sequence[str], groups: Sequence[int], *, per_label: int, seed: int
 ) -> Drawn:
@@ -56,7 +84,7 @@ def draw_voxels(
         seed: Decides which.
 
     Raises:
-        UserError: If classifiers cannot be tried on cases that they are not fitted to, since the others hold one label.
+        TooFewError: If the cases that a classifier would be fitted to hold one label alone.
     """
     samples = [
         sample_voxels(
@@ -76,5 +104,5 @@ def draw_voxels(
     for train, _ in voxels.folds():
         if len(np.unique(voxels.classes[train])) < 2:
             what = "where some cases are held out, the others hold one label alone: nothing can be told apart"
-            raise UserError(what, where="--cases", mend=TOO_FEW)
+            raise TooFewError(what, where="--cases", mend=MORE)
     return Drawn(samples, voxels, np.concatenate([each.weights for each in samples]))

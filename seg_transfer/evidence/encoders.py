@@ -23,8 +23,10 @@ LARGEST_BATCH = 16
 """Fewer than training takes, since several encoders are recalibrated for one probe."""
 
 
-def probed_model(plan: Plan, *, encoder: str | None = None, weights: Weights | None = None) -> ModelPlan:
-    """The plan's model with every level of an encoder, whether the plan uses it or not, and next to no decoder.
+def probed_model(
+    plan: Plan, *, encoder: str | None = None, weights: Weights | None = None, levels: int | None = None
+) -> ModelPlan:
+    """The plan's model with next to no decoder; by default with every level of an encoder, not only the plan's.
 
     Levels beyond the plan's stride along the slices as the planning rule would have it. A model of the user's own has
     the levels that it was trained with.
@@ -33,10 +35,11 @@ def probed_model(plan: Plan, *, encoder: str | None = None, weights: Weights | N
         plan: What is probed.
         encoder: In place of the plan's.
         weights: In place of the plan's; belong with ``encoder``.
+        levels: Only so many, from the finest.
     """
     name, source = encoder or plan.model.encoder, weights or plan.model.weights
     known = entry(name)
-    stages = plan.model.stages if source.source == "model" else len(known.strides)
+    stages = levels or (plan.model.stages if source.source == "model" else len(known.strides))
     along: tuple[Literal[1, 2], ...] = ()
     if plan.model.configuration == "3d":
         mine = plan.model.slice_strides if name == plan.model.encoder else ()

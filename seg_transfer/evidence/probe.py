@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.errors import UserError
 from seg_transfer.evidence.classifiers import affine, cross_validate, heads, share_bias
 from seg_transfer.evidence.controls import ImageFeatures
-from seg_transfer.evidence.draw import TOO_FEW, case_groups, draw_voxels
+from seg_transfer.evidence.draw import case_groups, draw_voxels
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.features import Box, FrozenEncoder
 from seg_transfer.evidence.heads import Head
@@ -63,30 +62,6 @@ class Group:
     sets: Sequence[FeatureSet]
 
 
-def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
-    """Cases to probe: as many from each fold's held-out cases as possible, so that folds hold out similar shares.
-
-    Args:
-        plan: Its folds.
-        count: How many at most.
-        seed: Decides which.
-
-    Raises:
-        UserError: If one fold holds out all of them.
-    """
-    groups = case_groups(plan)
-    if len(set(groups.values())) < 2:
-        what = "the probe fits to some cases and scores others: at least two are needed, held out by different folds"
-        raise UserError(what, where="--cases", mend=TOO_FEW)
-    draw = np.random.default_rng(seed)
-    shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
-    rank: dict[str, int] = {}
-    for group in set(groups.values()):
-        for position, case in enumerate(case for case in shuffled if groups[case] == group):
-            rank[case] = position
-    return sorted(sorted(shuffled, key=lambda case: rank[case])[:count])
-
-
 def run_probe(
     plan: Plan,
     store: Store,
@@ -102,7 +77,7 @@ def run_probe(
     Args:
         plan: Encoder, weights, and how cases are read.
         store: Holds the cases.
-        cases: Of :func:`choose_cases`.
+        cases: Of :func:`~seg_transfer.evidence.draw.choose_cases`.
         others: Encoders to probe as well, by themselves and together with the plan's, and where their weights are.
         context: Append the mean over the slice or patch to each level's features.
         seed: Of all chance.

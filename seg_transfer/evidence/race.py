@@ -139,7 +139,7 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
 
 def _names(candidates: Sequence[Candidate]) -> list[str]:
     """Their names; where two have the same, all that is set."""
-    names = [candidate.name for candidate in candidates]
+    names = [candidate.strategy.kind for candidate in candidates]
     return [
         name if names.count(name) == 1 else show(each.strategy) for name, each in zip(names, candidates, strict=True)
     ]

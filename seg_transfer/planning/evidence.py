@@ -28,6 +28,10 @@ class Estimate(Part):
     mean: float
     error: float | None = Field(description="standard error over cases; null for one case")
 
+    def text(self, *, signed: bool = False) -> str:
+        """With its error, as a person reads it."""
+        return f"{self.mean:{'+' if signed else ''}.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
+
 
 class ClassifierScore(Part):
     """How well a classifier tells labels apart on voxels of cases that it was not fitted to; labels count alike."""
@@ -87,10 +91,27 @@ class ProbeEvidence(Part):
     features: tuple[ProbedFeatures, ...]
 
 
+class TransferEvidence(Part):
+    """What the frozen encoder knows of this data before anything is trained; what planning decides by.
+
+    A softmax on the features of voxels, fitted to some cases and scored on others.
+    """
+
+    measured_on: str = Field(description="hash of all that it depends on")
+    cases: int = Field(ge=2)
+    voxels: int = Field(ge=1, description="sampled, in all cases together")
+    pretrained: Estimate = Field(description="balanced accuracy, all levels in use together")
+    random: Estimate = Field(description="the same with random weights, mean over draws")
+    gain: Estimate = Field(description="of the former over the latter, case by case")
+    level_gains: tuple[Estimate, ...] = Field(description="the same for each level by itself, finest first")
+    seconds: float
+
+
 class Evidence(Part):
     """``evidence.json`` of a work folder; every kind of evidence may be missing."""
 
     version: Literal[1] = EVIDENCE_VERSION
+    transfer: TransferEvidence | None = None
     probe: ProbeEvidence | None = None
 
     def save(self, path: Path) -> None:

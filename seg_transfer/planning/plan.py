@@ -20,6 +20,7 @@ from seg_transfer.catalogue import ENCODERS, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.evidence import TransferEvidence
 from seg_transfer.planning.part import Fraction, MirrorAxes, Part, Triple, part_hash, wrong_fields
 from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 
@@ -237,6 +238,9 @@ class Plan(Part):
     data: DataPlan
     model: ModelPlan
     recipe: RecipePlan
+    evidence: TransferEvidence | None = Field(
+        default=None, description="measured on the data before recipe.strategy was decided; not part of the hash"
+    )
     reasons: tuple[Reason, ...] = ()
     expected: Expected | None = None
 

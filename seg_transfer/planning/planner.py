@@ -21,7 +21,7 @@ from seg_transfer.planning.grid import Grid, in_network_order
 from seg_transfer.planning.plan import Expected, ModelPlan, Plan, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.recipe import plan_recipe
-from seg_transfer.planning.request import PlanRequest, Wishes, check
+from seg_transfer.planning.request import AUTO, PlanRequest, Wishes, check
 from seg_transfer.planning.rules import carry as carry_rule
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
@@ -31,7 +31,7 @@ from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 
-__all__ = ["PlanRequest", "make_plan"]
+__all__ = ["PlanRequest", "decides_by_evidence", "make_plan"]
 
 STORED_BYTES = 3.5
 """Per voxel and channel of the preprocessed store: float32, compressed without loss."""
@@ -63,7 +63,10 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
         shape = _plan_shape(grid, data, encoder, False, request, wishes, reasons)
         weights = reasons.take("model.weights", carry_rule.weights(shape, earlier, wishes.carry))
     model = _plan_model(shape, data, weights, wishes, reasons)
-    recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
+    recipe, weights = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
+    if weights != model.weights:
+        model = model.model_copy(update={"weights": weights})
+        reasons.amend("model.weights", weights, f"{recipe.strategy.kind} takes {_taken(weights)}")
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
     frozen = min(
@@ -79,7 +82,23 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
             + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)
         ),
     )
-    return Plan(data=data, model=model, recipe=recipe, reasons=tuple(reasons.taken), expected=expected)
+    return Plan(
+        data=data,
+        model=model,
+        recipe=recipe,
+        evidence=request.evidence,
+        reasons=tuple(reasons.taken),
+        expected=expected,
+    )
+
+
+def decides_by_evidence(request: PlanRequest, made: Plan) -> bool:
+    """Whether evidence can change the plan that was made without it."""
+    return made.model.weights.source != "none" and made.model.head == "unet" and request.strategy == AUTO
+
+
+def _taken(weights: Weights) -> str:
+    return "none" if weights.source == "none" else f"those of the finest {weights.levels} level(s)"
 
 
 def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> DataPlan:

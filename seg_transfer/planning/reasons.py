@@ -30,11 +30,20 @@ class Reasons:
         self.taken.append(Reason(field=path, choice=show(choice), reason=reason))
         return choice
 
+    def amend(self, path: str, choice: object, why: str) -> None:
+        """Replace a choice that a later decision changes, and add why."""
+        self.taken = [
+            Reason(field=path, choice=show(choice), reason=f"{each.reason}; {why}") if each.field == path else each
+            for each in self.taken
+        ]
+
 
 def show(choice: object) -> str:
     """A choice as short text for the table of decisions."""
     if isinstance(choice, Race):
-        return f"{choice.share:.0%} of the budget, against {', '.join(each.name for each in choice.challengers)}"
+        return (
+            f"{choice.share:.0%} of the budget, against {', '.join(each.strategy.kind for each in choice.challengers)}"
+        )
     if isinstance(choice, BaseModel):
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
         return ", ".join(f"{name} {show(value)}" for name, value in given.items())

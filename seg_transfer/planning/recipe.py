@@ -18,6 +18,7 @@ from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
 from seg_transfer.planning.strategy_plan import Candidate, Race
+from seg_transfer.planning.variants import starting_weights
 from seg_transfer.units import seconds_text
 
 
@@ -30,7 +31,7 @@ def plan_recipe(
     request: PlanRequest,
     wishes: Wishes,
     reasons: Reasons,
-) -> RecipePlan:
+) -> tuple[RecipePlan, Weights]:
     """Decide batch, budget, strategy, optimization and augmentation.
 
     Args:
@@ -42,6 +43,9 @@ def plan_recipe(
         request: The user's wishes.
         wishes: The same, narrowed to what is possible.
         reasons: Where the reasons go.
+
+    Returns:
+        The recipe, and the weights that its strategy starts from.
     """
     target = training.target_step_seconds(request.time_budget)
     limits = Limits(wishes.machine, request.memory_bytes, target)
@@ -69,11 +73,13 @@ def plan_recipe(
         stages=model.stages,
         has_batchnorm=shape.entry.batchnorm,
         batch=batch,
+        evidence=None if wishes.race else request.evidence,  # a race finds out more
         names=[channel.name for channel in data.channels],
         earlier=None if request.earlier is None else request.earlier.channels,
     )
-    strategy = reasons.take("recipe.strategy", choose(requested=wishes.strategy))
-    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0], model.weights)
+    candidate, why = choose(requested=wishes.strategy)
+    strategy = reasons.take("recipe.strategy", (candidate.strategy, why))
+    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0], candidate.strategy.kind)
     race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
@@ -94,7 +100,7 @@ def plan_recipe(
         reasons.take("recipe.learning_rate", training.learning_rate()),
         reasons.take("recipe.weight_decay", training.weight_decay()),
     )
-    return RecipePlan(
+    recipe = RecipePlan(
         strategy=strategy,
         race=race,
         batch_size=batch,
@@ -118,6 +124,7 @@ def plan_recipe(
         splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
     )
+    return recipe, starting_weights(model.weights, candidate)
 
 
 def _race(

@@ -10,6 +10,7 @@ from typing import TypeVar, get_args
 from seg_transfer.catalogue import entry, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
+from seg_transfer.planning.evidence import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
@@ -54,6 +55,7 @@ class PlanRequest:
         earlier: Model of the user's own to start from, in place of ``weights``.
         carry: What to take from it: ``auto``, ``encoder``, or ``all`` for encoder and decoder.
         groups: Case -> group (a patient, say), where cases have some: a race keeps a group together.
+        evidence: What was measured about transfer, if anything.
         seed: Of the training.
     """
 
@@ -76,6 +78,7 @@ class PlanRequest:
     earlier: EarlierModel | None = None
     carry: str = AUTO
     groups: Mapping[str, str] | None = None
+    evidence: TransferEvidence | None = None
     seed: int = 0
 
 

@@ -46,11 +46,6 @@ class Candidate(Part):
         description="levels that take the pretrained weights, from the finest; by default those of model.weights",
     )
 
-    @property
-    def name(self) -> str:
-        """The strategy's kind, or ``lower-only`` where the levels above start from random weights."""
-        return self.strategy.kind if self.pretrained_levels is None else "lower-only"
-
 
 class Race(Part):
     """Strategies trained for a short time on part of a fold's training cases, before one of them is trained on all."""

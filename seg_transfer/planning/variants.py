@@ -23,11 +23,7 @@ def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
     strategy, model = candidate.strategy, plan.model
     recipe = plan.recipe.model_copy(update={"strategy": strategy, "race": None})
     changed: dict[str, object] = {"recipe.strategy": strategy, "recipe.race": None}
-    weights = model.weights
-    if strategy.kind == "scratch":
-        weights = Weights(source="none")
-    elif candidate.pretrained_levels is not None:
-        weights = weights.model_copy(update={"levels": candidate.pretrained_levels})
+    weights = starting_weights(model.weights, candidate)
     if weights != model.weights:
         model = model.model_copy(update={"weights": weights})
         changed["model.weights"] = weights
@@ -36,6 +32,15 @@ def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
         for each in plan.reasons
     )
     return plan.model_copy(update={"model": model, "recipe": recipe, "reasons": reasons})
+
+
+def starting_weights(weights: Weights, candidate: Candidate) -> Weights:
+    """What a candidate takes of the pretrained weights: nothing, some levels, or what there is."""
+    if candidate.strategy.kind == "scratch":
+        return Weights(source="none")
+    if candidate.pretrained_levels is not None:
+        return weights.model_copy(update={"levels": candidate.pretrained_levels})
+    return weights
 
 
 def scratch_twin(plan: Plan) -> Plan:

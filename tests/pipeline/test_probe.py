@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
+from made_stripes import make_stripes
 
 import seg_transfer
 from seg_transfer import api
 from seg_transfer.api import probing
 from seg_transfer.cli import main
 from seg_transfer.evidence import probe
-from seg_transfer.evidence.probe import choose_cases, run_probe
+from seg_transfer.evidence.draw import choose_cases
+from seg_transfer.evidence.probe import run_probe
 from seg_transfer.planning.evidence import Evidence, ProbedFeatures, ProbeEvidence
 from seg_transfer.planning.plan import Weights, load_plan
 from seg_transfer.preprocessing.store import Store
@@ -25,34 +25,20 @@ pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
 
 
-def make_stripes(folder: Path, *, cases: int) -> Path:
-    """Squares of upright stripes on lying ones: no intensity and no filter without a direction tells them apart."""
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    x, y = np.indices((48, 40))
-    for number in range(cases):
-        draw = np.random.default_rng(number)
-        image, label = np.empty((48, 40, 3), np.float32), np.zeros((48, 40, 3), np.uint8)
-        for z in range(3):
-            left, top = draw.integers(4, 20), draw.integers(4, 14)
-            label[left : left + 22, top : top + 20, z] = 1
-            phase = draw.uniform(0, 6, 2)
-            stripes = [np.sin(2 * np.pi * (axis + shift) / 6) for axis, shift in zip((x, y), phase, strict=True)]
-            image[..., z] = np.where(label[..., z] == 1, *stripes) + draw.normal(0, 0.1, (48, 40))
-        affine = np.diag([1.0, 1.0, 4.0, 1.0])
-        nibabel.save(nibabel.Nifti1Image(image, affine), folder / "imagesTr" / f"s{number}_0000.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(label, affine), folder / "labelsTr" / f"s{number}.nii.gz")
-    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "square": 1}}
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("probe")
     data = make_stripes(folder / "stripes", cases=5)
     seg_transfer.plan(
-        data, work=folder / "work", config="2d", weights="bundled", time_budget=60.0, folds=2, memory=10**9, **LOCAL
+        data,
+        work=folder / "work",
+        config="2d",
+        weights="bundled",
+        evidence=False,
+        time_budget=60.0,
+        folds=2,
+        memory=10**9,
+        **LOCAL,
     )
     return folder / "work"
 

@@ -90,7 +90,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
         set(split.train),
         set(HELD_OUT[0]),
     )
-    assert [racer.candidate.name for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
+    assert [racer.candidate.strategy.kind for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
     assert (evidence.steps, evidence.epochs, evidence.seed) == (2, 4, 0)  # 2 of 4 epochs, for three of them
     assert all(set(racer.dice) == set(HELD_OUT[0]) for racer in evidence.racers)
     assert all(set(of_label) == {"ball", "core"} for racer in evidence.racers for of_label in racer.dice.values())

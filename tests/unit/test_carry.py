@@ -204,7 +204,7 @@ def test_images_are_similar_if_the_model_has_read_each_of_their_channels() -> No
     assert "not MRI" in similarity(3, 2, False, names=["CT", "MRI"], earlier=["CT"])[1]
     assert similarity(3, 1, False, names=["CT"])[0] == "different"
     cases = fingerprint(shape=(120, 120, 40), channels=(channel("t0"),))
-    assert planned(earlier_plan("2d", **WIDTHS), measured=cases).recipe.strategy.kind == "partial"
+    assert planned(earlier_plan("2d", **WIDTHS), measured=cases).recipe.strategy.kind == "frozen"
     other = fingerprint(shape=(120, 120, 40), channels=(channel("MRI"),))
     assert planned(earlier_plan("2d", **WIDTHS), measured=other).recipe.strategy.kind == "gradual"
 

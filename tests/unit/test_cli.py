@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
     arguments = """plan data --config 2.5d --encoder resnet34 --weights none --from m.segtl --carry encoder
-        --head svm --strategy race --race-share 0.2 --memory 8GB
+        --head svm --strategy race --no-evidence --race-share 0.2 --memory 8GB
         --time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.)
         --cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7"""
     assert main(arguments.split()) == 2
@@ -47,6 +47,7 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
         "carry": "encoder",
         "head": "svm",
         "strategy": "race",
+        "evidence": False,
         "race_share": 0.2,
         "normalization": {"MRI": "zscore", "A=B": "none"},
         "memory": 8 * 10**9,

@@ -157,7 +157,6 @@ class TestPlanner:
         plan = plan_of(pictures())
         assert (plan.model.configuration, plan.model.patch) == ("2d", (1, 128, 128))
         assert plan.model.input_mapping == "encoder_mean_std"
-        assert plan.recipe.strategy.kind == "partial"
 
     def test_memory_bounds_what_is_expected(self) -> None:
         large = fingerprint(shape=(300, 300, 200))

@@ -22,6 +22,7 @@ from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
 from seg_transfer.planning.variants import scratch_twin, shortened, with_candidate
 
 LABELS: dict[str, list[str]] = {}
+BUNDLED = Weights(source="bundled")
 
 
 def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tuple[str, ...]:
@@ -32,24 +33,36 @@ def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tup
     return race.held_out([fold], cases, groups=groups, labels=LABELS, seed=0)[0]
 
 
-def strategy_of(stages: int) -> Callable[[Kind], Strategy]:
+def candidate_of(stages: int, weights: Weights) -> Callable[[Kind], Candidate]:
     """The rule of transfer for a small data set of volumes."""
     settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1, "batch": 4}
-    settings |= {"mapped_to_encoder": False, "weights": Weights(source="bundled"), "configuration": "3d"}
+    settings |= {"mapped_to_encoder": False, "weights": weights, "configuration": "3d"}
     return lambda kind: transfer.strategy(**settings, stages=stages, has_batchnorm=True, requested=kind)[0]
 
 
 class TestCandidates:
     def test_nothing_everything_and_the_lowest_levels_are_taken(self) -> None:
-        scratch, frozen, lower = race.challengers(strategy_of(4), Weights(source="bundled"))
-        assert (scratch.name, frozen.name, lower.name) == ("scratch", "frozen", "lower-only")
+        scratch, frozen, lower = race.challengers(candidate_of(4, BUNDLED), "gradual")
+        assert [each.strategy.kind for each in (scratch, frozen, lower)] == ["scratch", "frozen", "partial"]
         assert (lower.pretrained_levels, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
-        assert race.challengers(strategy_of(2), Weights(source="bundled"))[2].pretrained_levels == 1
+        assert race.challengers(candidate_of(2, BUNDLED), "gradual")[2].pretrained_levels == 1
+
+    @pytest.mark.parametrize(
+        ("own", "rivals"),
+        [
+            ("finetune", ["scratch", "frozen", "partial"]),
+            ("frozen", ["scratch", "partial", "gradual"]),
+            ("partial", ["scratch", "frozen", "gradual"]),
+        ],
+    )
+    def test_the_plans_own_does_not_race_against_itself(self, own: Kind, rivals: list[str]) -> None:
+        assert [each.strategy.kind for each in race.challengers(candidate_of(4, BUNDLED), own)] == rivals
 
     def test_where_no_level_can_be_left_out_two_remain(self) -> None:
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
-        for stages, weights in ((1, Weights(source="bundled")), (4, earlier)):
-            assert [each.name for each in race.challengers(strategy_of(stages), weights)] == ["scratch", "frozen"]
+        for stages, weights in ((1, BUNDLED), (4, earlier)):
+            chosen = race.challengers(candidate_of(stages, weights), "gradual")
+            assert [each.strategy.kind for each in chosen] == ["scratch", "frozen"]
 
 
 class TestHeldOut:
@@ -219,9 +232,9 @@ class TestPlan:
             fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race", race_share=0.2, time_budget=600)
         )
         assert made.recipe.race is not None and made.recipe.strategy_name == "race"
-        assert [each.name for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "lower-only"]
+        assert [each.strategy.kind for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "partial"]
         why = {reason.field: reason for reason in made.reasons}
-        assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, lower-only"
+        assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, partial"
         assert "2 min of each fold's budget" in why["recipe.race"].reason
         frozen = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="frozen"))
         assert made.expected is not None and frozen.expected is not None

@@ -53,24 +53,26 @@ def test_among_equal_strategies_every_choice_has_no_regret_where_the_naive_one_h
 def test_a_table_of_what_is_there(table, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "test").mkdir()
     for draw in range(3):
-        for strategy, level in (("good", 0.8), ("bad", 0.7)):
+        for strategy, level in (("good", 0.8), ("scratch", 0.7)):
             cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
             cell["dice"] = {f"case{case}": {"a": level + 0.02 * case, "b": level} for case in range(4)}
             (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
             (tmp_path / "test" / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps({"x": {"a": level - 0.5}}))
-    planned = {"made-5": {0: "good", 1: "good", 2: "bad"}}
-    text = table.regret_table(tmp_path, ["good", "bad"], planned, release=False)
+    planned = {"segtl's": {"made-5": {0: "good", 1: "good", 2: "scratch"}}}
+    text = table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
     assert "| made-5 | 3/3 | 0.815 | 0.715 |" in text
-    assert "| always good | 0.00 | 0.00 to 0.00 |" in text
-    assert "| always bad | 10.00 | 10.00 to 10.00 |" in text
-    assert "| segtl's | 3.33 | 0.00 to 6.67 |" in text
-    assert "| a random one | 5.00 | 5.00 to 5.00 |" in text
-    assert "| made-5 | 3/3 | 0.300 | 0.200 |" in table.regret_table(tmp_path, ["good", "bad"], planned, release=True)
-    other = {"made-5": {0: "good", 1: "good", 2: "partial"}}
-    assert "no trial yet" in table.regret_table(tmp_path, ["good", "bad"], other, release=False)
-    (tmp_path / "made-5-bad-draw1.json").unlink()
-    (tmp_path / "made-5-bad-draw2.json").unlink()
-    assert "no trial yet" in table.regret_table(tmp_path, ["good", "bad"], planned, release=False)
+    assert "| always good | 0.00 (0.00 to 0.00) | -10.00 (-10.00 to -10.00) |" in text
+    assert "| always scratch | 10.00 (10.00 to 10.00) | 0.00 (0.00 to 0.00) |" in text
+    assert "| segtl's | 3.33 (0.00 to 6.67) | -6.67 (-10.00 to 0.00) |" in text
+    assert "| a random one | 5.00 (5.00 to 5.00) | -5.00 (-5.00 to -5.00) |" in text
+    assert "| made-5 | 3/3 | 0.300 | 0.200 |" in table.regret_table(
+        tmp_path, ["good", "scratch"], planned, release=True
+    )
+    other = planned | {"another": {"made-5": {0: "good", 1: "good", 2: "partial"}}}
+    assert "no trial yet" in table.regret_table(tmp_path, ["good", "scratch"], other, release=False)
+    (tmp_path / "made-5-scratch-draw1.json").unlink()
+    (tmp_path / "made-5-scratch-draw2.json").unlink()
+    assert "no trial yet" in table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
 
 
 def test_draws_are_of_whole_patients(table) -> None:  # type: ignore[no-untyped-def]

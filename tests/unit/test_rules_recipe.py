@@ -6,9 +6,24 @@ import pytest
 
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.planning.evidence import Estimate, TransferEvidence
 from seg_transfer.planning.plan import Augmentation, Weights
 from seg_transfer.planning.rules import training, transfer
 from seg_transfer.planning.rules.augmentation import augmentation, is_colour, mirror_axes, strength, tta_axes
+
+
+def evidence(gain: float) -> TransferEvidence:
+    """Of an encoder that is so much better than a random one."""
+    return TransferEvidence(
+        measured_on="0",
+        cases=7,
+        voxels=100,
+        pretrained=Estimate(mean=0.8, error=0.02),
+        random=Estimate(mean=0.8 - gain, error=0.02),
+        gain=Estimate(mean=gain, error=0.01),
+        level_gains=(),
+        seconds=1,
+    )
 
 
 class TestTransfer:
@@ -26,8 +41,12 @@ class TestTransfer:
     }
     pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True, "configuration": "2d"}  # noqa: RUF012
 
+    def candidate(self, **changes: object):
+        return transfer.strategy(**(self.settings | changes))[0]
+
     def choose(self, **changes: object):
-        return transfer.strategy(**(self.settings | changes))
+        candidate, reason = transfer.strategy(**(self.settings | changes))
+        return candidate.strategy, reason
 
     @pytest.mark.parametrize(
         ("cases", "slices", "size"),
@@ -47,7 +66,7 @@ class TestTransfer:
     def test_the_four_cases(self) -> None:
         assert self.choose()[0].kind == "finetune"
         assert self.choose(cases=10)[0].kind == "gradual"
-        assert self.choose(**self.pictures, cases=10)[0].kind == "partial"
+        assert self.choose(**self.pictures, cases=10)[0].kind == "frozen"
         assert self.choose(**self.pictures)[0].kind == "finetune"
         assert self.choose()[0].encoder_lr_ratio > self.choose(**self.pictures)[0].encoder_lr_ratio
 
@@ -63,9 +82,24 @@ class TestTransfer:
         assert "random" not in self.choose(**self.pictures, requested="frozen")[1]
         assert "random" not in self.choose(weights=Weights(source="none"), requested="scratch")[1]
 
-    def test_partial_leaves_at_least_one_level_to_learn(self) -> None:
-        assert self.choose(requested="partial", stages=4)[0].frozen_stages == 2
-        assert self.choose(requested="partial", stages=2)[0].frozen_stages == 1
+    @pytest.mark.parametrize(("stages", "levels"), [(4, 2), (2, 1)])
+    def test_partial_takes_the_lower_levels_alone_and_leaves_at_least_one_to_learn(
+        self, stages: int, levels: int
+    ) -> None:
+        chosen = self.candidate(requested="partial", stages=stages)
+        assert (chosen.pretrained_levels, chosen.strategy.frozen_stages) == (levels, levels)
+        assert chosen.strategy.encoder_lr_ratio == 1  # what starts at random learns like the decoder
+        earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
+        assert self.candidate(requested="partial", stages=stages, weights=earlier).pretrained_levels is None
+
+    @pytest.mark.parametrize(("gain", "kind"), [(0.001, "finetune"), (0.0, "scratch"), (-0.1, "scratch")])
+    def test_an_encoder_that_knows_no_more_than_a_random_one_is_not_taken(self, gain: float, kind: str) -> None:
+        found = evidence(gain)
+        chosen, reason = self.choose(evidence=found)
+        assert chosen.kind == kind
+        assert "balanced accuracy of 0.800" in reason
+        assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
+        assert self.choose(evidence=found, requested="frozen")[0].kind == "frozen"
 
     def test_gradual_thaws_from_the_top_down(self) -> None:
         assert transfer.unfreeze_fractions(3) == (0.1, 0.2, 0.3)

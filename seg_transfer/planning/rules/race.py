@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from seg_transfer.bootstrap import mean_interval
 from seg_transfer.data.splits import make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Split, Weights
+from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules.transfer import Kind
-from seg_transfer.planning.strategy_plan import Candidate, Strategy
+from seg_transfer.planning.strategy_plan import Candidate
 
 SHARE = 0.1
 NO_RACE = "a race compares pretrained starts with one from scratch, and there are no pretrained weights"
@@ -26,24 +26,21 @@ FEWEST_STEPS = 30
 0.5 s a step, four candidates); a guess, not measured."""
 
 
-def challengers(strategy_of: Callable[[Kind], Strategy], weights: Weights) -> tuple[Candidate, ...]:
-    """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
+def challengers(candidate_of: Callable[[Kind], Candidate], own: Kind) -> tuple[Candidate, ...]:
+    """Choose what races against the plan's own strategy: each end of what transfer can be, and what lies between.
 
-    ``scratch`` takes nothing, ``frozen`` everything as it is, ``lower-only`` the lowest levels as they are, with those
-    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208).
-    The plan's own is the fourth, and tunes what it takes; of the two ways to tune all levels, ``gradual`` and
-    ``finetune``, the plan's stands for both. More would leave each of them fewer steps.
+    ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest levels as they are, with those
+    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208),
+    and ``gradual`` tunes all levels; a plan's ``finetune`` stands for it. More would leave each of them fewer steps.
 
     Args:
-        strategy_of: The plan's rule for a kind of strategy.
-        weights: The encoder's; an earlier model's are taken as a whole or not at all.
+        candidate_of: The plan's rule for a kind of strategy.
+        own: The plan's.
     """
-    scratch, frozen, partial = strategy_of("scratch"), strategy_of("frozen"), strategy_of("partial")
-    chosen = [Candidate(strategy=scratch), Candidate(strategy=frozen)]
-    if weights.source != "model" and partial.frozen_stages:
-        lower = partial.model_copy(update={"encoder_lr_ratio": 1.0})
-        chosen.append(Candidate(strategy=lower, pretrained_levels=lower.frozen_stages))
-    return tuple(chosen)
+    kinds: tuple[Kind, ...] = ("scratch", "frozen", "partial", "gradual")
+    rivals = [candidate_of(kind) for kind in kinds if kind != own and (kind, own) != ("gradual", "finetune")]
+    # Partial is nothing of its own where all is taken or nothing: weights of an earlier model, or of a single level.
+    return tuple(each for each in rivals if each.strategy.kind != "partial" or each.pretrained_levels is not None)
 
 
 def held_out(

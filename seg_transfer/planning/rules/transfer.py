@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.planning.cost import Configuration
+from seg_transfer.planning.evidence import TransferEvidence
 from seg_transfer.planning.plan import Weights
-from seg_transfer.planning.strategy_plan import Strategy
+from seg_transfer.planning.strategy_plan import Candidate, Strategy
 
 Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
 BatchNorm = Literal["source", "recalibrated", "trained"]
@@ -35,16 +36,19 @@ class Case:
 
 
 TABLE: dict[tuple[Literal["small", "large"], Literal["similar", "different"]], Case] = {
-    ("small", "similar"): Case("partial", 0.1, 1.0),
+    ("small", "similar"): Case("frozen", 0.1, 1.0),
     ("small", "different"): Case("gradual", 0.3, 0.9),
     ("large", "similar"): Case("finetune", 0.1, 0.8),
     ("large", "different"): Case("finetune", 0.5, 1.0),
 }
-FROZEN_LEVELS = 2
+LOWER_LEVELS = 2
+"""What partial takes and freezes; those above learn from random weights, at the decoder's rate."""
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 """Progress at which the top and the lowest level start to learn in gradual."""
 SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained")
 ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
+LEAST_GAIN = 0.0
+"""In balanced accuracy over random weights, below which pretrained ones are not used."""
 BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
 
@@ -107,11 +111,12 @@ def strategy(
     stages: int,
     has_batchnorm: bool,
     batch: int,
+    evidence: TransferEvidence | None = None,
     requested: Kind | None = None,
     names: Sequence[str] = (),
     earlier: Sequence[str] | None = None,
-) -> tuple[Strategy, str]:
-    """Choose the transfer strategy.
+) -> tuple[Candidate, str]:
+    """Choose the transfer strategy, and which levels start pretrained.
 
     Args:
         cases: Labelled cases that a fold trains on.
@@ -124,6 +129,7 @@ def strategy(
         stages: Encoder levels in use.
         has_batchnorm: Whether the encoder has BatchNorm.
         batch: Patches per step.
+        evidence: What the frozen encoder knows of this data, if that was measured.
         requested: The user's choice, if any.
         names: Of the channels.
         earlier: Names of the channels of an earlier model that training starts from, if any.
@@ -131,36 +137,55 @@ def strategy(
     how_large, why_large = size(cases, labelled_slices)
     how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder, names=names, earlier=earlier)
     case = TABLE[how_large, how_similar]
-    kind: Kind = requested or ("scratch" if weights.source == "none" else case.kind)
-    if requested is not None and requested != "scratch" and weights.source == "none":
+    pretrained = weights.source != "none"
+    tells, why_told = worth(evidence)
+    kind: Kind = requested or (case.kind if pretrained and tells else "scratch")
+    if requested is not None and requested != "scratch" and not pretrained:
         reason = f"asked for {requested}: {ON_RANDOM_WEIGHTS}; the data set is {why_large}; {why_similar}"
     elif requested is not None:
-        reason = f"asked for {requested}; the data set is {why_large}; {why_similar}"
-    elif kind == "scratch":
+        reason = f"asked for {requested}; the data set is {why_large}; {why_similar}; {why_told}"
+    elif not pretrained:
         reason = "no pretrained weights: everything learns from the start"
+    elif not tells:
+        reason = f"{why_told}: everything learns from the start"
     else:
-        reason = f"{why_large}; {why_similar}: {kind}"
+        reason = f"{why_told}; {why_large}; {why_similar}: {kind}"
     if kind == "scratch":
-        return SCRATCH, reason
+        return Candidate(strategy=SCRATCH), reason
     norm, why_norm = batchnorm(
         kind,
         exists=has_batchnorm,
         similar=how_similar == "similar",
-        pretrained=weights.source != "none",
+        pretrained=pretrained,
         configuration=configuration,
         batch=batch,
     )
-    return (
-        Strategy(
-            kind=kind,
-            frozen_stages=min(FROZEN_LEVELS, stages - 1) if kind == "partial" else 0,
-            encoder_lr_ratio=0.0 if kind == "frozen" else case.encoder_lr_ratio,
-            layer_decay=case.layer_decay if kind in ("gradual", "finetune") else 1.0,
-            unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
-            batchnorm=norm,
-        ),
-        f"{reason}; {why_norm}",
+    lower = min(LOWER_LEVELS, stages - 1) if kind == "partial" else 0
+    chosen = Strategy(
+        kind=kind,
+        frozen_stages=lower,
+        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, case.encoder_lr_ratio),
+        layer_decay=case.layer_decay if kind in ("gradual", "finetune") else 1.0,
+        unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
+        batchnorm=norm,
     )
+    levels = lower if lower and weights.source not in ("none", "model") else None
+    return Candidate(strategy=chosen, pretrained_levels=levels), f"{reason}; {why_norm}"
+
+
+def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
+    """Whether the pretrained encoder knows more of this data than one with random weights.
+
+    Args:
+        evidence: What was measured, if anything.
+    """
+    if evidence is None:
+        return True, "the encoder was not tried on this data"
+    told = (
+        f"frozen features tell labels apart with a balanced accuracy of {evidence.pretrained.mean:.3f}, those of "
+        f"random weights {evidence.random.mean:.3f} ({evidence.gain.text(signed=True)} on {evidence.cases} cases)"
+    )
+    return evidence.gain.mean > LEAST_GAIN, told
 
 
 def batchnorm(

@@ -1,0 +1,99 @@
+"""Evidence that `segtl plan` gathers: what it decides, where it stands, and when it is gathered anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_stripes import make_stripes
+from safetensors.torch import load_file, save_file
+
+import seg_transfer
+from seg_transfer.catalogue import entry
+from seg_transfer.evidence import gather
+from seg_transfer.planning.evidence import Evidence
+from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.transfer.encoder import Encoder
+from seg_transfer.workdir import Work
+
+pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
+SETTINGS |= {"device": "cpu", "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_stripes(tmp_path_factory.mktemp("gather") / "stripes", cases=4)
+
+
+@pytest.fixture(scope="module")
+def work(stripes: Path) -> Work:
+    place = Work(stripes.parent / "work")
+    seg_transfer.plan(stripes, work=place.path, **SETTINGS)
+    return place
+
+
+def reason(plan: Plan, field: str) -> str:
+    return next(each.reason for each in plan.reasons if each.field == field)
+
+
+def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
+    plan = load_plan(work.plan)
+    found = plan.evidence
+    assert found is not None and found == Evidence.load(work.evidence).transfer
+    assert (found.cases, found.voxels) == (4, 4 * 2 * gather.PER_LABEL)
+    assert found.gain.mean > 0.02
+    assert found.gain.mean == pytest.approx(found.pretrained.mean - found.random.mean)
+    assert len(found.level_gains) == plan.model.stages
+    assert (plan.model.weights.source, plan.recipe.strategy.kind) == ("bundled", "gradual")
+    assert f"{found.pretrained.mean:.3f}, those of random weights {found.random.mean:.3f}" in reason(
+        plan, "recipe.strategy"
+    )
+
+
+def test_planning_again_takes_what_is_known_until_the_data_change(
+    stripes: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_plan(work.plan)
+    calls: list[int] = []
+    first = gather.gather
+    monkeypatch.setattr(gather, "gather", lambda *args, **named: calls.append(1) or first(*args, **named))
+    assert seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence == before.evidence
+    assert not calls
+    again = seg_transfer.plan(stripes, work=work.path, **SETTINGS | {"seed": 1})
+    assert len(calls) == 1 and again.evidence is not None
+    again = seg_transfer.plan(stripes, work=work.path, evidence=False, **SETTINGS)
+    assert len(calls) == 1 and again.evidence is None
+    assert again.hash == before.hash  # evidence is a reason, not a choice
+    assert "not tried on this data" in reason(again, "recipe.strategy")
+
+
+def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) -> None:
+    encoder = Encoder("resnet18", channels=3)
+    state = {key.split(".", 2)[2]: tensor.contiguous() for key, tensor in encoder.state_dict().items()}
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    save_file(state | {"conv1.weight": state["conv1.weight"] * 0}, tmp_path / "blind.safetensors")
+    assert load_file(tmp_path / "blind.safetensors").keys() == state.keys()
+    plan = seg_transfer.plan(
+        stripes, work=tmp_path / "work", encoder="resnet18", weights=str(tmp_path / "blind.safetensors"), **SETTINGS
+    )
+    assert entry(plan.model.encoder).name == "resnet18"
+    assert plan.evidence is not None and plan.evidence.pretrained.mean == pytest.approx(0.5, abs=0.02)
+    assert (plan.model.weights.source, plan.recipe.strategy.kind) == ("none", "scratch")
+    assert "scratch takes none" in reason(plan, "model.weights")
+    assert "everything learns from the start" in reason(plan, "recipe.strategy")
+
+
+@pytest.mark.parametrize("asked", [{"strategy": "frozen"}, {"strategy": "race"}, {"weights": "none"}, {"head": "svm"}])
+def test_nothing_is_gathered_where_it_decides_nothing(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
+) -> None:
+    monkeypatch.setattr(gather, "gather", lambda *_, **__: pytest.fail("gathered"))
+    assert seg_transfer.plan(stripes, work=tmp_path, **SETTINGS | asked).evidence is None
+    assert not Work(tmp_path).evidence.exists()
+
+
+def test_a_single_case_is_planned_without(stripes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = seg_transfer.plan(stripes, work=tmp_path, cases=["s0"], **SETTINGS)
+    assert plan.evidence is None and plan.recipe.strategy.kind == "gradual"
