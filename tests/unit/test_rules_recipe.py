@@ -63,12 +63,19 @@ class TestTransfer:
         assert transfer.similarity(2, 3, False)[0] == "different"
         assert transfer.similarity(3, 3, True)[0] == "different"
 
-    def test_the_four_cases(self) -> None:
-        assert self.choose()[0].kind == "finetune"
-        assert self.choose(cases=10)[0].kind == "gradual"
-        assert self.choose(**self.pictures, cases=10)[0].kind == "frozen"
-        assert self.choose(**self.pictures)[0].kind == "finetune"
-        assert self.choose()[0].encoder_lr_ratio > self.choose(**self.pictures)[0].encoder_lr_ratio
+    @pytest.mark.parametrize(
+        ("cases", "pictures", "advice"),
+        [
+            (160, False, "tune all levels, or train from scratch"),
+            (10, False, "take the lower levels alone"),
+            (10, True, "freeze the encoder and train the rest"),
+            (160, True, "tune all levels"),
+        ],
+    )
+    def test_one_strategy_in_all_four_cases_beside_the_advice(self, cases: int, pictures: bool, advice: str) -> None:
+        chosen, reason = self.choose(cases=cases, **(self.pictures if pictures else {}))
+        assert (chosen.kind, chosen.encoder_lr_ratio) == ("gradual", 0.1 if pictures else 0.3)
+        assert f"(the classic advice: {advice}): gradual" in reason
 
     def test_without_weights_everything_learns(self) -> None:
         chosen, reason = self.choose(weights=Weights(source="none"))
@@ -92,11 +99,11 @@ class TestTransfer:
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
         assert self.candidate(requested="partial", stages=stages, weights=earlier).pretrained_levels is None
 
-    @pytest.mark.parametrize(("gain", "kind"), [(0.001, "finetune"), (0.0, "scratch"), (-0.1, "scratch")])
+    @pytest.mark.parametrize(("gain", "kind"), [(0.001, "gradual"), (0.0, "scratch"), (-0.1, "scratch")])
     def test_an_encoder_that_knows_no_more_than_a_random_one_is_not_taken(self, gain: float, kind: str) -> None:
         found = evidence(gain)
         chosen, reason = self.choose(evidence=found)
-        assert chosen.kind == kind
+        assert chosen.kind == kind and ("from the start" in reason) == (kind == "scratch")
         assert "balanced accuracy of 0.800" in reason
         assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
         assert self.choose(evidence=found, requested="frozen")[0].kind == "frozen"

@@ -1,15 +1,14 @@
 """What of the encoder learns, how fast and when.
 
-The four cases of transfer learning (small or large data set x similar to or different from natural pictures) with all
-thresholds in one place. The figures of each case follow what is known for medical images: reuse sits in the lowest
-layers (Raghu et al., Transfusion, arXiv 1902.07208); a short freeze, then everything at a fraction of the decoder's
-rate, beats both always and never frozen; a frozen encoder with ill-fitting BatchNorm statistics is worse than none.
+The classic advice knows four cases, small or large data set x similar to or different from the encoder's pictures.
+Where it was tried (``bench/regret.py``, docs/transfer.md), no strategy beat ``gradual`` by more than chance in any of
+them: one strategy is chosen for all, and the advice stands beside it in words. What decides is whether the encoder
+knows anything of this data at all, and that is measured on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.planning.cost import Configuration
@@ -26,21 +25,17 @@ LARGE_SLICES = 1000
 independent, and a picture is one slice."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One of the four cases: what it does, at which share of the decoder's rate, with which decay per level."""
-
-    kind: Kind
-    encoder_lr_ratio: float
-    layer_decay: float
-
-
-TABLE: dict[tuple[Literal["small", "large"], Literal["similar", "different"]], Case] = {
-    ("small", "similar"): Case("frozen", 0.1, 1.0),
-    ("small", "different"): Case("gradual", 0.3, 0.9),
-    ("large", "similar"): Case("finetune", 0.1, 0.8),
-    ("large", "different"): Case("finetune", 0.5, 1.0),
+Size = Literal["small", "large"]
+Likeness = Literal["similar", "different"]
+ADVICE: dict[tuple[Size, Likeness], str] = {
+    ("small", "similar"): "freeze the encoder and train the rest",
+    ("small", "different"): "take the lower levels alone",
+    ("large", "similar"): "tune all levels",
+    ("large", "different"): "tune all levels, or train from scratch",
 }
+CHOSEN: Kind = "gradual"
+RATES: dict[Likeness, tuple[float, float]] = {"similar": (0.1, 1.0), "different": (0.3, 0.9)}
+"""The encoder's rate over the decoder's, and what each level below the top takes of the rate of the level above."""
 LOWER_LEVELS = 2
 """What partial takes and freezes; those above learn from random weights, at the decoder's rate."""
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
@@ -53,14 +48,14 @@ BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
 
 
-def size(cases: int, labelled_slices: int) -> tuple[Literal["small", "large"], str]:
+def size(cases: int, labelled_slices: int) -> tuple[Size, str]:
     """Whether a data set is small or large, for transfer.
 
     Args:
         cases: Labelled cases that a fold trains on.
         labelled_slices: Their slices or pictures that hold a label.
     """
-    chosen: Literal["small", "large"] = "large" if cases >= LARGE_CASES and labelled_slices >= LARGE_SLICES else "small"
+    chosen: Size = "large" if cases >= LARGE_CASES and labelled_slices >= LARGE_SLICES else "small"
     return chosen, (
         f"{chosen}: {cases} training cases with {labelled_slices} labelled slices (large from {LARGE_CASES} and "
         f"{LARGE_SLICES} on)"
@@ -74,7 +69,7 @@ def similarity(
     *,
     names: Sequence[str] = (),
     earlier: Sequence[str] | None = None,
-) -> tuple[Literal["similar", "different"], str]:
+) -> tuple[Likeness, str]:
     """Whether images resemble those the encoder was trained on: a heuristic on their form, not on their content.
 
     Of an earlier model the names of its channels are known: images are similar if each of their channels was among
@@ -136,20 +131,20 @@ def strategy(
     """
     how_large, why_large = size(cases, labelled_slices)
     how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder, names=names, earlier=earlier)
-    case = TABLE[how_large, how_similar]
+    why_case = f"{why_large}; {why_similar} (the classic advice: {ADVICE[how_large, how_similar]})"
     pretrained = weights.source != "none"
     tells, why_told = worth(evidence)
-    kind: Kind = requested or (case.kind if pretrained and tells else "scratch")
+    kind: Kind = requested or (CHOSEN if pretrained and tells else "scratch")
     if requested is not None and requested != "scratch" and not pretrained:
-        reason = f"asked for {requested}: {ON_RANDOM_WEIGHTS}; the data set is {why_large}; {why_similar}"
+        reason = f"asked for {requested}: {ON_RANDOM_WEIGHTS}; the data set is {why_case}"
     elif requested is not None:
-        reason = f"asked for {requested}; the data set is {why_large}; {why_similar}; {why_told}"
+        reason = f"asked for {requested}; the data set is {why_case}"
     elif not pretrained:
         reason = "no pretrained weights: everything learns from the start"
     elif not tells:
         reason = f"{why_told}: everything learns from the start"
     else:
-        reason = f"{why_told}; {why_large}; {why_similar}: {kind}"
+        reason = f"{why_told}; {why_case}: {kind}, which lost to no strategy by more than chance where it was measured"
     if kind == "scratch":
         return Candidate(strategy=SCRATCH), reason
     norm, why_norm = batchnorm(
@@ -160,12 +155,13 @@ def strategy(
         configuration=configuration,
         batch=batch,
     )
+    ratio, decay = RATES[how_similar]
     lower = min(LOWER_LEVELS, stages - 1) if kind == "partial" else 0
     chosen = Strategy(
         kind=kind,
         frozen_stages=lower,
-        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, case.encoder_lr_ratio),
-        layer_decay=case.layer_decay if kind in ("gradual", "finetune") else 1.0,
+        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, ratio),
+        layer_decay=decay if kind in ("gradual", "finetune") else 1.0,
         unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
         batchnorm=norm,
     )
