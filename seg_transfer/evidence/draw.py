@@ -71,7 +71,14 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
 
 
 def draw_voxels(
-    plan: Plan, store: Store, cases: Sequence[str], groups: Sequence[int], *, per_label: int, seed: int
+    plan: Plan,
+    store: Store,
+    cases: Sequence[str],
+    groups: Sequence[int],
+    *,
+    per_label: int,
+    seed: int,
+    slices_per_label: int | None = None,
 ) -> Drawn:
     """Draw voxels of some cases.
 
@@ -82,6 +89,7 @@ def draw_voxels(
         groups: Group of each; groups are not torn apart.
         per_label: At most so many of each label and case, and never more than 300.
         seed: Decides which.
+        slices_per_label: Of :func:`~seg_transfer.evidence.samples.sample_voxels`.
 
     Raises:
         TooFewError: If the cases that a classifier would be fitted to hold one label alone.
@@ -92,6 +100,7 @@ def draw_voxels(
             not_annotated=plan.data.not_annotated,
             per_label=min(PER_LABEL, per_label),
             seed=seed + position,
+            slices_per_label=slices_per_label,
         )
         for position, case in enumerate(cases)
     ]

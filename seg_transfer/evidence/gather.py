@@ -27,6 +27,8 @@ DRAWS = 2
 """Of random weights."""
 PER_LABEL = 100
 """Voxels of each label and case, at most."""
+SLICES_PER_LABEL = 2
+"""Of a case, from which its voxels are taken."""
 
 Accuracies = list[NDArray[np.float64]]
 """Of each level and, last, of all levels together; one figure per case."""
@@ -52,7 +54,15 @@ def gather(
     """
     started = time.perf_counter()
     groups = case_groups(plan)
-    drawn = draw_voxels(plan, store, cases, [groups[case] for case in cases], per_label=PER_LABEL, seed=seed)
+    drawn = draw_voxels(
+        plan,
+        store,
+        cases,
+        [groups[case] for case in cases],
+        per_label=PER_LABEL,
+        seed=seed,
+        slices_per_label=SLICES_PER_LABEL,
+    )
     images = list(recalibration_images(plan, store, cases, seed=seed))
     keeps_source = plan.recipe.strategy.batchnorm == "source"
     model = probed_model(plan, levels=plan.model.stages)

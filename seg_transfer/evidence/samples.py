@@ -25,8 +25,8 @@ class Samples:
     Attributes:
         positions: ``(n, 3)`` int64 in ``(slice, u, v)``.
         classes: Class index of each, ``(n,)`` int64; 0 is background.
-        weights: Voxels of the case that each stands for, ``(n,)`` float64: those of its class on its side (near a
-            boundary or not), over how many of them are in the sample.
+        weights: Voxels of the case (or of the slices drawn from) that each stands for, ``(n,)`` float64: those of its
+            class on its side (near a boundary or not), over how many of them are in the sample.
     """
 
     positions: NDArray[np.int64]
@@ -43,6 +43,7 @@ def sample_voxels(
     not_annotated: int | None = None,
     per_label: int = PER_LABEL,
     seed: int,
+    slices_per_label: int | None = None,
 ) -> Samples:
     """Draw voxels of each class that occurs, background included, half of them near a boundary between classes.
 
@@ -54,8 +55,15 @@ def sample_voxels(
         not_annotated: Class index of voxels without annotation; None if there are none.
         per_label: At most so many of each class.
         seed: Decides which.
+        slices_per_label: Only from so many slices with each class, or fewer where there are fewer: what is far apart
+            takes an encoder more windows to read. None: from all slices.
     """
     draw = np.random.default_rng(seed)
+    if slices_per_label is not None:
+        kept = _some_slices(label, not_annotated, slices_per_label, draw)
+        found = sample_voxels(label[kept], not_annotated=not_annotated, per_label=per_label, seed=seed)
+        positions = np.column_stack([kept[found.positions[:, 0]], found.positions[:, 1:]])
+        return Samples(positions, found.classes, found.weights)
     near = near_boundary(label, not_annotated)
     places, classes, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for index in np.unique(label):
@@ -70,6 +78,18 @@ def sample_voxels(
             weights.append(np.full(count, len(side) / max(count, 1)))
     positions = np.stack(np.unravel_index(np.concatenate(places), label.shape), axis=1)
     return Samples(positions, np.concatenate(classes), np.concatenate(weights))
+
+
+def _some_slices(
+    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, draw: np.random.Generator
+) -> NDArray[np.int64]:
+    """Indices of slices, in order: at random so many with each class."""
+    kept: set[int] = set()
+    for index in np.unique(label):
+        if index != not_annotated:
+            held = np.flatnonzero((label == index).any(axis=(1, 2)))
+            kept |= set(draw.choice(held, min(per_label, len(held)), replace=False).tolist())
+    return np.array(sorted(kept), np.int64)
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:

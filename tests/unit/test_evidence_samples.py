@@ -60,3 +60,20 @@ def test_voxels_without_annotation_are_never_drawn_and_make_no_boundary(label: n
 def test_the_seed_decides(label: np.ndarray) -> None:
     one, same, other = (sample_voxels(label, per_label=50, seed=seed).positions for seed in (1, 1, 2))
     assert (one == same).all() and (one != other).any()
+
+
+def test_only_so_many_slices_with_each_class_are_drawn_from() -> None:
+    label = np.zeros((30, 20, 20), np.uint8)
+    label[5:15, 4:12, 4:12] = 1
+    label[20, 3, 3] = 2
+    label[25:] = 9
+    found = sample_voxels(label, not_annotated=9, per_label=100, seed=0, slices_per_label=2)
+    slices = [set(found.positions[found.classes == index][:, 0].tolist()) for index in range(3)]
+    assert slices[2] == {20} and slices[0] | slices[1] | slices[2] < set(range(25))
+    assert len(slices[0] | slices[1]) <= 5  # two of background, two of the square, one of the point
+    assert (label[tuple(found.positions.T)] == found.classes).all()
+    assert [(found.classes == index).sum() for index in range(3)] == [100, 100, 1]
+    every = sample_voxels(label, not_annotated=9, per_label=100, seed=0, slices_per_label=30)
+    assert len(np.unique(every.positions[:, 0])) > len(slices[0] | slices[1])
+    nothing = sample_voxels(np.full((3, 8, 8), 9, np.uint8), not_annotated=9, seed=0, slices_per_label=2)
+    assert len(nothing) == 0

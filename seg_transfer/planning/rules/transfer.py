@@ -42,8 +42,9 @@ UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 """Progress at which the top and the lowest level start to learn in gradual."""
 SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained")
 ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
-LEAST_GAIN = 0.0
-"""In balanced accuracy over random weights, below which pretrained ones are not used."""
+ERRORS = 2.0
+"""Standard errors by which random weights have to tell more than pretrained ones, so that these are not used. Chance
+speaks for pretrained ones, since they helped or did not matter on every data set that was measured."""
 BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
 
@@ -170,18 +171,19 @@ def strategy(
 
 
 def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
-    """Whether the pretrained encoder knows more of this data than one with random weights.
+    """Whether to start pretrained: unless random weights tell more of this data, and by more than chance.
 
     Args:
         evidence: What was measured, if anything.
     """
     if evidence is None:
         return True, "the encoder was not tried on this data"
+    gain = evidence.gain
     told = (
         f"frozen features tell labels apart with a balanced accuracy of {evidence.pretrained.mean:.3f}, those of "
-        f"random weights {evidence.random.mean:.3f} ({evidence.gain.text(signed=True)} on {evidence.cases} cases)"
+        f"random weights {evidence.random.mean:.3f} ({gain.text(signed=True)} on {evidence.cases} cases)"
     )
-    return evidence.gain.mean > LEAST_GAIN, told
+    return gain.mean + ERRORS * (gain.error or 0) >= 0, told
 
 
 def batchnorm(
