@@ -2,9 +2,11 @@
 
 Three methods: ``planned`` (everything segtl's own choice but for the time), ``scratch`` (the same with
 ``--strategy scratch``) and ``nnunet`` (``bench/nnunet.py``; needs ``--nnunet``, the virtual environment that it is
-installed in). Training steps of all three take ``--minutes`` on the same cores; planning, preprocessing, validation,
-prediction and nnU-Net's calibration are not counted. Both tools are at their defaults: nnU-Net predicts with mirroring
-and computes in float32 on a CPU. nnU-Net has no seed: there it is another run.
+installed in). Training steps of all three take ``--minutes`` on the same cores; planning (with the evidence that it
+gathers), preprocessing, validation, prediction and nnU-Net's calibration are not counted. nnU-Net's length is set
+beforehand by its calibration, so where the machine's speed drifts it trains longer or shorter than that: the table
+gives the seconds it took. Both tools are at their defaults: nnU-Net predicts with mirroring and computes in float32 on
+a CPU. nnU-Net has no seed: there it is another run.
 
     python bench/curve.py --nnunet VENV --parallel 2
     python bench/curve.py --table --figure docs/curve.png
