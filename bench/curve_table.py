@@ -1,0 +1,90 @@
+"""Table and figure of the learning curve, from the result files of ``bench/curve.py``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from seg_transfer.files import whole_file
+
+METHODS = {"planned": "segtl's plan", "scratch": "segtl from scratch", "nnunet": "nnU-Net"}
+STYLES = {"planned": ("#c1432e", "-"), "scratch": ("#2e6fc1", "--"), "nnunet": ("#3c8c4a", "-.")}
+
+Curve = dict[int, dict[str, list[dict[str, Any]]]]
+"""Training cases -> method -> results, one for each seed."""
+
+
+def curves(results: Iterable[dict[str, Any]]) -> dict[str, Curve]:
+    """Data set -> its curve; data sets and sizes in order."""
+    found: dict[str, Curve] = {}
+    for result in sorted(results, key=lambda one: (one["cell"].split("-")[0], one["train_cases"], one["seed"])):
+        dataset, _, method, _ = result["cell"].split("-")
+        by_method = found.setdefault(dataset, {}).setdefault(result["train_cases"], {})
+        by_method.setdefault(method, []).append(result)
+    return found
+
+
+def mean_dice(result: dict[str, Any]) -> float:
+    """Over labels."""
+    return statistics.mean(result["dice"].values())
+
+
+def curve_table(results: Iterable[dict[str, Any]]) -> str:
+    """Mean Dice over labels and seeds, what segtl chose, steps and seconds of training, as Markdown."""
+    lines = [
+        "| data set | training cases | seeds | " + " | ".join(METHODS.values()) + " | the plan | steps | training, s |",
+        "|---" * (6 + len(METHODS)) + "|",
+    ]
+    for dataset, curve in curves(results).items():
+        for size, ran in curve.items():
+            present = [ran.get(method, []) for method in METHODS]
+            means = [f"{statistics.mean(map(mean_dice, found)):.3f}" if found else "–" for found in present]
+            chosen = dict.fromkeys(f"{one['configuration']} {one['strategy']}" for one in ran.get("planned", []))
+            columns = [
+                dataset,
+                str(size),
+                "/".join(str(len(found)) for found in present),
+                *means,
+                ", ".join(chosen) or "–",
+                *("/".join(_median(found, name) for found in present) for name in ("steps", "training_seconds")),
+            ]
+            lines.append("| " + " | ".join(columns) + " |")
+    return "\n".join(lines)
+
+
+def _median(results: list[dict[str, Any]], name: str) -> str:
+    return f"{statistics.median(one[name] for one in results):.0f}" if results else "–"
+
+
+def draw_curve(path: Path, results: Iterable[dict[str, Any]]) -> None:
+    """A panel per data set, mean Dice over training cases, a line through the means of each method; every seed a dot.
+
+    Args:
+        path: A .png file.
+        results: At least one.
+    """
+    found = curves(results)
+    figure = Figure(figsize=(5.2 * len(found), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (dataset, curve) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        for method, name in METHODS.items():
+            colour, line = STYLES[method]
+            dots = {size: [mean_dice(one) for one in ran[method]] for size, ran in curve.items() if method in ran}
+            means = [statistics.mean(each) for each in dots.values()]
+            axes.plot(list(dots), means, color=colour, linestyle=line, label=name)
+            pairs = [(size, dice) for size, each in dots.items() for dice in each]
+            axes.plot([size for size, _ in pairs], [dice for _, dice in pairs], "o", color=colour, markersize=4)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(curve), [str(size) for size in curve], minor=False)
+        axes.set_title(dataset)
+        axes.set_xlabel("training cases")
+        axes.set_ylabel("mean Dice")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
