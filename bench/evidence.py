@@ -24,24 +24,24 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import torch
+from batchnorm_distance import measure_statistics, statistics_distance
 from cells import HERE, commit, edit_plan, machine
 from evidence_table import ENCODERS, INPUTS, tables
+from feature_scores import measure_scores
+from gradients import measure_gradients
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import seg_transfer
 from seg_transfer.catalogue import entry
-from seg_transfer.evidence.gradients import measure_gradients
-from seg_transfer.evidence.scores import measure_scores
-from seg_transfer.evidence.statistics import measure_statistics, statistics_distance
 from seg_transfer.files import write_text
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
@@ -245,7 +245,7 @@ def measure(plan: Plan, store: Store, weights: dict[str, Any], seed: int) -> dic
     measured: dict[str, Any] = {"seconds": {}}
     for name, way in ways.items():
         start = time.perf_counter()
-        measured[name] = way().model_dump(mode="json")
+        measured[name] = asdict(way())
         measured["seconds"][name] = round(time.perf_counter() - start, 1)
     return measured
 

@@ -18,22 +18,23 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from batchnorm_distance import BUNDLED_SIDE, measure_statistics
 from cells import arguments, commit, in_processes, machine
+from feature_scores import measure_scores
+from gradients import measure_gradients
 from regret import DRAWS, RESULTS, SIGNALS, TRIALS, Trial, cases_of
 from signals_table import signals_table
 
 import seg_transfer
 from seg_transfer.environment import cores
 from seg_transfer.evidence.draw import choose_cases
-from seg_transfer.evidence.gradients import measure_gradients
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.evidence.race import settle
-from seg_transfer.evidence.scores import measure_scores
-from seg_transfer.evidence.statistics import BUNDLED_SIDE, measure_statistics
 from seg_transfer.files import write_text
 from seg_transfer.planning.evidence import RACE_FILE
 from seg_transfer.planning.plan import Plan, Weights, load_plan
@@ -80,7 +81,7 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         plan, store, cases = prepared()
         model = plan.model.model_copy(update={"weights": Weights(source=source)})
         plan = plan.model_copy(update={"model": model})
-        return measure_scores(plan, store, cases, seed=seed, device="cpu").model_dump(mode="json")
+        return asdict(measure_scores(plan, store, cases, seed=seed, device="cpu"))
 
     def probe() -> Any:
         plan, store, cases = prepared()
@@ -89,11 +90,11 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
 
     def gradients() -> Any:
         plan, store, cases = prepared()
-        return measure_gradients(plan, store, cases, seed=seed, device="cpu").model_dump(mode="json")
+        return asdict(measure_gradients(plan, store, cases, seed=seed, device="cpu"))
 
     def statistics() -> Any:
         plan, store, cases = prepared()
-        return measure_statistics(plan, store, cases, side=BUNDLED_SIDE, seed=seed).model_dump(mode="json")
+        return asdict(measure_statistics(plan, store, cases, side=BUNDLED_SIDE, seed=seed))
 
     def race() -> Any:
         plan, store, _ = prepared()

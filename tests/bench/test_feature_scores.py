@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+import feature_scores
 import numpy as np
 import pytest
-from made_plans import data_plan, model_plan, plan
-from scipy.linalg import sqrtm
-from scipy.optimize import minimize
-from scipy.stats import multivariate_normal
-from sklearn.covariance import ledoit_wolf
-
-from seg_transfer.data.image import image_from_array
-from seg_transfer.evidence import scores
-from seg_transfer.evidence.scores import (
+from feature_scores import (
     cc_fv,
     h_score,
     logme,
@@ -21,6 +14,13 @@ from seg_transfer.evidence.scores import (
     score_levels,
     wasserstein,
 )
+from made_plans import data_plan, model_plan, plan
+from scipy.linalg import sqrtm
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
+
+from seg_transfer.data.image import image_from_array
 from seg_transfer.planning.plan import Plan, Strategy, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -129,9 +129,9 @@ def test_cases_that_differ_less_raise_cc_fv() -> None:
 
 
 def test_cc_fv_thins_large_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "MOST_VOXELS", 3)
+    monkeypatch.setattr(feature_scores, "MOST_VOXELS", 3)
     seen = []
-    monkeypatch.setattr(scores, "wasserstein", lambda one, other: seen.append((len(one), len(other))) or 1.0)
+    monkeypatch.setattr(feature_scores, "wasserstein", lambda one, other: seen.append((len(one), len(other))) or 1.0)
     features, labels, cases = clusters(distance=1, cases=2)
     assert cc_fv(features, labels, cases) is not None and seen == [(3, 3), (3, 3)]
 

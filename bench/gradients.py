@@ -6,6 +6,7 @@ At the very start the decoder is random, and gradients through it say nothing ab
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.evidence import GradientEvidence
 from seg_transfer.planning.plan import Plan, Strategy
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import Batch, PatchSampler
@@ -26,6 +26,27 @@ BATCHES = 8
 """In each half of the cases, on which gradients are taken."""
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """What was measured; one entry per level, finest first.
+
+    Attributes:
+        steps: Of the decoder alone before gradients were taken.
+        batches: In each half of the cases.
+        loss: Mean over the batches of both halves.
+        relative_norm: 2-norm of the mean gradient over that of the parameters, of all that would learn together; large:
+            the level wants to change (arXiv 2210.11466).
+        agreement: Cosine between the gradients of two halves of the cases; near 0: what a level would learn from some
+            cases is of no use to the others.
+    """
+
+    steps: int
+    batches: int
+    loss: float
+    relative_norm: tuple[float, ...]
+    agreement: tuple[float, ...]
+
+
 def measure_gradients(
     plan: Plan,
     store: Store,
@@ -35,7 +56,7 @@ def measure_gradients(
     device: str,
     steps: int = STEPS,
     batches: int = BATCHES,
-) -> GradientEvidence:
+) -> Gradients:
     """Train the decoder alone for some steps, then take the gradient of the loss on each half of the cases.
 
     BatchNorm of the encoder does as the plan says, except that ``trained`` counts as ``recalibrated``: a frozen encoder
@@ -68,7 +89,7 @@ def measure_gradients(
         trainer.step(halves[step % 2].batch(step), step, step / steps)
     drawn = [[half.batch(step, "validate") for step in range(batches)] for half in halves]
     loss, norms, cosines = level_gradients(trainer, drawn[0], drawn[1])
-    return GradientEvidence(steps=steps, batches=batches, loss=loss, relative_norm=norms, agreement=cosines)
+    return Gradients(steps=steps, batches=batches, loss=loss, relative_norm=norms, agreement=cosines)
 
 
 def split_cases(cases: Sequence[str], seed: int) -> tuple[list[str], list[str]]:

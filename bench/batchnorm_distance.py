@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,18 +19,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.network.build import build_network
 from seg_transfer.network.reader import Reader
-from seg_transfer.planning.evidence import StatisticsEvidence
-from seg_transfer.planning.plan import ModelPlan, Plan, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.preprocessing.store import Store, StoredCase
 
 BUNDLED_SIDE = 64
-IMAGENET_SIDE = 224
-"""At which nearly all of the catalogue's encoders were trained, InceptionV3 (299) apart."""
+"""Of the pictures that the bundled encoder was trained on, in pixels."""
 INPUTS = 64
 """Network inputs measured in all."""
 
 
-def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: int, seed: int) -> StatisticsEvidence:
+@dataclass(frozen=True)
+class Distances:
+    """What was measured.
+
+    Attributes:
+        side: To which slices were resized.
+        slices: Network inputs measured: slices, stacks or blocks of slices.
+        distance: Of each level, finest first; None in levels without BatchNorm, or of random weights.
+    """
+
+    side: int
+    slices: int
+    distance: tuple[float | None, ...]
+
+
+def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: int, seed: int) -> Distances:
     """Compare the stored statistics of the plan's encoder with those on some cases.
 
     Levels of random weights have stored nothing to compare with.
@@ -38,7 +52,7 @@ def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: 
         plan: Which encoder, with which weights, reads what.
         store: The preprocessed cases.
         cases: Their identifiers.
-        side: Side of the inputs at which the encoder was trained, in pixels; see :func:`trained_side`.
+        side: Side of the inputs at which the encoder was trained, in pixels.
         seed: Decides which slices are measured.
     """
     data = plan.data
@@ -46,16 +60,11 @@ def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: 
     inputs = list(square_inputs([store.case(case) for case in cases], plan.model, side=side, seed=seed))
     untold = {int(name.split(".")[1]) for name in report.random if name.endswith("running_mean")}
     distances = statistics_distance(network, inputs)
-    return StatisticsEvidence(
+    return Distances(
         side=side,
         slices=len(inputs),
         distance=tuple(None if level in untold else distance for level, distance in enumerate(distances)),
     )
-
-
-def trained_side(weights: Weights) -> int:
-    """Side of the pictures that an encoder was trained on, in pixels; that of ImageNet where it is not known."""
-    return BUNDLED_SIDE if weights.source == "bundled" else IMAGENET_SIDE
 
 
 def square_inputs(cases: Sequence[StoredCase], model: ModelPlan, *, side: int, seed: int) -> Iterator[Tensor]:

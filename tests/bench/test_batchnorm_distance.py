@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made_plans import data_plan, model_plan, plan
-
-from seg_transfer.data.image import image_from_array
-from seg_transfer.evidence.statistics import (
+from batchnorm_distance import (
     gaussian_divergence,
     measure_statistics,
     square_inputs,
     statistics_distance,
-    trained_side,
 )
+from made_plans import data_plan, model_plan, plan
+
+from seg_transfer.data.image import image_from_array
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Strategy, Weights
@@ -124,7 +123,7 @@ def test_a_case_without_labels_gives_any_slices(store: Store) -> None:
 
 def test_measured_of_a_plan(store: Store) -> None:
     made = plan(store.data, model_plan("2d", (1, 16, 16), weights=Weights(source="bundled")), strategy=FINETUNE)
-    found = measure_statistics(made, store, ["one", "two"], side=trained_side(made.model.weights), seed=0)
+    found = measure_statistics(made, store, ["one", "two"], side=64, seed=0)
     assert (found.side, found.slices) == (64, 8)
     assert len(found.distance) == 2 and all(distance > 0 for distance in found.distance)
     random = made.model_copy(update={"model": model_plan("2d", (1, 16, 16))})

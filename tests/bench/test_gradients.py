@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import gradients
 import numpy as np
 import pytest
 import torch
+from gradients import level_gradients, measure_gradients, split_cases
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
-from seg_transfer.evidence import gradients
-from seg_transfer.evidence.gradients import level_gradients, measure_gradients, split_cases
 from seg_transfer.planning.plan import Plan, Strategy, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform

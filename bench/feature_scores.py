@@ -8,6 +8,7 @@ them put a random, a hardly trained and a trained encoder into the right order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,6 @@ from sklearn.covariance import LedoitWolf
 
 from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.samples import PER_LABEL, sample_voxels
-from seg_transfer.planning.evidence import ScoreEvidence
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 
@@ -31,9 +31,30 @@ LEAST_VOXELS, MOST_VOXELS = 2, 100
 """Of a label in a case for CC-FV: so that it has a covariance, and so that pairs of cases take no minutes."""
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Of every level, finest first; more is better.
+
+    Scores of different levels have different widths behind them: compare encoders at one level, not levels.
+
+    Attributes:
+        cases: How many.
+        voxels: Sampled, in all cases together.
+        h_score: Shrunk H-score, 0 to labels - 1 (arXiv 2110.06893).
+        logme: Log evidence per voxel of a linear model.
+        cc_fv: Log of feature variety over class consistency (arXiv 2307.11958); None where no label is in two cases.
+    """
+
+    cases: int
+    voxels: int
+    h_score: tuple[float, ...]
+    logme: tuple[float, ...]
+    cc_fv: tuple[float, ...] | None
+
+
 def measure_scores(
     plan: Plan, store: Store, cases: Sequence[str], *, seed: int, device: str, per_label: int = PER_LABEL
-) -> ScoreEvidence:
+) -> Scores:
     """Score every level of the plan's encoder, also those beyond the plan's, on voxels sampled as for the probe.
 
     BatchNorm has the source's statistics where the plan says so, and those of training patches otherwise.
@@ -64,7 +85,7 @@ def measure_scores(
     return score_levels(levels, np.concatenate(labels), np.concatenate(owners))
 
 
-def score_levels(levels: Sequence[Features], labels: Labels, cases: Labels) -> ScoreEvidence:
+def score_levels(levels: Sequence[Features], labels: Labels, cases: Labels) -> Scores:
     """All scores of all levels.
 
     Args:
@@ -73,7 +94,7 @@ def score_levels(levels: Sequence[Features], labels: Labels, cases: Labels) -> S
         cases: Index of the case that each voxel is of.
     """
     varieties = [cc_fv(features, labels, cases) for features in levels]
-    return ScoreEvidence(
+    return Scores(
         cases=len(np.unique(cases)),
         voxels=len(labels),
         h_score=tuple(h_score(features, labels) for features in levels),

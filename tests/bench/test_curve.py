@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-BENCH = str(Path(__file__).resolve().parents[2] / "bench")
-
-
-@pytest.fixture
-def curve(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(sys, "path", [BENCH, *sys.path])
-    import curve
-
-    return curve
+import curve
 
 
 def made_splits(shorter: int, longest: int) -> dict[str, Any]:
@@ -26,7 +15,7 @@ def made_splits(shorter: int, longest: int) -> dict[str, Any]:
     return {"test": names[longest:], "few_shot": few}
 
 
-def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release(curve) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release() -> None:
     splits = made_splits(80, 160)
     trained, scored = curve.case_lists(splits, ("5", "160"), release=False)
     assert [len(train) for train in trained] == [5, 120]
@@ -39,7 +28,7 @@ def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release
     assert scored == splits["test"]
 
 
-def test_cells_are_named_by_what_they_train_on(curve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_cells_are_named_by_what_they_train_on(tmp_path: Path) -> None:
     for name, shorter, longest in (("hippocampus", 80, 160), ("cells", 40, 150)):
         (tmp_path / name).mkdir()
         splits = made_splits(shorter, longest)
@@ -60,7 +49,7 @@ def result(cell: str, cases: int, seed: int, dice: float, steps: int) -> dict[st
     return {**common, "configuration": "3d", "strategy": "gradual", "dice": {"a": dice + 0.1, "b": dice - 0.1}}
 
 
-def test_a_table_and_a_figure_of_what_is_there(curve, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_table_and_a_figure_of_what_is_there(tmp_path: Path) -> None:
     results = [
         result("hippocampus-20-planned-5min", 20, 0, 0.85, 900),
         result("hippocampus-5-planned-5min", 5, 0, 0.80, 1000),
@@ -80,7 +69,7 @@ def test_a_table_and_a_figure_of_what_is_there(curve, tmp_path: Path) -> None:  
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_iterations_are_dealt_over_epochs(curve) -> None:  # type: ignore[no-untyped-def]
+def test_iterations_are_dealt_over_epochs() -> None:
     from nnunet import deal
 
     assert deal(1) == (1, 1)
@@ -93,7 +82,7 @@ def test_iterations_are_dealt_over_epochs(curve) -> None:  # type: ignore[no-unt
         assert abs(epochs * each - iterations) <= max(1, iterations / 50)
 
 
-def test_calibration_goes_on_until_it_tells_something(curve) -> None:  # type: ignore[no-untyped-def]
+def test_calibration_goes_on_until_it_tells_something() -> None:
     from nnunet import calibrate
 
     class Made:
