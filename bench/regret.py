@@ -6,7 +6,7 @@ draw K of a data set is the same for every strategy. Steps are fixed per data se
 
     python bench/regret.py                          runs what is not done yet, hippocampus and few cases first
     python bench/regret.py --only hippocampus-5-    runs these
-    python bench/regret.py --table                  the regret of each choice, on development cases; runs nothing
+    python bench/regret.py --table --figure F.png   the regret of each choice, on development cases; runs nothing
 
 Each cell is one JSON file in ``bench/results/regret``: Dice of cases outside the draw, at most 40. Those of the
 ``test`` cases are in a file of their own below ``test/``, which nothing here reads unless ``--release`` asks for it:
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
+from regret_figure import draw_gains
 from regret_table import regret_table
 from signals_table import load_signals, race_winner
 
@@ -178,6 +179,7 @@ def _dice(scores: Scores) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
+    parser.add_argument("--figure", type=Path, help="with --table: a .png file to draw gains over scratch into")
     parser.add_argument("--planner-alone", action="store_true", help="with --table: without the races of signals.py")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
@@ -187,6 +189,8 @@ def main() -> None:
             winners = {name: {draw: race_winner(found) for draw, found in of.items()} for name, of in measured.items()}
             choices["the winner of a race"] = winners
         print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
+        if options.figure:
+            draw_gains(options.figure, RESULTS, list(STRATEGIES), release=options.release)
         return
     todo = [
         (trial, size, strategy, seed, options.data, options.work / "regret")

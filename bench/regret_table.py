@@ -61,15 +61,17 @@ def regrets(trials: Mapping[str, Trial], chooser: Chooser, seed: int = 0) -> tup
     return _over_trials(trials, of, seed)
 
 
-def harms(trials: Mapping[str, Trial], chooser: Chooser, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over trials of the Dice from scratch minus that of the choice, and its 95 % interval."""
+def harms(
+    trials: Mapping[str, Trial], chooser: Chooser, against: str = "scratch", seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over trials of the Dice of a strategy minus that of the choice, and its 95 % interval."""
 
     def of(dice: Dice, name: str, draws: Sequence[int]) -> float:
         chosen = [
             sum(share * dice[strategy][position] for strategy, share in chooser(name, draw).items())
             for position, draw in enumerate(draws)
         ]
-        return float(np.mean(np.subtract(dice["scratch"], chosen)))
+        return float(np.mean(np.subtract(dice[against], chosen)))
 
     return _over_trials(trials, of, seed)
 
@@ -179,6 +181,12 @@ def regret_table(
         parts = [{name: trial for name, trial in complete.items() if name.rsplit("-", 1)[0] == d} for d in datasets]
         figures = [regrets(complete, chooser), *(harms(part, chooser) for part in parts)]
         lines.append(f"| {choice} | {' | '.join(map(_interval, figures))} |")
+    for who in choices:
+        lines += ["", f"Each strategy minus the choice: {who}", ""]
+        lines += [f"| strategy | {' | '.join(complete)} |", "|---" * (1 + len(complete)) + "|"]
+        for strategy in strategies:
+            figures = [harms({name: trial}, choosers[who], against=strategy) for name, trial in complete.items()]
+            lines.append(f"| {strategy} | {' | '.join(map(_interval, figures))} |")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import regret
+import regret_figure
 import regret_table
 
 
@@ -56,11 +57,15 @@ def test_a_table_of_what_is_there(tmp_path: Path) -> None:
     assert "| always scratch | 10.00 (10.00 to 10.00) | 0.00 (0.00 to 0.00) |" in text
     assert "| segtl's | 3.33 (0.00 to 6.67) | -6.67 (-10.00 to 0.00) |" in text
     assert "| a random one | 5.00 (5.00 to 5.00) | -5.00 (-5.00 to -5.00) |" in text
+    assert "| good | 3.33 (0.00 to 10.00) |" in text
+    assert "| scratch | -6.67 (-10.00 to 0.00) |" in text
     assert "| made-5 | 3/3 | 0.300 | 0.200 |" in regret_table.regret_table(
         tmp_path, ["good", "scratch"], planned, release=True
     )
     other = planned | {"another": {"made-5": {0: "good", 1: "good", 2: "partial"}}}
     assert "no trial yet" in regret_table.regret_table(tmp_path, ["good", "scratch"], other, release=False)
+    regret_figure.draw_gains(tmp_path / "gains.png", tmp_path, ["good", "scratch"], release=False)
+    assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "made-5-scratch-draw1.json").unlink()
     (tmp_path / "made-5-scratch-draw2.json").unlink()
     assert "no trial yet" in regret_table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
