@@ -23,8 +23,6 @@ LARGE_CASES = 50
 LARGE_SLICES = 1000
 """A data set is large from so many cases on and so many labelled slices or pictures, both: slices of one case are not
 independent, and a picture is one slice."""
-
-
 Size = Literal["small", "large"]
 Likeness = Literal["similar", "different"]
 ADVICE: dict[tuple[Size, Likeness], str] = {
@@ -43,8 +41,8 @@ UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained")
 ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
 ERRORS = 2.0
-"""Standard errors by which random weights have to tell more than pretrained ones, so that these are not used. Chance
-speaks for pretrained ones, since they helped or did not matter on every data set that was measured."""
+"""Standard errors by which random weights have to tell more than pretrained ones, so that these are not used. In doubt
+they are, since they helped or did not matter on every data set that was measured."""
 BIG_BATCH = 16
 """Independent samples from which a batch's own statistics are worth training on."""
 
