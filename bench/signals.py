@@ -1,10 +1,10 @@
 """What can be told about transfer without training it to the end, for each draw of ``bench/regret.py``.
 
-For the training cases of a draw, at most 20 of them, and the default plan with ResNet-18: LogME, H-score and CC-FV of
-every level, pretrained and random (BatchNorm recalibrated for both); gain of the probe over random weights; relative
-norm and agreement of gradients after 50 steps of the decoder alone; distance of BatchNorm's statistics; and a race of
-scratch, frozen, lower-only and gradual, 50 steps each on most of the draw's cases and scored on the others. Each with
-the seconds that it took. Draws of which a cell of the regret is there are measured.
+For the training cases of a draw, at most 20 of them, and the default plan with ResNet-18: what `segtl plan` gathers;
+LogME, H-score and CC-FV of every level, pretrained and random (BatchNorm recalibrated for both); gain of the probe over
+random weights; relative norm and agreement of gradients after 50 steps of the decoder alone; distance of BatchNorm's
+statistics; and a race of scratch, frozen, lower-only and gradual, 50 steps each on most of the draw's cases and scored
+on the others. Each with the seconds that it took. Draws of which a cell of the regret is there are measured.
 
     python bench/signals.py
     python bench/signals.py --table     how well each signal predicts what the cells of the regret gave
@@ -33,6 +33,7 @@ from signals_table import signals_table
 import seg_transfer
 from seg_transfer.environment import cores
 from seg_transfer.evidence.draw import choose_cases
+from seg_transfer.evidence.gather import gather
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.evidence.race import settle
 from seg_transfer.files import write_text
@@ -105,7 +106,12 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         held: dict[str, Any] = json.loads((folder / "race" / RACE_FILE).read_text())
         return held
 
+    def evidence() -> Any:
+        plan, store, cases = prepared()
+        return gather(plan, store, cases, measured_on="", seed=seed, device="cpu").model_dump(mode="json")
+
     return {
+        "evidence": evidence,
         "pretrained": lambda: scores("bundled"),
         "random": lambda: scores("none"),
         "gradients": gradients,

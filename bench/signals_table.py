@@ -73,6 +73,7 @@ def _race_difference(question: str) -> Callable[[Mapping[str, Any], int], float]
 
 
 SIGNALS: dict[str, Callable[[Mapping[str, Any], int], float]] = {
+    "evidence of the plan, gain over random": lambda found, _: float(found["evidence"]["gain"]["mean"]),
     "LogME, gain over random": _gain("logme"),
     "H-score, gain over random": _gain("h_score"),
     "CC-FV, gain over random": _gain("cc_fv"),
@@ -95,7 +96,7 @@ def load_signals(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         held = json.loads(path.read_text(encoding="utf-8"))
-        if "probe" in held:
+        if held.keys() >= {"evidence", "probe"}:
             trial, draw = held["draw"].rsplit("-draw", 1)
             found.setdefault(trial, {})[int(draw)] = held
     return found
