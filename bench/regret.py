@@ -15,7 +15,7 @@ thresholds of the planner are set on the others.
 The strategies: ``scratch``; ``frozen`` and ``finetune`` (all levels pretrained); ``gradual`` (the same, unfrozen one
 after the other); ``lower-only`` (the two finest levels pretrained and frozen, those above from random weights, learning
 at full rate); ``frozen-random`` (random weights that never learn: what freezing alone is worth). Network, patch, batch
-and everything else are those of the default plan.
+and everything else are those of the default plan with the bundled weights.
 """
 
 from __future__ import annotations
@@ -39,19 +39,27 @@ import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.files import write_text
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.rules.transfer import SCRATCH
 
 RESULTS = HERE / "results" / "regret"
 SIGNALS = HERE / "results" / "signals"
 DRAWS = 3
 EPOCH = 100
 MOST_SCORED = 40
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "scratch": {"weights": "none", "strategy": "scratch"},
-    "frozen": {"weights": "bundled", "strategy": "frozen"},
-    "frozen-random": {"weights": "none", "strategy": "frozen"},
-    "lower-only": {"weights": "bundled", "strategy": "partial"},
-    "gradual": {"weights": "bundled", "strategy": "gradual"},
-    "finetune": {"weights": "bundled", "strategy": "finetune"},
+STRATEGIES = {
+    "scratch": "finetune",
+    "frozen": "frozen",
+    "frozen-random": "frozen",
+    "lower-only": "partial",
+    "gradual": "gradual",
+    "finetune": "finetune",
+}
+"""As the plan calls them; those of random weights are planned with the bundled ones, which bound the network, and have
+them taken away."""
+RANDOM = {"model.weights": {"source": "none"}}
+EDITS: dict[str, dict[str, Any]] = {
+    "scratch": {**RANDOM, "recipe.strategy": SCRATCH.model_dump(mode="json")},
+    "frozen-random": {**RANDOM, "recipe.strategy.batchnorm": "recalibrated"},
 }
 
 
@@ -108,8 +116,8 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     dataset = data / trial.dataset
     train, held_out, test = cases_of(trial, size, seed, data)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
-    options = {"encoder": "resnet18", "epochs": trial.epochs, **STRATEGIES[strategy]}
-    edits = {"recipe.steps_per_epoch": EPOCH}
+    options = {"encoder": "resnet18", "epochs": trial.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
+    edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
     plan, trained = train_cell(
