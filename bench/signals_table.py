@@ -73,7 +73,9 @@ def _race_difference(question: str) -> Callable[[Mapping[str, Any], int], float]
 
 
 SIGNALS: dict[str, Callable[[Mapping[str, Any], int], float]] = {
-    "evidence of the plan, gain over random": lambda found, _: float(found["evidence"]["gain"]["mean"]),
+    "evidence of the plan, gain over random": lambda found, _: float(
+        np.mean([each["mean"] for each in found["evidence"]["gain"]])
+    ),
     "LogME, gain over random": _gain("logme"),
     "H-score, gain over random": _gain("h_score"),
     "CC-FV, gain over random": _gain("cc_fv"),

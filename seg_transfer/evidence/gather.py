@@ -31,7 +31,7 @@ SLICES_PER_LABEL = 2
 """Of a case, from which its voxels are taken."""
 
 Accuracies = list[NDArray[np.float64]]
-"""Of each level and, last, of all levels together; one figure per case."""
+"""Of each level, one figure per case."""
 
 
 def gather(
@@ -84,15 +84,13 @@ def gather(
         title="trying the encoder",
     )
     means = [np.mean(draws, axis=0) for draws in zip(*random, strict=True)]
-    gains = [estimate(known - mean) for known, mean in zip(pretrained, means, strict=True)]
     return TransferEvidence(
         measured_on=measured_on,
         cases=len(cases),
         voxels=len(drawn.voxels.classes),
-        pretrained=estimate(pretrained[-1]),
-        random=estimate(means[-1]),
-        gain=gains[-1],
-        level_gains=tuple(gains[:-1]),
+        pretrained=tuple(map(estimate, pretrained)),
+        random=tuple(map(estimate, means)),
+        gain=tuple(estimate(known - mean) for known, mean in zip(pretrained, means, strict=True)),
         seconds=round(time.perf_counter() - started, 1),
     )
 
@@ -117,5 +115,5 @@ class _Tried:
             cross_validate(features, self.drawn.voxels, seed=self.seed, kinds=("softmax",))
             .scores["softmax"]
             .balanced_accuracy
-            for features in (*levels, np.concatenate(levels, axis=1))
+            for features in levels
         ]

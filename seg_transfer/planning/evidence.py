@@ -94,16 +94,15 @@ class ProbeEvidence(Part):
 class TransferEvidence(Part):
     """What the frozen encoder knows of this data before anything is trained; what planning decides by.
 
-    A softmax on the features of voxels, fitted to some cases and scored on others.
+    A softmax on the features of voxels, fitted to some cases and scored on others; one entry per level in use.
     """
 
     measured_on: str = Field(description="hash of all that it depends on")
     cases: int = Field(ge=2)
     voxels: int = Field(ge=1, description="sampled, in all cases together")
-    pretrained: Estimate = Field(description="balanced accuracy, all levels in use together")
-    random: Estimate = Field(description="the same with random weights, mean over draws")
-    gain: Estimate = Field(description="of the former over the latter, case by case")
-    level_gains: tuple[Estimate, ...] = Field(description="the same for each level by itself, finest first")
+    pretrained: tuple[Estimate, ...] = Field(min_length=1, description="balanced accuracy, finest level first")
+    random: tuple[Estimate, ...] = Field(description="the same with random weights, mean over draws")
+    gain: tuple[Estimate, ...] = Field(description="of the former over the latter, case by case")
     seconds: float
 
 

@@ -13,15 +13,14 @@ from seg_transfer.planning.rules.augmentation import augmentation, is_colour, mi
 
 
 def evidence(gain: float) -> TransferEvidence:
-    """Of an encoder that is so much better than a random one."""
+    """Of an encoder that is so much better than a random one at level 1, and worse at level 0."""
     return TransferEvidence(
         measured_on="0",
         cases=7,
         voxels=100,
-        pretrained=Estimate(mean=0.8, error=0.02),
-        random=Estimate(mean=0.8 - gain, error=0.02),
-        gain=Estimate(mean=gain, error=0.01),
-        level_gains=(),
+        pretrained=(Estimate(mean=0.6, error=0.02), Estimate(mean=0.8, error=0.02)),
+        random=(Estimate(mean=0.9, error=0.02), Estimate(mean=0.8 - gain, error=0.02)),
+        gain=(Estimate(mean=-0.3, error=0.01), Estimate(mean=gain, error=0.01)),
         seconds=1,
     )
 
@@ -106,7 +105,7 @@ class TestTransfer:
         found = evidence(gain)
         chosen, reason = self.choose(evidence=found)
         assert chosen.kind == kind and ("from the start" in reason) == (kind == "scratch")
-        assert "balanced accuracy of 0.800" in reason
+        assert "frozen features of level 1" in reason and "balanced accuracy of 0.800" in reason
         assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
         assert self.choose(evidence=found, requested="frozen")[0].kind == "frozen"
 
