@@ -12,7 +12,8 @@
         fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
       segtl.log                        tracebacks of cases that failed, if there were any
       summary.json                     cross-validated scores of all runs
-      evidence.json, probe.png         what `segtl probe` measured on the data about transfer
+      evidence.json                    what `segtl plan` and `segtl probe` measured on the data about transfer
+      probe.png                        the probe's as a plot
       choice.json                      what `predict` and `export` use by default; without it the plan in force
       ensembles/<run>+<run>/           label maps and scores of the held-out cases, by two configurations together
 """
