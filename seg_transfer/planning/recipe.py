@@ -73,13 +73,13 @@ def plan_recipe(
         stages=model.stages,
         has_batchnorm=shape.entry.batchnorm,
         batch=batch,
-        evidence=None if wishes.race else request.evidence,  # a race finds out more
+        evidence=request.evidence,
         names=[channel.name for channel in data.channels],
         earlier=None if request.earlier is None else request.earlier.channels,
     )
     candidate, why = choose(requested=wishes.strategy)
     strategy = reasons.take("recipe.strategy", (candidate.strategy, why))
-    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0], candidate.strategy.kind)
+    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0])
     race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)

@@ -42,26 +42,15 @@ def candidate_of(stages: int, weights: Weights) -> Callable[[Kind], Candidate]:
 
 class TestCandidates:
     def test_nothing_everything_and_the_lowest_levels_are_taken(self) -> None:
-        scratch, frozen, lower = race.challengers(candidate_of(4, BUNDLED), "gradual")
+        scratch, frozen, lower = race.challengers(candidate_of(4, BUNDLED))
         assert [each.strategy.kind for each in (scratch, frozen, lower)] == ["scratch", "frozen", "partial"]
         assert (lower.pretrained_levels, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
-        assert race.challengers(candidate_of(2, BUNDLED), "gradual")[2].pretrained_levels == 1
-
-    @pytest.mark.parametrize(
-        ("own", "rivals"),
-        [
-            ("finetune", ["scratch", "frozen", "partial"]),
-            ("frozen", ["scratch", "partial", "gradual"]),
-            ("partial", ["scratch", "frozen", "gradual"]),
-        ],
-    )
-    def test_the_plans_own_does_not_race_against_itself(self, own: Kind, rivals: list[str]) -> None:
-        assert [each.strategy.kind for each in race.challengers(candidate_of(4, BUNDLED), own)] == rivals
+        assert race.challengers(candidate_of(2, BUNDLED))[2].pretrained_levels == 1
 
     def test_where_no_level_can_be_left_out_two_remain(self) -> None:
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
         for stages, weights in ((1, BUNDLED), (4, earlier)):
-            chosen = race.challengers(candidate_of(stages, weights), "gradual")
+            chosen = race.challengers(candidate_of(stages, weights))
             assert [each.strategy.kind for each in chosen] == ["scratch", "frozen"]
 
 

@@ -26,21 +26,19 @@ FEWEST_STEPS = 30
 0.5 s a step, four candidates); a guess, not measured."""
 
 
-def challengers(candidate_of: Callable[[Kind], Candidate], own: Kind) -> tuple[Candidate, ...]:
-    """Choose what races against the plan's own strategy: each end of what transfer can be, and what lies between.
+def challengers(candidate_of: Callable[[Kind], Candidate]) -> tuple[Candidate, ...]:
+    """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
 
     ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest levels as they are, with those
-    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208),
-    and ``gradual`` tunes all levels; a plan's ``finetune`` stands for it. More would leave each of them fewer steps.
+    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208).
+    The plan's own is the fourth, and tunes all levels. More would leave each of them fewer steps.
 
     Args:
         candidate_of: The plan's rule for a kind of strategy.
-        own: The plan's.
     """
-    kinds: tuple[Kind, ...] = ("scratch", "frozen", "partial", "gradual")
-    rivals = [candidate_of(kind) for kind in kinds if kind != own and (kind, own) != ("gradual", "finetune")]
-    # Partial is nothing of its own where all is taken or nothing: weights of an earlier model, or of a single level.
-    return tuple(each for each in rivals if each.strategy.kind != "partial" or each.pretrained_levels is not None)
+    scratch, frozen, partial = candidate_of("scratch"), candidate_of("frozen"), candidate_of("partial")
+    # An earlier model's weights are taken as a whole or not at all, and so are those of a single level.
+    return (scratch, frozen) if partial.pretrained_levels is None else (scratch, frozen, partial)
 
 
 def held_out(
