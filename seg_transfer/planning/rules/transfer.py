@@ -1,8 +1,8 @@
 """What of the encoder learns, how fast and when.
 
 The classic advice knows four cases, small or large data set x similar to or different from the encoder's pictures.
-Where it was tried (``bench/regret.py``, docs/transfer.md), no strategy beat ``gradual`` by more than chance in any of
-them: one strategy is chosen for all, and the advice stands beside it in words. What decides is whether the encoder
+Where all strategies were tried (``bench/regret.py``, docs/transfer.md), ``gradual`` was never far from the best, and no
+rule did better: it is chosen for all, and the advice stands beside it in words. What decides is whether the encoder
 knows anything of this data at all, and that is measured on it.
 """
 
@@ -143,7 +143,7 @@ def strategy(
     elif not tells:
         reason = f"{why_told}: everything learns from the start"
     else:
-        reason = f"{why_told}; {why_case}: {kind}, which lost to no strategy by more than chance where it was measured"
+        reason = f"{why_told}; {why_case}: {kind}, which is never far from the best strategy where all were measured"
     if kind == "scratch":
         return Candidate(strategy=SCRATCH), reason
     norm, why_norm = batchnorm(
