@@ -107,11 +107,7 @@ def run_cell(cell: Cell, results: Path, work: Path, seed: int) -> dict[str, Any]
     started = time.perf_counter()
     plan, trained = train_cell(cell, folder, seed)
     scores = score_cases(cell.dataset, cell.test, folder)
-    result = {
-        "cell": cell.name,
-        "seed": seed,
-        "train_cases": len(cell.train),
-        "test_cases": len(cell.test),
+    about = {
         "options": {key: str(value) for key, value in cell.options.items()},
         "edits": cell.edits,
         "configuration": plan.model.configuration,
@@ -124,6 +120,22 @@ def run_cell(cell: Cell, results: Path, work: Path, seed: int) -> dict[str, Any]
         "plan_hash": plan.hash,
         "steps": trained["steps"],
         "training_seconds": round(trained["seconds"], 1),
+    }
+    result = write_result(path, cell, seed, about, scores, started)
+    shutil.rmtree(folder)
+    return result
+
+
+def write_result(
+    path: Path, cell: Cell, seed: int, about: dict[str, Any], scores: Scores, started: float
+) -> dict[str, Any]:
+    """Write what became of a cell, ``about`` its training among it; returns that."""
+    result = {
+        "cell": cell.name,
+        "seed": seed,
+        "train_cases": len(cell.train),
+        "test_cases": len(cell.test),
+        **about,
         "dice": {label: round(summary.dice.mean, 4) for label, summary in scores.summary.items()},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "machine": machine(),
@@ -131,7 +143,6 @@ def run_cell(cell: Cell, results: Path, work: Path, seed: int) -> dict[str, Any]
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
     write_text(path, json.dumps(result, indent=2) + "\n")
-    shutil.rmtree(folder)
     return result
 
 

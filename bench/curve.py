@@ -28,12 +28,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cells import HERE, Cell, arguments, commit, held_out, in_processes, link_cases, machine, run_cell
+from cells import HERE, Cell, arguments, held_out, in_processes, link_cases, run_cell, write_result
 from curve_table import METHODS, curve_table, draw_curve
 from nnunet import NNUNet, run_nnunet
 
 from seg_transfer.evaluation.evaluate import evaluate_folders
-from seg_transfer.files import write_text
 
 RESULTS = HERE / "results" / "curve"
 MINUTES = 5
@@ -87,19 +86,7 @@ def run(cell: Cell, method: str, results: Path, work: Path, seed: int, venv: Pat
     scores = evaluate_folders(folder / "predictions", labels, labels=named)
     if scores.failures:
         raise RuntimeError(f"{cell.name}: {scores.failures}")
-    result = {
-        "cell": cell.name,
-        "seed": seed,
-        "train_cases": len(cell.train),
-        "test_cases": len(cell.test),
-        **ran,
-        "dice": {label: round(summary.dice.mean, 4) for label, summary in scores.summary.items()},
-        "wall_seconds": round(time.perf_counter() - started, 1),
-        "machine": machine(),
-        "commit": commit(),
-        "finished": time.strftime("%Y-%m-%d %H:%M"),
-    }
-    write_text(path, json.dumps(result, indent=2) + "\n")
+    result = write_result(path, cell, seed, ran, scores, started)
     shutil.rmtree(folder)
     return result
 

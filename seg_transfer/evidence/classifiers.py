@@ -96,7 +96,7 @@ class CrossValidated:
 def cross_validate(
     features: NDArray[np.float32], voxels: Voxels, *, seed: int, kinds: Sequence[Classifier] = get_args(Classifier)
 ) -> CrossValidated:
-    """Fit classifiers to the cases of all folds but one, and score it on that one's, in turn.
+    """Fit classifiers to the cases of all folds but one, and score them on that one's, in turn.
 
     Features are standardized and projected on their first 64 principal components. The penalty is that of the softmax
     with the lowest log-loss on the held-out cases of the *other* folds; the SVM takes the same. The SVM has no

@@ -132,7 +132,7 @@ def _fit(
         for case, samples in track(zip(cases, drawn.samples, strict=True), total=len(cases), title="reading features")
     ]
     features, classes = np.concatenate(read), drawn.voxels.classes
-    tried = cross_validate(features, drawn.voxels, seed=seed)
+    tried = cross_validate(features, drawn.voxels, seed=seed, kinds=(kind,))
     pipeline = fit(kind, features, classes, penalty=tried.penalty, seed=seed)
     shares = share_bias(tried.logits[kind], drawn.voxels, drawn.weights, np.arange(len(classes)))
     with torch.no_grad():

@@ -171,8 +171,7 @@ def strategy(
 def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
     """Whether to start pretrained: unless random weights tell more of this data at every level, by more than chance.
 
-    A mean over levels, or all levels together, would be too strict: on cells and abdomen MR it speaks against weights
-    that help (docs/log.md).
+    All levels together would be too strict: in one draw of cells they refused weights that do no harm (docs/log.md).
 
     Args:
         evidence: What was measured, if anything.
