@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from typing import Any
 
 from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
 from regret_figure import draw_gains
-from regret_table import regret_table
+from regret_table import patient_of, regret_table
 from signals_table import load_signals, race_winner
 
 import seg_transfer
@@ -65,29 +64,27 @@ EDITS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A data set: how many training cases, how many steps, and what makes a patient of a case's name."""
+    """A data set: how many training cases, and how many steps."""
 
     dataset: str
     sizes: tuple[int, ...]
     epochs: int
-    patient: str | None = None
 
 
 TRIALS = (
     Trial("hippocampus", (5, 20, 160), 6),
     Trial("cells", (5, 20, 150), 6),
     Trial("abdomen_mr", (5, 10), 5),
-    Trial("retina", (8,), 5, patient=r"retina_(\d+)"),
+    Trial("retina", (8,), 5),
     Trial("sarcoma", (12,), 5),
 )
 
 
-def draw(cases: list[str], size: int, seed: int, patient: str | None) -> list[str]:
+def draw(cases: list[str], size: int, seed: int) -> list[str]:
     """``size`` cases, whole patients at a time, in the order of their names."""
     patients: dict[str, list[str]] = {}
     for case in sorted(cases):
-        name = re.match(patient, case)[1] if patient else case  # type: ignore[index]
-        patients.setdefault(name, []).append(case)
+        patients.setdefault(patient_of(case), []).append(case)
     order = sorted(patients)
     random.Random(seed).shuffle(order)
     drawn: list[str] = []
@@ -103,7 +100,7 @@ def cases_of(trial: Trial, size: int, seed: int, data: Path) -> tuple[list[str],
     test = json.loads((dataset / "splits.json").read_text())["test"]
     every = [file.name.split(".")[0] for file in (dataset / "labelsTr").iterdir() if not file.name.startswith(".")]
     pool = sorted(set(every) - set(test))
-    train = draw(pool, size, seed, trial.patient)
+    train = draw(pool, size, seed)
     return train, sorted(set(pool) - set(train)), test
 
 

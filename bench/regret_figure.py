@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from regret_table import POINTS, harms, load_trials, whole
+from regret_table import POINTS, dataset_of, harms, load_trials, whole
 
 from seg_transfer.files import whole_file
 
@@ -15,36 +15,36 @@ COLOURS = ("#2e6fc1", "#8e5aa8", "#3c8c4a", "#c1432e", "#b5892c")
 
 
 def draw_gains(path: Path, folder: Path, strategies: Sequence[str], *, release: bool) -> None:
-    """A group of points per trial, with 95 % intervals over draws and patients; whole trials only.
+    """A panel with its own scale per data set, a group of points per trial; 95 % intervals over draws and patients.
 
     Args:
         path: A .png file.
-        folder: Of the cells.
+        folder: Of the cells; only whole trials are drawn.
         strategies: All of them, ``scratch`` among them.
         release: On the test cases.
     """
     trials = whole(load_trials(folder, release=release), len(strategies))
     others = [strategy for strategy in strategies if strategy != "scratch"]
-    figure = Figure(figsize=(2.5 + 1.5 * len(trials), 4.2), layout="constrained")
+    panels = {name: [t for t in trials if dataset_of(t) == name] for name in dict.fromkeys(map(dataset_of, trials))}
+    figure = Figure(figsize=(1.5 * len(trials) + 0.6 * len(panels), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for index, (strategy, colour) in enumerate(zip(others, COLOURS, strict=False)):
-        places, gains, below, above = [], [], [], []
-        for position, (name, trial) in enumerate(trials.items()):
-            harm, low, high = harms({name: trial}, lambda _, __, strategy=strategy: {strategy: 1.0})
-            places.append(position + 0.14 * (index - (len(others) - 1) / 2))
-            gains.append(-POINTS * harm)
-            below.append(POINTS * max(high - harm, 0))
-            above.append(POINTS * max(harm - low, 0))
-        axes.errorbar(places, gains, (below, above), fmt="o", color=colour, capsize=2, markersize=5, label=strategy)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set_xticks(range(len(trials)), [f"{name}\n{_draws(trial)} draws" for name, trial in trials.items()])
-    axes.set_ylabel("Dice above scratch, points (95 % interval)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
+    widths = [len(names) + 0.4 for names in panels.values()]
+    row = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    for axes, (dataset, names) in zip(row, panels.items(), strict=True):
+        for index, (strategy, colour) in enumerate(zip(others, COLOURS, strict=False)):
+            harmed = [harms({name: trials[name]}, lambda *_, strategy=strategy: {strategy: 1.0}) for name in names]
+            places = [place + 0.14 * (index - (len(others) - 1) / 2) for place in range(len(names))]
+            below = [POINTS * max(high - harm, 0) for harm, _, high in harmed]
+            above = [POINTS * max(harm - low, 0) for harm, low, _ in harmed]
+            gains = [-POINTS * harm for harm, _, _ in harmed]
+            axes.errorbar(places, gains, (below, above), fmt="o", color=colour, capsize=2, markersize=5, label=strategy)
+        axes.axhline(0, color="black", linewidth=1)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_xticks(range(len(names)), [name.rsplit("-", 1)[1] for name in names])
+        axes.set_xlabel("training cases")
+        axes.set_title(dataset, fontsize=10)
+        axes.grid(axis="y", alpha=0.3)
+    row[0].set_ylabel("Dice above scratch, points (95 % interval)")
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(others), fontsize=9)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
-
-
-def _draws(trial: dict[str, dict[int, dict[str, float]]]) -> int:
-    return len(next(iter(trial.values())))

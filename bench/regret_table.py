@@ -12,6 +12,7 @@ from scratch minus that of the choice.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 BOOTSTRAPS = 1000
 POINTS = 100
+FEW = 4
+"""Up to so many cases are told one by one, since an interval over them says little."""
 
 Cases = dict[str, float]
 """Case -> mean Dice over its labels."""
@@ -106,8 +109,17 @@ def _bootstrapped(
 
 
 def _weights(cases: Sequence[str], random: np.random.Generator) -> dict[str, int]:
-    counts = np.bincount(random.integers(len(cases), size=len(cases)), minlength=len(cases))
-    return dict(zip(cases, counts.tolist(), strict=True))
+    """How often each case counts where patients are drawn with replacement."""
+    patients = sorted(set(map(patient_of, cases)))
+    counts = np.bincount(random.integers(len(patients), size=len(patients)), minlength=len(patients))
+    drawn = dict(zip(patients, counts.tolist(), strict=True))
+    return {case: drawn[patient_of(case)] for case in cases}
+
+
+def patient_of(case: str) -> str:
+    """Both eyes of a person, ``retina_07L`` and ``retina_07R``, are one patient; any other case is one by itself."""
+    eye = re.fullmatch(r"(retina_\d+)[LR]", case)
+    return eye[1] if eye else case
 
 
 def mean_dice(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
@@ -117,7 +129,7 @@ def mean_dice(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
 
 
 def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
-    """``<data set>-<size>`` -> what was run there; of development cases, or of test cases."""
+    """``<data set>-<size>`` -> what was run there, the smaller size first; of development cases, or of test cases."""
     found: dict[str, Trial] = {}
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
@@ -126,7 +138,12 @@ def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
         if cases:
             trial = found.setdefault(f"{cell['dataset']}-{cell['size']}", {})
             trial.setdefault(cell["strategy"], {})[cell["draw"]] = cases
-    return found
+    return dict(sorted(found.items(), key=lambda named: (dataset_of(named[0]), int(named[0].rsplit("-", 1)[1]))))
+
+
+def dataset_of(name: str) -> str:
+    """The data set of a trial."""
+    return name.rsplit("-", 1)[0]
 
 
 def whole(trials: Mapping[str, Trial], strategies: int) -> dict[str, Trial]:
@@ -174,11 +191,11 @@ def regret_table(
     for who, chosen in choices.items():
         choosers[who] = lambda name, draw, chosen=chosen: {chosen[name][draw]: 1.0}
     choosers["a random one"] = lambda name, draw: dict.fromkeys(strategies, 1 / len(strategies))
-    datasets = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in complete))
+    datasets = list(dict.fromkeys(map(dataset_of, complete)))
     lines.append(f"| choice | regret, points | {' | '.join(f'harm, {dataset}' for dataset in datasets)} |")
     lines.append("|---" * (2 + len(datasets)) + "|")
     for choice, chooser in choosers.items():
-        parts = [{name: trial for name, trial in complete.items() if name.rsplit("-", 1)[0] == d} for d in datasets]
+        parts = [{name: trial for name, trial in complete.items() if dataset_of(name) == d} for d in datasets]
         figures = [regrets(complete, chooser), *(harms(part, chooser) for part in parts)]
         lines.append(f"| {choice} | {' | '.join(map(_interval, figures))} |")
     for who in choices:
@@ -187,7 +204,20 @@ def regret_table(
         for strategy in strategies:
             figures = [harms({name: trial}, choosers[who], against=strategy) for name, trial in complete.items()]
             lines.append(f"| {strategy} | {' | '.join(map(_interval, figures))} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_case_by_case(complete, strategies)])
+
+
+def _case_by_case(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
+    """Dice of each case, the mean over draws, of the trials with few cases; the same cases in every draw."""
+    rows = []
+    for name, trial in trials.items():
+        scored = [set(cases) for draws in trial.values() for cases in draws.values()]
+        if len(scored[0]) <= FEW and all(cases == scored[0] for cases in scored):
+            for case in sorted(scored[0]):
+                means = [np.mean([cases[case] for cases in trial[strategy].values()]) for strategy in strategies]
+                rows.append(f"| {name} | {case} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    head = ["", "| trial | case | " + " | ".join(strategies) + " |", "|---" * (2 + len(strategies)) + "|"]
+    return [*head, *rows] if rows else []
 
 
 def _interval(figures: tuple[float, float, float]) -> str:

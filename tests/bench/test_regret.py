@@ -59,6 +59,7 @@ def test_a_table_of_what_is_there(tmp_path: Path) -> None:
     assert "| a random one | 5.00 (5.00 to 5.00) | -5.00 (-5.00 to -5.00) |" in text
     assert "| good | 3.33 (0.00 to 10.00) |" in text
     assert "| scratch | -6.67 (-10.00 to 0.00) |" in text
+    assert "| made-5 | case3 | 0.830 | 0.730 |" in text
     assert "| made-5 | 3/3 | 0.300 | 0.200 |" in regret_table.regret_table(
         tmp_path, ["good", "scratch"], planned, release=True
     )
@@ -71,10 +72,40 @@ def test_a_table_of_what_is_there(tmp_path: Path) -> None:
     assert "no trial yet" in regret_table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
 
 
+def test_trials_come_in_the_order_of_their_sizes(tmp_path: Path) -> None:
+    for dataset, size in (("b", 5), ("a", 160), ("a", 5), ("a", 20)):
+        cell = {"dataset": dataset, "size": size, "strategy": "scratch", "draw": 0, "dice": {"case": {"label": 0.5}}}
+        (tmp_path / f"{dataset}-{size}-scratch-draw0.json").write_text(json.dumps(cell))
+    assert list(regret_table.load_trials(tmp_path, release=False)) == ["a-5", "a-20", "a-160", "b-5"]
+
+
+def test_both_eyes_of_a_person_are_drawn_together(tmp_path: Path) -> None:
+    dice = {"1L": 0.4, "1R": 0.6, "2L": 0.6, "2R": 0.8}
+    for draw in range(2):
+        for strategy, gain in (("good", 1), ("scratch", 0)):
+            cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
+            cell["dice"] = {f"retina_{eye}": {"label": level * gain} for eye, level in dice.items()}
+            (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+    trials = regret_table.load_trials(tmp_path, release=False)
+    # of persons there are only three resamples: means 0.5, 0.6 and 0.7 of a draw; of four eyes down to 0.4
+    found = regret_table.harms(trials, lambda name, draw: {"good": 1.0})
+    assert found == pytest.approx((-0.6, -0.7, -0.5))
+
+
+def test_cases_are_told_one_by_one_where_they_are_few_and_the_same(tmp_path: Path) -> None:
+    for draw, cases in ((0, ("one", "two")), (1, ("one", "three"))):
+        for strategy in ("good", "scratch"):
+            cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
+            cell["dice"] = {case: {"label": 0.5} for case in cases}
+            (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+    assert "| always good |" in (text := regret_table.regret_table(tmp_path, ["good", "scratch"], {}, release=False))
+    assert "| trial | case |" not in text
+
+
 def test_draws_are_of_whole_patients() -> None:
     cases = [f"retina_{number:02d}{eye}" for number in range(8) for eye in "LR"]
-    drawn = regret.draw(cases, 8, 0, r"retina_(\d+)")
+    drawn = regret.draw(cases, 8, 0)
     assert len(drawn) == 8
     assert all((case[:-1] + other) in drawn for case in drawn for other in "LR")
-    assert regret.draw(cases, 8, 0, r"retina_(\d+)") == drawn != regret.draw(cases, 8, 1, r"retina_(\d+)")
-    assert regret.draw(["b", "a"], 2, 0, None) == ["a", "b"]
+    assert regret.draw(cases, 8, 0) == drawn != regret.draw(cases, 8, 1)
+    assert regret.draw(["b", "a"], 2, 0) == ["a", "b"]
