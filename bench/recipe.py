@@ -92,7 +92,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "encoder-rate-0.1": {"recipe.strategy.encoder_lr_ratio": 0.1},
     "encoder-rate-1": {"recipe.strategy.encoder_lr_ratio": 1.0},
     "no-deep-supervision": {"recipe.deep_supervision": False},
+    "colour": {f"{AUGMENTATION}.colour_probability": 0.2},
+    "zscore": {},
 }
+PICTURES_ONLY = {"colour", "zscore"}
 
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
@@ -101,28 +104,30 @@ def edits(variant: str, trial: Trial) -> dict[str, Any]:
     return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **VARIANTS[variant]}
 
 
+def options(variant: str, trial: Trial) -> dict[str, Any]:
+    """What a variant asks of the planner."""
+    asked = {"config": trial.configuration, "encoder": "resnet18", "weights": "bundled", "strategy": "finetune"}
+    if variant == "zscore":
+        asked["normalization"] = {channel.name: "zscore" for channel in trial.channels}
+    return asked
+
+
 def cells(data: Path, epochs: int) -> list[Cell]:
     made = []
     for trial in TRIALS:
         dataset = data / trial.dataset
         lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
-        options = {
-            "config": trial.configuration,
-            "encoder": "resnet18",
-            "weights": "bundled",
-            "strategy": "finetune",
-            "epochs": epochs,
-        }
         made += [
             Cell(
                 name=f"{trial.dataset}-{cases}-{variant}-{epochs * EPOCH}steps",
                 dataset=dataset,
                 train=lists[str(cases)],
                 test=held_out(lists),
-                options=options,
+                options={**options(variant, trial), "epochs": epochs},
                 edits=edits(variant, trial),
             )
             for variant in VARIANTS
+            if trial.channels or variant not in PICTURES_ONLY
             for cases in CASES
         ]
     return made
@@ -149,9 +154,9 @@ def table(results: Path) -> str:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=6, help=f"of {EPOCH} steps")
-    options = parser.parse_args()
+    given = parser.parse_args()
     results = HERE / "results" / "recipe"
-    run_cells(cells(options.data, options.epochs), results, options)
+    run_cells(cells(given.data, given.epochs), results, given)
     print(table(results))
 
 
