@@ -61,7 +61,7 @@ def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Pat
 
 
 def held_out(lists: dict[str, list[str]]) -> list[str]:
-    """40 development cases: of a data set's longest list of training cases, in none of the shorter ones."""
+    """Up to 40 development cases: of a data set's longest list of training cases, in none of the shorter ones."""
     *shorter, longest = sorted(lists.values(), key=len)
     return [case for case in longest if case not in shorter[-1]][:40]
 
