@@ -1,8 +1,9 @@
 """One part of the recipe at a time, against the Dice it gives with few cases and few steps.
 
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and cells in 2D, and of 8 in 2D of retinas;
-bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not
-touched. Every variant changes one thing against ``usual``. Finished cells are kept in ``bench/results/recipe``.
+bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest list that are not in the shorter
+ones. Their test cases are not touched. Every variant changes one thing against ``usual``. Finished cells are kept in
+``bench/results/recipe``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
@@ -80,6 +81,8 @@ MILD = {
 }
 """About half of everything."""
 STRENGTHS = {"usual": 0.0, "strong": 1.0}
+LIKE_ZSCORE = {"encoder_lr_ratio": 0.3, "layer_decay": 0.9, "batchnorm": "recalibrated"}
+"""What the plan says beside the normalization where a picture is z-scored."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "strong": {},
@@ -96,8 +99,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "colour": {f"{AUGMENTATION}.colour_probability": 0.2},
     "zscore": {},
+    "like-zscore": {f"recipe.strategy.{name}": value for name, value in LIKE_ZSCORE.items()},
 }
-PICTURES_ONLY = {"colour", "zscore"}
+PICTURES_ONLY = {"colour", "zscore", "like-zscore"}
 
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def channel(name: str = "MRI", **changes: object) -> PooledChannel:
         "minimum": 0.0,
         "maximum": 1500.0,
         "outlier_ratio": 1.5,
+        "label_spread": None,
         "foreground": FIGURES,
     }
     return PooledChannel(**(settings | changes))
@@ -38,7 +39,16 @@ def fingerprint(
     crop_ratio: float = 1.0,
 ) -> Fingerprint:
     voxels = shape[0] * shape[1] * shape[2] // 20
-    one_channel = CaseChannel(dtype="int16", minimum=0, maximum=1000, outlier_ratio=1.5, foreground=FIGURES)
+    one_channel = CaseChannel(
+        dtype="int16",
+        minimum=0,
+        maximum=1000,
+        outlier_ratio=1.5,
+        mean=50,
+        std=20,
+        label_means=(40, *(60 for _ in labels)),
+        foreground=FIGURES,
+    )
     each = tuple(
         CaseFingerprint(
             id=f"case_{index:03}",

@@ -6,6 +6,7 @@ Everything is in canonical order ``(x, y, z)`` (RAS). Intensities are those on d
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import nibabel
 import numpy as np
@@ -39,6 +40,11 @@ class CaseChannel(Part):
     maximum: float = Field(description="over the whole image")
     outlier_ratio: float = Field(
         description="range of the nonzero voxels over the range between their 0.5 and 99.5 percentiles; 1: no outliers"
+    )
+    mean: float = Field(description="over the whole image")
+    std: float = Field(description="over the whole image")
+    label_means: tuple[float | None, ...] = Field(
+        description="over the voxels of the background and of each label; None where the case has none of them"
     )
     foreground: Intensity | None = Field(description="None where the case has no foreground")
 
@@ -97,12 +103,16 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         inside = array[foreground]
         drawn.append(inside[draw].astype(np.float32))
         nonzero = array[array != 0]
+        mean, std = _mean_and_std(array)
         channels.append(
             CaseChannel(
                 dtype=dtype,
                 minimum=rounded(array.min()),
                 maximum=rounded(array.max()),
                 outlier_ratio=outlier_ratio(nonzero) if nonzero.size else 1.0,
+                mean=rounded(mean),
+                std=rounded(std),
+                label_means=_label_means(array, classes, len(dataset.labels)),
                 foreground=pool_intensity([inside]),
             )
         )
@@ -121,6 +131,15 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         annotated=float(annotated.mean()),
     )
     return measured, drawn
+
+
+def _label_means(array: np.ndarray, classes: np.ndarray, labels: int) -> tuple[float | None, ...]:
+    """Mean of each class, one slab at a time."""
+    sums, voxels = np.zeros(labels), np.zeros(labels)
+    for slab, held in zip(array, classes, strict=True):
+        sums += np.bincount(held.ravel(), weights=slab.ravel(), minlength=labels)[:labels]
+        voxels += np.bincount(held.ravel(), minlength=labels)[:labels]
+    return tuple(rounded(total / count) if count else None for total, count in zip(sums, voxels, strict=True))
 
 
 def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
@@ -147,15 +166,20 @@ def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
 
 
 def _intensity(values: np.ndarray) -> Intensity:
-    """Figures of one group: as for several, without weights, and with doubles for a part of the values at a time."""
+    """Figures of one group: as for several, without weights."""
     values = np.sort(values)
-    parts = np.array_split(values, max(1, values.size // 2**20))
-    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / values.size
-    squares = sum(float(((part - np.float64(mean)) ** 2).sum()) for part in parts)
+    mean, std = _mean_and_std(np.array_split(values, max(1, values.size // 2**20)))
     places = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
     below = np.floor(places).astype(np.int64)
     low, high = (values[np.minimum(below + step, values.size - 1)].astype(np.float64) for step in (0, 1))
-    return _figures(values, mean, (squares / values.size) ** 0.5, low + (places - below) * (high - low))
+    return _figures(values, mean, std, low + (places - below) * (high - low))
+
+
+def _mean_and_std(parts: np.ndarray | Sequence[np.ndarray]) -> tuple[float, float]:
+    """Of all values, with doubles for one part of them at a time."""
+    count = sum(part.size for part in parts)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / count
+    return mean, (sum(float(((part - np.float64(mean)) ** 2).sum()) for part in parts) / count) ** 0.5
 
 
 def _figures(values: np.ndarray, mean: float, std: float, percentiles: np.ndarray) -> Intensity:

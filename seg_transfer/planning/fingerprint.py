@@ -7,6 +7,7 @@ same weight, however large its foreground is.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,14 +20,32 @@ from seg_transfer.data.duplicates import Duplicates, find_duplicates
 from seg_transfer.errors import UserError
 from seg_transfer.files import write_text
 from seg_transfer.parallel import CaseFailure, map_cases
-from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, measure_case, pool_intensity, rounded
+from seg_transfer.planning.case_fingerprint import (
+    CaseChannel,
+    CaseFingerprint,
+    Intensity,
+    measure_case,
+    pool_intensity,
+    rounded,
+)
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.part import Part, Spacing, wrong_fields
 
-FINGERPRINT_VERSION: Literal[2] = 2
+FINGERPRINT_VERSION: Literal[3] = 3
 SAMPLES_PER_CASE = 100_000
 # Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
 POOLED_SAMPLES = 10_000_000
+
+
+class LabelSpread(Part):
+    """How much the mean intensity of one and the same label differs between cases: how little the scale is shared.
+
+    Standard deviation over the cases, root mean square over the labels and the background, over the standard deviation
+    within an image. Of two normalizations, the one with the smaller spread makes a label look more alike in all cases.
+    """
+
+    as_stored: float
+    zscore: float = Field(description="after z-score of each whole image")
 
 
 class PooledChannel(Part):
@@ -37,6 +56,7 @@ class PooledChannel(Part):
     minimum: float = Field(description="lowest over whole images")
     maximum: float = Field(description="highest over whole images")
     outlier_ratio: float = Field(description="median over the cases")
+    label_spread: LabelSpread | None = Field(description="None where there are no two cases to compare")
     foreground: Intensity | None = Field(description="equal weight per case; None where no case has foreground")
 
 
@@ -53,7 +73,7 @@ class PooledLabel(Part):
 class Fingerprint(Part):
     """The measurements of a data set, per case and pooled."""
 
-    version: Literal[2] = FINGERPRINT_VERSION
+    version: Literal[3] = FINGERPRINT_VERSION
     dataset: str
     dimension: Literal[2, 3]
     unit: Literal["mm", "pixel"]
@@ -154,6 +174,7 @@ def pool(
                 minimum=min(channel.minimum for channel in each),
                 maximum=max(channel.maximum for channel in each),
                 outlier_ratio=rounded(np.median([channel.outlier_ratio for channel in each])),
+                label_spread=label_spread(each),
                 foreground=intensity,
             )
         )
@@ -185,6 +206,32 @@ def pool(
         ignore=dataset.ignore,
         cases=tuple(cases),
     )
+
+
+def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
+    """Compare a channel's label means between cases; uniform images are left out.
+
+    Returns:
+        The spread, or None if no label is in two cases.
+    """
+    cases = [case for case in cases if case.std > 0]
+    if len(cases) < 2:
+        return None
+    stored = np.array([case.label_means for case in cases], dtype=np.float64)
+    stored = stored[:, (~np.isnan(stored)).sum(axis=0) > 1]
+    if not stored.size:
+        return None
+    means, stds = np.array([(case.mean, case.std) for case in cases]).T
+    within = np.sqrt(np.mean(stds**2))
+    return LabelSpread(
+        as_stored=rounded(_rms_between(stored) / within),
+        zscore=rounded(_rms_between((stored - means[:, None]) / stds[:, None])),
+    )
+
+
+def _rms_between(means: np.ndarray) -> float:
+    """Standard deviation over cases, root mean square over labels; ``(case, label)``, nan where a case has none."""
+    return float(np.sqrt(np.mean(np.nanvar(means, axis=0))))
 
 
 def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:

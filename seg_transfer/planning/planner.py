@@ -113,6 +113,7 @@ def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> Da
         geometry.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
     )
     ratio = 1.0 if fingerprint.dimension == 2 else geometry.anisotropy([fingerprint.spacing[axis] for axis in axes])
+    scale = normalization.shared_scale(fingerprint.channels, dimension=fingerprint.dimension)
     channels = []
     for index, channel in enumerate(fingerprint.channels):
         chosen = reasons.take(
@@ -121,6 +122,7 @@ def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> Da
                 channel,
                 dimension=fingerprint.dimension,
                 crop_ratio=fingerprint.crop_ratio,
+                scale=scale,
                 requested=wishes.normalization.get(channel.name),
             ),
         )

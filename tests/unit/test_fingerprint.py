@@ -12,8 +12,8 @@ from PIL import Image as Picture
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import cropped_shape, outlier_ratio, pool_intensity
-from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
+from seg_transfer.planning.case_fingerprint import CaseChannel, cropped_shape, outlier_ratio, pool_intensity
+from seg_transfer.planning.fingerprint import label_spread, load_fingerprint, measure, save_fingerprint
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
     save_fingerprint(made, path)
     assert load_fingerprint(path) == made
     assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
-    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    path.write_text(path.read_text().replace('"version": 3', '"version": 2'))
     with pytest.raises(UserError, match="version"):
         load_fingerprint(path)
     with pytest.raises(UserError, match="no fingerprint"):
@@ -165,6 +165,60 @@ def test_pictures(tmp_path: Path) -> None:
     assert made.labels[0].voxels == 2 * 200
     assert made.labels[0].median_ml is None
     assert made.cases[0].labels[0].slices == (20, 10, 1)
+
+
+def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
+    two = measure(find_dataset(volumes), workers=0).cases[1].channels[0]
+    background, organ, tumour = two.label_means
+    assert (background, tumour) == (1, None)
+    assert organ == pytest.approx(1005, abs=1)
+    assert two.mean == pytest.approx((1 + organ) / 2)
+    assert two.std == pytest.approx((organ - 1) / 2, rel=1e-4)
+
+
+def pictures_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) -> list[CaseChannel]:
+    """Background of 20 and a label of 100 under lights of their own, the label on a share of the picture."""
+    made = []
+    for gain, share in zip(gains, shares, strict=True):
+        levels = np.where(np.arange(100) < 100 * share, 100.0, 20.0) * gain
+        made.append(
+            CaseChannel(
+                dtype="uint8",
+                minimum=levels.min(),
+                maximum=levels.max(),
+                outlier_ratio=1,
+                mean=levels.mean(),
+                std=levels.std(),
+                label_means=(20 * gain, 100 * gain),
+                foreground=None,
+            )
+        )
+    return made
+
+
+def test_a_label_is_more_alike_after_z_score_where_lights_differ_and_before_it_where_contents_do() -> None:
+    lights = label_spread(pictures_of_two_lights((1.0, 2.0), (0.3, 0.3)))
+    assert lights is not None
+    assert lights.zscore == pytest.approx(0, abs=1e-6)
+    # means of 20 and 40, 100 and 200: standard deviations 10 and 50; within 36.7 and 73.3
+    within = 80 * (0.3 * 0.7) ** 0.5
+    expected = ((10**2 + 50**2) / 2) ** 0.5 / (within * ((1 + 4) / 2) ** 0.5)
+    assert lights.as_stored == pytest.approx(expected, rel=1e-4)
+    contents = label_spread(pictures_of_two_lights((1.0, 1.0), (0.1, 0.5)))
+    assert contents is not None
+    assert contents.as_stored == 0 < contents.zscore
+
+
+def test_a_label_in_a_single_case_is_compared_with_nothing() -> None:
+    one, two = pictures_of_two_lights((1.0, 2.0), (0.3, 0.3))
+    assert label_spread([one]) is None
+    uniform = one.model_copy(update={"std": 0.0})
+    assert label_spread([one, uniform]) is None
+    alone = one.model_copy(update={"label_means": (None, 100.0)})
+    other = two.model_copy(update={"label_means": (40.0, None)})
+    assert label_spread([alone, other]) is None
+    both = label_spread([one, other])
+    assert both == label_spread([one.model_copy(update={"label_means": (20.0, None)}), other])
 
 
 def test_pooling_interpolates_weighted_percentiles() -> None:

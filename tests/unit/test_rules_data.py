@@ -6,18 +6,21 @@ import pytest
 from made_fingerprints import FIGURES, channel
 
 from seg_transfer.planning.data_plan import Normalization
+from seg_transfer.planning.fingerprint import LabelSpread
 from seg_transfer.planning.rules import geometry
-from seg_transfer.planning.rules.normalization import input_mapping, normalization
+from seg_transfer.planning.rules.normalization import input_mapping, normalization, shared_scale
+
+SHARED = (True, "alike")
 
 
 def kind(made: object, *, dimension: int = 3, crop_ratio: float = 1.0) -> str:
-    return normalization(made, dimension=dimension, crop_ratio=crop_ratio)[0].kind  # type: ignore[arg-type]
+    return normalization(made, dimension=dimension, crop_ratio=crop_ratio, scale=SHARED)[0].kind  # type: ignore[arg-type]
 
 
 class TestNormalization:
     @pytest.mark.parametrize("name", ["CT", "ct", "CT venous", "low-dose CT", "ct_1"])
     def test_ct_as_a_whole_word_is_clipped_to_the_data_sets_percentiles(self, name: str) -> None:
-        chosen, reason = normalization(channel(name), dimension=3, crop_ratio=1)
+        chosen, reason = normalization(channel(name), dimension=3, crop_ratio=1, scale=SHARED)
         assert chosen == Normalization(kind="clip_zscore", lower=-20, upper=120, mean=50, std=20)
         assert "-20" in reason and "120" in reason
 
@@ -32,19 +35,19 @@ class TestNormalization:
 
     @pytest.mark.parametrize(("crop_ratio", "mask"), [(0.75, True), (0.751, False)])
     def test_the_mask_is_used_where_cropping_removes_a_quarter(self, crop_ratio: float, mask: bool) -> None:
-        chosen, reason = normalization(channel("MRI"), dimension=3, crop_ratio=crop_ratio)
+        chosen, reason = normalization(channel("MRI"), dimension=3, crop_ratio=crop_ratio, scale=SHARED)
         assert chosen.mask is mask
         assert ("75%" in reason) is mask
 
     def test_a_fixed_range_is_kept(self) -> None:
         eight_bit = channel("R", dtypes=("uint8",), maximum=255)
-        chosen, _ = normalization(eight_bit, dimension=2, crop_ratio=1)
+        chosen, _ = normalization(eight_bit, dimension=2, crop_ratio=1, scale=SHARED)
         assert (chosen.kind, chosen.lower, chosen.upper) == ("minmax", 0, 255)
         probability = channel("vesselness", dtypes=("float32", "float64"), minimum=0.0, maximum=0.98)
-        chosen, _ = normalization(probability, dimension=3, crop_ratio=1)
+        chosen, _ = normalization(probability, dimension=3, crop_ratio=1, scale=SHARED)
         assert (chosen.kind, chosen.lower, chosen.upper) == ("minmax", 0, 1)
         sixteen_bit = channel("red", dtypes=("uint16",), maximum=60000)
-        assert normalization(sixteen_bit, dimension=2, crop_ratio=1)[0].upper == 65535
+        assert normalization(sixteen_bit, dimension=2, crop_ratio=1, scale=SHARED)[0].upper == 65535
 
     def test_eight_bits_do_not_make_a_scale(self) -> None:
         assert kind(channel("image", dtypes=("uint8",), maximum=255), dimension=3) == "zscore"
@@ -55,12 +58,36 @@ class TestNormalization:
     @pytest.mark.parametrize(("ratio", "expected"), [(5.0, "minmax"), (5.01, "zscore")])
     def test_outliers_decide_whatever_the_name_says(self, ratio: float, expected: str) -> None:
         made = channel("R", dtypes=("uint8",), maximum=255, outlier_ratio=ratio)
-        chosen, reason = normalization(made, dimension=2, crop_ratio=1)
+        chosen, reason = normalization(made, dimension=2, crop_ratio=1, scale=SHARED)
         assert chosen.kind == expected
         assert f"{ratio:.3g}" in reason
 
+    def test_a_fixed_range_without_a_shared_scale_is_not_kept(self) -> None:
+        eight_bit = channel("R", dtypes=("uint8",), maximum=255)
+        chosen, reason = normalization(eight_bit, dimension=2, crop_ratio=1, scale=(False, "stains differ"))
+        assert chosen.kind == "zscore"
+        assert "fixed range 0 to 255" in reason and "stains differ" in reason
+        asked = normalization(eight_bit, dimension=2, crop_ratio=1, scale=(False, ""), requested="minmax")[0]
+        assert asked.kind == "minmax"
+
+    @pytest.mark.parametrize(("blue", "expected"), [((0.6, 0.6), True), ((0.61, 0.6), False), (None, True)])
+    def test_the_channels_of_a_picture_decide_together(self, blue: tuple[float, float] | None, expected: bool) -> None:
+        red = LabelSpread(as_stored=0.3, zscore=0.3)
+        other = LabelSpread(as_stored=blue[0], zscore=blue[1]) if blue else None
+        picture = [channel(name, dtypes=("uint8",), maximum=255, label_spread=red) for name in "RG"]
+        picture.append(channel("B", dtypes=("uint8",), maximum=255, label_spread=other))
+        kept, reason = shared_scale(picture, dimension=2)
+        assert kept is expected
+        assert "0.3" in reason or "0.4" in reason
+
+    def test_a_scale_is_looked_for_where_the_range_is_fixed(self) -> None:
+        scaled = channel("MRI", label_spread=LabelSpread(as_stored=5.0, zscore=0.1))
+        kept = channel("R", dtypes=("uint8",), maximum=255, label_spread=LabelSpread(as_stored=0.1, zscore=0.2))
+        assert shared_scale([scaled, kept], dimension=2)[0]
+        assert shared_scale([scaled], dimension=3) == (True, "no two cases to compare")
+
     def test_the_users_choice_wins(self) -> None:
-        chosen, reason = normalization(channel("CT"), dimension=3, crop_ratio=1, requested="minmax")
+        chosen, reason = normalization(channel("CT"), dimension=3, crop_ratio=1, scale=SHARED, requested="minmax")
         assert (chosen.kind, chosen.lower, chosen.upper) == ("minmax", 0, 1500)
         assert "asked" in reason
 

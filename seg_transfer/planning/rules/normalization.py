@@ -21,18 +21,51 @@ FIXED_RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 FIXED_RANGE_WORDS = {"r", "g", "b", "red", "green", "blue", "rgb", "gray", "grey", "probability", "probabilities"}
 
 
+def shared_scale(channels: Sequence[PooledChannel], *, dimension: int) -> tuple[bool, str]:
+    """Whether channels of a fixed range hold one scale: a label has the same values in all cases.
+
+    A fixed range says what can be stored, not that light, stain or exposure were the same. So the label means of the
+    cases are compared as they are stored and after z-score per image (:class:`LabelSpread`), for all such channels
+    together, lest the colours of a picture be scaled in different ways. There is no threshold. Where z-score won by
+    this rule it also won in training (``bench/recipe.py``, docs/log.md).
+
+    Args:
+        channels: Those of the data set.
+        dimension: 2 for pictures, 3 for volumes.
+
+    Returns:
+        True where nothing can be compared, and the measurement in words.
+    """
+    spreads = [c.label_spread for c in channels if fixed_range(c, dimension) and c.label_spread]
+    if not spreads:
+        return True, "no two cases to compare"
+    stored = sum(spread.as_stored for spread in spreads) / len(spreads)
+    zscore = sum(spread.zscore for spread in spreads) / len(spreads)
+    return stored <= zscore, (
+        f"a label's mean differs between cases by {stored:.2g} of the spread within an image as stored, by "
+        f"{zscore:.2g} after z-score per image"
+    )
+
+
 def normalization(
-    channel: PooledChannel, *, dimension: int, crop_ratio: float, requested: NormalizationKind | None = None
+    channel: PooledChannel,
+    *,
+    dimension: int,
+    crop_ratio: float,
+    scale: tuple[bool, str],
+    requested: NormalizationKind | None = None,
 ) -> tuple[Normalization, str]:
     """Choose one channel's normalization.
 
     CT has a physical scale: clip to the data set's 0.5 and 99.5 foreground percentiles, then z-score with its figures
-    (nnU-Net). A fixed range is kept by min-max unless outliers would squeeze it. All else is z-scored per image.
+    (nnU-Net). A fixed range is kept by min-max where labels share its scale, unless outliers would squeeze it. All
+    else is z-scored per image.
 
     Args:
         channel: Pooled measurements.
         dimension: 2 for pictures, 3 for volumes.
         crop_ratio: Median share of voxels that cropping to nonzero keeps.
+        scale: What :func:`shared_scale` found.
         requested: The user's choice, if any.
     """
     foreground = channel.foreground
@@ -62,9 +95,14 @@ def normalization(
             f"outliers: the range is {channel.outlier_ratio:.3g} times as wide as that of the middle 99 % "
             f"(limit {OUTLIER_LIMIT:g}), min-max would squeeze it: z-score per image{mask}"
         )
+    shared, comparison = scale
+    if not shared:
+        return zscore, (
+            f"fixed range {fixed[0]:g} to {fixed[1]:g}, but no shared scale: {comparison}: z-score per image{mask}"
+        )
     return _of_kind("minmax", channel, crop_ratio), (
         f"fixed range {fixed[0]:g} to {fixed[1]:g} ({', '.join(channel.dtypes)}) without outliers (ratio "
-        f"{channel.outlier_ratio:.3g}, limit {OUTLIER_LIMIT:g}): min-max to [0, 1]"
+        f"{channel.outlier_ratio:.3g}, limit {OUTLIER_LIMIT:g}), {comparison}: min-max to [0, 1]"
     )
 
 
