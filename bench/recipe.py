@@ -42,8 +42,7 @@ class Trial:
     mirrored: tuple[NetworkAxis, ...] = ()
 
 
-COLOURS = Normalization(kind="minmax", lower=0, upper=255)
-RGB = tuple(Channel(name=name, normalization=COLOURS) for name in "RGB")
+RGB = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "RGB")
 TRIALS = (
     Trial("hippocampus", (5, 20), "3d", "mm"),
     Trial("cells", (5, 20), "2d", "pixel", RGB, (1, 2)),
@@ -81,8 +80,8 @@ MILD = {
 }
 """About half of everything."""
 STRENGTHS = {"usual": 0.0, "strong": 1.0}
-LIKE_ZSCORE = {"encoder_lr_ratio": 0.3, "layer_decay": 0.9, "batchnorm": "recalibrated"}
-"""What the plan says beside the normalization where a picture is z-scored."""
+ZSCORE_STRATEGY = {"encoder_lr_ratio": 0.3, "layer_decay": 0.9, "batchnorm": "recalibrated"}
+"""What the plan says of the strategy where a picture is z-scored; for one in a fixed range it says something else."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "strong": {},
@@ -97,11 +96,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "encoder-rate-0.1": {"recipe.strategy.encoder_lr_ratio": 0.1},
     "encoder-rate-1": {"recipe.strategy.encoder_lr_ratio": 1.0},
     "no-deep-supervision": {"recipe.deep_supervision": False},
-    "colour": {f"{AUGMENTATION}.colour_probability": 0.2},
-    "zscore": {},
-    "like-zscore": {f"recipe.strategy.{name}": value for name, value in LIKE_ZSCORE.items()},
+    "minmax": {},
+    "minmax-alone": {f"recipe.strategy.{name}": value for name, value in ZSCORE_STRATEGY.items()},
 }
-PICTURES_ONLY = {"colour", "zscore", "like-zscore"}
+MINMAX = {"minmax", "minmax-alone"}
+"""Of pictures, which are z-scored otherwise: with the strategy that goes with it, and with the one of z-score."""
 
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
@@ -113,8 +112,8 @@ def edits(variant: str, trial: Trial) -> dict[str, Any]:
 def options(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant asks of the planner."""
     asked = {"config": trial.configuration, "encoder": "resnet18", "weights": "bundled", "strategy": "finetune"}
-    if variant == "zscore":
-        asked["normalization"] = {channel.name: "zscore" for channel in trial.channels}
+    if variant in MINMAX:
+        asked["normalization"] = {channel.name: "minmax" for channel in trial.channels}
     return asked
 
 
@@ -133,7 +132,7 @@ def cells(data: Path, epochs: int) -> list[Cell]:
                 edits=edits(variant, trial),
             )
             for variant in VARIANTS
-            if trial.channels or variant not in PICTURES_ONLY
+            if trial.channels or variant not in MINMAX
             for cases in trial.cases
         ]
     return made

@@ -90,6 +90,8 @@ def similarity(
     if dimension == 2 and channels == 3 and mapped_to_encoder:
         return "similar", "similar: pictures of 3 channels in a fixed range, like the encoder's own"
     form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
+    if dimension == 2 and channels == 3:
+        form += " without a fixed scale"
     return "different", f"different: {form}, the encoder was trained on RGB pictures of things"
 
 
