@@ -98,6 +98,10 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     if len(dtypes) == 1:
         dtypes *= len(image.array)
     draw = _draw(int(foreground.sum()), samples, case.id, seed)
+    spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
+    voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
+    labels = tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels)))
+    voxels = [int(annotated.sum() - foreground.sum()), *(label.voxels for label in labels)]
     channels, drawn = [], []
     for array, dtype in zip(image.array, dtypes, strict=True):
         inside = array[foreground]
@@ -112,12 +116,10 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
                 outlier_ratio=outlier_ratio(nonzero) if nonzero.size else 1.0,
                 mean=rounded(mean),
                 std=rounded(std),
-                label_means=_label_means(array, classes, len(dataset.labels)),
+                label_means=_class_means(array, classes, voxels),
                 foreground=pool_intensity([inside]),
             )
         )
-    spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
-    voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
     measured = CaseFingerprint(
         id=case.id,
         shape=image.array.shape[1:],
@@ -125,7 +127,7 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         spacing=spacing,
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
-        labels=tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels))),
+        labels=labels,
         image_hash=content_hash(image.array),
         label_hash=content_hash(classes),
         annotated=float(annotated.mean()),
@@ -133,12 +135,11 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     return measured, drawn
 
 
-def _label_means(array: np.ndarray, classes: np.ndarray, labels: int) -> tuple[float | None, ...]:
-    """Mean of each class, one slab at a time."""
-    sums, voxels = np.zeros(labels), np.zeros(labels)
+def _class_means(array: np.ndarray, classes: np.ndarray, voxels: Sequence[int]) -> tuple[float | None, ...]:
+    """Mean of each class, which has so many voxels; one slab at a time."""
+    sums = np.zeros(len(voxels))
     for slab, held in zip(array, classes, strict=True):
-        sums += np.bincount(held.ravel(), weights=slab.ravel(), minlength=labels)[:labels]
-        voxels += np.bincount(held.ravel(), minlength=labels)[:labels]
+        sums += np.bincount(held.ravel(), weights=slab.ravel(), minlength=len(voxels))[: len(voxels)]
     return tuple(rounded(total / count) if count else None for total, count in zip(sums, voxels, strict=True))
 
 

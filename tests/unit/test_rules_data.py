@@ -70,15 +70,25 @@ class TestNormalization:
         asked = normalization(eight_bit, dimension=2, crop_ratio=1, scale=(False, ""), requested="minmax")[0]
         assert asked.kind == "minmax"
 
-    @pytest.mark.parametrize(("blue", "expected"), [((0.6, 0.6), True), ((0.61, 0.6), False), (None, True)])
-    def test_the_channels_of_a_picture_decide_together(self, blue: tuple[float, float] | None, expected: bool) -> None:
+    @pytest.mark.parametrize(
+        ("blue", "expected", "figures"),
+        [
+            ((0.6, 0.6), True, (0.4, 0.4)),
+            ((0.61, 0.6), False, (0.4, 0.4)),
+            ((0.9, 0.6), False, (0.5, 0.4)),
+            (None, True, (0.3, 0.3)),
+        ],
+    )
+    def test_the_channels_of_a_picture_decide_together(
+        self, blue: tuple[float, float] | None, expected: bool, figures: tuple[float, float]
+    ) -> None:
         red = LabelSpread(as_stored=0.3, zscore=0.3)
         other = LabelSpread(as_stored=blue[0], zscore=blue[1]) if blue else None
         picture = [channel(name, dtypes=("uint8",), maximum=255, label_spread=red) for name in "RG"]
         picture.append(channel("B", dtypes=("uint8",), maximum=255, label_spread=other))
         kept, reason = shared_scale(picture, dimension=2)
         assert kept is expected
-        assert "0.3" in reason or "0.4" in reason
+        assert f"by {figures[0]:g} of the spread" in reason and f"by {figures[1]:g} after z-score" in reason
 
     def test_a_scale_is_looked_for_where_the_range_is_fixed(self) -> None:
         scaled = channel("MRI", label_spread=LabelSpread(as_stored=5.0, zscore=0.1))
