@@ -24,6 +24,7 @@ import seg_transfer
 from seg_transfer.environment import cores
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.files import write_text
+from seg_transfer.parallel import end_with_parent
 from seg_transfer.planning.plan import Plan, load_plan
 
 HERE = Path(__file__).resolve().parent
@@ -192,6 +193,7 @@ def in_processes(
 
 
 def _take_cores(shares: Queue[set[int]]) -> None:
+    end_with_parent()
     os.sched_setaffinity(0, shares.get())
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import os
 import signal
 import tempfile
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -133,7 +135,7 @@ def _until_broken(
 ) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
     """Work until nothing waits or a process dies; ``suspects`` are then the tasks that were under way."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_die_of_ctrl_c)
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=end_with_parent)
     running: dict[Future[R | _Raised], _Task[T, R]] = {}
     broken = False
     try:
@@ -180,7 +182,7 @@ def _alone(task: _Task[T, Any]) -> Any:
 
 
 def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
-    _die_of_ctrl_c()
+    end_with_parent()
     with trace.open("w", encoding="utf-8") as file:
         faulthandler.enable(file)
         sender.send(task())
@@ -193,6 +195,18 @@ def _death(code: int) -> str:
     return f"its process died: {how}"
 
 
-def _die_of_ctrl_c() -> None:
-    """Ctrl-C reaches the workers as well; without this each would show a traceback."""
+def end_with_parent() -> None:
+    """Let this worker end when the process that started it does, even one that is killed.
+
+    A pool's workers would wait for work for ever, and finish what nobody reads. Ctrl-C reaches them as well; without
+    this each would show a traceback.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_outlive_no_parent, daemon=True).start()
+
+
+def _outlive_no_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called in a worker only"
+    parent.join()
+    os._exit(1)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import resource
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +104,51 @@ def test_however_a_worker_ends_its_case_is_named_and_the_others_go_on(tmp_path: 
         entry = text.split(f" ending: case {item}\n")[1].split(" ending: case ")[0]
         assert "in end_in_many_ways" in entry
     assert text.count(" ending: case ") == 4
+
+
+def write_own_number_and_wait(number: int, folder: Path) -> None:
+    written = folder / f"{number}.tmp"
+    written.write_text(str(os.getpid()))
+    written.rename(folder / str(number))
+    time.sleep(600)
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # ended, and waits for its parent to notice
+
+
+def start_workers(folder: Path) -> None:
+    work = partial(write_own_number_and_wait, folder=folder)
+    list(map_cases(work, range(2), workers=2, title="waiting", name=str))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks processes up in /proc")
+def test_workers_of_a_killed_process_end(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=start_workers, args=(tmp_path,))
+    parent.start()
+    written = [tmp_path / "0", tmp_path / "1"]
+    wait_until(lambda: all(path.is_file() for path in written))
+    workers = [int(path.read_text()) for path in written]
+    assert all(map(is_running, workers))
+    parent.kill()
+    parent.join()
+    try:
+        wait_until(lambda: not any(map(is_running, workers)))
+    finally:
+        for worker in filter(is_running, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not come to hold within a minute")
 
 
 def test_a_users_mistake_needs_no_traceback(tmp_path: Path) -> None:
