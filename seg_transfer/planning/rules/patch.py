@@ -22,8 +22,8 @@ from seg_transfer.units import bytes_text, seconds_text
 
 DEEPEST_SIDE = 4
 BUNDLED_STAGES = 4
-"""The bundled encoder was trained at 64 x 64: its fifth level saw only 2 x 2 maps. With it, cells gained nothing in five
-CPU minutes (docs/log.md)."""
+"""The bundled encoder was trained at 64 x 64: its fifth level saw only 2 x 2 maps. In five CPU minutes it gained
+nothing on cells (docs/log.md)."""
 LARGEST_SIDE: dict[Configuration, int] = {"2d": 512, "2.5d": 512, "3d": 256}
 SMALLEST_BATCH: dict[Configuration, int] = {"2d": 4, "2.5d": 4, "3d": 2}
 LARGEST_BATCH: dict[Configuration, int] = {"2d": 48, "2.5d": 48, "3d": 8}
