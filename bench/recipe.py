@@ -2,8 +2,8 @@
 
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and cells in 2D, and of 8 in 2D of retinas;
 bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest list that are not in the shorter
-ones. Their test cases are not touched. Every variant changes one thing against ``usual``. Finished cells are kept in
-``bench/results/recipe``.
+ones. Their test cases are not touched. Every variant changes one thing against its reference, which is ``usual`` unless
+another strategy is needed. Finished cells are kept in ``bench/results/recipe``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
@@ -28,15 +28,18 @@ from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
 EPOCH = 100
 USUAL = "usual"
 AUGMENTATION = "recipe.augmentation"
+LATE_FROM, LATE_TO = 0.3, 0.6
+"""Progress at which the top and the lowest level start to learn; plans have 0.1 and 0.3."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A data set, and what its augmentation is planned from."""
+    """A data set, the encoder levels that its plan uses, and what its augmentation is planned from."""
 
     dataset: str
     cases: tuple[int, ...]
     configuration: Configuration
+    stages: int
     unit: Unit
     channels: tuple[Channel, ...] = ()
     mirrored: tuple[NetworkAxis, ...] = ()
@@ -44,9 +47,9 @@ class Trial:
 
 RGB = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "RGB")
 TRIALS = (
-    Trial("hippocampus", (5, 20), "3d", "mm"),
-    Trial("cells", (5, 20), "2d", "pixel", RGB, (1, 2)),
-    Trial("retina", (8,), "2d", "pixel", RGB, (1, 2)),
+    Trial("hippocampus", (5, 20), "3d", 3, "mm"),
+    Trial("cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
+    Trial("retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
 )
 
 
@@ -62,6 +65,12 @@ def planned(strength: float, trial: Trial) -> dict[str, Any]:
     )
     fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
     return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
+
+
+def late(trial: Trial) -> dict[str, Any]:
+    """Gradual unfreezing from the top down in even steps, as planned, but later."""
+    step = (LATE_TO - LATE_FROM) / (trial.stages - 1)
+    return {"recipe.strategy.unfreeze_at": [round(LATE_FROM + step * index, 3) for index in range(trial.stages)]}
 
 
 MILD = {
@@ -98,20 +107,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
     "minmax-alone": {f"recipe.strategy.{name}": value for name, value in ZSCORE_STRATEGY.items()},
+    "frozen": {},
+    "gradual": {},
+    "gradual-late": {},
 }
 MINMAX = {"minmax", "minmax-alone"}
 """Of pictures, which are z-scored otherwise: with the strategy that goes with it, and with the one of z-score."""
+STRATEGIES = {"frozen": "frozen", "gradual": "gradual"}
+"""Of these variants and of those that are compared with them; all others are fine-tuned."""
+REFERENCES = {"gradual-late": "gradual"}
+"""What a variant is compared with, where that is not the usual recipe."""
 
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant changes in the plan."""
     strength = STRENGTHS.get(variant, STRENGTHS[USUAL])
-    return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **VARIANTS[variant]}
+    schedule = late(trial) if variant == "gradual-late" else {}
+    return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **schedule, **VARIANTS[variant]}
+
+
+def strategy(variant: str) -> str:
+    """How a variant's encoder learns."""
+    return STRATEGIES.get(REFERENCES.get(variant, variant), "finetune")
 
 
 def options(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant asks of the planner."""
-    asked = {"config": trial.configuration, "encoder": "resnet18", "weights": "bundled", "strategy": "finetune"}
+    asked = {"config": trial.configuration, "encoder": "resnet18", "weights": "bundled", "strategy": strategy(variant)}
     if variant in MINMAX:
         asked["normalization"] = {channel.name: "minmax" for channel in trial.channels}
     return asked
@@ -139,20 +161,22 @@ def cells(data: Path, epochs: int) -> list[Cell]:
 
 
 def table(results: Path) -> str:
-    """Mean Dice of each cell, and its difference from the usual recipe on the same seeds, in points."""
+    """Mean Dice of each cell, and its difference from its reference on the same seeds, in points."""
     found: dict[tuple[str, int, int, str], dict[int, float]] = defaultdict(dict)
     for path in results.glob("*.json"):
         r = json.loads(path.read_text())
         dataset, _, variant = r["cell"].rsplit("-", 1)[0].split("-", 2)
         found[dataset, r["steps"], r["train_cases"], variant][r["seed"]] = statistics.mean(r["dice"].values())
     lines = [
-        "| data set | steps | cases | variant | mean Dice | minus usual, points, each seed |",
-        "|---|---|---|---|---|---|",
+        "| data set | steps | cases | variant | mean Dice | minus | points, each seed |",
+        "|---|---|---|---|---|---|---|",
     ]
     for (dataset, steps, cases, variant), seeds in sorted(found.items()):
-        usual = found.get((dataset, steps, cases, USUAL), {})
-        less = ", ".join(f"{100 * (seeds[seed] - usual[seed]):+.2f}" for seed in sorted(seeds.keys() & usual.keys()))
-        lines.append(f"| {dataset} | {steps} | {cases} | {variant} | {statistics.mean(seeds.values()):.4f} | {less} |")
+        reference = REFERENCES.get(variant, USUAL)
+        other = found.get((dataset, steps, cases, reference), {})
+        less = ", ".join(f"{100 * (seeds[seed] - other[seed]):+.2f}" for seed in sorted(seeds.keys() & other.keys()))
+        mean = statistics.mean(seeds.values())
+        lines.append(f"| {dataset} | {steps} | {cases} | {variant} | {mean:.4f} | {reference} | {less} |")
     return "\n".join(lines)
 
 
