@@ -89,8 +89,8 @@ MILD = {
 }
 """About half of everything."""
 STRENGTHS = {"usual": 0.0, "strong": 1.0}
-ZSCORE_STRATEGY = {"encoder_lr_ratio": 0.3, "layer_decay": 0.9, "batchnorm": "recalibrated"}
-"""What the plan says of the strategy where a picture is z-scored; for one in a fixed range it says something else."""
+SIMILAR = {"encoder_lr_ratio": 0.1, "layer_decay": 1.0, "batchnorm": "source"}
+"""What plans said once of the strategy where pictures in a fixed range were thought similar to the source's."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "strong": {},
@@ -106,13 +106,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "encoder-rate-1": {"recipe.strategy.encoder_lr_ratio": 1.0},
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
-    "minmax-alone": {f"recipe.strategy.{name}": value for name, value in ZSCORE_STRATEGY.items()},
+    "minmax-similar": {f"recipe.strategy.{name}": value for name, value in SIMILAR.items()},
     "frozen": {},
     "gradual": {},
     "gradual-late": {},
 }
-MINMAX = {"minmax", "minmax-alone"}
-"""Of pictures, which are z-scored otherwise: with the strategy that goes with it, and with the one of z-score."""
+MINMAX = {"minmax", "minmax-similar"}
+"""Of pictures, which are z-scored otherwise."""
 STRATEGIES = {"frozen": "frozen", "gradual": "gradual"}
 """Of these variants and of those that are compared with them; all others are fine-tuned."""
 REFERENCES = {"gradual-late": "gradual"}

@@ -35,8 +35,8 @@ def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tup
 
 def candidate_of(stages: int, weights: Weights) -> Callable[[Kind], Candidate]:
     """The rule of transfer for a small data set of volumes."""
-    settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1, "batch": 4}
-    settings |= {"mapped_to_encoder": False, "weights": weights, "configuration": "3d"}
+    settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1}
+    settings |= {"mapped_to_encoder": False, "weights": weights}
     return lambda kind: transfer.strategy(**settings, stages=stages, has_batchnorm=True, requested=kind)[0]
 
 

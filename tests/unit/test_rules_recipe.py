@@ -33,12 +33,10 @@ class TestTransfer:
         "channels": 1,
         "mapped_to_encoder": False,
         "weights": Weights(source="bundled"),
-        "configuration": "3d",
         "stages": 3,
         "has_batchnorm": True,
-        "batch": 4,
     }
-    pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True, "configuration": "2d"}  # noqa: RUF012
+    pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True}  # noqa: RUF012
 
     def candidate(self, **changes: object):
         return transfer.strategy(**(self.settings | changes))[0]
@@ -73,7 +71,7 @@ class TestTransfer:
     )
     def test_one_strategy_in_all_four_cases_beside_the_advice(self, cases: int, pictures: bool, advice: str) -> None:
         chosen, reason = self.choose(cases=cases, **(self.pictures if pictures else {}))
-        assert (chosen.kind, chosen.encoder_lr_ratio) == ("gradual", 0.1 if pictures else 0.3)
+        assert (chosen.kind, chosen.encoder_lr_ratio, chosen.layer_decay) == ("gradual", 0.3, 0.9)
         assert f"(the classic advice: {advice}): gradual" in reason
 
     def test_without_weights_everything_learns(self) -> None:
@@ -114,21 +112,12 @@ class TestTransfer:
         assert transfer.unfreeze_fractions(1) == (0.1,)
         assert len(self.choose(requested="gradual", stages=4)[0].unfreeze_at) == 4
 
-    @pytest.mark.parametrize(
-        ("kind", "similar", "configuration", "batch", "expected"),
-        [
-            ("finetune", False, "2d", 16, "trained"),
-            ("finetune", False, "2d", 15, "recalibrated"),
-            ("finetune", False, "2.5d", 48, "recalibrated"),
-            ("frozen", True, "2d", 4, "source"),
-            ("frozen", True, "3d", 4, "recalibrated"),
-            ("partial", False, "2d", 48, "recalibrated"),
-        ],
-    )
-    def test_batchnorm(self, kind: str, similar: bool, configuration: str, batch: int, expected: str) -> None:
-        settings: dict = {"similar": similar, "pretrained": True, "configuration": configuration, "batch": batch}
-        chosen, _ = transfer.batchnorm(kind, exists=True, **settings)
-        assert chosen == expected
+    @pytest.mark.parametrize("kind", ["frozen", "partial", "gradual", "finetune"])
+    @pytest.mark.parametrize("pictures", [False, True])
+    def test_batchnorm_is_estimated_anew(self, kind: str, pictures: bool) -> None:
+        chosen, reason = self.choose(requested=kind, **(self.pictures if pictures else {}))
+        assert chosen.batchnorm == "recalibrated"
+        assert reason.endswith("BatchNorm is re-estimated once on training patches and then kept")
 
     def test_an_encoder_without_batchnorm_keeps_its_norms(self) -> None:
         strategy, reason = self.choose(has_batchnorm=False, requested="finetune")

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.evidence import TransferEvidence
 from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.strategy_plan import Candidate, Strategy
 
 Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
-BatchNorm = Literal["source", "recalibrated", "trained"]
+BatchNorm = Literal["source", "recalibrated"]
 
 LARGE_CASES = 50
 LARGE_SLICES = 1000
@@ -32,8 +31,10 @@ ADVICE: dict[tuple[Size, Likeness], str] = {
     ("large", "different"): "tune all levels, or train from scratch",
 }
 CHOSEN: Kind = "gradual"
-RATES: dict[Likeness, tuple[float, float]] = {"similar": (0.1, 1.0), "different": (0.3, 0.9)}
-"""The encoder's rate over the decoder's, and what each level below the top takes of the rate of the level above."""
+ENCODER_RATE, LEVEL_DECAY = 0.3, 0.9
+"""The encoder's rate over the decoder's, and what each level below the top takes of the rate of the level above. For
+pictures like the source's a third of that rate, and the source's BatchNorm with it, did worse (``bench/recipe.py``,
+``minmax`` against ``minmax-alone``)."""
 LOWER_LEVELS = 2
 """What partial takes and freezes; those above learn from random weights, at the decoder's rate."""
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
@@ -43,8 +44,6 @@ ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transf
 ERRORS = 2.0
 """Standard errors by which random weights have to tell more than pretrained ones, so that these are not used. In doubt
 they are, since they helped or did not matter on every data set that was measured."""
-BIG_BATCH = 16
-"""Independent samples from which a batch's own statistics are worth training on."""
 
 
 def size(cases: int, labelled_slices: int) -> tuple[Size, str]:
@@ -103,10 +102,8 @@ def strategy(
     channels: int,
     mapped_to_encoder: bool,
     weights: Weights,
-    configuration: Configuration,
     stages: int,
     has_batchnorm: bool,
-    batch: int,
     evidence: TransferEvidence | None = None,
     requested: Kind | None = None,
     names: Sequence[str] = (),
@@ -121,10 +118,8 @@ def strategy(
         channels: Image channels.
         mapped_to_encoder: Whether all channels are mapped to the encoder's mean and std.
         weights: The encoder's.
-        configuration: 2D, 2.5D or 3D.
         stages: Encoder levels in use.
         has_batchnorm: Whether the encoder has BatchNorm.
-        batch: Patches per step.
         evidence: What the frozen encoder knows of this data, if that was measured.
         requested: The user's choice, if any.
         names: Of the channels.
@@ -148,21 +143,13 @@ def strategy(
         reason = f"{why_told}; {why_case}: {kind}, which is never far from the best strategy where all were measured"
     if kind == "scratch":
         return Candidate(strategy=SCRATCH), reason
-    norm, why_norm = batchnorm(
-        kind,
-        exists=has_batchnorm,
-        similar=how_similar == "similar",
-        pretrained=pretrained,
-        configuration=configuration,
-        batch=batch,
-    )
-    ratio, decay = RATES[how_similar]
+    norm, why_norm = batchnorm(exists=has_batchnorm)
     lower = min(LOWER_LEVELS, stages - 1) if kind == "partial" else 0
     chosen = Strategy(
         kind=kind,
         frozen_stages=lower,
-        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, ratio),
-        layer_decay=decay if kind in ("gradual", "finetune") else 1.0,
+        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, ENCODER_RATE),
+        layer_decay=LEVEL_DECAY if kind in ("gradual", "finetune") else 1.0,
         unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
         batchnorm=norm,
     )
@@ -190,24 +177,16 @@ def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
     return max(bounds) >= 0, told
 
 
-def batchnorm(
-    kind: Kind, *, exists: bool, similar: bool, pretrained: bool, configuration: Configuration, batch: int
-) -> tuple[BatchNorm, str]:
-    """Choose what becomes of the encoder's BatchNorm.
+def batchnorm(*, exists: bool) -> tuple[BatchNorm, str]:
+    """Choose what becomes of the encoder's BatchNorm where its weights are not random.
 
-    Statistics of the source fit only inputs like the source's in 2D; inflated kernels average along the slice axis,
-    which lowers every variance below what is stored. Training them needs a batch of independent samples.
+    The source's statistics do not fit inflated kernels, which average along the slice axis and so lower every variance
+    below what is stored. Neither keeping them nor training them was better beyond chance where it was tried
+    (``bench/recipe.py``, ``bench/batchnorm.py``), so that one way does for all.
     """
     if not exists:
         return "source", "the encoder has no BatchNorm"
-    if kind == "finetune" and batch >= BIG_BATCH and configuration == "2d":
-        return "trained", f"BatchNorm learns, since a batch holds {batch} samples (from {BIG_BATCH} on)"
-    if similar and pretrained and configuration == "2d":
-        return "source", "BatchNorm keeps the source's statistics, which fit pictures in 2D"
-    return "recalibrated", (
-        f"BatchNorm is re-estimated once on training patches and then kept: the source's statistics do not fit "
-        f"({configuration}), and batches of {batch} are too small or too alike to train it"
-    )
+    return "recalibrated", "BatchNorm is re-estimated once on training patches and then kept"
 
 
 def unfreeze_fractions(stages: int) -> tuple[float, ...]:
