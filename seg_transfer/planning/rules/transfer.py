@@ -34,7 +34,7 @@ CHOSEN: Kind = "gradual"
 ENCODER_RATE, LEVEL_DECAY = 0.3, 0.9
 """The encoder's rate over the decoder's, and what each level below the top takes of the rate of the level above. For
 pictures like the source's a third of that rate, and the source's BatchNorm with it, did worse (``bench/recipe.py``,
-``minmax`` against ``minmax-alone``)."""
+``minmax-similar`` against ``minmax``)."""
 LOWER_LEVELS = 2
 """What partial takes and freezes; those above learn from random weights, at the decoder's rate."""
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
@@ -178,7 +178,7 @@ def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
 
 
 def batchnorm(*, exists: bool) -> tuple[BatchNorm, str]:
-    """Choose what becomes of the encoder's BatchNorm where its weights are not random.
+    """Choose what becomes of the encoder's BatchNorm, unless everything learns from the start.
 
     The source's statistics do not fit inflated kernels, which average along the slice axis and so lower every variance
     below what is stored. Neither keeping them nor training them was better beyond chance where it was tried
