@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cells import HERE, Cell, arguments, held_out, run_cells
 
 from seg_transfer.data.geometry import Unit
@@ -69,8 +70,7 @@ def planned(strength: float, trial: Trial) -> dict[str, Any]:
 
 def late(trial: Trial) -> dict[str, Any]:
     """Gradual unfreezing from the top down in even steps, as planned, but later."""
-    step = (LATE_TO - LATE_FROM) / (trial.stages - 1)
-    return {"recipe.strategy.unfreeze_at": [round(LATE_FROM + step * index, 3) for index in range(trial.stages)]}
+    return {"recipe.strategy.unfreeze_at": np.linspace(LATE_FROM, LATE_TO, trial.stages).round(3).tolist()}
 
 
 MILD = {
@@ -113,8 +113,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MINMAX = {"minmax", "minmax-similar"}
 """Of pictures, which are z-scored otherwise."""
-STRATEGIES = {"frozen": "frozen", "gradual": "gradual"}
-"""Of these variants and of those that are compared with them; all others are fine-tuned."""
+STRATEGIES = {"frozen", "gradual"}
+"""Variants called by the strategy that they and those compared with them have; all others are fine-tuned."""
 REFERENCES = {"gradual-late": "gradual"}
 """What a variant is compared with, where that is not the usual recipe."""
 
@@ -128,7 +128,8 @@ def edits(variant: str, trial: Trial) -> dict[str, Any]:
 
 def strategy(variant: str) -> str:
     """How a variant's encoder learns."""
-    return STRATEGIES.get(REFERENCES.get(variant, variant), "finetune")
+    named = REFERENCES.get(variant, variant)
+    return named if named in STRATEGIES else "finetune"
 
 
 def options(variant: str, trial: Trial) -> dict[str, Any]:

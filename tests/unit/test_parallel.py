@@ -131,11 +131,13 @@ def test_workers_of_a_killed_process_end(tmp_path: Path) -> None:
     parent = multiprocessing.get_context("spawn").Process(target=start_workers, args=(tmp_path,))
     parent.start()
     written = [tmp_path / "0", tmp_path / "1"]
-    wait_until(lambda: all(path.is_file() for path in written))
-    workers = [int(path.read_text()) for path in written]
-    assert all(map(is_running, workers))
-    parent.kill()
-    parent.join()
+    try:
+        wait_until(lambda: all(path.is_file() for path in written))
+        workers = [int(path.read_text()) for path in written]
+        assert all(map(is_running, workers))
+    finally:
+        parent.kill()
+        parent.join()
     try:
         wait_until(lambda: not any(map(is_running, workers)))
     finally:
