@@ -121,7 +121,7 @@ def _fit(
     encoder = FrozenEncoder(
         network.to(device), plan.model, reduced=plan.recipe.precision == "bfloat16", whole_slices=False
     )
-    if plan.recipe.strategy.batchnorm == "recalibrated":
+    if plan.recipe.strategy.recalibrates:
         images = recalibration_images(plan, store, cases, seed=seed)
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=encoder.reduced):
             recalibrate_batchnorm(encoder, encoder.encoder, images)

@@ -67,7 +67,6 @@ def plan_recipe(
         labelled_slices=labelled,
         dimension=data.dimension,
         channels=len(data.channels),
-        mapped_to_encoder=model.input_mapping == "encoder_mean_std",
         weights=model.weights,
         stages=model.stages,
         has_batchnorm=shape.entry.batchnorm,

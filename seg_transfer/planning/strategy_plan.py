@@ -22,7 +22,8 @@ class Strategy(Part):
         default=(), description="gradual: progress at which each level starts to learn, from the top down"
     )
     batchnorm: Literal["source", "recalibrated", "trained"] = Field(
-        description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained"
+        description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained where a "
+        "level learns, and re-estimated once before it does"
     )
 
     @model_validator(mode="after")
@@ -34,6 +35,12 @@ class Strategy(Part):
         if self.kind == "frozen" and self.batchnorm == "trained":
             raise ValueError("a frozen encoder cannot train its BatchNorm")
         return self
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether BatchNorm's statistics are re-estimated before the first step; what trains from there need not be."""
+        waits = self.kind in ("frozen", "partial", "gradual")
+        return self.batchnorm == "recalibrated" or (self.batchnorm == "trained" and waits)
 
 
 class Candidate(Part):

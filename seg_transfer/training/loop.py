@@ -121,7 +121,7 @@ class _Run:
         else:
             self.state.weights = describe_weights(self.trainer.report)
             say(str(self.trainer.report))
-            if self.plan.recipe.strategy.batchnorm == "recalibrated":
+            if self.plan.recipe.strategy.recalibrates:
                 # Not timed: a small time budget would be used up before the first step.
                 steps = range(RECALIBRATION_BATCHES)
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)

@@ -6,7 +6,7 @@ autograd records nothing there.
 
 BatchNorm of levels that learn follows ``Strategy.batchnorm``. ``source`` and ``recalibrated`` keep it frozen (eval
 mode, scale and shift without gradient, as detectors do: He et al., "Mask R-CNN", 2017): small batches cannot then
-disturb it. ``trained`` normalises with the batch's statistics.
+disturb it. ``trained`` normalises with the batch's statistics, as levels that start from random weights need it.
 
 The first convolution is frozen with its level, also where it was adapted to several channels: letting it learn would
 record every level above it and undo what freezing saves. Recalibrated statistics take up the change of scale.

@@ -330,6 +330,25 @@ def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path
         assert all(not torch.equal(long[name], source[name]) for name in statistics)
 
 
+def test_batchnorm_above_frozen_levels_trains_and_that_of_frozen_ones_is_recalibrated(
+    tmp_path: Path, store: Store
+) -> None:
+    strategy = {"kind": "partial", "frozen_stages": 1, "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
+    plan = make_plan("3d", strategy=strategy)
+    source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
+    states = []
+    for epochs in (1, 2):
+        folder = tmp_path / str(epochs)
+        train_fold(plan, store, folder, fold=0, options=RunOptions(epochs=epochs, threads=1))
+        states.append(under_prefix("network", load_state(folder / "resume.safetensors", "resume")[0]))
+    short, long = states
+    statistics = {name for name in source if name.startswith("encoder.") and "running_" in name}
+    frozen = {name for name in statistics if name.startswith("encoder.stages.0.")}
+    assert frozen and statistics - frozen
+    assert all(not torch.equal(long[name], source[name]) for name in statistics)
+    assert {name for name in statistics if torch.equal(short[name], long[name])} == frozen
+
+
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_convolutions_compute_in_the_planned_precision(store: Store, precision: str, deep: bool) -> None:

@@ -199,10 +199,10 @@ def test_what_cannot_work_is_refused_at_plan_time() -> None:
 
 
 def test_images_are_similar_if_the_model_has_read_each_of_their_channels() -> None:
-    assert similarity(3, 1, False, names=["ct"], earlier=["CT", "PET"])[0] == "similar"
-    assert similarity(3, 2, False, names=["CT", "MRI"], earlier=["CT"])[0] == "different"
-    assert "not MRI" in similarity(3, 2, False, names=["CT", "MRI"], earlier=["CT"])[1]
-    assert similarity(3, 1, False, names=["CT"])[0] == "different"
+    assert similarity(3, 1, names=["ct"], earlier=["CT", "PET"])[0] == "similar"
+    assert similarity(3, 2, names=["CT", "MRI"], earlier=["CT"])[0] == "different"
+    assert "not MRI" in similarity(3, 2, names=["CT", "MRI"], earlier=["CT"])[1]
+    assert similarity(3, 1, names=["CT"])[0] == "different"
     cases = fingerprint(shape=(120, 120, 40), channels=(channel("t0"),))
     other = fingerprint(shape=(120, 120, 40), channels=(channel("MRI"),))
     for measured, words in ((cases, "similar: the earlier model has read t0 too"), (other, "different: the earlier")):

@@ -31,12 +31,11 @@ class TestTransfer:
         "labelled_slices": 3000,
         "dimension": 3,
         "channels": 1,
-        "mapped_to_encoder": False,
         "weights": Weights(source="bundled"),
         "stages": 3,
         "has_batchnorm": True,
     }
-    pictures: dict = {"dimension": 2, "channels": 3, "mapped_to_encoder": True}  # noqa: RUF012
+    pictures: dict = {"dimension": 2, "channels": 3}  # noqa: RUF012
 
     def candidate(self, **changes: object):
         return transfer.strategy(**(self.settings | changes))[0]
@@ -55,10 +54,9 @@ class TestTransfer:
         assert f"{cases} training cases with {slices}" in reason
 
     def test_only_pictures_in_colour_are_similar(self) -> None:
-        assert transfer.similarity(2, 3, True)[0] == "similar"
-        assert transfer.similarity(2, 1, True)[0] == "different"
-        assert transfer.similarity(2, 3, False)[0] == "different"
-        assert transfer.similarity(3, 3, True)[0] == "different"
+        assert transfer.similarity(2, 3)[0] == "similar"
+        assert transfer.similarity(2, 1)[0] == "different"
+        assert transfer.similarity(3, 3)[0] == "different"
 
     @pytest.mark.parametrize(
         ("cases", "pictures", "advice"),
@@ -112,12 +110,27 @@ class TestTransfer:
         assert transfer.unfreeze_fractions(1) == (0.1,)
         assert len(self.choose(requested="gradual", stages=4)[0].unfreeze_at) == 4
 
-    @pytest.mark.parametrize("kind", ["frozen", "partial", "gradual", "finetune"])
+    @pytest.mark.parametrize("kind", ["frozen", "gradual", "finetune"])
     @pytest.mark.parametrize("pictures", [False, True])
-    def test_batchnorm_is_estimated_anew(self, kind: str, pictures: bool) -> None:
+    def test_batchnorm_of_pretrained_levels_is_estimated_anew(self, kind: str, pictures: bool) -> None:
         chosen, reason = self.choose(requested=kind, **(self.pictures if pictures else {}))
         assert chosen.batchnorm == "recalibrated"
         assert reason.endswith("BatchNorm is re-estimated once on training patches and then kept")
+
+    @pytest.mark.parametrize(
+        ("kind", "source", "expected"),
+        [
+            ("partial", "bundled", "trained"),
+            ("partial", "model", "recalibrated"),  # an earlier model fills the levels above as well
+            ("partial", "none", "trained"),
+            ("finetune", "none", "trained"),
+            ("frozen", "none", "recalibrated"),
+        ],
+    )
+    def test_batchnorm_trains_where_random_weights_learn(self, kind: str, source: str, expected: str) -> None:
+        weights = Weights(source="model", path="m.segtl", sha256="0", carry="all")
+        chosen, _ = self.choose(requested=kind, weights=weights if source == "model" else Weights(source=source))
+        assert chosen.batchnorm == expected and chosen.recalibrates == (kind != "finetune")
 
     def test_an_encoder_without_batchnorm_keeps_its_norms(self) -> None:
         strategy, reason = self.choose(has_batchnorm=False, requested="finetune")

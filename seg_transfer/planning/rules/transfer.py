@@ -16,7 +16,7 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.strategy_plan import Candidate, Strategy
 
 Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
-BatchNorm = Literal["source", "recalibrated"]
+BatchNorm = Literal["source", "recalibrated", "trained"]
 
 LARGE_CASES = 50
 LARGE_SLICES = 1000
@@ -63,7 +63,6 @@ def size(cases: int, labelled_slices: int) -> tuple[Size, str]:
 def similarity(
     dimension: int,
     channels: int,
-    mapped_to_encoder: bool,
     *,
     names: Sequence[str] = (),
     earlier: Sequence[str] | None = None,
@@ -76,7 +75,6 @@ def similarity(
     Args:
         dimension: 2 for pictures.
         channels: Image channels.
-        mapped_to_encoder: Whether all channels have a fixed range mapped to the encoder's mean and std.
         names: Of the channels.
         earlier: Names of the channels of the model that training starts from, if it is one of the user's own.
     """
@@ -86,11 +84,9 @@ def similarity(
         if not new:
             return "similar", f"similar: the earlier model has read {', '.join(names)} too"
         return "different", f"different: the earlier model has read {', '.join(earlier)}, not {', '.join(new)}"
-    if dimension == 2 and channels == 3 and mapped_to_encoder:
-        return "similar", "similar: pictures of 3 channels in a fixed range, like the encoder's own"
-    form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
     if dimension == 2 and channels == 3:
-        form += " without a fixed scale"
+        return "similar", "similar: pictures of 3 channels, like the encoder's own"
+    form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
     return "different", f"different: {form}, the encoder was trained on RGB pictures of things"
 
 
@@ -100,7 +96,6 @@ def strategy(
     labelled_slices: int,
     dimension: int,
     channels: int,
-    mapped_to_encoder: bool,
     weights: Weights,
     stages: int,
     has_batchnorm: bool,
@@ -116,7 +111,6 @@ def strategy(
         labelled_slices: Their slices or pictures that hold a label.
         dimension: 2 for pictures.
         channels: Image channels.
-        mapped_to_encoder: Whether all channels are mapped to the encoder's mean and std.
         weights: The encoder's.
         stages: Encoder levels in use.
         has_batchnorm: Whether the encoder has BatchNorm.
@@ -126,7 +120,7 @@ def strategy(
         earlier: Names of the channels of an earlier model that training starts from, if any.
     """
     how_large, why_large = size(cases, labelled_slices)
-    how_similar, why_similar = similarity(dimension, channels, mapped_to_encoder, names=names, earlier=earlier)
+    how_similar, why_similar = similarity(dimension, channels, names=names, earlier=earlier)
     why_case = f"{why_large}; {why_similar} (the classic advice: {ADVICE[how_large, how_similar]})"
     pretrained = weights.source != "none"
     tells, why_told = worth(evidence)
@@ -143,8 +137,10 @@ def strategy(
         reason = f"{why_told}; {why_case}: {kind}, which is never far from the best strategy where all were measured"
     if kind == "scratch":
         return Candidate(strategy=SCRATCH), reason
-    norm, why_norm = batchnorm(exists=has_batchnorm)
     lower = min(LOWER_LEVELS, stages - 1) if kind == "partial" else 0
+    levels = lower if lower and weights.source not in ("none", "model") else None
+    random = not pretrained or levels is not None
+    norm, why_norm = batchnorm(exists=has_batchnorm, random_learn=random and kind != "frozen")
     chosen = Strategy(
         kind=kind,
         frozen_stages=lower,
@@ -153,7 +149,6 @@ def strategy(
         unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
         batchnorm=norm,
     )
-    levels = lower if lower and weights.source not in ("none", "model") else None
     return Candidate(strategy=chosen, pretrained_levels=levels), f"{reason}; {why_norm}"
 
 
@@ -177,15 +172,22 @@ def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
     return max(bounds) >= 0, told
 
 
-def batchnorm(*, exists: bool) -> tuple[BatchNorm, str]:
-    """Choose what becomes of the encoder's BatchNorm, unless everything learns from the start.
+def batchnorm(*, exists: bool, random_learn: bool) -> tuple[BatchNorm, str]:
+    """Choose what becomes of the encoder's BatchNorm.
 
     The source's statistics do not fit inflated kernels, which average along the slice axis and so lower every variance
     below what is stored. Neither keeping them nor training them was better beyond chance where it was tried
-    (``bench/recipe.py``, ``bench/batchnorm.py``), so that one way does for all.
+    (``bench/recipe.py``, ``bench/batchnorm.py``), so that one way does for all pretrained levels. Statistics of random
+    weights are worth nothing once these have learned.
+
+    Args:
+        exists: Whether the encoder has BatchNorm.
+        random_learn: Whether levels learn that start from random weights.
     """
     if not exists:
         return "source", "the encoder has no BatchNorm"
+    if random_learn:
+        return "trained", "BatchNorm is trained in levels that start from random weights"
     return "recalibrated", "BatchNorm is re-estimated once on training patches and then kept"
 
 
