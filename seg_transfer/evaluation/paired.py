@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from seg_transfer.bootstrap import mean_interval
 from seg_transfer.evaluation.scores import Figure, Scores
 from seg_transfer.evaluation.summary import pooled
 from seg_transfer.files import write_text
+from seg_transfer.interval import mean_interval
 
 
 class Side(BaseModel):
@@ -33,7 +33,7 @@ class Comparison(BaseModel):
     run: Side
     control: Side
     difference: Figure = Field(description="run minus control: mean over the cases of the difference of mean Dice")
-    lower: Figure = Field(description="lower end of its 95 % bootstrap interval over the cases")
+    lower: Figure = Field(description="lower end of its 95 % interval over the cases (Student's t)")
     upper: Figure = Field(description="upper end; both undefined for fewer than two cases")
 
     @property

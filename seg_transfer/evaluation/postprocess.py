@@ -1,7 +1,7 @@
 """Whether keeping only the largest component helps, by cross-validation.
 
 The rule: a step is kept where Dice over the held-out cases gets better by more than chance, that is, where the lower
-end of the 95 % bootstrap interval of the mean difference per case is above 0 (:mod:`seg_transfer.bootstrap`), over at
+end of the 95 % interval of the mean difference per case is above 0 (:mod:`seg_transfer.interval`), over at
 least five cases. One for all labels together is tried first and must let no label's mean get worse; then each label by
 itself, on top of it if it was kept. (nnU-Net takes any gain of the mean: Isensee et al., Nature Methods 2021.)
 """
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from seg_transfer.bootstrap import mean_interval
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Figure
 from seg_transfer.inference.postprocess import postprocess
+from seg_transfer.interval import mean_interval
 from seg_transfer.modelfile import Postprocessing
 from seg_transfer.parallel import CaseFailure, map_cases
 
@@ -36,7 +36,7 @@ class Trial(BaseModel):
     what: str = Field(description="label, or 'foreground' for all labels together")
     before: Figure = Field(description="mean Dice: of this label, or over all labels")
     after: Figure
-    lower: Figure = Field(description="lower end of the 95 % bootstrap interval of the mean difference")
+    lower: Figure = Field(description="lower end of the 95 % interval of the mean difference")
     cases: int = Field(description="in which Dice is defined")
     changed: int = Field(description="cases whose Dice it changes")
     kept: bool
@@ -69,7 +69,6 @@ def find_postprocessing(
     labels: Mapping[str, int],
     scored: Mapping[str, Values],
     ignore: int | None = None,
-    seed: int = 0,
     workers: int = 0,
 ) -> Outcome:
     """Try every step on held-out cases and keep those that help.
@@ -79,7 +78,6 @@ def find_postprocessing(
         labels: Name -> value in predicted label maps, without background.
         scored: Name of what Dice is measured of -> the values that it consists of: the labels, or regions of several.
         ignore: Value in the references of voxels that are not annotated and do not count.
-        seed: Of the bootstrap.
         workers: Processes; 0 works in this one.
 
     Raises:
@@ -94,7 +92,7 @@ def find_postprocessing(
         tables.append(table)
     dice = np.stack(tables)  # case, whether the foreground was cleaned, step (0: none), what is scored
     every = list(range(len(scored)))
-    trials = [_trial("foreground", dice[:, 0, 0], dice[:, 1, 0], every, seed)]
+    trials = [_trial("foreground", dice[:, 0, 0], dice[:, 1, 0], every)]
     if (_means(dice[:, 1, 0]) < _means(dice[:, 0, 0])).any():
         trials[0] = trials[0].model_copy(update={"kept": False})
     start = int(trials[0].kept)
@@ -102,7 +100,7 @@ def find_postprocessing(
     final = dice[:, start, 0].copy()
     for step, (name, value) in enumerate(labels.items(), start=1):
         mine = [index for index, parts in enumerate(scored.values()) if value in parts]
-        trials.append(_trial(name, dice[:, start, 0], dice[:, start, step], mine, seed))
+        trials.append(_trial(name, dice[:, start, 0], dice[:, start, step], mine))
         if trials[-1].kept:
             kept.append(value)
             final[:, mine] = dice[:, start, step][:, mine]
@@ -134,14 +132,13 @@ def _trial(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     columns: Sequence[int],
-    seed: int,
 ) -> Trial:
     """Compare Dice ``(case, what is scored)`` over some columns."""
     first, second = _means(before[:, columns].T), _means(after[:, columns].T)
     defined = ~np.isnan(first)
     first, second = first[defined], second[defined]
     gain = second - first
-    lower, _ = mean_interval(gain.tolist(), seed=seed)
+    lower, _ = mean_interval(gain.tolist())
     return Trial(
         what=what,
         before=float(first.mean()) if len(gain) else np.nan,

@@ -75,9 +75,13 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
         warn(evidence.reason)
         return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
     say(f"race won by {evidence.reason}")
-    _, rest = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
     if task.time_budget is None:
-        return chosen, replace(own, epochs=int(rest))
+        assert task.epochs is not None, "a budget is in epochs or in seconds"
+        spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
+        return chosen, replace(own, epochs=task.epochs - spent)
+    taken = sum(racer.seconds for racer in evidence.racers)
+    rest = rules.time_left(task.time_budget, taken)
+    say(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
     return chosen, replace(own, time_budget=rest)
 
 
@@ -92,7 +96,7 @@ def _begin(plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptio
     index, cases = (-1, plan.data.cases) if fold == "full" else (fold, recipe.splits[fold].train)
     held_out = race.held_out[index]
     train = tuple(case for case in cases if case not in held_out)
-    spent, _ = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
+    spent = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
     each = spent / len(recipe.candidates)
     if task.time_budget is None:
         steps = int(each * recipe.steps_per_epoch)
@@ -122,12 +126,14 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
         say(f"race: {names[index]}")
         short = shortened(with_candidate(plan, candidates[index], "races"), split, evidence.steps)
         run = train_fold(short, store, folder / RACERS / str(index), fold=0, options=options)
+        started = time.perf_counter()
         predictor = Predictor.load([run.model], options.device)
         dice = {
             case: dice_on_grid(predictor, store.case(case))
             for case in track(evidence.held_out, total=len(evidence.held_out), title="scoring")
         }
-        racer = Racer(candidate=candidates[index], seconds=run.seconds, dice=dice)
+        seconds = run.seconds + time.perf_counter() - started
+        racer = Racer(candidate=candidates[index], seconds=seconds, dice=dice)
         evidence = evidence.model_copy(update={"racers": (*evidence.racers, racer)})
         evidence.save(folder / RACE_FILE)
     winner, reason = rules.choose(names, [list(racer.case_dice().values()) for racer in evidence.racers])

@@ -137,7 +137,7 @@ class Racer(Part):
     """One candidate of a race."""
 
     candidate: Candidate
-    seconds: float = Field(description="of training")
+    seconds: float = Field(description="of training and scoring")
     dice: dict[str, dict[str, float | None]] = Field(
         description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "
         "neither prediction nor reference has it"

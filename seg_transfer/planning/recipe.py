@@ -144,7 +144,7 @@ def _race(
         labels=fingerprint.held_labels(),
         seed=request.seed,
     )
-    cost, _ = race_rule.spend(wishes.race, epochs=spent.epochs, time_budget=spent.time_budget)
+    cost = race_rule.spend(wishes.race, epochs=spent.epochs, time_budget=spent.time_budget)
     text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
     sizes = ", ".join(str(len(cases)) for cases in kept)
     return Race(share=wishes.race, challengers=challengers, held_out=kept), (

@@ -16,7 +16,7 @@ ROOMS = [
     "units",
     "progress",
     "parallel",
-    "bootstrap",
+    "interval",
     "data",
     "catalogue",
     "planning",

@@ -18,13 +18,25 @@ def test_cases_are_paired_over_all_folds() -> None:
     assert (found.run.strategy, found.control.strategy) == ("gradual", "scratch")
     assert (found.run.dice, found.control.dice) == ({"liver": pytest.approx(0.8)}, {"liver": pytest.approx(2 / 3)})
     assert found.difference == pytest.approx(0.4 / 3) == pytest.approx(found.run.mean_dice - found.control.mean_dice)
-    assert (found.lower, found.upper) == (pytest.approx(0.1), pytest.approx(0.2))
-    assert found.delivers and not found.harms
+    half = 4.3027 * (0.01 / 3) ** 0.5 / 3**0.5  # Student's t of two degrees of freedom
+    assert (found.lower, found.upper) == pytest.approx((0.4 / 3 - half, 0.4 / 3 + half), abs=1e-4)
+    assert not found.delivers and not found.harms
 
 
-def test_a_control_that_is_better_is_harm() -> None:
-    found = compare([scores({"a": 0.8, "b": 0.6})], [scores({"a": 0.9, "b": 0.8})], strategies=("gradual", "scratch"))
+DICE = {"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.8}
+BETTER = {"a": 0.61, "b": 0.69, "c": 0.8, "d": 0.9}
+
+
+def test_better_by_more_than_chance_delivers_and_worse_is_harm() -> None:
+    assert compare([scores(BETTER)], [scores(DICE)], strategies=("gradual", "scratch")).delivers
+    found = compare([scores(DICE)], [scores(BETTER)], strategies=("gradual", "scratch"))
     assert found.harms and not found.delivers
+
+
+def test_two_cases_of_the_same_sign_prove_nothing() -> None:
+    """Chance alone gives them every second time."""
+    found = compare([scores({"a": 0.8, "b": 0.6})], [scores({"a": 0.9, "b": 0.8})], strategies=("gradual", "scratch"))
+    assert not found.harms and not found.delivers
 
 
 def test_chance_is_neither() -> None:

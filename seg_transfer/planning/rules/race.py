@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from seg_transfer.bootstrap import mean_interval
 from seg_transfer.data.splits import make_splits
 from seg_transfer.errors import UserError
+from seg_transfer.interval import mean_interval
 from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules.transfer import Kind
 from seg_transfer.planning.strategy_plan import Candidate
@@ -73,28 +73,38 @@ def held_out(
     return tuple(chosen)
 
 
-def spend(share: float, *, epochs: int | None, time_budget: float | None) -> tuple[float, float]:
-    """Divide a fold's budget between the race and the training that follows.
+def spend(share: float, *, epochs: int | None, time_budget: float | None) -> float:
+    """The part of a fold's budget that candidates train for, in its own unit.
 
     Args:
         share: Of the budget, for the race.
-        epochs: The budget in epochs, of which the training keeps whole ones.
+        epochs: The budget in epochs, of which the training that follows keeps whole ones.
         time_budget: The budget in seconds, in place of ``epochs``.
-
-    Returns:
-        The race's part and the rest, both in the budget's own unit.
 
     Raises:
         UserError: If a budget in epochs is too small to be divided.
     """
     if time_budget is not None:
-        return share * time_budget, time_budget - share * time_budget
+        return share * time_budget
     assert epochs is not None, "a budget is in epochs or in seconds"
     rest = min(epochs - 1, round((1 - share) * epochs))
     if rest < 1:
         what = f"{epochs} epoch(s) leave nothing to train after the race"
         raise UserError(what, where="--epochs", mend="give more epochs, or another strategy than race")
-    return float(epochs - rest), float(rest)
+    return float(epochs - rest)
+
+
+def time_left(time_budget: float, taken: float) -> float:
+    """Seconds for the training that follows a race, so that both together keep to the budget.
+
+    Steps cost more or less than was timed beforehand, and candidates have to be scored. Half of the budget is left
+    whatever the race took.
+
+    Args:
+        time_budget: Of the fold, in seconds.
+        taken: By the race.
+    """
+    return max(time_budget - taken, time_budget / 2)
 
 
 def choose(names: Sequence[str], dice: Sequence[Sequence[float]]) -> tuple[int, str]:
