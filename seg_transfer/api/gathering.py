@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from seg_transfer import environment
@@ -40,14 +40,15 @@ def gather_evidence(made: Plan, place: Work, dataset: Dataset, *, device: str, w
     environment.check_torch()
     import torch
 
-    from seg_transfer.evidence.draw import TooFewError, choose_cases
+    from seg_transfer.evidence.draw import TooFewError, case_groups, choose_cases
     from seg_transfer.evidence.gather import gather
     from seg_transfer.preprocessing.store import Store
 
     seed = made.recipe.seed
     try:
         chosen = choose_cases(made, CASES, seed)
-        digest = _digest(made, dataset, chosen)
+        groups = case_groups(made)
+        digest = _digest(made, dataset, {case: groups[case] for case in chosen})
         known = Evidence.load(place.evidence).transfer
         if known is not None and known.measured_on == digest:
             return known
@@ -60,12 +61,19 @@ def gather_evidence(made: Plan, place: Work, dataset: Dataset, *, device: str, w
         return None
 
 
-def _digest(made: Plan, dataset: Dataset, cases: Sequence[str]) -> str:
-    """Changes with all that evidence depends on: plan, files of cases and weights."""
+def _digest(made: Plan, dataset: Dataset, cases: Mapping[str, int]) -> str:
+    """Changes with all that evidence depends on: plan, files of cases and weights, and which cases are kept together.
+
+    Args:
+        made: As given.
+        dataset: As given.
+        cases: Each with the number of its group.
+    """
     files = [path for case in dataset.cases if case.id in cases for path in (*case.images, case.label) if path]
     if made.model.weights.path is not None:
         files.append(Path(made.model.weights.path))
     stamps = [file_stamp(path) for path in files]
-    norm, seed = made.recipe.strategy.batchnorm, made.recipe.seed
-    text = f"{part_hash(made.data, made.model)} {norm} {seed} {cases} {stamps}"
+    recipe = made.recipe
+    read = (recipe.strategy.batchnorm == "source", recipe.batch_size, recipe.foreground_share, recipe.precision)
+    text = f"{part_hash(made.data, made.model)} {read} {recipe.seed} {cases} {stamps}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

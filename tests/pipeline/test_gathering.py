@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
 
 
 def test_planning_again_takes_what_is_known_until_the_data_change(
-    stripes: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+    stripes: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load_plan(work.plan)
     calls: list[int] = []
@@ -64,8 +65,13 @@ def test_planning_again_takes_what_is_known_until_the_data_change(
     assert not calls
     again = seg_transfer.plan(stripes, work=work.path, **SETTINGS | {"seed": 1})
     assert len(calls) == 1 and again.evidence is not None
+    held = [split.validation for split in before.recipe.splits]
+    together = tmp_path / "groups.json"  # one case of each fold, which classifiers must no longer tear apart
+    together.write_text(json.dumps({case: str(index) for pair in held for index, case in enumerate(pair)}))
+    seg_transfer.plan(stripes, work=work.path, groups=together, **SETTINGS)
+    assert len(calls) == 2
     again = seg_transfer.plan(stripes, work=work.path, evidence=False, **SETTINGS)
-    assert len(calls) == 1 and again.evidence is None
+    assert len(calls) == 2 and again.evidence is None
     assert again.hash == before.hash  # evidence is a reason, not a choice
     assert "not tried on this data" in reason(again, "recipe.strategy")
 
