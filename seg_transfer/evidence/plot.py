@@ -49,7 +49,8 @@ def _panel(axes: Axes, features: Sequence[ProbedFeatures], value: Value) -> None
             _line(axes, [one for one in mine if one.level is not None], value, depth, style, colour, str(label))
             _line(axes, [one for one in mine if one.level is None], value, depth, style, colour, None)
     joint = [one for one in features if one.encoder is not None and one.encoder not in names]
-    _line(axes, joint, value, depth, "none", "black", "all encoders")
+    for source, style, label in (("pretrained", "-", "all encoders"), ("random", "--", "all encoders, random weights")):
+        _line(axes, [one for one in joint if one.source == source], value, depth, style, "black", label)
     for source, (label, style) in CONTROLS.items():
         for found in (value(one) for one in features if one.source == source):
             if found is not None:

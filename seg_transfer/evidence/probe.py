@@ -110,18 +110,11 @@ def run_probe(
         for control in ("raw", "filters"):
             features = ImageFeatures(control, plan)
             yield Group([features], [FeatureSet(control, None, None, None, ((0, 0, features.widths[0]),))])
-        pretrained = {name: encoder(name) for name in encoders}
-        yield Group(list(pretrained.values()), _sets("pretrained", pretrained))
-        for name in encoders:
-            for draw in range(DRAWS):
-                made = encoder(name, draw)
-                yield Group([made], _sets("random", {name: made}))
+        for draw in (None, *range(DRAWS)):
+            made = {name: encoder(name, draw) for name in encoders}
+            yield Group(list(made.values()), _sets("pretrained" if draw is None else "random", made))
 
-    tried = [
-        each
-        for group in track(groups(), total=3 + DRAWS * len(encoders), title="probing")
-        for each in probe.try_group(group)
-    ]
+    tried = [each for group in track(groups(), total=3 + DRAWS, title="probing") for each in probe.try_group(group)]
     return ProbeEvidence(
         plan=part_hash(plan.data, plan.model),
         configuration=plan.model.configuration,

@@ -117,8 +117,10 @@ def test_several_encoders_are_also_tried_together(
     plan = load_plan(Work(planned).plan)
     store, others = Store.open(Work(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
     found = run_probe(plan, store, store.cases(), others=others, context=True, seed=0, device="cpu")
-    (joint,) = [one for one in found.features if one.encoder == "resnet18+alexnet"]
-    assert joint.features == 2 * (1024 + 64 + 192 + 256 + 256) and joint.gain is None and joint.mean_dice > 0
+    joint, random = [one for one in found.features if one.encoder == "resnet18+alexnet"]
+    assert joint.features == 2 * (1024 + 64 + 192 + 256 + 256) == random.features and joint.mean_dice > 0
+    assert (joint.source, random.source) == ("pretrained", "random") and random.draw_std > 0
+    assert joint.gain.mean == pytest.approx(accuracy(joint) - accuracy(random))
     assert entry(probed, "raw") == entry(found, "raw")  # the same voxels, folds and held-out cases
 
 
