@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, held_out, run_cells
+from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
 
 MODES = ("source", "recalibrated", "trained")
 CONFIGURATIONS = ("3d", "2.5d")
@@ -19,7 +19,7 @@ CONFIGURATIONS = ("3d", "2.5d")
 
 def cells(data: Path, minutes: float) -> list[Cell]:
     dataset = data / "hippocampus"
-    lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
+    lists = lists_of(dataset.name)["few_shot"]
     return [
         Cell(
             name=f"{configuration}-{mode}-{minutes:g}min",

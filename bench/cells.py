@@ -29,6 +29,7 @@ from seg_transfer.planning.plan import Plan, load_plan
 
 HERE = Path(__file__).resolve().parent
 ENDINGS = (".nii.gz", ".png")
+DATA, DATA_HELP = HERE / "data", "folder of data sets in nnU-Net's raw layout, named as the lists in bench/lists"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,12 @@ def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Pat
                 (target / path.name).symlink_to(path.resolve())
         made.append(target)
     return made[0], made[1]
+
+
+def lists_of(dataset: str) -> dict[str, Any]:
+    """Cases of a data set: ``test``, never trained on, and ``few_shot``, nested training lists by their size."""
+    found: dict[str, Any] = json.loads((HERE / "lists" / f"{dataset}.json").read_text())
+    return found
 
 
 def held_out(lists: dict[str, list[str]]) -> list[str]:
@@ -200,7 +207,7 @@ def _take_cores(shares: Queue[set[int]]) -> None:
 def arguments(description: str) -> argparse.ArgumentParser:
     """The options every benchmark of cells has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="folder of data sets")
+    parser.add_argument("--data", type=Path, default=DATA, help=DATA_HELP)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="", help="run only cells whose name contains this")

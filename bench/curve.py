@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cells import HERE, Cell, arguments, held_out, in_processes, link_cases, run_cell, write_result
+from cells import HERE, Cell, arguments, held_out, in_processes, link_cases, lists_of, run_cell, write_result
 from curve_table import METHODS, curve_table, draw_curve
 from nnunet import NNUNet, run_nnunet
 
@@ -54,7 +54,7 @@ def cells(data: Path, minutes: float, *, release: bool) -> list[tuple[Cell, str]
     made = []
     for name, sizes in SIZES.items():
         dataset = data / name
-        trained, scored = case_lists(json.loads((dataset / "splits.json").read_text()), sizes, release=release)
+        trained, scored = case_lists(lists_of(name), sizes, release=release)
         for train in trained:
             for method in METHODS:
                 cell = Cell(

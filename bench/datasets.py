@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from cells import HERE, Cell, arguments, run_cells
+from cells import HERE, Cell, arguments, lists_of, run_cells
 from scipy.ndimage import zoom
 
 from seg_transfer.data.dataset import Dataset, find_dataset
@@ -28,7 +28,7 @@ ATLAS = (64, 64, 64)
 def cells(data: Path) -> list[Cell]:
     made = []
     for name, size in TRAINING.items():
-        splits = json.loads((data / name / "splits.json").read_text())
+        splits = lists_of(name)
         options: dict = {"time_budget": MINUTES * 60}
         if name == "retina":
             options["group_by"] = RETINA_PATIENT

@@ -32,7 +32,7 @@ import nibabel
 import numpy as np
 import torch
 from batchnorm_distance import measure_statistics, statistics_distance
-from cells import HERE, commit, edit_plan, machine
+from cells import DATA, DATA_HELP, HERE, commit, edit_plan, lists_of, machine
 from evidence_table import ENCODERS, INPUTS, tables
 from feature_scores import measure_scores
 from gradients import measure_gradients
@@ -42,9 +42,11 @@ from torch import Tensor, nn
 
 import seg_transfer
 from seg_transfer.catalogue import entry
+from seg_transfer.evidence.gather import gather
 from seg_transfer.files import write_text
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
+from seg_transfer.planning.evidence import TransferEvidence
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights, load_plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.transfer.encoder import Encoder
@@ -136,7 +138,7 @@ class Input:
 def make_input(name: str, data: Path, work: Path) -> Input:
     """Write the cases of an input as a data set of their own."""
     dataset = name.split()[-1]
-    lists = json.loads((data / dataset / "splits.json").read_text())["few_shot"]
+    lists = lists_of(dataset)["few_shot"]
     if dataset == "hippocampus":
         cases = [case for case in lists["160"] if case not in lists["80"]][:CASES]
     else:
@@ -238,6 +240,7 @@ def measure(plan: Plan, store: Store, weights: dict[str, Any], seed: int) -> dic
     plan = plan.model_copy(update={"model": model})
     cases = plan.data.cases
     ways: dict[str, Callable[[], Any]] = {
+        "told": lambda: gather(plan, store, cases, measured_on="", seed=seed, device="cpu"),
         "gradients": lambda: measure_gradients(plan, store, cases, seed=seed, device="cpu"),
         "scores": lambda: measure_scores(plan, store, cases, seed=seed, device="cpu", per_label=PER_LABEL),
         "statistics": lambda: measure_statistics(plan, store, cases, side=SIDE, seed=seed),
@@ -245,7 +248,8 @@ def measure(plan: Plan, store: Store, weights: dict[str, Any], seed: int) -> dic
     measured: dict[str, Any] = {"seconds": {}}
     for name, way in ways.items():
         start = time.perf_counter()
-        measured[name] = asdict(way())
+        found = way()
+        measured[name] = found.model_dump(mode="json") if isinstance(found, TransferEvidence) else asdict(found)
         measured["seconds"][name] = round(time.perf_counter() - start, 1)
     return measured
 
@@ -272,12 +276,9 @@ def run(options: argparse.Namespace, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    shared = HERE.parents[1] / "shared"
-    parser.add_argument("--data", type=Path, default=shared / "data", help="folder of data sets")
-    source = shared / "weights" / "tiny_imagenet_val_500.npz"
-    parser.add_argument(
-        "--source", type=Path, default=source, help="pictures like those the bundled encoder was made on"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help=DATA_HELP)
+    what = "500 pictures like those the bundled encoder was made on: arrays X (n, 64, 64, 3) and y (n,) in an .npz file"
+    parser.add_argument("--source", type=Path, default=DATA / "tiny_imagenet.npz", help=what)
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--little-steps", type=int, default=100, help=f"of {BATCH} pictures")
     parser.add_argument("--seed", type=int, default=0)

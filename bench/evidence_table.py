@@ -11,6 +11,7 @@ INPUTS = ("cells", "grey cells", "retina", "green retina", "hippocampus", "inver
 MADE_OF = {"grey cells": "cells", "green retina": "retina", "inverted hippocampus": "hippocampus"}
 LIKE_SOURCE = INPUTS[:4]
 SIGNALS = {
+    "told": ("balanced accuracy of the plan's evidence", 1),
     "h_score": ("shrunk H-score", 1),
     "logme": ("LogME", 1),
     "cc_fv": ("CC-FV", 1),
@@ -23,6 +24,8 @@ ENOUGH = 0.9
 
 def signal(result: dict[str, Any], name: str) -> list[float]:
     """One entry per level."""
+    if name == "told":
+        return [each["mean"] for each in result["told"]["pretrained"]]
     return result["gradients" if name in result["gradients"] else "scores"][name]
 
 

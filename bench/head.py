@@ -13,7 +13,7 @@ import json
 import statistics
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, held_out, run_cells
+from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
 
 CONFIGURATIONS = ("2d", "3d")
 HEADS = ("softmax", "svm", "bayes")
@@ -21,7 +21,7 @@ HEADS = ("softmax", "svm", "bayes")
 
 def cells(data: Path) -> list[Cell]:
     dataset = data / "hippocampus"
-    lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
+    lists = lists_of(dataset.name)["few_shot"]
     return [
         Cell(
             name=f"{configuration}-{head}",

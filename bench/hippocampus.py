@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, run_cells
+from cells import HERE, Cell, arguments, lists_of, run_cells
 
 MINUTES = 20
 SIZES = ("160", "10")
@@ -22,7 +22,7 @@ WEIGHTS = ("bundled", "none")
 def cells(data: Path, minutes: float) -> list[Cell]:
     """Every cell of the benchmark, those that matter most first."""
     dataset = data / "hippocampus"
-    splits = json.loads((dataset / "splits.json").read_text())
+    splits = lists_of(dataset.name)
     return [
         Cell(
             name=f"{size}-{configuration}-{'scratch' if weights == 'none' else weights}-{minutes:g}min",

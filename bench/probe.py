@@ -11,13 +11,12 @@ counts all threads, so that on idle cores the command takes between its half (tw
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from unittest import mock
 
-from cells import HERE, commit, machine
+from cells import DATA, DATA_HELP, commit, lists_of, machine
 
 import seg_transfer
 from seg_transfer.planning.evidence import ProbeEvidence
@@ -53,13 +52,13 @@ def penalties(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="folder of data sets")
+    parser.add_argument("--data", type=Path, default=DATA, help=DATA_HELP)
     parser.add_argument("--config", default="auto", help="configuration of the plan")
     parser.add_argument("--cases", type=int, default=20, help="the first of the list of 20")
     parser.add_argument("--penalties", action="store_true", help="each penalty by itself")
     options = parser.parse_args()
     dataset = options.data / "hippocampus"
-    cases = json.loads((dataset / "splits.json").read_text())["few_shot"]["20"][: options.cases]
+    cases = lists_of(dataset.name)["few_shot"]["20"][: options.cases]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         seg_transfer.plan(dataset, work=work, config=options.config, cases=cases, device="cpu", workers=0)

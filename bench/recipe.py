@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import HERE, Cell, arguments, held_out, run_cells
+from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
 
 from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
@@ -144,7 +144,7 @@ def cells(data: Path, epochs: int) -> list[Cell]:
     made = []
     for trial in TRIALS:
         dataset = data / trial.dataset
-        lists = json.loads((dataset / "splits.json").read_text())["few_shot"]
+        lists = lists_of(trial.dataset)["few_shot"]
         made += [
             Cell(
                 name=f"{trial.dataset}-{cases}-{variant}-{epochs * EPOCH}steps",

@@ -14,8 +14,8 @@ thresholds of the planner are set on the others.
 
 The strategies: ``scratch``; ``frozen`` and ``finetune`` (all levels pretrained); ``gradual`` (the same, unfrozen one
 after the other); ``lower-only`` (the two finest levels pretrained and frozen, those above from random weights, learning
-at full rate); ``frozen-random`` (random weights that never learn: what freezing alone is worth). Network, patch, batch
-and everything else are those of the default plan with the bundled weights.
+at full rate, BatchNorm too); ``frozen-random`` (random weights that never learn: what freezing alone is worth).
+Network, patch, batch and everything else are those of the default plan with the bundled weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import HERE, Cell, arguments, commit, in_processes, machine, score_cases, train_cell
+from cells import HERE, Cell, arguments, commit, in_processes, lists_of, machine, score_cases, train_cell
 from regret_figure import draw_gains
 from regret_table import patient_of, regret_table
 from signals_table import load_signals, race_winner
@@ -94,14 +94,12 @@ def draw(cases: list[str], size: int, seed: int) -> list[str]:
     return sorted(drawn)
 
 
-def cases_of(trial: Trial, size: int, seed: int, data: Path) -> tuple[list[str], list[str], list[str]]:
+def cases_of(trial: Trial, size: int, seed: int) -> tuple[list[str], list[str], list[str]]:
     """Cases of a draw to train on, those left over, and the data set's test cases."""
-    dataset = data / trial.dataset
-    test = json.loads((dataset / "splits.json").read_text())["test"]
-    every = [file.name.split(".")[0] for file in (dataset / "labelsTr").iterdir() if not file.name.startswith(".")]
-    pool = sorted(set(every) - set(test))
+    lists = lists_of(trial.dataset)
+    pool = max(lists["few_shot"].values(), key=len)
     train = draw(pool, size, seed)
-    return train, sorted(set(pool) - set(train)), test
+    return train, sorted(set(pool) - set(train)), lists["test"]
 
 
 def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
@@ -111,7 +109,7 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     if path.is_file():
         return json.loads(path.read_text())
     dataset = data / trial.dataset
-    train, held_out, test = cases_of(trial, size, seed, data)
+    train, held_out, test = cases_of(trial, size, seed)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
     options = {"encoder": "resnet18", "epochs": trial.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
@@ -126,6 +124,9 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
         "strategy": strategy,
         "draw": seed,
         "train": train,
+        "plan": plan.hash,
+        "normalization": sorted({channel.normalization.kind for channel in plan.data.channels}),
+        "batchnorm": plan.recipe.strategy.batchnorm,
         "configuration": plan.model.configuration,
         "patch": plan.model.patch,
         "stages": plan.model.stages,
@@ -147,7 +148,7 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
 def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
     """What the planner chooses for each draw that was run: trial -> draw -> strategy; kept by the hash of its rules."""
     package = HERE.parent / "seg_transfer"
-    rules = [file for room in ("planning", "evidence") for file in sorted((package / room).rglob("*.py"))]
+    rules = [file for room in ("planning", "evidence", "api") for file in sorted((package / room).rglob("*.py"))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in rules)).hexdigest()[:12]
     path = RESULTS / "planner" / f"{digest}.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
@@ -157,10 +158,16 @@ def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
                 name = f"{trial.dataset}-{size}"
                 if str(seed) in found.get(name, {}) or not list(RESULTS.glob(f"{name}-*-draw{seed}.json")):
                     continue
-                train, _, _ = cases_of(trial, size, seed, data)
+                train, _, _ = cases_of(trial, size, seed)
                 folder = work / "planner"
                 plan = seg_transfer.plan(
-                    data / trial.dataset, work=folder, cases=train, epochs=trial.epochs, encoder="resnet18", seed=seed
+                    data / trial.dataset,
+                    work=folder,
+                    cases=train,
+                    epochs=trial.epochs,
+                    encoder="resnet18",
+                    weights="bundled",
+                    seed=seed,
                 )
                 shutil.rmtree(folder)
                 found.setdefault(name, {})[str(seed)] = strategy_name(plan)

@@ -5,8 +5,8 @@ noisy figures is too high. Here the best strategy is found on the other draws: i
 draw left out; every draw is left out once, and the mean is taken. A choice as good as the best has 0 on average, and a
 lucky one less.
 
-Intervals: draws are resampled, then patients within them (the same for all strategies), 1000 times. Harm is the Dice
-from scratch minus that of the choice.
+Intervals: draws and patients are resampled 1000 times, the same for all strategies. Harm is the Dice from scratch minus
+that of the choice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -82,38 +83,79 @@ def harms(
 def _over_trials(
     trials: Mapping[str, Trial], of: Callable[[Dice, str, Sequence[int]], float], seed: int
 ) -> tuple[float, float, float]:
-    """Mean over trials of a figure, and its 95 % interval; each trial is resampled by itself."""
-    found = [
-        _bootstrapped(trial, lambda dice, draws, name=name: of(dice, name, draws), np.random.default_rng([seed, index]))
-        for index, (name, trial) in enumerate(trials.items())
-    ]
-    each = np.array([resampled for _, resampled in found])
-    means = np.nanmean(each[:, ~np.isnan(each).all(axis=0)], axis=0)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(np.mean([value for value, _ in found])), float(low), float(high)
+    """Mean over trials of a figure, and its 95 % interval.
 
-
-def _bootstrapped(
-    trial: Trial, of: Callable[[Dice, Sequence[int]], float], random: np.random.Generator
-) -> tuple[float, NDArray]:
-    """A figure of one trial, and of each resample of its draws and patients."""
-    draws = sorted(next(iter(trial.values())))
-    whole = {strategy: [mean_dice(cells[draw]) for draw in draws] for strategy, cells in trial.items()}
+    A patient counts as often in every draw and size of a data set, since it is the same one that is scored there again.
+    """
+    random = np.random.default_rng(seed)
+    scored = {name: _scored(trial) for name, trial in trials.items()}
+    patients: dict[str, set[str]] = {}
+    for name, draws in scored.items():
+        patients.setdefault(dataset_of(name), set()).update(*(each.patients for each in draws.values()))
+    mean = np.mean([of(_dice_by_position(draws, sorted(draws)), name, sorted(draws)) for name, draws in scored.items()])
     resampled = []
     for _ in range(BOOTSTRAPS):
-        taken = [draws[index] for index in random.integers(len(draws), size=len(draws))]
-        weights = {draw: _weights(sorted(next(iter(trial.values()))[draw]), random) for draw in dict.fromkeys(taken)}
-        dice = {name: [mean_dice(cells[draw], weights[draw]) for draw in taken] for name, cells in trial.items()}
-        resampled.append(of(dice, taken))
-    return of(whole, draws), np.array(resampled)
+        counts = {dataset: _drawn(sorted(names), random) for dataset, names in patients.items()}
+        figures = [_resampled(draws, name, counts[dataset_of(name)], of, random) for name, draws in scored.items()]
+        resampled.append(np.mean(figures))
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return float(mean), float(low), float(high)
 
 
-def _weights(cases: Sequence[str], random: np.random.Generator) -> dict[str, int]:
-    """How often each case counts where patients are drawn with replacement."""
-    patients = sorted(set(map(patient_of, cases)))
+@dataclass(frozen=True)
+class _Scored:
+    """Dice of a draw's cases: strategy -> one for each of ``patients``, who may have several cases."""
+
+    patients: list[str]
+    dice: dict[str, NDArray[np.float64]]
+
+
+def _scored(trial: Trial) -> dict[int, _Scored]:
+    found = {}
+    for draw in next(iter(trial.values())):
+        cases = sorted(set.intersection(*(set(cells[draw]) for cells in trial.values())))
+        dice = {strategy: np.array([cells[draw][case] for case in cases]) for strategy, cells in trial.items()}
+        found[draw] = _Scored(list(map(patient_of, cases)), dice)
+    return found
+
+
+def _dice_by_position(
+    scored: Mapping[int, _Scored], draws: Sequence[int], counts: Mapping[str, int] | None = None
+) -> dict[str, list[float]]:
+    weights = {draw: counts and [counts[name] for name in scored[draw].patients] for draw in draws}
+    strategies = next(iter(scored.values())).dice
+    return {
+        strategy: [float(np.average(scored[draw].dice[strategy], weights=weights[draw])) for draw in draws]
+        for strategy in strategies
+    }
+
+
+def _drawn(patients: Sequence[str], random: np.random.Generator) -> dict[str, int]:
+    """How often each patient counts where they are drawn with replacement."""
     counts = np.bincount(random.integers(len(patients), size=len(patients)), minlength=len(patients))
-    drawn = dict(zip(patients, counts.tolist(), strict=True))
-    return {case: drawn[patient_of(case)] for case in cases}
+    return dict(zip(patients, counts.tolist(), strict=True))
+
+
+def _resampled(
+    scored: Mapping[int, _Scored],
+    name: str,
+    counts: Mapping[str, int],
+    of: Callable[[Dice, str, Sequence[int]], float],
+    random: np.random.Generator,
+) -> float:
+    """The figure of one resample of a trial's draws; nan where none of a draw's patients counts.
+
+    Where the figure is not defined, as regret is not for copies of a single draw, draws are taken anew.
+    """
+    if any(not sum(counts[patient] for patient in each.patients) for each in scored.values()):
+        return float("nan")
+    figure, draws = float("nan"), sorted(scored)
+    while np.isnan(figure):
+        taken = random.choice(draws, len(draws)).tolist()
+        figure = of(_dice_by_position(scored, taken, counts), name, taken)
+        if len(draws) == 1:
+            break
+    return figure
 
 
 def patient_of(case: str) -> str:
@@ -122,17 +164,20 @@ def patient_of(case: str) -> str:
     return eye[1] if eye else case
 
 
-def mean_dice(cases: Cases, weights: Mapping[str, int] | None = None) -> float:
-    """Over cases; ``weights`` says how often each counts."""
-    names = sorted(cases)
-    return float(np.average([cases[name] for name in names], weights=weights and [weights[name] for name in names]))
+def mean_dice(cases: Cases) -> float:
+    """Over cases."""
+    return float(np.mean(list(cases.values())))
 
 
 def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
     """``<data set>-<size>`` -> what was run there, the smaller size first; of development cases, or of test cases."""
     found: dict[str, Trial] = {}
+    normalized: dict[str, str] = {}
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
+        how = "+".join(cell.get("normalization", []))
+        if how and normalized.setdefault(cell["dataset"], how) != how:
+            raise SystemExit(f"{path}: normalized by {how}, other cells of {cell['dataset']} otherwise: run one anew")
         dice = json.loads((folder / "test" / path.name).read_text(encoding="utf-8")) if release else cell["dice"]
         cases = {case: float(np.mean(list(labels.values()))) for case, labels in dice.items() if labels}
         if cases:

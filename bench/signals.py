@@ -122,9 +122,16 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
 
 
 def _plan(trial: Trial, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
-    train, _, _ = cases_of(trial, size, seed, data)
+    train, _, _ = cases_of(trial, size, seed)
     return seg_transfer.plan(
-        data / trial.dataset, work=folder, cases=train, epochs=trial.epochs, encoder="resnet18", seed=seed, **options
+        data / trial.dataset,
+        work=folder,
+        cases=train,
+        epochs=trial.epochs,
+        encoder="resnet18",
+        weights="bundled",
+        seed=seed,
+        **options,
     )
 
 

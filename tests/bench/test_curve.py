@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,6 @@ def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release
 
 
 def test_cells_are_named_by_what_they_train_on(tmp_path: Path) -> None:
-    for name, shorter, longest in (("hippocampus", 80, 160), ("cells", 40, 150)):
-        (tmp_path / name).mkdir()
-        splits = made_splits(shorter, longest)
-        splits["few_shot"] |= {size: splits["few_shot"][str(longest)][: int(size)] for size in ("10", "20", "40")}
-        (tmp_path / name / "splits.json").write_text(json.dumps(splits))
     made = {cell.name: cell for cell, _ in curve.cells(tmp_path, 5, release=False)}
     assert len(made) == 30
     assert next(iter(made)) == "hippocampus-5-planned-5min"

@@ -92,6 +92,19 @@ def test_both_eyes_of_a_person_are_drawn_together(tmp_path: Path) -> None:
     assert found == pytest.approx((-0.6, -0.7, -0.5))
 
 
+def test_a_patient_counts_alike_in_all_draws_and_sizes_of_a_data_set(tmp_path: Path) -> None:
+    """Fifty figures of two patients are no more than two."""
+    for size in (5, 20):
+        for draw in range(3):
+            for strategy, gain in (("good", 0.1), ("scratch", 0.0)):
+                cell = {"dataset": "made", "size": size, "strategy": strategy, "draw": draw}
+                cell["dice"] = {"one": {"label": 0.5 + gain}, "two": {"label": 0.5 - gain}}
+                (tmp_path / f"made-{size}-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+    trials = regret_table.load_trials(tmp_path, release=False)
+    found = regret_table.harms(trials, lambda name, draw: {"good": 1.0})
+    assert found == pytest.approx((0, -0.1, 0.1))
+
+
 def test_cases_are_told_one_by_one_where_they_are_few_and_the_same(tmp_path: Path) -> None:
     for draw, cases in ((0, ("one", "two")), (1, ("one", "three"))):
         for strategy in ("good", "scratch"):
