@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from seg_transfer.files import whole_file
 
 METHODS = {"planned": "segtl's plan", "scratch": "segtl from scratch", "nnunet": "nnU-Net"}
+BELOW = 0.05
+"""The figure's floor under segtl's lowest Dice; lower ones are drawn on it with their figure, so that lines above stay
+apart."""
 STYLES = {"planned": ("#c1432e", "-"), "scratch": ("#2e6fc1", "--"), "nnunet": ("#3c8c4a", "-.")}
 
 Curve = dict[int, dict[str, list[dict[str, Any]]]]
@@ -72,6 +75,10 @@ def draw_curve(path: Path, results: Iterable[dict[str, Any]]) -> None:
     figure = Figure(figsize=(5.2 * len(found), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (dataset, curve) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        mine = [
+            mean_dice(one) for ran in curve.values() for name in ("planned", "scratch") for one in ran.get(name, [])
+        ]
+        floor = min(mine, default=BELOW) - BELOW
         for method, name in METHODS.items():
             colour, line = STYLES[method]
             dots = {size: [mean_dice(one) for one in ran[method]] for size, ran in curve.items() if method in ran}
@@ -79,9 +86,20 @@ def draw_curve(path: Path, results: Iterable[dict[str, Any]]) -> None:
             axes.plot(list(dots), means, color=colour, linestyle=line, label=name)
             pairs = [(size, dice) for size, each in dots.items() for dice in each]
             axes.plot([size for size, _ in pairs], [dice for _, dice in pairs], "o", color=colour, markersize=4)
+            for size, dice in pairs:
+                if dice < floor:
+                    axes.plot(size, floor, "v", color=colour, clip_on=False)
+                    axes.annotate(
+                        f"{dice:.2f}", (size, floor), (0, 7), textcoords="offset points", ha="center", fontsize=8
+                    )
+        if any(mean_dice(one) < floor for ran in curve.values() for each in ran.values() for one in each):
+            axes.set_ylim(bottom=floor)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(curve), [str(size) for size in curve], minor=False)
-        axes.set_title(dataset)
+        minutes = dict.fromkeys(
+            one["cell"].rsplit("-", 1)[1] for ran in curve.values() for each in ran.values() for one in each
+        )
+        axes.set_title(f"{dataset}, {', '.join(minutes).replace('min', ' min')} of training")
         axes.set_xlabel("training cases")
         axes.set_ylabel("mean Dice")
         axes.grid(alpha=0.3)

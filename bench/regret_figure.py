@@ -44,7 +44,8 @@ def draw_gains(path: Path, folder: Path, strategies: Sequence[str], *, release: 
         axes.set_xlabel("training cases")
         axes.set_title(dataset, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
-    row[0].set_ylabel("Dice above scratch, points (95 % interval)")
+    row[0].set_ylabel("Dice above scratch (0), points, 95 % interval")
+    figure.suptitle("What each strategy gains over training from scratch; mind each panel's own scale", fontsize=10)
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(others), fontsize=9)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110)
