@@ -1,9 +1,9 @@
 """One part of the recipe at a time, against the Dice it gives with few cases and few steps.
 
-Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and cells in 2D, and of 8 in 2D of retinas;
-bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest list that are not in the shorter
-ones. Their test cases are not touched. Every variant changes one thing against its reference, which is ``usual`` unless
-another strategy is needed. Finished cells are kept in ``bench/results/recipe``.
+Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of retinas
+and of 5 in 2.5D of abdomen MR; bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest
+list that are not in the shorter ones. Their test cases are not touched. Every variant changes one thing against its
+reference, which is ``usual`` unless another strategy is needed. Finished cells are kept in ``bench/results/recipe``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
@@ -25,6 +25,7 @@ from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
+from seg_transfer.planning.rules.transfer import SCRATCH
 
 EPOCH = 100
 USUAL = "usual"
@@ -35,8 +36,9 @@ LATE_FROM, LATE_TO = 0.3, 0.6
 
 @dataclass(frozen=True)
 class Trial:
-    """A data set, the encoder levels that its plan uses, and what its augmentation is planned from."""
+    """A data set in a configuration, the encoder levels that are used, and what its augmentation is planned from."""
 
+    name: str
     dataset: str
     cases: tuple[int, ...]
     configuration: Configuration
@@ -48,9 +50,11 @@ class Trial:
 
 RGB = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "RGB")
 TRIALS = (
-    Trial("hippocampus", (5, 20), "3d", 3, "mm"),
-    Trial("cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
-    Trial("retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
+    Trial("hippocampus", "hippocampus", (5, 20), "3d", 3, "mm"),
+    Trial("hippocampus_2.5d", "hippocampus", (5, 20), "2.5d", 3, "mm"),
+    Trial("abdomen_mr", "abdomen_mr", (5,), "2.5d", 4, "mm"),
+    Trial("cells", "cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
+    Trial("retina", "retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
 )
 
 
@@ -107,6 +111,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
     "minmax-similar": {f"recipe.strategy.{name}": value for name, value in SIMILAR.items()},
+    "scratch": {"model.weights": {"source": "none"}, "recipe.strategy": SCRATCH.model_dump(mode="json")},
     "frozen": {},
     "gradual": {},
     "gradual-late": {},
@@ -147,7 +152,7 @@ def cells(data: Path, epochs: int) -> list[Cell]:
         lists = lists_of(trial.dataset)["few_shot"]
         made += [
             Cell(
-                name=f"{trial.dataset}-{cases}-{variant}-{epochs * EPOCH}steps",
+                name=f"{trial.name}-{cases}-{variant}-{epochs * EPOCH}steps",
                 dataset=dataset,
                 train=lists[str(cases)],
                 test=held_out(lists),
