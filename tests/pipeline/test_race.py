@@ -188,6 +188,9 @@ def test_a_broken_candidate_loses(work: Work) -> None:
     nothing_learns = Strategy(kind="finetune", encoder_lr_ratio=0, layer_decay=0.9, batchnorm="source")
     good = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="trained")
     made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=60)
+    assert made.recipe.race is not None
+    three = made.recipe.race.model_copy(update={"held_out": (made.recipe.splits[0].train[1:], *HELD_OUT[1:])})
+    made = made.model_copy(update={"recipe": made.recipe.model_copy(update={"race": three})})
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
     chosen, _ = held.settle(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
