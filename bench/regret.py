@@ -102,6 +102,21 @@ def cases_of(trial: Trial, size: int, seed: int) -> tuple[list[str], list[str], 
     return train, sorted(set(pool) - set(train)), lists["test"]
 
 
+def plan_draw(trial: Trial, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
+    """The default plan of a draw, with the bundled weights and whatever else is asked for."""
+    train, _, _ = cases_of(trial, size, seed)
+    return seg_transfer.plan(
+        data / trial.dataset,
+        work=folder,
+        cases=train,
+        epochs=trial.epochs,
+        encoder="resnet18",
+        weights="bundled",
+        seed=seed,
+        **options,
+    )
+
+
 def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
     """Run a cell unless its result is there; returns it."""
     name = f"{trial.dataset}-{size}-{strategy}-draw{seed}"
@@ -158,17 +173,8 @@ def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
                 name = f"{trial.dataset}-{size}"
                 if str(seed) in found.get(name, {}) or not list(RESULTS.glob(f"{name}-*-draw{seed}.json")):
                     continue
-                train, _, _ = cases_of(trial, size, seed)
                 folder = work / "planner"
-                plan = seg_transfer.plan(
-                    data / trial.dataset,
-                    work=folder,
-                    cases=train,
-                    epochs=trial.epochs,
-                    encoder="resnet18",
-                    weights="bundled",
-                    seed=seed,
-                )
+                plan = plan_draw(trial, size, seed, data, folder)
                 shutil.rmtree(folder)
                 found.setdefault(name, {})[str(seed)] = strategy_name(plan)
                 write_text(path, json.dumps(found, indent=1) + "\n")

@@ -27,7 +27,7 @@ from batchnorm_distance import BUNDLED_SIDE, measure_statistics
 from cells import arguments, commit, in_processes, machine
 from feature_scores import measure_scores
 from gradients import measure_gradients
-from regret import DRAWS, RESULTS, SIGNALS, TRIALS, Trial, cases_of
+from regret import DRAWS, RESULTS, SIGNALS, TRIALS, Trial, plan_draw
 from signals_table import signals_table
 
 import seg_transfer
@@ -70,7 +70,7 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
     def prepared() -> tuple[Plan, Store, list[str]]:
         """The plan, with BatchNorm recalibrated whatever the rule says; made once."""
         if not (folder / "plan.json").is_file():
-            _plan(trial, size, seed, data, folder, strategy="gradual")
+            plan_draw(trial, size, seed, data, folder, strategy="gradual")
             seg_transfer.preprocess(work=folder, workers=0)
         plan = load_plan(folder / "plan.json")
         strategy = plan.recipe.strategy.model_copy(update={"batchnorm": "recalibrated"})
@@ -99,7 +99,7 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
 
     def race() -> Any:
         plan, store, _ = prepared()
-        asked = _plan(trial, size, seed, data, folder / "race", strategy="race", race_share=RACE_SHARE).recipe.race
+        asked = plan_draw(trial, size, seed, data, folder / "race", strategy="race", race_share=RACE_SHARE).recipe.race
         update = {"race": asked, "steps_per_epoch": RACE_STEPS // 2, "epochs": 2}
         plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=update)})
         settle(plan, store, folder / "race", fold="full", options=RunOptions(device="cpu", threads=cores()))
@@ -119,20 +119,6 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         "race": race,
         "probe": probe,
     }
-
-
-def _plan(trial: Trial, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
-    train, _, _ = cases_of(trial, size, seed)
-    return seg_transfer.plan(
-        data / trial.dataset,
-        work=folder,
-        cases=train,
-        epochs=trial.epochs,
-        encoder="resnet18",
-        weights="bundled",
-        seed=seed,
-        **options,
-    )
 
 
 def main() -> None:
