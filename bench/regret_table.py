@@ -122,12 +122,11 @@ def _scored(trial: Trial) -> dict[int, _Scored]:
 def _dice_by_position(
     scored: Mapping[int, _Scored], draws: Sequence[int], counts: Mapping[str, int] | None = None
 ) -> dict[str, list[float]]:
-    weights = {draw: counts and [counts[name] for name in scored[draw].patients] for draw in draws}
-    strategies = next(iter(scored.values())).dice
-    return {
-        strategy: [float(np.average(scored[draw].dice[strategy], weights=weights[draw])) for draw in draws]
-        for strategy in strategies
-    }
+    means = {}
+    for draw in set(draws):
+        weights = counts and [counts[name] for name in scored[draw].patients]
+        means[draw] = {name: float(np.average(dice, weights=weights)) for name, dice in scored[draw].dice.items()}
+    return {strategy: [means[draw][strategy] for draw in draws] for strategy in means[draws[0]]}
 
 
 def _drawn(patients: Sequence[str], random: np.random.Generator) -> dict[str, int]:
@@ -172,12 +171,12 @@ def mean_dice(cases: Cases) -> float:
 def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
     """``<data set>-<size>`` -> what was run there, the smaller size first; of development cases, or of test cases."""
     found: dict[str, Trial] = {}
-    normalized: dict[str, str] = {}
+    normalized: dict[tuple[str, int, int], str] = {}
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         how = "+".join(cell.get("normalization", []))
-        if how and normalized.setdefault(cell["dataset"], how) != how:
-            raise SystemExit(f"{path}: normalized by {how}, other cells of {cell['dataset']} otherwise: run one anew")
+        if how and normalized.setdefault((cell["dataset"], cell["size"], cell["draw"]), how) != how:
+            raise SystemExit(f"{path}: normalized by {how}, other strategies of this draw otherwise: run one anew")
         dice = json.loads((folder / "test" / path.name).read_text(encoding="utf-8")) if release else cell["dice"]
         cases = {case: float(np.mean(list(labels.values()))) for case, labels in dice.items() if labels}
         if cases:
