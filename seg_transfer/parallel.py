@@ -10,6 +10,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -17,9 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
@@ -89,7 +92,7 @@ def map_cases(
 
     Args:
         function: Called with one item; must be importable by name (or a ``functools.partial`` of such a function) if
-            there are workers, since they are spawned.
+            there are workers, since they are spawned, and not from the script that runs.
         items: One per case.
         workers: Processes; 0 works in this one. No more than this many cases are in memory at a time.
         title: What the user reads beside the progress.
@@ -142,7 +145,8 @@ def _until_broken(
         while True:
             while waiting and len(running) < workers and not broken:
                 try:
-                    running[pool.submit(waiting[0])] = waiting[0]
+                    with _caller_hidden():  # the first submission starts the processes
+                        running[pool.submit(waiting[0])] = waiting[0]
                 except BrokenProcessPool:
                     broken = True
                 else:
@@ -169,7 +173,8 @@ def _alone(task: _Task[T, Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder, receiver:
         trace = Path(folder) / "trace"
         process = context.Process(target=_send, args=(task, sender, trace))
-        process.start()
+        with _caller_hidden():
+            process.start()
         sender.close()  # or the process's end would not be noticed here
         try:
             return receiver.recv()
@@ -179,6 +184,20 @@ def _alone(task: _Task[T, Any]) -> Any:
         finally:
             process.kill()
             process.join()
+
+
+@contextmanager
+def _caller_hidden() -> Iterator[None]:
+    """Start processes without the script that called: they need nothing of it, and spawn would run it in each.
+
+    That ends badly for a script without ``if __name__ == "__main__"`` and for one read from standard input.
+    """
+    caller = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = caller
 
 
 def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:

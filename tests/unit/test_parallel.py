@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -194,3 +195,17 @@ def test_in_this_process_it_is_lazy_and_in_order() -> None:
 
 def test_nothing_to_do() -> None:
     assert list(map_cases(half, [], workers=2, title="nothing", name=str)) == []
+
+
+@pytest.mark.parametrize("from_standard_input", [False, True])
+def test_a_script_without_a_main_guard_is_not_run_again_in_workers(tmp_path: Path, from_standard_input: bool) -> None:
+    text = """
+from seg_transfer.parallel import map_cases
+print("begun")
+print(sorted(result for _, result in map_cases(abs, [-1, -2, -3], workers=2, title="", name=str)))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    command = [sys.executable, "-" if from_standard_input else str(script)]
+    done = subprocess.run(command, input=text if from_standard_input else None, capture_output=True, text=True)
+    assert done.stdout == "begun\n[1, 2, 3]\n", done.stderr
