@@ -32,10 +32,7 @@ def signal(result: dict[str, Any], name: str) -> list[float]:
 def tables(results: dict[str, Any]) -> str:
     """A table of every signal, each followed by a line on whether it orders rightly."""
     parts = []
-    measured = dict(SIGNALS)
-    if any("told" not in results[given][encoder] for given in INPUTS for encoder in ENCODERS):
-        del measured["told"]  # results from before there was this signal
-    for name, (title, sign) in measured.items():
+    for name, (title, sign) in SIGNALS.items():
         more = "more" if sign > 0 else "less"
         parts.append(f"\n{title} by level, finest first ({more} is expected of a better encoder)\n")
         parts.append(f"| input | {' | '.join(ENCODERS)} |\n|---|{'---|' * len(ENCODERS)}")
@@ -49,7 +46,7 @@ def tables(results: dict[str, Any]) -> str:
         row = [distances(results, given, encoder) for encoder in ENCODERS]
         parts.append(f"| {given} | {' | '.join(f'{figures(each)}; {np.mean(each):.3f}' for each in row)} |")
     parts.append(f"\ndistance of statistics: {odd_inputs(results)}")
-    right = [title for name, (title, sign) in measured.items() if is_right(results, name, sign)]
+    right = [title for name, (title, sign) in SIGNALS.items() if is_right(results, name, sign)]
     parts.append(f"\nrandom < bundled in at least {ENOUGH:.0%} of levels of inputs: {', '.join(right) or 'none'}")
     return "\n".join(parts)
 
