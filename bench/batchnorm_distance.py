@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.network.build import build_network
-from seg_transfer.network.reader import Reader
+from seg_transfer.network.encoder_network import Reader
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.preprocessing.store import Store, StoredCase
 
@@ -35,7 +35,7 @@ class Distances:
     Attributes:
         side: To which slices were resized.
         slices: Network inputs measured: slices, stacks or blocks of slices.
-        distance: Of each level, finest first; None in levels without BatchNorm, or of random weights.
+        distance: Of each stage, finest first; None in stages without BatchNorm, or of random weights.
     """
 
     side: int
@@ -46,7 +46,7 @@ class Distances:
 def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: int, seed: int) -> Distances:
     """Compare the stored statistics of the plan's encoder with those on some cases.
 
-    Levels of random weights have stored nothing to compare with.
+    Stages of random weights have stored nothing to compare with.
 
     Args:
         plan: Which encoder, with which weights, reads what.
@@ -63,7 +63,7 @@ def measure_statistics(plan: Plan, store: Store, cases: Sequence[str], *, side: 
     return Distances(
         side=side,
         slices=len(inputs),
-        distance=tuple(None if level in untold else distance for level, distance in enumerate(distances)),
+        distance=tuple(None if stage in untold else distance for stage, distance in enumerate(distances)),
     )
 
 
@@ -83,9 +83,9 @@ def square_inputs(cases: Sequence[StoredCase], model: ModelPlan, *, side: int, s
 
 
 def statistics_distance(network: Reader, inputs: Iterable[Tensor]) -> tuple[float | None, ...]:
-    """Distance between stored and measured statistics, of each level, finest first; None without BatchNorm.
+    """Distance between stored and measured statistics, of each stage, finest first; None without BatchNorm.
 
-    ``log(1 + J)``, averaged over the channels of all BatchNorms of a level. ``J``, the symmetric Kullback-Leibler
+    ``log(1 + J)``, averaged over the channels of all BatchNorms of a stage. ``J``, the symmetric Kullback-Leibler
     divergence between Gaussians with the stored and the measured mean and variance, has no upper bound, and a single
     channel that the source hardly ever excites would rule a plain mean.
 
@@ -98,12 +98,12 @@ def statistics_distance(network: Reader, inputs: Iterable[Tensor]) -> tuple[floa
     """
     network.eval()
     encoder = network.encoder
-    norms = [[child for child in level.modules() if isinstance(child, _BatchNorm)] for level in encoder.level_modules()]
-    with torch.no_grad(), _recorded([norm for level in norms for norm in level]) as sums:
+    norms = [[child for child in stage.modules() if isinstance(child, _BatchNorm)] for stage in encoder.stage_modules()]
+    with torch.no_grad(), _recorded([norm for stage in norms for norm in stage]) as sums:
         for image in inputs:
             encoder(network.scaled(image.unsqueeze(0)))
     return tuple(
-        torch.cat([_distances(norm, sums[norm]) for norm in level]).mean().item() if level else None for level in norms
+        torch.cat([_distances(norm, sums[norm]) for norm in stage]).mean().item() if stage else None for stage in norms
     )
 
 

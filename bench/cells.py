@@ -21,11 +21,11 @@ from queue import Queue
 from typing import Any
 
 import seg_transfer
-from seg_transfer.environment import cores
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.files import write_text
-from seg_transfer.parallel import end_with_parent
 from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.util.environment import cores
+from seg_transfer.util.files import write_text
+from seg_transfer.util.parallel import end_with_parent
 
 HERE = Path(__file__).resolve().parent
 ENDINGS = (".nii.gz", ".png")

@@ -32,7 +32,7 @@ from cells import HERE, Cell, arguments, held_out, in_processes, link_cases, lis
 from curve_table import METHODS, curve_table, draw_curve
 from nnunet import NNUNet, run_nnunet
 
-from seg_transfer.evaluation.evaluate import evaluate_folders
+from seg_transfer.evaluation.score_files import evaluate_folders
 
 RESULTS = HERE / "results" / "curve"
 MINUTES = 5

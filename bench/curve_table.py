@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from seg_transfer.files import whole_file
+from seg_transfer.util.files import whole_file
 
 METHODS = {"planned": "segtl's plan", "scratch": "segtl from scratch", "nnunet": "nnU-Net"}
 BELOW = 0.05

@@ -17,7 +17,7 @@ from scipy.ndimage import zoom
 
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.image import read_label
-from seg_transfer.files import write_text
+from seg_transfer.util.files import write_text
 
 MINUTES = 10
 RETINA_PATIENT = r"retina_(\d+)"

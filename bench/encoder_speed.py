@@ -6,7 +6,7 @@
     python bench/encoder_speed.py --table         prints the results; measures nothing
     python bench/encoder_speed.py --smoke         smallest sizes, one round; writes nothing
 
-The network is the planner's U-Net over the levels down to stride 16, random weights, one channel, three classes,
+The network is the planner's U-Net over the stages down to stride 16, random weights, one channel, three classes,
 bfloat16; steps are those of ``segtl train`` with augmentation. ``slowness`` is of the encoder alone: seconds of a
 forward and backward pass per operation that the catalogue counts, over ResNet-18's, as the median of pairs taken in
 turns.
@@ -25,14 +25,14 @@ from cells import HERE, commit, machine
 from encoder_table import TABLE, save
 from steps import make_plan, seconds
 
-from seg_transfer.catalogue import BUNDLED_ENCODER, ENCODERS, entry
-from seg_transfer.files import write_text
+from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.planning.cost import Shape
-from seg_transfer.planning.part import Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer
+from seg_transfer.util.files import write_text
 
 RESULTS = HERE / "results" / "encoder_speed.json"
 DEEPEST_STRIDE = 16
@@ -52,7 +52,7 @@ SMOKE = {"2d": Size(2, (1, 32, 32)), "3d": Size(2, (4, 32, 32))}
 
 
 def shape(name: str, configuration: str, size: Size) -> Shape:
-    """The network of an encoder; in 3D it strides along the slices at its first two levels."""
+    """The network of an encoder; in 3D it strides along the slices at its first two stages."""
     known = entry(name)
     strides = [stride for stride in known.strides if stride <= DEEPEST_STRIDE]
     return Shape(
@@ -90,10 +90,10 @@ def encoder_pass(name: str, configuration: str, size: Size) -> tuple[Callable[[]
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            levels = encoder(image)
-        sum(level.float().mean() for level in levels).backward()
+            stages = encoder(image)
+        sum(stage.float().mean() for stage in stages).backward()
 
-    flops = sum(made.entry.costs[kind].flops[level] * entering for level, kind, entering in made.levels())
+    flops = sum(made.entry.costs[kind].flops[stage] * entering for stage, kind, entering in made.per_stage())
     return work, flops * size.batch * made.voxels
 
 

@@ -1,4 +1,4 @@
-"""Makes the encoder table that the catalogue reads: what the libraries record, and what one level costs, as measured.
+"""Makes the encoder table that the catalogue reads: what the libraries record, and what one stage costs, as measured.
 
 Run from the repository's root: ``python bench/encoder_table.py`` rewrites ``seg_transfer/encoders.json``, but for
 ``slowness``, which ``bench/encoder_speed.py`` fills in. Tensors are torch's fake ones: they have sizes and storages but
@@ -23,14 +23,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg_transfer.files import write_text
 from seg_transfer.transfer.inflate import inflate_modules
-from seg_transfer.transfer.levels import load_levels
+from seg_transfer.transfer.stages import load_stages
+from seg_transfer.util.files import write_text
 
 TABLE = Path(__file__).resolve().parents[1] / "seg_transfer" / "encoders.json"
 SIDE, SLICES = 128, 16
 KINDS = {"flat": None, "deep": 1, "strided": 2}
-"""Kind of level -> stride along the slice axis; None: 2D."""
+"""Kind of stage -> stride along the slice axis; None: 2D."""
 # Commits of the hub repositories that added the weights, as the hub's pages list them; a branch where none is known.
 REVISIONS = {
     "resnet18": "b9c542640ca04a6acab6e1ecff124a2d6ef1951d",
@@ -58,17 +58,17 @@ def describe(name: str) -> dict[str, object]:
     library = "torchvision" if name in TORCHVISION else "timm"
     library_name = TIMM_NAMES.get(name, name)
     with torch.device("meta"):
-        levels = load_levels(library, library_name, 3)
+        stages = load_stages(library, library_name, 3)
     kinds = ["flat"] if name in FLAT_ONLY else list(KINDS)
     return {
         "library": library,
         "library_name": library_name,
-        "channels": [level.channels for level in levels],
-        "strides": [level.stride for level in levels],
+        "channels": [stage.channels for stage in stages],
+        "strides": [stage.stride for stage in stages],
         **(_torchvision_source(name) if library == "torchvision" else _timm_source(name, library_name)),
         "volumes": len(kinds) > 1,
-        "batchnorm": any(isinstance(module, _BatchNorm) for level in levels for module in level.modules.modules()),
-        "parameters": sum(parameter.numel() for level in levels for parameter in level.modules.parameters()),
+        "batchnorm": any(isinstance(module, _BatchNorm) for stage in stages for module in stage.modules.modules()),
+        "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},
     }
 
@@ -99,22 +99,22 @@ def _torchvision_source(name: str) -> dict[str, object]:
 
 
 def measure(library: str, library_name: str, slice_stride: int | None) -> dict[str, list[float]]:
-    """Parameters, saved elements and forward flops of each level; see ``catalogue.LevelCosts``.
+    """Parameters, saved elements and forward flops of each stage; see ``catalogue.StageCosts``.
 
-    Each level reads a random input of its own with three channels or those of the level before. What a step keeps
+    Each stage reads a random input of its own with three channels or those of the stage before. What a step keeps
     whatever the batch (casted weights) is not counted: it is the difference between two samples and one.
     """
     sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
     rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
     positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
     with torch.device("meta"):
-        levels = load_levels(library, library_name, 3)
+        stages = load_stages(library, library_name, 3)
         modules = [
-            level.modules if slice_stride is None else inflate_modules(level.modules, slice_stride) for level in levels
+            stage.modules if slice_stride is None else inflate_modules(stage.modules, slice_stride) for stage in stages
         ]
     with FakeTensorMode(allow_non_fake_inputs=True):
         shape, dtype = (3, *sizes), torch.float32
-        for index, (level, module) in enumerate(zip(levels, modules, strict=True)):
+        for index, (stage, module) in enumerate(zip(stages, modules, strict=True)):
             module.to_empty(device="cpu")
             for column, below_learns in (("saved_elements", index > 0), ("saved_as_lowest", False)):
                 saved, flops = [], []
@@ -128,14 +128,14 @@ def measure(library: str, library_name: str, slice_stride: int | None) -> dict[s
             rows["parameters"].append(sum(parameter.numel() for parameter in module.parameters()))
             rows["flops"].append(round(flops[0] / positions, 1))
             plane = result.shape[-2:]
-            shape, dtype = (level.channels, *sizes[:-2], *plane), result.dtype
+            shape, dtype = (stage.channels, *sizes[:-2], *plane), result.dtype
     return rows
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
     """Bytes that a module keeps for its backward pass, and its result.
 
-    The result is included, the input only where nothing below learns: else it is the result of the level below.
+    The result is included, the input only where nothing below learns: else it is the result of the stage below.
     """
     with recorded() as seen:
         result = module(x)
@@ -162,7 +162,7 @@ def recorded() -> Iterator[dict[int, torch.UntypedStorage]]:
 def main() -> None:
     before = json.loads(TABLE.read_text(encoding="utf-8"))["encoders"]
     rows = {}
-    print(f"{'encoder':22} {'kind':8} {'parameters':>11} saved elements per input pixel and level")
+    print(f"{'encoder':22} {'kind':8} {'parameters':>11} saved elements per input pixel and stage")
     for name in (*REVISIONS, *TORCHVISION):
         row = describe(name)
         unmeasured = [1.0, 1.0 if row["volumes"] else None]

@@ -41,21 +41,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import seg_transfer
-from seg_transfer.catalogue import entry
-from seg_transfer.evidence.gather import gather
-from seg_transfer.files import write_text
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.evidence.transfer_evidence import gather
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.evidence import TransferEvidence
+from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights, load_plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.strategy import recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
+from seg_transfer.util.files import write_text
 
 CASES = 12
 LEARNED_FROM = 400
 SIDE = 64
-LEVELS = 4
+STAGES = 4
 PER_LABEL = 100
 BATCH = 64
 
@@ -92,7 +92,7 @@ def make_encoders(folder: Path, source: Path, *, steps: int, seed: int) -> None:
 
 
 def learn_a_little(encoder: Encoder, pictures: Tensor, classes: Tensor, steps: int) -> None:
-    """Classify from the mean of the last level; flips and shifts; SGD."""
+    """Classify from the mean of the last stage; flips and shifts; SGD."""
     head = nn.Linear(encoder.channels[-1], int(classes.max()) + 1)
     encoder.to(memory_format=torch.channels_last)
     parameters = [*encoder.parameters(), *head.parameters()]
@@ -177,7 +177,7 @@ def make_input(name: str, data: Path, work: Path) -> Input:
 
 
 def prepare(made: Input, work: Path) -> tuple[Plan, Store]:
-    """Plan and preprocess an input, and bring all inputs to the same patch, levels and BatchNorm."""
+    """Plan and preprocess an input, and bring all inputs to the same patch, stages and BatchNorm."""
     place = work / "work" / made.folder.name
     shutil.rmtree(place, ignore_errors=True)
     seg_transfer.plan(
@@ -194,7 +194,7 @@ def prepare(made: Input, work: Path) -> tuple[Plan, Store]:
         place / "plan.json",
         {
             "model.patch": (1, SIDE, SIDE),
-            "model.stages": LEVELS,
+            "model.stages": STAGES,
             "model.decoder_channels": (32, 48, 64, 96),
             "recipe.batch_size": 8,
             "recipe.strategy.batchnorm": "recalibrated",
@@ -226,10 +226,10 @@ def picture_network(weights: dict[str, Any], channels: int) -> UNet:
         patch=(1, SIDE, SIDE),
         encoder="resnet18",
         weights=Weights(**weights),
-        stages=LEVELS,
+        stages=STAGES,
         slice_strides=(),
         input_mapping="encoder_mean_std",
-        decoder_channels=(4,) * LEVELS,
+        decoder_channels=(4,) * STAGES,
     )
     return build_network(model, channels=channels, classes=2, seed=0)[0]
 

@@ -23,7 +23,7 @@ ENOUGH = 0.9
 
 
 def signal(result: dict[str, Any], name: str) -> list[float]:
-    """One entry per level."""
+    """One entry per stage."""
     if name == "told":
         return [each["mean"] for each in result["told"]["pretrained"]]
     return result["gradients" if name in result["gradients"] else "scores"][name]
@@ -34,20 +34,20 @@ def tables(results: dict[str, Any]) -> str:
     parts = []
     for name, (title, sign) in SIGNALS.items():
         more = "more" if sign > 0 else "less"
-        parts.append(f"\n{title} by level, finest first ({more} is expected of a better encoder)\n")
+        parts.append(f"\n{title} by stage, finest first ({more} is expected of a better encoder)\n")
         parts.append(f"| input | {' | '.join(ENCODERS)} |\n|---|{'---|' * len(ENCODERS)}")
         for given in INPUTS:
             row = [figures(signal(results[given][encoder], name)) for encoder in ENCODERS]
             parts.append(f"| {given} | {' | '.join(row)} |")
         parts.append(f"\n{title}: {orders(results, name, sign)}")
-    parts.append("\ndistance of BatchNorm's statistics by level, finest first; mean\n")
+    parts.append("\ndistance of BatchNorm's statistics by stage, finest first; mean\n")
     parts.append(f"| input | {' | '.join(ENCODERS)} |\n|---|{'---|' * len(ENCODERS)}")
     for given in (*results["source"]["bundled"], *INPUTS):
         row = [distances(results, given, encoder) for encoder in ENCODERS]
         parts.append(f"| {given} | {' | '.join(f'{figures(each)}; {np.mean(each):.3f}' for each in row)} |")
     parts.append(f"\ndistance of statistics: {odd_inputs(results)}")
     right = [title for name, (title, sign) in SIGNALS.items() if is_right(results, name, sign)]
-    parts.append(f"\nrandom < bundled in at least {ENOUGH:.0%} of levels of inputs: {', '.join(right) or 'none'}")
+    parts.append(f"\nrandom < bundled in at least {ENOUGH:.0%} of stages of inputs: {', '.join(right) or 'none'}")
     return "\n".join(parts)
 
 
@@ -56,12 +56,12 @@ def figures(values: list[float]) -> str:
 
 
 def orders(results: dict[str, Any], name: str, sign: int) -> str:
-    """In how many levels of the inputs like the source each pair of encoders is in order, and at which levels."""
+    """In how many stages of the inputs like the source each pair of encoders is in order, and at which stages."""
     pairs = [("random", "little"), ("little", "bundled"), ("random", "bundled")]
     found = {pair: np.array([in_order(results, given, name, sign, pair) for given in LIKE_SOURCE]) for pair in pairs}
     said = [f"{one} < {other} in {right.sum()} of {right.size}" for (one, other), right in found.items()]
-    by_level = " ".join(str(count) for count in found["random", "bundled"].sum(0))
-    return f"{', '.join(said)}; the last by level {by_level} of {len(LIKE_SOURCE)} inputs"
+    by_stage = " ".join(str(count) for count in found["random", "bundled"].sum(0))
+    return f"{', '.join(said)}; the last by stage {by_stage} of {len(LIKE_SOURCE)} inputs"
 
 
 def is_right(results: dict[str, Any], name: str, sign: int) -> bool:
@@ -71,7 +71,7 @@ def is_right(results: dict[str, Any], name: str, sign: int) -> bool:
 
 
 def in_order(results: dict[str, Any], given: str, name: str, sign: int, pair: tuple[str, str]) -> list[bool]:
-    """At each level, whether the second encoder of a pair is the better one."""
+    """At each stage, whether the second encoder of a pair is the better one."""
     worse, better = (signal(results[given][encoder], name) for encoder in pair)
     return [sign * one < sign * other for one, other in zip(worse, better, strict=True)]
 

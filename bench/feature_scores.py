@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.covariance import LedoitWolf
 
-from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
+from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.samples import PER_LABEL, sample_voxels
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
@@ -33,9 +33,9 @@ LEAST_VOXELS, MOST_VOXELS = 2, 100
 
 @dataclass(frozen=True)
 class Scores:
-    """Of every level, finest first; more is better.
+    """Of every stage, finest first; more is better.
 
-    Scores of different levels have different widths behind them: compare encoders at one level, not levels.
+    Scores of different stages have different widths behind them: compare encoders at one stage, not stages.
 
     Attributes:
         cases: How many.
@@ -55,7 +55,7 @@ class Scores:
 def measure_scores(
     plan: Plan, store: Store, cases: Sequence[str], *, seed: int, device: str, per_label: int = PER_LABEL
 ) -> Scores:
-    """Score every level of the plan's encoder, also those beyond the plan's, on voxels sampled as for the probe.
+    """Score every stage of the plan's encoder, also those beyond the plan's, on voxels sampled as for the probe.
 
     BatchNorm has the source's statistics where the plan says so, and those of training patches otherwise.
 
@@ -81,24 +81,24 @@ def measure_scores(
         found.append(encoder.at(case.image[:], samples.positions))
         labels.append(samples.classes)
         owners.append(np.full(len(samples), index))
-    levels = [np.concatenate(of_level) for of_level in zip(*found, strict=True)]
-    return score_levels(levels, np.concatenate(labels), np.concatenate(owners))
+    stages = [np.concatenate(of_stage) for of_stage in zip(*found, strict=True)]
+    return score_stages(stages, np.concatenate(labels), np.concatenate(owners))
 
 
-def score_levels(levels: Sequence[Features], labels: Labels, cases: Labels) -> Scores:
-    """All scores of all levels.
+def score_stages(stages: Sequence[Features], labels: Labels, cases: Labels) -> Scores:
+    """All scores of all stages.
 
     Args:
-        levels: Features of the same voxels at each level.
+        stages: Features of the same voxels at each stage.
         labels: Class index of each voxel.
         cases: Index of the case that each voxel is of.
     """
-    varieties = [cc_fv(features, labels, cases) for features in levels]
+    varieties = [cc_fv(features, labels, cases) for features in stages]
     return Scores(
         cases=len(np.unique(cases)),
         voxels=len(labels),
-        h_score=tuple(h_score(features, labels) for features in levels),
-        logme=tuple(logme(features, labels) for features in levels),
+        h_score=tuple(h_score(features, labels) for features in stages),
+        logme=tuple(logme(features, labels) for features in stages),
         cc_fv=None if None in varieties else tuple(score for score in varieties if score is not None),
     )
 

@@ -1,4 +1,4 @@
-"""What the loss asks of each encoder level, once the decoder has learned a little on the frozen encoder.
+"""What the loss asks of each encoder stage, once the decoder has learned a little on the frozen encoder.
 
 At the very start the decoder is random, and gradients through it say nothing about the encoder.
 """
@@ -19,7 +19,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import Batch, PatchSampler
 from seg_transfer.training.loop import RECALIBRATION_BATCHES, SHARE_OF_FREE_MEMORY
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.transfer.strategy import StrategySchedule
+from seg_transfer.transfer.unfreezing import StrategySchedule
 
 STEPS = 50
 BATCHES = 8
@@ -28,15 +28,15 @@ BATCHES = 8
 
 @dataclass(frozen=True)
 class Gradients:
-    """What was measured; one entry per level, finest first.
+    """What was measured; one entry per stage, finest first.
 
     Attributes:
         steps: Of the decoder alone before gradients were taken.
         batches: In each half of the cases.
         loss: Mean over the batches of both halves.
         relative_norm: 2-norm of the mean gradient over that of the parameters, of all that would learn together; large:
-            the level wants to change (arXiv 2210.11466).
-        agreement: Cosine between the gradients of two halves of the cases; near 0: what a level would learn from some
+            the stage wants to change (arXiv 2210.11466).
+        agreement: Cosine between the gradients of two halves of the cases; near 0: what a stage would learn from some
             cases is of no use to the others.
     """
 
@@ -79,7 +79,7 @@ def measure_gradients(
         raise UserError(
             "gradients are compared between two halves of the cases, and there is only one case",
             where=cases[0],
-            mend="annotate another case, or do without this evidence",
+            hint="annotate another case, or do without this evidence",
         )
     trainer = Trainer(_decoder_only(plan), seed=seed, device=device, load=True)
     halves = [_sampler(plan, store, half, seed) for half in split_cases(cases, seed)]
@@ -88,7 +88,7 @@ def measure_gradients(
     for step in range(steps):
         trainer.step(halves[step % 2].batch(step), step, step / steps)
     drawn = [[half.batch(step, "validate") for step in range(batches)] for half in halves]
-    loss, norms, cosines = level_gradients(trainer, drawn[0], drawn[1])
+    loss, norms, cosines = stage_gradients(trainer, drawn[0], drawn[1])
     return Gradients(steps=steps, batches=batches, loss=loss, relative_norm=norms, agreement=cosines)
 
 
@@ -98,14 +98,14 @@ def split_cases(cases: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     return order[::2], order[1::2]
 
 
-def level_gradients(
+def stage_gradients(
     trainer: Trainer, one: Sequence[Batch], other: Sequence[Batch]
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """Loss, relative gradient norm of each level, and cosine between two sets of batches, finest level first.
+    """Loss, relative gradient norm of each stage, and cosine between two sets of batches, finest stage first.
 
     The relative gradient norm is that of "Surgical fine-tuning" (Lee et al., arXiv 2210.11466): the 2-norm of the
-    gradient over that of the parameters. There it is taken of each tensor; here of all of a level's together, since a
-    strategy treats a level as one. A level all of whose gradients vanish agrees with nothing: its cosine is 0.
+    gradient over that of the parameters. There it is taken of each tensor; here of all of a stage's together, since a
+    strategy treats a stage as one. A stage all of whose gradients vanish agrees with nothing: its cosine is 0.
 
     Args:
         trainer: Its network's encoder is set to learn, without its BatchNorms.
@@ -116,11 +116,11 @@ def level_gradients(
     schedule = StrategySchedule(trainer.network, everything, warmup=0)
     schedule.apply(progress=0)
     trainer.network.eval()
-    levels = [[p for p in level.parameters() if p.requires_grad] for level in schedule.levels]
-    first_loss, first = _mean_gradients(trainer, one, levels)
-    second_loss, second = _mean_gradients(trainer, other, levels)
+    stages = [[p for p in stage.parameters() if p.requires_grad] for stage in schedule.stages]
+    first_loss, first = _mean_gradients(trainer, one, stages)
+    second_loss, second = _mean_gradients(trainer, other, stages)
     norms, cosines = [], []
-    for parameters, mine, theirs in zip(levels, first, second, strict=True):
+    for parameters, mine, theirs in zip(stages, first, second, strict=True):
         size = torch.cat([p.detach().flatten() for p in parameters]).double().norm()
         norms.append(float(((mine + theirs) / 2).norm() / size))
         product = mine.norm() * theirs.norm()
@@ -129,17 +129,17 @@ def level_gradients(
 
 
 def _mean_gradients(
-    trainer: Trainer, batches: Iterable[Batch], levels: Sequence[Sequence[Tensor]]
+    trainer: Trainer, batches: Iterable[Batch], stages: Sequence[Sequence[Tensor]]
 ) -> tuple[float, list[Tensor]]:
-    """Mean loss, and its gradient by all parameters of each level as one vector."""
+    """Mean loss, and its gradient by all parameters of each stage as one vector."""
     losses = []
-    sums = [torch.zeros(sum(p.numel() for p in level), dtype=torch.float64) for level in levels]
+    sums = [torch.zeros(sum(p.numel() for p in stage), dtype=torch.float64) for stage in stages]
     for batch in batches:
         loss = trainer.loss(batch.image.to(trainer.device), batch.label.to(trainer.device))
         losses.append(loss.item())
-        gradients = iter(torch.autograd.grad(loss, [p for level in levels for p in level]))
-        for total, level in zip(sums, levels, strict=True):
-            total += torch.cat([next(gradients).flatten() for _ in level]).double().cpu()
+        gradients = iter(torch.autograd.grad(loss, [p for stage in stages for p in stage]))
+        for total, stage in zip(sums, stages, strict=True):
+            total += torch.cat([next(gradients).flatten() for _ in stage]).double().cpu()
     return sum(losses) / len(losses), [total / len(losses) for total in sums]
 
 

@@ -184,7 +184,7 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
     import torch
 
     from seg_transfer.data.dataset import find_images
-    from seg_transfer.inference.predict import predict_folder
+    from seg_transfer.inference.files import predict_folder
     from seg_transfer.inference.predictor import Predictor
 
     torch.set_num_threads(options.threads)
@@ -210,7 +210,7 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
 
 def child_preprocess(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     from seg_transfer.data.dataset import find_dataset
-    from seg_transfer.preprocessing.preprocess import preprocess_dataset
+    from seg_transfer.preprocessing.cases import preprocess_dataset
 
     data = make_plan("preprocess", options).data
     dataset = find_dataset(folder).model_copy(

@@ -4,7 +4,7 @@
 
 Measured are the bytes that autograd's saved tensors hold on a CPU under bfloat16 autocast, each storage once, through
 the whole network and its loss: of two samples minus those of one, so that weights and their copies drop out. None of
-these patches was used to make the catalogue's table, which is measured level by level at 128 x 128.
+these patches was used to make the catalogue's table, which is measured stage by stage at 128 x 128.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import get_args
 import torch
 from encoder_table import recorded
 
-from seg_transfer.catalogue import ENCODERS, entry
+from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
-from seg_transfer.planning.part import Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.training.losses import deep_loss
-from seg_transfer.transfer.strategy import StrategySchedule
+from seg_transfer.transfer.unfreezing import StrategySchedule
 
 PATCHES: dict[Configuration, Triple] = {"2d": (1, 160, 96), "2.5d": (5, 96, 224), "3d": (24, 72, 88)}
 STRATEGIES = {
@@ -115,7 +115,7 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
-    print("| encoder | configuration | patch | levels | strategy | measured MB | estimated MB | estimated / measured |")
+    print("| encoder | configuration | patch | stages | strategy | measured MB | estimated MB | estimated / measured |")
     print("|---|---|---|---|---|---|---|---|")
     ratios = []
     for case in cases():

@@ -23,7 +23,7 @@ from typing import Any
 
 from cells import HERE, link_cases
 
-from seg_transfer.environment import cores
+from seg_transfer.util.environment import cores
 
 NAME = "Dataset001_curve"
 TRAINER = "CountedTrainer"

@@ -19,8 +19,8 @@ from unittest import mock
 from cells import DATA, DATA_HELP, commit, lists_of, machine
 
 import seg_transfer
-from seg_transfer.planning.evidence import ProbeEvidence
-from seg_transfer.show import show_probe
+from seg_transfer.cli.show import show_probe
+from seg_transfer.planning.evidence_record import ProbeEvidence
 
 
 def probe(work: Path) -> tuple[ProbeEvidence, float, float]:
@@ -39,7 +39,7 @@ def penalties(work: Path) -> None:
         with mock.patch.object(classifiers, "PENALTIES", (penalty,)):
             found, _, _ = probe(work)
         columns[penalty] = {
-            " ".join(str(part) for part in (one.source, one.encoder, one.level) if part is not None): one.scores[
+            " ".join(str(part) for part in (one.source, one.encoder, one.stage) if part is not None): one.scores[
                 "softmax"
             ].balanced_accuracy.mean
             for one in found.features

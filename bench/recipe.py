@@ -25,18 +25,18 @@ from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
-from seg_transfer.planning.rules.transfer import SCRATCH
+from seg_transfer.planning.rules.strategy import SCRATCH
 
 EPOCH = 100
 USUAL = "usual"
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6
-"""Progress at which the top and the lowest level start to learn; plans have 0.1 and 0.3."""
+"""Progress at which the top and the lowest stage start to learn; plans have 0.1 and 0.3."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A data set in a configuration, the encoder levels that are used, and what its augmentation is planned from."""
+    """A data set in a configuration, the encoder stages that are used, and what its augmentation is planned from."""
 
     name: str
     dataset: str

@@ -12,8 +12,8 @@ Each cell is one JSON file in ``bench/results/regret``: Dice of cases outside th
 ``test`` cases are in a file of their own below ``test/``, which nothing here reads unless ``--release`` asks for it:
 thresholds of the planner are set on the others.
 
-The strategies: ``scratch``; ``frozen`` and ``finetune`` (all levels pretrained); ``gradual`` (the same, unfrozen one
-after the other); ``lower-only`` (the two finest levels pretrained and frozen, those above from random weights, learning
+The strategies: ``scratch``; ``frozen`` and ``finetune`` (all stages pretrained); ``gradual`` (the same, unfrozen one
+after the other); ``lower-only`` (the two finest stages pretrained and frozen, those above from random weights, learning
 at full rate, BatchNorm too); ``frozen-random`` (random weights that never learn: what freezing alone is worth).
 Network, patch, batch and everything else are those of the default plan with the bundled weights.
 """
@@ -36,9 +36,9 @@ from signals_table import load_signals, race_winner
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.files import write_text
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.rules.transfer import SCRATCH
+from seg_transfer.planning.rules.strategy import SCRATCH
+from seg_transfer.util.files import write_text
 
 RESULTS = HERE / "results" / "regret"
 SIGNALS = HERE / "results" / "signals"

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from regret_table import POINTS, dataset_of, harms, load_trials, whole
 
-from seg_transfer.files import whole_file
+from seg_transfer.util.files import whole_file
 
 COLOURS = ("#2e6fc1", "#8e5aa8", "#3c8c4a", "#c1432e", "#b5892c")
 

@@ -1,7 +1,7 @@
 """What can be told about transfer without training it to the end, for each draw of ``bench/regret.py``.
 
 For the training cases of a draw, at most 20 of them, and the default plan with ResNet-18: what `segtl plan` gathers;
-LogME, H-score and CC-FV of every level, pretrained and random (BatchNorm recalibrated for both); gain of the probe over
+LogME, H-score and CC-FV of every stage, pretrained and random (BatchNorm recalibrated for both); gain of the probe over
 random weights; relative norm and agreement of gradients after 50 steps of the decoder alone; distance of BatchNorm's
 statistics; and a race of scratch, frozen, lower-only and gradual, 50 steps each on most of the draw's cases and scored
 on the others. Each with the seconds that it took. Draws of which a cell of the regret is there are measured.
@@ -31,16 +31,16 @@ from regret import DRAWS, RESULTS, SIGNALS, TRIALS, Trial, plan_draw
 from signals_table import signals_table
 
 import seg_transfer
-from seg_transfer.environment import cores
-from seg_transfer.evidence.draw import choose_cases
-from seg_transfer.evidence.gather import gather
+from seg_transfer.evidence.cases import choose_cases
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.evidence.race import settle
-from seg_transfer.files import write_text
-from seg_transfer.planning.evidence import RACE_FILE
+from seg_transfer.evidence.transfer_evidence import gather
+from seg_transfer.planning.evidence_record import RACE_FILE
 from seg_transfer.planning.plan import Plan, Weights, load_plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.state import RunOptions
+from seg_transfer.util.environment import cores
+from seg_transfer.util.files import write_text
 
 CASES = 20
 RACE_SHARE, RACE_STEPS = 0.5, 400

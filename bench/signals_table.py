@@ -1,7 +1,7 @@
 """How well the signals of ``bench/signals.py`` predict what the cells of ``bench/regret.py`` gave.
 
 Over trials, a trial being a data set with so many cases: rank correlation between a signal, averaged over draws and
-over the levels in use, and a difference between strategies in mean Dice. And as a choice: below a threshold of the
+over the stages in use, and a difference between strategies in mean Dice. And as a choice: below a threshold of the
 signal one strategy, from it on another. Threshold and strategies are those of the least regret on the other data sets,
 and count on the one left out; beside them the constant found in the same way.
 """
@@ -24,7 +24,7 @@ QUESTIONS = {
     "pretrained - scratch": (PRETRAINED, ("scratch",)),
     "frozen - frozen random": (("frozen",), ("frozen-random",)),
     "tuned - frozen": (("gradual", "finetune"), ("frozen",)),
-    "all levels - lower": (("frozen", "gradual", "finetune"), ("lower-only",)),
+    "all stages - lower": (("frozen", "gradual", "finetune"), ("lower-only",)),
 }
 RACERS = ("gradual", "scratch", "frozen", "lower-only")
 """Candidates of the race, in the order in which it holds them."""
@@ -58,8 +58,8 @@ def _gain(name: str) -> Callable[[Mapping[str, Any], int], float]:
 
 
 def _probe_gains(found: Mapping[str, Any], stages: int) -> list[float]:
-    levels = {each["level"]: each for each in found["probe"]["features"] if each["source"] == "pretrained"}
-    return [levels[level]["gain"]["mean"] for level in range(stages)]
+    stages = {each["stage"]: each for each in found["probe"]["features"] if each["source"] == "pretrained"}
+    return [stages[stage]["gain"]["mean"] for stage in range(stages)]
 
 
 def _race_difference(question: str) -> Callable[[Mapping[str, Any], int], float]:
@@ -80,8 +80,8 @@ SIGNALS: dict[str, Callable[[Mapping[str, Any], int], float]] = {
     "H-score, gain over random": _gain("h_score"),
     "CC-FV, gain over random": _gain("cc_fv"),
     "probe, gain over random": lambda found, stages: float(np.mean(_probe_gains(found, stages))),
-    "probe, gain at the finest two levels": lambda found, stages: float(np.mean(_probe_gains(found, stages)[:2])),
-    "probe, gain at the deepest level in use": lambda found, stages: _probe_gains(found, stages)[-1],
+    "probe, gain at the finest two stages": lambda found, stages: float(np.mean(_probe_gains(found, stages)[:2])),
+    "probe, gain at the deepest stage in use": lambda found, stages: _probe_gains(found, stages)[-1],
     "gradients, agreement": lambda found, stages: float(np.mean(found["gradients"]["agreement"][:stages])),
     "gradients, log relative norm": lambda found, stages: float(
         np.mean(np.log(found["gradients"]["relative_norm"][:stages]))
@@ -89,7 +89,7 @@ SIGNALS: dict[str, Callable[[Mapping[str, Any], int], float]] = {
     "BatchNorm, distance": lambda found, stages: float(np.mean(found["statistics"]["distance"][:stages])),
     "race, pretrained - scratch": _race_difference("pretrained - scratch"),
     "race, tuned - frozen": _race_difference("tuned - frozen"),
-    "race, all levels - lower": _race_difference("all levels - lower"),
+    "race, all stages - lower": _race_difference("all stages - lower"),
 }
 
 

@@ -62,7 +62,7 @@ def main() -> None:
     pairs = parser.parse_args().pairs
     torch.set_num_threads(1)
     volume = torch.randn((1, *SHAPE), generator=torch.Generator().manual_seed(0))
-    print(f"ResNet-18, three levels, bf16, volume {SHAPE}; CPU seconds on one thread, medians of {pairs}")
+    print(f"ResNet-18, three stages, bf16, volume {SHAPE}; CPU seconds on one thread, medians of {pairs}")
     for configuration, patch in PATCHES.items():
         model = ModelPlan(
             configuration=configuration,

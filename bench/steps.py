@@ -102,8 +102,8 @@ def measure(configuration: str, rounds: int) -> None:
 
     draw = np.random.default_rng(0)
     outputs = [
-        torch.randn(size, 3, *(-(-length // 2**level) for length in batch.label.shape[1:]), requires_grad=True)
-        for level in range(STAGES)
+        torch.randn(size, 3, *(-(-length // 2**stage) for length in batch.label.shape[1:]), requires_grad=True)
+        for stage in range(STAGES)
     ]
     costs = {
         "augmentation": statistics.mean(seconds(augment) for _ in range(40)),

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from seg_transfer.data.dataset import find_dataset
-from seg_transfer.files import write_text
 from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
 from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.util.files import write_text
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = HERE / "plan.schema.json"

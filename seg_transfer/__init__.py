@@ -1,7 +1,19 @@
 """segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder.
 
-The functions are those of :mod:`seg_transfer.api`; they are loaded when first used, so that importing the package
-loads neither torch nor any reader of images.
+Each function here is one command, with the command's options and defaults. They are loaded when first used, so that
+importing the package loads neither torch nor any image reader.
+
+Example:
+    >>> import seg_transfer
+    >>> seg_transfer.plan("data/hippocampus", work="work", time_budget=1200)
+    >>> seg_transfer.probe(work="work")
+    >>> seg_transfer.train(0, work="work")
+    >>> seg_transfer.predict("new_images", "predictions", work="work")
+    >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
+    >>> seg_transfer.evaluate("predictions", "labels").mean_dice
+    >>> seg_transfer.fetch_encoders(["resnet50"])
+    >>> seg_transfer.export("model.segtl", work="work")
+    >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
 """
 
 import os
@@ -9,24 +21,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seg_transfer.api import (
-        card,
-        encoders,
-        evaluate,
-        export,
-        fetch_encoders,
-        plan,
-        predict,
-        preprocess,
-        probe,
-        summary,
-        train,
-    )
+    from seg_transfer.workflow.encoder_weights import encoders, fetch_encoders
+    from seg_transfer.workflow.evaluate import evaluate
+    from seg_transfer.workflow.export import card, export
+    from seg_transfer.workflow.plan import plan
+    from seg_transfer.workflow.predict import predict
+    from seg_transfer.workflow.preprocess import preprocess
+    from seg_transfer.workflow.probe import probe
+    from seg_transfer.workflow.summary import summary
+    from seg_transfer.workflow.train import train
 
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
 # one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
+_MODULES = {
+    "card": "export",
+    "encoders": "encoder_weights",
+    "evaluate": "evaluate",
+    "export": "export",
+    "fetch_encoders": "encoder_weights",
+    "plan": "plan",
+    "predict": "predict",
+    "preprocess": "preprocess",
+    "probe": "probe",
+    "summary": "summary",
+    "train": "train",
+}
 __all__ = [
     "card",
     "encoders",
@@ -43,8 +64,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        return getattr(import_module("seg_transfer.api"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"seg_transfer.workflow.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

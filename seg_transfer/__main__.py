@@ -2,7 +2,7 @@
 
 import sys
 
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

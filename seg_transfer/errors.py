@@ -1,4 +1,4 @@
-"""What the user did wrong, said so that it can be mended.
+"""What the user did wrong, and how to fix it.
 
 Everything a user can cause is raised as :class:`UserError`: the command line turns it into one message and
 exit code 2. Any other exception is a defect of segtl and keeps its traceback.
@@ -15,24 +15,24 @@ class UserError(ValueError):
     Args:
         what: What is wrong, with the offending value.
         where: The file, folder, option or field it is about.
-        mend: What the user can do about it.
+        hint: What the user can do about it.
     """
 
-    def __init__(self, what: str, *, where: Path | str | None = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: Path | str | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
         super().__init__(str(self))
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return f"{head}\n  mend: {self.mend}" if self.mend else head
+        return f"{head}\n  hint: {self.hint}" if self.hint else head
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.where, self.mend)
+        return _rebuild, (type(self), self.what, self.where, self.hint)
 
 
-def _rebuild(kind: type[UserError], what: str, where: Path | str | None, mend: str | None) -> UserError:
+def _rebuild(kind: type[UserError], what: str, where: Path | str | None, hint: str | None) -> UserError:
     """Unpickle in the parent what a worker process raised."""
-    return kind(what, where=where, mend=mend)
+    return kind(what, where=where, hint=hint)
 
 
 class SomeCasesFailed(Exception):

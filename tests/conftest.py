@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_transfer import progress
+from seg_transfer.util import progress
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,8 +9,8 @@ from job import Data, Job, State
 from learner import LABEL_SMOOTHING, MOMENTUM, TOP, WEIGHT_DECAY
 from schedule import GROWTH, WARMUP, side_at
 
-from seg_transfer.catalogue import EncoderEntry
-from seg_transfer.units import seconds_text
+from seg_transfer.catalogue.encoders import EncoderEntry
+from seg_transfer.util.units import seconds_text
 
 NAMED = 10
 
@@ -66,14 +66,14 @@ def text(job: Job, data: Data, facts: Facts) -> str:
     rows = {
         "network": f"`{facts.known.library_name}` as timm builds it; state-dict keys as in timm; float16, loaded as "
         f"float32; with its {len(classes)}-class head {facts.parameters / 1e6:.1f} M parameters, of which segtl uses "
-        "the levels that the plan names and never the head",
+        "the stages that the plan names and never the head",
         "trained on": f"`{job.data.resolve().name}`: {_counts(data)} ({_some(classes)}), as squares of {job.side} "
         "pixels; from random weights",
         "training": _training(job, data, facts),
         "accuracy": _accuracy(job, data, facts),
         "input": f"RGB in [0, 1], scaled with mean {facts.known.mean} and std {facts.known.std}; grey pictures in "
         "all three channels",
-        "limits": f"Knows pictures of {job.side} pixels: a level of stride 32 has only seen maps of "
+        "limits": f"Knows pictures of {job.side} pixels: a stage of stride 32 has only seen maps of "
         f"{-(-job.side // 32)}x{-(-job.side // 32)}. Not validated for clinical use",
         "made by": f"`bench/pretrain/pretrain.py` on {facts.date}; {facts.machine}; {facts.versions}",
     }

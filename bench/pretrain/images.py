@@ -14,11 +14,11 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from seg_transfer.data.formats import PICTURE_ENDINGS, read_array
-from seg_transfer.environment import case_workers
 from seg_transfer.errors import UserError
-from seg_transfer.files import file_stamp, make_folder, whole_file
-from seg_transfer.parallel import CaseFailure, map_cases
-from seg_transfer.units import bytes_text
+from seg_transfer.util.environment import case_workers
+from seg_transfer.util.files import file_stamp, make_folder, whole_file
+from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.units import bytes_text
 
 CACHE_VERSION = 1
 WINDOW = (0.5, 99.5)
@@ -55,20 +55,20 @@ def find_pictures(folder: Path, classes: Sequence[str] | None = None) -> Picture
         raise UserError("there is no such folder", where=folder)
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise UserError("has no sub-folders", where=folder, mend="put the pictures of each class into one of its own")
+        raise UserError("has no sub-folders", where=folder, hint="put the pictures of each class into one of its own")
     names = tuple(classes or (path.name for path in found))
     if len(names) < 2:
-        mend = "two classes at least are needed: a network that has nothing to tell apart learns nothing"
-        raise UserError(f"has one class only, {names[0]!r}", where=folder, mend=mend)
+        hint = "two classes at least are needed: a network that has nothing to tell apart learns nothing"
+        raise UserError(f"has one class only, {names[0]!r}", where=folder, hint=hint)
     files: list[Path] = []
     labels: list[int] = []
     for path in found:
         if path.name not in names:
-            raise UserError("no class of --data has this name", where=path, mend="rename it, or take it away")
+            raise UserError("no class of --data has this name", where=path, hint="rename it, or take it away")
         inside = sorted(one for one in path.rglob("*") if one.name.lower().endswith(PICTURE_ENDINGS) and one.is_file())
         if not inside:
-            mend = f"add pictures ({', '.join(PICTURE_ENDINGS)}), or take the folder away"
-            raise UserError("has no pictures", where=path, mend=mend)
+            hint = f"add pictures ({', '.join(PICTURE_ENDINGS)}), or take the folder away"
+            raise UserError("has no pictures", where=path, hint=hint)
         files += inside
         labels += [names.index(path.name)] * len(inside)
     return Pictures(folder, names, tuple(files), tuple(labels))
@@ -88,8 +88,8 @@ def hold_out(pictures: Pictures, share: float, seed: int) -> tuple[np.ndarray, n
     for index, name in enumerate(pictures.classes):
         members = np.flatnonzero(labels == index)
         if len(members) < 2:
-            mend = "add pictures (one is learnt from, one held out), or give a folder of others with --val"
-            raise UserError("has one picture only", where=pictures.folder / name, mend=mend)
+            hint = "add pictures (one is learnt from, one held out), or give a folder of others with --val"
+            raise UserError("has one picture only", where=pictures.folder / name, hint=hint)
         count = min(len(members) - 1, max(1, round(share * len(members))))
         held.append(generator.permutation(members)[:count])
     validation = np.sort(np.concatenate(held))
@@ -133,7 +133,7 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if needed > free:
         what = f"{bytes_text(needed)} are needed for the decoded pictures, {bytes_text(free)} are free"
-        raise UserError(what, where=path.parent, mend="free disk space, name another -o, or choose a smaller --side")
+        raise UserError(what, where=path.parent, hint="free disk space, name another -o, or choose a smaller --side")
     parts = map_cases(
         partial(_read_part, side=side),
         [(start, files[start : start + PART]) for start in range(0, len(files), PART)],
@@ -159,7 +159,7 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
         more = f"\n  and {len(broken) - NAMED} others" if len(broken) > NAMED else ""
         listed = "".join(f"\n  {cause}" for cause in sorted(broken)[:NAMED])
         what = f"{len(broken)} of {len(files)} pictures cannot be used:{listed}{more}"
-        raise UserError(what, mend="mend these files, or take them away")
+        raise UserError(what, hint="mend these files, or take them away")
 
 
 def _read_part(part: tuple[int, Sequence[Path]], side: int) -> tuple[np.ndarray, list[str]]:
@@ -189,7 +189,7 @@ def read_square(path: Path, side: int) -> np.ndarray:
     pixels = array[..., 0].transpose(2, 1, 0)
     if pixels.dtype != np.uint8:
         if not np.isfinite(pixels).all():
-            raise UserError("holds values that are not finite", where=path, mend="export it anew")
+            raise UserError("holds values that are not finite", where=path, hint="export it anew")
         lower, upper = np.percentile(pixels, WINDOW)
         if lower == upper:  # all but constant
             lower, upper = float(pixels.min()), float(pixels.max())

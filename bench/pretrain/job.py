@@ -15,7 +15,7 @@ from images import Pictures, decode, find_pictures, hold_out, stamp
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.files import check_folder
+from seg_transfer.util.files import check_folder
 
 PEAK_RATE = 0.4
 """At :data:`BATCH` pictures in a batch; in proportion to it for others (Goyal et al., arXiv 1706.02677)."""
@@ -57,15 +57,15 @@ class Job:
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
-            raise UserError(f"{self.held_out:g} is not between 0 and 1", where="--held-out", mend="give a share")
+            raise UserError(f"{self.held_out:g} is not between 0 and 1", where="--held-out", hint="give a share")
         for name, least in (("minutes", 0.0), ("side", 31), ("batch", 1), ("rate", 0.0)):
             value = getattr(self, name)
             if value is not None and not value > least:
-                raise UserError(f"{value:g} is too small", where=f"--{name}", mend=f"give more than {least:g}")
+                raise UserError(f"{value:g} is too small", where=f"--{name}", hint=f"give more than {least:g}")
         for folder in (self.data, self.val):
             if folder is not None and folder.resolve() in self.output.resolve().parents:
-                mend = "name another place: what is made there would be taken for pictures of a class"
-                raise UserError(f"lies in the folder of pictures {folder}", where=self.output, mend=mend)
+                hint = "name another place: what is made there would be taken for pictures of a class"
+                raise UserError(f"lies in the folder of pictures {folder}", where=self.output, hint=hint)
         check_folder(self.work)
 
     @property
@@ -126,8 +126,8 @@ class State:
         names = [name for name in {**former, **task} if former.get(name) != task.get(name)]
         if names:
             was = ", ".join(f"{name} {former.get(name)} (now {task.get(name)})" for name in names)
-            mend = "give the same options and pictures to go on, or --restart to start over"
-            raise UserError(f"the training here was started with {was}", where=file, mend=mend)
+            hint = "give the same options and pictures to go on, or --restart to start over"
+            raise UserError(f"the training here was started with {was}", where=file, hint=hint)
         return cls(**header["state"])
 
 

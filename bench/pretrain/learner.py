@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg_transfer.catalogue import ENCODERS, EncoderEntry, entry
+from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry, entry
 from seg_transfer.errors import UserError
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
-from seg_transfer.transfer.strategy import recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
@@ -36,14 +36,14 @@ def known_architecture(name: str, smallest: int) -> EncoderEntry:
     known = entry(name)
     if known.library != "timm":
         theirs = ", ".join(one for one, other in ENCODERS.items() if other.library == "timm")
-        raise UserError(f"{name} is not one of timm's networks", where="--arch", mend=f"choose one of: {theirs}")
+        raise UserError(f"{name} is not one of timm's networks", where="--arch", hint=f"choose one of: {theirs}")
     with torch.device("meta"):
         network = timm.create_model(known.library_name, pretrained=False).eval()
         try:
             network(torch.empty(2, 3, smallest, smallest))
         except RuntimeError:
             what = f"pictures of {smallest} pixels, with which training starts, are too small for {name}"
-            raise UserError(what, where="--side", mend="choose a larger --side, or another --arch") from None
+            raise UserError(what, where="--side", hint="choose a larger --side, or another --arch") from None
     return known
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from seg_transfer import progress  # before torch, to set how OpenMP's threads wait
+from seg_transfer.util import progress  # before torch, to set how OpenMP's threads wait
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for bench/cells.py
 import card
@@ -27,14 +27,14 @@ from learner import Learner, known_architecture
 from safetensors.torch import save_file
 from schedule import rate_factor, side_at
 
-from seg_transfer.catalogue import EncoderEntry
-from seg_transfer.cli import INTERRUPTED, OF_THE_MACHINE, USER_ERROR
-from seg_transfer.environment import bfloat16_gain, resolve_device
+from seg_transfer.catalogue.encoders import EncoderEntry
+from seg_transfer.cli.app import INTERRUPTED, OF_THE_MACHINE, USER_ERROR
 from seg_transfer.errors import UserError
-from seg_transfer.files import whole_file, write_text
 from seg_transfer.planning.cost import FEWEST_GAIN
 from seg_transfer.training.checkpoint import load_state, save_state
 from seg_transfer.training.interrupt import stop_requests
+from seg_transfer.util.environment import bfloat16_gain, resolve_device
+from seg_transfer.util.files import whole_file, write_text
 
 SECONDS_BETWEEN_CHECKPOINTS = 180.0
 STATISTICS = 9984
@@ -64,7 +64,7 @@ def pretrain(job: Job, *, device: str = "auto", restart: bool = False, clock: Cl
             path.unlink(missing_ok=True)
     if job.weights_file.exists() and not job.resume_file.exists():
         raise UserError(
-            "is there already", where=job.weights_file, mend="name another -o, or start over with --restart"
+            "is there already", where=job.weights_file, hint="name another -o, or start over with --restart"
         )
     data = Data.of(job)
     task, state = job.task(data), State()
@@ -97,8 +97,8 @@ def learn(learner: Learner, job: Job, data: Data, state: State, save: Callable[[
             loss = learner.step(pictures, labels, job.peak * rate_factor(share))
             ended = clock()
             if not np.isfinite(loss):
-                mend = f"start over with --restart and a --rate below {job.peak:g}"
-                raise UserError(f"the loss is not finite after {state.step} steps", where="--rate", mend=mend)
+                hint = f"start over with --restart and a --rate below {job.peak:g}"
+                raise UserError(f"the loss is not finite after {state.step} steps", where="--rate", hint=hint)
             state.step, state.seconds = state.step + 1, state.seconds + ended - started
             state.drawing += drawn - started
             epochs = state.step * job.batch / len(data.train)
@@ -189,8 +189,8 @@ def main(given: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
-        mend = "free disk space, or see to the permissions; then run the same command again"
-        progress.fail(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, mend=mend)))
+        hint = "free disk space, or see to the permissions; then run the same command again"
+        progress.fail(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
         return USER_ERROR
     except KeyboardInterrupt:
         progress.fail("interrupted; run the same command again to go on")

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's cases, said by file with its mend, all of it at once."""
+"""What can be wrong with a data set's cases, said by file with its hint, all of it at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.formats import stem, verify_to_end
 from seg_transfer.data.geometry import Grid, grid_difference
 from seg_transfer.data.image import read_image, read_label
-from seg_transfer.data.label_values import UNDECLARED_MEND, listing, undeclared
+from seg_transfer.data.label_values import UNDECLARED_HINT, listing, undeclared
 from seg_transfer.data.naming import data_files
 from seg_transfer.errors import UserError
-from seg_transfer.parallel import CaseFailure, map_cases
-from seg_transfer.progress import say
+from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.progress import say
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Problem:
         case: The case.
         file: The file it is about.
         what: What is wrong.
-        mend: What the user can do about it.
+        hint: What the user can do about it.
     """
 
     case: str
     file: Path
     what: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def raise_problems(problems: Sequence[Problem]) -> None:
     """Raise all problems as one message; nothing happens if there are none.
 
     Raises:
-        UserError: Listing every problem by file with its mend.
+        UserError: Listing every problem by file with its hint.
     """
     if problems:
-        lines = [f"  {problem.file}: {problem.what}\n    mend: {problem.mend}" for problem in problems]
+        lines = [f"  {problem.file}: {problem.what}\n    hint: {problem.hint}" for problem in problems]
         cases = len({problem.case for problem in problems})
         raise UserError(
             f"{len(problems)} problem(s) in {cases} case(s):\n" + "\n".join(lines),
-            mend="mend these files, or leave their cases out with --skip-broken",
+            hint="fix these files, or leave their cases out with --skip-broken",
         )
 
 
@@ -111,12 +111,12 @@ def _check_case(case: Case, *, channels: tuple[str, ...], values: Sequence[int],
         if grid is None:
             first, grid = path, image.native
         elif difference := grid_difference(grid, image.native):
-            mend = "resample the channels of a case to one grid"
-            problems.append(Problem(case.id, path, f"does not lie on the grid of {first.name}: {difference}", mend))
+            hint = "resample the channels of a case to one grid"
+            problems.append(Problem(case.id, path, f"does not lie on the grid of {first.name}: {difference}", hint))
     if readable and count != len(channels):
         what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
-        mend = "name every channel in dataset.json, or bring the case's files to these channels"
-        problems.append(Problem(case.id, case.images[0], what, mend))
+        hint = "name every channel in dataset.json, or bring the case's files to these channels"
+        problems.append(Problem(case.id, case.images[0], what, hint))
     label_problems, empty = _check_label(case, grid, values, ignore)
     return _Checked(problems + label_problems, empty)
 
@@ -142,26 +142,26 @@ def _check_label(
         return [_from_error(case, path, error)], False
     problems = []
     if grid is not None and (difference := grid_difference(grid, label.native)):
-        mend = (
+        hint = (
             "if its voxels do correspond to the image's, give it the image's affine; else resample it to the image's "
             "grid with nearest neighbour interpolation"
         )
         what = f"does not lie on the grid of {case.images[0].name}: {difference}"
-        problems.append(Problem(case.id, path, what, mend))
+        problems.append(Problem(case.id, path, what, hint))
     if unknown := undeclared(label.array, values):
         what = f"label values {listing(unknown)} occur, but only {listing(values)} are declared"
-        problems.append(Problem(case.id, path, what, UNDECLARED_MEND))
+        problems.append(Problem(case.id, path, what, UNDECLARED_HINT))
     annotated = label.array if ignore is None else label.array[label.array != ignore]
     if not annotated.size:
-        mend = "annotate some of it, or leave the case out"
+        hint = "annotate some of it, or leave the case out"
         problems.append(
-            Problem(case.id, path, f"no voxel is annotated: all have the ignore label's value {ignore}", mend)
+            Problem(case.id, path, f"no voxel is annotated: all have the ignore label's value {ignore}", hint)
         )
     return problems, annotated.size > 0 and not annotated.any()
 
 
 def _from_error(case: Case, path: Path, error: UserError) -> Problem:
-    return Problem(case.id, path, error.what, error.mend or "put it there")
+    return Problem(case.id, path, error.what, error.hint or "put it there")
 
 
 def _with_hint(problem: Problem, claimed: Collection[Path | None]) -> Problem:
@@ -171,4 +171,4 @@ def _with_hint(problem: Problem, claimed: Collection[Path | None]) -> Problem:
         return problem
     spare = [file.name for file in data_files(path.parent) if file not in claimed]
     similar = difflib.get_close_matches(path.name, spare, n=1, cutoff=0.8)
-    return replace(problem, mend=f"put it there; is {similar[0]} meant?") if similar else problem
+    return replace(problem, hint=f"put it there; is {similar[0]} meant?") if similar else problem

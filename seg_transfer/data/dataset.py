@@ -18,7 +18,7 @@ from seg_transfer.data.label_values import map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, split_channel
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
+from seg_transfer.util.files import write_text
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
 
@@ -67,7 +67,7 @@ class Dataset(BaseModel):
             raise UserError(
                 f"no such case: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
                 where=self.root,
-                mend=f"cases are called such as {self.cases[0].id}" if self.cases else None,
+                hint=f"cases are called such as {self.cases[0].id}" if self.cases else None,
             )
         wanted = set(ids)
         return self.model_copy(update={"cases": tuple(case for case in self.cases if case.id in wanted)})
@@ -100,11 +100,11 @@ class Dataset(BaseModel):
             UserError: If the file is missing or is something else.
         """
         if not path.is_file():
-            raise UserError("there is no such file", where=path, mend="run `segtl plan DATASET` first")
+            raise UserError("there is no such file", where=path, hint="run `segtl plan DATASET` first")
         try:
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except (ValidationError, ValueError) as error:
-            raise UserError(f"not a data set's description: {error}", where=path, mend="plan again") from None
+            raise UserError(f"not a data set's description: {error}", where=path, hint="plan again") from None
 
 
 def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
@@ -123,7 +123,7 @@ def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
     found = read_layout(root, workers=workers)
     pictures = {is_picture(case.images[0]) for case in found.cases}
     if len(pictures) > 1:
-        raise UserError("volumes and pictures are mixed", where=root, mend="make a data set of each kind")
+        raise UserError("volumes and pictures are mixed", where=root, hint="make a data set of each kind")
     return Dataset(
         **vars(found),
         root=root,
@@ -164,10 +164,10 @@ def find_images(path: Path, channels: int) -> list[Case]:
         if path.is_file() and case != _case_and_channel(path, channels)[0]:
             continue
         if number in images.cases.setdefault(case, {}):
-            raise UserError(f"{images.cases[case][number].name} is the same image", where=file, mend="move one away")
+            raise UserError(f"{images.cases[case][number].name} is the same image", where=file, hint="move one away")
         images.cases[case][number] = file
     if not images.cases:
-        raise UserError("there is no image", where=path, mend="give an image, or a folder of images")
+        raise UserError("there is no image", where=path, hint="give an image, or a folder of images")
     cases = []
     for case, numbered in sorted(images.cases.items()):
         alone = list(numbered) == [0] and (channels == 1 or _holds(numbered[0], channels))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from seg_transfer.errors import UserError
 
 _IGNORE = "ignore"
-_MEND = (
+_HINT = (
     'name each label with one value, or a region with several: "labels": {"background": 0, "tumour": [1, 2], "core": 2}'
 )
 
@@ -52,7 +52,7 @@ def channel_names(content: dict[str, Any], where: Path) -> tuple[str, ...]:
         raise UserError(
             f"{key} is {names!r}" if names else "there is no channel_names",
             where=where,
-            mend='number the channels from 0: "channel_names": {"0": "CT", "1": "PET"}',
+            hint='number the channels from 0: "channel_names": {"0": "CT", "1": "PET"}',
         )
     return tuple(str(names[str(number)]) for number in range(len(names)))
 
@@ -70,7 +70,7 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     """
     given = content.get("labels")
     if not isinstance(given, dict) or not given:
-        raise UserError("there is no labels", where=where, mend=_MEND)
+        raise UserError("there is no labels", where=where, hint=_HINT)
     pairs = list(given.items())
     if all(isinstance(value, str) for value in given.values()):
         pairs = [(name, value) for value, name in pairs]
@@ -80,10 +80,10 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     background = [name for name, values in named if values == (0,)]
     if len(background) != 1:
         count = f"{len(background)} labels have" if background else "no label has"
-        raise UserError(f"{count} the value 0, which is the background", where=where, mend=_MEND)
+        raise UserError(f"{count} the value 0, which is the background", where=where, hint=_HINT)
     foreground = [(name, values) for name, values in named if values != (0,)]
     if not foreground:
-        raise UserError("there is no label besides the background", where=where, mend=_MEND)
+        raise UserError("there is no label besides the background", where=where, hint=_HINT)
     ignore = _ignore(marks, {value for _, values in named for value in values}, where)
     if any(len(values) > 1 for _, values in foreground):
         regions = _regions(foreground, content.get("regions_class_order"), where)
@@ -94,7 +94,7 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     labels = sorted(((name, values[0]) for name, values in named), key=lambda pair: pair[1])
     numbers = [value for _, value in labels]
     if len(set(numbers)) < len(numbers):
-        raise UserError(f"labels share a value: {numbers}", where=where, mend=_MEND)
+        raise UserError(f"labels share a value: {numbers}", where=where, hint=_HINT)
     return LabelScheme(tuple(labels), (), ignore)
 
 
@@ -103,7 +103,7 @@ def _values(name: object, value: object, where: Path) -> tuple[int, ...]:
     listed = value if isinstance(value, list) and value else [value]
     texts = {str(entry) for entry in listed}
     if not all(text.isdecimal() for text in texts):
-        raise UserError(f"label {name} has the value {value!r}", where=where, mend=_MEND)
+        raise UserError(f"label {name} has the value {value!r}", where=where, hint=_HINT)
     return tuple(sorted(map(int, texts)))
 
 
@@ -117,34 +117,34 @@ def _ignore(marks: list[tuple[int, ...]], taken: set[int], where: Path) -> int |
         what = f"the ignore label has the value {values[0]}, which is another label's too"
     else:
         return values[0]
-    mend = f'give it one value of its own, such as "ignore": {max(taken) + 1}'
-    raise UserError(what, where=where, mend=mend)
+    hint = f'give it one value of its own, such as "ignore": {max(taken) + 1}'
+    raise UserError(what, where=where, hint=hint)
 
 
 def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where: Path) -> tuple[Region, ...]:
     """The labels as regions, checked for what would make one of them vanish from every prediction."""
     names = ", ".join(name for name, _ in foreground)
-    mend = f'"regions_class_order" lists one value for each of {names}, in this order; later ones are painted over'
+    hint = f'"regions_class_order" lists one value for each of {names}, in this order; later ones are painted over'
     if not isinstance(order, list):
-        raise UserError("labels are made of regions, but there is no regions_class_order", where=where, mend=mend)
+        raise UserError("labels are made of regions, but there is no regions_class_order", where=where, hint=hint)
     if len(order) != len(foreground):
         what = f"regions_class_order has {len(order)} entries for {len(foreground)} labels"
-        raise UserError(what, where=where, mend=mend)
+        raise UserError(what, where=where, hint=hint)
     regions: list[Region] = []
     for (name, values), writes in zip(foreground, order, strict=True):
         if 0 in values:
-            mend = "leave 0, which is the background, out of the region"
-            raise UserError(f"label {name} has the values {list(values)}", where=where, mend=mend)
+            hint = "leave 0, which is the background, out of the region"
+            raise UserError(f"label {name} has the values {list(values)}", where=where, hint=hint)
         if type(writes) is not int or writes not in values:
             what = f"regions_class_order writes {writes!r} for {name}, whose values are {list(values)}"
-            raise UserError(what, where=where, mend=f"write {name} with one of its own values; {mend}")
+            raise UserError(what, where=where, hint=f"write {name} with one of its own values; {hint}")
         for earlier in regions:
             if earlier.writes == writes:
                 what = f"regions_class_order writes {earlier.name} and {name} with the same value {writes}"
-                raise UserError(what, where=where, mend=f"give each region a value of its own; {mend}")
+                raise UserError(what, where=where, hint=f"give each region a value of its own; {hint}")
             if set(earlier.values) <= set(values):
                 what = f"{earlier.name} lies in {name}, which is painted over it"
-                mend = "list larger regions first, in labels and in regions_class_order alike"
-                raise UserError(what, where=where, mend=mend)
+                hint = "list larger regions first, in labels and in regions_class_order alike"
+                raise UserError(what, where=where, hint=hint)
         regions.append(Region(name, values, writes))
     return tuple(regions)

@@ -104,7 +104,7 @@ def read_image(paths: Sequence[Path]) -> Image:
             raise UserError(
                 f"does not lie on the grid of {paths[0].name}: {difference}",
                 where=path,
-                mend="resample the channels of a case to one grid",
+                hint="resample the channels of a case to one grid",
             )
         headers.append(header)
     native, stored = headers[0].grid, np.result_type(*(header.dtype for header in headers))
@@ -129,7 +129,7 @@ def read_label(path: Path) -> Image:
     """
     array, header = read_array(path, label=True)
     if len(array) != 1:
-        raise UserError(f"a label has 1 channel, not {len(array)}", where=path, mend="store one value per voxel")
+        raise UserError(f"a label has 1 channel, not {len(array)}", where=path, hint="store one value per voxel")
     if array.dtype.kind == "f":
         array = _whole_numbers(array, path)
     canonical = np.ascontiguousarray(to_canonical(array, header.grid))
@@ -150,7 +150,7 @@ def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
         raise UserError(
             f"label values must be whole numbers, but {np.concatenate(off)[0]:g} occurs ({count} such voxels)",
             where=path,
-            mend="resample labels with nearest neighbour interpolation",
+            hint="resample labels with nearest neighbour interpolation",
         )
     return result
 

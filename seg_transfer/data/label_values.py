@@ -9,9 +9,9 @@ import numpy as np
 
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
-from seg_transfer.parallel import CaseFailure, map_cases
+from seg_transfer.util.parallel import CaseFailure, map_cases
 
-UNDECLARED_MEND = "declare them in dataset.json, or correct the label"
+UNDECLARED_HINT = "declare them in dataset.json, or correct the label"
 MOST_VALUES = 256
 """Files with more values than this are images rather than labels."""
 PART = 2**20
@@ -43,7 +43,7 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
         if not inside or (target == unknown).any():
             raise UserError(
                 f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
-                mend=UNDECLARED_MEND,
+                hint=UNDECLARED_HINT,
             )
     return classes
 
@@ -86,11 +86,11 @@ def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> tuple[
         raise UserError(
             f"no label was found: {failure.cause}" if failure else "no label holds anything but 0",
             where=folder,
-            mend="mark foreground with values from 1 on",
+            hint="mark foreground with values from 1 on",
         )
     if len(values) > MOST_VALUES:
         raise UserError(
-            f"the files hold {len(values)} different values", where=folder, mend="give label maps, not images"
+            f"the files hold {len(values)} different values", where=folder, hint="give label maps, not images"
         )
     return tuple(
         ("background" if value == 0 else f"label_{index}", value) for index, value in enumerate(sorted(values))

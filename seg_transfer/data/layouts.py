@@ -42,16 +42,16 @@ class Found:
 def read_layout(root: Path, *, workers: int) -> Found:
     """Tell the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if not root.is_dir():
-        raise UserError("there is no such folder", where=root, mend=_LAYOUTS)
+        raise UserError("there is no such folder", where=root, hint=_LAYOUTS)
     description = root / "dataset.json"
     if not description.is_file():
         return _folders(root, workers=workers)
     try:
         content = json.loads(description.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=description, mend="correct it") from None
+        raise UserError(f"not readable as JSON: {error}", where=description, hint="correct it") from None
     if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=description, mend="see nnU-Net's or MSD's documentation")
+        raise UserError("not a JSON object", where=description, hint="see nnU-Net's or MSD's documentation")
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
     if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
@@ -67,7 +67,7 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
         raise UserError(
             f"no file is named <case>_<channel, four digits><ending>, for instance not {images_unused[0].file.name}",
             where=root / "imagesTr",
-            mend="rename the images, such as liver_01_0000.nii.gz for the first channel of case liver_01",
+            hint="rename the images, such as liver_01_0000.nii.gz for the first channel of case liver_01",
         )
     channels = 1 if _one_file_per_case(images, len(names)) else len(names)
     label_files = _files(root, "labelsTr", wanted)
@@ -100,7 +100,7 @@ def _msd(root: Path, content: dict[str, Any], description: Path) -> Found:
     names = [case.id for case in cases]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
-        raise UserError(f"training lists {double[0]} twice", where=description, mend="list each case once")
+        raise UserError(f"training lists {double[0]} twice", where=description, hint="list each case once")
     return Found(
         layout="msd",
         name=str(content.get("name") or root.resolve().name),
@@ -115,7 +115,7 @@ def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
         raise UserError(
             f"training: {entry!r} names no {kind}",
             where=description,
-            mend='list each case as {"image": "./imagesTr/case.nii.gz", "label": "./labelsTr/case.nii.gz"}',
+            hint='list each case as {"image": "./imagesTr/case.nii.gz", "label": "./labelsTr/case.nii.gz"}',
         )
     return root / entry[kind]
 
@@ -139,7 +139,7 @@ def _folders(root: Path, *, workers: int) -> Found:
             f"no label has the name of an image: images are called such as {image_files[0].name}, "
             f"labels such as {label_files[0].name}",
             where=root,
-            mend="give each label the name of its image, without a channel suffix such as _0000",
+            hint="give each label the name of its image, without a channel suffix such as _0000",
         )
     files = 1 + max(number for numbers in images.cases.values() for number in numbers)
     label_of, labels_unused = match_labels(images.cases, label_folder, label_files)
@@ -177,7 +177,7 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
             raise UserError(
                 f"cannot tell the folder of {kind}; folders here: {there}",
                 where=root,
-                mend=f"{_LAYOUTS}, where the name of the labels' folder says so",
+                hint=f"{_LAYOUTS}, where the name of the labels' folder says so",
             )
         chosen.append(folders[0])
     return chosen[0], chosen[1]
@@ -187,7 +187,7 @@ def _files(root: Path, name: str, wanted: str | None) -> list[Path]:
     """The data files of a folder that must be there, of the ending that dataset.json names if it names one."""
     folder = root / name
     if not folder.is_dir():
-        raise UserError(f"the folder {name} is missing", where=root, mend=f"dataset.json needs imagesTr and {name}")
+        raise UserError(f"the folder {name} is missing", where=root, hint=f"dataset.json needs imagesTr and {name}")
     files = data_files(folder)
     if wanted is not None:
         files = [path for path in files if path.name.lower().endswith(wanted.lower())]
@@ -195,6 +195,6 @@ def _files(root: Path, name: str, wanted: str | None) -> list[Path]:
         raise UserError(
             f"no file ends with {wanted or ' or '.join(ENDINGS)}",
             where=folder,
-            mend="correct file_ending in dataset.json" if wanted else "put the files there",
+            hint="correct file_ending in dataset.json" if wanted else "put the files there",
         )
     return files

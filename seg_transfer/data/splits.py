@@ -59,7 +59,7 @@ def make_splits(
     if not cases:
         raise UserError("there are no cases to split")
     if folds < 2:
-        raise UserError(f"{folds} fold(s) leave nothing to validate on", where="folds", mend="use 2 or more")
+        raise UserError(f"{folds} fold(s) leave nothing to validate on", where="folds", hint="use 2 or more")
     members = _members(cases, groups)
     holders = Counter(label for case in cases for label in (labels or {}).get(case, ()))
     telling = {label: count for label, count in sorted(holders.items()) if count < len(cases)}
@@ -158,7 +158,7 @@ def _members(cases: Sequence[str], groups: Mapping[str, str] | None) -> dict[str
     members: dict[str, list[str]] = defaultdict(list)
     for case in sorted(cases):
         if case not in groups:
-            raise UserError(f"case {case} has no group", where="groups", mend="name the group of every case")
+            raise UserError(f"case {case} has no group", where="groups", hint="name the group of every case")
         members[groups[case]].append(case)
     return members
 
@@ -174,17 +174,17 @@ def groups_by_regex(cases: Sequence[str], regex: str) -> dict[str, str]:
     Raises:
         UserError: If it is no regular expression, or finds nothing in some case.
     """
-    mend = r"write one that finds the group in every case, such as (patient\d+)"
+    hint = r"write one that finds the group in every case, such as (patient\d+)"
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise UserError(f"{regex!r} is no regular expression: {error}", where="--group-by", mend=mend) from None
+        raise UserError(f"{regex!r} is no regular expression: {error}", where="--group-by", hint=hint) from None
     groups = {}
     for case in cases:
         match = pattern.search(case)
         group = match and (match[1] if pattern.groups else match[0])
         if not group:
-            raise UserError(f"{regex!r} finds no group in case {case}", where="--group-by", mend=mend)
+            raise UserError(f"{regex!r} finds no group in case {case}", where="--group-by", hint=hint)
         groups[case] = group
     return groups
 
@@ -195,15 +195,15 @@ def groups_from_file(path: Path) -> dict[str, str]:
     Raises:
         UserError: If the file is missing or has another form.
     """
-    mend = 'write {"case": "group", ...}, or a .csv file with case,group in each line'
+    hint = 'write {"case": "group", ...}, or a .csv file with case,group in each line'
     if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(read_text(path, mend).splitlines()) if row]
+        rows = [row for row in csv.reader(read_text(path, hint).splitlines()) if row]
         if any(len(row) != 2 for row in rows):
-            raise UserError("not every line has two columns", where=path, mend=mend)
+            raise UserError("not every line has two columns", where=path, hint=hint)
         return _distinct([(case.strip(), group.strip()) for case, group in rows], path)
-    content = _json(path, mend)
+    content = _json(path, hint)
     if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=path, mend=mend)
+        raise UserError("not a JSON object", where=path, hint=hint)
     return {case: str(group) for case, group in content.items()}
 
 
@@ -211,7 +211,7 @@ def _distinct(rows: list[tuple[str, str]], path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     for case, group in rows:
         if groups.setdefault(case, group) != group:
-            raise UserError(f"case {case} is in the groups {groups[case]} and {group}", where=path, mend="keep one")
+            raise UserError(f"case {case} is in the groups {groups[case]} and {group}", where=path, hint="keep one")
     return groups
 
 
@@ -221,19 +221,19 @@ def splits_from_file(path: Path) -> list[Split]:
     Raises:
         UserError: If the file is missing or has another form, or a case is trained and validated on in one fold.
     """
-    mend = 'write [{"train": ["case", ...], "val": ["case", ...]}, ...], one entry per fold'
-    content = _json(path, mend)
+    hint = 'write [{"train": ["case", ...], "val": ["case", ...]}, ...], one entry per fold'
+    content = _json(path, hint)
     if not isinstance(content, list) or not content:
-        raise UserError("not a list of folds", where=path, mend=mend)
+        raise UserError("not a list of folds", where=path, hint=hint)
     splits = []
     for number, fold in enumerate(content):
         train, validation = _cases(fold, "train"), _cases(fold, "val", "validation")
         if not train or validation is None:
-            raise UserError(f"fold {number} has no lists train and val", where=path, mend=mend)
+            raise UserError(f"fold {number} has no lists train and val", where=path, hint=hint)
         both = sorted(set(train) & set(validation))
         if both:
             raise UserError(
-                f"fold {number} trains and validates on {', '.join(both[:3])}", where=path, mend="keep them apart"
+                f"fold {number} trains and validates on {', '.join(both[:3])}", where=path, hint="keep them apart"
             )
         splits.append((train, validation))
     return splits
@@ -248,27 +248,27 @@ def _cases(fold: Any, *keys: str) -> list[str] | None:
     return None
 
 
-def _json(path: Path, mend: str) -> Any:
-    text = read_text(path, mend)
+def _json(path: Path, hint: str) -> Any:
+    text = read_text(path, hint)
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=path, mend=mend) from None
+        raise UserError(f"not readable as JSON: {error}", where=path, hint=hint) from None
 
 
-def read_text(path: Path, mend: str) -> str:
+def read_text(path: Path, hint: str) -> str:
     """Read a file that the user wrote.
 
     Args:
         path: The file.
-        mend: What belongs into it, for the message.
+        hint: What belongs into it, for the message.
 
     Raises:
         UserError: If there is no such file, or it is no text.
     """
     if not path.is_file():
-        raise UserError("there is no such file", where=path, mend=mend)
+        raise UserError("there is no such file", where=path, hint=hint)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError("not a text file", where=path, mend=mend) from None
+        raise UserError("not a text file", where=path, hint=hint) from None

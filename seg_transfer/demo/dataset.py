@@ -13,7 +13,7 @@ import numpy as np
 from seg_transfer.data.image import Grid, write_volume
 from seg_transfer.demo.phantom import LABELS, sample_abdomen
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
+from seg_transfer.util.files import write_text
 
 TRAINING, HELD_OUT = 12, 4
 NAME = "demo_abdomen"
@@ -42,7 +42,7 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     description = folder / "dataset.json"
     if description.is_file():
         if json.loads(description.read_text(encoding="utf-8")).get("seed") != seed:
-            raise UserError(f"holds a data set of another seed than {seed}", where=folder, mend="name another folder")
+            raise UserError(f"holds a data set of another seed than {seed}", where=folder, hint="name another folder")
         return folder
     for number, random_seed in enumerate(np.random.SeedSequence(seed).spawn(TRAINING + HELD_OUT)):
         part = "Tr" if number < TRAINING else "Ts"

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer import api
+import seg_transfer as api
 from seg_transfer.data.dataset import Case, find_images
 from seg_transfer.data.image import read_image, read_label, to_native, write_volume
 from seg_transfer.demo.baseline import Thresholds
@@ -15,7 +15,7 @@ from seg_transfer.demo.phantom import LABELS
 from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.progress import say
+from seg_transfer.util.progress import say
 
 TRAINING_SECONDS = 150.0
 """Leaves half of the promised 5 minutes on 2 cores for all the rest."""

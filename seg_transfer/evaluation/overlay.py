@@ -24,7 +24,7 @@ from matplotlib.patheffects import withStroke
 
 from seg_transfer.data.image import Image, read_image, read_label
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
-from seg_transfer.files import whole_file
+from seg_transfer.util.files import whole_file
 
 # Okabe and Ito's palette, told apart by colour-blind readers as well; its black and grey are left out.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

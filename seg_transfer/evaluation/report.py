@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from seg_transfer.evaluation.scores import METRICS, Scores
-from seg_transfer.files import whole_file
+from seg_transfer.util.files import whole_file
 
 COUNTS = ("prediction_voxels", "reference_voxels")
 MISSING = (("missed", "prediction_empty"), ("made up", "reference_empty"), ("in neither", "both_empty"))

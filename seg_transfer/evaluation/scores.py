@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from seg_transfer.data.geometry import Unit
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
+from seg_transfer.util.files import write_text
 
 # JSON knows no nan: an undefined figure is written as null and read back as nan.
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -134,11 +134,11 @@ class Scores(_Frozen):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError("there is no such file", where=path, mend="evaluate first") from None
+            raise UserError("there is no such file", where=path, hint="evaluate first") from None
         except ValidationError as problem:
             first = problem.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{field}: {first['msg']}", where=path, mend="evaluate again") from None
+            raise UserError(f"{field}: {first['msg']}", where=path, hint="evaluate again") from None
 
 
 def _summarise(scores: list[LabelScore]) -> LabelSummary:

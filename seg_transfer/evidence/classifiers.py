@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from seg_transfer.evidence.heads import Head
 from seg_transfer.network.pixel_head import COMPONENTS
-from seg_transfer.planning.evidence import Classifier
+from seg_transfer.planning.evidence_record import Classifier
 
 Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
 
@@ -225,15 +225,15 @@ def heads(
     Args:
         weight: ``(class, features)``.
         bias: ``(class,)``; the first source's head has it.
-        parts: Source, level and number of features, in the order of the features.
+        parts: Source, stage and number of features, in the order of the features.
     """
     weights: dict[int, dict[int, NDArray[np.float32]]] = {}
     start = 0
-    for source, level, width in parts:
-        weights.setdefault(source, {})[level] = weight[:, start : start + width]
+    for source, stage, width in parts:
+        weights.setdefault(source, {})[stage] = weight[:, start : start + width]
         start += width
     first = parts[0][0]
-    return {source: Head(levels, bias if source == first else 0 * bias) for source, levels in weights.items()}
+    return {source: Head(stages, bias if source == first else 0 * bias) for source, stages in weights.items()}
 
 
 def _softmax(penalty: float, count: int) -> LogisticRegression:

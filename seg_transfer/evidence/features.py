@@ -1,8 +1,8 @@
-"""What a frozen encoder says about single voxels: its features of every level, read as the plan's network reads.
+"""What a frozen encoder says about single voxels: its features of every stage, read as the plan's network reads.
 
 2D and 2.5D read whole slices (and the stack around each), 3D reads patches of the plan's size; features of a voxel come
 from the window in which it lies most in the middle. A map's features are interpolated linearly at the voxel. Map voxel
-``j`` of a level of stride ``s`` is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as
+``j`` of a stage of stride ``s`` is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as
 wide as their stride (VGG's pools, ConvNeXt's patches): :func:`~seg_transfer.transfer.centres.map_centres`.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seg_transfer.evidence.heads import Head, add_scores, blank_scores
 from seg_transfer.inference.predictor import LAYOUTS, VOXELS_PER_CALL
 from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
-from seg_transfer.network.reader import Reader
+from seg_transfer.network.encoder_network import Reader
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.centres import Offset, map_centres
 
@@ -33,19 +33,19 @@ class FrozenEncoder(nn.Module):
 
     Example:
         >>> encoder = FrozenEncoder(network, model, reduced=True)
-        >>> levels = encoder.at(image, samples.positions)  # one (n, channels) array per level
+        >>> stages = encoder.at(image, samples.positions)  # one (n, channels) array per stage
 
     Args:
         network: Its encoder and input scaling are used; nothing else is.
         model: What the network was built from: configuration and patch.
         reduced: Compute in bfloat16.
-        context: Append to each level's features their mean over the slice (in 3D: the patch), which says what else is
+        context: Append to each stage's features their mean over the slice (in 3D: the patch), which says what else is
             in it.
         whole_slices: In 2D and 2.5D read whole slices, otherwise patches of the plan's size as prediction does.
 
     Attributes:
-        widths: Number of features of each level, finest first: its channels, twice those with ``context``.
-        strides: Stride ``(slice, u, v)`` of each level.
+        widths: Number of features of each stage, finest first: its channels, twice those with ``context``.
+        strides: Stride ``(slice, u, v)`` of each stage.
         centres: Of :func:`map_centres`.
     """
 
@@ -64,10 +64,10 @@ class FrozenEncoder(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=LAYOUTS[parameter.ndim])
 
     def forward(self, windows: Tensor) -> list[Tensor]:
-        """Maps ``(batch, channel, slice, u, v)`` of windows of that shape, one per level; 1 slice in 2D and 2.5D."""
+        """Maps ``(batch, channel, slice, u, v)`` of windows of that shape, one per stage; 1 slice in 2D and 2.5D."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.reduced):
             maps = self.encoder(self._scaled(windows.to(self.device)))
-        return [level if level.ndim == 5 else level.unsqueeze(2) for level in maps]
+        return [stage if stage.ndim == 5 else stage.unsqueeze(2) for stage in maps]
 
     def windows(self, shape: Sequence[int]) -> ModelPlan:
         """The model with the window that a case of ``(slice, u, v)`` is read in for its patch."""
@@ -86,7 +86,7 @@ class FrozenEncoder(nn.Module):
             positions: ``(n, 3)`` in ``(slice, u, v)``.
 
         Returns:
-            One ``(n, features)`` array per level, finest first.
+            One ``(n, features)`` array per stage, finest first.
         """
         volume = torch.from_numpy(image)
         model = self.windows(image.shape[1:])
@@ -101,11 +101,11 @@ class FrozenEncoder(nn.Module):
             windows = [read_window(volume, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in some]
             window = torch.from_numpy(which[mine] - first).to(self.device)
             local = torch.from_numpy(positions[mine] - corners[which[mine]]).to(self.device)
-            for level, maps in enumerate(self(torch.stack(windows))):
-                values = interpolate_at(maps, window, local, self.strides[level], self.centres[level])
+            for stage, maps in enumerate(self(torch.stack(windows))):
+                values = interpolate_at(maps, window, local, self.strides[stage], self.centres[stage])
                 if self.context:
                     values = torch.cat([values, maps.float().mean((2, 3, 4))[window]], dim=1)
-                found[level][mine] = values.cpu().numpy()
+                found[stage][mine] = values.cpu().numpy()
         return found
 
     def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
@@ -124,10 +124,10 @@ class FrozenEncoder(nn.Module):
 
         def scores(windows: Tensor) -> Tensor:
             total = blank_scores(heads, len(windows), written, self.device)
-            for level, maps in enumerate(self(windows)):
+            for stage, maps in enumerate(self(windows)):
                 if self.context:
                     maps = torch.cat([maps, maps.mean((2, 3, 4), keepdim=True).expand_as(maps)], dim=1)
-                add_scores(total, maps, heads, level, stride=self.strides[level], centre=self.centres[level])
+                add_scores(total, maps, heads, stage, stride=self.strides[stage], centre=self.centres[stage])
             return total
 
         outputs, batch = sum(len(head.bias) for head in heads), max(1, VOXELS_PER_CALL // math.prod(written))

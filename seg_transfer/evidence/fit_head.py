@@ -20,18 +20,16 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
+from seg_transfer.evidence.cases import case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
-from seg_transfer.evidence.draw import case_groups, draw_voxels
-from seg_transfer.evidence.encoders import recalibration_images
 from seg_transfer.evidence.features import FrozenEncoder
-from seg_transfer.files import write_text
+from seg_transfer.evidence.frozen_encoders import recalibration_images
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.progress import say, track
 from seg_transfer.training.checkpoint import MODEL_FILE, load_header, save_state
-from seg_transfer.training.logs import LOG_FILE, Row, write_csv
+from seg_transfer.training.history import LOG_FILE, Row, write_csv
 from seg_transfer.training.loop import RunResult, clear_run
 from seg_transfer.training.manifest import (
     MANIFEST_FILE,
@@ -41,7 +39,9 @@ from seg_transfer.training.manifest import (
     installed_versions,
 )
 from seg_transfer.training.state import Fold, RunOptions, Task
-from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.util.files import write_text
+from seg_transfer.util.progress import say, track
 
 MOST_VOXELS = 20_000
 NEVER = -1e30
@@ -87,7 +87,7 @@ def fit_head(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options:
         loss=found["log_loss"],
         dice=dict.fromkeys(plan.data.scored),
         rates={},
-        levels={str(level): state for level, state in schedule.describe(1.0).items()},
+        stages={str(stage): state for stage, state in schedule.describe(1.0).items()},
         skipped=0,
     )
     write_csv(run_folder / LOG_FILE, [row])
@@ -165,11 +165,11 @@ def _means(scores: CaseScores) -> dict[str, float | None]:
 def put_head(network: PixelHead, pipeline: Pipeline, shares: NDArray[np.float32]) -> None:
     """Put a fitted classifier into a network.
 
-    Standardizing and PCA are folded into the levels' weights; of a linear classifier, it too.
+    Standardizing and PCA are folded into the stages' weights; of a linear classifier, it too.
 
     Args:
         network: Of the plan's head.
-        pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to all levels' features side by side.
+        pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to all stages' features side by side.
         shares: What is added to each class's score, ``(class,)``.
     """
     scaler, pca, last = (step for _, step in pipeline.steps)
@@ -189,9 +189,9 @@ def put_head(network: PixelHead, pipeline: Pipeline, shares: NDArray[np.float32]
         bias = bias + shares
     rows, start = len(weight), 0
     network.bias[:rows] = torch.from_numpy(bias)
-    for level, width in enumerate(network.encoder.channels):
+    for stage, width in enumerate(network.encoder.channels):
         part = np.ascontiguousarray(weight[:, start : start + width])
-        network.get_buffer(f"weight_{level}")[:rows] = torch.from_numpy(part)
+        network.get_buffer(f"weight_{stage}")[:rows] = torch.from_numpy(part)
         start += width
 
 

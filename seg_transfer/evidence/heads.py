@@ -1,6 +1,6 @@
-"""Linear classifiers of features as segmentation heads: a 1x1 convolution per level, its scores enlarged and added.
+"""Linear classifiers of features as segmentation heads: a 1x1 convolution per stage, its scores enlarged and added.
 
-Standardizing, PCA and a linear classifier together are one affine map (``network/level_scores.py``).
+Standardizing, PCA and a linear classifier together are one affine map (``network/stage_logits.py``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.network.level_scores import level_scores
+from seg_transfer.network.stage_logits import stage_logits
 
 
 @dataclass(frozen=True)
 class Head:
-    """Scores of classes from the features of some levels of one source of features.
+    """Scores of classes from the features of some stages of one source of features.
 
     Attributes:
-        weights: Level -> ``(class, features)`` float32; levels that are not read are absent.
+        weights: Stage -> ``(class, features)`` float32; stages that are not read are absent.
         bias: ``(class,)`` float32.
     """
 
@@ -30,29 +30,29 @@ class Head:
 
 
 def blank_scores(heads: Sequence[Head], batch: int, sizes: Sequence[int], device: torch.device) -> Tensor:
-    """The heads' biases ``(batch, head x class, slice, u, v)``, to which each level's scores are added."""
+    """The heads' biases ``(batch, head x class, slice, u, v)``, to which each stage's scores are added."""
     bias = torch.from_numpy(np.concatenate([head.bias for head in heads])).to(device)
     return bias[:, None, None, None].expand(batch, -1, *sizes).clone()
 
 
 def add_scores(
-    total: Tensor, maps: Tensor, heads: Sequence[Head], level: int, *, stride: Sequence[int], centre: Sequence[float]
+    total: Tensor, maps: Tensor, heads: Sequence[Head], stage: int, *, stride: Sequence[int], centre: Sequence[float]
 ) -> None:
-    """Add what one level contributes to the scores of all heads that read it, in place.
+    """Add what one stage contributes to the scores of all heads that read it, in place.
 
     Args:
         total: ``(batch, head x class, slice, u, v)`` float32.
-        maps: ``(batch, feature, slice, u, v)`` of the level.
+        maps: ``(batch, feature, slice, u, v)`` of the stage.
         heads: All with as many classes.
-        level: Which one.
+        stage: Which one.
         stride: Of the maps, ``(slice, u, v)``.
         centre: Where in the window the first map voxel is centred.
     """
-    readers = [index for index, head in enumerate(heads) if level in head.weights]
+    readers = [index for index, head in enumerate(heads) if stage in head.weights]
     if not readers:
         return
-    weight = torch.from_numpy(np.concatenate([heads[index].weights[level] for index in readers])).to(total)
-    scores = level_scores(maps, weight, total.shape[2:], stride=stride, centre=centre)
+    weight = torch.from_numpy(np.concatenate([heads[index].weights[stage] for index in readers])).to(total)
+    scores = stage_logits(maps, weight, total.shape[2:], stride=stride, centre=centre)
     classes = len(heads[0].bias)
     rows = [index * classes + offset for index in readers for offset in range(classes)]
     total[:, rows] += scores

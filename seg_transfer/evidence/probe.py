@@ -1,7 +1,7 @@
-"""Frozen features as segmenters: how well simple classifiers find the labels in them, level by level.
+"""Frozen features as segmenters: how well simple classifiers find the labels in them, stage by stage.
 
 Beside the plan's encoder stand what it has to beat: intensities, local filters, and the same encoder with random
-weights, whose BatchNorm is recalibrated on this data, since statistics of other weights would handicap it. A level's
+weights, whose BatchNorm is recalibrated on this data, since statistics of other weights would handicap it. A stage's
 gain over random weights is what pretraining contributes there.
 
 BatchNorm is recalibrated on images of all cases, the held-out ones included; their labels are not used.
@@ -19,19 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seg_transfer.evidence.aggregate import FeatureSet, Tried, report
+from seg_transfer.evidence.baselines import ImageFeatures
+from seg_transfer.evidence.cases import case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import affine, cross_validate, heads, share_bias
-from seg_transfer.evidence.controls import ImageFeatures
-from seg_transfer.evidence.draw import case_groups, draw_voxels
-from seg_transfer.evidence.encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.features import Box, FrozenEncoder
+from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
 from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
-from seg_transfer.evidence.tried import FeatureSet, Tried, report
-from seg_transfer.planning.evidence import Probed, ProbeEvidence
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.progress import track
+from seg_transfer.util.progress import track
 
 CASES = 20
 DRAWS = 3
@@ -43,7 +43,7 @@ HELD_OUT = 4
 
 
 class Source(Protocol):
-    """Gives features, in one or several levels."""
+    """Gives features, in one or several stages."""
 
     widths: tuple[int, ...]
 
@@ -77,9 +77,9 @@ def run_probe(
     Args:
         plan: Encoder, weights, and how cases are read.
         store: Holds the cases.
-        cases: Of :func:`~seg_transfer.evidence.draw.choose_cases`.
+        cases: Of :func:`~seg_transfer.evidence.cases.choose_cases`.
         others: Encoders to probe as well, by themselves and together with the plan's, and where their weights are.
-        context: Append the mean over the slice or patch to each level's features.
+        context: Append the mean over the slice or patch to each stage's features.
         seed: Of all chance.
         device: Where networks compute.
 
@@ -93,7 +93,7 @@ def run_probe(
     encoders = {plan.model.encoder: plan.model.weights, **others}
 
     def encoder(name: str, draw: int | None = None) -> FrozenEncoder:
-        """With its weights, or random ones in the same levels."""
+        """With its weights, or random ones in the same stages."""
         model = probed_model(plan, encoder=name, weights=encoders[name])
         if draw is not None:
             model = model.model_copy(update={"weights": Weights(source="none")})
@@ -147,16 +147,16 @@ class _Probe:
 
     def try_group(self, group: Group) -> list[Tried]:
         """Cross-validate every set of features of a group, and segment the held-out cases with each."""
-        levels: list[list[list[NDArray[np.float32]]]] = [[[] for _ in source.widths] for source in group.sources]
+        stages: list[list[list[NDArray[np.float32]]]] = [[[] for _ in source.widths] for source in group.sources]
         for case, samples in zip(self.cases, self.samples, strict=True):
             image = self.store.case(case).image[:]
-            for source, held in zip(group.sources, levels, strict=True):
-                for level, found in zip(held, source.at(image, samples.positions), strict=True):
-                    level.append(found)
-        joined = [[np.concatenate(level) for level in held] for held in levels]
+            for source, held in zip(group.sources, stages, strict=True):
+                for stage, found in zip(held, source.at(image, samples.positions), strict=True):
+                    stage.append(found)
+        joined = [[np.concatenate(stage) for stage in held] for held in stages]
         validated, fitted = [], []
         for one in group.sets:
-            features = np.concatenate([joined[source][level] for source, level, _ in one.parts], axis=1)
+            features = np.concatenate([joined[source][stage] for source, stage, _ in one.parts], axis=1)
             result = cross_validate(features, self.voxels, seed=self.seed)
             weight, bias = affine(result.softmax, self.voxels.labels)
             bias = bias + share_bias(result.logits["softmax"], self.voxels, self.weights, self.train)
@@ -192,11 +192,11 @@ class _Probe:
 
 
 def _sets(source: Probed, encoders: Mapping[str, FrozenEncoder]) -> list[FeatureSet]:
-    """Each level of each encoder, all levels of each, and all levels of all encoders."""
+    """Each stage of each encoder, all stages of each, and all stages of all encoders."""
     found: list[FeatureSet] = []
     everything: list[tuple[int, int, int]] = []
     for position, (name, encoder) in enumerate(encoders.items()):
-        parts = [(position, level, width) for level, width in enumerate(encoder.widths)]
+        parts = [(position, stage, width) for stage, width in enumerate(encoder.widths)]
         for part, strides in zip(parts, encoder.strides, strict=True):
             found.append(FeatureSet(source, name, part[1], strides[1], (part,)))
         found.append(FeatureSet(source, name, None, None, tuple(parts)))

@@ -17,20 +17,20 @@ from statistics import median
 import torch
 
 from seg_transfer.evidence.overlap import Overlaps
+from seg_transfer.inference.classes import decide
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.planning.evidence import RACE_FILE, RaceEvidence, Racer
+from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence, Racer
 from seg_transfer.planning.plan import Plan, Split
 from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import race as rules
-from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Candidate
+from seg_transfer.planning.rules.strategy import SCRATCH
+from seg_transfer.planning.strategy import Candidate
 from seg_transfer.planning.variants import shortened, with_candidate
-from seg_transfer.preprocessing.decision import decide
 from seg_transfer.preprocessing.store import Store, StoredCase
-from seg_transfer.progress import say, track, warn
 from seg_transfer.training.loop import clear_run, sampler_of, train_fold
 from seg_transfer.training.state import Fold, RunOptions, Task
 from seg_transfer.training.trainer import Trainer
+from seg_transfer.util.progress import say, track, warn
 
 RACERS = "race"
 """Folder in the fold's of what candidates need while the race goes on; it is deleted afterwards."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from seg_transfer.inference.label_map import Slab
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.inference.sliding_window import longest_axis, mean_slabs
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
 
 
 class Ensemble(Predictor):

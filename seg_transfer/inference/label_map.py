@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.planning.part import Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.preprocessing.resample import Neighbours, neighbours
 
 Slab = tuple[int, Tensor]

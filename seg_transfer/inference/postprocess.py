@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from seg_transfer.modelfile import Postprocessing
+from seg_transfer.planning.model_file import Postprocessing
 
 
 def postprocess(labels: NDArray[np.integer], chosen: Postprocessing) -> NDArray[np.integer]:

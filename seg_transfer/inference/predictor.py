@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.image import Grid, Image, image_from_array, read_image
 from seg_transfer.errors import UserError
+from seg_transfer.inference.classes import activate, decide
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import (
@@ -24,11 +25,10 @@ from seg_transfer.inference.sliding_window import (
     predict_slabs,
     written_shape,
 )
-from seg_transfer.modelfile import NOTHING
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
-from seg_transfer.preprocessing.decision import activate, decide
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
 
@@ -83,7 +83,7 @@ class Predictor:
         for path, plan in zip(files, plans, strict=True):
             if _network_hash(plan) != _network_hash(plans[0]):
                 what = f"was trained on another plan than {files[0]}"
-                raise UserError(what, where=path, mend="predict with the folds of one plan")
+                raise UserError(what, where=path, hint="predict with the folds of one plan")
         device = torch.device(device)
         return cls(
             plans[0],
@@ -184,8 +184,8 @@ class Predictor:
         if needed > free:
             grid = " x ".join(map(str, transform.shape))
             what = f"resampled to the model's spacing it has {grid} voxels, which need {needed / 1e9:.1f} GB"
-            mend = "cut the image down to the part that matters, or use a machine with more memory"
-            raise UserError(f"{what}; {free / 1e9:.1f} GB are free", mend=mend)
+            hint = "cut the image down to the part that matters, or use a machine with more memory"
+            raise UserError(f"{what}; {free / 1e9:.1f} GB are free", hint=hint)
 
     def _decided(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
         data = self.plan.data
@@ -247,8 +247,8 @@ def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: 
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        mend = "train again with this version of segtl"
-        raise UserError(f"its weights do not fit the network of its plan: {error}", where=where, mend=mend) from None
+        hint = "train again with this version of segtl"
+        raise UserError(f"its weights do not fit the network of its plan: {error}", where=where, hint=hint) from None
     network.eval().to(device)
     for parameter in network.parameters():
         # Beside channels_last activations this made a 2D window 1.7 times as fast on the CPU.

@@ -74,7 +74,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class DecoderBlock(nn.Module):
-    """One level of the decoder: the coarser level's result, enlarged, beside the maps of this level; two convolutions.
+    """One stage of the decoder: the coarser stage's result, enlarged, beside the maps of this stage; two convolutions.
 
     Linear interpolation costs what a transposed convolution costs (19 and 23 ms) and leaves no checkerboard.
 

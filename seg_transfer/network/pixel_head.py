@@ -1,7 +1,7 @@
 """A classifier of single voxels by the encoder's features, as a network like any other.
 
-A linear classifier of all levels' features side by side is a 1x1 convolution of each level, whose scores are
-interpolated to the voxels and added (``level_scores.py``). Gaussian naive Bayes is quadratic in what it reads, and
+A linear classifier of all stages' features side by side is a 1x1 convolution of each stage, whose scores are
+interpolated to the voxels and added (``stage_logits.py``). Gaussian naive Bayes is quadratic in what it reads, and
 squares do not commute with interpolation: the projected features (at most 64, which are linear) are interpolated and
 added, and only then squared, so that it too decides about exactly what it was fitted to.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seg_transfer.network.level_scores import level_scores
-from seg_transfer.network.reader import Reader
+from seg_transfer.network.encoder_network import Reader
+from seg_transfer.network.stage_logits import stage_logits
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.centres import map_centres
 
@@ -32,7 +32,7 @@ class PixelHead(Reader):
         classes: Classes, background included.
 
     Attributes:
-        weight_K: ``(row, channel)`` of level K; rows are classes, for naive Bayes projected features.
+        weight_K: ``(row, channel)`` of stage K; rows are classes, for naive Bayes projected features.
         bias: ``(row,)``.
         linear, square: Naive Bayes only: ``(class, row)``, of the projected features and of their squares.
         offset: Naive Bayes only: ``(class,)``.
@@ -48,8 +48,8 @@ class PixelHead(Reader):
         self.quadratic = model.head == "bayes"
         self.centres = map_centres(self.encoder)
         rows = min(COMPONENTS, sum(self.encoder.channels)) if self.quadratic else classes
-        for level, width in enumerate(self.encoder.channels):
-            self.register_buffer(f"weight_{level}", torch.zeros(rows, width))
+        for stage, width in enumerate(self.encoder.channels):
+            self.register_buffer(f"weight_{stage}", torch.zeros(rows, width))
         self.register_buffer("bias", torch.zeros(rows))
         if self.quadratic:
             self.register_buffer("linear", torch.zeros(classes, rows))
@@ -62,13 +62,13 @@ class PixelHead(Reader):
         sizes = x.shape[2:] if self.is_3d else (1, *x.shape[3:])
         with torch.autocast(x.device.type, enabled=False):
             scores = self.bias[None, :, None, None, None]
-            for level, features in enumerate(maps):
-                scores = scores + level_scores(
+            for stage, features in enumerate(maps):
+                scores = scores + stage_logits(
                     features if self.is_3d else features.unsqueeze(2),
-                    self.get_buffer(f"weight_{level}"),
+                    self.get_buffer(f"weight_{stage}"),
                     sizes,
-                    stride=self.encoder.strides[level],
-                    centre=self.centres[level],
+                    stride=self.encoder.strides[stage],
+                    centre=self.centres[stage],
                 )
             if self.quadratic:
                 found = torch.einsum("cr,brsuv->bcsuv", self.linear, scores)

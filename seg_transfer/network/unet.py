@@ -1,7 +1,7 @@
-"""The U-Net: an ImageNet encoder, a decoder block at each of its levels, and a sub-pixel way in and out of level 0.
+"""The U-Net: an ImageNet encoder, a decoder block at each of its stages, and a sub-pixel way in and out of stage 0.
 
-ImageNet encoders start at stride 2 or 4. What lies between full resolution and the first level is bridged without
-convolutions at full resolution: the raw input enters level 0 as blocks of voxels in channels, and the head predicts all
+ImageNet encoders start at stride 2 or 4. What lies between full resolution and the first stage is bridged without
+convolutions at full resolution: the raw input enters stage 0 as blocks of voxels in channels, and the head predicts all
 voxels of a block at once (sub-pixel convolution, Shi et al., CVPR 2016). Every raw voxel still reaches every logit of
 its block. A block of 16 channels at full resolution in its place took most of a step's time and reached a lower Dice
 after the same number of steps (docs/log.md, 2026-11-22).
@@ -14,9 +14,9 @@ import math
 from torch import Tensor, nn
 
 from seg_transfer.network.blocks import ConvNormAct, DecoderBlock, convolution, depth_to_space, space_to_depth
-from seg_transfer.network.reader import Reader
+from seg_transfer.network.encoder_network import Reader
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.transfer.inflate import levels_with_depth
+from seg_transfer.transfer.inflate import stages_with_depth
 
 
 class UNet(Reader):
@@ -32,29 +32,29 @@ class UNet(Reader):
 
     Attributes:
         heads: One head per decoder block, finest first: the first predicts full resolution, the others their own
-            level's, for deep supervision. They exist whether it is on or off, so that a checkpoint fits both.
+            stage's, for deep supervision. They exist whether it is on or off, so that a checkpoint fits both.
     """
 
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
         super().__init__(model, channels=channels)
         is_3d, folded = self.is_3d, self.folded
-        depth = levels_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
+        depth = stages_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
         widths, norm = model.decoder_channels, model.decoder_norm
         finest = self._voxels(model, 0)
         self.raw = ConvNormAct(
             folded * math.prod(self.block), widths[0], is_3d=is_3d, has_depth=depth[0], norm=norm, voxels=finest
         )
         self.blocks, self.heads = nn.ModuleList(), nn.ModuleList()
-        for level, width in enumerate(widths):
-            coarse = widths[level + 1] if level + 1 < len(widths) else 0
-            inputs = coarse + self.encoder.channels[level] + (widths[0] if level == 0 else 0)
-            voxels = self._voxels(model, level)
+        for stage, width in enumerate(widths):
+            coarse = widths[stage + 1] if stage + 1 < len(widths) else 0
+            inputs = coarse + self.encoder.channels[stage] + (widths[0] if stage == 0 else 0)
+            voxels = self._voxels(model, stage)
             self.blocks.append(
-                DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[level], norm=norm, voxels=voxels)
+                DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[stage], norm=norm, voxels=voxels)
             )
-            outputs = classes * (math.prod(self.block) if level == 0 else 1)
-            size = 3 if level == 0 else 1
-            self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[level]))
+            outputs = classes * (math.prod(self.block) if stage == 0 else 1)
+            size = 3 if stage == 0 else 1
+            self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[stage]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(batch, class, slice, u, v)`` at full resolution."""
@@ -62,26 +62,26 @@ class UNet(Reader):
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
         """Logits as :meth:`forward` gives them, then those of every coarser decoder block, for deep supervision."""
-        return [self._logits(level, decoded, x) for level, decoded in enumerate(self._decode(x))]
+        return [self._logits(stage, decoded, x) for stage, decoded in enumerate(self._decode(x))]
 
     def _decode(self, x: Tensor) -> list[Tensor]:
         x = self.scaled(x)
-        levels = self.encoder(x)
+        stages = self.encoder(x)
         raw = self.raw(space_to_depth(x if self.is_3d else x.flatten(1, 2), self.block))
         decoded: list[Tensor] = []
-        for level in reversed(range(len(levels))):
-            maps = [levels[level], raw] if level == 0 else [levels[level]]
-            decoded.append(self.blocks[level](decoded[-1] if decoded else None, maps))
+        for stage in reversed(range(len(stages))):
+            maps = [stages[stage], raw] if stage == 0 else [stages[stage]]
+            decoded.append(self.blocks[stage](decoded[-1] if decoded else None, maps))
         return decoded[::-1]
 
-    def _logits(self, level: int, decoded: Tensor, x: Tensor) -> Tensor:
-        logits = self.heads[level](decoded)
-        if level == 0:
+    def _logits(self, stage: int, decoded: Tensor, x: Tensor) -> Tensor:
+        logits = self.heads[stage](decoded)
+        if stage == 0:
             logits = depth_to_space(logits, self.block, x.shape[2:] if self.is_3d else x.shape[3:])
         return logits if self.is_3d else logits.unsqueeze(2)
 
-    def _voxels(self, model: ModelPlan, level: int) -> int:
-        """Voxels of the planned patch at a level."""
-        sizes = zip(model.patch, self.encoder.strides[level], strict=True)
+    def _voxels(self, model: ModelPlan, stage: int) -> int:
+        """Voxels of the planned patch at a stage."""
+        sizes = zip(model.patch, self.encoder.strides[stage], strict=True)
         slices, *plane = (math.ceil(size / stride) for size, stride in sizes)
         return math.prod(plane) * (slices if self.is_3d else 1)

@@ -15,7 +15,8 @@ from pydantic import Field
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.duplicates import content_hash
 from seg_transfer.data.image import read_header, read_image, read_label
-from seg_transfer.planning.part import Part, Spacing, Triple
+from seg_transfer.planning.fields import Spacing, Triple
+from seg_transfer.util.records import Part
 
 PERCENTILES = (0.005, 0.5, 0.995)
 

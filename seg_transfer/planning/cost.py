@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue import EncoderEntry, Kind
-from seg_transfer.planning.part import Triple
+from seg_transfer.catalogue.encoders import EncoderEntry, Kind
+from seg_transfer.planning.fields import Triple
 
 Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
@@ -92,7 +92,7 @@ class Shape:
     channels: int
     classes: int
     frozen: int = 0
-    """Levels that never learn, from the finest: they keep nothing for a backward pass."""
+    """Stages that never learn, from the finest: they keep nothing for a backward pass."""
     element_bytes: Literal[2, 4] = 2
     """Of a map's element: bfloat16 or float32."""
 
@@ -108,20 +108,20 @@ class Shape:
         return self.channels if self.configuration == "3d" else self.channels * self.patch[0]
 
     def depths(self) -> tuple[int, ...]:
-        """Kernel depth along the slice axis per level: 3 from the first level on that strides along it."""
+        """Kernel depth along the slice axis per stage: 3 from the first stage on that strides along it."""
         if self.configuration != "3d":
             return (1,) * self.stages
         first = next((k for k, stride in enumerate(self.slice_strides) if stride == 2), self.stages - 1)
-        return tuple(3 if level >= first else 1 for level in range(self.stages))
+        return tuple(3 if stage >= first else 1 for stage in range(self.stages))
 
     def density(self) -> tuple[float, ...]:
-        """Slices that are left per input slice at each level."""
+        """Slices that are left per input slice at each stage."""
         if self.configuration != "3d":
             return (1.0,) * self.stages
-        return tuple(1 / math.prod(self.slice_strides[: level + 1]) for level in range(self.stages))
+        return tuple(1 / math.prod(self.slice_strides[: stage + 1]) for stage in range(self.stages))
 
-    def levels(self) -> tuple[tuple[int, Kind, float], ...]:
-        """Each level with its kind and the slices that enter it per input slice."""
+    def per_stage(self) -> tuple[tuple[int, Kind, float], ...]:
+        """Each stage with its kind and the slices that enter it per input slice."""
         entering = (1.0, *self.density()[:-1])
         strides = self.slice_strides if self.configuration == "3d" else (1,) * self.stages
         kinds: list[Kind] = [
@@ -134,15 +134,15 @@ class Shape:
 def step_flops(shape: Shape, batch: int) -> float:
     """Operations of one training step with everything learning, those of slow encoders counted as that many more."""
     slowness = shape.entry.slowness[1 if shape.configuration == "3d" else 0] or 1.0
-    encoder = sum(shape.entry.costs[kind].flops[level] * entering for level, kind, entering in shape.levels())
+    encoder = sum(shape.entry.costs[kind].flops[stage] * entering for stage, kind, entering in shape.per_stage())
     decoder = sum(2.0 * block.weights(shape) * block.share for block in _blocks(shape))
     return BACKWARD * batch * shape.voxels * (slowness * encoder + decoder)
 
 
 def step_memory(shape: Shape, batch: int) -> int:
     """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
-    per_level = [shape.entry.costs[kind].parameters[level] for level, kind, _ in shape.levels()]
-    frozen = sum(per_level[: shape.frozen])
+    per_stage = [shape.entry.costs[kind].parameters[stage] for stage, kind, _ in shape.per_stage()]
+    frozen = sum(per_stage[: shape.frozen])
     state = FROZEN_BYTES * frozen + LEARNING_BYTES * (parameters(shape) - frozen)
     return int(PEAK * saved_bytes(shape, batch) + state + BASE_BYTES)
 
@@ -150,47 +150,47 @@ def step_memory(shape: Shape, batch: int) -> int:
 def saved_bytes(shape: Shape, batch: int) -> float:
     """Bytes that one training step keeps for its backward pass; no weights, no copies of them.
 
-    Levels that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
+    Stages that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
     convolution, the raw block the same.
     """
     elements = 1.0 * shape.folded
-    for level, kind, entering in shape.levels():
-        if level == shape.frozen:
-            elements += shape.entry.costs[kind].saved_as_lowest[level] * entering
-        elif level > shape.frozen:
-            elements += shape.entry.costs[kind].saved_elements[level] * entering
+    for stage, kind, entering in shape.per_stage():
+        if stage == shape.frozen:
+            elements += shape.entry.costs[kind].saved_as_lowest[stage] * entering
+        elif stage > shape.frozen:
+            elements += shape.entry.costs[kind].saved_elements[stage] * entering
     if shape.frozen == 0:
         elements += shape.folded - RGB
     logits = 0.0
     for block in _blocks(shape):
         elements += block.share * (block.inputs + 4 * block.width)
-        logits += shape.classes * (block.share if block.level > 0 else 1.0)
-        if block.level == 0:
+        logits += shape.classes * (block.share if block.stage > 0 else 1.0)
+        if block.stage == 0:
             elements += block.share * 2 * block.width
     return batch * shape.voxels * (shape.element_bytes * elements + LOGIT_BYTES * logits)
 
 
 def parameters(shape: Shape) -> int:
     """Parameters of the network."""
-    encoder = sum(shape.entry.costs[kind].parameters[level] for level, kind, _ in shape.levels())
+    encoder = sum(shape.entry.costs[kind].parameters[stage] for stage, kind, _ in shape.per_stage())
     return encoder + sum(block.weights(shape) for block in _blocks(shape))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """One decoder block: its level, channels in and out, kernel depth, and its share of full resolution's positions."""
+    """One decoder block: its stage, channels in and out, kernel depth, and its share of full resolution's positions."""
 
-    level: int
+    stage: int
     inputs: int
     width: int
     depth: int
     share: float
 
     def weights(self, shape: Shape) -> int:
-        """Weights of the block, its head and, at level 0, of the convolution on the raw input."""
+        """Weights of the block, its head and, at stage 0, of the convolution on the raw input."""
         kernel = 9 * self.depth
         total = kernel * self.width * (self.inputs + self.width)
-        if self.level > 0:
+        if self.stage > 0:
             return total + self.width * shape.classes
         voxels = round(1 / self.share)
         return total + kernel * self.width * voxels * (shape.folded + shape.classes)
@@ -199,8 +199,8 @@ class _Block:
 def _blocks(shape: Shape) -> Sequence[_Block]:
     widths = shape.decoder_channels
     blocks = []
-    for level, (width, depth, density) in enumerate(zip(widths, shape.depths(), shape.density(), strict=True)):
-        inputs = shape.entry.channels[level] + (widths[level + 1] if level + 1 < len(widths) else 0)
-        share = density / shape.entry.strides[level] ** 2
-        blocks.append(_Block(level, inputs + (width if level == 0 else 0), width, depth, share))
+    for stage, (width, depth, density) in enumerate(zip(widths, shape.depths(), shape.density(), strict=True)):
+        inputs = shape.entry.channels[stage] + (widths[stage + 1] if stage + 1 < len(widths) else 0)
+        share = density / shape.entry.strides[stage] ** 2
+        blocks.append(_Block(stage, inputs + (width if stage == 0 else 0), width, depth, share))
     return blocks

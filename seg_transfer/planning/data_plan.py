@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from seg_transfer.planning.part import Part, Spacing, Triple
+from seg_transfer.planning.fields import Spacing, Triple
+from seg_transfer.util.records import Part
 
 
 class Normalization(Part):

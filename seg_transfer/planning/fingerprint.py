@@ -18,8 +18,6 @@ from pydantic import Field, ValidationError
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
-from seg_transfer.parallel import CaseFailure, map_cases
 from seg_transfer.planning.case_fingerprint import (
     CaseChannel,
     CaseFingerprint,
@@ -29,7 +27,10 @@ from seg_transfer.planning.case_fingerprint import (
     rounded,
 )
 from seg_transfer.planning.data_plan import Region
-from seg_transfer.planning.part import Part, Spacing, wrong_fields
+from seg_transfer.planning.fields import Spacing
+from seg_transfer.util.files import write_text
+from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.records import Part, wrong_fields
 
 FINGERPRINT_VERSION: Literal[3] = 3
 SAMPLES_PER_CASE = 100_000
@@ -136,7 +137,7 @@ def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
     """
     cases = [case for case in dataset.cases if case.label is not None]
     if not cases:
-        raise UserError("no case has a label", where=dataset.root, mend="planning needs at least one labelled case")
+        raise UserError("no case has a label", where=dataset.root, hint="planning needs at least one labelled case")
     samples = min(SAMPLES_PER_CASE, POOLED_SAMPLES // len(cases))
     function = partial(measure_case, dataset=dataset.select([]), samples=samples, seed=seed)
     measured: dict[str, CaseFingerprint] = {}
@@ -151,7 +152,7 @@ def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
         raise UserError(
             f"{len(failures)} case(s) cannot be measured: " + "; ".join(f"{f.case}: {f.cause}" for f in failures),
             where=dataset.root,
-            mend="mend or remove these files",
+            hint="fix or remove these files",
         )
     order = [case.id for case in cases]
     intensities = [
@@ -249,11 +250,11 @@ def load_fingerprint(path: Path) -> Fingerprint:
         UserError: If the file is missing or is not a fingerprint of this version.
     """
     if not path.is_file():
-        raise UserError("there is no fingerprint here", where=path, mend="run `segtl plan DATASET` first")
+        raise UserError("there is no fingerprint here", where=path, hint="run `segtl plan DATASET` first")
     try:
         return Fingerprint.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(f"not a fingerprint: {wrong_fields(error)[0]}", where=path, mend="plan again") from None
+        raise UserError(f"not a fingerprint: {wrong_fields(error)[0]}", where=path, hint="plan again") from None
 
 
 def _case_id(case: Case) -> str:

@@ -97,7 +97,7 @@ def _groups(wishes: FoldWishes, cases: Sequence[str]) -> Mapping[str, str] | Non
     groups = groups_from_file(wishes.groups)
     if missing := [case for case in cases if case not in groups]:
         what = f"no group for {', '.join(missing[:5])}"
-        raise UserError(what, where=wishes.groups, mend="name that of every case")
+        raise UserError(what, where=wishes.groups, hint="name that of every case")
     return {case: groups[case] for case in cases}
 
 
@@ -113,13 +113,13 @@ def _from_file(path: Path, cases: Sequence[str], whole: set[str]) -> list[CaseLi
     dealt = splits_from_file(path)
     unknown = sorted({case for split in dealt for part in split for case in part} - set(cases))
     if unknown:
-        mend = "name only cases of the data set (those chosen with --cases, if that is given)"
-        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=path, mend=mend)
+        hint = "name only cases of the data set (those chosen with --cases, if that is given)"
+        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=path, hint=hint)
     kept = [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in dealt]
     for fold, (train, _) in enumerate(kept):
         if not train:
             what = f"fold {fold} has no case left to train on: all that it names are broken"
-            raise UserError(what, where=path, mend="mend these cases' files, or deal the cases anew")
+            raise UserError(what, where=path, hint="fix these cases' files, or deal the cases anew")
     return kept
 
 

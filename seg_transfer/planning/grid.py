@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.part import Triple
-from seg_transfer.planning.rules.geometry import anisotropy
+from seg_transfer.planning.rules.spacing import anisotropy
 
 
 class Grid:

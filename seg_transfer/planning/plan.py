@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from seg_transfer.catalogue import ENCODERS, volume_encoders
+from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.evidence import TransferEvidence
-from seg_transfer.planning.part import Fraction, MirrorAxes, Part, Triple, part_hash, wrong_fields
-from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.evidence_record import TransferEvidence
+from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, part_hash
+from seg_transfer.planning.strategy import Candidate, Race, Strategy
+from seg_transfer.util.files import write_text
+from seg_transfer.util.records import Part, wrong_fields
 
 PLAN_VERSION: Literal[1] = 1
 Head = Literal["unet", "softmax", "svm", "bayes"]
@@ -43,8 +44,8 @@ class Weights(Part):
     )
     repository: str | None = Field(default=None, description="imagenet only")
     revision: str | None = Field(default=None, description="imagenet only")
-    levels: int | None = Field(
-        default=None, ge=1, description="levels of the encoder that take the weights, from the finest; by default all"
+    stages: int | None = Field(
+        default=None, ge=1, description="stages of the encoder that take the weights, from the finest; by default all"
     )
 
     @model_validator(mode="after")
@@ -53,8 +54,8 @@ class Weights(Part):
             raise ValueError("path belongs to source 'file' and 'model', and only to them")
         if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
             raise ValueError("sha256 and carry belong to source 'model', and only to it")
-        if self.levels is not None and self.source in ("none", "model"):
-            raise ValueError(f"levels belongs to weights of an encoder, not to source {self.source!r}")
+        if self.stages is not None and self.source in ("none", "model"):
+            raise ValueError(f"stages belongs to weights of an encoder, not to source {self.source!r}")
         return self
 
 
@@ -70,9 +71,9 @@ class ModelPlan(Part):
     )
     encoder: str = Field(description="name in the catalogue")
     weights: Weights
-    stages: int = Field(ge=1, description="levels of the encoder in use, counted from the finest")
+    stages: int = Field(ge=1, description="stages of the encoder in use, counted from the finest")
     slice_strides: tuple[Literal[1, 2], ...] = Field(
-        description="3D only, one per level: stride along the slice axis at that level; empty in 2D and 2.5D"
+        description="3D only, one per stage: stride along the slice axis at that stage; empty in 2D and 2.5D"
     )
     inflation: Literal["average", "centre"] = Field(
         default="average", description="3D only: repeat the 2D kernel and divide by depth, or centre slice and zeros"
@@ -81,7 +82,7 @@ class ModelPlan(Part):
         description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
     )
     decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
-        description="unet only: channels of the decoder's block at each encoder level in use, from the finest"
+        description="unet only: channels of the decoder's block at each encoder stage in use, from the finest"
     )
     decoder_norm: Literal["instance", "group"] = "instance"
 
@@ -91,11 +92,11 @@ class ModelPlan(Part):
             raise ValueError(f"unknown encoder {self.encoder!r}, not one of {', '.join(ENCODERS)}")
         if self.configuration == "3d" and not ENCODERS[self.encoder].volumes:
             raise ValueError(f"{self.encoder} does not convert to 3d; these do: {', '.join(volume_encoders())}")
-        levels = len(ENCODERS[self.encoder].channels)
-        if self.stages > levels:
-            raise ValueError(f"stages is {self.stages}, {self.encoder} has {levels}")
-        if (self.weights.levels or 0) > self.stages:
-            raise ValueError(f"weights.levels is {self.weights.levels}, stages is {self.stages}")
+        available = len(ENCODERS[self.encoder].channels)
+        if self.stages > available:
+            raise ValueError(f"stages is {self.stages}, {self.encoder} has {available}")
+        if (self.weights.stages or 0) > self.stages:
+            raise ValueError(f"weights.stages is {self.weights.stages}, stages is {self.stages}")
         if self.head != "unet" and self.weights.carry == "all":
             raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
         slices = self.patch[0]
@@ -253,11 +254,11 @@ class Plan(Part):
                 if unknown:
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
         for index, candidate in enumerate(self.recipe.candidates):
-            strategy, levels = candidate.strategy, candidate.pretrained_levels or 0
+            strategy, taken = candidate.strategy, candidate.pretrained_stages or 0
             path = f"recipe.race.challengers.{index - 1}.strategy" if index else "recipe.strategy"
-            if levels > self.model.stages or (levels and self.model.weights.source in ("none", "model")):
+            if taken > self.model.stages or (taken and self.model.weights.source in ("none", "model")):
                 raise ValueError(
-                    f"{path}: pretrained_levels is {levels}, model.weights.source {self.model.weights.source} and "
+                    f"{path}: pretrained_stages is {taken}, model.weights.source {self.model.weights.source} and "
                     f"model.stages {self.model.stages}"
                 )
             if strategy.frozen_stages > self.model.stages:
@@ -330,19 +331,19 @@ def load_plan(path: Path) -> Plan:
             message names each field by its path.
     """
     if not path.is_file():
-        raise UserError("there is no plan here", where=path, mend="run `segtl plan DATASET` first")
+        raise UserError("there is no plan here", where=path, hint="run `segtl plan DATASET` first")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=path, mend="undo the edit, or plan again") from None
+        raise UserError(f"not readable as JSON: {error}", where=path, hint="undo the edit, or plan again") from None
     if not isinstance(content, dict):
-        raise UserError("not a plan: no JSON object", where=path, mend="plan again")
+        raise UserError("not a plan: no JSON object", where=path, hint="plan again")
     content.pop("hashes", None)
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
         raise UserError(
-            "; ".join(wrong_fields(error)), where=path, mend="correct these fields, or plan again"
+            "; ".join(wrong_fields(error)), where=path, hint="correct these fields, or plan again"
         ) from None
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from seg_transfer.catalogue import EncoderEntry, entry
+from seg_transfer.catalogue.encoders import EncoderEntry, entry
 from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label
 from seg_transfer.planning.fingerprint import Fingerprint
@@ -22,12 +22,14 @@ from seg_transfer.planning.plan import Expected, ModelPlan, Plan, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.recipe import plan_recipe
 from seg_transfer.planning.request import AUTO, PlanRequest, Wishes, check
-from seg_transfer.planning.rules import carry as carry_rule
 from seg_transfer.planning.rules import configuration as configuration_rule
+from seg_transfer.planning.rules import earlier_model as carry_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
-from seg_transfer.planning.rules import geometry, normalization, training
 from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import labels as labels_rule
+from seg_transfer.planning.rules import normalization
+from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules import spacing as geometry
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 
@@ -98,7 +100,7 @@ def decides_by_evidence(request: PlanRequest, made: Plan) -> bool:
 
 
 def _taken(weights: Weights) -> str:
-    return "none" if weights.source == "none" else f"those of the finest {weights.levels} level(s)"
+    return "none" if weights.source == "none" else f"those of the finest {weights.stages} stage(s)"
 
 
 def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> DataPlan:
@@ -161,7 +163,7 @@ def _plan_shape(
     wishes: Wishes,
     reasons: Reasons,
 ) -> Shape:
-    """Decide configuration, levels and patch together, since each bounds the others."""
+    """Decide configuration, stages and patch together, since each bounds the others."""
     earlier = request.earlier
     stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
     if earlier is not None:

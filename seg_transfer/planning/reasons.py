@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import Reason
-from seg_transfer.planning.strategy_plan import Race
+from seg_transfer.planning.strategy import Race
 
 T = TypeVar("T")
 

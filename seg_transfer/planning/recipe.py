@@ -13,13 +13,14 @@ from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
 from seg_transfer.planning.rules import head as head_rule
+from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import race as race_rule
-from seg_transfer.planning.rules import training, transfer
+from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
-from seg_transfer.planning.strategy_plan import Candidate, Race
+from seg_transfer.planning.strategy import Candidate, Race
 from seg_transfer.planning.variants import starting_weights
-from seg_transfer.units import seconds_text
+from seg_transfer.util.units import seconds_text
 
 
 def plan_recipe(
@@ -136,7 +137,7 @@ def _race(
     if wishes.race is None:
         return None, "not asked for (--strategy race)"
     if weights.source == "none":
-        raise UserError(race_rule.NO_RACE, where="--strategy race", mend=race_rule.RACE_MEND)
+        raise UserError(race_rule.NO_RACE, where="--strategy race", hint=race_rule.RACE_HINT)
     kept = race_rule.held_out(
         request.splits,
         [case.id for case in fingerprint.cases],

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from seg_transfer.catalogue import entry, volume_encoders
+from seg_transfer.catalogue.encoders import entry, volume_encoders
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import BFLOAT16_GAIN, Configuration, DeviceKind, Machine
-from seg_transfer.planning.evidence import TransferEvidence
+from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
-from seg_transfer.planning.rules.carry import Carry, EarlierModel
+from seg_transfer.planning.rules.earlier_model import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
-from seg_transfer.planning.rules.race import NO_RACE, RACE_MEND, SHARE
-from seg_transfer.planning.rules.transfer import Kind
+from seg_transfer.planning.rules.race import NO_RACE, RACE_HINT, SHARE
+from seg_transfer.planning.rules.strategy import Kind
 
 T = TypeVar("T", bound=str)
 AUTO, RACE = "auto", "race"
@@ -116,18 +116,18 @@ def check_options(request: PlanRequest, channels: Sequence[str]) -> None:
         raise UserError(
             f"{request.encoder} does not convert to 3D",
             where="--config 3d",
-            mend=f"take --config 2.5d, or another --encoder: {', '.join(volume_encoders())}",
+            hint=f"take --config 2.5d, or another --encoder: {', '.join(volume_encoders())}",
         )
     _earlier(request)
     for name, kind in request.normalization.items():
         where = f"--normalization {name}={kind}"
         if name not in channels:
-            raise UserError(f"there is no channel {name!r}", where=where, mend=f"channels: {', '.join(channels)}")
+            raise UserError(f"there is no channel {name!r}", where=where, hint=f"channels: {', '.join(channels)}")
         _choice(kind, get_args(NormalizationKind), where)
     _weights(request)
     check_budget(request.epochs, request.time_budget)
     if request.memory_bytes <= 0:
-        raise UserError(f"{request.memory_bytes} bytes are no memory", where="--memory", mend="give more than 0")
+        raise UserError(f"{request.memory_bytes} bytes are no memory", where="--memory", hint="give more than 0")
 
 
 def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
@@ -141,12 +141,12 @@ def check(request: PlanRequest, fingerprint: Fingerprint) -> Wishes:
     strategy, race = _strategy(request)
     device = _choice(request.device, get_args(DeviceKind), "--device")
     if device is None:
-        raise UserError("planning needs to know the device", where="--device", mend="choose one of: cpu, cuda, mps")
+        raise UserError("planning needs to know the device", where="--device", hint="choose one of: cpu, cuda, mps")
     if fingerprint.dimension == 2 and config in ("2.5d", "3d"):
         raise UserError(
             f"the cases of {fingerprint.dataset} have a single slice: there is no {config}",
             where="--config",
-            mend="take --config 2d",
+            hint="take --config 2d",
         )
     _check_splits(request, fingerprint)
     head = head_rule.check_options(request.head, strategy=request.strategy, carry=request.carry)
@@ -169,7 +169,7 @@ def _choice(value: str, allowed: tuple[T, ...], where: str) -> T | None:
     for candidate in allowed:
         if candidate == value:
             return candidate
-    raise UserError(f"unknown choice {value!r}", where=where, mend=f"choose one of: auto, {', '.join(allowed)}")
+    raise UserError(f"unknown choice {value!r}", where=where, hint=f"choose one of: auto, {', '.join(allowed)}")
 
 
 def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
@@ -179,11 +179,11 @@ def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
     share = request.race_share
     if wanted != RACE:
         if share is not None:
-            raise UserError("there is no race to spend it on", where="--race-share", mend="add --strategy race")
+            raise UserError("there is no race to spend it on", where="--race-share", hint="add --strategy race")
         return wanted, None
     if share is not None and not 0 < share < 1:
-        mend = "give a share of the budget, such as 0.1"
-        raise UserError(f"{share:g} leaves nothing to race or to train with", where="--race-share", mend=mend)
+        hint = "give a share of the budget, such as 0.1"
+        raise UserError(f"{share:g} leaves nothing to race or to train with", where="--race-share", hint=hint)
     return None, SHARE if share is None else share
 
 
@@ -191,7 +191,7 @@ def _earlier(request: PlanRequest) -> None:
     carry = _choice(request.carry, get_args(Carry), "--carry")
     if request.earlier is None:
         if carry is not None:
-            raise UserError("there is no model to carry over from", where="--carry", mend="name one with --from")
+            raise UserError("there is no model to carry over from", where="--carry", hint="name one with --from")
         return
     for option, value, impossible in (
         ("--weights", request.weights, request.weights != AUTO),
@@ -199,7 +199,7 @@ def _earlier(request: PlanRequest) -> None:
     ):
         if impossible:
             what = f"--from starts from an earlier model's weights, and {option} {value} is asked for"
-            raise UserError(what, where=option, mend=f"leave one of --from and {option} away")
+            raise UserError(what, where=option, hint=f"leave one of --from and {option} away")
 
 
 def _weights(request: PlanRequest) -> str:
@@ -208,23 +208,23 @@ def _weights(request: PlanRequest) -> str:
             raise UserError(
                 f"scratch starts from random weights, and {request.weights} are asked for",
                 where="--weights",
-                mend="leave one of --strategy scratch and --weights away",
+                hint="leave one of --strategy scratch and --weights away",
             )
         return "none"
     if request.strategy == RACE and request.weights == "none":
-        raise UserError(NO_RACE, where="--weights none", mend=RACE_MEND)
+        raise UserError(NO_RACE, where="--weights none", hint=RACE_HINT)
     if request.weights not in NAMED_WEIGHTS and not Path(request.weights).is_file():
         raise UserError(
             "there is no such file of weights",
             where=Path(request.weights),
-            mend=f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}",
+            hint=f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}",
         )
     encoder, _ = encoder_rule.encoder(request.encoder)
     if request.weights == "imagenet" and request.offline and not request.imagenet_cached(encoder):
         raise UserError(
             f"the ImageNet weights of {encoder} are not on this machine, and --offline forbids to fetch them",
             where="--weights",
-            mend=f"`segtl encoders fetch {encoder}` with a network, or take --weights bundled or a file",
+            hint=f"`segtl encoders fetch {encoder}` with a network, or take --weights bundled or a file",
         )
     return request.weights
 
@@ -240,9 +240,9 @@ def _normalization(request: PlanRequest, fingerprint: Fingerprint) -> dict[str, 
         channel = channels[name]
         figures = channel.foreground
         if kind == "clip_zscore" and (figures is None or figures.percentile_00_5 >= figures.percentile_99_5):
-            raise UserError("the channel's foreground has no range to clip to", where=where, mend="take zscore")
+            raise UserError("the channel's foreground has no range to clip to", where=where, hint="take zscore")
         if kind == "minmax" and channel.minimum >= channel.maximum:
-            raise UserError(f"the channel is {channel.minimum:g} everywhere", where=where, mend="take none")
+            raise UserError(f"the channel is {channel.minimum:g} everywhere", where=where, hint="take none")
         chosen[name] = kind
     return chosen
 
@@ -254,11 +254,11 @@ def check_budget(epochs: int | None, time_budget: float | None) -> None:
         UserError: Naming the option.
     """
     if epochs is not None and time_budget is not None:
-        raise UserError("two budgets are given", where="--epochs and --time-budget", mend="leave one of them away")
+        raise UserError("two budgets are given", where="--epochs and --time-budget", hint="leave one of them away")
     if epochs is not None and epochs < 1:
-        raise UserError(f"{epochs} epochs are no training", where="--epochs", mend="give 1 or more")
+        raise UserError(f"{epochs} epochs are no training", where="--epochs", hint="give 1 or more")
     if time_budget is not None and time_budget <= 0:
-        raise UserError(f"{time_budget} s are no training", where="--time-budget", mend="give more than 0 s")
+        raise UserError(f"{time_budget} s are no training", where="--time-budget", hint="give more than 0 s")
 
 
 def _check_splits(request: PlanRequest, fingerprint: Fingerprint) -> None:
@@ -269,7 +269,7 @@ def _check_splits(request: PlanRequest, fingerprint: Fingerprint) -> None:
             raise UserError(
                 f"fold {fold} names cases that are not among the labelled ones: {', '.join(unknown[:5])}",
                 where="--splits",
-                mend=f"cases are called such as {fingerprint.cases[0].id}",
+                hint=f"cases are called such as {fingerprint.cases[0].id}",
             )
     if not request.splits:
-        raise UserError("there are no folds", where="--splits", mend="give at least one")
+        raise UserError("there are no folds", where="--splits", hint="give at least one")

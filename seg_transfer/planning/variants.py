@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from seg_transfer.planning.plan import Plan, Reason, Split, Weights
 from seg_transfer.planning.reasons import show
-from seg_transfer.planning.rules import training
-from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Candidate
+from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules.strategy import SCRATCH
+from seg_transfer.planning.strategy import Candidate
 
 
 def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
@@ -35,11 +35,11 @@ def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
 
 
 def starting_weights(weights: Weights, candidate: Candidate) -> Weights:
-    """What a candidate takes of the pretrained weights: nothing, some levels, or what there is."""
+    """What a candidate takes of the pretrained weights: nothing, some stages, or what there is."""
     if candidate.strategy.kind == "scratch":
         return Weights(source="none")
-    if candidate.pretrained_levels is not None:
-        return weights.model_copy(update={"levels": candidate.pretrained_levels})
+    if candidate.pretrained_stages is not None:
+        return weights.model_copy(update={"stages": candidate.pretrained_stages})
     return weights
 
 

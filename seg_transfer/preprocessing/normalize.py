@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.planning.data_plan import Normalization
-from seg_transfer.planning.part import Part
+from seg_transfer.util.records import Part
 
 
 class Scaling(Part):

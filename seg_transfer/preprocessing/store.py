@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
 from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.util.files import write_text
 
 CHUNK, BLOCK = (16, 128, 128), (4, 32, 32)
 PLAN_FILE = "plan-data.json"
@@ -105,8 +105,8 @@ class StoredCase:
             yield
         except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
             cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            mend = "delete this folder, and run the same command again"
-            raise UserError(f"the preprocessed case is damaged: {cause}", where=self.folder, mend=mend) from error
+            hint = "delete this folder, and run the same command again"
+            raise UserError(f"the preprocessed case is damaged: {cause}", where=self.folder, hint=hint) from error
 
 
 class Store:
@@ -136,14 +136,14 @@ class Store:
         """
         path = folder / PLAN_FILE
         if not path.is_file():
-            raise UserError("there is no preprocessed store here", where=folder, mend="run `segtl preprocess`")
+            raise UserError("there is no preprocessed store here", where=folder, hint="run `segtl preprocess`")
         try:
             made_with = part_hash(DataPlan.model_validate_json(path.read_text(encoding="utf-8")))
         except ValueError:
             made_with = "something unreadable"
         if made_with != part_hash(data):
             what = f"the store was made with {made_with}, the plan's data part is {part_hash(data)}"
-            raise UserError(what, where=folder, mend="delete this folder and run `segtl preprocess`")
+            raise UserError(what, where=folder, hint="delete this folder and run `segtl preprocess`")
         return cls(folder, data)
 
     def cases(self) -> list[str]:
@@ -158,7 +158,7 @@ class Store:
         """
         folder = self.folder / case_id
         if not folder.is_dir():
-            raise UserError(f"case {case_id} is not preprocessed", where=self.folder, mend="run `segtl preprocess`")
+            raise UserError(f"case {case_id} is not preprocessed", where=self.folder, hint="run `segtl preprocess`")
         return StoredCase(folder)
 
     def add(

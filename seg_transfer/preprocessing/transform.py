@@ -18,7 +18,7 @@ from seg_transfer.data.geometry import to_canonical
 from seg_transfer.data.image import Grid, Image, to_native
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.part import Part, Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import (
     bounding_box,
@@ -27,6 +27,7 @@ from seg_transfer.preprocessing.resample import (
     resample_labels,
     resampled_slabs,
 )
+from seg_transfer.util.records import Part
 
 SAME_SPACING = 1e-3
 """Spacings that differ by less than this share count as equal, and that axis is not resampled."""
@@ -71,17 +72,17 @@ class CaseTransform(Part):
         array = image.array
         if len(array) != len(data.channels):
             names = ", ".join(channel.name for channel in data.channels)
-            mend = "give one image per channel, in this order"
-            raise UserError(f"{len(array)} channel(s), the plan has {len(data.channels)} ({names})", mend=mend)
+            hint = "give one image per channel, in this order"
+            raise UserError(f"{len(array)} channel(s), the plan has {len(data.channels)} ({names})", hint=hint)
         slices = array.shape[1 + data.axes[0]]
         if image.unit != data.unit or (data.dimension == 2 and slices > 1):
             raise UserError(
                 f"an image of {slices} slice(s) with its spacing in {image.unit}, but the plan was made for "
                 f"{'pictures' if data.dimension == 2 else 'volumes'} in {data.unit}",
-                mend="give images like those of the data set that was planned",
+                hint="give images like those of the data set that was planned",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError("the image has values that are not finite (nan or infinite)", mend="mend the image")
+            raise UserError("the image has values that are not finite (nan or infinite)", hint="fix the image")
         masked = any(channel.normalization.mask for channel in data.channels)
         nonzero = _nonzero(array) if masked or data.crop_nonzero else None
         box = bounding_box(nonzero) if data.crop_nonzero and nonzero is not None else None

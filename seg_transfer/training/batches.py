@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.planning.part import Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.locations import Place
 from seg_transfer.preprocessing.store import Store

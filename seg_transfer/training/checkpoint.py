@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.files import whole_file
-from seg_transfer.modelfile import KEY
+from seg_transfer.util.files import whole_file
+from seg_transfer.util.records import HEADER_KEY
 
 CHECKPOINT_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -42,12 +42,12 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
 
     Args:
         path: Where to.
-        kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.modelfile`).
+        kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.planning.model_file`).
         tensors: Any device, shape and memory format.
         header: Anything that JSON keeps, such as the plan; floats come back to the bit.
     """
     content = {"version": CHECKPOINT_VERSION, "kind": kind, **header}
-    metadata = {KEY: json.dumps(content, allow_nan=True)}
+    metadata = {HEADER_KEY: json.dumps(content, allow_nan=True)}
     # safetensors refuses tensors that share memory or are not contiguous
     apart = {name: tensor.detach().cpu().clone(memory_format=CONTIGUOUS) for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
@@ -136,23 +136,23 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
 @contextmanager
 def _opened(path: Path, device: torch.device | str) -> Iterator[Any]:
     if not path.is_file():
-        raise UserError("there is no checkpoint here", where=path, mend="train first")
+        raise UserError("there is no checkpoint here", where=path, hint="train first")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        mend = "restore it from a copy, or train again with --restart"
-        raise UserError(f"the checkpoint is cut off or damaged: {error}", where=path, mend=mend) from None
+        hint = "restore it from a copy, or train again with --restart"
+        raise UserError(f"the checkpoint is cut off or damaged: {error}", where=path, hint=hint) from None
 
 
 def _header(path: Path, kind: Kind, metadata: dict[str, str] | None) -> dict[str, Any]:
-    if not metadata or KEY not in metadata:
-        raise UserError("not a checkpoint of segtl", where=path, mend="name a file that `segtl train` wrote")
-    header: dict[str, Any] = json.loads(metadata[KEY])
+    if not metadata or HEADER_KEY not in metadata:
+        raise UserError("not a checkpoint of segtl", where=path, hint="name a file that `segtl train` wrote")
+    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
     if header["version"] != CHECKPOINT_VERSION:
-        mend = f"use the segtl that wrote it (this one reads version {CHECKPOINT_VERSION}), or train again"
-        raise UserError(f"checkpoint of version {header['version']}", where=path, mend=mend)
+        hint = f"use the segtl that wrote it (this one reads version {CHECKPOINT_VERSION}), or train again"
+        raise UserError(f"checkpoint of version {header['version']}", where=path, hint=hint)
     if header["kind"] != kind:
-        mend = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
-        raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, mend=mend)
+        hint = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
+        raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)
     return header

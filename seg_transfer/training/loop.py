@@ -21,14 +21,12 @@ import psutil
 import torch
 
 from seg_transfer.errors import UserError
-from seg_transfer.files import write_text
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.progress import detail, meter, say
 from seg_transfer.training.batches import PatchSampler, ReadAhead
 from seg_transfer.training.checkpoint import MODEL_FILE, RESUME_FILE, load_header, load_state, save_state
+from seg_transfer.training.history import LOG_FILE, TENSORBOARD_FOLDER, Row, TensorBoard, mean_dice, write_csv
 from seg_transfer.training.interrupt import stop_requests
-from seg_transfer.training.logs import LOG_FILE, TENSORBOARD_FOLDER, Row, TensorBoard, mean_dice, write_csv
 from seg_transfer.training.manifest import (
     MANIFEST_FILE,
     build_manifest,
@@ -36,9 +34,11 @@ from seg_transfer.training.manifest import (
     describe_weights,
     installed_versions,
 )
-from seg_transfer.training.plots import PROGRESS_FILE, draw_progress
+from seg_transfer.training.progress_plot import PROGRESS_FILE, draw_progress
 from seg_transfer.training.state import Fold, RunOptions, State, Task
 from seg_transfer.training.trainer import Trainer
+from seg_transfer.util.files import write_text
+from seg_transfer.util.progress import detail, meter, say
 
 SECONDS_BETWEEN_SAVES = 60.0
 VALIDATION_BATCHES = 8
@@ -173,7 +173,7 @@ class _Run:
             raise UserError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the last one step {state.step}",
                 where=self.folder,
-                mend="lower recipe.learning_rate, or set recipe.precision to float32, and train with --restart",
+                hint="lower recipe.learning_rate, or set recipe.precision to float32, and train with --restart",
             )
 
     def _end_epoch(self, progress: float) -> None:
@@ -190,7 +190,7 @@ class _Run:
             loss=sum(state.losses) / len(state.losses) if state.losses else None,
             dice=dice,
             rates=self.trainer.rates(progress),
-            levels={str(level): what for level, what in self.trainer.schedule.describe(progress).items()},
+            stages={str(stage): what for stage, what in self.trainer.schedule.describe(progress).items()},
             skipped=state.skipped,
         )
         state.rows.append(row)

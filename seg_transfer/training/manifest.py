@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
-from seg_transfer.transfer.strategy import StrategySchedule
+from seg_transfer.transfer.unfreezing import StrategySchedule
 from seg_transfer.transfer.weights import LoadReport
 
 MANIFEST_FILE = "manifest.json"
@@ -69,12 +69,12 @@ def describe_weights(report: LoadReport) -> dict[str, Any]:
 
 
 def describe_frozen(schedule: StrategySchedule) -> dict[str, Any]:
-    """What each encoder level does at the start and at the end, and how many of its elements never learn."""
+    """What each encoder stage does at the start and at the end, and how many of its elements never learn."""
     learning = {id(p) for group in schedule.parameter_groups(1.0, 0.0) for p in group["params"]}
     return {
         "strategy": schedule.strategy.model_dump(mode="json"),
-        "at_start": {str(level): state for level, state in schedule.describe(0.0).items()},
-        "at_end": {str(level): state for level, state in schedule.describe(1.0).items()},
+        "at_start": {str(stage): state for stage, state in schedule.describe(0.0).items()},
+        "at_end": {str(stage): state for stage, state in schedule.describe(1.0).items()},
         "elements_never_learning": sum(
             p.numel() for _, p in schedule.network.named_parameters() if id(p) not in learning
         ),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.logs import Row
+from seg_transfer.training.history import Row
 from seg_transfer.training.schedule import Budget
 
 Fold = int | Literal["full"]
@@ -70,8 +70,8 @@ class Task:
         different = [name for name, value in asdict(task).items() if recorded[name] != value]
         if different:
             was = ", ".join(f"{name} {recorded[name]} (now {getattr(task, name)})" for name in different)
-            mend = "give the same options to go on, or --restart to start over"
-            raise UserError(f"the training here was started with {was}", where=folder, mend=mend)
+            hint = "give the same options to go on, or --restart to start over"
+            raise UserError(f"the training here was started with {was}", where=folder, hint=hint)
         return task
 
     def budget(self, steps_per_epoch: int) -> Budget:

@@ -19,7 +19,7 @@ from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, 
 from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import deep_loss, overlap
 from seg_transfer.training.schedule import rate_factor
-from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 
 # Fabric announces the precision on stderr, which the plan has said already and --quiet forbids.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -76,7 +76,7 @@ class Trainer:
         self.averaged = AveragedNetwork(self.network, self.plan.recipe.ema_decay)
 
     def rates(self, progress: float) -> dict[str, float]:
-        """Learning rate of the decoder and of each encoder level."""
+        """Learning rate of the decoder and of each encoder stage."""
         recipe = self.plan.recipe
         peak = recipe.learning_rate * rate_factor(progress, recipe.warmup)
         return {group: peak * scale for group, scale in self.schedule.lr_scales(progress).items()}

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import file_digest, prefix, read_model_file
+from seg_transfer.planning.model_file import file_digest, prefix, read_model_file
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.planning.rules.carry import choose_member
+from seg_transfer.planning.rules.earlier_model import choose_member
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import Inflation, inflate_weight
 from seg_transfer.transfer.weights import LoadReport, adapt_input
@@ -30,7 +30,7 @@ class Network(Protocol):
 
     @property
     def block(self) -> tuple[int, ...]:
-        """Stride (slice, u, v) of level 0; (u, v) in 2D and 2.5D."""
+        """Stride (slice, u, v) of stage 0; (u, v) in 2D and 2.5D."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """As in torch."""
@@ -45,7 +45,7 @@ class CarryReport(LoadReport):
             super()
             .__str__()
             .replace(
-                "the encoder's levels in use are pretrained",
+                "the encoder's stages in use are pretrained",
                 f"the {'network' if whole else 'encoder'} is carried over from an earlier model",
             )
         )
@@ -55,7 +55,7 @@ def carry_over(network: Network, model: ModelPlan) -> CarryReport:
     """Load what ``model.weights`` names into a network.
 
     The first convolution, and the decoder's on the raw input, are adapted to other channels as ImageNet's are
-    (:func:`adapt_input`); 2D kernels are inflated to 3D; 3D kernels are summed along the slices where the new level has
+    (:func:`adapt_input`); 2D kernels are inflated to 3D; 3D kernels are summed along the slices where the new stage has
     none. Half precision does not occur in model files.
 
     Args:
@@ -69,8 +69,8 @@ def carry_over(network: Network, model: ModelPlan) -> CarryReport:
     path = Path(str(weights.path))
     found = read_model_file(path)
     if file_digest(path) != weights.sha256:
-        mend = "plan again with --from, or put the former file back"
-        raise UserError("this is not the file that was planned with: its content has changed", where=path, mend=mend)
+        hint = "plan again with --from, or put the former file back"
+        raise UserError("this is not the file that was planned with: its content has changed", where=path, hint=hint)
     member = choose_member([each.plan.model.configuration for each in found.header.members], model.configuration)
     start = prefix(member, FOLD)
     report = CarryReport()
@@ -117,5 +117,5 @@ def _fit_depth(weight: Tensor, target: Tensor, inflation: Inflation) -> Tensor:
 
 
 def _unfit(path: Path, name: str, there: str) -> UserError:
-    mend = "plan again with --from, with this version of segtl"
-    return UserError(f"does not fit the planned network: {name} is {there}", where=path, mend=mend)
+    hint = "plan again with --from, with this version of segtl"
+    return UserError(f"does not fit the planned network: {name} is {there}", where=path, hint=hint)

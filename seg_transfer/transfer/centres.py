@@ -11,16 +11,16 @@ Offset = tuple[float, float, float]
 
 
 def map_centres(encoder: Encoder) -> list[Offset]:
-    """Where in the input ``(slice, u, v)`` the first voxel of each level's map is centred.
+    """Where in the input ``(slice, u, v)`` the first voxel of each stage's map is centred.
 
-    Odd kernels are centred on their voxel (``transfer/levels.py``); even ones are as wide as their stride and begin at
+    Odd kernels are centred on their voxel (``transfer/stages.py``); even ones are as wide as their stride and begin at
     it, so that they lie ``(kernel - 1) / 2`` of their input's voxels further.
     """
     found: list[Offset] = []
     centre, before = np.zeros(3), np.ones(3)
-    for stage, strides in zip(encoder.level_modules(), encoder.strides, strict=True):
+    for stage, strides in zip(encoder.stage_modules(), encoder.strides, strict=True):
         shifts = [_shift(module) for module in stage.modules()]
-        centre = centre + before * np.max(shifts, axis=0)  # branches of one level stride alike
+        centre = centre + before * np.max(shifts, axis=0)  # branches of one stage stride alike
         before = np.array(strides)
         found.append((float(centre[0]), float(centre[1]), float(centre[2])))
     return found

@@ -1,7 +1,7 @@
-"""An ImageNet backbone as a pyramid of levels, each of size ``ceil(input / stride)``, for slices, stacks and volumes.
+"""An ImageNet backbone as a pyramid of stages, each of size ``ceil(input / stride)``, for slices, stacks and volumes.
 
-Strides are the catalogue's: level 0 has 2 in most networks and 4 in some, and each further level twice the one before.
-The modules are the library's, with its names; only those of the levels in use hold data.
+Strides are the catalogue's: stage 0 has 2 in most networks and 4 in some, and each further stage twice the one before.
+The modules are the library's, with its names; only those of the stages in use hold data.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seg_transfer import catalogue
-from seg_transfer.transfer.inflate import Inflation, inflate_modules, levels_with_depth
-from seg_transfer.transfer.levels import Level, load_levels
+from seg_transfer.catalogue import encoders as catalogue
+from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
+from seg_transfer.transfer.stages import Stage, load_stages
 
 
 def initialise(module: nn.Module) -> None:
@@ -41,25 +41,25 @@ def initialise(module: nn.Module) -> None:
 
 
 class Encoder(nn.Module):
-    """The first levels of an ImageNet network, in 2D, 2.5D or 3D.
+    """The first stages of an ImageNet network, in 2D, 2.5D or 3D.
 
-    Input ``(batch, channel, slice, u, v)``. In 2D and 2.5D the slices become channels (channel by channel) and level k
+    Input ``(batch, channel, slice, u, v)``. In 2D and 2.5D the slices become channels (channel by channel) and stage k
     is ``(batch, channels[k], u', v')``; in 3D it is ``(batch, channels[k], slice', u', v')``. Every size is
     ``ceil(input size / stride)``.
 
-    Levels of a 3D encoder before the first stride along the slice axis stay 2D modules which see every slice by
-    itself, equal to 3D ones with kernel 1 along it; the levels from there on are converted (see ``inflate``).
+    Stages of a 3D encoder before the first stride along the slice axis stay 2D modules which see every slice by
+    itself, equal to 3D ones with kernel 1 along it; the stages from there on are converted (see ``inflate``).
 
     Args:
         name: Name in the catalogue.
         channels: Channels that the first convolution reads: in 2.5D channels times slices.
-        stages: Levels in use, from the finest; all by default.
-        slice_strides: 3D only: stride along the slice axis, one per level. None: 2D and 2.5D.
+        stages: Stages in use, from the finest; all by default.
+        slice_strides: 3D only: stride along the slice axis, one per stage. None: 2D and 2.5D.
         inflation: 3D only: how ``load_weights`` inflates kernels.
 
     Attributes:
-        channels: Channels of each level.
-        strides: Stride (slice, u, v) of each level relative to the input; 1 along the slice axis in 2D and 2.5D.
+        channels: Channels of each stage.
+        strides: Stride (slice, u, v) of each stage relative to the input; 1 along the slice axis in 2D and 2.5D.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class Encoder(nn.Module):
         known = catalogue.entry(name)
         self.name, self.inflation = name, inflation
         self.is_3d = slice_strides is not None
-        # Without data at first: levels beyond those in use, and VGG's 120 million classifier weights, cost nothing.
+        # Without data at first: stages beyond those in use, and VGG's 120 million classifier weights, cost nothing.
         with torch.device("meta"):
-            levels = load_levels(known.library, known.library_name, channels)[:stages]
-        self.channels = tuple(level.channels for level in levels)
-        per_level = tuple(slice_strides) if slice_strides is not None else (1,) * len(levels)
-        self.strides = _cumulative(per_level, levels)
-        depth = levels_with_depth(per_level) if self.is_3d else (False,) * len(levels)
+            loaded = load_stages(known.library, known.library_name, channels)[:stages]
+        self.channels = tuple(each.channels for each in loaded)
+        per_stage = tuple(slice_strides) if slice_strides is not None else (1,) * len(loaded)
+        self.strides = _cumulative(per_stage, loaded)
+        depth = stages_with_depth(per_stage) if self.is_3d else (False,) * len(loaded)
         self.stages = nn.ModuleList()
-        for level, slice_stride, has_depth in zip(levels, per_level, depth, strict=True):
+        for each, slice_stride, has_depth in zip(loaded, per_stage, depth, strict=True):
             with torch.device("meta"):
-                self.stages.append(inflate_modules(level.modules, slice_stride) if has_depth else level.modules)
+                self.stages.append(inflate_modules(each.modules, slice_stride) if has_depth else each.modules)
         self.has_depth = depth
         self.stages.to_empty(device=torch.get_default_device())  # "meta" where only shapes are asked for
         self.stages.apply(initialise)
@@ -99,16 +99,9 @@ class Encoder(nn.Module):
             outputs.append(x)
         return outputs
 
-    def level_modules(self) -> list[nn.Module]:
-        """One module per level, finest first."""
+    def stage_modules(self) -> list[nn.Module]:
+        """One module per stage, finest first."""
         return list(self.stages)
-
-    def levels(self) -> list[list[tuple[str, nn.Parameter]]]:
-        """Parameters of each level, finest first, with their names in this module."""
-        return [
-            [(f"stages.{index}.{name}", parameter) for name, parameter in stage.named_parameters()]
-            for index, stage in enumerate(self.stages)
-        ]
 
     def first_convolution(self) -> str:
         """Name of the weight in this module which reads the image's channels."""
@@ -122,9 +115,9 @@ def _by_slice(stage: nn.Module, x: Tensor) -> Tensor:
     return y.unflatten(0, (batch, slices)).transpose(1, 2)
 
 
-def _cumulative(slice_strides: Sequence[int], levels: Sequence[Level]) -> tuple[tuple[int, int, int], ...]:
+def _cumulative(slice_strides: Sequence[int], stages: Sequence[Stage]) -> tuple[tuple[int, int, int], ...]:
     strides, along = [], 1
-    for slice_stride, level in zip(slice_strides, levels, strict=True):
+    for slice_stride, stage in zip(slice_strides, stages, strict=True):
         along *= slice_stride
-        strides.append((along, level.stride, level.stride))
+        strides.append((along, stage.stride, stage.stride))
     return tuple(strides)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.catalogue import (
+from seg_transfer.catalogue.encoders import (
     BUNDLED_ENCODER,
     WEIGHTS_FILE,
     EncoderEntry,
@@ -26,8 +26,8 @@ from seg_transfer.catalogue import (
     torch_cache,
 )
 from seg_transfer.errors import UserError
-from seg_transfer.files import check_folder, whole_file, write_text
-from seg_transfer.progress import say
+from seg_transfer.util.files import check_folder, whole_file, write_text
+from seg_transfer.util.progress import say
 
 OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
@@ -111,7 +111,7 @@ def check_sha256(path: Path, recorded: str | None, encoder: str) -> None:
         raise UserError(
             f"this file has changed since it was fetched: its sha256 is {found}, on record is {recorded}",
             where=path,
-            mend=f"fetch it anew: `segtl encoders fetch {encoder}`, on a machine with a network",
+            hint=f"fetch it anew: `segtl encoders fetch {encoder}`, on a machine with a network",
         )
 
 
@@ -152,7 +152,7 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             f"these ImageNet weights of {encoder} are not on this machine, and connections are forbidden "
             f"(--offline, or {OFFLINE})",
             where=_key(source, revision),
-            mend=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
+            hint=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
             f"{BUNDLED_ENCODER}) or a file",
         )
     say(f"fetching the ImageNet weights of {encoder}: {source}")
@@ -165,7 +165,7 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
         raise UserError(
             f"these ImageNet weights of {encoder} could not be fetched: {cause}",
             where=_key(source, revision),
-            mend=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
+            hint=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
             f"where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with --weights FILE",
         ) from error
     _note(_cache_record(), _key(source, revision), path, sha256)
@@ -223,5 +223,5 @@ def _read(record: Path) -> dict[str, dict[str, str]]:
     try:
         content: dict[str, dict[str, str]] = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=record, mend="delete it and fetch anew") from None
+        raise UserError(f"not readable as JSON: {error}", where=record, hint="delete it and fetch anew") from None
     return content

@@ -19,20 +19,20 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from seg_transfer.transfer.levels import PatchConv2d, fill_up
+from seg_transfer.transfer.stages import PatchConv2d, fill_up
 
 Inflation = Literal["average", "centre"]
 DEEPEST_KERNEL = 3
 
 
-def levels_with_depth(slice_strides: Sequence[int]) -> tuple[bool, ...]:
-    """Which levels have kernels that reach along the slice axis.
+def stages_with_depth(slice_strides: Sequence[int]) -> tuple[bool, ...]:
+    """Which stages have kernels that reach along the slice axis.
 
-    Before the first level that strides along it, in-plane spacing is still finer than the slice spacing, and a kernel
-    over several slices would be stretched in millimetres. If no level strides along it, the deepest one reaches.
+    Before the first stage that strides along it, in-plane spacing is still finer than the slice spacing, and a kernel
+    over several slices would be stretched in millimetres. If no stage strides along it, the deepest one reaches.
     """
-    first = next((level for level, stride in enumerate(slice_strides) if stride == 2), len(slice_strides) - 1)
-    return tuple(level >= first for level in range(len(slice_strides)))
+    first = next((stage for stage, stride in enumerate(slice_strides) if stride == 2), len(slice_strides) - 1)
+    return tuple(stage >= first for stage in range(len(slice_strides)))
 
 
 def inflate_weight(weight: Tensor, depth: int, inflation: Inflation) -> Tensor:

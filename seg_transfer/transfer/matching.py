@@ -52,7 +52,7 @@ class Target:
     """What an encoder needs.
 
     Attributes:
-        shapes: Name -> shape; a name's first component is a top-level module of the architecture, in its order.
+        shapes: Name -> shape; a name's first component is a top-stage module of the architecture, in its order.
         first: Name of the weight that reads the image's channels.
     """
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seg_transfer.catalogue import BUNDLED_ENCODER, ENCODERS, entry
+from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
-from seg_transfer.progress import warn
-from seg_transfer.transfer.checkpoint_file import StateDicts, read_state_dicts
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import check_beside, weights_file
 from seg_transfer.transfer.inflate import inflate_weight
 from seg_transfer.transfer.matching import Match, Shapes, Target, best_matches
+from seg_transfer.transfer.weight_files import StateDicts, read_state_dicts
+from seg_transfer.util.progress import warn
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_tinyimagenet.safetensors"
 LEAST_SHARE = 0.9
@@ -33,8 +33,8 @@ class LoadReport:
     Attributes:
         matched: Taken from the source as it is.
         adapted: Taken from the source and changed to fit: other input channels, or inflated to 3D.
-        random: Of the encoder's levels in use, not in the source or of another shape: random.
-        unused: Of the source, not in the encoder's levels in use: its head, and deeper levels.
+        random: Of the encoder's stages in use, not in the source or of another shape: random.
+        unused: Of the source, not in the encoder's stages in use: its head, and deeper stages.
         place: Where in a file with prefixes or several state dicts they were, such as ``teacher: backbone.``.
     """
 
@@ -46,7 +46,7 @@ class LoadReport:
 
     @property
     def share(self) -> float:
-        """Elements of the levels in use that come from the source, in [0, 1]."""
+        """Elements of the stages in use that come from the source, in [0, 1]."""
         loaded = sum(self.matched.values()) + sum(self.adapted.values())
         return loaded / (loaded + sum(self.random.values()))
 
@@ -63,7 +63,7 @@ class LoadReport:
         ]
         if self.place:
             parts.append(f"found under {self.place}")
-        return f"{self.share:.1%} of the encoder's levels in use are pretrained ({'; '.join(parts)})"
+        return f"{self.share:.1%} of the encoder's stages in use are pretrained ({'; '.join(parts)})"
 
 
 def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadReport:
@@ -77,7 +77,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
         encoder_name: Name in the catalogue.
 
     Raises:
-        UserError: If the weights cannot be had or read, fill less than 90 % of the elements of the levels in use,
+        UserError: If the weights cannot be had or read, fill less than 90 % of the elements of the stages in use,
             are those of another network, or are in the file twice and differ.
     """
     target = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
@@ -90,8 +90,8 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
     report, first = LoadReport(place=str(match)), module.first_convolution()
     with torch.no_grad():
         for name, tensor in target.items():
-            wanted = weights.levels is None or _level(name) < weights.levels
-            given = match.pairs.get(_without_level(name)) if wanted else None
+            wanted = weights.stages is None or _stage(name) < weights.stages
+            given = match.pairs.get(_without_stage(name)) if wanted else None
             if given is None:
                 report.random[name] = tensor.numel()
                 continue
@@ -100,7 +100,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
             tensor.copy_(fitted)
             (report.matched if fitted is found else report.adapted)[name] = tensor.numel()
     loaded = report.matched | report.adapted
-    used = {match.pairs[_without_level(name)] for name in loaded}
+    used = {match.pairs[_without_stage(name)] for name in loaded}
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
     if first in report.random:
         warn(f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random")
@@ -129,20 +129,20 @@ def _fit(found: Tensor, target: Tensor, module: Encoder, *, is_first: bool) -> T
     return found
 
 
-def _without_level(name: str) -> str:
-    """The architecture's name of a tensor: without the ``stages.<level>.`` of this package."""
+def _without_stage(name: str) -> str:
+    """The architecture's name of a tensor: without the ``stages.<stage>.`` of this package."""
     return name.split(".", 2)[2]
 
 
-def _level(name: str) -> int:
-    """The level of a tensor, from ``stages.<level>.``."""
+def _stage(name: str) -> int:
+    """The stage of a tensor, from ``stages.<stage>.``."""
     return int(name.split(".", 2)[1])
 
 
 def _target(module: Encoder) -> Target:
     state = module.state_dict()
-    shapes = {_without_level(name): tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
-    return Target(shapes, _without_level(module.first_convolution()))
+    shapes = {_without_stage(name): tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
+    return Target(shapes, _without_stage(module.first_convolution()))
 
 
 def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) -> Match:
@@ -166,7 +166,7 @@ def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) 
             raise UserError(
                 f"holds weights of {encoder_name} more than once, and they differ: {places}",
                 where=path,
-                mend="save those that you mean as a file of their own",
+                hint="save those that you mean as a file of their own",
             )
     return best
 
@@ -184,24 +184,24 @@ def _refusal(
         largest = max(parts.values(), key=len)
         there = [name for name in (parts[match.part] if match else largest) if name not in set(pairs.values())]
         what = (
-            f"only {filled:.0%} of the elements of {encoder_name}'s levels in use are in these weights "
+            f"only {filled:.0%} of the elements of {encoder_name}'s stages in use are in these weights "
             f"({LEAST_SHARE:.0%} are needed); missing, or of another shape: {_some(missing)}"
         )
         if there:
             what += f"; in the file and not used: {_some(there)}"
     like = _resembling(parts, encoder_name)
     if like is not None:
-        mend = f"they fit {like}: plan with --encoder {like}, or give weights of {encoder_name}"
+        hint = f"they fit {like}: plan with --encoder {like}, or give weights of {encoder_name}"
     else:
-        mend = (
+        hint = (
             f"they fit no encoder of the catalogue: give weights of {encoder_name} with the names that timm gives "
             "(any prefix will do), or choose another --encoder or --weights"
         )
-    return UserError(what, where=path, mend=mend)
+    return UserError(what, where=path, hint=hint)
 
 
 def _resembling(parts: Mapping[str, Shapes], but: str) -> str | None:
-    """Name of the encoder that weights fit best, all levels together; None if they fit none of the others."""
+    """Name of the encoder that weights fit best, all stages together; None if they fit none of the others."""
     shares = {}
     for name in ENCODERS:
         if name != but:
@@ -213,7 +213,7 @@ def _resembling(parts: Mapping[str, Shapes], but: str) -> str | None:
 
 @cache
 def _target_of(name: str) -> Target:
-    """What all levels of an encoder need, without data."""
+    """What all stages of an encoder need, without data."""
     with torch.device("meta"):
         return _target(Encoder(name, channels=3))
 
@@ -228,7 +228,7 @@ def _locate(weights: Weights, encoder_name: str) -> Path:
             raise UserError(
                 f"the bundled weights are of {BUNDLED_ENCODER}, not of {encoder_name}",
                 where="model.weights",
-                mend=f"choose --encoder {BUNDLED_ENCODER}, or --weights imagenet",
+                hint=f"choose --encoder {BUNDLED_ENCODER}, or --weights imagenet",
             )
         return BUNDLED
     if weights.source == "imagenet":
@@ -236,6 +236,6 @@ def _locate(weights: Weights, encoder_name: str) -> Path:
         return weights_file(weights.repository or known.source, weights.revision or known.revision, encoder_name)
     path = Path(str(weights.path))
     if not path.is_file():
-        raise UserError("there is no weights file here", where=path, mend="give the path of an existing file")
+        raise UserError("there is no weights file here", where=path, hint="give the path of an existing file")
     check_beside(path)
     return path

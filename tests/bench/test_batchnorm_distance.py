@@ -19,7 +19,7 @@ from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Strategy, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.transfer.strategy import recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
 FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="source")
 
@@ -76,7 +76,7 @@ def test_hooks_are_gone_afterwards() -> None:
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
 
-def test_levels_without_batchnorm_have_no_distance() -> None:
+def test_stages_without_batchnorm_have_no_distance() -> None:
     assert statistics_distance(network("convnext_tiny"), inputs(2)) == (None, None)
 
 

@@ -11,7 +11,7 @@ from feature_scores import (
     logme,
     measure_scores,
     potential_energy,
-    score_levels,
+    score_stages,
     wasserstein,
 )
 from made_plans import data_plan, model_plan, plan
@@ -136,10 +136,10 @@ def test_cc_fv_thins_large_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cc_fv(features, labels, cases) is not None and seen == [(3, 3), (3, 3)]
 
 
-def test_better_features_score_higher_at_every_level() -> None:
+def test_better_features_score_higher_at_every_stage() -> None:
     good, labels, cases = clusters(distance=4)
     bad = clusters(distance=0.3)[0]
-    found = score_levels([good, bad], labels, cases)
+    found = score_stages([good, bad], labels, cases)
     assert (found.cases, found.voxels) == (3, 360)
     assert found.h_score[0] > found.h_score[1] + 1 and found.logme[0] > found.logme[1] + 0.3
     assert found.cc_fv is not None and len(found.cc_fv) == 2
@@ -147,7 +147,7 @@ def test_better_features_score_higher_at_every_level() -> None:
 
 def test_no_label_in_two_cases_has_no_consistency() -> None:
     features, labels, cases = clusters(distance=4, cases=1)
-    assert score_levels([features], labels, cases).cc_fv is None
+    assert score_stages([features], labels, cases).cc_fv is None
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +171,12 @@ def made_plan(store: Store, *, batchnorm: str) -> Plan:
     return plan(store.data, model_plan("2d", (1, 32, 32), weights=Weights(source="bundled")), strategy=strategy)
 
 
-def test_measured_of_a_plan_every_level_of_the_encoder(store: Store) -> None:
+def test_measured_of_a_plan_every_stage_of_the_encoder(store: Store) -> None:
     made, cases = made_plan(store, batchnorm="source"), store.data.cases
     found = measure_scores(made, store, cases, seed=0, device="cpu", per_label=60)
     assert (found.cases, found.voxels) == (3, 3 * 3 * 60)
     assert len(found.h_score) == len(found.logme) == 5 and found.cc_fv is not None and len(found.cc_fv) == 5
-    assert 1 < found.h_score[0] < 2  # brightness and texture show in the finest level
+    assert 1 < found.h_score[0] < 2  # brightness and texture show in the finest stage
     assert measure_scores(made, store, cases, seed=0, device="cpu", per_label=60) == found
 
 

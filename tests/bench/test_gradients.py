@@ -1,4 +1,4 @@
-"""Gradients of each level after some steps of the decoder alone."""
+"""Gradients of each stage after some steps of the decoder alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gradients
 import numpy as np
 import pytest
 import torch
-from gradients import level_gradients, measure_gradients, split_cases
+from gradients import measure_gradients, split_cases, stage_gradients
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.data.image import image_from_array
@@ -58,51 +58,51 @@ def trainer(store: Store) -> Trainer:
 
 
 def test_identical_halves_agree_and_opposite_gradients_disagree(trainer: Trainer) -> None:
-    _, norms, cosines = level_gradients(trainer, batches(0, 1), batches(0, 1))
+    _, norms, cosines = stage_gradients(trainer, batches(0, 1), batches(0, 1))
     assert cosines == pytest.approx((1, 1)) and all(norm > 0 for norm in norms)
     original = trainer.loss
     signs = iter((1, -1))
     trainer.loss = lambda image, label: next(signs) * original(image, label)  # type: ignore[method-assign]
-    _, norms, cosines = level_gradients(trainer, batches(0), batches(0))
+    _, norms, cosines = stage_gradients(trainer, batches(0), batches(0))
     assert cosines == pytest.approx((-1, -1)) and norms == pytest.approx((0, 0), abs=1e-9)
 
 
 def test_relative_norm_is_that_of_gradient_over_parameters(trainer: Trainer) -> None:
-    loss, norms, _ = level_gradients(trainer, batches(0), batches(0))
+    loss, norms, _ = stage_gradients(trainer, batches(0), batches(0))
     expected = trainer.loss(*batches(0)[0])
     assert loss == pytest.approx(expected.item())
     expected.backward()
-    for level, norm in zip(trainer.network.encoder.level_modules(), norms, strict=True):
-        kernels = [p for p in level.parameters() if p.ndim == 4]
+    for stage, norm in zip(trainer.network.encoder.stage_modules(), norms, strict=True):
+        kernels = [p for p in stage.parameters() if p.ndim == 4]
         gradient, size = (torch.cat([t.detach().flatten() for t in ts]) for ts in ([p.grad for p in kernels], kernels))
         assert norm == pytest.approx(float(gradient.norm() / size.norm()), rel=1e-4)
 
 
-def test_a_level_whose_kernels_are_twice_as_large_wants_a_quarter(trainer: Trainer) -> None:
+def test_a_stage_whose_kernels_are_twice_as_large_wants_a_quarter(trainer: Trainer) -> None:
     """Behind a BatchNorm with statistics to match, larger kernels change nothing but their own gradient."""
-    _, before, cosines_before = level_gradients(trainer, batches(0), batches(1))
-    level = trainer.network.encoder.level_modules()[1]
-    norms = [module for module in level.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    _, before, cosines_before = stage_gradients(trainer, batches(0), batches(1))
+    stage = trainer.network.encoder.stage_modules()[1]
+    norms = [module for module in stage.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
-        for parameter in level.parameters():
+        for parameter in stage.parameters():
             if parameter.ndim == 4:
                 parameter *= 2
         for norm in norms:
             norm.running_mean *= 2
             norm.running_var *= 4
             norm.running_var += 3 * norm.eps  # BatchNorm adds its epsilon to the variance
-    _, after, cosines_after = level_gradients(trainer, batches(0), batches(1))
+    _, after, cosines_after = stage_gradients(trainer, batches(0), batches(1))
     assert after[1] == pytest.approx(before[1] / 4, rel=1e-3)
     assert after[0] == pytest.approx(before[0], rel=1e-3)
     assert cosines_after == pytest.approx(cosines_before, abs=1e-3)
 
 
-def test_a_level_without_influence_wants_nothing(trainer: Trainer) -> None:
+def test_a_stage_without_influence_wants_nothing(trainer: Trainer) -> None:
     with torch.no_grad():
         for name, parameter in trainer.network.named_parameters():
             if not name.startswith("encoder."):
                 parameter.zero_()
-    _, norms, cosines = level_gradients(trainer, batches(0), batches(1))
+    _, norms, cosines = stage_gradients(trainer, batches(0), batches(1))
     assert norms == (0, 0) and cosines == (0, 0)
 
 
@@ -124,7 +124,7 @@ def test_only_the_decoder_learns_and_batchnorm_does_as_the_plan_says(
         seen.append({name: tensor.clone() for name, tensor in trainer.network.state_dict().items()})
         return 1.0, (1.0, 1.0), (0.0, 0.0)
 
-    monkeypatch.setattr(gradients, "level_gradients", look)
+    monkeypatch.setattr(gradients, "stage_gradients", look)
     made = made_plan(store, batchnorm=batchnorm)
     measure_gradients(made, store, CASES, seed=0, device="cpu", steps=2, batches=1)
     start = Trainer(made, seed=0, device="cpu", load=True).network.state_dict()

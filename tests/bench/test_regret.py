@@ -45,11 +45,11 @@ def test_among_equal_strategies_every_choice_has_no_regret_where_the_naive_one_h
 def test_a_table_of_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     for draw in range(3):
-        for strategy, level in (("good", 0.8), ("scratch", 0.7)):
+        for strategy, stage in (("good", 0.8), ("scratch", 0.7)):
             cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
-            cell["dice"] = {f"case{case}": {"a": level + 0.02 * case, "b": level} for case in range(4)}
+            cell["dice"] = {f"case{case}": {"a": stage + 0.02 * case, "b": stage} for case in range(4)}
             (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
-            (tmp_path / "test" / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps({"x": {"a": level - 0.5}}))
+            (tmp_path / "test" / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps({"x": {"a": stage - 0.5}}))
     planned = {"segtl's": {"made-5": {0: "good", 1: "good", 2: "scratch"}}}
     text = regret_table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
     assert "| made-5 | 3/3 | 0.815 | 0.715 |" in text
@@ -84,7 +84,7 @@ def test_both_eyes_of_a_person_are_drawn_together(tmp_path: Path) -> None:
     for draw in range(2):
         for strategy, gain in (("good", 1), ("scratch", 0)):
             cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
-            cell["dice"] = {f"retina_{eye}": {"label": level * gain} for eye, level in dice.items()}
+            cell["dice"] = {f"retina_{eye}": {"label": stage * gain} for eye, stage in dice.items()}
             (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
     trials = regret_table.load_trials(tmp_path, release=False)
     # of persons there are only three resamples: means 0.5, 0.6 and 0.7 of a draw; of four eyes down to 0.4

@@ -9,11 +9,11 @@ import timm
 import torch
 import torchvision
 
-from seg_transfer.catalogue import ENCODERS, EncoderEntry, entry
+from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry, entry
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.strategy import StrategySchedule
+from seg_transfer.transfer.unfreezing import StrategySchedule
 from seg_transfer.transfer.weights import load_weights
 
 SIZE = (33, 47)
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stages_enough(known: EncoderEntry) -> int:
-    """Levels that hold every kind of module of an encoder; all where they are not too large."""
+    """Stages that hold every kind of module of an encoder; all where they are not too large."""
     return 3 if known.parameters > MANY_PARAMETERS else len(known.channels)
 
 
@@ -43,12 +43,12 @@ def strides_along(configuration: str, stages: int) -> tuple[int, ...]:
 
 
 def encoder(name: str, configuration: str, *, channels: int = 1, stages: int | None = None) -> Encoder:
-    levels = stages or len(entry(name).channels)
+    stages = stages or len(entry(name).channels)
     return Encoder(
         name,
         channels=channels * (3 if configuration == "2.5d" else 1),
-        stages=levels,
-        slice_strides=strides_along(configuration, levels) or None,
+        stages=stages,
+        slice_strides=strides_along(configuration, stages) or None,
     )
 
 
@@ -100,7 +100,7 @@ def checkpoint(tmp_path_factory):
 
 
 @every_configuration
-def test_every_level_has_the_catalogues_channels_and_the_size_rounded_up(name, configuration):
+def test_every_stage_has_the_catalogues_channels_and_the_size_rounded_up(name, configuration):
     made = encoder(name, configuration).eval()
     known = entry(name)
     assert made.channels == known.channels
@@ -109,11 +109,11 @@ def test_every_level_has_the_catalogues_channels_and_the_size_rounded_up(name, c
     slices = {"2d": 1, "2.5d": 3, "3d": 5}[configuration]
     for size in (SIZE, (64, 31)):
         with torch.no_grad():
-            levels = made(picture(1, 1, slices, *size))
-        assert [level.shape[1] for level in levels] == list(known.channels)
-        for level, stride in zip(levels, made.strides, strict=True):
+            stages = made(picture(1, 1, slices, *size))
+        assert [stage.shape[1] for stage in stages] == list(known.channels)
+        for stage, stride in zip(stages, made.strides, strict=True):
             expected = [math.ceil(length / step) for length, step in zip((slices, *size), stride, strict=True)]
-            assert list(level.shape[2:]) == (expected if configuration == "3d" else expected[1:])
+            assert list(stage.shape[2:]) == (expected if configuration == "3d" else expected[1:])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_features_are_the_librarys_own(name):
         value.copy_(state[key.split(".", 2)[2].replace(".", "_")])
     x = picture(1, 3, 64, 96)
     with torch.no_grad():
-        expected = [level for level in network(x) if level.shape[2] < 64][:stages]
+        expected = [stage for stage in network(x) if stage.shape[2] < 64][:stages]
         for ours, theirs in zip(made(x.unsqueeze(2)), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -188,7 +188,7 @@ def test_the_first_convolution_reads_any_number_of_channels(name, checkpoint):
 
 
 @every_encoder
-def test_a_full_checkpoint_fills_every_level_and_leaves_only_the_head(name, checkpoint):
+def test_a_full_checkpoint_fills_every_stage_and_leaves_only_the_head(name, checkpoint):
     path, rgb = checkpoint(name)
     made = Encoder(name, channels=3)
     report = load_weights(made, Weights(source="file", path=str(path)), name)
@@ -217,8 +217,8 @@ def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, tmp_
         assert load_weights(deep, Weights(source="file", path=str(path)), name).share == 1.0
         slices = 5
         with torch.no_grad():
-            levels = deep(x.repeat(1, 1, 5, 1, 1))
-        for stride, two, three in zip(along, expected, levels, strict=True):
+            stages = deep(x.repeat(1, 1, 5, 1, 1))
+        for stride, two, three in zip(along, expected, stages, strict=True):
             slices = math.ceil(slices / stride)
             assert three.shape[2] == slices
             scale = two.abs().max()
@@ -264,7 +264,7 @@ def test_no_weight_is_left_to_chance(name, configuration):
 
 @every_encoder
 @pytest.mark.parametrize("batchnorm", ["trained", "recalibrated"])
-def test_freezing_keeps_a_level_to_the_bit(name, batchnorm):
+def test_freezing_keeps_a_stage_to_the_bit(name, batchnorm):
     network, _ = build_network(model(name, "2d", 2), channels=1, classes=2, seed=0)
     strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm=batchnorm)
     schedule = StrategySchedule(network, strategy, warmup=0.0)
@@ -282,25 +282,25 @@ def test_freezing_keeps_a_level_to_the_bit(name, batchnorm):
         for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     }
     assert bool(norms) == entry(name).batchnorm
-    second_level = {key for key in before if key.startswith("stages.1.")}
-    assert changed == (second_level if batchnorm == "trained" else second_level - norms)
+    second_stage = {key for key in before if key.startswith("stages.1.")}
+    assert changed == (second_stage if batchnorm == "trained" else second_stage - norms)
 
 
 @every_encoder
-def test_levels_name_every_parameter_once_and_unused_levels_are_not_built(name):
+def test_stages_name_every_parameter_once_and_unused_stages_are_not_built(name):
     made = Encoder(name, channels=3, stages=2)
-    named = [key for level in made.levels() for key, _ in level]
-    assert named == [key for key, _ in made.named_parameters()]
-    assert len(made.level_modules()) == len(made.levels()) == 2
-    counts = [sum(parameter.numel() for _, parameter in level) for level in made.levels()]
+    assert len(made.stage_modules()) == 2
+    held = [{id(parameter) for parameter in stage.parameters()} for stage in made.stage_modules()]
+    assert not held[0] & held[1] and held[0] | held[1] == {id(parameter) for parameter in made.parameters()}
+    counts = [sum(parameter.numel() for parameter in stage.parameters()) for stage in made.stage_modules()]
     assert counts == list(entry(name).costs["flat"].parameters[:2])
 
 
-def test_layer_norms_learn_with_their_level():
+def test_layer_norms_learn_with_their_stage():
     network, _ = build_network(model("convnext_tiny", "2d", 2), channels=1, classes=2, seed=0)
     strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm="source")
     StrategySchedule(network, strategy, warmup=0.0).apply(progress=0.5)
-    first, second = network.encoder.level_modules()
+    first, second = network.encoder.stage_modules()
     norms = [module for module in second.modules() if isinstance(module, torch.nn.LayerNorm)]
     assert norms and all(norm.weight.requires_grad and norm.training for norm in norms)
     assert not any(parameter.requires_grad for parameter in first.parameters())

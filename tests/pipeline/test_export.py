@@ -13,14 +13,15 @@ from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work
 
 import seg_transfer
-from seg_transfer.choice import Choice, ChosenRun
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import KEY, ModelHeader, Postprocessing, read_model_file
+from seg_transfer.exporting.load import load_model_file
+from seg_transfer.planning.model_file import ModelHeader, Postprocessing, read_model_file
 from seg_transfer.planning.plan import Plan, Reason, Weights
-from seg_transfer.portable.load import load_model_file
-from seg_transfer.workdir import Work
+from seg_transfer.util.records import HEADER_KEY
+from seg_transfer.workflow.choice import Choice, ChosenRun
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 
@@ -94,7 +95,7 @@ def test_the_card_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str
         "Predicts: ball 1, core 4",
         "Resamples to z 2.5, x 1, y 1 (mm)",
         "Trained on: 4 labelled volumes",
-        "2.5d U-Net on resnet18 (2 levels), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
+        "2.5d U-Net on resnet18 (2 stages), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
         "Dice by cross-validation over 4 volumes: ball 1.000, core 1.000",
         "licence: a file of the trainer's own",
         "segtl predict -m model.segtl",
@@ -167,7 +168,7 @@ def test_the_choice_is_what_predict_and_export_use(
     array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
     options = {"spacing": (1.0, 1.0, 2.5), **CPU}
     capsys.readouterr()
-    seg_transfer.progress.set_verbosity(0)
+    seg_transfer.util.progress.set_verbosity(0)
     by_choice = seg_transfer.predict(array, work=place.path, **options)
     assert f"as chosen in {place.choice}" in capsys.readouterr().err
     seg_transfer.export(tmp_path / "both.segtl", work=place.path)
@@ -206,7 +207,7 @@ def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...
 
     session = runtime.InferenceSession(files[1])
     assert [given.shape for given in session.get_inputs()] == [["batch", 1, *plan.model.patch]]
-    header = ModelHeader.model_validate_json(session.get_modelmeta().custom_metadata_map[KEY])
+    header = ModelHeader.model_validate_json(session.get_modelmeta().custom_metadata_map[HEADER_KEY])
     exported = read_model_file(files[0]).header
     assert header == exported.model_copy(update={"weights": None})
     networks = load_model_file(files[0]).networks

@@ -9,7 +9,7 @@ import pytest
 from made_balls import LOCAL, QUICK, make_dataset
 
 import seg_transfer
-from seg_transfer import progress
+from seg_transfer.util import progress
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(1, 1), (2, 1)])

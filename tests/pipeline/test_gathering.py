@@ -11,12 +11,12 @@ from made_stripes import make_stripes
 from safetensors.torch import load_file, save_file
 
 import seg_transfer
-from seg_transfer.catalogue import entry
-from seg_transfer.evidence import gather
-from seg_transfer.planning.evidence import Evidence
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.evidence import transfer_evidence as gather
+from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.plan import Plan, load_plan
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
 SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
@@ -45,7 +45,7 @@ def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
     assert found is not None and found == Evidence.load(work.evidence).transfer
     assert (found.cases, found.voxels) == (4, 4 * 2 * gather.PER_LABEL)
     assert len(found.gain) == len(found.pretrained) == len(found.random) == plan.model.stages
-    best = max(range(len(found.gain)), key=lambda level: found.gain[level].mean)
+    best = max(range(len(found.gain)), key=lambda stage: found.gain[stage].mean)
     assert found.gain[best].mean > 0.02
     for gain, pretrained, random in zip(found.gain, found.pretrained, found.random, strict=True):
         assert gain.mean == pytest.approx(pretrained.mean - random.mean)

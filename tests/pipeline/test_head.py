@@ -14,11 +14,11 @@ from made_balls import LOCAL, make_dataset
 
 import seg_transfer
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import read_model_file
+from seg_transfer.exporting.load import load_folds
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan, load_plan
-from seg_transfer.portable.load import load_folds
-from seg_transfer.status import read_status
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 QUICK = {"encoder": "resnet18", "weights": "bundled", "folds": 2, "memory": 10**9} | LOCAL

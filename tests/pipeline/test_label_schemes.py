@@ -13,8 +13,8 @@ from made_regions import REGIONS, describe, dice, nested_balls, values_of, write
 
 import seg_transfer
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.status import read_status
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.work_folder import Work
 
 QUICK = {"config": "2d", "encoder": "resnet18", "weights": "bundled", "epochs": 2, "folds": 2, "memory": 10**9}
 IGNORE = 7

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import seg_transfer
-from seg_transfer import api, measuring
-from seg_transfer.cli import main
+import seg_transfer as api
+from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation import evaluate as evaluation
+from seg_transfer.evaluation import score_files as evaluation
 from seg_transfer.planning.plan import load_plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.status import read_status
-from seg_transfer.workdir import Work
+from seg_transfer.workflow import measure as measuring
+from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.work_folder import Work
 
 LOCAL = ["--workers", "0", "--device", "cpu"]
 
@@ -74,7 +75,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run a command that must fail with exit code 2; what it said."""
     assert main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "mend:" in err and "Traceback" not in err
+    assert out == "" and "hint:" in err and "Traceback" not in err
     return err
 
 
@@ -123,7 +124,7 @@ def test_a_wrong_option_is_said_before_long_measuring(
     groups.write_text('{"c0": "anna"}')
     options = option.format(binary=binary, groups=groups).split()
     err = refused(capsys, "plan", data, "-w", tmp_path / "work", *LOCAL, *options)
-    assert said in err and err.count("mend:") == 1 and "JSON: " not in err
+    assert said in err and err.count("hint:") == 1 and "JSON: " not in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,10 +14,10 @@ from huggingface_hub import constants
 from made_balls import make_dataset
 from safetensors.torch import save_file
 
-from seg_transfer.catalogue import entry
-from seg_transfer.cli import main
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.cli.app import main
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
 RUNNING = ["--device", "cpu", "--workers", "0", "-q"]

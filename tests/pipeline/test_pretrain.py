@@ -18,7 +18,7 @@ from made_textures import Clock, make_pictures, pretrain_modules
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from seg_transfer.cli import main as segtl
+from seg_transfer.cli.app import main as segtl
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder

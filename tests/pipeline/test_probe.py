@@ -10,16 +10,16 @@ import pytest
 from made_stripes import make_stripes
 
 import seg_transfer
-from seg_transfer import api
-from seg_transfer.api import probing
-from seg_transfer.cli import main
+import seg_transfer as api
+from seg_transfer.cli.app import main
 from seg_transfer.evidence import probe
-from seg_transfer.evidence.draw import choose_cases
+from seg_transfer.evidence.cases import choose_cases
 from seg_transfer.evidence.probe import run_probe
-from seg_transfer.planning.evidence import Evidence, ProbedFeatures, ProbeEvidence
+from seg_transfer.planning.evidence_record import Evidence, ProbedFeatures, ProbeEvidence
 from seg_transfer.planning.plan import Weights, load_plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.workdir import Work
+from seg_transfer.workflow import probe as probing
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
@@ -55,8 +55,8 @@ def probed(planned: Path) -> ProbeEvidence:
     return seg_transfer.probe(work=planned, cases=4, **LOCAL)
 
 
-def entry(found: ProbeEvidence, source: str, level: int | None = None) -> ProbedFeatures:
-    (one,) = [one for one in found.features if one.source == source and one.level == level]
+def entry(found: ProbeEvidence, source: str, stage: int | None = None) -> ProbedFeatures:
+    (one,) = [one for one in found.features if one.source == source and one.stage == stage]
     return one
 
 
@@ -74,19 +74,19 @@ def test_pretrained_features_find_what_intensities_do_not(probed: ProbeEvidence)
 
 
 def test_everything_stands_beside_its_controls(probed: ProbeEvidence) -> None:
-    levels = [0, 1, 2, 3, 4, None]  # every level of the encoder, and all together
+    stages = [0, 1, 2, 3, 4, None]  # every stage of the encoder, and all together
     expected = [
         ("raw", None),
         ("filters", None),
-        *(("pretrained", k) for k in levels),
-        *(("random", k) for k in levels),
+        *(("pretrained", k) for k in stages),
+        *(("random", k) for k in stages),
     ]
-    assert [(one.source, one.level) for one in probed.features] == expected
+    assert [(one.source, one.stage) for one in probed.features] == expected
     assert [one.features for one in probed.features if one.source == "pretrained"] == [64, 64, 128, 256, 512, 1024]
     assert (probed.cases, probed.folds, probed.held_out, probed.draws) == (4, 2, 2, 3)
     assert probed.weights == {"resnet18": "bundled"}
-    for level in levels:
-        pretrained, random = entry(probed, "pretrained", level), entry(probed, "random", level)
+    for stage in stages:
+        pretrained, random = entry(probed, "pretrained", stage), entry(probed, "random", stage)
         assert pretrained.gain is not None and random.gain is None and random.draw_std > 0
         assert pretrained.gain.mean == pytest.approx(accuracy(pretrained) - accuracy(random))
     assert all(one.scores["svm"].log_loss is None and one.scores["bayes"].log_loss for one in probed.features)
@@ -134,7 +134,7 @@ def test_the_command_shows_a_table(
     assert len(rows) == 14
     one = entry(probed, "pretrained", 1)
     softmax, gain = one.scores["softmax"].balanced_accuracy, one.gain
-    shown = rows["pretrained resnet18 level 1"]
+    shown = rows["pretrained resnet18 stage 1"]
     assert shown[0] == f"{softmax.mean:.3f} ± {softmax.error:.3f}" and shown[-1].startswith(f"{gain.mean:+.3f}")
     assert shown[-2] == f"{one.mean_dice:.3f}" and rows["raw"][-1] == ""
 

@@ -14,22 +14,22 @@ from made_plans import threshold
 from made_work import ball_plan, make_work
 
 import seg_transfer
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evidence import race as held
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.modelfile import read_model_file
-from seg_transfer.planning.evidence import RaceEvidence
+from seg_transfer.planning.evidence_record import RaceEvidence
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
 from seg_transfer.planning.rules import race as rules
-from seg_transfer.planning.rules.transfer import SCRATCH
-from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.rules.strategy import SCRATCH
+from seg_transfer.planning.strategy import Candidate, Race, Strategy
 from seg_transfer.planning.variants import scratch_twin
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
 from seg_transfer.training.state import RunOptions
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 
@@ -270,7 +270,7 @@ def test_a_control_of_nothing_is_refused(
     put(work, weights=weights)
     assert main(["train", fold, "--control", "-w", str(work.path), "--device", "cpu"]) == 2
     err = capsys.readouterr().err
-    assert said in err and "mend:" in err and not work.runs.exists()
+    assert said in err and "hint:" in err and not work.runs.exists()
 
 
 def test_planning_deals_the_race_by_group(data: Path, tmp_path: Path) -> None:

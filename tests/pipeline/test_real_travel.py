@@ -14,10 +14,10 @@ import seg_transfer
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.data.image import read_image
 from seg_transfer.errors import UserError
+from seg_transfer.exporting.load import load_model_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
-from seg_transfer.portable.load import load_model_file
-from seg_transfer.workdir import Work
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "quiet")]
 

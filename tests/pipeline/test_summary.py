@@ -13,12 +13,12 @@ from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work, nothing
 
 import seg_transfer
-from seg_transfer.choice import Choice
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import Postprocessing
-from seg_transfer.workdir import Work
+from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.workflow.choice import Choice
+from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
 

@@ -111,7 +111,7 @@ def test_a_run_leaves_exactly_these_files(
     plan = make_plan(configuration, precision="bfloat16")
     result = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
     assert {path.name for path in result.folder.iterdir()} == FILES
-    assert "100.0% of the encoder's levels in use are pretrained" in capsys.readouterr().err
+    assert "100.0% of the encoder's stages in use are pretrained" in capsys.readouterr().err
     assert (result.epochs, result.steps) == (2, 6)
     assert all(0 <= value <= 1 for value in result.dice.values() if value is not None)
 
@@ -239,7 +239,7 @@ def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
     assert json.loads((tmp_path / "manifest.json").read_text())["cases"]["train"] == ["a", "b", "c"]
 
 
-def test_of_frozen_levels_only_the_recalibrated_statistics_change(tmp_path: Path, store: Store) -> None:
+def test_of_frozen_stages_only_the_recalibrated_statistics_change(tmp_path: Path, store: Store) -> None:
     strategy = {"kind": "partial", "frozen_stages": 1, "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
     plan = make_plan(strategy=strategy, weight_decay=0.5)
     source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
@@ -392,7 +392,7 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
         train_fold(make_plan(epochs=20), store, tmp_path, fold=0, options=RunOptions(threads=1))
 
 
-def test_a_plan_that_unfreezes_more_levels_than_there_are_is_refused() -> None:
+def test_a_plan_that_unfreezes_more_stages_than_there_are_is_refused() -> None:
     strategy = {"kind": "gradual", "encoder_lr_ratio": 1.0, "unfreeze_at": (0.1, 0.2, 0.3), "batchnorm": "source"}
     with pytest.raises(ValueError, match=r"recipe\.strategy\.unfreeze_at: 3 entries for 2 stages"):
         make_plan(strategy=strategy)

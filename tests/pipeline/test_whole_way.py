@@ -14,15 +14,15 @@ import pytest
 from made_balls import LABELS, LOCAL, QUICK, make_case, make_dataset
 
 import seg_transfer
-from seg_transfer import measuring
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, load_plan
-from seg_transfer.status import read_status
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.validation import TrainedFold
-from seg_transfer.workdir import Work
+from seg_transfer.workflow import measure as measuring
+from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.validate import TrainedFold
+from seg_transfer.workflow.work_folder import Work
 
 
 def files(folder: Path) -> set[str]:
@@ -272,7 +272,7 @@ def test_users_errors_say_what_and_leave_nothing(
         arguments += ["--workers", "0"]
     assert main(arguments) == 2
     out, err = capsys.readouterr()
-    assert said in err and "mend:" in err and "Traceback" not in err
+    assert said in err and "hint:" in err and "Traceback" not in err
     assert out == ""
     assert files(tmp_path) == {"splits.json"}
 
@@ -289,7 +289,7 @@ def test_users_errors_on_a_planned_work_folder(
     }.items():
         assert main([*command.split(), "-w", str(work), "--device", "cpu"]) == 2
         err = capsys.readouterr().err
-        assert said in err and "mend:" in err
+        assert said in err and "hint:" in err
     assert times(work) == before
     assert files(tmp_path) == set()
 

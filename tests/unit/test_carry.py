@@ -12,15 +12,15 @@ from made_fingerprints import channel, fingerprint, pictures, splits
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import file_digest
+from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.planning.model_file import file_digest
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.planner import PlanRequest, make_plan
-from seg_transfer.planning.rules.carry import EarlierModel
-from seg_transfer.planning.rules.transfer import similarity
-from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.planning.rules.earlier_model import EarlierModel
+from seg_transfer.planning.rules.strategy import similarity
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.transfer.carry import CarryReport
 
@@ -121,7 +121,7 @@ def test_2d_kernels_are_inflated(there: str, strides: tuple[int, int], tmp_path:
     assert any(name.endswith("conv1.weight") for name in report.adapted)
 
 
-def test_deep_kernels_become_flat_where_the_new_level_sees_single_slices(tmp_path: Path) -> None:
+def test_deep_kernels_become_flat_where_the_new_stage_sees_single_slices(tmp_path: Path) -> None:
     file, before = export(tmp_path, earlier_plan("3d", slice_strides=(2, 2)))
     network, _ = started(file, "3d", carry="encoder", slice_strides=(1, 1))
     assert network.encoder.has_depth == (False, True) and before.encoder.has_depth == (True, True)
@@ -160,7 +160,7 @@ def test_encoder_stages_and_configuration_come_from_the_model() -> None:
             assert found.weights.source == "model" and found.weights.sha256 == "ab"
     small = planned(earlier_plan("2d", **WIDTHS), measured=fingerprint(shape=(35, 50, 36)))
     assert small.model.stages == 3 and small.model.weights.carry == "encoder"
-    assert "levels 4 against 3" in next(r.reason for r in small.reasons if r.field == "model.weights")
+    assert "stages 4 against 3" in next(r.reason for r in small.reasons if r.field == "model.weights")
 
 
 def test_the_decoder_comes_along_where_it_fits() -> None:
@@ -183,10 +183,10 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
     for wishes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
-        with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its levels 2, 3 read several slices"):
+        with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its stages 2, 3 read several slices"):
             planned(deep, **wishes)
     shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))
-    assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat levels alone
+    assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat stages alone
     flat = earlier_plan("2d", **WIDTHS)
     with pytest.raises(UserError, match="the model to start from has a resnet18, and resnet50 is asked for"):
         planned(flat, encoder="resnet50")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_transfer.catalogue import ENCODERS, WEIGHTS_FILE, entry, imagenet_cached, volume_encoders
+from seg_transfer.catalogue.encoders import ENCODERS, WEIGHTS_FILE, entry, imagenet_cached, volume_encoders
 from seg_transfer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ NAMES = [
 ]
 
 
-def test_every_encoder_is_described_level_by_level():
+def test_every_encoder_is_described_stage_by_stage():
     assert list(ENCODERS) == NAMES
     assert entry("resnet18").channels == (64, 64, 128, 256, 512)
     assert entry("resnet50").channels == (64, 256, 512, 1024, 2048)
@@ -72,7 +72,7 @@ def test_unknown_encoder_lists_those_that_exist():
 
 def test_cache_look_up_sees_a_cached_file_and_loads_no_torch(tmp_path):
     script = (
-        "import sys; from seg_transfer.catalogue import imagenet_cached;"
+        "import sys; from seg_transfer.catalogue.encoders import imagenet_cached;"
         "print(imagenet_cached('resnet34'), 'torch' in sys.modules, 'timm' in sys.modules)"
     )
 

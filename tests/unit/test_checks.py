@@ -94,7 +94,7 @@ def test_all_problems_of_all_cases_come_together(root: Path) -> None:
     text = str(raised.value)
     assert "6 problem(s) in 5 case(s)" in text
     assert all(file in text for _, file, _ in problems)
-    assert text.count("mend: ") == 7
+    assert text.count("hint: ") == 7
 
 
 def test_missing_and_misspelt_files_are_matched(root: Path) -> None:
@@ -113,10 +113,10 @@ def test_missing_and_misspelt_files_are_matched(root: Path) -> None:
         "d_0001.nii.gz": "d",
     }
     assert problems["a_0001.nii.gz"].what == "there is no such file"
-    assert problems["a_0001.nii.gz"].mend == "put it there; is a_001.nii.gz meant?"
+    assert problems["a_0001.nii.gz"].hint == "put it there; is a_001.nii.gz meant?"
     assert problems["a_001.nii.gz"].what.startswith("its name does not end with _ and the four digits")
     assert problems["b_0000.nii.gz"].what == "no image belongs to this label"
-    assert problems["c.nii.gz"].mend.startswith("put it there")
+    assert problems["c.nii.gz"].hint.startswith("put it there")
 
 
 def test_number_of_channels(root: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_damaged_checksum_is_found(root: Path) -> None:
 
 def test_the_message_names_file_and_mend() -> None:
     with pytest.raises(
-        UserError, match=r"1 problem\(s\) in 1 case\(s\):\n  a\.nii: it is odd\n    mend: make it even\n"
+        UserError, match=r"1 problem\(s\) in 1 case\(s\):\n  a\.nii: it is odd\n    hint: make it even\n"
     ):
         raise_problems([Problem("a", Path("a.nii"), "it is odd", "make it even")])
 
@@ -186,4 +186,4 @@ def test_real_data_sets_are_sound(shared: Path, name: str) -> None:
 def test_a_file_of_a_case_is_not_suggested_for_a_missing_one(root: Path) -> None:
     (root / "imagesTr/a_0001.nii.gz").unlink()
     (problem,) = check_dataset(find_dataset(root), workers=0)
-    assert (problem.file.name, problem.mend) == ("a_0001.nii.gz", "put it there")
+    assert (problem.file.name, problem.hint) == ("a_0001.nii.gz", "put it there")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import typer
 
-from seg_transfer import api, progress
-from seg_transfer.cli import app, main
+import seg_transfer as api
+from seg_transfer.cli.app import app, main
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.util import progress
 
 
 @pytest.fixture
@@ -68,7 +69,12 @@ def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
 def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[str, Any]) -> None:
     import inspect
 
-    from seg_transfer.api import exporting, planning, probing, summarizing, training
+    from seg_transfer.workflow import export as exporting
+    from seg_transfer.workflow import plan as planning
+    from seg_transfer.workflow import preprocess as preparing
+    from seg_transfer.workflow import probe as probing
+    from seg_transfer.workflow import summary as summarizing
+    from seg_transfer.workflow import train as training
 
     main(["plan", "data"])
     main(["train", "0"])
@@ -76,7 +82,7 @@ def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[s
     main(["summary"])
     main(["export"])
     main(["probe"])
-    functions = (planning.plan, training.train, training.preprocess, summarizing.summary, exporting.export)
+    functions = (planning.plan, training.train, preparing.preprocess, summarizing.summary, exporting.export)
     for function in (*functions, probing.probe):
         named = asked[function.__name__][1]
         defaults = {
@@ -128,8 +134,8 @@ def test_encoders_fetch_hands_on_its_names_and_folder(asked: dict[str, Any]) -> 
 def test_encoders_alone_lists_the_catalogue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from seg_transfer.api.encoder_weights import EncoderStatus
-    from seg_transfer.catalogue import entry
+    from seg_transfer.catalogue.encoders import entry
+    from seg_transfer.workflow.encoder_weights import EncoderStatus
 
     found = [EncoderStatus(entry("resnet18"), ("bundled", "cached")), EncoderStatus(entry("vgg16_bn"), ())]
     monkeypatch.setattr(api, "encoders", lambda: found)
@@ -204,7 +210,7 @@ def test_misuse_is_exit_code_2(arguments: list[str], asked: dict[str, Any], caps
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (UserError("no good", where="x.nii", mend="mend it"), 2, "x.nii: no good\n  mend: mend it\n"),
+        (UserError("no good", where="x.nii", hint="mend it"), 2, "x.nii: no good\n  hint: mend it\n"),
         (SomeCasesFailed({"case_1": "cut off"}), 3, "case_1: cut off"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

@@ -43,13 +43,13 @@ def test_it_is_an_nnunet_data_set(folder):
 
 
 def test_cases_differ_in_orientation_and_scale_but_not_in_anatomy(folder):
-    stored, levels = set(), []
+    stored, stages = set(), []
     for number in range(1, TRAINING + 1):
         path = folder / "imagesTr" / f"abdomen_{number:02d}_0000.nii.gz"
         stored.add(nibabel.aff2axcodes(nibabel.load(path).affine))
         image = read_image([path])
         label = read_label(folder / "labelsTr" / f"abdomen_{number:02d}.nii.gz").array[0]
-        levels.append(np.median(image.array))
+        stages.append(np.median(image.array))
         assert image.spacing[2] > 1.8 * max(image.spacing[:2])
         assert image.array[0].size < 100_000
         centres = {}
@@ -63,7 +63,7 @@ def test_cases_differ_in_orientation_and_scale_but_not_in_anatomy(folder):
         assert centres["kidneys"][2] < centres["liver"][2]
         assert centres["kidneys"][1] < centres["liver"][1]
     assert len(stored) == 6
-    assert max(levels) > 3 * min(levels)
+    assert max(stages) > 3 * min(stages)
     oblique = nibabel.load(folder / "imagesTr" / "abdomen_03_0000.nii.gz").affine
     assert np.count_nonzero(np.abs(oblique[:3, :3]) > 1e-3) > 3
 

@@ -78,7 +78,7 @@ def test_the_ignore_label_is_no_label(value: object) -> None:
 def test_contradictions_are_said_with_their_mend(labels: dict, order: list | None, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         scheme(labels, **({} if order is None else {"regions_class_order": order}))
-    assert error.value.mend and error.value.where == WHERE
+    assert error.value.hint and error.value.where == WHERE
 
 
 def test_the_data_set_knows_them(tmp_path: Path) -> None:

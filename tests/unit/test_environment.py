@@ -12,8 +12,8 @@ import pytest
 import torch
 import torchvision  # noqa: F401  imported whole before its parts are replaced
 
-from seg_transfer import environment
 from seg_transfer.errors import UserError
+from seg_transfer.util import environment
 
 
 def test_an_unfitting_pair_is_one_message_and_exit_code_2(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 import seg_transfer
 from seg_transfer.data.image import Grid, write_volume
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation.evaluate import evaluate_folders
 from seg_transfer.evaluation.report import cases_table, save_csv, summary_table
+from seg_transfer.evaluation.score_files import evaluate_folders
 from seg_transfer.evaluation.scores import Figures, Scores
 
 SHAPE = (12, 10, 6)
@@ -139,7 +139,7 @@ def test_a_case_that_does_not_fit_is_named_and_the_others_go_on(folders, workers
     assert "11 x 10 x 6" in scores.failures["a"]
     assert "20 voxels" in scores.failures["b"]
     assert str(predictions / "b.nii.gz") in scores.failures["b"]
-    assert "mend: resample" in scores.failures["b"]
+    assert "hint: resample" in scores.failures["b"]
 
 
 def test_missing_predictions_are_failures_and_extra_ones_are_told(folders):

@@ -7,7 +7,7 @@ import pytest
 from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
-from seg_transfer.evidence.controls import SCALES, ImageFeatures
+from seg_transfer.evidence.baselines import SCALES, ImageFeatures
 from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.planning.data_plan import Channel, Normalization, Region

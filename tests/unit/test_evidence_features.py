@@ -7,8 +7,8 @@ import pytest
 import torch
 from made_plans import data_plan, model_plan, plan
 
-from seg_transfer.evidence.encoders import frozen_encoder, probed_model
 from seg_transfer.evidence.features import FrozenEncoder, interpolate_at
+from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model
 from seg_transfer.evidence.heads import Head
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.transfer.centres import map_centres
@@ -36,17 +36,17 @@ def test_at_map_voxels_they_are_the_networks_own(configuration: str) -> None:
     image = image_of(1, 8, 24, 32)
     positions = np.array([[4, 8, 12], [4, 20, 28], [0, 4, 0], [7, 16, 4]])
     volume = torch.from_numpy(image)
-    for level, found in enumerate(encoder.at(image, positions)):
+    for stage, found in enumerate(encoder.at(image, positions)):
         for (s, u, v), features in zip(positions.tolist(), found, strict=True):
             if configuration == "3d":
-                strides = encoder.strides[level]
+                strides = encoder.strides[stage]
                 if s % strides[0]:
                     continue
-                expected = encoder(volume[None])[level][0, :, s // strides[0], u // strides[1], v // strides[2]]
+                expected = encoder(volume[None])[stage][0, :, s // strides[0], u // strides[1], v // strides[2]]
             else:
                 stack = [min(max(k, 0), 7) for k in (range(s - 1, s + 2) if configuration == "2.5d" else [s])]
-                maps = encoder(volume[None, :, stack])[level]
-                expected = maps[0, :, 0, u // encoder.strides[level][1], v // encoder.strides[level][2]]
+                maps = encoder(volume[None, :, stack])[stage]
+                expected = maps[0, :, 0, u // encoder.strides[stage][1], v // encoder.strides[stage][2]]
             assert np.allclose(features, expected.numpy(), atol=1e-5)
 
 
@@ -96,15 +96,15 @@ def test_where_maps_are_centred(name: str) -> None:
         torch.manual_seed(0)
         encoder = Encoder(name, channels=1, stages=2).eval()
     x = torch.randn(24, 1, 1, 96, 96, requires_grad=True)
-    level = encoder(x)[1]
+    stage = encoder(x)[1]
     index, stride = 48 // encoder.strides[1][1], encoder.strides[1][1]
-    (gradient,) = torch.autograd.grad((level[:, :, index, index] * torch.randn(level.shape[:2])).sum(), x)
+    (gradient,) = torch.autograd.grad((stage[:, :, index, index] * torch.randn(stage.shape[:2])).sum(), x)
     weight = gradient.square().sum((0, 1, 2))
     middle = float((weight.sum(1) * torch.arange(96)).sum() / weight.sum())
     assert middle == pytest.approx(index * stride + map_centres(encoder)[1][1], abs=0.2 * stride)
 
 
-def test_all_levels_are_probed_and_the_plans_strides_are_kept() -> None:
+def test_all_stages_are_probed_and_the_plans_strides_are_kept() -> None:
     made = made_plan("3d", slice_strides=(2, 1))
     model = probed_model(made)
     assert (model.stages, model.slice_strides[:2], len(model.slice_strides)) == (5, (2, 1), 5)

@@ -18,9 +18,9 @@ import torchvision
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from seg_transfer import catalogue
-from seg_transfer.api import encoders, fetch_encoders
-from seg_transfer.catalogue import entry, imagenet_cached
+from seg_transfer import encoders, fetch_encoders
+from seg_transfer.catalogue import encoders as catalogue
+from seg_transfer.catalogue.encoders import entry, imagenet_cached
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
@@ -46,7 +46,7 @@ def caches(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory):
-    """A file of ResNet-18's weights, without its upper levels."""
+    """A file of ResNet-18's weights, without its upper stages."""
     path = tmp_path_factory.mktemp("server") / "model.safetensors"
     torch.manual_seed(0)
     state = timm.create_model("resnet18", pretrained=False, num_classes=2).state_dict()
@@ -153,7 +153,7 @@ def test_a_changed_file_is_refused_until_it_is_fetched_anew(hub, resnet18):
     with pytest.raises(UserError, match="has changed since it was fetched") as raised:
         load_weights(Encoder("resnet18", channels=3, stages=2), IMAGENET, "resnet18")
     assert changed in raised.value.what and fetched.sha256 in raised.value.what
-    assert "segtl encoders fetch resnet18" in raised.value.mend
+    assert "segtl encoders fetch resnet18" in raised.value.hint
     assert fetch_encoders(["resnet18"]) == [fetched]
     assert hub.asked[-1][-1] is True
     assert sha256(fetched.path) == fetched.sha256
@@ -239,7 +239,7 @@ def test_offline_never_asks_and_takes_what_is_here(no_hub, resnet18, monkeypatch
     with pytest.raises(UserError, match="are not on this machine, and connections are forbidden") as raised:
         load_weights(Encoder("resnet18", channels=3, stages=2), IMAGENET, "resnet18")
     assert time.monotonic() - start < 5
-    assert "segtl encoders fetch resnet18" in raised.value.mend
+    assert "segtl encoders fetch resnet18" in raised.value.hint
     known = entry("resnet18")
     put(known.repository, known.revision, resnet18.read_bytes())
     assert load_weights(Encoder("resnet18", channels=3, stages=2), IMAGENET, "resnet18").share == 1.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seg_transfer.errors import UserError
-from seg_transfer.files import check_folder, make_folder, write_text
+from seg_transfer.util.files import check_folder, make_folder, write_text
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:

@@ -180,15 +180,15 @@ def pictures_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) 
     """Background of 20 and a label of 100 under lights of their own, the label on a share of the picture."""
     made = []
     for gain, share in zip(gains, shares, strict=True):
-        levels = np.where(np.arange(100) < 100 * share, 100.0, 20.0) * gain
+        stages = np.where(np.arange(100) < 100 * share, 100.0, 20.0) * gain
         made.append(
             CaseChannel(
                 dtype="uint8",
-                minimum=levels.min(),
-                maximum=levels.max(),
+                minimum=stages.min(),
+                maximum=stages.max(),
                 outlier_ratio=1,
-                mean=levels.mean(),
-                std=levels.std(),
+                mean=stages.mean(),
+                std=stages.std(),
                 label_means=(20 * gain, 100 * gain),
                 foreground=None,
             )

@@ -18,7 +18,7 @@ from seg_transfer.transfer.matching import Target, best_matches
 from seg_transfer.transfer.weights import load_weights
 
 CONV1, DEEP, MEAN = "conv1.weight", "layer2.1.conv2.weight", "layer2.0.bn1.running_mean"
-LEVELS = 3
+STAGES = 3
 
 
 def network(name: str, seed: int) -> dict[str, torch.Tensor]:
@@ -32,7 +32,7 @@ def network(name: str, seed: int) -> dict[str, torch.Tensor]:
 
 
 def small(state):
-    """Without the upper levels, where most of the elements are."""
+    """Without the upper stages, where most of the elements are."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(("layer3", "layer4"))}
 
 
@@ -119,25 +119,25 @@ FORMS = {
 def test_foreign_checkpoints_load_whole_and_with_the_right_tensors(form, resnet18, other, tmp_path):
     make, place = FORMS[form]
     torch.save(make(resnet18, other), tmp_path / "weights.ckpt")
-    encoder = Encoder("resnet18", channels=3, stages=LEVELS)
+    encoder = Encoder("resnet18", channels=3, stages=STAGES)
     report = load_weights(encoder, Weights(source="file", path=str(tmp_path / "weights.ckpt")), "resnet18")
     assert report.share == 1.0
     assert not report.random and not report.adapted
     assert report.place == place
     assert not place or f"found under {place}" in str(report)
     state = encoder.state_dict()
-    for level, name in (0, CONV1), (2, DEEP), (2, MEAN):
-        assert torch.equal(state[f"stages.{level}.{name}"], resnet18[name])
+    for stage, name in (0, CONV1), (2, DEEP), (2, MEAN):
+        assert torch.equal(state[f"stages.{stage}.{name}"], resnet18[name])
 
 
 def test_heads_of_the_file_are_reported_as_unused_and_other_parts_are_not(resnet18, tmp_path):
     torch.save(lightning(resnet18), tmp_path / "w.ckpt")
-    encoder = Encoder("resnet18", channels=3, stages=LEVELS)
+    encoder = Encoder("resnet18", channels=3, stages=STAGES)
     report = load_weights(encoder, Weights(source="file", path=str(tmp_path / "w.ckpt")), "resnet18")
     assert report.unused == {"model.backbone.fc.weight": 3 * 512, "model.backbone.fc.bias": 3}
 
 
-def test_a_numbered_file_fits_3d_with_two_channels_and_fewer_levels(resnet18, tmp_path):
+def test_a_numbered_file_fits_3d_with_two_channels_and_fewer_stages(resnet18, tmp_path):
     save_file(sequential(resnet18), tmp_path / "rad.safetensors")
     encoder = Encoder("resnet18", channels=2, stages=2, slice_strides=(1, 2))
     report = load_weights(encoder, Weights(source="file", path=str(tmp_path / "rad.safetensors")), "resnet18")
@@ -152,7 +152,7 @@ def test_a_numbered_file_fits_3d_with_two_channels_and_fewer_levels(resnet18, tm
 def test_weights_trained_on_one_channel_serve_a_stack(resnet18, tmp_path):
     grey = resnet18 | {CONV1: resnet18[CONV1][:, :1]}
     save_file({name: tensor.contiguous() for name, tensor in grey.items()}, tmp_path / "grey.safetensors")
-    encoder = Encoder("resnet18", channels=5, stages=LEVELS)
+    encoder = Encoder("resnet18", channels=5, stages=STAGES)
     report = load_weights(encoder, Weights(source="file", path=str(tmp_path / "grey.safetensors")), "resnet18")
     assert report.adapted == {"stages.0.conv1.weight": 64 * 5 * 49}
     weight = encoder.state_dict()["stages.0.conv1.weight"]
@@ -161,7 +161,7 @@ def test_weights_trained_on_one_channel_serve_a_stack(resnet18, tmp_path):
 
 def test_a_first_convolution_that_reads_neither_rgb_nor_grey_is_warned_of(resnet18, tmp_path, capsys):
     save_file(resnet18 | {CONV1: torch.ones(64, 4, 7, 7)}, tmp_path / "four.safetensors")
-    encoder = Encoder("resnet18", channels=3, stages=LEVELS)
+    encoder = Encoder("resnet18", channels=3, stages=STAGES)
     report = load_weights(encoder, Weights(source="file", path=str(tmp_path / "four.safetensors")), "resnet18")
     assert list(report.random) == ["stages.0.conv1.weight"]
     assert "the first convolution does not fit" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_a_first_convolution_that_reads_neither_rgb_nor_grey_is_warned_of(resnet
 
 def refused(path, name="resnet18"):
     with pytest.raises(UserError) as raised:
-        load_weights(Encoder(name, channels=3, stages=LEVELS), Weights(source="file", path=str(path)), name)
+        load_weights(Encoder(name, channels=3, stages=STAGES), Weights(source="file", path=str(path)), name)
     return raised.value
 
 
@@ -177,16 +177,16 @@ def test_two_different_encoders_that_fit_alike_are_refused(resnet18, other, tmp_
     torch.save(prefixed(resnet18, "online.") | prefixed(other, "target."), tmp_path / "byol.pt")
     error = refused(tmp_path / "byol.pt")
     assert "more than once, and they differ: under online. and under target." in error.what
-    assert "a file of their own" in error.mend
+    assert "a file of their own" in error.hint
 
 
 def test_weights_of_another_encoder_name_the_one_they_fit(tmp_path):
     torch.save({"state_dict": prefixed(network("resnet50", 2), "module.")}, tmp_path / "w.pth")
     error = refused(tmp_path / "w.pth")
-    assert "of the elements of resnet18's levels in use are in these weights (90% are needed)" in error.what
+    assert "of the elements of resnet18's stages in use are in these weights (90% are needed)" in error.what
     assert "missing, or of another shape: layer1.0.conv1.weight" in error.what
     assert "in the file and not used: module." in error.what
-    assert error.mend.startswith("they fit resnet50: plan with --encoder resnet50")
+    assert error.hint.startswith("they fit resnet50: plan with --encoder resnet50")
 
 
 @pytest.mark.parametrize("numbered", [False, True])
@@ -196,7 +196,7 @@ def test_a_deeper_network_of_the_same_kind_is_refused_although_every_name_is_the
     error = refused(tmp_path / "w.pth")
     assert "these weights are of a larger network than resnet18" in error.what
     assert ("backbone.4.2." if numbered else "layer1.2.") in error.what
-    assert error.mend.startswith("they fit resnet34: plan with --encoder resnet34")
+    assert error.hint.startswith("they fit resnet34: plan with --encoder resnet34")
 
 
 def test_weights_of_no_known_encoder_say_what_names_are_needed(tmp_path):
@@ -206,14 +206,14 @@ def test_weights_of_no_known_encoder_say_what_names_are_needed(tmp_path):
     assert "shape: conv1.weight, bn1.weight, bn1.bias, ...; in the file and not used: stem.0.weight, head.bias" in (
         error.what
     )
-    assert "they fit no encoder of the catalogue" in error.mend
+    assert "they fit no encoder of the catalogue" in error.hint
 
 
 def test_a_checkpoint_that_needs_code_names_it_and_says_what_to_do(resnet18, tmp_path):
     torch.save({"state_dict": resnet18, "config": SimpleNamespace(lr=1)}, tmp_path / "w.ckpt")
     error = refused(tmp_path / "w.ckpt")
     assert "without running code that the file names: it holds types.SimpleNamespace" in error.what
-    assert "if you trust the file" in error.mend and "['state_dict']" in error.mend
+    assert "if you trust the file" in error.hint and "['state_dict']" in error.hint
 
 
 def test_a_broken_file_is_refused_without_torchs_advice_to_drop_the_safeguard(tmp_path):

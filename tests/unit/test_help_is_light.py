@@ -25,7 +25,7 @@ COMMANDS += ("encoders", "probe")
 
 PROGRAM = """
 import contextlib, io, json, sys
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 said = io.StringIO()
 loaded = {}
 for arguments in ([], *([name] for name in sys.argv[1:])):

@@ -8,7 +8,7 @@ from torch import nn
 
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.inflate import SliceConv3d, inflate_modules, inflate_weight, levels_with_depth
+from seg_transfer.transfer.inflate import SliceConv3d, inflate_modules, inflate_weight, stages_with_depth
 from seg_transfer.transfer.weights import load_weights
 
 BUNDLED = Weights(source="bundled")
@@ -34,7 +34,7 @@ def test_average_spreads_the_kernel_and_centre_keeps_it_in_the_middle():
     ],
 )
 def test_kernels_reach_along_the_slice_axis_from_the_first_stride_on(slice_strides, expected):
-    assert levels_with_depth(slice_strides) == expected
+    assert stages_with_depth(slice_strides) == expected
 
 
 def test_modules_are_converted_with_their_strides():
@@ -63,7 +63,7 @@ def test_edge_slices_are_repeated_as_padding():
 
 @pytest.mark.parametrize("inflation", ["average", "centre"])
 @pytest.mark.parametrize("slice_strides", [(2, 2, 2, 2, 2), (1, 2, 2, 1, 2), (1, 1, 1, 1, 1)])
-def test_constant_volume_keeps_the_2d_features_on_every_level(inflation, slice_strides):
+def test_constant_volume_keeps_the_2d_features_on_every_stage(inflation, slice_strides):
     flat = Encoder("resnet18", channels=1).eval()
     deep = Encoder("resnet18", channels=1, slice_strides=slice_strides, inflation=inflation).eval()
     load_weights(flat, BUNDLED, "resnet18")
@@ -71,9 +71,9 @@ def test_constant_volume_keeps_the_2d_features_on_every_level(inflation, slice_s
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, 1, 45, 50, generator=generator)
     with torch.no_grad():
-        expected, levels = flat(x), deep(x.repeat(1, 1, 7, 1, 1))
+        expected, stages = flat(x), deep(x.repeat(1, 1, 7, 1, 1))
     slices = 7
-    for stride, two, three in zip(slice_strides, expected, levels, strict=True):
+    for stride, two, three in zip(slice_strides, expected, stages, strict=True):
         slices = -(-slices // stride)
         assert three.shape[2] == slices
         assert two.abs().max() > 0.1

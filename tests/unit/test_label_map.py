@@ -9,8 +9,8 @@ import pytest
 import torch
 from made_plans import data_plan
 
+from seg_transfer.inference.classes import decide
 from seg_transfer.inference.label_map import fill_labels
-from seg_transfer.preprocessing.decision import decide
 from seg_transfer.preprocessing.resample import neighbours, resample
 
 SHAPE = (9, 12, 10)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as Picture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seg_transfer.training.logs import Row, TensorBoard, flat, mean_dice, write_csv
-from seg_transfer.training.plots import draw_progress
+from seg_transfer.training.history import Row, TensorBoard, flat, mean_dice, write_csv
+from seg_transfer.training.progress_plot import draw_progress
 
 
 def a_row(epoch: int, *, loss: float | None = 1.0, dice: float | None = 0.5, top: str = "frozen") -> Row:
@@ -23,7 +23,7 @@ def a_row(epoch: int, *, loss: float | None = 1.0, dice: float | None = 0.5, top
         loss=loss,
         dice={"liver": dice, "spleen": None},
         rates={"decoder": 1e-3, "encoder.0": 0.0, "encoder.1": 1e-4 * epoch},
-        levels={"0": "frozen", "1": top},
+        stages={"0": "frozen", "1": top},
         skipped=0,
     )
 
@@ -42,7 +42,7 @@ def test_the_table_has_a_row_per_epoch_and_empty_cells_for_what_is_unknown(tmp_p
     assert (first["epoch"], first["loss"], first["dice"], first["dice liver"], first["dice spleen"]) == (
         ("1", "1.0", "0.5", "0.5", "")
     )
-    assert (first["frozen levels"], second["frozen levels"], second["loss"]) == ("0 1", "0", "")
+    assert (first["frozen stages"], second["frozen stages"], second["loss"]) == ("0 1", "0", "")
     assert float(second["rate encoder.1"]) == 2e-4
 
 
@@ -60,7 +60,7 @@ def test_tensorboard_gets_every_figure_and_a_resumed_run_overwrites_what_lies_be
     losses = {event.step: event.value for event in events.Scalars("loss")}
     assert losses[10] == 1.0 and losses[30] == 9.0
     assert events.Scalars("dice/liver")[0].value == 0.5
-    assert set(flat(a_row(1))) > {"dice spleen", "frozen levels"}
+    assert set(flat(a_row(1))) > {"dice spleen", "frozen stages"}
 
 
 @pytest.mark.parametrize("rows", [1, 4])

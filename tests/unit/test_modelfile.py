@@ -13,13 +13,13 @@ import pytest
 import torch
 from made_plans import data_plan, model_plan, plan
 
-from seg_transfer.cli import main
+from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
-from seg_transfer.modelfile import read_model_file
+from seg_transfer.exporting.load import load_model_file
+from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
 from seg_transfer.network.build import build_network
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
-from seg_transfer.portable.load import load_model_file
-from seg_transfer.portable.save import TrainedPlan, make_header, save_model_file
 from seg_transfer.training.checkpoint import save_state
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
@@ -205,5 +205,5 @@ def test_the_command_line_says_it_in_one_message(tmp_path: Path, capsys: pytest.
     code = main(["predict", "-m", str(tmp_path / "model.npy"), "-i", str(tmp_path), "-o", str(tmp_path / "out")])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
-    assert "no model of segtl" in err and "mend:" in err and "Traceback" not in err
+    assert "no model of segtl" in err and "hint:" in err and "Traceback" not in err
     assert not (tmp_path / "out").exists()

@@ -4,7 +4,6 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from seg_transfer.data.image import Grid, image_from_array, write_volume
-from seg_transfer.evaluation.evaluate import evaluate_files
 from seg_transfer.evaluation.overlay import (
     AXIAL,
     CORONAL,
@@ -18,6 +17,7 @@ from seg_transfer.evaluation.overlay import (
     planes_of,
     save_overlay,
 )
+from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import LabelScore, Scores
 
 

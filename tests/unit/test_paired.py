@@ -7,7 +7,7 @@ import math
 import pytest
 from made_scores import scores
 
-from seg_transfer.evaluation.paired import compare
+from seg_transfer.evaluation.comparison import compare
 
 
 def test_cases_are_paired_over_all_folds() -> None:

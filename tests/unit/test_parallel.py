@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg_transfer import progress
 from seg_transfer.errors import UserError
-from seg_transfer.parallel import CaseFailure, map_cases
+from seg_transfer.util import progress
+from seg_transfer.util.parallel import CaseFailure, map_cases
 
 
 def half(number: int) -> int:
     if number == 3:
-        raise UserError("3 is odd", where="file.nii", mend="use 4")
+        raise UserError("3 is odd", where="file.nii", hint="use 4")
     if number == 5:
         raise RuntimeError("five\nis odd too")
     return number // 2
@@ -48,7 +48,7 @@ def test_failures_are_named_and_the_others_go_on(workers: int) -> None:
     three, five = results[3], results[5]
     assert isinstance(three, CaseFailure)
     assert isinstance(five, CaseFailure)
-    assert (three.case, three.cause) == ("case 3", "file.nii: 3 is odd; mend: use 4")
+    assert (three.case, three.cause) == ("case 3", "file.nii: 3 is odd; hint: use 4")
     assert (five.case, five.cause) == ("case 5", "RuntimeError: five; is odd too")
     assert "in half" in five.detail
 
@@ -160,7 +160,7 @@ def test_a_users_mistake_needs_no_traceback(tmp_path: Path) -> None:
         results = dict(map_cases(half, [3], workers=0, title="halving", name=str))
     finally:
         progress.keep_log(None)
-    assert results[3].cause == "file.nii: 3 is odd; mend: use 4"
+    assert results[3].cause == "file.nii: 3 is odd; hint: use 4"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_nothing_to_do() -> None:
 @pytest.mark.parametrize("from_standard_input", [False, True])
 def test_a_script_without_a_main_guard_is_not_run_again_in_workers(tmp_path: Path, from_standard_input: bool) -> None:
     text = """
-from seg_transfer.parallel import map_cases
+from seg_transfer.util.parallel import map_cases
 print("begun")
 print(sorted(result for _, result in map_cases(abs, [-1, -2, -3], workers=2, title="", name=str)))
 """

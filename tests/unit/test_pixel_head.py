@@ -13,7 +13,7 @@ from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.fit_head import NEVER, put_head
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
-from seg_transfer.planning.evidence import Classifier
+from seg_transfer.planning.evidence_record import Classifier
 from seg_transfer.planning.plan import ModelPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

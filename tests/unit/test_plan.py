@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import Label, Region
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.part import part_hash
 from seg_transfer.planning.plan import Plan, Split, edited_parts, load_plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 
@@ -208,7 +208,7 @@ class TestPlanner:
         assert plan.model.slice_strides == ((2, 2, 2) if config == "3d" else ())
         assert plan.recipe.strategy.batchnorm == "source"
 
-    def test_frozen_levels_are_expected_to_take_less_memory(self) -> None:
+    def test_frozen_stages_are_expected_to_take_less_memory(self) -> None:
         wishes: dict[str, Any] = {"config": "2d", "device": "cuda"}
         memory = [
             plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **wishes).expected.memory_bytes
@@ -249,7 +249,7 @@ class TestImpossibleWishes:
         with pytest.raises(UserError) as error:
             plan_of(fingerprint(), **wishes)
         assert message in str(error.value)
-        assert error.value.mend
+        assert error.value.hint
 
     @pytest.mark.parametrize("config", ["2.5d", "3d"])
     def test_pictures_have_no_depth(self, config: str) -> None:

@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from seg_transfer.evaluation.postprocess import find_postprocessing
+from seg_transfer.evaluation.largest_component import find_postprocessing
 from seg_transfer.inference.postprocess import postprocess
-from seg_transfer.modelfile import NOTHING, Postprocessing
+from seg_transfer.planning.model_file import NOTHING, Postprocessing
 
 SHAPE = (12, 12, 12)
 

@@ -15,7 +15,7 @@ from made_textures import CLASSES, make_pictures, pretrain_modules
 from PIL import Image
 from torch import nn
 
-from seg_transfer.catalogue import entry
+from seg_transfer.catalogue.encoders import entry
 from seg_transfer.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quiet", "one_thread")

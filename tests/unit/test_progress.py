@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from seg_transfer import progress
+from seg_transfer.util import progress
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,15 @@ from made_fingerprints import fingerprint, splits
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
-from seg_transfer.interval import mean_interval
-from seg_transfer.planning.evidence import RaceEvidence, Racer
+from seg_transfer.planning.evidence_record import RaceEvidence, Racer
 from seg_transfer.planning.plan import Plan, Split, Weights
 from seg_transfer.planning.planner import PlanRequest, make_plan
-from seg_transfer.planning.rules import race, transfer
-from seg_transfer.planning.rules.transfer import Kind
-from seg_transfer.planning.strategy_plan import Candidate, Race, Strategy
+from seg_transfer.planning.rules import race
+from seg_transfer.planning.rules import strategy as transfer
+from seg_transfer.planning.rules.strategy import Kind
+from seg_transfer.planning.strategy import Candidate, Race, Strategy
 from seg_transfer.planning.variants import scratch_twin, shortened, with_candidate
+from seg_transfer.util.statistics import mean_interval
 
 LABELS: dict[str, list[str]] = {}
 BUNDLED = Weights(source="bundled")
@@ -42,13 +43,13 @@ def candidate_of(stages: int, weights: Weights) -> Callable[[Kind], Candidate]:
 
 
 class TestCandidates:
-    def test_nothing_everything_and_the_lowest_levels_are_taken(self) -> None:
+    def test_nothing_everything_and_the_lowest_stages_are_taken(self) -> None:
         scratch, frozen, lower = race.challengers(candidate_of(4, BUNDLED))
         assert [each.strategy.kind for each in (scratch, frozen, lower)] == ["scratch", "frozen", "partial"]
-        assert (lower.pretrained_levels, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
-        assert race.challengers(candidate_of(2, BUNDLED))[2].pretrained_levels == 1
+        assert (lower.pretrained_stages, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
+        assert race.challengers(candidate_of(2, BUNDLED))[2].pretrained_stages == 1
 
-    def test_where_no_level_can_be_left_out_two_remain(self) -> None:
+    def test_where_no_stage_can_be_left_out_two_remain(self) -> None:
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
         for stages, weights in ((1, BUNDLED), (4, earlier)):
             chosen = race.challengers(candidate_of(stages, weights))
@@ -155,7 +156,7 @@ def a_plan(**recipe: Any) -> Plan:
 
 SCRATCH = Candidate(strategy=Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"))
 LOWER = Candidate(
-    strategy=Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1, batchnorm="source"), pretrained_levels=1
+    strategy=Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1, batchnorm="source"), pretrained_stages=1
 )
 
 
@@ -181,9 +182,9 @@ class TestVariants:
         assert kept.model == made.model and kept.recipe == made.recipe.model_copy(update={"race": None})
         assert with_candidate(made, SCRATCH, "won").model.weights == Weights(source="none")
 
-    def test_lower_only_takes_the_lowest_levels_of_the_weights(self) -> None:
+    def test_lower_only_takes_the_lowest_stages_of_the_weights(self) -> None:
         lower = with_candidate(a_plan(), LOWER, "won")
-        assert lower.model.weights == Weights(source="bundled", levels=1) and lower.recipe.strategy == LOWER.strategy
+        assert lower.model.weights == Weights(source="bundled", stages=1) and lower.recipe.strategy == LOWER.strategy
         assert Plan.model_validate(lower.model_dump()) == lower
 
     def test_a_short_training_has_its_own_length(self) -> None:
@@ -214,13 +215,13 @@ class TestPlan:
         with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.strategy\.frozen_stages: 3 of 2 stages"):
             a_plan(race=Race(share=0.1, challengers=(SCRATCH, Candidate(strategy=wrong)), held_out=(("a",), ("a",))))
 
-    @pytest.mark.parametrize(("levels", "source"), [(3, "bundled"), (1, "none")])
-    def test_levels_are_those_of_pretrained_weights(self, levels: int, source: str) -> None:
+    @pytest.mark.parametrize(("stages", "source"), [(3, "bundled"), (1, "none")])
+    def test_stages_are_those_of_pretrained_weights(self, stages: int, source: str) -> None:
         kept = Race(share=0.1, challengers=(LOWER,), held_out=(("a",), ("a",)))
         made = a_plan(race=kept).model_dump()
-        made["recipe"]["race"]["challengers"][0]["pretrained_levels"] = levels
+        made["recipe"]["race"]["challengers"][0]["pretrained_stages"] = stages
         made["model"]["weights"]["source"] = source
-        with pytest.raises(ValueError, match=rf"challengers\.0\.strategy: pretrained_levels is {levels}, .* {source}"):
+        with pytest.raises(ValueError, match=rf"challengers\.0\.strategy: pretrained_stages is {stages}, .* {source}"):
             Plan.model_validate(made)
 
     def test_planning_says_what_races(self) -> None:

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 import seg_transfer
-from seg_transfer.cli import app
+from seg_transfer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from made_fingerprints import FIGURES, channel
 
 from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.fingerprint import LabelSpread
-from seg_transfer.planning.rules import geometry
+from seg_transfer.planning.rules import spacing as geometry
 from seg_transfer.planning.rules.normalization import input_mapping, normalization, shared_scale
 
 SHARED = (True, "alike")

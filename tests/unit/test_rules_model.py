@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seg_transfer.catalogue import ENCODERS, entry
+from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import Machine, step_flops, step_memory
 from seg_transfer.planning.rules import configuration as configuration_rule
@@ -67,7 +67,7 @@ class TestPatch:
         assert chosen == stages
         assert f" {side}" in reason
 
-    def test_the_bundled_fifth_level_is_left_out(self) -> None:
+    def test_the_bundled_fifth_stage_is_left_out(self) -> None:
         assert patch.most_stages((1, 500, 500), RESNET18, bundled=True)[0] == 4
         assert patch.most_stages((1, 500, 500), RESNET18, bundled=False)[0] == 5
 
@@ -110,13 +110,13 @@ class TestPatch:
         assert made.patch[0] == made.patch[1] > made.patch[2]
         assert "128 x 128 x 64" in reason
 
-    def test_on_a_cpu_time_limits_the_patch_and_then_the_levels(self) -> None:
+    def test_on_a_cpu_time_limits_the_patch_and_then_the_stages(self) -> None:
         limits = patch.Limits(Machine("cpu"), 10**11, 1.5)
         made, _ = self.fit((1, 960, 960), limits, "2d", stages=4)
         assert made.stages == 4
         assert 64 <= made.patch[1] < 512
         assert Machine("cpu").seconds(step_flops(made, 4)) <= 1.5
-        # 0.06 s are less than the smallest patch of four levels (4 x 64 x 64) takes: fewer levels bear a smaller one.
+        # 0.06 s are less than the smallest patch of four stages (4 x 64 x 64) takes: fewer stages bear a smaller one.
         fewer, _ = self.fit((1, 960, 960), patch.Limits(Machine("cpu"), 10**11, 0.06), "2d", stages=5)
         assert fewer.stages < 5
         assert Machine("cpu").seconds(step_flops(fewer, 4)) <= 0.06
@@ -156,7 +156,7 @@ class TestPatch:
         assert deep.density() == (0.5, 0.25, 0.125)
 
 
-def test_decoder_has_one_block_per_level() -> None:
+def test_decoder_has_one_block_per_stage() -> None:
     for stages in range(1, 6):
         widths, _ = decoder_channels(RESNET18.strides[:stages], "cuda")
         assert len(widths) == stages

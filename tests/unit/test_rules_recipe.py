@@ -6,14 +6,15 @@ import pytest
 
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.data_plan import Channel, Normalization
-from seg_transfer.planning.evidence import Estimate, TransferEvidence
+from seg_transfer.planning.evidence_record import Estimate, TransferEvidence
 from seg_transfer.planning.plan import Augmentation, Weights
-from seg_transfer.planning.rules import training, transfer
+from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.augmentation import augmentation, is_colour, mirror_axes, strength, tta_axes
 
 
 def evidence(gain: float) -> TransferEvidence:
-    """Of an encoder that is so much better than a random one at level 1, and worse at level 0."""
+    """Of an encoder that is so much better than a random one at stage 1, and worse at stage 0."""
     return TransferEvidence(
         measured_on="0",
         cases=7,
@@ -61,10 +62,10 @@ class TestTransfer:
     @pytest.mark.parametrize(
         ("cases", "pictures", "advice"),
         [
-            (160, False, "tune all levels, or train from scratch"),
-            (10, False, "take the lower levels alone"),
+            (160, False, "tune all stages, or train from scratch"),
+            (10, False, "take the lower stages alone"),
             (10, True, "freeze the encoder and train the rest"),
-            (160, True, "tune all levels"),
+            (160, True, "tune all stages"),
         ],
     )
     def test_one_strategy_in_all_four_cases_beside_the_advice(self, cases: int, pictures: bool, advice: str) -> None:
@@ -84,15 +85,15 @@ class TestTransfer:
         assert "random" not in self.choose(**self.pictures, requested="frozen")[1]
         assert "random" not in self.choose(weights=Weights(source="none"), requested="scratch")[1]
 
-    @pytest.mark.parametrize(("stages", "levels"), [(4, 2), (2, 1)])
-    def test_partial_takes_the_lower_levels_alone_and_leaves_at_least_one_to_learn(
-        self, stages: int, levels: int
+    @pytest.mark.parametrize(("stages", "frozen"), [(4, 2), (2, 1)])
+    def test_partial_takes_the_lower_stages_alone_and_leaves_at_least_one_to_learn(
+        self, stages: int, frozen: int
     ) -> None:
         chosen = self.candidate(requested="partial", stages=stages)
-        assert (chosen.pretrained_levels, chosen.strategy.frozen_stages) == (levels, levels)
+        assert (chosen.pretrained_stages, chosen.strategy.frozen_stages) == (frozen, frozen)
         assert chosen.strategy.encoder_lr_ratio == 1  # what starts at random learns like the decoder
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
-        assert self.candidate(requested="partial", stages=stages, weights=earlier).pretrained_levels is None
+        assert self.candidate(requested="partial", stages=stages, weights=earlier).pretrained_stages is None
 
     @pytest.mark.parametrize(("gain", "kind"), [(0.1, "gradual"), (-0.019, "gradual"), (-0.021, "scratch")])
     def test_an_encoder_that_knows_less_than_a_random_one_beyond_chance_is_not_taken(
@@ -101,7 +102,7 @@ class TestTransfer:
         found = evidence(gain)
         chosen, reason = self.choose(evidence=found)
         assert chosen.kind == kind and ("from the start" in reason) == (kind == "scratch")
-        assert "frozen features of level 1" in reason and "balanced accuracy of 0.800" in reason
+        assert "frozen features of stage 1" in reason and "balanced accuracy of 0.800" in reason
         assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
         assert self.choose(evidence=found, requested="frozen")[0].kind == "frozen"
 
@@ -112,7 +113,7 @@ class TestTransfer:
 
     @pytest.mark.parametrize("kind", ["frozen", "gradual", "finetune"])
     @pytest.mark.parametrize("pictures", [False, True])
-    def test_batchnorm_of_pretrained_levels_is_estimated_anew(self, kind: str, pictures: bool) -> None:
+    def test_batchnorm_of_pretrained_stages_is_estimated_anew(self, kind: str, pictures: bool) -> None:
         chosen, reason = self.choose(requested=kind, **(self.pictures if pictures else {}))
         assert chosen.batchnorm == "recalibrated"
         assert reason.endswith("BatchNorm is re-estimated once on training patches and then kept")
@@ -121,7 +122,7 @@ class TestTransfer:
         ("kind", "source", "expected"),
         [
             ("partial", "bundled", "trained"),
-            ("partial", "model", "recalibrated"),  # an earlier model fills the levels above as well
+            ("partial", "model", "recalibrated"),  # an earlier model fills the stages above as well
             ("partial", "none", "trained"),
             ("finetune", "none", "trained"),
             ("frozen", "none", "recalibrated"),

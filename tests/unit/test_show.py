@@ -8,12 +8,13 @@ from pathlib import Path
 import made_scores
 import pytest
 
-from seg_transfer import progress, show
+from seg_transfer.cli import show
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import load_plan
-from seg_transfer.status import RunStatus, Status
-from seg_transfer.validation import TrainedFold
+from seg_transfer.util import progress
+from seg_transfer.workflow.status import RunStatus, Status
+from seg_transfer.workflow.validate import TrainedFold
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan, Strategy
-from seg_transfer.transfer.strategy import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 
 STAGES = 3
 
@@ -38,10 +38,10 @@ def make_schedule(network: UNet, *, warmup: float = 0.1, **strategy: Any) -> Str
     return StrategySchedule(network, Strategy.model_validate(chosen), warmup=warmup)
 
 
-def learning_levels(network: UNet) -> list[bool]:
+def learning_stages(network: UNet) -> list[bool]:
     found = []
-    for level in network.encoder.level_modules():
-        asks = {parameter.requires_grad for parameter in level.parameters() if parameter.ndim > 1}
+    for stage in network.encoder.stage_modules():
+        asks = {parameter.requires_grad for parameter in stage.parameters() if parameter.ndim > 1}
         assert len(asks) == 1
         found.append(asks.pop())
     return found
@@ -60,18 +60,18 @@ def norms(module: nn.Module) -> list[_BatchNorm]:
         ({"kind": "partial", "frozen_stages": 2}, [False, False, True]),
     ],
 )
-def test_levels_that_learn(strategy: dict[str, Any], expected: list[bool]) -> None:
+def test_stages_that_learn(strategy: dict[str, Any], expected: list[bool]) -> None:
     network = make_network()
     schedule = make_schedule(network, **strategy)
     for progress in (0.0, 0.5, 1.0):
         network.train()
         schedule.apply(progress)
-        assert learning_levels(network) == expected
+        assert learning_stages(network) == expected
         assert all(parameter.requires_grad for parameter in network.blocks.parameters())
         assert [state != "frozen" for state in schedule.describe(progress).values()] == expected
 
 
-def test_gradual_unfreezes_from_the_top_and_each_level_warms_up() -> None:
+def test_gradual_unfreezes_from_the_top_and_each_stage_warms_up() -> None:
     network = make_network()
     schedule = make_schedule(
         network, kind="gradual", unfreeze_at=(0.2, 0.5), encoder_lr_ratio=0.5, layer_decay=0.5, batchnorm="source"
@@ -80,7 +80,7 @@ def test_gradual_unfreezes_from_the_top_and_each_level_warms_up() -> None:
     for progress in (0.0, 0.2, 0.49, 0.5, 1.0):
         network.train()
         schedule.apply(progress)
-        seen[progress] = learning_levels(network)
+        seen[progress] = learning_stages(network)
     assert seen[0.0] == [False, False, False]
     assert seen[0.2] == seen[0.49] == [False, False, True]
     assert seen[0.5] == seen[1.0] == [False, True, True]
@@ -93,7 +93,7 @@ def test_gradual_unfreezes_from_the_top_and_each_level_warms_up() -> None:
     assert schedule.lr_scales(0.9)["encoder.1"] == pytest.approx(0.25)
 
 
-def test_rates_fall_from_level_to_level() -> None:
+def test_rates_fall_from_stage_to_stage() -> None:
     schedule = make_schedule(make_network(), encoder_lr_ratio=0.1, layer_decay=0.5)
     assert schedule.lr_scales(0.0) == pytest.approx(
         {"decoder": 1.0, "encoder.0": 0.025, "encoder.1": 0.05, "encoder.2": 0.1}
@@ -129,7 +129,7 @@ def test_frozen_batchnorm_is_in_eval_mode_without_gradient_while_weights_learn(b
     schedule = make_schedule(network, batchnorm=batchnorm)
     network.train()
     schedule.apply(0.5)
-    assert learning_levels(network) == [True] * STAGES
+    assert learning_stages(network) == [True] * STAGES
     for norm in norms(network.encoder):
         assert not norm.training and not norm.weight.requires_grad and not norm.bias.requires_grad
     given = {id(p) for group in schedule.parameter_groups(1e-3, 0.1) for p in group["params"]}
@@ -139,14 +139,14 @@ def test_frozen_batchnorm_is_in_eval_mode_without_gradient_while_weights_learn(b
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
 
 
-def test_trained_batchnorm_learns_only_in_levels_that_learn() -> None:
+def test_trained_batchnorm_learns_only_in_stages_that_learn() -> None:
     network = make_network()
     schedule = make_schedule(network, kind="partial", frozen_stages=1, batchnorm="trained")
     network.train()
     schedule.apply(0.0)
-    modes = [{norm.training for norm in norms(level)} for level in network.encoder.level_modules()]
+    modes = [{norm.training for norm in norms(stage)} for stage in network.encoder.stage_modules()]
     assert modes == [{False}, {True}, {True}]
-    assert not network.encoder.level_modules()[0].training
+    assert not network.encoder.stage_modules()[0].training
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d"])
@@ -158,7 +158,7 @@ def test_trained_batchnorm_learns_only_in_levels_that_learn() -> None:
         ({"kind": "finetune"}, 0),
     ],
 )
-def test_nothing_is_saved_for_backward_in_frozen_levels(
+def test_nothing_is_saved_for_backward_in_frozen_stages(
     configuration: str, strategy: dict[str, Any], silent: int
 ) -> None:
     network = make_network(configuration)
@@ -166,9 +166,9 @@ def test_nothing_is_saved_for_backward_in_frozen_levels(
     make_schedule(network, **strategy).apply(0.0)
     saved = dict.fromkeys(range(STAGES), 0)
     inside: list[int] = []
-    for index, level in enumerate(network.encoder.level_modules()):
-        level.register_forward_pre_hook(lambda module, args, index=index: inside.append(index))
-        level.register_forward_hook(lambda module, args, output: inside.clear())
+    for index, stage in enumerate(network.encoder.stage_modules()):
+        stage.register_forward_pre_hook(lambda module, args, index=index: inside.append(index))
+        stage.register_forward_hook(lambda module, args, output: inside.clear())
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if inside:
@@ -178,10 +178,10 @@ def test_nothing_is_saved_for_backward_in_frozen_levels(
     slices = 8 if configuration == "3d" else 1
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = network(torch.randn(2, 1, slices, 16, 16)).square().mean()
-    assert [saved[level] == 0 for level in range(STAGES)] == [level < silent for level in range(STAGES)]
+    assert [saved[stage] == 0 for stage in range(STAGES)] == [stage < silent for stage in range(STAGES)]
     loss.backward()
-    for index, level in enumerate(network.encoder.level_modules()):
-        assert all((p.grad is None) == (index < silent) for p in level.parameters() if p.ndim > 1)
+    for index, stage in enumerate(network.encoder.stage_modules()):
+        assert all((p.grad is None) == (index < silent) for p in stage.parameters() if p.ndim > 1)
 
 
 def test_recalibration_pools_batches_by_the_law_of_total_variance() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from seg_transfer.errors import UserError
-from seg_transfer.units import bytes_from_text, bytes_text, seconds_from_text, seconds_text
+from seg_transfer.util.units import bytes_from_text, bytes_text, seconds_from_text, seconds_text
 
 
 @pytest.mark.parametrize(

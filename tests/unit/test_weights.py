@@ -35,7 +35,7 @@ def test_adapted_input_filters_have_these_values():
     assert adapt_input(grey, 3).flatten().tolist() == [2.0, 2.0, 2.0]
 
 
-def test_bundled_weights_fill_the_levels_in_use_and_leave_head_and_deeper_levels():
+def test_bundled_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages():
     encoder = Encoder("resnet18", channels=3, stages=3)
     report = load_weights(encoder, Weights(source="bundled"), "resnet18")
     source = load_file(BUNDLED)
@@ -53,12 +53,12 @@ def test_bundled_weights_fill_the_levels_in_use_and_leave_head_and_deeper_levels
         assert torch.equal(state[mine], source[theirs].float())
 
 
-def test_weights_of_the_lower_levels_alone():
+def test_weights_of_the_lower_stages_alone():
     torch.manual_seed(0)
     whole, lower = Encoder("resnet18", channels=3, stages=3), Encoder("resnet18", channels=3, stages=3)
     before = {name: tensor.clone() for name, tensor in lower.state_dict().items()}
     load_weights(whole, Weights(source="bundled"), "resnet18")
-    report = load_weights(lower, Weights(source="bundled", levels=2), "resnet18")
+    report = load_weights(lower, Weights(source="bundled", stages=2), "resnet18")
     assert {name.split(".")[1] for name in report.matched} == {"0", "1"}
     assert {name.split(".")[1] for name in report.random} == {"2"}
     assert {name.split(".")[0] for name in report.unused} == {"fc", "layer2", "layer3", "layer4"}
@@ -120,7 +120,7 @@ def test_half_precision_becomes_float32(tmp_path, resnet18):
 def test_below_ninety_percent_is_refused_and_above_is_reported(tmp_path, resnet18):
     without_top = {name: tensor for name, tensor in resnet18.items() if not name.startswith("layer4")}
     save_file(without_top, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="only 25% of the elements of resnet18's levels in use") as raised:
+    with pytest.raises(UserError, match="only 25% of the elements of resnet18's stages in use") as raised:
         load(tmp_path / "w.safetensors")
     assert "w.safetensors" in str(raised.value) and "layer4.0.conv1.weight" in str(raised.value)
     assert "in the file and not used: fc.bias, fc.weight" in str(raised.value)

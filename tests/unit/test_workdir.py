@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from made_plans import data_plan, model_plan, plan
 
-from seg_transfer import workdir
 from seg_transfer.errors import UserError
-from seg_transfer.planning.part import part_hash
+from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Split, Strategy, save_plan
-from seg_transfer.status import read_status
 from seg_transfer.training import checkpoint, manifest
-from seg_transfer.workdir import DEFAULT, Work, fold_from_text
+from seg_transfer.workflow import work_folder as workdir
+from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.work_folder import DEFAULT, Work, fold_from_text
 
 
 def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:

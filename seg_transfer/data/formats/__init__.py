@@ -18,11 +18,12 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import itk, nifti, picture
+from seg_transfer.data.formats import itk, nifti
+from seg_transfer.data.formats import raster as picture
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
-from seg_transfer.files import whole_file
+from seg_transfer.util.files import whole_file
 
 
 class Format(Protocol):
@@ -85,7 +86,7 @@ def ending(path: Path) -> str:
     for candidate in ENDINGS:
         if path.name.lower().endswith(candidate):
             return candidate
-    raise UserError("not a supported file format", where=path, mend=f"convert it to one of {', '.join(ENDINGS)}")
+    raise UserError("not a supported file format", where=path, hint=f"convert it to one of {', '.join(ENDINGS)}")
 
 
 def stem(path: Path) -> str:
@@ -117,7 +118,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """
     if label and ending(path) in _LOSSY:
         raise UserError(
-            "JPEG compression changes label values", where=path, mend="export the label as .png from its source"
+            "JPEG compression changes label values", where=path, hint="export the label as .png from its source"
         )
     with _readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
@@ -151,7 +152,7 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
     assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
     format_ = _FORMATS[ending(path)]
     if ending(path) in _LOSSY:
-        raise UserError("JPEG would change the values", where=path, mend="write .png instead")
+        raise UserError("JPEG would change the values", where=path, hint="write .png instead")
     with whole_file(path) as temporary:
         format_.write(temporary, array, native)
 
@@ -166,12 +167,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except _BROKEN as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot be read: {cause}", where=path, mend="copy or export the file anew") from error
+        raise UserError(f"cannot be read: {cause}", where=path, hint="copy or export the file anew") from error
 
 
 def _check_affine(header: Header, path: Path) -> None:
     matrix = header.affine[:3, :3]
     if not np.isfinite(header.affine).all() or np.linalg.matrix_rank(matrix) < 3:
         raise UserError(
-            f"its affine is singular: {matrix.tolist()}", where=path, mend="export it anew with a valid orientation"
+            f"its affine is singular: {matrix.tolist()}", where=path, hint="export it anew with a valid orientation"
         )

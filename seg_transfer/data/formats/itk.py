@@ -60,7 +60,7 @@ def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header
         raise UserError(
             f"{axes}D data of {components} values per voxel is not supported",
             where=path,
-            mend="store it as a 3D volume, with several channels as components",
+            hint="store it as a 3D volume, with several channels as components",
         )
     spatial = min(axes, 3)
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:spatial, :spatial]

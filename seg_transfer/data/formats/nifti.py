@@ -15,7 +15,7 @@ from seg_transfer.errors import UserError
 
 _SCANNER = 1  # sform and qform code "scanner anatomical", which every viewer honours
 
-_MEND = "store it as a 3D volume, or a 4D one with the channels as the fourth axis"
+_HINT = "store it as a 3D volume, or a 4D one with the channels as the fourth axis"
 
 
 def header(path: Path) -> Header:
@@ -67,7 +67,7 @@ def _load(path: Path) -> Any:
     # Kept open, since reading plane by plane would decompress from the beginning each time.
     image = nib.load(path, mmap=False, keep_file_open=True)
     if not isinstance(image, nib.Nifti1Pair):
-        raise UserError("not a NIfTI volume", where=path, mend=_MEND)
+        raise UserError("not a NIfTI volume", where=path, hint=_HINT)
     return image
 
 
@@ -77,13 +77,13 @@ def _header(image: Any, path: Path) -> Header:
         raise UserError(
             f"voxels of type {dtype} are not supported",
             where=path,
-            mend="store integers or real numbers, one per voxel",
+            hint="store integers or real numbers, one per voxel",
         )
     if not 2 <= len(image.shape) <= 5:
-        raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path, mend=_MEND)
+        raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path, hint=_HINT)
     (i, j, k), rest = (*image.shape, 1)[:3], image.shape[3:]
     if len(rest) == 2 and rest[0] != 1:
-        raise UserError(f"5D volumes are not supported: its shape is {image.shape}", where=path, mend=_MEND)
+        raise UserError(f"5D volumes are not supported: its shape is {image.shape}", where=path, hint=_HINT)
     return Header(
         grid=Grid((i, j, k), _affine(image), flat=len(image.shape) == 2),
         channels=int(rest[-1]) if rest else 1,

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel
-from seg_transfer.planning.part import Triple
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Augmentation
 
 NetworkAxis = Literal[0, 1, 2]

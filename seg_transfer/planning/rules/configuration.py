@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seg_transfer.planning.cost import Configuration, DeviceKind
-from seg_transfer.planning.rules.geometry import ANISOTROPY_LIMIT
+from seg_transfer.planning.rules.spacing import ANISOTROPY_LIMIT
 
 FEWEST_SLICES = 8
 """Below, a volume is hardly deeper than a stack: 3D kernels would see mostly padding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from seg_transfer.catalogue import BUNDLED_ENCODER, EncoderEntry
+from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 
@@ -42,7 +42,7 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
             raise UserError(
                 f"there are no bundled weights for {entry.name}",
                 where="--weights",
-                mend=f"take --encoder {BUNDLED_ENCODER}, or --weights imagenet",
+                hint=f"take --encoder {BUNDLED_ENCODER}, or --weights imagenet",
             )
         return Weights(source="bundled"), "asked for bundled"
     if requested != "auto":

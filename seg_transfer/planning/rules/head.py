@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.part import MirrorAxes
+from seg_transfer.planning.fields import MirrorAxes
 from seg_transfer.planning.plan import Head, Split
 
 SECONDS = 30.0
@@ -57,16 +57,16 @@ def check_options(requested: str, *, strategy: str, carry: str) -> Head:
     """
     chosen: Head | None = next((name for name in get_args(Head) if name == requested), None)
     if chosen is None:
-        mend = f"choose one of: {', '.join(get_args(Head))}"
-        raise UserError(f"unknown choice {requested!r}", where="--head", mend=mend)
+        hint = f"choose one of: {', '.join(get_args(Head))}"
+        raise UserError(f"unknown choice {requested!r}", where="--head", hint=hint)
     if chosen != "unet":
         where = f"--head {chosen}"
         if strategy not in ("auto", "frozen"):
             what = f"a classifier reads a frozen encoder, and --strategy {strategy} is asked for"
-            raise UserError(what, where=where, mend="leave one of --head and --strategy away")
+            raise UserError(what, where=where, hint="leave one of --head and --strategy away")
         if carry == "all":
             what = "a classifier has no decoder, and --carry all is asked for"
-            raise UserError(what, where=where, mend="take --carry encoder, or leave --head away")
+            raise UserError(what, where=where, hint="take --carry encoder, or leave --head away")
     return chosen
 
 
@@ -86,8 +86,8 @@ def check_data(chosen: Head, splits: Sequence[Split], *, has_regions: bool) -> N
     where = f"--head {chosen}"
     if has_regions:
         what = "a classifier decides for one class at each voxel, and this data set has regions, which may overlap"
-        raise UserError(what, where=where, mend="leave --head away")
+        raise UserError(what, where=where, hint="leave --head away")
     for fold, split in enumerate(splits):
         if len(split.train) < 2:
             what = f"a classifier is tried on cases that it is not fitted to, and fold {fold} trains on a single one"
-            raise UserError(what, where=where, mend="plan with more cases")
+            raise UserError(what, where=where, hint="plan with more cases")

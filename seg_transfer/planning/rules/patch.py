@@ -1,4 +1,4 @@
-"""How large a patch the network reads, over how many levels it shrinks, and how many patches make a batch."""
+"""How large a patch the network reads, over how many stages it shrinks, and how many patches make a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue import EncoderEntry
+from seg_transfer.catalogue.encoders import EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import (
     Configuration,
@@ -16,13 +16,13 @@ from seg_transfer.planning.cost import (
     step_flops,
     step_memory,
 )
-from seg_transfer.planning.part import Spacing, Triple
+from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.planning.rules.decoder import decoder_channels
-from seg_transfer.units import bytes_text, seconds_text
+from seg_transfer.util.units import bytes_text, seconds_text
 
 DEEPEST_SIDE = 4
 BUNDLED_STAGES = 4
-"""The bundled encoder was trained at 64 x 64: its fifth level saw only 2 x 2 maps. In five CPU minutes it gained
+"""The bundled encoder was trained at 64 x 64: its fifth stage saw only 2 x 2 maps. In five CPU minutes it gained
 nothing on cells (docs/log.md)."""
 LARGEST_SIDE: dict[Configuration, int] = {"2d": 512, "2.5d": 512, "3d": 256}
 SMALLEST_BATCH: dict[Configuration, int] = {"2d": 4, "2.5d": 4, "3d": 2}
@@ -62,7 +62,7 @@ def stack(ratio: float, slices: float) -> tuple[int, str]:
 
 
 def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundled: bool) -> tuple[int, str]:
-    """Choose how many levels of the encoder a case of this size bears: the deepest map stays at least 4 wide.
+    """Choose how many stages of the encoder a case of this size bears: the deepest map stays at least 4 wide.
 
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
@@ -78,22 +78,22 @@ def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundl
         reason += f", the next would leave {math.ceil(shorter / entry.strides[stages])} (needs {DEEPEST_SIDE})"
     if bundled and stages > BUNDLED_STAGES:
         stages = BUNDLED_STAGES
-        reason = f"{stages} of {most}: the bundled weights' fifth level was trained on 2 x 2 maps and carries little"
+        reason = f"{stages} of {most}: the bundled weights' fifth stage was trained on 2 x 2 maps and carries little"
     return stages, reason
 
 
 def slice_strides(
     spacing: Spacing, slices: float, in_plane_strides: Sequence[int]
 ) -> tuple[tuple[Literal[1, 2], ...], str]:
-    """Choose the stride along the slice axis at each level of a 3D encoder.
+    """Choose the stride along the slice axis at each stage of a 3D encoder.
 
-    A level strides along it where that brings the level's slice and in-plane spacings closer together, as a ratio, and
+    A stage strides along it where that brings the stage's slice and in-plane spacings closer together, as a ratio, and
     at least 4 slices are left.
 
     Args:
         spacing: Of the network's grid (slice, u, v).
         slices: Median number of slices.
-        in_plane_strides: Of each level in use relative to the input.
+        in_plane_strides: Of each stage in use relative to the input.
     """
     step, left = spacing[0], slices
     strides: list[Literal[1, 2]] = []
@@ -106,7 +106,7 @@ def slice_strides(
             strides.append(1)
     return tuple(strides), (
         f"strides along the slices where that evens out spacings: {spacing[0]:.4g} against {spacing[1]:.4g} at full "
-        f"resolution become {step:.4g} against {in_plane:.4g} at the deepest level, {math.ceil(left)} slices are left"
+        f"resolution become {step:.4g} against {in_plane:.4g} at the deepest stage, {math.ceil(left)} slices are left"
     )
 
 
@@ -121,9 +121,9 @@ def fit(
     classes: int,
     limits: Limits,
 ) -> tuple[Shape, str]:
-    """Choose the patch, and fewer levels where even the smallest patch for that many is too much.
+    """Choose the patch, and fewer stages where even the smallest patch for that many is too much.
 
-    It starts with the median case, rounded up so that every level halves evenly, and gives up the axis of which it
+    It starts with the median case, rounded up so that every stage halves evenly, and gives up the axis of which it
     covers most (nnU-Net) until the smallest batch is within the limits.
 
     Args:
@@ -131,7 +131,7 @@ def fit(
         spacing: Of that grid.
         entry: The encoder.
         configuration: 2D, 2.5D or 3D.
-        stages: Most levels.
+        stages: Most stages.
         channels: Image channels.
         classes: Classes, background included.
         limits: Memory and time of a step.
@@ -140,11 +140,11 @@ def fit(
         UserError: If not even the smallest patch fits into the memory.
     """
     batch = SMALLEST_BATCH[configuration]
-    for levels in range(stages, 0, -1):
-        strides, _ = slice_strides(spacing, shape[0], entry.strides[:levels]) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(entry.strides[:levels], limits.machine.kind)
+    for count in range(stages, 0, -1):
+        strides, _ = slice_strides(spacing, shape[0], entry.strides[:count]) if configuration == "3d" else ((), "")
+        widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind)
         along = math.prod(strides) if configuration == "3d" else 1
-        steps = (along, entry.strides[levels - 1], entry.strides[levels - 1])
+        steps = (along, entry.strides[count - 1], entry.strides[count - 1])
         whole = _whole(shape, steps, configuration)
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(whole, steps, strict=True))
         patch = whole
@@ -153,7 +153,7 @@ def fit(
                 entry,
                 configuration,
                 patch,
-                levels,
+                count,
                 strides,
                 widths,
                 channels,
@@ -174,7 +174,7 @@ def fit(
         f"{bytes_text(limits.memory_bytes)} are too little: the smallest patch {made.patch} in {configuration} with "
         f"{entry.name} takes about {bytes_text(step_memory(made, batch))}",
         where="--memory",
-        mend="allow more memory, or choose a smaller encoder or --config 2d",
+        hint="allow more memory, or choose a smaller encoder or --config 2d",
     )
 
 

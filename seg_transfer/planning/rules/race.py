@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from seg_transfer.data.splits import make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.interval import mean_interval
 from seg_transfer.planning.plan import Split
-from seg_transfer.planning.rules.transfer import Kind
-from seg_transfer.planning.strategy_plan import Candidate
+from seg_transfer.planning.rules.strategy import Kind
+from seg_transfer.planning.strategy import Candidate
+from seg_transfer.util.statistics import mean_interval
 
 SHARE = 0.1
 NO_RACE = "a race compares pretrained starts with one from scratch, and there are no pretrained weights"
-RACE_MEND = "take --strategy scratch, or pretrained --weights"
+RACE_HINT = "take --strategy scratch, or pretrained --weights"
 LARGEST_PART = 4
 """Of a fold's training cases a quarter is held out; of few cases more, so that there are two of them to tell chance."""
 MOST_HELD_OUT = 20
@@ -29,16 +29,16 @@ FEWEST_STEPS = 30
 def challengers(candidate_of: Callable[[Kind], Candidate]) -> tuple[Candidate, ...]:
     """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
 
-    ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest levels as they are, with those
+    ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest stages as they are, with those
     above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208).
-    The plan's own is the fourth, and tunes all levels. More would leave each of them fewer steps.
+    The plan's own is the fourth, and tunes all stages. More would leave each of them fewer steps.
 
     Args:
         candidate_of: The plan's rule for a kind of strategy.
     """
     scratch, frozen, partial = candidate_of("scratch"), candidate_of("frozen"), candidate_of("partial")
-    # An earlier model's weights are taken as a whole or not at all, and so are those of a single level.
-    return (scratch, frozen) if partial.pretrained_levels is None else (scratch, frozen, partial)
+    # An earlier model's weights are taken as a whole or not at all, and so are those of a single stage.
+    return (scratch, frozen) if partial.pretrained_stages is None else (scratch, frozen, partial)
 
 
 def held_out(
@@ -68,7 +68,7 @@ def held_out(
         if train == inner:
             fold = f"fold {index}" if index < len(splits) else "full"
             what = f"{fold} trains on a single case (or group), so that a race has none to hold out"
-            raise UserError(what, where="--strategy race", mend="take another strategy, or more cases")
+            raise UserError(what, where="--strategy race", hint="take another strategy, or more cases")
         chosen.append(tuple(inner))
     return tuple(chosen)
 
@@ -90,7 +90,7 @@ def spend(share: float, *, epochs: int | None, time_budget: float | None) -> flo
     rest = min(epochs - 1, round((1 - share) * epochs))
     if rest < 1:
         what = f"{epochs} epoch(s) leave nothing to train after the race"
-        raise UserError(what, where="--epochs", mend="give more epochs, or another strategy than race")
+        raise UserError(what, where="--epochs", hint="give more epochs, or another strategy than race")
     return float(epochs - rest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seg_transfer.planning.part import Spacing
+from seg_transfer.planning.fields import Spacing
 from seg_transfer.training.augment.intensity import (
     add_noise,
     blur,

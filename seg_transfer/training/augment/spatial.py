@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from seg_transfer.planning.part import Spacing
+from seg_transfer.planning.fields import Spacing
 from seg_transfer.training.augment.parameters import CONTROL_POINTS, Parameters
 from seg_transfer.training.augment.rows import per_sample, rows_of
 from seg_transfer.training.losses import IGNORE

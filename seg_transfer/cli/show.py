@@ -1,0 +1,252 @@
+"""Results as a person reads them, on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from seg_transfer.util.progress import say
+from seg_transfer.util.units import bytes_text, seconds_text
+from seg_transfer.workflow.work_folder import Work, fold_name
+
+if TYPE_CHECKING:
+    from seg_transfer.demo import DemoResult
+    from seg_transfer.evaluation.ranking import Summary
+    from seg_transfer.evaluation.scores import Scores
+    from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
+    from seg_transfer.planning.plan import Plan
+    from seg_transfer.transfer.fetch import Fetched
+    from seg_transfer.workflow.encoder_weights import EncoderStatus
+    from seg_transfer.workflow.status import Status
+    from seg_transfer.workflow.validate import TrainedFold
+
+WIDTH_OF_A_FILE = 140
+"""Columns of a table that is not shown on a terminal, where rich would cut at 80."""
+
+
+def show_plan(plan: Plan, work: Path) -> None:
+    """Show what was inferred and decided, why, and what it is expected to take."""
+    data = plan.data
+    kind = "pictures" if data.dimension == 2 else "volumes"
+    _line(f"{data.dataset}: {len(data.cases)} {kind}")
+    _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
+    _line(f"labels: {', '.join(f'{label.name} {label.value}' for label in data.labels)}")
+    if data.regions:
+        _line(f"regions: {', '.join(f'{region.name} {_values(region.values)}' for region in data.regions)}")
+    if data.ignore is not None:
+        _line(f"not annotated: {data.ignore}")
+    table = Table("decision", "choice", "reason")
+    table.columns[0].no_wrap = True
+    for reason in plan.reasons:
+        table.add_row(reason.field, reason.choice, reason.reason)
+    _console().print(table)
+    if plan.expected is not None:
+        expected = plan.expected
+        _line(
+            f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold "
+            f"({expected.seconds_per_step:.2g} s a step), {bytes_text(expected.memory_bytes)} of memory, "
+            f"{bytes_text(expected.disk_bytes)} of disk"
+        )
+    _line(f"plan: {Work(work).plan}")
+    say(f"next: `segtl train 0{Work(work).option}`, or `segtl train cv{Work(work).option}` for every fold")
+
+
+def show_runs(runs: Sequence[TrainedFold]) -> None:
+    """Show the folds' Dice per label, their mean over the folds, and where they lie."""
+    validated = {run.fold: run.scores for run in runs if run.scores is not None}
+    if validated:
+        names = list(next(iter(validated.values())).labels)
+        table = Table("fold", "cases", "mean Dice", *names, title="validation on whole cases", title_justify="left")
+        for fold, scores in validated.items():
+            means = [scores.summary[name].dice.mean for name in names]
+            table.add_row(str(fold), str(len(scores.cases)), _dice(scores.mean_dice), *map(_dice, means))
+        if len(validated) > 1:
+            columns = (
+                [scores.mean_dice for scores in validated.values()],
+                *([scores.summary[name].dice.mean for scores in validated.values()] for name in names),
+            )
+            cases = sum(len(scores.cases) for scores in validated.values())
+            table.add_row("mean", str(cases), *(_dice(_mean(column)) for column in columns), style="bold")
+        _console().print(table)
+    for run in runs:
+        _line(f"{fold_name(run.fold)}: {run.folder}")
+
+
+def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
+    """Show the folds beside their twins from scratch, and whether the pretrained start delivered."""
+    from seg_transfer.workflow.compare import compare_with_twins
+
+    found = compare_with_twins(list(runs))
+    assert found is not None, "every fold has a twin"
+    table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
+    for name, side in (("planned", found.run), ("from scratch", found.control)):
+        table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
+    _console().print(table)
+    gain = f"{found.difference:+.3f} mean Dice over {len(found.cases)} held-out case(s)"
+    chance = "one case cannot tell it from chance"
+    if found.lower == found.lower:
+        chance = f"95 % interval {found.lower:+.3f} to {found.upper:+.3f}"
+    verdict = "delivered" if found.delivers else "did harm" if found.harms else "did not deliver more than chance"
+    start = "start that the races chose" if any(run.strategy == "scratch" for run in runs) else "pretrained start"
+    _line(f"The {start} {verdict}: {gain} against from scratch ({chance}).")
+    if not found.delivers:
+        _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{Work(work).option}`")
+
+
+def show_scores(scores: Scores) -> None:
+    """Show an evaluation: per case, and per label; cases that failed are told by the exit code's message."""
+    from seg_transfer.evaluation.report import cases_table, summary_table
+
+    scores = scores.model_copy(update={"failures": {}})
+    console = _console()
+    console.print(cases_table(scores))
+    console.print(summary_table(scores))
+
+
+def show_summary(summary: Summary, work: Path) -> None:
+    """Show all runs with their cross-validated Dice, which one is chosen and by how much, and what was left out."""
+    names = list(summary.runs[0].dice)
+    title = f"{summary.dataset}: mean Dice over held-out cases"
+    heads = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
+    table = Table(*heads, title=title, title_justify="left")
+    table.add_column("run", overflow="fold")
+    for run in summary.runs:
+        table.add_row(
+            run.configuration,
+            run.encoder,
+            run.strategy,
+            str(len(run.folds)),
+            str(run.cases),
+            _dice(run.mean_dice),
+            _dice(run.fold_std),
+            *(_dice(run.dice[name]) for name in names),
+            run.name if run.ranked else f"{run.name} (not ranked: other cases)",
+        )
+    _console().print(table)
+    for name, cause in summary.left_out.items():
+        _line(f"left out: {name}: {cause}")
+    verdict = ""
+    if summary.lead == summary.lead:
+        beyond = "more than" if summary.beyond_spread else "not more than"
+        folds = f", {beyond} the spread between folds ({_dice(summary.spread)})"
+        verdict = f", {_dice(summary.lead)} above the next" + (folds if summary.spread == summary.spread else "")
+    _line(f"best: {summary.best}{verdict}")
+    for trial in summary.postprocessing:
+        kept = "kept" if trial.kept else "not kept"
+        figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
+        _line(f"largest component of {trial.what}: {kept} ({figures})")
+    say(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
+
+
+def show_probe(found: ProbeEvidence, work: Path) -> None:
+    """Show how good each set of features is, and what pretraining adds to random weights at each stage."""
+    title = (
+        f"frozen features on {found.cases} cases, {found.folds} folds (balanced accuracy ± standard error; log-loss)"
+    )
+    table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
+    table.title, table.title_justify = title, "left"
+    for one in found.features:
+        stage = "" if one.stage is None else f"stage {one.stage}"
+        softmax, svm, bayes = (one.scores[name] for name in ("softmax", "svm", "bayes"))
+        table.add_row(
+            " ".join(part for part in (one.source, one.encoder, stage) if part),
+            softmax.balanced_accuracy.text(),
+            _loss(softmax.log_loss),
+            svm.balanced_accuracy.text(),
+            bayes.balanced_accuracy.text(),
+            _loss(bayes.log_loss),
+            _dice(float("nan") if one.mean_dice is None else one.mean_dice),
+            one.gain.text(signed=True) if one.gain is not None else "",
+        )
+    _console().print(table)
+    place = Work(work)
+    _line(f"evidence: {place.evidence}, {place.probe_plot}")
+    say(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out case(s)")
+
+
+def show_demo(result: DemoResult) -> None:
+    """Show the demo's Dice beside that of thresholds on intensity, and where everything lies."""
+    table = Table("label", "Dice", "by thresholds on intensity", title="held-out cases", title_justify="left")
+    for name, summary in result.scores.summary.items():
+        table.add_row(name, _dice(summary.dice.mean), _dice(result.baseline.summary[name].dice.mean))
+    table.add_row("mean", _dice(result.scores.mean_dice), _dice(result.baseline.mean_dice), style="bold")
+    _console().print(table)
+    _line(f"data set: {result.data}")
+    _line(f"label maps: {result.predictions}")
+    _line(f"picture: {result.overlay}")
+    say(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
+
+
+def show_status(status: Status) -> None:
+    """Show what is done in a work folder, and what comes next."""
+    _line(f"{status.work}: {status.dataset or 'no data set yet'}")
+    if status.plan is not None:
+        plan = status.plan
+        edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
+        _line(f"plan: {plan}{edited}")
+        _line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
+    if status.runs:
+        table = Table("plan", "fold", "state", "mean Dice", "folder")
+        for run in status.runs:
+            dice = "" if run.mean_dice is None else _dice(run.mean_dice)
+            current = "current" if run.current else "earlier"
+            table.add_row(current, str(run.fold), run.state, dice, run.folder)
+        _console().print(table)
+    for step in status.next:
+        _line(f"next: {step}")
+
+
+def show_encoders(found: Sequence[EncoderStatus]) -> None:
+    """Show the catalogue, and which weights are on this machine."""
+    table = Table("encoder", "channels", "strides", "parameters", "licence of the weights", "3D", "weights here")
+    table.columns[3].justify = "right"
+    for one in found:
+        known = one.entry
+        table.add_row(
+            known.name,
+            " ".join(map(str, known.channels)),
+            " ".join(map(str, known.strides)),
+            f"{known.parameters / 1e6:.1f} M",
+            known.licence,
+            "yes" if known.volumes else "no",
+            ", ".join(one.weights) or "no",
+        )
+    _console().print(table)
+    say("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
+
+
+def show_fetched(files: Sequence[Fetched]) -> None:
+    """Show fetched weights as `sha256sum` would."""
+    for file in files:
+        _line(f"{file.sha256}  {file.path}")
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+
+
+def _line(text: str) -> None:
+    _console().print(text, soft_wrap=True)
+
+
+def _loss(value: Estimate | None) -> str:
+    return "–" if value is None else f"{value.mean:.3f}"
+
+
+def _values(values: Sequence[int]) -> str:
+    return "+".join(map(str, values))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are not nan; nan if there is none."""
+    defined = [value for value in values if value == value]
+    return sum(defined) / len(defined) if defined else float("nan")
+
+
+def _dice(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"

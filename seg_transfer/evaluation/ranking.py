@@ -1,0 +1,130 @@
+"""Cross-validated scores of several runs side by side, and which of them is the best.
+
+A run is one plan with its folds. Its score is the mean over labels of the mean Dice over every held-out case of every
+fold. Runs are only ranked on the same cases: those that held out every case that any of them held out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from seg_transfer.evaluation.largest_component import Trial
+from seg_transfer.evaluation.scores import Figure, Scores
+from seg_transfer.util.files import write_text
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class RunSummary(_Frozen):
+    """One run, or several that predict together."""
+
+    name: str
+    runs: tuple[str, ...] = Field(description="folders in runs/; two for an ensemble")
+    configuration: str
+    encoder: str
+    strategy: str
+    folds: tuple[int, ...] = Field(description="folds whose held-out cases are scored")
+    cases: int = Field(description="held-out cases of these folds")
+    dice: dict[str, Figure] = Field(description="label -> mean over the held-out cases of all folds")
+    mean_dice: Figure = Field(description="mean over the labels")
+    fold_dice: tuple[Figure, ...] = Field(description="mean Dice of each fold by itself")
+    fold_std: Figure = Field(description="sample standard deviation of fold_dice; undefined for one fold")
+    ranked: bool = Field(description="false where other runs held out cases that this one did not")
+
+
+class Summary(_Frozen):
+    """What `segtl summary` found, as ``summary.json`` holds it."""
+
+    version: Literal[1] = 1
+    dataset: str
+    runs: tuple[RunSummary, ...] = Field(description="ranked ones first, the best of them first")
+    best: str = Field(description="name of the best run")
+    lead: Figure = Field(description="its mean Dice minus that of the next; undefined if there is no other")
+    spread: Figure = Field(description="larger fold_std of the best two; undefined if neither has two folds")
+    postprocessing: tuple[Trial, ...] = Field(description="what was tried on the best run")
+    left_out: dict[str, str] = Field(description="runs in the work folder that are not among these -> why")
+
+    @property
+    def beyond_spread(self) -> bool:
+        """Whether the best run leads by more than scores differ from fold to fold."""
+        return self.lead > self.spread
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A run's held-out scores; see :class:`RunSummary` for the fields."""
+
+    runs: tuple[str, ...]
+    configuration: str
+    encoder: str
+    strategy: str
+    scores: Mapping[int, Scores]
+
+    @property
+    def name(self) -> str:
+        """The runs' names, joined."""
+        return "+".join(self.runs)
+
+
+def pooled(scores: Sequence[Scores]) -> Scores:
+    """Scores of several folds as one; a case that was held out twice counts once, by the later fold."""
+    first = scores[0]
+    cases = {case: of_label for each in scores for case, of_label in each.cases.items()}
+    failures = {case: cause for each in scores for case, cause in each.failures.items() if case not in cases}
+    return first.model_copy(update={"cases": cases, "failures": failures})
+
+
+def rank(validated: Sequence[Validated]) -> list[RunSummary]:
+    """Summarise runs of the same labels: those ranked first, the best of them first; ties keep their order.
+
+    Args:
+        validated: At least one.
+    """
+    cases = {run.name: set(pooled(list(run.scores.values())).cases) for run in validated}
+    every = max(cases.values(), key=len)
+    found = [_summarise(run, ranked=cases[run.name] >= every) for run in validated]
+    return sorted(found, key=lambda run: (not run.ranked, math.isnan(run.mean_dice), -run.mean_dice))
+
+
+def lead_and_spread(runs: Sequence[RunSummary]) -> tuple[float, float]:
+    """By how much the best run leads, and how much scores differ between the folds of the best two.
+
+    Args:
+        runs: As :func:`rank` gives them.
+    """
+    best, *others = [run for run in runs if run.ranked]
+    spreads = [run.fold_std for run in (best, *others[:1]) if not math.isnan(run.fold_std)]
+    return best.mean_dice - others[0].mean_dice if others else math.nan, max(spreads, default=math.nan)
+
+
+def _summarise(run: Validated, *, ranked: bool) -> RunSummary:
+    scores = pooled(list(run.scores.values()))
+    of_folds = [each.mean_dice for each in run.scores.values()]
+    defined = [value for value in of_folds if not math.isnan(value)]
+    return RunSummary(
+        name=run.name,
+        runs=run.runs,
+        configuration=run.configuration,
+        encoder=run.encoder,
+        strategy=run.strategy,
+        folds=tuple(run.scores),
+        cases=len(scores.cases),
+        dice={name: label.dice.mean for name, label in scores.summary.items()},
+        mean_dice=scores.mean_dice,
+        fold_dice=tuple(of_folds),
+        fold_std=float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan,
+        ranked=ranked,
+    )

@@ -1,0 +1,81 @@
+"""What a pretrained encoder's features have to beat: the intensity itself, and local filters that people wrote by hand.
+
+The third control, the same encoder with random weights, is in ``encoders.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from seg_transfer.evidence.features import Box
+from seg_transfer.evidence.heads import Head, add_scores, blank_scores
+from seg_transfer.planning.plan import Plan
+
+SCALES = (1.0, 2.0, 4.0)
+"""Standard deviations of the Gaussians, in voxels in-plane; as long in millimetres along the slice axis."""
+Control = Literal["raw", "filters"]
+
+
+class ImageFeatures:
+    """Features that need no network.
+
+    Args:
+        control: ``raw``: the voxel's own intensities. ``filters``: these, and at each scale and in each channel the
+            Gaussian mean, the Gaussian's gradient magnitude and Laplacian, and the standard deviation under the
+            Gaussian: what trainable segmentation by hand-made features starts from (Arganda-Carreras et al., Trainable
+            Weka Segmentation, Bioinformatics 2017).
+        plan: Spacing and configuration; in 2D filters do not reach beyond a slice.
+
+    Attributes:
+        widths: Number of features, as one stage.
+    """
+
+    def __init__(self, control: Control, plan: Plan) -> None:
+        self.control = control
+        count = len(plan.data.channels)
+        self.widths: tuple[int, ...] = (count if control == "raw" else count * (1 + 4 * len(SCALES)),)
+        slices, u, v = plan.data.spacing
+        self._along_slices = 0.0 if plan.model.configuration == "2d" else math.sqrt(u * v) / slices
+
+    def at(self, image: NDArray[np.float32], positions: NDArray[np.integer]) -> list[NDArray[np.float32]]:
+        """Features ``(n, features)`` at voxels ``(n, 3)``, as one stage.
+
+        Args:
+            image: ``(channel, slice, u, v)``, prepared as the plan says.
+            positions: In ``(slice, u, v)``.
+        """
+        return [np.ascontiguousarray(self.maps(image)[(slice(None), *positions.T)].T)]
+
+    def maps(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features ``(feature, slice, u, v)`` of a whole case."""
+        if self.control == "raw":
+            return image
+        return np.concatenate([self._filtered(channel) for channel in image])
+
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
+        """Scores ``(head, class, slice, u, v)`` of a whole case, in one part."""
+        total = blank_scores(heads, 1, image.shape[1:], torch.device("cpu"))
+        add_scores(total, torch.from_numpy(self.maps(image))[None], heads, 0, stride=(1, 1, 1), centre=(0, 0, 0))
+        yield (slice(None), slice(None), slice(None)), total.unflatten(1, (len(heads), -1))[0]
+
+    def _filtered(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = [volume]
+        for scale in SCALES:
+            sigma = (scale * self._along_slices, scale, scale)
+            mean = ndimage.gaussian_filter(volume, sigma)
+            square = ndimage.gaussian_filter(volume**2, sigma)
+            found += [
+                mean,
+                ndimage.gaussian_gradient_magnitude(volume, sigma),
+                ndimage.gaussian_laplace(volume, sigma),
+                np.sqrt(np.maximum(square - mean**2, 0)),
+            ]
+        return np.stack(found)

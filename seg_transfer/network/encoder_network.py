@@ -1,0 +1,60 @@
+"""What every network begins with: the input scaled as the encoder was trained, and the encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.transfer.encoder import Encoder
+
+
+class Reader(nn.Module):
+    """A network that reads its input through the plan's encoder.
+
+    Args:
+        model: The plan's model.
+        channels: Image channels.
+
+    Attributes:
+        encoder: The pyramid.
+        is_3d: Whether slices are an axis of its maps.
+        block: Stride (slice, u, v) of the first stage; (u, v) in 2D and 2.5D.
+        folded: Channels that the encoder reads: in 2.5D every slice's are side by side.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: ModelPlan, *, channels: int) -> None:
+        super().__init__()
+        self.is_3d = is_3d = model.configuration == "3d"
+        self.folded = channels if is_3d else channels * model.patch[0]
+        self.encoder = Encoder(
+            model.encoder,
+            channels=self.folded,
+            stages=model.stages,
+            slice_strides=model.slice_strides if is_3d else None,
+            inflation=model.inflation,
+        )
+        self.block = self.encoder.strides[0] if is_3d else self.encoder.strides[0][1:]
+        mean, std = _input_scaling(model, channels)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """The input as the encoder reads it: scaled as it was trained, and laid out as convolutions are fastest."""
+        # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format.
+        return ((x - self.mean) / self.std).clone(memory_format=torch.channels_last_3d)
+
+
+def _input_scaling(model: ModelPlan, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's own input; channels other than RGB get their mean."""
+    known = entry(model.encoder)
+    mean, std = torch.tensor(known.mean), torch.tensor(known.std)
+    if model.input_mapping == "as_is":
+        mean, std = torch.zeros(channels), torch.ones(channels)
+    elif channels != 3:
+        mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
+    return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)

@@ -1,0 +1,192 @@
+"""What was measured on the data about transfer; typed, and without torch, so that plans can hold it.
+
+What is per stage has one entry for each stage of the encoder in use, finest first.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from seg_transfer.errors import UserError
+from seg_transfer.planning.strategy import Candidate
+from seg_transfer.util.files import write_text
+from seg_transfer.util.records import Part, wrong_fields
+
+EVIDENCE_VERSION: Literal[1] = 1
+RACE_FILE = "race.json"
+Classifier = Literal["softmax", "svm", "bayes"]
+Probed = Literal["pretrained", "random", "raw", "filters"]
+
+
+class Estimate(Part):
+    """A mean over cases."""
+
+    mean: float
+    error: float | None = Field(description="standard error over cases; null for one case")
+
+    def text(self, *, signed: bool = False) -> str:
+        """With its error, as a person reads it."""
+        return f"{self.mean:{'+' if signed else ''}.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
+
+
+class ClassifierScore(Part):
+    """How well a classifier tells labels apart on voxels of cases that it was not fitted to; labels count alike."""
+
+    balanced_accuracy: Estimate
+    log_loss: Estimate | None = Field(description="in nats; null for the SVM, whose scores are no probabilities")
+
+
+class ProbedFeatures(Part):
+    """One set of features."""
+
+    source: Probed = Field(
+        description="pretrained encoder; the same with random weights; or without one: intensities, local filters"
+    )
+    encoder: str | None = Field(description="its name, several joined by +; null without one")
+    stage: int | None = Field(description="of the encoder, 0 the finest; null: all stages together, or no encoder")
+    stride: int | None = Field(description="in-plane, of the stage")
+    features: int = Field(ge=1, description="before PCA")
+    scores: dict[Classifier, ClassifierScore]
+    gain: Estimate | None = Field(
+        default=None,
+        description="pretrained only: balanced accuracy of the softmax above that with random weights at this stage, "
+        "case by case",
+    )
+    draw_std: float | None = Field(
+        default=None, description="random only: sample standard deviation of that accuracy between draws"
+    )
+    dice: dict[str, float | None] = Field(
+        description="label or region -> mean Dice of the softmax over whole held-out cases of one fold, on the "
+        "network's grid; null where neither prediction nor reference has it"
+    )
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Over the labels that have one."""
+        known = [value for value in self.dice.values() if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+class ProbeEvidence(Part):
+    """What `segtl probe` measured: frozen features as segmenters, beside their controls."""
+
+    plan: str = Field(description="hash of the plan's parts data and model")
+    configuration: str
+    weights: dict[str, str] = Field(description="encoder -> source of its weights, the plan's encoder first")
+    batchnorm: Literal["source", "recalibrated"] = Field(
+        description="statistics of the pretrained encoder's BatchNorm; with random weights always recalibrated"
+    )
+    context: bool = Field(description="whether features were appended by their mean over the slice or patch")
+    draws: int = Field(ge=1, description="of random weights; their figures are means")
+    cases: int = Field(ge=2)
+    folds: int = Field(ge=2)
+    held_out: int = Field(ge=1, description="cases that Dice is over")
+    voxels: int = Field(ge=1, description="sampled, in all cases together")
+    seed: int
+    seconds: float
+    features: tuple[ProbedFeatures, ...]
+
+
+class TransferEvidence(Part):
+    """What the frozen encoder knows of this data before anything is trained; what planning decides by.
+
+    A softmax on the features of voxels, fitted to some cases and scored on others; one entry per stage in use.
+    """
+
+    measured_on: str = Field(description="hash of all that it depends on")
+    cases: int = Field(ge=2)
+    voxels: int = Field(ge=1, description="sampled, in all cases together")
+    pretrained: tuple[Estimate, ...] = Field(min_length=1, description="balanced accuracy, finest stage first")
+    random: tuple[Estimate, ...] = Field(description="the same with random weights, mean over draws")
+    gain: tuple[Estimate, ...] = Field(description="of the former over the latter, case by case")
+    seconds: float
+
+
+class Evidence(Part):
+    """``evidence.json`` of a work folder; every kind of evidence may be missing."""
+
+    version: Literal[1] = EVIDENCE_VERSION
+    transfer: TransferEvidence | None = None
+    probe: ProbeEvidence | None = None
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Evidence:
+        """Read what :meth:`save` wrote; empty where there is no file.
+
+        Raises:
+            UserError: If it was edited into something else.
+        """
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            hint = "delete this file, and measure again"
+            raise UserError(wrong_fields(error)[0], where=path, hint=hint) from None
+
+
+class Racer(Part):
+    """One candidate of a race."""
+
+    candidate: Candidate
+    seconds: float = Field(description="of training and scoring")
+    dice: dict[str, dict[str, float | None]] = Field(
+        description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "
+        "neither prediction nor reference has it"
+    )
+
+    def case_dice(self) -> dict[str, float]:
+        """Mean over the labels of each case; nan where a case has none of them."""
+        means = {}
+        for case, of_label in self.dice.items():
+            known = [value for value in of_label.values() if value is not None]
+            means[case] = sum(known) / len(known) if known else math.nan
+        return means
+
+
+class RaceEvidence(Part):
+    """A race at the start of one fold, as ``race.json`` beside its model holds it; grows candidate by candidate."""
+
+    version: Literal[1] = 1
+    plan: str = Field(description="hash of the plan that asks for the race")
+    fold: int | Literal["full"]
+    seed: int
+    epochs: int | None = Field(description="budget of race and training together; or time_budget")
+    time_budget: float | None = Field(description="budget of race and training together, in seconds")
+    steps: int = Field(ge=0, description="of each candidate")
+    train: tuple[str, ...] = Field(description="cases that every candidate trained on")
+    held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
+    racers: tuple[Racer, ...] = Field(
+        default=(), description="candidates that are done, in the plan's order; none of them where no race was held"
+    )
+    winner: int | None = Field(
+        default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"
+    )
+    reason: str = ""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> RaceEvidence:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: If it is gone, or was edited into something else.
+        """
+        if not path.is_file():
+            raise UserError("there is no race here", where=path, hint="train this fold again")
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            hint = "restore it from a copy, or train again with --restart"
+            raise UserError(wrong_fields(error)[0], where=path, hint=hint) from None

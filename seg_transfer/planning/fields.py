@@ -1,0 +1,34 @@
+"""Types of the fields of a plan, and the hash over its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from seg_transfer.util.records import Part
+
+Triple = tuple[int, int, int]
+Spacing = tuple[
+    Annotated[float, Field(gt=0)],
+    Annotated[float, Field(gt=0)],
+    Annotated[float, Field(gt=0)],
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axes {axes} are not distinct")
+    return axes
+
+
+MirrorAxes = Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_distinct)]
+
+
+def part_hash(*parts: Part) -> str:
+    """First 12 hex digits of the SHA-256 of the parts' canonical JSON."""
+    text = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,123 @@
+"""Which axis is the slice axis, and on which grid the network works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from seg_transfer.planning.fields import Spacing, Triple
+
+AXIS_NAMES = ("x (sagittal)", "y (coronal)", "z (axial)")
+TIE_TOLERANCE = 0.01
+"""Spacings that differ by less are equal: headers store them rounded."""
+ANISOTROPY_LIMIT = 3.0
+"""Slice spacing over in-plane spacing from which slices count as far apart (nnU-Net)."""
+COARSE_PERCENTILE = 10
+CROP_WORTH = 0.95
+LEAST_SIDE = 32
+"""Four positions at the third stage (stride 8): the smallest map on which a pretrained encoder is worth having."""
+MOST_UPSAMPLING = 2.0
+
+
+def axes(spacing: Spacing, shape: Sequence[float], *, dimension: int) -> tuple[Triple, str]:
+    """Choose which canonical axis becomes slice, u and v.
+
+    The slice axis has the coarsest spacing, ties go to the last canonical axis (so to axial); u and v are the other
+    two in descending order, as in a picture of rows (y) and columns (x).
+
+    Args:
+        spacing: Median spacing, canonical (x, y, z).
+        shape: Median shape, canonical (x, y, z).
+        dimension: 2 where every case is a single slice; that axis is the slice axis then.
+    """
+    if dimension == 2:
+        slice_axis = max(axis for axis in range(3) if shape[axis] == min(shape))
+        why = "every case is a single slice"
+    else:
+        coarsest = max(spacing)
+        tied = [axis for axis in range(3) if spacing[axis] >= coarsest * (1 - TIE_TOLERANCE)]
+        slice_axis = tied[-1]
+        why = "the coarsest spacing" if len(tied) == 1 else f"{len(tied)} equally coarse spacings, ties go to the last"
+        why += f" (median {' x '.join(f'{step:.4g}' for step in spacing)} in x, y, z)"
+    u, v = sorted({0, 1, 2} - {slice_axis}, reverse=True)
+    return (slice_axis, u, v), f"slices along {AXIS_NAMES[slice_axis]}: {why}"
+
+
+def crop_nonzero(crop_ratio: float) -> tuple[bool, str]:
+    """Choose whether the border where every channel is zero is cut away.
+
+    Args:
+        crop_ratio: Median share of voxels that cropping keeps.
+    """
+    if crop_ratio <= CROP_WORTH:
+        return True, f"cropping to nonzero keeps {crop_ratio:.0%} of the median case (worth it up to {CROP_WORTH:.0%})"
+    return False, f"cropping to nonzero would keep {crop_ratio:.0%} of the median case: nothing to gain"
+
+
+def anisotropy(spacing: Sequence[float]) -> float:
+    """Slice spacing over the coarser in-plane spacing, of (slice, u, v)."""
+    return spacing[0] / max(spacing[1:])
+
+
+def target_spacing(
+    spacings: Sequence[Spacing], shape: tuple[float, float, float], *, dimension: int, unit: str
+) -> tuple[Spacing, str]:
+    """Choose the spacing of the network's grid.
+
+    The median over the cases along each axis. Where slices lie far apart, the median would throw slices of the finer
+    cases away, and there are few: the 10th percentile along the slice axis then, but never finer than in-plane
+    (nnU-Net). Slices below 32 voxels across are resampled to a finer grid, at most twice as fine.
+
+    Args:
+        spacings: One per case, network order (slice, u, v).
+        shape: Median shape of a case (slice, u, v), cropped as planned.
+        dimension: 2 where every case is a single slice: there is nothing along the slice axis.
+        unit: Of the spacings.
+    """
+    middle = np.median(np.array(spacings), axis=0)
+    slice_step, u, v = (float(step) for step in middle)
+    reason = f"median of {len(spacings)} case(s)"
+    ratio = anisotropy((slice_step, u, v))
+    if dimension == 3 and ratio > ANISOTROPY_LIMIT:
+        tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
+        slice_step = max(tenth, u, v)
+        reason += (
+            f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}, so along "
+            f"them the {COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {middle[0]:.4g}) keeps the "
+            "finer cases' slices"
+        )
+    shorter = min(shape[1:])
+    if shorter < LEAST_SIDE:
+        factor = min(MOST_UPSAMPLING, LEAST_SIDE / shorter)
+        u, v = u / factor, v / factor
+        reason += (
+            f"; in-plane {factor:.3g} times as fine, since the shorter side has {shorter:g} voxels and an encoder "
+            f"needs {LEAST_SIDE}"
+        )
+    return (_tidy(slice_step), _tidy(u), _tidy(v)), reason
+
+
+def image_order() -> tuple[Literal[3], str]:
+    """Choose the spline order in-plane."""
+    return 3, "cubic in-plane, as in nnU-Net: linear interpolation blurs borders"
+
+
+def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
+    """Choose the spline order along the slice axis.
+
+    Args:
+        ratio: Anisotropy of the median case.
+    """
+    if ratio > ANISOTROPY_LIMIT:
+        return 0, (
+            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): a spline "
+            "across them invents what lies between, the nearest slice does not"
+        )
+    return 3, f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): cubic"
+
+
+def _tidy(step: float) -> float:
+    """Seven significant digits, so that a plan's hash does not hang on the last bit of a median."""
+    return float(f"{step:.7g}")

@@ -1,0 +1,134 @@
+"""A library's ImageNet network cut into stages, each of size ``ceil(input / stride)`` for every input size.
+
+Sizes come from padding, not from resizing what comes out: weights work as they were trained, on pixels of the size they
+were trained for, and away from the border every map holds features of the library's own network.
+
+- Convolutions and max pools of odd kernels are centred (padding is half the kernel), as nearly all are by themselves.
+  The others are InceptionV3's unpadded ones and AlexNet's stem (11 wide, padding 2) and pools. Their maps gain the
+  border that they used to lose; where such a layer strides, it starts some pixels earlier, so that the same features
+  are taken at other positions.
+- Kernels as wide as their stride (ConvNeXt's patches, 2 x 2 pools) begin at the first pixel. Where the size is no
+  multiple, convolutions see the last row and column repeated, and pools take the pixels that exist.
+- InceptionV3's blocks that halve pool with a function, not a module: their whole input gets a border of zeros, and no
+  feature after a ReLU is smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import timm
+import torchvision
+from timm.models.inception_v3 import InceptionB, InceptionD
+from torch import Tensor, nn
+from torch.nn import functional
+
+Library = Literal["timm", "torchvision"]
+TORCHVISION_ENDS: dict[str, dict[str, tuple[int, int]]] = {
+    "alexnet": {"features_1": (64, 4), "features_4": (192, 8), "features_11": (256, 16), "features_12": (256, 32)},
+}
+"""Where torchvision records no pyramid: last module of each stage -> channels and stride (last map of each size)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a network: its modules in order, its channels and in-plane stride."""
+
+    modules: nn.Sequential
+    channels: int
+    stride: int
+
+
+class PatchConv2d(nn.Conv2d):
+    """Convolution as wide as its stride; a size that is no multiple is filled up by repeating the last pixel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(fill_up(input, self.stride))
+
+
+def fill_up(x: Tensor, steps: Sequence[int]) -> Tensor:
+    """Repeat the last positions of ``(batch, channel, *sizes)`` until each size is a multiple of its step."""
+    missing = [-size % step for size, step in zip(x.shape[2:], steps, strict=True)]
+    if not any(missing):
+        return x
+    return functional.pad(x, [pad for size in reversed(missing) for pad in (0, size)], mode="replicate")
+
+
+def load_stages(library: Library, library_name: str, channels: int) -> list[Stage]:
+    """Build a network with random weights and cut it into stages, finest first.
+
+    Modules keep the library's names, with "_" for "." between nested sequences. Features at stride 1 belong to the
+    first stage.
+
+    Args:
+        library: Whose network.
+        library_name: Its name there.
+        channels: Channels that the first convolution reads.
+    """
+    if library == "timm":
+        network = timm.create_model(library_name, features_only=True, pretrained=False, in_chans=channels)
+        described = cast(timm.models.FeatureInfo, network.feature_info).get_dicts(["module", "num_chs", "reduction"])
+        ends = {row["module"].replace(".", "_"): (row["num_chs"], row["reduction"]) for row in described}
+    else:
+        network = torchvision.models.get_model(library_name, weights=None)
+        _read_channels(network.features, channels)
+        ends = TORCHVISION_ENDS[library_name]
+    stages: list[Stage] = []
+    modules = nn.Sequential()
+    for name, module in _parts(network):
+        modules.add_module(name, _keep_size(module))
+        if name in ends:
+            width, stride = ends[name]
+            if stride > 1:
+                stages.append(Stage(modules, width, stride))
+                modules = nn.Sequential()
+    return stages
+
+
+def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules in order of execution, with the sequences taken apart in which stages end: timm's and torchvision's."""
+    for name, module in network.named_children():
+        if name in ("blocks", "features"):
+            yield from ((f"{name}_{inner}", child) for inner, child in module.named_children())
+        else:
+            yield name, module
+
+
+def _read_channels(features: nn.Sequential, channels: int) -> None:
+    """Replace the first convolution by one that reads so many channels."""
+    first = cast(nn.Conv2d, features[0])
+    features[0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride)  # type: ignore[arg-type]
+
+
+def _keep_size(module: nn.Module) -> nn.Module:
+    """Make every output of size ``ceil(input / stride)``, in place; returns what replaces the module."""
+    if isinstance(module, nn.Conv2d):
+        return _keep_convolution(module)
+    if isinstance(module, nn.MaxPool2d):
+        if cast(int, module.kernel_size) % 2:
+            module.padding = cast(int, module.kernel_size) // 2
+        else:
+            module.ceil_mode = True
+    elif isinstance(module, nn.AvgPool2d):
+        module.ceil_mode = True
+    elif isinstance(module, InceptionB | InceptionD):
+        module.register_forward_pre_hook(_zero_border)
+    else:
+        for name, child in module.named_children():
+            setattr(module, name, _keep_size(child))
+    return module
+
+
+def _keep_convolution(module: nn.Conv2d) -> nn.Conv2d:
+    if all(size % 2 for size in module.kernel_size):
+        module.padding = tuple(size // 2 for size in module.kernel_size)
+        return module
+    assert module.kernel_size == module.stride, "an even kernel is as wide as its stride"
+    size = cast(tuple[int, int], module.kernel_size)
+    return PatchConv2d(module.in_channels, module.out_channels, size, size, bias=module.bias is not None)
+
+
+def _zero_border(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (functional.pad(inputs[0], (1, 1, 1, 1)),)

@@ -1,0 +1,194 @@
+"""Which of the encoder's parameters learn, how fast, and when; and what its BatchNorm does meanwhile.
+
+A stage is frozen or learns. Frozen means: no gradient, eval mode, BatchNorm statistics untouched, and no place in the
+optimizer, so that weight decay does not reach it either. Since no parameter before a frozen stage asks for a gradient,
+autograd records nothing there.
+
+BatchNorm of stages that learn follows ``Strategy.batchnorm``. ``source`` and ``recalibrated`` keep it frozen (eval
+mode, scale and shift without gradient, as detectors do: He et al., "Mask R-CNN", 2017): small batches cannot then
+disturb it. ``trained`` normalises with the batch's statistics, as stages that start from random weights need it.
+
+The first convolution is frozen with its stage, also where it was adapted to several channels: letting it learn would
+record every stage above it and undo what freezing saves. Recalibrated statistics take up the change of scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from seg_transfer.planning.strategy import Strategy
+from seg_transfer.transfer.encoder import Encoder
+
+State = Literal["frozen", "warming", "learning"]
+
+
+class HasEncoder(Protocol):
+    """A network with an encoder; everything else in it counts as decoder."""
+
+    encoder: Encoder
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """As in torch."""
+
+
+class StrategySchedule:
+    """A strategy, carried out on one network over progress from 0 to 1.
+
+    Example:
+        >>> schedule = StrategySchedule(network, plan.recipe.strategy, warmup=plan.recipe.warmup)
+        >>> optimizer = torch.optim.AdamW(schedule.parameter_groups(lr=1e-3, weight_decay=1e-2))
+        >>> network.train()
+        >>> schedule.apply(progress=0.3)
+
+    Args:
+        network: Has an ``encoder``.
+        strategy: What the plan says.
+        warmup: Share of the budget over which a group of parameters climbs to its rate once it starts to learn.
+    """
+
+    def __init__(self, network: HasEncoder, strategy: Strategy, *, warmup: float) -> None:
+        self.network, self.strategy, self.warmup = network, strategy, warmup
+        self.stages = network.encoder.stage_modules()
+        self.starts = _starts(strategy, len(self.stages))
+        top = len(self.stages) - 1
+        self._scales = {"decoder": 1.0} | {
+            f"encoder.{stage}": strategy.encoder_lr_ratio * strategy.layer_decay ** (top - stage)
+            for stage in range(len(self.stages))
+        }
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for the optimizer; parameters that never learn are in none of them.
+
+        Norms' scales and shifts and biases (parameters of at most one dimension) are not decayed.
+
+        Args:
+            lr: Rate of the decoder.
+            weight_decay: Of everything else.
+
+        Returns:
+            Dictionaries with ``params``, ``name`` (``decoder`` or ``encoder.K``, with ``.no_decay`` where that holds),
+            ``lr_scale`` (rate over the decoder's), ``lr`` and ``weight_decay``.
+        """
+        encoder = {id(parameter) for stage in self.stages for parameter in stage.parameters()}
+        members = {"decoder": [p for _, p in self.network.named_parameters() if id(p) not in encoder]}
+        for index, (stage, start) in enumerate(zip(self.stages, self.starts, strict=True)):
+            fixed = (
+                set() if self._trains_batchnorm else {id(p) for norm in _batchnorms(stage) for p in norm.parameters()}
+            )
+            members[f"encoder.{index}"] = [
+                parameter for parameter in stage.parameters() if start is not None and id(parameter) not in fixed
+            ]
+        groups = []
+        for name, parameters in members.items():
+            scale = self._scales[name]
+            for ending, decay, chosen in (
+                ("", weight_decay, [p for p in parameters if p.ndim > 1]),
+                (".no_decay", 0.0, [p for p in parameters if p.ndim <= 1]),
+            ):
+                if chosen:
+                    group = {"params": chosen, "name": name + ending, "lr_scale": scale, "lr": lr * scale}
+                    groups.append(group | {"weight_decay": decay})
+        return groups
+
+    def apply(self, progress: float) -> None:
+        """Set what asks for a gradient and what is in training mode; call it after every ``network.train()``.
+
+        Args:
+            progress: Share of the budget used so far, 0 to 1.
+        """
+        for stage, start in zip(self.stages, self.starts, strict=True):
+            learns = start is not None and progress >= start
+            stage.train(learns)
+            stage.requires_grad_(learns)
+            for norm in _batchnorms(stage):
+                norm.train(learns and self._trains_batchnorm)
+                norm.requires_grad_(learns and self._trains_batchnorm)
+
+    def lr_scales(self, progress: float) -> dict[str, float]:
+        """Rate over the decoder's, for ``decoder`` and each ``encoder.K``: 0 while frozen, a ramp after unfreezing."""
+        ramps = {"decoder": 1.0} | {f"encoder.{k}": self._ramp(start, progress) for k, start in enumerate(self.starts)}
+        return {name: self._scales[name] * ramp for name, ramp in ramps.items()}
+
+    def describe(self, progress: float) -> dict[int, State]:
+        """Stage (0 the finest) -> what it does at this progress."""
+        states: dict[int, State] = {}
+        for stage, start in enumerate(self.starts):
+            if start is None or progress < start:
+                states[stage] = "frozen"
+            else:
+                states[stage] = "warming" if progress < start + self.warmup else "learning"
+        return states
+
+    @property
+    def _trains_batchnorm(self) -> bool:
+        return self.strategy.batchnorm == "trained"
+
+    def _ramp(self, start: float | None, progress: float) -> float:
+        if start is None or progress < start:
+            return 0.0
+        if start == 0 or self.warmup == 0:
+            return 1.0  # the whole schedule's warm-up is there
+        return min(1.0, (progress - start) / self.warmup)
+
+
+def recalibrate_batchnorm(network: nn.Module, encoder: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Re-estimate the running statistics of every BatchNorm in the encoder, in place; everything else stays as it is.
+
+    Averaging inflated weights is a low-pass along the slice axis, so variances fall below what the source's BatchNorm
+    has stored, and the error compounds from stage to stage. Statistics are pooled over all batches by the law of total
+    variance (mean of the variances plus variance of the means): patches of one small batch are alike, and the mean of
+    their variances alone would be too small.
+
+    Args:
+        network: Reads the batches; left in eval mode.
+        encoder: Part of the network whose BatchNorms are estimated anew.
+        batches: Images ``(batch, channel, slice, u, v)`` as the network reads them, at least one batch.
+    """
+    norms = list(_batchnorms(encoder))
+    momenta = [norm.momentum for norm in norms]
+    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # running statistics are then those of the latest batch
+    count = 0
+    for images in batches:
+        with torch.no_grad():
+            network(images)
+        count += 1
+        for total, norm in zip(sums, norms, strict=True):
+            mean, variance = (statistic.double().cpu() for statistic in _statistics(norm))
+            total += torch.stack([mean, mean.square(), variance])
+    for total, norm, momentum in zip(sums, norms, momenta, strict=True):
+        mean, square, variance = total / count
+        running_mean, running_var = _statistics(norm)
+        running_mean.copy_(mean)
+        running_var.copy_(variance + (square - mean.square()).clamp(min=0))
+        norm.momentum = momentum
+    network.eval()
+
+
+def _starts(strategy: Strategy, stages: int) -> list[float | None]:
+    """Progress at which each stage starts to learn; None: never."""
+    if strategy.kind == "frozen":
+        return [None] * stages
+    if strategy.kind == "partial":
+        return [None if stage < strategy.frozen_stages else 0.0 for stage in range(stages)]
+    if strategy.kind == "gradual":
+        from_the_top = [*strategy.unfreeze_at, *[None] * stages][:stages]
+        return from_the_top[::-1]
+    return [0.0] * stages
+
+
+def _batchnorms(module: nn.Module) -> Iterable[_BatchNorm]:
+    return (child for child in module.modules() if isinstance(child, _BatchNorm))
+
+
+def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var

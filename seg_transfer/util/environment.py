@@ -1,0 +1,155 @@
+"""What this machine offers: a torch that works, a device, memory, cores.
+
+torch is imported inside the functions that need it, so that commands which do not need it answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+
+import psutil
+
+from seg_transfer.errors import UserError
+
+GB = 10**9
+_CGROUP = Path("/sys/fs/cgroup")
+_RUNS = 5
+
+
+@cache
+def check_torch() -> None:
+    """Import torch and torchvision, which only work as a pair.
+
+    Raises:
+        UserError: If one is missing, or they were built for different versions or devices: torchvision then fails
+            with ``operator torchvision::nms does not exist`` or an undefined symbol.
+    """
+    for name in ("torch", "torchvision"):
+        try:
+            import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"{name} cannot be imported: {str(error).splitlines()[0]}",
+                where=f"{_installed('torch')}, {_installed('torchvision')}",
+                hint="the two must be a pair from one source: `pip uninstall -y torch torchvision`, then install both "
+                "in one command, `pip install torch torchvision` (for a machine without GPU see "
+                "https://pytorch.org/get-started/locally, choose CPU, and install both from that index)",
+            ) from None
+
+
+def _installed(name: str) -> str:
+    try:
+        return f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return f"{name} not installed"
+
+
+def resolve_device(text: str) -> str:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into the name of a device that is there.
+
+    Args:
+        text: What the user asked for; ``auto`` takes CUDA, else MPS, else the CPU.
+
+    Returns:
+        ``cpu``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UserError: If there is no such device.
+    """
+    kind, _, index = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
+        raise UserError(f"unknown device {text!r}", where="--device", hint="use auto, cpu, cuda, cuda:1 or mps")
+    if kind == "cpu":
+        return "cpu"
+    check_torch()
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return "cuda:0" if count else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("this machine or this torch has no MPS", where="--device", hint="use --device auto")
+        return "mps"
+    if not count:
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        raise UserError(f"{text}: {built}", where="--device", hint="use --device auto, or install torch for your GPU")
+    if int(index or 0) >= count:
+        raise UserError(
+            f"{text}: there are {count} CUDA device(s)", where="--device", hint=f"use cuda:0 to {count - 1}"
+        )
+    return f"cuda:{int(index or 0)}"
+
+
+def bfloat16_gain(device: str) -> float:
+    """How many times faster a convolution is in bfloat16 than in float32 on this device, measured in half a second.
+
+    It is the fastest of several runs each, on a CPU in one thread and by the processor's own time, so that other work
+    on the machine does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than
+    float32, and nothing else tells. On MPS, where older systems refuse bfloat16, it is 1 without a try.
+    """
+    if device == "mps":
+        return 1.0
+    check_torch()
+    import torch
+
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    image = torch.randn(8, 64, 56, 56, device=device).to(memory_format=torch.channels_last)
+    kernel = torch.randn(64, 64, 3, 3, device=device).to(memory_format=torch.channels_last)
+    fastest = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for kind in (torch.float32, torch.bfloat16):
+        arguments = image.to(kind), kernel.to(kind)
+        seconds = []
+        for _ in range(_RUNS):
+            start = clock()
+            torch.nn.functional.conv2d(*arguments, padding=1).float().sum().item()  # .item() waits for a GPU
+            seconds.append(clock() - start)
+        fastest[kind] = min(seconds)
+    torch.set_num_threads(threads)
+    return fastest[torch.float32] / fastest[torch.bfloat16]
+
+
+def device_memory(device: str) -> int:
+    """Bytes a plan may use on a device: 0.9 of a GPU's memory, half of the host's (shared with everything else)."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+    return host_memory() // 2
+
+
+def host_memory() -> int:
+    """Bytes of memory of this machine, or of the container it runs in."""
+    limit = _read(_CGROUP / "memory.max")
+    total = psutil.virtual_memory().total
+    return min(total, int(limit)) if limit.isdecimal() else total
+
+
+def cores() -> int:
+    """CPU cores this process may use: affinity and a container's quota included, which torch does not look at."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    return max(1, min(count, round(int(quota) / int(period)))) if quota.isdecimal() else count
+
+
+def case_workers() -> int:
+    """Worker processes by default for work that is one task per case: a core each, at most 8; 2 GB of memory each."""
+    return max(1, min(8, cores(), host_memory() // (2 * GB)))
+
+
+def training_workers(device: str) -> int:
+    """Worker processes by default beside a training: none on the CPU, where they would take its cores."""
+    return 0 if device == "cpu" else min(8, max(1, cores() - 1))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

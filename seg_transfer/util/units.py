@@ -1,0 +1,66 @@
+"""Memory and time as people write them: ``8GB``, ``30m``."""
+
+from __future__ import annotations
+
+import re
+
+from seg_transfer.errors import UserError
+
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SECONDS = {"": 1.0, "S": 1.0, "MIN": 60.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
+
+
+def bytes_from_text(text: str, *, option: str) -> int:
+    """Read ``8GB``, ``500 MB``, ``6GiB`` or a plain number of bytes.
+
+    Args:
+        text: What the user wrote.
+        option: Where, for the message.
+
+    Raises:
+        UserError: If it is no positive amount of memory.
+    """
+    return int(_amount(text, _BYTES, option=option, examples="8GB, 500MB"))
+
+
+def seconds_from_text(text: str, *, option: str) -> float:
+    """Read ``90s``, ``30m``, ``1.5h``, ``1h30m`` or a plain number of seconds.
+
+    Args:
+        text: What the user wrote.
+        option: Where, for the message.
+
+    Raises:
+        UserError: If it is no positive length of time.
+    """
+    parts = re.findall(r"[\d.]+\s*[A-Za-z]+", text)
+    if len(parts) > 1 and re.sub(r"\s", "", "".join(parts)) == re.sub(r"\s", "", text):
+        return sum(seconds_from_text(part, option=option) for part in parts)
+    return _amount(text, _SECONDS, option=option, examples="90s, 30m, 1h30m")
+
+
+def _amount(text: str, units: dict[str, float] | dict[str, int], *, option: str, examples: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
+    factor = units.get(match[2].upper()) if match else None
+    if match is None or factor is None or float(match[1]) * factor <= 0:
+        raise UserError(f"cannot read {text!r}", where=option, hint=f"write it as one of {examples}")
+    return float(match[1]) * factor
+
+
+def bytes_text(count: float) -> str:
+    """``1234567890`` -> ``1.2 GB``."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def seconds_text(seconds: float) -> str:
+    """``5`` -> ``5 s``, ``300`` -> ``5 min``, ``5400`` -> ``1 h 30 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

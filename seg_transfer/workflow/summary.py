@@ -1,0 +1,176 @@
+"""From the validated runs of a work folder to one choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.errors import UserError
+from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.plan import Plan
+from seg_transfer.util import environment
+from seg_transfer.util.progress import say
+from seg_transfer.workflow.choice import Choice, ChosenRun
+from seg_transfer.workflow.work_folder import DEFAULT, Work
+
+if TYPE_CHECKING:
+    from seg_transfer.evaluation.ranking import RunSummary, Summary, Validated
+    from seg_transfer.workflow.pairs import Candidate
+
+
+def summary(
+    *,
+    work: Path | str = DEFAULT,
+    ensembles: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Summary:
+    """Compare all validated runs of a work folder, choose the best, and write ``summary.json`` and ``choice.json``.
+
+    The best run is the one with the highest cross-validated mean Dice. On its held-out cases it is tried whether
+    keeping only the largest component helps (see :mod:`seg_transfer.evaluation.largest_component`). :func:`predict` and
+    :func:`export` then use what was chosen. Choosing and scoring on the same cases makes the chosen score slightly too
+    good; only cases that took no part in any of it can say by how much.
+
+    Args:
+        work: Work folder with validated folds.
+        ensembles: Also try the mean of two configurations: the best run of each, pair by pair. Their held-out cases are
+            predicted again, since validation keeps label maps alone.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, for ``ensembles``.
+        workers: Processes; 0 works in this one, None takes as many as the machine bears.
+
+    Raises:
+        UserError: If no fold is validated.
+    """
+    place = Work(Path(work))
+    made = place.load_plan()
+    dataset = Dataset.load(place.dataset)
+    runs, left_out = _candidates(place, made, dataset)
+    if not runs:
+        hint = f"train and validate a fold: `segtl train 0{place.option}`"
+        raise UserError("no fold of this data set is validated", where=place.runs, hint=hint)
+    case_workers = environment.case_workers() if workers is None else workers
+    environment.check_torch()
+    from seg_transfer.evaluation.largest_component import find_postprocessing
+    from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
+
+    validated = [_validated(place, run) for run in runs.values()]
+    ranked = rank(validated)
+    if ensembles:
+        best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
+        validated += _pairs(place, dataset, best, environment.resolve_device(device), case_workers)
+        ranked = rank(validated)
+    lead, spread = lead_and_spread(ranked)
+    first = ranked[0]
+    scores = {run.name: run for run in validated}[first.name].scores
+    outcome = find_postprocessing(
+        _label_maps(place, dataset, first, {fold: list(scores[fold].cases) for fold in first.folds}),
+        labels={label.name: label.value for label in made.data.labels[1:]},
+        scored=made.data.scored,
+        ignore=made.data.ignore,
+        workers=case_workers,
+    )
+    found = Summary(
+        dataset=made.data.dataset,
+        runs=tuple(ranked),
+        best=first.name,
+        lead=lead,
+        spread=spread,
+        postprocessing=outcome.trials,
+        left_out=left_out,
+    )
+    found.save(place.summary)
+    Choice(
+        runs=tuple(ChosenRun(run=name, folds=runs[name].folds) for name in first.runs),
+        postprocessing=outcome.postprocessing,
+        dice={name: None if math.isnan(mean) else mean for name, mean in outcome.dice.items()},
+        cases=first.cases,
+    ).save(place.choice)
+    return found
+
+
+def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """Validated runs of the data set by folder name, that of the plan in force first; and others -> why not."""
+    from seg_transfer.workflow.pairs import Candidate
+
+    here = {case.id for case in dataset.cases}
+    runs, left_out = {}, {}
+    for plan in sorted(place.planned_runs(), key=lambda plan: plan.hash != made.hash):
+        name = place.plan_folder(plan).name
+        folds = place.validated(plan)
+        if _scheme(plan) != _scheme(made) or not here >= set(plan.data.cases):
+            left_out[name] = "of another data set than the plan in force: other labels or cases"
+        elif not folds:
+            left_out[name] = "no fold is trained to the end and validated"
+        else:
+            runs[name] = Candidate(plan, tuple(folds))
+    return runs, left_out
+
+
+def _scheme(plan: Plan) -> tuple[object, ...]:
+    return plan.data.labels, plan.data.regions, plan.data.ignore
+
+
+def _validated(place: Work, run: Candidate) -> Validated:
+    from seg_transfer.evaluation.ranking import Validated
+    from seg_transfer.evaluation.scores import Scores
+
+    model = run.plan.model
+    return Validated(
+        runs=(place.plan_folder(run.plan).name,),
+        configuration=model.configuration,
+        encoder=model.encoder,
+        strategy=run.plan.strategy_name,
+        scores={fold: Scores.load(place.scores_file(run.plan, fold)) for fold in run.folds},
+    )
+
+
+def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, Candidate]) -> list[str]:
+    """Names of runs to combine: of each configuration the best, if it prepares images as the best of all does."""
+    chosen: dict[str, str] = {}
+    data = part_hash(runs[ranked[0].name].plan.data)
+    for run in ranked:
+        if run.ranked and part_hash(runs[run.name].plan.data) == data:
+            chosen.setdefault(run.configuration, run.name)
+    if len(chosen) < 2:
+        say("there are no two configurations to combine that prepare images alike and held out the same cases")
+    return list(chosen.values())
+
+
+def _pairs(place: Work, dataset: Dataset, best: Sequence[Candidate], device: str, workers: int) -> list[Validated]:
+    from seg_transfer.evaluation.ranking import Validated
+    from seg_transfer.workflow.pairs import score_pairs
+
+    found = []
+    for pair, scores in score_pairs(place, dataset, best, device=device, workers=workers).items():
+        plans = [best[index].plan for index in pair]
+        found.append(
+            Validated(
+                runs=tuple(place.plan_folder(plan).name for plan in plans),
+                configuration=" + ".join(plan.model.configuration for plan in plans),
+                encoder=" + ".join(dict.fromkeys(plan.model.encoder for plan in plans)),
+                strategy=" + ".join(dict.fromkeys(plan.strategy_name for plan in plans)),
+                scores=scores,
+            )
+        )
+    return found
+
+
+def _label_maps(
+    place: Work, dataset: Dataset, run: RunSummary, cases: Mapping[int, Sequence[str]]
+) -> dict[str, tuple[Path, Path]]:
+    """Case -> predicted and reference label map of the held-out cases."""
+    from seg_transfer.inference.files import label_file
+
+    files = {}
+    for fold, held_out in cases.items():
+        folder = place.runs / run.name / f"fold_{fold}" / "validation"
+        if len(run.runs) > 1:
+            folder = place.ensembles / run.name / f"fold_{fold}"
+        for case in dataset.select(held_out).cases:
+            assert case.label is not None, "every case of a data set has a label"
+            files[case.id] = label_file(case, folder), case.label
+    return files

@@ -1,0 +1,96 @@
+"""Trains a fold, then predicts its held-out cases as whole cases and scores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg_transfer.data.dataset import Dataset
+from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
+from seg_transfer.evaluation.report import save_csv
+from seg_transfer.evaluation.score_files import evaluate_files
+from seg_transfer.evaluation.scores import Scores
+from seg_transfer.evidence.fit_head import fit_head
+from seg_transfer.evidence.race import settle
+from seg_transfer.inference.files import label_file, predict_folder
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.training.loop import RunOptions, train_fold
+from seg_transfer.util.progress import say
+from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, fold_name
+
+CASES_WORTH_WORKERS = 10
+"""Below, starting workers that load torch takes longer than scoring the cases here, where it is loaded already."""
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A trained fold.
+
+    Attributes:
+        fold: Which.
+        folder: Where it lies.
+        scores: Of its held-out cases; None where there are none.
+        strategy: What it was trained with.
+        twin: The same fold from scratch, where that was asked for.
+    """
+
+    fold: Fold
+    folder: Path
+    scores: Scores | None
+    strategy: str
+    twin: TrainedFold | None = None
+
+
+def train_and_validate(
+    plan: Plan, dataset: Dataset, store: Store, folder: Path, *, fold: Fold, options: RunOptions, workers: int
+) -> TrainedFold:
+    """Train one fold and validate it; what an earlier call has done already is not done again.
+
+    Args:
+        plan: What to train; a race that it asks for comes first.
+        dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
+        store: The preprocessed cases.
+        folder: The run's folder.
+        fold: Which split; ``full`` trains on every case.
+        options: Of this run alone.
+        workers: Processes that score; 0 scores in this one.
+    """
+    say(f"{fold_name(fold)}: {folder}")
+    plan, options = settle(plan, store, folder, fold=fold, options=options)
+    learn = train_fold if plan.model.head == "unet" else fit_head
+    learn(plan, store, folder, fold=fold, options=options)
+    scores = None
+    if fold != "full" and plan.recipe.splits[fold].validation:
+        scores = _validate(plan, dataset, folder, fold, options.device, workers)
+    return TrainedFold(fold, folder, scores, plan.strategy_name)
+
+
+def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:
+    """Predict into ``validation/`` and write ``scores.json``, ``scores.csv`` and ``overlay.png`` beside.
+
+    ``scores.json`` comes last and is newer than its model, so that one of a former model is not taken for this one's.
+    """
+    model, output = folder / MODEL_FILE, folder / "validation"
+    done = output / SCORES_FILE
+    if done.is_file() and done.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+        return Scores.load(done)
+    cases = dataset.select(plan.recipe.splits[fold].validation).cases
+    failures = predict_folder(Predictor.load([model], device), cases, output, overwrite=True)
+    files = {}
+    for case in cases:
+        assert case.label is not None, "every case of a data set has a label"
+        if case.id not in failures:
+            files[case.id] = CaseFiles(case.images, case.label, label_file(case, output))
+    scores = evaluate_files(
+        {case: (file.prediction, file.reference) for case, file in files.items()},
+        labels=plan.data.scored,
+        ignore=plan.data.ignore,
+        workers=workers if len(files) >= CASES_WORTH_WORKERS else 0,
+        failures=failures,
+    )
+    save_overlay(output / "overlay.png", scores, files)
+    save_csv(scores, output / "scores.csv")
+    scores.save(output / SCORES_FILE)
+    return scores
