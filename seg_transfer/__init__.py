@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.train import train
 
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
-# one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).
+# one busy process a training step then took 3.5 s instead of 1.0, alone no less (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 _MODULES = {
