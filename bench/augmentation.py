@@ -90,7 +90,12 @@ def make_store(folder: Path, plan: Plan) -> Store:
         smooth = torch.nn.functional.interpolate(coarse, size=CASE, mode="trilinear")[0].numpy()
         volume = np.round((smooth + 0.05 * random.normal(size=CASE)) * 500).astype(np.float32) / 500
         label = (smooth[0] > 1).astype(np.uint8) + (smooth[0] > 1.5)
-        store.add(f"case_{case}", volume, label, CaseTransform.fit(image_from_array(volume, (1, 1, 1)), plan.data))
+        store.add(
+            f"case_{case}",
+            [(0, 0, volume[0])],
+            label,
+            CaseTransform.fit(image_from_array(volume, (1, 1, 1)), plan.data),
+        )
     return store
 
 

@@ -86,7 +86,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         classes = ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
         image = image_from_array((classes * 2 + draw.normal(0, 0.5, x.shape)).astype(np.float32), (1, 1, 3))
         transform = CaseTransform.fit(image, plan.data)
-        store.add(case, transform.image(image), transform.label(classes), transform)
+        store.add(case, transform.slabs(image), transform.label(classes), transform)
     return store
 
 
