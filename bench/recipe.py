@@ -85,20 +85,10 @@ MILD = {
     "gamma_range": (0.85, 1.25),
 }
 """About half of everything."""
-STRONG = {
-    "rotate_probability": 0.4,
-    "scale_probability": 0.4,
-    "noise_probability": 0.15,
-    "brightness_probability": 0.3,
-    "contrast_probability": 0.3,
-    "low_resolution_probability": 0.1,
-}
-"""About twice of everything, and low resolution. Results also have elastic deformation and cutout, removed since."""
 SIMILAR = {"encoder_lr_ratio": 0.1, "layer_decay": 1.0, "batchnorm": "source"}
 """What plans said once of the strategy where pictures in a fixed range were thought similar to the source's."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
-    "strong": {f"{AUGMENTATION}.{name}": value for name, value in STRONG.items()},
     "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "inflation-centre": {"model.inflation": "centre"},

@@ -14,7 +14,7 @@ NetworkAxis = Literal[0, 1, 2]
 
 USUAL = (
     "nnU-Net's probabilities and ranges (Isensee et al., Nature Methods 2021): on hippocampus with 5 and 20 cases, "
-    "weaker and stronger ones gave a lower Dice (docs/benchmarks.md)"
+    "weaker and stronger ones gave a lower Dice (docs/log.md, 2026-11-22)"
 )
 OFF = "off: not measured to help"
 DEGREES, ANY_DEGREES = 30.0, 180.0
