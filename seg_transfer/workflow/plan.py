@@ -14,7 +14,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.model_file import file_digest, read_model_file
-from seg_transfer.planning.plan import Plan, save_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
@@ -150,7 +150,7 @@ def plan(
     measured.save(place)
     if made.evidence is not None:
         Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
-    save_plan(made, place.plan)
+    made.save(place.plan)
     return made
 
 

@@ -21,7 +21,7 @@ from seg_transfer.evidence import race as held
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.model_file import read_model_file
-from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.rules.strategy import SCRATCH
 from seg_transfer.planning.strategy import Candidate, Race, Strategy
@@ -65,8 +65,8 @@ def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: 
             share=0.5, challengers=tuple(Candidate(strategy=one) for one in challengers), held_out=HELD_OUT
         )
     made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings | recipe)})
-    save_plan(made, work.plan)
-    return load_plan(work.plan)
+    made.save(work.plan)
+    return Plan.load(work.plan)
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -258,7 +258,7 @@ def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytes
         "finetune": work.plan_folder(made).name,
         "scratch": work.plan_folder(twin).name,
     }
-    assert load_plan(work.plan) == made
+    assert Plan.load(work.plan) == made
 
 
 @pytest.mark.parametrize(
