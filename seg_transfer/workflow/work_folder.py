@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.planning.variants import with_candidate
-from seg_transfer.util.progress import say, warn
+
+logger = logging.getLogger(__name__)
 
 Fold = int | Literal["full"]
 DEFAULT = Path("segtl-work")
@@ -106,7 +108,7 @@ class Work:
         """
         plan = Plan.load(self.plan)
         if edited := edited_parts(self.plan):
-            say(f"{self.plan}: edited by hand: {', '.join(edited)}")
+            logger.info(f"{self.plan}: edited by hand: {', '.join(edited)}")
         return plan
 
     def store_folder(self, plan: Plan) -> Path:
@@ -155,7 +157,7 @@ class Work:
             try:
                 plans.append(Plan.load(path))
             except UserError as error:
-                warn(str(error))
+                logger.warning(str(error))
         return plans
 
     def finished(self, plan: Plan, fold: Fold) -> bool:

@@ -28,9 +28,6 @@ from seg_transfer.workflow.work_folder import Work
 LOCAL = ["--workers", "0", "--device", "cpu"]
 
 
-pytestmark = pytest.mark.usefixtures("quiet")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small volumes with the labels 0, 1 and 4."""
