@@ -13,7 +13,7 @@ from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import FoldWishes, deal
-from seg_transfer.planning.model_file import file_digest, read_model_file
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
@@ -21,7 +21,7 @@ from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_membe
 from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.options import at_most_one
