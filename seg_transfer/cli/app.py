@@ -10,6 +10,7 @@ defect of segtl and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import seg_transfer as api
-from seg_transfer.cli import show
+from seg_transfer.cli import console, show
 from seg_transfer.cli.generate import command
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.base import Options
@@ -26,12 +27,14 @@ from seg_transfer.options.model_options import CardOptions, ExportOptions, Predi
 from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
 from seg_transfer.options.train_options import TrainOptions
-from seg_transfer.util import progress
+from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.workflow.status import Status
     from seg_transfer.workflow.validate import TrainedFold
+
+logger = logging.getLogger(__name__)
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
 OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
@@ -73,6 +76,7 @@ def _status(options: StatusOptions) -> Status:
 def _demo(options: DemoOptions) -> object:
     from seg_transfer.demo import run_demo
 
+    console.log_tracebacks(Work(options.output / "work").log)
     return run_demo(options.output, seed=options.seed, device=options.device)
 
 
@@ -258,14 +262,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None for those of this process.
     """
-    progress.set_verbosity(0)
+    with console.shown_on_stderr():
+        return _exit_code(arguments)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         app(args=arguments, prog_name="segtl")
     except UserError as error:
-        progress.fail(str(error))
+        logger.error(str(error))
         return USER_ERROR
     except SomeCasesFailed as error:
-        progress.fail(str(error))
+        logger.error(str(error))
         return SOME_FAILED
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
@@ -275,10 +283,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where=error.filename,
             hint="free disk space, or check the permissions; then run the same command again",
         )
-        progress.fail(str(cause))
+        logger.error(str(cause))
         return USER_ERROR
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            progress.fail("interrupted; run the same command again to go on")
+            logger.error("interrupted; run the same command again to go on")
         return ended.code if isinstance(ended.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import types
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from seg_transfer.cli import console
 from seg_transfer.options.base import Options, bounds_of, cli_of, fields_of, keyword_of
 from seg_transfer.options.common import Offline, Verbosity
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.util import progress
+from seg_transfer.workflow.work_folder import Work
 
 
 def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
@@ -40,9 +42,13 @@ def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., No
 
 
 def _apply(options: Options) -> None:
-    """Set what holds for the whole process: how much is shown, and whether connections are allowed."""
-    if isinstance(options, Verbosity):
-        progress.set_verbosity(1 if options.verbose else -1 if options.quiet else 0)
+    """Set what holds for the whole process: what is shown and logged, and whether connections are allowed."""
+    if isinstance(options, Verbosity) and (options.verbose or options.quiet):
+        console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
+    work = getattr(options, "work", None)
+    if getattr(options, "model", None) is not None:
+        work = None  # an exported model needs no work folder
+    console.log_tracebacks(None if work is None else Work(work).log)
     if isinstance(options, Offline) and options.offline:
         os.environ[OFFLINE] = "1"
 

@@ -8,7 +8,6 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import EvaluateOptions
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
     for file in (options.json_file, options.csv_file):
         if file is not None:
             check_folder(file.parent)
-    place = None if options.work is None else Work(options.work)
-    keep_log(None if place is None else place.log)
-    data = None if place is None else place.load_plan().data
+    data = None if options.work is None else Work(options.work).load_plan().data
     environment.check_torch()
     from seg_transfer.evaluation.report import save_csv
     from seg_transfer.evaluation.score_files import evaluate_folders

@@ -15,7 +15,6 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import Work
 
@@ -113,7 +112,6 @@ def _models(options: ArrayOptions) -> tuple[DataPlan, Callable[[str], Predictor]
     if options.model is not None:
         return read_model_file(options.model).header.plan.data, partial(_from_file, options.model)
     place = Work(options.work)
-    keep_log(place.log)
     models = find_models(place, options.folds)
     return models.runs[0].plan.data, partial(_from_work, models)
 

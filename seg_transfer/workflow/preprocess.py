@@ -12,7 +12,6 @@ from seg_transfer.options.plan_options import PreprocessOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.util import environment
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.work_folder import Work
 
 
@@ -28,7 +27,6 @@ def preprocess(options: PreprocessOptions) -> Path:
         UserError: If there is no plan.
     """
     place = Work(options.work)
-    keep_log(place.log)
     made = place.load_plan()
     folder = place.store_folder(made)
     failures = preprocess_dataset(

@@ -12,7 +12,6 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import Work
 
@@ -31,7 +30,6 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
     place = Work(options.work)
     made = place.load_plan()
     check_folder(place.path)
-    keep_log(place.log)
     if made.model.weights.source == "none":
         what = "the plan's encoder starts from random weights, so that there is nothing to probe"
         raise UserError(what, where=place.plan, hint="plan with pretrained --weights")

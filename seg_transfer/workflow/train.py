@@ -12,7 +12,6 @@ from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_twin
 from seg_transfer.util import environment
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import Fold, Work, fold_from_text, fold_name
 
@@ -36,7 +35,6 @@ def train(options: TrainOptions) -> list[TrainedFold]:
             from scratch itself, or a fold holds no case out.
     """
     place = Work(options.work)
-    keep_log(place.log)
     made = place.load_plan()
     if options.fold == "cv":
         folds: list[Fold] = [*range(len(made.recipe.splits))]

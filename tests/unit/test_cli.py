@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from seg_transfer.options.other_options import EvaluateOptions, FetchOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.util import progress
 
 
 @pytest.fixture
@@ -259,8 +259,9 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def preprocess(_: PreprocessOptions) -> Path:
-        progress.say("said")
-        progress.detail("detailed")
+        logger = logging.getLogger("seg_transfer.some.module")
+        logger.info("said")
+        logger.debug("detailed")
         return Path("store")
 
     monkeypatch.setattr(api, "preprocess", preprocess)
