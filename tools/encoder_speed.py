@@ -31,7 +31,7 @@ from make_golden import plan_path
 from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.planning.cost import Shape
 from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.plan import Plan, Strategy, Weights, load_plan
+from seg_transfer.planning.plan import Plan, Strategy, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer
@@ -84,7 +84,7 @@ def shape(name: str, configuration: str, size: Size) -> Shape:
 @cache
 def golden_plan() -> Plan:
     """The plan whose recipe is trained with: one channel, three classes."""
-    return load_plan(plan_path("hippocampus"))
+    return Plan.load(plan_path("hippocampus"))
 
 
 def trainer(made: Shape, strategy: str) -> Trainer:
