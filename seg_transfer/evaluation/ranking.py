@@ -122,7 +122,7 @@ def _summarise(run: Validated, *, ranked: bool) -> RunSummary:
         strategy=run.strategy,
         folds=tuple(run.scores),
         cases=len(scores.cases),
-        dice={name: label.dice.mean for name, label in scores.summary.items()},
+        dice=scores.label_dice,
         mean_dice=scores.mean_dice,
         fold_dice=tuple(of_folds),
         fold_std=float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan,
