@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from seg_transfer.evaluation.ranking import pooled
-from seg_transfer.evaluation.scores import Figure, Scores
-from seg_transfer.util.files import write_text
+from seg_transfer.evaluation.scores import NAN_AS_NULL, Figure, FigurePart, Scores
+from seg_transfer.util.records import JsonRecord
 from seg_transfer.util.statistics import mean_interval, mean_of_defined
 
 
-class Side(BaseModel):
+class Side(FigurePart):
     """One of the two runs, over the cases that both have scored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
     strategy: str
     mean_dice: Figure = Field(description="mean over the labels")
     dice: dict[str, Figure] = Field(description="label -> mean over the cases")
 
 
-class Comparison(BaseModel):
+class Comparison(JsonRecord):
     """A run and its from-scratch control, as ``control.json`` holds them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = NAN_AS_NULL
 
+    noun: ClassVar[str] = "comparison"
+    if_missing: ClassVar[str] = "train with `--control`"
+    if_wrong: ClassVar[str] = "delete it, and train with `--control` again"
+
+    version: Literal[1] = 1
     cases: tuple[str, ...] = Field(description="held-out cases that both runs have scored")
     run: Side
     control: Side
@@ -45,10 +48,6 @@ class Comparison(BaseModel):
     def worsens(self) -> bool:
         """Whether the run is significantly worse than its control."""
         return self.upper < 0
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tuple[str, str]) -> Comparison:

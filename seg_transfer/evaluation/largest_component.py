@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation.scores import Figure
+from seg_transfer.evaluation.scores import Figure, FigurePart
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.planning.model_file import Postprocessing
 from seg_transfer.util.parallel import CaseFailure, map_cases
@@ -28,10 +28,8 @@ FEWEST_CASES = 5
 Values = tuple[int, ...]
 
 
-class Trial(BaseModel):
+class Trial(FigurePart):
     """One step of postprocessing, tried on the held-out cases."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
     what: str = Field(description="label, or 'foreground' for all labels together")
     before: Figure = Field(description="mean Dice: of this label, or over all labels")

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    computed_field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 from seg_transfer.data.geometry import Unit
-from seg_transfer.errors import UserError
 from seg_transfer.evaluation.metrics import METRICS
-from seg_transfer.util.files import write_text
+from seg_transfer.util.records import JsonRecord, Part
 from seg_transfer.util.statistics import mean_of_defined
 
-SCORES_VERSION = 2
 COUNTS = ("prediction_voxels", "reference_voxels")
 
-# JSON knows no nan: an undefined figure is written as null and read back as nan.
+NAN_AS_NULL = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="null")
+"""Of records with figures that may be undefined: JSON has no nan."""
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that is nan in memory and null in JSON where it is not defined."""
 
 LabelValue = int | tuple[int, ...]
 """Value of a label in label maps; of a region all of its values."""
 
 
-class _Record(BaseModel):
-    # Fields that another version writes are left out; metrics that it knows are kept.
-    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="null")
+class FigurePart(Part):
+    """Base of records with figures."""
+
+    model_config = NAN_AS_NULL
 
 
-class LabelScore(_Record):
-    """The scores of one label of one case."""
+class LabelScore(FigurePart):
+    """The scores of one label of one case; fields that another version of segtl wrote are left out."""
+
+    model_config = ConfigDict(extra="ignore")
 
     metrics: dict[str, Figure] = Field(description="name -> value; nan (null in JSON) where it is not defined")
     prediction_voxels: int
     reference_voxels: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _upgrade(cls, record: Any) -> Any:
-        """Version 1 of the file had the metrics as fields beside the counts."""
-        if not isinstance(record, dict) or "metrics" in record:
-            return record
-        return record | {"metrics": {name: value for name, value in record.items() if name not in COUNTS}}
 
     @field_validator("metrics")
     @classmethod
@@ -70,7 +55,7 @@ class LabelScore(_Record):
         return "reference" if self.reference_voxels == 0 else "none"
 
 
-class Figures(_Record):
+class Figures(FigurePart):
     """One metric over the cases in which it is defined."""
 
     mean: Figure
@@ -92,7 +77,7 @@ class Figures(_Record):
         )
 
 
-class LabelSummary(_Record):
+class LabelSummary(FigurePart):
     """One label over all cases."""
 
     metrics: dict[str, Figures]
@@ -113,13 +98,19 @@ class LabelSummary(_Record):
         )
 
 
-class Scores(_Record):
-    """The result of an evaluation, as ``scores.json`` holds it.
+class Scores(JsonRecord):
+    """The result of an evaluation, as ``scores.json`` holds it; fields that another version wrote are left out.
 
     The summary is in the file for its readers; here it is always computed from the cases.
     """
 
-    version: Annotated[int, BeforeValidator(lambda _: SCORES_VERSION)] = SCORES_VERSION
+    model_config = NAN_AS_NULL | ConfigDict(extra="ignore")
+
+    noun: ClassVar[str] = "file of scores"
+    if_missing: ClassVar[str] = "evaluate first"
+    if_wrong: ClassVar[str] = "evaluate again"
+
+    version: Literal[2] = 2
     unit: Unit = Field(description="of HD95 and the tolerance; volumes are in ml or pixels")
     tolerance: float = Field(description="of NSD, in unit")
     labels: dict[str, LabelValue] = Field(description="name -> value in the label maps, of a region all of its values")
@@ -150,22 +141,19 @@ class Scores(_Record):
         """Mean Dice over the labels of one case; nan if it has none of them."""
         return mean_of_defined(score.metrics["dice"] for score in self.cases[case].values())
 
-    def save(self, path: Path) -> None:
-        """Write JSON."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
-
     @classmethod
-    def load(cls, path: Path) -> Scores:
-        """Read what :meth:`save` wrote, in this or another version.
-
-        Raises:
-            UserError: If the file is not there or holds something else.
-        """
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 1 had the metrics as fields of each label's scores, beside the counts."""
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError("there is no such file", where=path, hint="evaluate first") from None
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{field}: {first['msg']}", where=path, hint="evaluate again") from None
+            cases = {
+                case: {label: _with_metrics(score) for label, score in of_label.items()}
+                for case, of_label in content["cases"].items()
+            }
+        except (AttributeError, KeyError, TypeError):
+            return None
+        return content | {"cases": cases}
+
+
+def _with_metrics(score: dict[str, Any]) -> dict[str, Any]:
+    counts = {name: score[name] for name in COUNTS}
+    return counts | {"metrics": {name: value for name, value in score.items() if name not in COUNTS}}

@@ -194,11 +194,12 @@ def test_json_holds_the_summary_and_null_for_what_is_undefined(folders, tmp_path
 
 
 def test_a_broken_json_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="there is no file of scores here"):
         Scores.load(tmp_path / "scores.json")
-    (tmp_path / "scores.json").write_text('{"unit": "inch"}')
-    with pytest.raises(UserError, match=r"scores\.json: unit"):
-        Scores.load(tmp_path / "scores.json")
+    for broken in ('{"version": 2, "unit": "inch"}', '{"cases": {"a": {"liver": 0.5}}}', "{}", "nothing"):
+        (tmp_path / "scores.json").write_text(broken)
+        with pytest.raises(UserError, match=r"scores\.json: .*\n.*evaluate again"):
+            Scores.load(tmp_path / "scores.json")
 
 
 def file_of(path, version, *scores, **others):
