@@ -1,4 +1,4 @@
-"""What depends on the share of the time that is used up: the learning rate and the side of the pictures."""
+"""Learning rate and image size by the share of the time budget that is used up."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 WARMUP = 0.06
 WARMUP_START = 0.1
-"""Of the peak: from zero the first step would do nothing."""
+"""Share of the peak at the start: at zero the first step would change nothing."""
 GROWTH = ((0.0, 40 / 64), (0.45, 52 / 64), (0.70, 1.0))
-"""From which share of the time on pictures have which share of the full side: smaller ones are learnt from faster
-(progressive resizing, as in Tan & Le, EfficientNetV2, ICML 2021)."""
+"""Share of the time -> share of the full side from there on: steps on smaller images are faster (progressive resizing,
+as in Tan & Le, EfficientNetV2, ICML 2021)."""
 
 
 def rate_factor(progress: float) -> float:
@@ -24,7 +24,7 @@ def rate_factor(progress: float) -> float:
 
 
 def side_at(progress: float, full: int) -> int:
-    """Pixels of the side of a batch's pictures.
+    """Pixels of the side of a batch's images.
 
     Args:
         progress: Share of the time used up, 0 to 1.

@@ -1,8 +1,8 @@
-"""Random crops of whole batches in one go, and changes of brightness and colour; what is drawn is apart from its use.
+"""Augmentation for pretraining: random crops and changes of brightness and colour, drawn first and applied to a batch.
 
-An encoder for scans meets pictures without colour, of any contrast and polarity (air is black in CT, and fluid bright
-or dark with the MR sequence), without a way up, and tilted. So ``scans`` shows most pictures in grey, changes contrast
-and gamma, inverts some, mirrors both ways and rotates. ``photos`` is what the bundled weights were trained with. Which
+Scans have no colour, any contrast and polarity (air is black in CT; fluid is bright or dark with the MR sequence), no
+way up, and may be tilted. So ``scans`` shows most images in grey, changes contrast and gamma, inverts some, mirrors
+both ways and rotates. ``photos`` is what the bundled weights were trained with. Which
 of the two serves segmentation better has not been measured.
 """
 
@@ -18,24 +18,24 @@ from torch.nn import functional
 LUMINANCE = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
 AREA = (0.35, 1.0)
-"""Share of the picture that a crop covers."""
+"""Share of the image that a crop covers."""
 ASPECT = (3 / 4, 4 / 3)
 """Width over height of a crop, as in Szegedy et al., CVPR 2015."""
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How much pictures are varied.
+    """Shares and ranges of the random changes.
 
     Attributes:
-        grey: Share of pictures that lose their colour.
-        inverted: Share of pictures whose black and white are exchanged.
+        grey: Share of images that lose their colour.
+        inverted: Share of images whose black and white are exchanged.
         brightness: Values are multiplied by 1 ± this.
         tint: Every channel once more by 1 ± this: stains and lamps differ.
-        contrast: Distances from the picture's mean are multiplied by 1 ± this.
+        contrast: Distances from the image's mean are multiplied by 1 ± this.
         gamma: Values are raised to a power from 1 / (1 + this) to 1 + this.
         rotation: Degrees to either side.
-        upside_down: Whether half of the pictures are mirrored vertically, as half are horizontally.
+        upside_down: Whether half of the images are mirrored vertically, as half are horizontally.
     """
 
     grey: float
@@ -53,7 +53,7 @@ class Variety:
         parts += [f"rotations by up to {self.rotation:g} degrees"] * (self.rotation > 0)
         changed = ("brightness", "tint", "contrast", "gamma")
         parts += [f"{name} ± {getattr(self, name):g}" for name in changed if getattr(self, name)]
-        parts += [f"{self.grey:.0%} of the pictures in grey"]
+        parts += [f"{self.grey:.0%} of the images in grey"]
         parts += [f"{self.inverted:.0%} inverted"] * (self.inverted > 0)
         return ", ".join(parts)
 
@@ -68,7 +68,7 @@ VARIETIES = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is done to each picture of a batch.
+    """The random changes drawn for each image of a batch.
 
     Attributes:
         place: ``(n, 2, 3)``: position in the result -> position in the source, both from -1 to 1, columns first.
@@ -92,7 +92,7 @@ class Drawn:
 
 
 def draw(count: int, variety: Variety, generator: torch.Generator) -> Drawn:
-    """Draw what is done to each of ``count`` pictures."""
+    """Draw the changes of ``count`` images."""
 
     def uniform(lower: float, upper: float, *more: int) -> Tensor:
         return torch.empty(count, *more).uniform_(lower, upper, generator=generator)
@@ -123,19 +123,19 @@ def draw(count: int, variety: Variety, generator: torch.Generator) -> Drawn:
     )
 
 
-def apply(pictures: Tensor, drawn: Drawn, side: int) -> Tensor:
-    """Cut, scale and change pictures.
+def apply(images: Tensor, drawn: Drawn, side: int) -> Tensor:
+    """Crop, scale and change images.
 
     Args:
-        pictures: ``(n, 3, row, column)`` uint8.
-        drawn: What to do, on the same device.
+        images: ``(n, 3, row, column)`` uint8.
+        drawn: The changes, on the same device.
         side: Pixels of the result.
 
     Returns:
         ``(n, 3, side, side)`` from 0 to 1, float32.
     """
-    grid = functional.affine_grid(drawn.place, [len(pictures), 3, side, side], align_corners=False)
-    x = functional.grid_sample(pictures.float() / 255, grid, padding_mode="reflection", align_corners=False)
+    grid = functional.affine_grid(drawn.place, [len(images), 3, side, side], align_corners=False)
+    x = functional.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
     luminance = torch.tensor(LUMINANCE, device=x.device).view(1, 3, 1, 1)
     x = torch.where(_each(drawn.grey), (x * luminance).sum(1, keepdim=True), x)
     x = torch.where(_each(drawn.inverted), 1 - x, x).clamp_(0, 1) ** _each(drawn.gamma)

@@ -1,4 +1,4 @@
-"""A network that learns to tell classes apart: one step at a time, BatchNorm's statistics at the end, accuracy."""
+"""The classifier that is pretrained: training steps, BatchNorm statistics at the end, accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABEL_SMOOTHING = 0.1
 TOP = 5
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Of pictures ``(n, 3, side, side)`` from 0 to 1, and labels ``(n,)``."""
+"""Of images ``(n, 3, side, side)`` from 0 to 1, and labels ``(n,)``."""
 
 
 def known_architecture(name: str, smallest: int) -> EncoderEntry:
@@ -28,31 +28,31 @@ def known_architecture(name: str, smallest: int) -> EncoderEntry:
 
     Args:
         name: Name in the catalogue.
-        smallest: Side in pixels of the smallest pictures that it will see.
+        smallest: Side in pixels of the smallest training images.
 
     Raises:
-        UserError: If there is no such encoder, timm does not have it, or it needs larger pictures.
+        UserError: If there is no such encoder, timm does not have it, or it needs larger images.
     """
     known = entry(name)
     if known.library != "timm":
         theirs = ", ".join(one for one, other in ENCODERS.items() if other.library == "timm")
-        raise UserError(f"{name} is not one of timm's networks", where="--arch", hint=f"choose one of: {theirs}")
+        raise UserError(f"{name} is not one of timm's networks", where="--encoder", hint=f"choose one of: {theirs}")
     with torch.device("meta"):
         network = timm.create_model(known.library_name, pretrained=False).eval()
         try:
             network(torch.empty(2, 3, smallest, smallest))
         except RuntimeError:
-            what = f"pictures of {smallest} pixels, with which training starts, are too small for {name}"
-            raise UserError(what, where="--side", hint="choose a larger --side, or another --arch") from None
+            what = f"training starts with images of {smallest} pixels, which are too small for {name}"
+            raise UserError(what, where="--side", hint="choose a larger --side, or another --encoder") from None
     return known
 
 
 class Learner:
-    """Everything that learning changes.
+    """Network and optimizer.
 
     Args:
-        known: The network; its pictures are normalized as the catalogue says, as segtl does later.
-        classes: How many there are to tell apart.
+        known: The network; images are normalized as its catalogue entry says.
+        classes: Number of classes.
         seed: Of the random weights.
         device: ``cpu``, ``cuda:N`` or ``mps``.
         bfloat16: Whether to compute in bfloat16; weights stay float32.
@@ -71,17 +71,17 @@ class Learner:
         )
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
-    def step(self, pictures: Tensor, labels: Tensor, rate: float) -> float:
+    def step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         """Learn from one batch at a learning rate.
 
         Returns:
-            The loss before the step; if it is not finite nothing was learnt.
+            The loss before the step; if it is not finite the step is skipped.
         """
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self._autocast:
-            logits = self.network(self._normalized(pictures))
+            logits = self.network(self._normalized(images))
         loss = functional.cross_entropy(logits.float(), labels.to(self.device), label_smoothing=LABEL_SMOOTHING)
         value = loss.item()
         if torch.isfinite(loss):
@@ -91,54 +91,54 @@ class Learner:
         return value
 
     def reestimate(self, batches: Iterable[Tensor]) -> None:
-        """Take BatchNorm's statistics anew from pictures ``(n, 3, side, side)``, if the network has BatchNorm.
+        """Estimate BatchNorm statistics again from images ``(n, 3, side, side)``, if the network has BatchNorm.
 
-        Those of training are of cut and changed pictures, and mostly of smaller ones.
+        Those of the training are of cropped and changed images, mostly of smaller ones.
         """
         if self.has_batchnorm:
             with self._autocast:
                 recalibrate_batchnorm(self.network, self.network, map(self._normalized, batches))
 
     def round(self) -> None:
-        """Round weights and statistics to float16, as they are kept, so that what is measured is what is kept."""
+        """Round weights and statistics to float16, so that accuracy is measured on what is saved."""
         self.network.load_state_dict(self.kept())
 
     @torch.no_grad()
     def accuracy(self, batches: Batches) -> tuple[float, float]:
-        """Shares of pictures whose class is the first guess, and among the first five."""
+        """Shares of images whose class is the first guess, and among the first five."""
         self.network.eval()
         first = among = count = 0
-        for pictures, labels in batches:
+        for images, labels in batches:
             with self._autocast:
-                logits = self.network(self._normalized(pictures)).float().cpu()
+                logits = self.network(self._normalized(images)).float().cpu()
             hits = logits.topk(min(TOP, logits.shape[1])).indices == labels[:, None]
             first, among, count = first + int(hits[:, 0].sum()), among + int(hits.sum()), count + len(labels)
         return first / count, among / count
 
     def kept(self) -> dict[str, Tensor]:
-        """What the result holds: timm's names, float16, step counters as they are."""
+        """State dict to save: timm's names, float16, step counters unchanged."""
         return {
             name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
             for name, tensor in self.network.state_dict().items()
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is needed to go on."""
+        """All tensors that resuming needs."""
         momenta = optimizer_tensors(self.optimizer, self._names)
         return with_prefix("network", self.network.state_dict()) | with_prefix("optimizer", momenta)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from :meth:`tensors`."""
+        """Resume from :meth:`tensors`."""
         self.network.load_state_dict(under_prefix("network", tensors))
         load_optimizer(self.optimizer, self._names, under_prefix("optimizer", tensors))
 
-    def _normalized(self, pictures: Tensor) -> Tensor:
-        x = (pictures.to(self.device) - self._mean) / self._std
+    def _normalized(self, images: Tensor) -> Tensor:
+        x = (images.to(self.device) - self._mean) / self._std
         return x.contiguous(memory_format=torch.channels_last)
 
 
 def make_optimizer(network: nn.Module) -> torch.optim.SGD:
-    """SGD with Nesterov momentum that lets the weights of convolutions decay, and no others."""
+    """SGD with Nesterov momentum; weight decay on the weights of convolutions alone."""
     convolutions = {id(module.weight) for module in network.modules() if isinstance(module, nn.Conv2d)}
     groups = [
         {"params": [p for p in network.parameters() if id(p) in convolutions], "weight_decay": WEIGHT_DECAY},

@@ -1,4 +1,4 @@
-"""Pictures in class folders, decoded once into one memory-mapped array of small squares."""
+"""Images in class folders, decoded once into a memory-mapped array of small squares."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from seg_transfer.util.units import bytes_text
 
 CACHE_VERSION = 1
 WINDOW = (0.5, 99.5)
-"""Percentiles of a picture of more than 8 bits that become black and white."""
+"""Percentiles of an image of more than 8 bits that become black and white."""
 NAMED = 10
-"""Broken pictures in a message."""
+"""Broken images listed in a message."""
 PART = 64
-"""Pictures that a process decodes at a time: small ones take less time than handing them over one by one."""
+"""Images that a process decodes at a time: handing over small ones one by one takes longer than decoding."""
 FEW = 2000
-"""So many pictures are decoded in this process: starting others takes longer."""
+"""Up to so many images are decoded in this process: starting others takes longer."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of known class, in the order of class and path; ``labels`` are positions in ``classes``."""
+class ClassFolders:
+    """Images of known class, in the order of class and path; ``labels`` are positions in ``classes``."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -41,12 +41,12 @@ class Pictures:
     labels: tuple[int, ...]
 
 
-def find_pictures(folder: Path, classes: Sequence[str] | None = None) -> Pictures:
-    """List the pictures below the sub-folders of ``folder``, each of which is a class.
+def find_images(folder: Path, classes: Sequence[str] | None = None) -> ClassFolders:
+    """List the images below the sub-folders of ``folder``, each of which is a class.
 
     Args:
-        folder: Where they lie; pictures may be in folders within a class's folder. Hidden folders are passed over.
-        classes: The only names that sub-folders may have, in the order of their labels; None takes those there are.
+        folder: The class folders' parent; images may lie in sub-folders of a class. Hidden folders are skipped.
+        classes: Allowed names of sub-folders, in the order of their labels; None: those that exist.
 
     Raises:
         UserError: If there is no such folder, it has fewer than two classes, or a class is unknown or empty.
@@ -55,41 +55,41 @@ def find_pictures(folder: Path, classes: Sequence[str] | None = None) -> Picture
         raise UserError("there is no such folder", where=folder)
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not found:
-        raise UserError("has no sub-folders", where=folder, hint="put the pictures of each class into one of its own")
+        raise UserError("has no sub-folders", where=folder, hint="put the images of each class into one")
     names = tuple(classes or (path.name for path in found))
     if len(names) < 2:
-        hint = "two classes at least are needed: a network that has nothing to tell apart learns nothing"
+        hint = "a classifier needs at least two classes"
         raise UserError(f"has one class only, {names[0]!r}", where=folder, hint=hint)
     files: list[Path] = []
     labels: list[int] = []
     for path in found:
         if path.name not in names:
-            raise UserError("no class of --data has this name", where=path, hint="rename it, or take it away")
+            raise UserError("no class of the training images has this name", where=path, hint="rename or remove it")
         inside = sorted(one for one in path.rglob("*") if one.name.lower().endswith(PICTURE_ENDINGS) and one.is_file())
         if not inside:
-            hint = f"add pictures ({', '.join(PICTURE_ENDINGS)}), or take the folder away"
-            raise UserError("has no pictures", where=path, hint=hint)
+            hint = f"add images ({', '.join(PICTURE_ENDINGS)}), or remove the folder"
+            raise UserError("has no images", where=path, hint=hint)
         files += inside
         labels += [names.index(path.name)] * len(inside)
-    return Pictures(folder, names, tuple(files), tuple(labels))
+    return ClassFolders(folder, names, tuple(files), tuple(labels))
 
 
-def hold_out(pictures: Pictures, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split pictures at random, class by class: positions to learn from and positions held out, both ascending.
+def hold_out(images: ClassFolders, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split images at random, class by class: training and held-out positions, both ascending.
 
-    Of every class at least one picture goes to either side.
+    At least one image of every class goes to each side.
 
     Raises:
-        UserError: If a class has a single picture.
+        UserError: If a class has a single image.
     """
-    labels = np.array(pictures.labels)
+    labels = np.array(images.labels)
     generator = np.random.default_rng(seed)
     held: list[np.ndarray] = []
-    for index, name in enumerate(pictures.classes):
+    for index, name in enumerate(images.classes):
         members = np.flatnonzero(labels == index)
         if len(members) < 2:
-            hint = "add pictures (one is learnt from, one held out), or give a folder of others with --val"
-            raise UserError("has one picture only", where=pictures.folder / name, hint=hint)
+            hint = "add images (one to train on, one to hold out), or give other images with --val"
+            raise UserError("has one image only", where=images.folder / name, hint=hint)
         count = min(len(members) - 1, max(1, round(share * len(members))))
         held.append(generator.permutation(members)[:count])
     validation = np.sort(np.concatenate(held))
@@ -97,7 +97,7 @@ def hold_out(pictures: Pictures, share: float, seed: int) -> tuple[np.ndarray, n
 
 
 def stamp(files: Sequence[Path], side: int) -> str:
-    """Changes with the side and with the path, size or modification time of any file."""
+    """Hash that changes with the side and with the path, size or modification time of any file."""
     digest = hashlib.sha256(f"{CACHE_VERSION} {side}".encode())
     for file in files:
         digest.update(f"{file.absolute()} {file_stamp(file)}\n".encode())
@@ -105,18 +105,18 @@ def stamp(files: Sequence[Path], side: int) -> str:
 
 
 def decode(files: Sequence[Path], side: int, cache: Path) -> np.ndarray:
-    """Decode every picture, or take what an earlier call kept of the same files.
+    """Decode every image, or load the array that an earlier call cached for the same files.
 
     Args:
-        files: The pictures.
+        files: The images.
         side: Pixels of the squares; see :func:`read_square`.
-        cache: Folder for the array; the array of other files or another side that lies there is deleted.
+        cache: Folder for the array; an array of other files or another side there is deleted.
 
     Returns:
-        ``(picture, channel, row, column)`` uint8, memory-mapped and read-only.
+        ``(image, channel, row, column)`` uint8, memory-mapped and read-only.
 
     Raises:
-        UserError: If pictures cannot be read, which are then named, or the disk has no room.
+        UserError: If images cannot be read (it names them), or the disk is full.
     """
     path = cache / f"pixels-{stamp(files, side)}.npy"
     if not path.is_file():
@@ -132,7 +132,7 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
     shape = (len(files), 3, side, side)
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if needed > free:
-        what = f"{bytes_text(needed)} are needed for the decoded pictures, {bytes_text(free)} are free"
+        what = f"{bytes_text(needed)} are needed for the decoded images, {bytes_text(free)} are free"
         raise UserError(what, where=path.parent, hint="free disk space, name another -o, or choose a smaller --side")
     parts = map_cases(
         partial(_read_part, side=side),
@@ -152,18 +152,18 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
             squares, causes = read
             broken += causes
             if not broken:
-                # Written as a file and not through the map: a full disk is then an error and not a dead process.
+                # Written as a file and not through the map: a full disk is then an error and does not kill the process.
                 file.seek(begin + start * squares[0].nbytes)
                 file.write(squares.tobytes())
     if broken:
         more = f"\n  and {len(broken) - NAMED} others" if len(broken) > NAMED else ""
         listed = "".join(f"\n  {cause}" for cause in sorted(broken)[:NAMED])
-        what = f"{len(broken)} of {len(files)} pictures cannot be used:{listed}{more}"
-        raise UserError(what, hint="mend these files, or take them away")
+        what = f"{len(broken)} of {len(files)} images cannot be used:{listed}{more}"
+        raise UserError(what, hint="repair or remove these files")
 
 
 def _read_part(part: tuple[int, Sequence[Path]], side: int) -> tuple[np.ndarray, list[str]]:
-    """Some pictures as squares, those that cannot be read left out, and what is wrong with each of these."""
+    """Images as squares without those that cannot be read, and the reason for each of these."""
     squares, causes = [], []
     for path in part[1]:
         try:
@@ -174,9 +174,9 @@ def _read_part(part: tuple[int, Sequence[Path]], side: int) -> tuple[np.ndarray,
 
 
 def read_square(path: Path, side: int) -> np.ndarray:
-    """Read a picture as a square of three channels: its shorter side scaled, the middle of the longer one kept.
+    """Read an image as a square of three channels: the shorter side scaled, the middle of the longer one kept.
 
-    Grey pictures fill all channels. Eight bits are kept as they are; of others the range between the percentiles
+    Grey images fill all channels. Eight bits are kept as they are; of others the range between the percentiles
     :data:`WINDOW` becomes 0 to 255.
 
     Returns:
@@ -189,9 +189,9 @@ def read_square(path: Path, side: int) -> np.ndarray:
     pixels = array[..., 0].transpose(2, 1, 0)
     if pixels.dtype != np.uint8:
         if not np.isfinite(pixels).all():
-            raise UserError("holds values that are not finite", where=path, hint="export it anew")
+            raise UserError("holds values that are not finite", where=path, hint="export it again")
         lower, upper = np.percentile(pixels, WINDOW)
-        if lower == upper:  # all but constant
+        if lower == upper:  # nearly constant
             lower, upper = float(pixels.min()), float(pixels.max())
         scaled = (pixels - lower) / ((upper - lower) or 1)
         pixels = (255 * scaled.clip(0, 1)).round().astype(np.uint8)
