@@ -20,6 +20,7 @@ from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import deep_loss, overlap
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.util.statistics import dice, none_if_undefined
 
 # Fabric announces the precision on stderr, which the plan has said already and --quiet forbids.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -129,8 +130,8 @@ class Trainer:
             counts += overlap(logits.cpu(), batch.label, data.region_classes)
         found = dict(zip(data.outputs, counts.T.tolist(), strict=True))
         return {
-            name: 2 * both / (mine + theirs) if mine + theirs else None
-            for name, (mine, theirs, both) in ((name, found[name]) for name in data.scored)
+            name: none_if_undefined(dice(common, predicted, reference))
+            for name, (predicted, reference, common) in ((name, found[name]) for name in data.scored)
         }
 
     def tensors(self) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import DeviceKind, Machine
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import assign_folds, read_fold_files
-from seg_transfer.planning.model_file import file_digest, read_model_file
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.option_checks import check_before_measuring
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import decides_by_evidence, make_plan
@@ -26,7 +26,7 @@ from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_membe
 from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.work_folder import Work
