@@ -2,7 +2,7 @@
 
 The encoder's share comes from the catalogue's measured table, the decoder's and the loss's from their channels.
 Estimates, not promises: they choose between patches and batch sizes, and tell the user what to expect. What the
-backward pass keeps is within 25 % of the truth (``python bench/memory_estimate.py``, on the networks it lists).
+backward pass keeps is within 25 % of the truth (``python tools/memory_estimate.py``, on the networks it lists).
 """
 
 from __future__ import annotations

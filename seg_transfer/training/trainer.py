@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan, RecipePlan
-from seg_transfer.training.augment import apply, sample_parameters
+from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
@@ -149,17 +150,18 @@ class Trainer:
         load_optimizer(self.optimizer, self._names, under_prefix("optimizer", tensors))
 
     def _augment(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        augmentation, data = self.plan.recipe.augmentation, self.plan.data
+        augmentation = self.plan.recipe.augmentation
+        if self.plan.model.configuration != "3d":
+            augmentation = augmentation.model_copy(update={"rotate_out_of_plane": False})
         image, label = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        parameters = sample_parameters(
+        transforms = sample_transforms(
             augmentation,
             batch=len(image),
             channels=image.shape[1],
-            generator=generator(self.seed, "augment", step),
+            generator=partial(generator, self.seed, "augment", step),
         )
-        is_3d = self.plan.model.configuration == "3d"
-        out_of_plane = is_3d and augmentation.rotate_out_of_plane
-        return apply(image, label, parameters, spacing=data.spacing, out_of_plane=out_of_plane)
+        out_of_plane = augmentation.rotate_out_of_plane
+        return apply(image, label, transforms, spacing=self.plan.data.spacing, out_of_plane=out_of_plane)
 
 
 def _channels_last(network: nn.Module) -> None:

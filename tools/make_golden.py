@@ -1,8 +1,7 @@
-"""Rewrites this folder: the plan's JSON schema, and the golden plans from the committed fingerprints.
+"""Rewrite ``plans/``: the plan's JSON schema, and the golden plans from the committed fingerprints.
 
-Run from the repository's root after a change of the rules that is meant: ``python plans/make_golden.py --update``; look
-at what git says has changed. With ``--measure FOLDER`` it also measures the fingerprints anew, from the data sets in
-FOLDER.
+Run ``python tools/make_golden.py --update`` after an intended change of the rules, and review the diff. With
+``--measure FOLDER`` it also measures the fingerprints again, from the data sets in FOLDER.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from seg_transfer.planning.planner import make_plan
 from seg_transfer.planning.resources import Resources
 from seg_transfer.util.files import write_text
 
-HERE = Path(__file__).resolve().parent
-SCHEMA = HERE / "plan.schema.json"
+PLANS = Path(__file__).resolve().parents[1] / "plans"
+SCHEMA = PLANS / "plan.schema.json"
 GROUPS = {"retina": r"retina_(\d+)"}
 GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "hippocampus": ("hippocampus", {}),
@@ -39,12 +38,12 @@ GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
 
 def fingerprint_path(dataset: str) -> Path:
     """Where the committed fingerprint of a data set lies."""
-    return HERE / f"{dataset}.fingerprint.json"
+    return PLANS / f"{dataset}.fingerprint.json"
 
 
 def plan_path(name: str) -> Path:
     """Where a golden plan lies."""
-    return HERE / f"{name}.plan.json"
+    return PLANS / f"{name}.plan.json"
 
 
 def golden_plan(name: str) -> Plan:
