@@ -150,8 +150,14 @@ def machine_text() -> str:
     return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
 
 
-def case_workers() -> int:
-    """Worker processes by default for work that is one task per case: a core each, at most 8; 2 GB of memory each."""
+def case_workers(requested: int | None = None) -> int:
+    """Worker processes for work that is one task per case.
+
+    Args:
+        requested: The user's choice; None: one per core, at most 8, and 2 GB of memory each.
+    """
+    if requested is not None:
+        return requested
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 
