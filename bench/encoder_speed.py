@@ -23,13 +23,14 @@ from dataclasses import dataclass
 import torch
 from cells import HERE, commit, machine
 from encoder_table import TABLE, save
-from steps import make_plan, seconds
+from steps import learns, make_plan, seconds
 
 from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.planning.cost import Shape
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.files import write_text
@@ -79,7 +80,10 @@ def trainer(made: Shape, strategy: str) -> Trainer:
             "decoder_channels": made.decoder_channels,
         }
     )
-    return Trainer(plan.model_copy(update={"model": model}), seed=0, device="cpu", load=True)
+    start = {"frozen": None, "finetune": 0.0}[strategy]
+    learning = Strategy.model_validate(learns(*[start] * made.stages, pretrained_stages=0))
+    recipe = plan.recipe.model_copy(update={"strategy": learning})
+    return Trainer(plan.model_copy(update={"model": model, "recipe": recipe}), seed=0, device="cpu", load=True)
 
 
 def encoder_pass(name: str, configuration: str, size: Size) -> tuple[Callable[[], None], float]:

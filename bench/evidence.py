@@ -198,6 +198,9 @@ def prepare(made: Input, work: Path) -> tuple[Plan, Store]:
             "model.decoder_channels": (32, 48, 64, 96),
             "recipe.batch_size": 8,
             "recipe.strategy.batchnorm": "recalibrated",
+            "recipe.strategy.start": (0.0,) * STAGES,
+            "recipe.strategy.rate": (1.0,) * STAGES,
+            "recipe.strategy.pretrained_stages": STAGES,
         },
     )
     folder = seg_transfer.preprocess(work=place, workers=0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, Strategy
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import Batch, PatchSampler
 from seg_transfer.training.loop import RECALIBRATION_BATCHES, SHARE_OF_FREE_MEMORY
@@ -112,7 +112,10 @@ def stage_gradients(
         one: Batches of the first half of the cases.
         other: Batches of the second half.
     """
-    everything = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="source")
+    count = len(trainer.network.encoder.stage_modules())
+    everything = trainer.plan.recipe.strategy.model_copy(
+        update={"start": (0.0,) * count, "rate": (1.0,) * count, "batchnorm": "source"}
+    )
     schedule = StrategySchedule(trainer.network, everything, warmup=0)
     schedule.apply(progress=0)
     trainer.network.eval()
@@ -144,8 +147,14 @@ def _mean_gradients(
 
 
 def _decoder_only(plan: Plan) -> Plan:
-    source = plan.recipe.strategy.batchnorm == "source"
-    strategy = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="source" if source else "recalibrated")
+    source, stages = plan.recipe.strategy.batchnorm == "source", plan.model.stages
+    strategy = plan.recipe.strategy.model_copy(
+        update={
+            "start": (None,) * stages,
+            "rate": (0.0,) * stages,
+            "batchnorm": "source" if source else "recalibrated",
+        }
+    )
     return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"strategy": strategy})})
 
 

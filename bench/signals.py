@@ -33,7 +33,7 @@ from signals_table import signals_table
 import seg_transfer
 from seg_transfer.evidence.cases import choose_cases
 from seg_transfer.evidence.probe import run_probe
-from seg_transfer.evidence.race import settle
+from seg_transfer.evidence.race import run_race
 from seg_transfer.evidence.transfer_evidence import gather
 from seg_transfer.planning.evidence_record import RACE_FILE
 from seg_transfer.planning.plan import Plan, Weights, load_plan
@@ -102,8 +102,9 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         asked = plan_draw(trial, size, seed, data, folder / "race", strategy="race", race_share=RACE_SHARE).recipe.race
         update = {"race": asked, "steps_per_epoch": RACE_STEPS // 2, "epochs": 2}
         plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=update)})
-        settle(plan, store, folder / "race", fold="full", options=RunOptions(device="cpu", threads=cores()))
+        run_race(plan, store, folder / "race", fold="full", options=RunOptions(device="cpu", threads=cores()))
         held: dict[str, Any] = json.loads((folder / "race" / RACE_FILE).read_text())
+        held["racers"] = held.pop("results")  # as in the committed results
         return held
 
     def evidence() -> Any:

@@ -175,7 +175,7 @@ def train(
     show.show_runs(runs)
     if control:
         show.show_control(runs, work)
-    scored = [one.scores for run in runs for one in (run, run.twin) if one and one.scores]
+    scored = [one.scores for run in runs for one in (run, run.control) if one and one.scores]
     failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
     if failures:
         raise SomeCasesFailed(failures)

@@ -134,9 +134,10 @@ Carry = Annotated[
     typer.Option(help="What of --from to take: the encoder; all: the decoder too.", rich_help_panel=CHOICES),
 ]
 Strategy = Annotated[
-    Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch", "race"],
+    Literal["auto", "frozen", "partial", "gradual", "finetune", "scratch", "classic", "race"],
     typer.Option(
-        help="What of the encoder learns, and when; race: each fold tries several for a short time.",
+        help="What of the encoder learns, and when; classic: the textbook's choice by size and similarity; race: each "
+        "fold tries several for a short time.",
         rich_help_panel=CHOICES,
     ),
 ]

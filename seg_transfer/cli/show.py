@@ -78,11 +78,11 @@ def show_runs(runs: Sequence[TrainedFold]) -> None:
 
 
 def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
-    """Show the folds beside their twins from scratch, and whether the pretrained start delivered."""
-    from seg_transfer.workflow.compare import compare_with_twins
+    """Show the folds beside their controls from scratch, and whether the pretrained start delivered."""
+    from seg_transfer.workflow.compare import compare_with_controls
 
-    found = compare_with_twins(list(runs))
-    assert found is not None, "every fold has a twin"
+    found = compare_with_controls(list(runs))
+    assert found is not None, "every fold has a control"
     table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
     for name, side in (("planned", found.run), ("from scratch", found.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))

@@ -25,7 +25,7 @@ def blank_network(model: ModelPlan, *, channels: int, classes: int) -> UNet | Pi
 
 
 def build_network(
-    model: ModelPlan, *, channels: int, classes: int, seed: int, load: bool = True
+    model: ModelPlan, *, channels: int, classes: int, seed: int, pretrained_stages: int | None = None
 ) -> tuple[UNet | PixelHead, LoadReport]:
     """Build the network of a plan: the same function for the same seed, without touching torch's global generator.
 
@@ -34,8 +34,8 @@ def build_network(
         channels: Image channels.
         classes: Outputs: classes, background included, or regions.
         seed: Seed of all random weights.
-        load: Load the pretrained weights, or those of an earlier model. False when a checkpoint follows: the report
-            then is that of random weights.
+        pretrained_stages: How many stages take the plan's weights, from the finest; by default all. 0 loads nothing,
+            as where a checkpoint follows: the report then is that of random weights.
 
     Raises:
         UserError: If the encoder's weights cannot be loaded.
@@ -46,7 +46,6 @@ def build_network(
         if isinstance(network, UNet):
             for part in (network.raw, network.blocks, network.heads):
                 part.apply(initialise)
-    if load and model.weights.source == "model":
+    if model.weights.source == "model" and pretrained_stages != 0:
         return network, carry_over(network, model)
-    weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
-    return network, load_weights(network.encoder, weights, model.encoder)
+    return network, load_weights(network.encoder, model.weights, model.encoder, stages=pretrained_stages)

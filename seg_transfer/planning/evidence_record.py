@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.strategy import Candidate
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.files import write_text
 from seg_transfer.util.records import Part, wrong_fields
 
@@ -133,10 +133,10 @@ class Evidence(Part):
             raise UserError(wrong_fields(error)[0], where=path, hint=hint) from None
 
 
-class Racer(Part):
-    """One candidate of a race."""
+class CandidateResult(Part):
+    """What one candidate of a race achieved."""
 
-    candidate: Candidate
+    strategy: Strategy
     seconds: float = Field(description="of training and scoring")
     dice: dict[str, dict[str, float | None]] = Field(
         description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "
@@ -164,8 +164,8 @@ class RaceEvidence(Part):
     steps: int = Field(ge=0, description="of each candidate")
     train: tuple[str, ...] = Field(description="cases that every candidate trained on")
     held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
-    racers: tuple[Racer, ...] = Field(
-        default=(), description="candidates that are done, in the plan's order; none of them where no race was held"
+    results: tuple[CandidateResult, ...] = Field(
+        default=(), description="of candidates that are done, in the plan's order; empty where no race was held"
     )
     winner: int | None = Field(
         default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"

@@ -32,6 +32,7 @@ from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import spacing as geometry
 from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
+from seg_transfer.planning.variants import model_for
 
 __all__ = ["PlanRequest", "decides_by_evidence", "make_plan"]
 
@@ -65,16 +66,13 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
         shape = _plan_shape(grid, data, encoder, False, request, wishes, reasons)
         weights = reasons.take("model.weights", carry_rule.weights(shape, earlier, wishes.carry))
     model = _plan_model(shape, data, weights, wishes, reasons)
-    recipe, weights = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
-    if weights != model.weights:
-        model = model.model_copy(update={"weights": weights})
-        reasons.amend("model.weights", weights, f"{recipe.strategy.kind} takes {_taken(weights)}")
+    recipe = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
+    if (needed := model_for(model, recipe.strategy)) != model:
+        model = needed
+        reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
     seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
     spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
-    frozen = min(
-        shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
-        for strategy in (candidate.strategy for candidate in recipe.candidates)
-    )
+    frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
     expected = Expected(
         training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
         seconds_per_step=seconds,
@@ -97,10 +95,6 @@ def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
 def decides_by_evidence(request: PlanRequest, made: Plan) -> bool:
     """Whether evidence can change the plan that was made without it."""
     return made.model.weights.source != "none" and made.model.head == "unet" and request.strategy == AUTO
-
-
-def _taken(weights: Weights) -> str:
-    return "none" if weights.source == "none" else f"those of the finest {weights.stages} stage(s)"
 
 
 def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> DataPlan:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import Shape, step_flops
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.grid import Grid
-from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split, Weights
+from seg_transfer.planning.plan import ModelPlan, RecipePlan, Split
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.request import PlanRequest, Wishes
 from seg_transfer.planning.rules import head as head_rule
@@ -17,9 +15,9 @@ from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
+from seg_transfer.planning.rules.classic import CLASSIC, classic
 from seg_transfer.planning.rules.patch import Limits, batch_size
-from seg_transfer.planning.strategy import Candidate, Race
-from seg_transfer.planning.variants import starting_weights
+from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.util.units import seconds_text
 
 
@@ -32,7 +30,7 @@ def plan_recipe(
     request: PlanRequest,
     wishes: Wishes,
     reasons: Reasons,
-) -> tuple[RecipePlan, Weights]:
+) -> RecipePlan:
     """Decide batch, budget, strategy, optimization and augmentation.
 
     Args:
@@ -44,9 +42,6 @@ def plan_recipe(
         request: The user's wishes.
         wishes: The same, narrowed to what is possible.
         reasons: Where the reasons go.
-
-    Returns:
-        The recipe, and the weights that its strategy starts from.
     """
     target = training.target_step_seconds(request.time_budget)
     limits = Limits(wishes.machine, request.memory_bytes, target)
@@ -62,23 +57,8 @@ def plan_recipe(
     reasons.take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
     train = len(request.splits[0].train)
     labelled = round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases))
-    choose = partial(
-        transfer.strategy,
-        cases=train,
-        labelled_slices=labelled,
-        dimension=data.dimension,
-        channels=len(data.channels),
-        weights=model.weights,
-        stages=model.stages,
-        has_batchnorm=shape.entry.batchnorm,
-        evidence=request.evidence,
-        names=[channel.name for channel in data.channels],
-        earlier=None if request.earlier is None else request.earlier.channels,
-    )
-    candidate, why = choose(requested=wishes.strategy)
-    strategy = reasons.take("recipe.strategy", (candidate.strategy, why))
-    challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0])
-    race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
+    strategy = reasons.take("recipe.strategy", _strategy(data, model, request, wishes, train, labelled))
+    race = reasons.take("recipe.race", _race(model, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
     strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
     varied, whys = augmentation(
@@ -98,7 +78,7 @@ def plan_recipe(
         reasons.take("recipe.learning_rate", training.learning_rate()),
         reasons.take("recipe.weight_decay", training.weight_decay()),
     )
-    recipe = RecipePlan(
+    return RecipePlan(
         strategy=strategy,
         race=race,
         batch_size=batch,
@@ -122,12 +102,26 @@ def plan_recipe(
         splits=reasons.take("recipe.splits", _splits(request.splits, fingerprint)),
         seed=request.seed,
     )
-    return recipe, starting_weights(model.weights, candidate)
+
+
+def _strategy(
+    data: DataPlan, model: ModelPlan, request: PlanRequest, wishes: Wishes, train: int, labelled: int
+) -> tuple[Strategy, str]:
+    """The strategy by segtl's own rule, or by the textbook's where that is asked for."""
+    if wishes.strategy != CLASSIC:
+        return transfer.strategy(model, evidence=request.evidence, requested=wishes.strategy)
+    return classic(
+        model,
+        cases=train,
+        labelled_slices=labelled,
+        dimension=data.dimension,
+        channels=[channel.name for channel in data.channels],
+        earlier=None if request.earlier is None else request.earlier.channels,
+    )
 
 
 def _race(
-    challengers: tuple[Candidate, ...],
-    weights: Weights,
+    model: ModelPlan,
     spent: training.Budget,
     fingerprint: Fingerprint,
     request: PlanRequest,
@@ -136,7 +130,7 @@ def _race(
     """The race that each fold starts with, if one is asked for."""
     if wishes.race is None:
         return None, "not asked for (--strategy race)"
-    if weights.source == "none":
+    if model.weights.source == "none":
         raise UserError(race_rule.NO_RACE, where="--strategy race", hint=race_rule.RACE_HINT)
     kept = race_rule.held_out(
         request.splits,
@@ -148,7 +142,7 @@ def _race(
     cost = race_rule.spend(wishes.race, epochs=spent.epochs, time_budget=spent.time_budget)
     text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
     sizes = ", ".join(str(len(cases)) for cases in kept)
-    return Race(share=wishes.race, challengers=challengers, held_out=kept), (
+    return Race(share=wishes.race, challengers=race_rule.challengers(model), held_out=kept), (
         f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another is "
         f"better by more than chance on training cases held out ({sizes} of them)"
     )

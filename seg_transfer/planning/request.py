@@ -15,10 +15,11 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Head, Split
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
+from seg_transfer.planning.rules.classic import CLASSIC
 from seg_transfer.planning.rules.earlier_model import Carry, EarlierModel
 from seg_transfer.planning.rules.normalization import NormalizationKind
 from seg_transfer.planning.rules.race import NO_RACE, RACE_HINT, SHARE
-from seg_transfer.planning.rules.strategy import Kind
+from seg_transfer.planning.rules.strategy import STRATEGIES
 
 T = TypeVar("T", bound=str)
 AUTO, RACE = "auto", "race"
@@ -39,7 +40,7 @@ class PlanRequest:
         config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
         encoder: ``auto`` or a name in the catalogue.
         weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or the path of a file.
-        strategy: ``auto``, ``scratch``, ``frozen``, ``partial``, ``gradual``, ``finetune``, or ``race`` for the one
+        strategy: ``auto``, a name in ``STRATEGIES``, ``classic`` for the textbook's choice, or ``race`` for the one
             that wins a short training of several in each fold.
         race_share: Of a fold's budget, for the race; None: a tenth.
         head: ``unet``, or the classifier of single voxels that is fitted in its place: ``softmax``, ``svm``, ``bayes``.
@@ -90,7 +91,7 @@ class Wishes:
     """
 
     config: Configuration | None
-    strategy: Kind | None
+    strategy: str | None
     race: float | None
     head: Head
     weights: str
@@ -172,10 +173,9 @@ def _choice(value: str, allowed: tuple[T, ...], where: str) -> T | None:
     raise UserError(f"unknown choice {value!r}", where=where, hint=f"choose one of: auto, {', '.join(allowed)}")
 
 
-def _strategy(request: PlanRequest) -> tuple[Kind | None, float | None]:
+def _strategy(request: PlanRequest) -> tuple[str | None, float | None]:
     """The strategy that the user wants, and the share of the budget for a race."""
-    kinds = (*get_args(Kind), RACE)
-    wanted = _choice(request.strategy, kinds, "--strategy")
+    wanted = _choice(request.strategy, (*STRATEGIES, CLASSIC, RACE), "--strategy")
     share = request.race_share
     if wanted != RACE:
         if share is not None:

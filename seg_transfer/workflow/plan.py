@@ -17,7 +17,7 @@ from seg_transfer.planning.plan import Plan, save_plan
 from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
-from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
+from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
@@ -69,8 +69,9 @@ def plan(
         from_model: File that :func:`seg_transfer.export` wrote, to start from, in place of ``weights``; labels,
             channels and spacing may be others. Scores are only honest if it has never seen the held-out cases.
         carry: What to take from it: ``encoder``, ``all`` for encoder and decoder, or ``auto`` for all that fits.
-        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune``, ``scratch``, or ``race``:
-            each fold starts with a short training of several of them, whose winner it then trains.
+        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune`` or ``scratch``; ``classic`` for the
+            textbook's choice by size and similarity; or ``race``: each fold starts with a short training of several
+            of them, whose winner it then trains.
         evidence: Try the pretrained encoder on some cases before the strategy is decided; they are prepared for that.
         race_share: Share of a fold's budget for its race; by default a tenth.
         head: ``unet``, or ``softmax``, ``svm`` or ``bayes``: a classifier of single voxels by the frozen encoder's
@@ -141,7 +142,7 @@ def plan(
     if evidence and decides_by_evidence(request, made):
         known = gather_evidence(made, place, measured.dataset, device=device, workers=case_workers)
         made = make_plan(measured.fingerprint, replace(request, evidence=known))
-    if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
+    if made.model.weights.source == "none" and made.recipe.strategy != scratch(made.model):
         asked = f"--strategy {strategy}" if head == "unet" else f"--head {head}"
         warn(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:

@@ -10,7 +10,7 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.request import check_budget
-from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util import environment
 from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.options import at_most_one
@@ -41,15 +41,15 @@ def train(
         epochs: Budget in epochs, in place of the plan's; recorded with the run.
         time_budget: Budget in seconds of training, in place of the plan's; recorded with the run.
         restart: Start over instead of going on.
-        control: Also train each fold's twin from scratch, alike in all but weights and strategy, under the same budget.
-            It is a plan of its own in ``runs/``; what is trained already is not trained again. How both compare stands
-            in ``validation/control.json`` of the fold.
+        control: Also train each fold from scratch, alike in all but weights and strategy, under the same budget.
+            This control is a plan of its own in ``runs/``; what is trained already is not trained again. How both
+            compare is in ``validation/control.json`` of the fold.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         workers: Processes beside the training; 0 for none, None for as many as help.
         seed: In place of the plan's; recorded with the run.
 
     Returns:
-        The trained folds, in order, with their twins.
+        The trained folds, in order, with their controls.
 
     Raises:
         UserError: If there is no plan or no such fold, or cases cannot be prepared; with ``control``, if the plan is
@@ -67,7 +67,7 @@ def train(
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.training.loop import RunOptions
-    from seg_transfer.workflow.compare import train_twin
+    from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
     dataset = Dataset.load(place.dataset)
@@ -89,10 +89,10 @@ def train(
         folder = place.run_folder(made, one)
         run = train_and_validate(made, dataset, store, folder, fold=one, options=options, workers=case_workers)
         if control:
-            twin = scratch_twin(made)
-            place.keep_plan(twin)
-            folder = place.run_folder(twin, one)
-            run = train_twin(run, twin, dataset, store, folder, options=options, workers=case_workers)
+            scratch = scratch_control(made)
+            place.keep_plan(scratch)
+            folder = place.run_folder(scratch, one)
+            run = train_control(run, scratch, dataset, store, folder, options=options, workers=case_workers)
         runs.append(run)
     return runs
 

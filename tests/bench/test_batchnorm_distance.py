@@ -11,17 +11,17 @@ from batchnorm_distance import (
     square_inputs,
     statistics_distance,
 )
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, learns, model_plan, plan
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import Strategy, Weights
+from seg_transfer.planning.plan import Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
-FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="source")
+FINETUNE = learns(0.0, 0.0, batchnorm="source", pretrained=2)
 
 
 def network(encoder: str = "resnet18", configuration: str = "2d", patch: tuple[int, int, int] = (1, 32, 32)) -> UNet:

@@ -14,14 +14,14 @@ from feature_scores import (
     score_stages,
     wasserstein,
 )
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, learns, model_plan, plan
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from seg_transfer.data.image import image_from_array
-from seg_transfer.planning.plan import Plan, Strategy, Weights
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 
@@ -167,7 +167,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def made_plan(store: Store, *, batchnorm: str) -> Plan:
-    strategy = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm=batchnorm)
+    strategy = learns(0.0, 0.0, batchnorm=batchnorm, pretrained=2)
     return plan(store.data, model_plan("2d", (1, 32, 32), weights=Weights(source="bundled")), strategy=strategy)
 
 

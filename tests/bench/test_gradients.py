@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from gradients import measure_gradients, split_cases, stage_gradients
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, learns, model_plan, plan
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, Strategy, Weights
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.batches import Batch
@@ -38,8 +38,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def made_plan(store: Store, *, kind: str = "finetune", batchnorm: str = "source", weights: str = "bundled") -> Plan:
-    strategy = Strategy(kind=kind, encoder_lr_ratio=1, batchnorm=batchnorm)
+def made_plan(store: Store, *, batchnorm: str = "source", weights: str = "bundled") -> Plan:
+    strategy = learns(0.0, 0.0, batchnorm=batchnorm, pretrained=0 if weights == "none" else 2)
     return plan(store.data, model_plan("2d", (1, 32, 32), weights=Weights(source=weights)), strategy=strategy)
 
 
@@ -136,7 +136,7 @@ def test_only_the_decoder_learns_and_batchnorm_does_as_the_plan_says(
 
 
 def test_scratch_is_measured_on_its_random_encoder(store: Store) -> None:
-    made = made_plan(store, kind="scratch", batchnorm="trained", weights="none")
+    made = made_plan(store, batchnorm="trained", weights="none")
     found = measure_gradients(made, store, CASES, seed=0, device="cpu", steps=2, batches=1)
     assert all(norm > 0 for norm in found.relative_norm)
 
