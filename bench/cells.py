@@ -22,7 +22,7 @@ from typing import Any
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.planning.plan import Plan, load_plan, save_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util.environment import cores
 from seg_transfer.util.files import write_text
@@ -161,10 +161,10 @@ def train_cell(cell: Cell, folder: Path, seed: int) -> tuple[Plan, dict[str, Any
     plan = seg_transfer.plan(cell.dataset, work=folder, cases=cell.train, seed=seed, **cell.options)
     if cell.edits:
         edit_plan(folder / "plan.json", cell.edits)
-        plan = load_plan(folder / "plan.json")
+        plan = Plan.load(folder / "plan.json")
     if cell.from_scratch:
         plan = scratch_control(plan)
-        save_plan(plan, folder / "plan.json")
+        plan.save(folder / "plan.json")
     run = seg_transfer.train("full", work=folder)[0]
     return plan, json.loads((run.folder / "manifest.json").read_text())["result"]
 

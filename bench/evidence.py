@@ -46,7 +46,7 @@ from seg_transfer.evidence.transfer_evidence import gather
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.evidence_record import TransferEvidence
-from seg_transfer.planning.plan import ModelPlan, Plan, Weights, load_plan
+from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
@@ -204,7 +204,7 @@ def prepare(made: Input, work: Path) -> tuple[Plan, Store]:
         },
     )
     folder = seg_transfer.preprocess(work=place, workers=0)
-    plan = load_plan(place / "plan.json")
+    plan = Plan.load(place / "plan.json")
     return plan, Store.open(folder, plan.data)
 
 

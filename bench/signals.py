@@ -36,7 +36,7 @@ from seg_transfer.evidence.probe import run_probe
 from seg_transfer.evidence.race import run_race
 from seg_transfer.evidence.transfer_evidence import gather
 from seg_transfer.planning.evidence_record import RACE_FILE
-from seg_transfer.planning.plan import Plan, Weights, load_plan
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.state import RunOptions
 from seg_transfer.util.environment import cores
@@ -72,7 +72,7 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         if not (folder / "plan.json").is_file():
             plan_draw(trial, size, seed, data, folder, strategy="gradual")
             seg_transfer.preprocess(work=folder, workers=0)
-        plan = load_plan(folder / "plan.json")
+        plan = Plan.load(folder / "plan.json")
         strategy = plan.recipe.strategy.model_copy(update={"batchnorm": "recalibrated"})
         plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"strategy": strategy})})
         torch.set_num_threads(cores())

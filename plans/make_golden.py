@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from seg_transfer.data.dataset import find_dataset
-from seg_transfer.planning.fingerprint import load_fingerprint, measure, save_fingerprint
+from seg_transfer.planning.fingerprint import Fingerprint, measure
 from seg_transfer.planning.folds import FoldWishes, deal
-from seg_transfer.planning.plan import Plan, save_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.util.files import write_text
 
@@ -47,19 +47,19 @@ def plan_path(name: str) -> Path:
 def golden_plan(name: str) -> Plan:
     """Plan a golden case anew from its committed fingerprint."""
     dataset, wishes = GOLDEN[name]
-    fingerprint = load_fingerprint(fingerprint_path(dataset))
+    fingerprint = Fingerprint.load(fingerprint_path(dataset))
     cases = [case.id for case in fingerprint.cases]
     dealt = deal(FoldWishes(group_by=GROUPS.get(dataset)), cases, fingerprint)
     return make_plan(fingerprint, PlanRequest(splits=dealt.splits, **wishes))
 
 
 def plan_schema() -> dict[str, Any]:
-    """JSON schema of ``plan.json``, which holds the hash of each part beside the plan."""
+    """JSON schema of ``plan.json``, which holds the checksum of each part beside the plan."""
     schema = Plan.model_json_schema()
     names = ("data", "model", "recipe")
-    schema["properties"]["hashes"] = {
+    schema["properties"]["checksums"] = {
         "type": "object",
-        "description": "hash of each part when the plan was written",
+        "description": "checksum of each part when the plan was written: another one means edited by hand",
         "properties": {name: {"type": "string"} for name in names},
         "additionalProperties": False,
     }
@@ -74,10 +74,10 @@ def main() -> None:
     folder = parser.parse_args().measure
     if folder is not None:
         for dataset in sorted({dataset for dataset, _ in GOLDEN.values()}):
-            save_fingerprint(measure(find_dataset(folder / dataset), workers=0), fingerprint_path(dataset))
+            measure(find_dataset(folder / dataset), workers=0).save(fingerprint_path(dataset))
     write_text(SCHEMA, json.dumps(plan_schema(), indent=2) + "\n")
     for name in GOLDEN:
-        save_plan(golden_plan(name), plan_path(name))
+        golden_plan(name).save(plan_path(name))
 
 
 if __name__ == "__main__":

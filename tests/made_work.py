@@ -15,7 +15,7 @@ from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, Split, save_plan
+from seg_transfer.planning.plan import ModelPlan, Plan, Split
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.workflow.work_folder import Work
 
@@ -55,7 +55,7 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
         folds: Which folds.
     """
     dataset = Dataset.load(work.dataset)
-    save_plan(made, work.plan)
+    made.save(work.plan)
     work.keep_plan(made)
     channels, classes = len(made.data.channels), len(made.data.outputs)
     for fold in folds:

@@ -7,6 +7,7 @@ defect of segtl and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,14 +15,15 @@ from typing import Annotated
 
 import typer
 
+from seg_transfer.cli import console, options, show
 from seg_transfer.cli import models as cli_models
-from seg_transfer.cli import options, show
 from seg_transfer.cli import probe as cli_probe
 from seg_transfer.cli.encoders import group as encoders
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.util import progress
 from seg_transfer.util.units import bytes_from_text, seconds_from_text
-from seg_transfer.workflow.work_folder import DEFAULT
+from seg_transfer.workflow.work_folder import DEFAULT, Work
+
+logger = logging.getLogger(__name__)
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
 OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
@@ -210,6 +212,8 @@ def predict(
     """Segment images: with an exported model, the choice of `summary`, or else the plan's trained folds."""
     import seg_transfer as api
 
+    if model is not None:
+        console.log_tracebacks(None)  # there is no work folder
     typer.echo(
         api.predict(
             images,
@@ -309,6 +313,7 @@ def demo(
     """Make a small data set and go the whole way on it; about 5 minutes on 2 cores."""
     from seg_transfer.demo import run_demo
 
+    console.log_tracebacks(Work(output / "work").log)
     show.show_demo(run_demo(output, seed=seed, device=device))
 
 
@@ -322,14 +327,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None for those of this process.
     """
-    progress.set_verbosity(0)
+    with console.shown_on_stderr():
+        return _exit_code(arguments)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         app(args=arguments, prog_name="segtl")
     except UserError as error:
-        progress.fail(str(error))
+        logger.error(str(error))
         return USER_ERROR
     except SomeCasesFailed as error:
-        progress.fail(str(error))
+        logger.error(str(error))
         return SOME_FAILED
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
@@ -339,11 +348,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where=error.filename,
             hint="free disk space, or see to the permissions; then run the same command again",
         )
-        progress.fail(str(cause))
+        logger.error(str(cause))
         return USER_ERROR
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            progress.fail("interrupted; run the same command again to go on")
+            logger.error("interrupted; run the same command again to go on")
         return ended.code if isinstance(ended.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")
 

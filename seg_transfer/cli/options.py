@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from seg_transfer.cli import console
 from seg_transfer.planning.plan import LARGEST_SEED
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.util import progress
+from seg_transfer.workflow import work_folder
 
 
 def _be_verbose(wanted: bool) -> None:
     if wanted:
-        progress.set_verbosity(1)
+        console.set_level(logging.DEBUG)
 
 
 def _be_quiet(wanted: bool) -> None:
     if wanted:
-        progress.set_verbosity(-1)
+        console.set_level(logging.WARNING)
 
 
 def _go_offline(wanted: bool) -> None:
@@ -28,8 +30,16 @@ def _go_offline(wanted: bool) -> None:
         os.environ[OFFLINE] = "1"
 
 
+def _log_tracebacks(work: Path | None) -> Path | None:
+    console.log_tracebacks(None if work is None else work_folder.Work(work).log)
+    return work
+
+
 RUNNING = "Running"
-Work = Annotated[Path, typer.Option("-w", "--work", metavar="DIR", help="Work folder.", rich_help_panel=RUNNING)]
+Work = Annotated[
+    Path,
+    typer.Option("-w", "--work", metavar="DIR", callback=_log_tracebacks, help="Work folder.", rich_help_panel=RUNNING),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)]
 Workers = Annotated[
     int | None,
@@ -86,6 +96,7 @@ NamingWork = Annotated[
         "-w",
         "--work",
         metavar="DIR",
+        callback=_log_tracebacks,
         help="Work folder whose plan names the labels.",
         rich_help_panel=RUNNING,
     ),

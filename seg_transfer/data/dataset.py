@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_transfer.data.description import Region
 from seg_transfer.data.formats import is_picture, read_header, stem
@@ -18,12 +16,12 @@ from seg_transfer.data.label_values import map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, split_channel
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import write_text
+from seg_transfer.util.records import JsonRecord
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
 
 
-class Dataset(BaseModel):
+class Dataset(JsonRecord):
     """What segtl knows about a data set before it reads voxels.
 
     Attributes:
@@ -41,8 +39,11 @@ class Dataset(BaseModel):
         unused: Files among images and labels that belong to no case.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    noun: ClassVar[str] = "data set's description"
+    if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
+    if_wrong: ClassVar[str] = "plan again"
 
+    version: Literal[1] = 1
     name: str
     root: Path
     layout: Layout
@@ -87,24 +88,6 @@ class Dataset(BaseModel):
             UserError: If a value occurs that is not declared.
         """
         return to_classes(label.array[0], self.declared)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Dataset:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            UserError: If the file is missing or is something else.
-        """
-        if not path.is_file():
-            raise UserError("there is no such file", where=path, hint="run `segtl plan DATASET` first")
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (ValidationError, ValueError) as error:
-            raise UserError(f"not a data set's description: {error}", where=path, hint="plan again") from None
 
 
 def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:

@@ -7,6 +7,7 @@ the fold's folder, candidate by candidate, so that an interrupted race goes on a
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ from seg_transfer.preprocessing.store import Store, StoredCase
 from seg_transfer.training.loop import clear_run, sampler_of, train_fold
 from seg_transfer.training.state import Fold, RunOptions, Task
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.progress import say, track, warn
+from seg_transfer.util.progress import track
+
+logger = logging.getLogger(__name__)
 
 CANDIDATES = "race"
 """Folder in the fold's for the candidates' runs while the race goes on; it is deleted afterwards."""
@@ -70,16 +73,16 @@ def run_race(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: Run
     assert evidence.winner is not None
     chosen = with_strategy(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
     if not evidence.results:
-        warn(evidence.reason)
+        logger.warning(evidence.reason)
         return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
-    say(f"race won by {evidence.reason}")
+    logger.info(f"race won by {evidence.reason}")
     if task.time_budget is None:
         assert task.epochs is not None, "a budget is in epochs or in seconds"
         spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
         return chosen, replace(own, epochs=task.epochs - spent)
     taken = sum(result.seconds for result in evidence.results)
     rest = rules.time_left(task.time_budget, taken)
-    say(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
+    logger.info(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
     return chosen, replace(own, time_budget=rest)
 
 
@@ -119,13 +122,13 @@ def _train_candidates(
     """Train and score the candidates that are not done yet, and choose."""
     candidates = plan.recipe.candidates
     names = _names(candidates)
-    say(
+    logger.info(
         f"race of {', '.join(names)}: {evidence.steps} steps each on {len(evidence.train)} cases, scored on "
         f"{len(evidence.held_out)} others"
     )
     split = Split(train=evidence.train, validation=evidence.held_out)
     for index in range(len(evidence.results), len(candidates)):
-        say(f"race: {names[index]}")
+        logger.info(f"race: {names[index]}")
         short = shortened(with_strategy(plan, candidates[index], "races"), split, evidence.steps)
         run = train_fold(short, store, folder / CANDIDATES / str(index), fold=0, options=options)
         started = time.perf_counter()

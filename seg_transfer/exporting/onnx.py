@@ -84,7 +84,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
     model = program.model_proto
     _forget_origin(model)
     model.producer_name, model.producer_version = "segtl", header.segtl
-    model.metadata_props.add(key=HEADER_KEY, value=header.model_dump_json())
+    model.metadata_props.add(key=HEADER_KEY, value=header.to_json())
     with whole_file(path) as temporary:
         onnx.save(model, temporary)
 

@@ -64,4 +64,4 @@ def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedPl
             add_to_checksum(checksum, state)
             tensors |= {prefix(index, fold) + name: tensor for name, tensor in state.items()}
     header = header.model_copy(update={"weights": checksum.hexdigest()})
-    save_state(path, "exported", tensors, header.model_dump(mode="json", exclude={"version", "kind"}))
+    save_state(path, "exported", tensors, header.model_dump(mode="json"))

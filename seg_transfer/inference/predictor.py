@@ -79,7 +79,7 @@ class Predictor:
         Raises:
             UserError: If a file is no model of segtl, or the files belong to plans with other data or another network.
         """
-        plans = [Plan.model_validate(load_header(path, "model")["plan"]) for path in files]
+        plans = [Plan.from_content(load_header(path, "model")["plan"], where=path) for path in files]
         for path, plan in zip(files, plans, strict=True):
             if _network_hash(plan) != _network_hash(plans[0]):
                 what = f"was trained on another plan than {files[0]}"

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from seg_transfer.errors import UserError
 from seg_transfer.planning.strategy import Strategy
-from seg_transfer.util.files import write_text
-from seg_transfer.util.records import Part, wrong_fields
+from seg_transfer.util.records import JsonRecord, Part
 
-EVIDENCE_VERSION: Literal[1] = 1
 RACE_FILE = "race.json"
 Classifier = Literal["softmax", "svm", "bayes"]
 Probed = Literal["pretrained", "random", "raw", "filters"]
@@ -106,31 +103,20 @@ class TransferEvidence(Part):
     seconds: float
 
 
-class Evidence(Part):
+class Evidence(JsonRecord):
     """``evidence.json`` of a work folder; every kind of evidence may be missing."""
 
-    version: Literal[1] = EVIDENCE_VERSION
+    noun: ClassVar[str] = "record of evidence"
+    if_wrong: ClassVar[str] = "delete this file, and measure again"
+
+    version: Literal[1] = 1
     transfer: TransferEvidence | None = None
     probe: ProbeEvidence | None = None
 
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
-
     @classmethod
-    def load(cls, path: Path) -> Evidence:
-        """Read what :meth:`save` wrote; empty where there is no file.
-
-        Raises:
-            UserError: If it was edited into something else.
-        """
-        if not path.is_file():
-            return cls()
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            hint = "delete this file, and measure again"
-            raise UserError(wrong_fields(error)[0], where=path, hint=hint) from None
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote; empty where there is no file."""
+        return super().load(path) if path.is_file() else cls()
 
 
 class CandidateResult(Part):
@@ -152,8 +138,12 @@ class CandidateResult(Part):
         return means
 
 
-class RaceEvidence(Part):
+class RaceEvidence(JsonRecord):
     """A race at the start of one fold, as ``race.json`` beside its model holds it; grows candidate by candidate."""
+
+    noun: ClassVar[str] = "race"
+    if_missing: ClassVar[str] = "train this fold again"
+    if_wrong: ClassVar[str] = "restore it from a copy, or train again with --restart"
 
     version: Literal[1] = 1
     plan: str = Field(description="hash of the plan that asks for the race")
@@ -171,22 +161,3 @@ class RaceEvidence(Part):
         default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"
     )
     reason: str = ""
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> RaceEvidence:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            UserError: If it is gone, or was edited into something else.
-        """
-        if not path.is_file():
-            raise UserError("there is no race here", where=path, hint="train this fold again")
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            hint = "restore it from a copy, or train again with --restart"
-            raise UserError(wrong_fields(error)[0], where=path, hint=hint) from None

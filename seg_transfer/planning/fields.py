@@ -29,6 +29,14 @@ MirrorAxes = Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_distinct)]
 
 
 def part_hash(*parts: Part) -> str:
-    """First 12 hex digits of the SHA-256 of the parts' canonical JSON."""
-    text = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True, separators=(",", ":"))
+    """Hash of what differs from the defaults, nested parts included.
+
+    A field that is added with a default therefore changes no hash: its default is the behaviour from before.
+    """
+    return json_hash([part.model_dump(mode="json", exclude_defaults=True) for part in parts])
+
+
+def json_hash(content: object) -> str:
+    """First 12 hex digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

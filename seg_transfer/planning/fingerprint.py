@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
@@ -28,11 +27,9 @@ from seg_transfer.planning.case_fingerprint import (
 )
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.fields import Spacing
-from seg_transfer.util.files import write_text
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.records import Part, wrong_fields
+from seg_transfer.util.records import JsonRecord, Part
 
-FINGERPRINT_VERSION: Literal[3] = 3
 SAMPLES_PER_CASE = 100_000
 # Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
 POOLED_SAMPLES = 10_000_000
@@ -71,10 +68,14 @@ class PooledLabel(Part):
     median_ml: float | None = Field(description="over the cases that hold it; None in pixels or where none does")
 
 
-class Fingerprint(Part):
+class Fingerprint(JsonRecord):
     """The measurements of a data set, per case and pooled."""
 
-    version: Literal[3] = FINGERPRINT_VERSION
+    noun: ClassVar[str] = "fingerprint"
+    if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
+    if_wrong: ClassVar[str] = "plan again"
+
+    version: Literal[3] = 3
     dataset: str
     dimension: Literal[2, 3]
     unit: Literal["mm", "pixel"]
@@ -122,6 +123,13 @@ class Fingerprint(Part):
         label = min(self.labels, key=lambda label: label.voxels)
         annotated = sum(np.prod(case.shape) * case.annotated for case in self.cases)
         return label.name, float(label.voxels / annotated), label.cases
+
+    def to_json(self) -> str:
+        """JSON with one line per case."""
+        content = self.model_dump(mode="json")
+        cases = ",\n  ".join(json.dumps(case) for case in content.pop("cases"))
+        head = json.dumps(content, indent=1).removesuffix("\n}")
+        return f'{head},\n "cases": [\n  {cases}\n ]\n}}'
 
 
 def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
@@ -233,28 +241,6 @@ def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
 def _rms_between(means: np.ndarray) -> float:
     """Standard deviation over cases, root mean square over labels; ``(case, label)``, nan where a case has none."""
     return float(np.sqrt(np.mean(np.nanvar(means, axis=0))))
-
-
-def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
-    """Write a fingerprint as JSON with one line per case; whole or not at all."""
-    content = fingerprint.model_dump(mode="json")
-    cases = ",\n  ".join(json.dumps(case) for case in content.pop("cases"))
-    head = json.dumps(content, indent=1).removesuffix("\n}")
-    write_text(path, f'{head},\n "cases": [\n  {cases}\n ]\n}}\n')
-
-
-def load_fingerprint(path: Path) -> Fingerprint:
-    """Read a fingerprint.
-
-    Raises:
-        UserError: If the file is missing or is not a fingerprint of this version.
-    """
-    if not path.is_file():
-        raise UserError("there is no fingerprint here", where=path, hint="run `segtl plan DATASET` first")
-    try:
-        return Fingerprint.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"not a fingerprint: {wrong_fields(error)[0]}", where=path, hint="plan again") from None
 
 
 def _case_id(case: Case) -> str:

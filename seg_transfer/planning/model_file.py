@@ -12,20 +12,18 @@ before anything of that size is allocated. No torch: planning reads a model's he
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.records import HEADER_KEY, Part, wrong_fields
+from seg_transfer.util.records import HEADER_KEY, JsonRecord, Part, parse_object
 
-VERSION: Literal[1] = 1
 LARGEST_HEADER = 8 * 2**20
 """Bytes; three configurations with ten folds of 700 tensors come to 3 MB."""
 LARGEST_PATCH = 2**26
@@ -45,9 +43,6 @@ class Postprocessing(Part):
 NOTHING = Postprocessing()
 
 
-NOTHING = Postprocessing()
-
-
 class Member(Part):
     """Folds of one plan, whose probabilities are averaged."""
 
@@ -55,10 +50,14 @@ class Member(Part):
     folds: tuple[str, ...] = Field(min_length=1, description="what each was trained on: 0 … K-1, or full")
 
 
-class ModelHeader(Part):
+class ModelHeader(JsonRecord):
     """Everything in a model file but the weights."""
 
-    version: Literal[1] = VERSION
+    noun: ClassVar[str] = "model file"
+    if_wrong: ClassVar[str] = HINT
+    if_older: ClassVar[str] = "use the segtl that wrote it, or export it again from its work folder"
+
+    version: Literal[2] = 2
     kind: Literal["exported"] = "exported"
     segtl: str = Field(description="version of segtl that wrote it")
     members: tuple[Member, ...] = Field(min_length=1)
@@ -127,7 +126,7 @@ def read_model_file(path: Path) -> ModelFile:
             what = f"no model of segtl: its header has {length} bytes, at most {LARGEST_HEADER} are read"
             raise UserError(what, where=path, hint=HINT)
         text = file.read(length)
-    content = _json(text, path)
+    content = parse_object(text, ModelHeader.noun, where=path, hint=HINT)
     metadata = content.pop("__metadata__", None)
     header = _header(metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None, path)
     return ModelFile(path, header, _shapes(content, size - _SMALLEST - length, path))
@@ -139,32 +138,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _json(text: bytes | str, path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError("no model of segtl: its header is no JSON object", where=path, hint=HINT)
-    return content
-
-
 def _header(text: object, path: Path) -> ModelHeader:
     if not isinstance(text, str):
         hint = "give a file that `segtl export` wrote"
         raise UserError("no model of segtl: its header does not say what it is", where=path, hint=hint)
-    content = _json(text, path)
+    content = parse_object(text, ModelHeader.noun, where=path, hint=HINT)
     if content.get("kind") != "exported":
         hint = "export it: `segtl export -o model.segtl`"
         raise UserError(f"holds a state of kind {content.get('kind')!r}, no exported model", where=path, hint=hint)
-    if content.get("version") != VERSION:
-        hint = f"use the segtl that wrote it ({content.get('segtl')}), or export it again"
-        what = f"a model file of version {content.get('version')!r}, this segtl reads version {VERSION}"
-        raise UserError(what, where=path, hint=hint)
-    try:
-        return ModelHeader.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"its header is damaged: {wrong_fields(error)[0]}", where=path, hint=HINT) from None
+    return ModelHeader.from_content(content, where=path)
 
 
 def _shapes(entries: dict[str, Any], payload: int, path: Path) -> dict[str, tuple[int, ...]]:

@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
-from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
-from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, part_hash
+from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Race, Strategy
-from seg_transfer.util.files import write_text
-from seg_transfer.util.records import Part, wrong_fields
+from seg_transfer.util.records import JsonRecord, Part, parse_object
 
-PLAN_VERSION: Literal[1] = 1
 Head = Literal["unet", "softmax", "svm", "bayes"]
 LARGEST_SEED = 2**32 - 1
 
@@ -225,10 +222,18 @@ class Expected(Part):
     disk_bytes: int
 
 
-class Plan(Part):
-    """Data, model and recipe, each hashed, with the reason of every decision."""
+class Plan(JsonRecord):
+    """Data, model and recipe, with the reason of every decision.
 
-    version: Literal[1] = PLAN_VERSION
+    ``plan.json`` also holds the checksum of each part, by which an edit by hand is noticed.
+    """
+
+    noun: ClassVar[str] = "plan"
+    if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
+    if_wrong: ClassVar[str] = "correct these fields, undo the edit, or plan again"
+    if_older: ClassVar[str] = "plan again; runs of the earlier version need the segtl that made them"
+
+    version: Literal[2] = 2
     data: DataPlan
     model: ModelPlan
     recipe: RecipePlan
@@ -302,43 +307,34 @@ class Plan(Part):
 
     @property
     def hash(self) -> str:
-        """Hash over all three parts; names the run folder."""
+        """Hash over all three parts; part of the name of a new folder of runs."""
         return part_hash(self.data, self.model, self.recipe)
 
+    def trains_as(self, other: Plan) -> bool:
+        """Whether both plans mean the same training: equal in all but evidence, reasons and estimates."""
+        return (self.data, self.model, self.recipe) == (other.data, other.model, other.recipe)
 
-def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan with the hash of each part beside it; whole or not at all."""
-    content: dict[str, Any] = plan.model_dump(mode="json")
-    content["hashes"] = {name: part_hash(getattr(plan, name)) for name in ("data", "model", "recipe")}
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    def to_json(self) -> str:
+        """The plan with the checksum of each part."""
+        content = self.model_dump(mode="json")
+        return json.dumps(content | {"checksums": _checksums(content)}, indent=2)
 
-
-def load_plan(path: Path) -> Plan:
-    """Read a plan, also one edited by hand (its hashes are then simply computed anew).
-
-    Raises:
-        UserError: If the file is missing, no JSON, of another version, or a field is unknown or impossible; the
-            message names each field by its path.
-    """
-    if not path.is_file():
-        raise UserError("there is no plan here", where=path, hint="run `segtl plan DATASET` first")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=path, hint="undo the edit, or plan again") from None
-    if not isinstance(content, dict):
-        raise UserError("not a plan: no JSON object", where=path, hint="plan again")
-    content.pop("hashes", None)
-    try:
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        raise UserError(
-            "; ".join(wrong_fields(error)), where=path, hint="correct these fields, or plan again"
-        ) from None
+    @classmethod
+    def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:
+        """Read a plan, also one edited by hand, whose checksums then do not fit."""
+        return super().from_content({key: content[key] for key in content if key != "checksums"}, where=where)
 
 
 def edited_parts(path: Path) -> list[str]:
-    """Names of the parts whose recorded hash no longer fits: what was edited by hand since planning."""
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("hashes", {})
-    plan = load_plan(path)
-    return [name for name in ("data", "model", "recipe") if recorded.get(name) != part_hash(getattr(plan, name))]
+    """Names of the parts of a ``plan.json`` that were edited by hand since it was written.
+
+    The file is compared with its own checksums, not with what this segtl makes of it: a plan that lacks a newer field
+    is not edited.
+    """
+    content = parse_object(path.read_bytes(), Plan.noun, where=path, hint=Plan.if_wrong)
+    recorded = content.get("checksums", {})
+    return [name for name, checksum in _checksums(content).items() if recorded.get(name) != checksum]
+
+
+def _checksums(content: dict[str, Any]) -> dict[str, str]:
+    return {name: json_hash(content.get(name)) for name in ("data", "model", "recipe")}

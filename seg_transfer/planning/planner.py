@@ -1,7 +1,7 @@
 """From measurements and wishes to a plan: calls the rules in order and keeps the reason of every decision.
 
 Example:
-    >>> plan = make_plan(load_fingerprint(path), PlanRequest(splits=[(["a", "b"], ["c"])], device="cpu"))
+    >>> plan = make_plan(Fingerprint.load(path), PlanRequest(splits=[(["a", "b"], ["c"])], device="cpu"))
     >>> plan.model.patch
     (40, 56, 40)
 """

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
-from seg_transfer.util.records import HEADER_KEY
+from seg_transfer.util.records import HEADER_KEY, wrong_version
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 RESUME_FILE = "resume.safetensors"
 CONTIGUOUS = torch.contiguous_format
@@ -44,7 +44,8 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
         path: Where to.
         kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.planning.model_file`).
         tensors: Any device, shape and memory format.
-        header: Anything that JSON keeps, such as the plan; floats come back to the bit.
+        header: Anything that JSON keeps, such as the plan; floats come back to the bit. An exported model's has its own
+            ``version``.
     """
     content = {"version": CHECKPOINT_VERSION, "kind": kind, **header}
     metadata = {HEADER_KEY: json.dumps(content, allow_nan=True)}
@@ -150,8 +151,8 @@ def _header(path: Path, kind: Kind, metadata: dict[str, str] | None) -> dict[str
         raise UserError("not a checkpoint of segtl", where=path, hint="name a file that `segtl train` wrote")
     header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
     if header["version"] != CHECKPOINT_VERSION:
-        hint = f"use the segtl that wrote it (this one reads version {CHECKPOINT_VERSION}), or train again"
-        raise UserError(f"checkpoint of version {header['version']}", where=path, hint=hint)
+        if_older = "use the segtl that wrote it, or train again with --restart"
+        raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)
     if header["kind"] != kind:
         hint = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
         raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)

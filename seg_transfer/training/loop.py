@@ -8,6 +8,7 @@ when training is interrupted and at its end; the logs at the end of each epoch.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,9 @@ from seg_transfer.training.progress_plot import PROGRESS_FILE, draw_progress
 from seg_transfer.training.state import Fold, RunOptions, State, Task
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.files import write_text
-from seg_transfer.util.progress import detail, meter, say
+from seg_transfer.util.progress import meter
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 60.0
 VALIDATION_BATCHES = 8
@@ -117,10 +120,10 @@ class _Run:
         self.validation = draw(self.validation_cases) if self.validation_cases else None
         if goes_on:
             self.trainer.load(load_state(self.resume_file, "resume")[0])
-            say(f"going on after step {self.state.step}")
+            logger.info(f"going on after step {self.state.step}")
         else:
             self.state.weights = describe_weights(self.trainer.report)
-            say(str(self.trainer.report))
+            logger.info(str(self.trainer.report))
             if self.plan.recipe.strategy.recalibrates:
                 # Not timed: a small time budget would be used up before the first step.
                 steps = range(RECALIBRATION_BATCHES)
@@ -168,7 +171,7 @@ class _Run:
             return
         state.skipped += 1
         state.skipped_in_a_row += 1
-        detail(f"step {state.step}: loss {loss} or its gradient is not finite, skipped")
+        logger.debug(f"step {state.step}: loss {loss} or its gradient is not finite, skipped")
         if state.skipped_in_a_row == MOST_SKIPPED:
             raise UserError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the last one step {state.step}",
@@ -280,7 +283,7 @@ def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> 
         seed=seed,
         cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
     )
-    detail(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
+    logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
     return sampler
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,8 @@ from seg_transfer.catalogue.encoders import (
 )
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import check_folder, whole_file, write_text
-from seg_transfer.util.progress import say
+
+logger = logging.getLogger(__name__)
 
 OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
@@ -155,7 +157,7 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             hint=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
             f"{BUNDLED_ENCODER}) or a file",
         )
-    say(f"fetching the ImageNet weights of {encoder}: {source}")
+    logger.info(f"fetching the ImageNet weights of {encoder}: {source}")
     try:
         path, sha256 = (
             _from_torchvision(source, revision) if is_of_torchvision(source) else _from_hub(source, revision, again)

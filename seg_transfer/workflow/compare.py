@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from seg_transfer.planning.evidence_record import RACE_FILE
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.loop import RunOptions
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
 from seg_transfer.workflow.work_folder import MANIFEST_FILE
+
+logger = logging.getLogger(__name__)
 
 CONTROL_FILE = "control.json"
 """Beside the scores in ``validation/``, so that it goes with them when a fold is trained anew."""
@@ -43,7 +45,7 @@ def train_control(
     Raises:
         UserError: If the control was trained before with another seed or budget.
     """
-    say("its control from scratch:")
+    logger.info("its control from scratch:")
     made = train_and_validate(
         control, dataset, store, folder, fold=run.fold, options=_as_trained(run.folder, options), workers=workers
     )

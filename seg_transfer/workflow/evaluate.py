@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ def evaluate(
     for file in (json, csv):
         if file is not None:
             check_folder(Path(file).parent)
-    keep_log(None if work is None else Work(Path(work)).log)
     data = None if work is None else Work(Path(work)).load_plan().data
     environment.check_torch()
     from seg_transfer.evaluation.report import save_csv

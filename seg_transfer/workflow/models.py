@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 from seg_transfer.errors import UserError
 from seg_transfer.planning.model_file import NOTHING, Postprocessing
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.progress import say, warn
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import Fold, Work, fold_from_text, folds_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ def _chosen(place: Work) -> Models:
                 f"{chosen.run} is not there any more, or not all of its folds", where=place.choice, hint=hint
             )
         runs.append(_run(place, plan, tuple(folds)))
-    say(f"as chosen in {place.choice}: {choice.name}")
+    logger.info(f"as chosen in {place.choice}: {choice.name}")
     decided = place.choice.stat().st_mtime_ns
     if any(file.stat().st_mtime_ns > decided for run in runs for file in run.files):
-        warn(f"{place.choice} is older than a model it names: run `segtl summary{place.option}` again")
+        logger.warning(f"{place.choice} is older than a model it names: run `segtl summary{place.option}` again")
     return Models(tuple(runs), choice.postprocessing, choice)
 
 
@@ -87,7 +89,7 @@ def _trained(place: Work, made: Plan, folds: Sequence[int | str] | None) -> list
         raise UserError(f"not trained: {', '.join(missing)}", where=where, hint=hint)
     for fold in chosen:
         if fold not in finished:
-            warn(f"{place.run_folder(made, fold)} is not trained to the end")
+            logger.warning(f"{place.run_folder(made, fold)} is not trained to the end")
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import FoldWishes, deal
 from seg_transfer.planning.model_file import file_digest, read_model_file
-from seg_transfer.planning.plan import Plan, save_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
@@ -21,11 +22,12 @@ from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log, say, warn
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.options import at_most_one
 from seg_transfer.workflow.work_folder import DEFAULT, Work
+
+logger = logging.getLogger(__name__)
 
 
 def plan(
@@ -98,7 +100,6 @@ def plan(
     at_most_one(group_by=group_by, groups=groups)
     place = Work(Path(work))
     check_folder(place.path)
-    keep_log(place.log)
     if encoder != "auto":
         entry(encoder)
     device = environment.resolve_device(device)
@@ -144,13 +145,13 @@ def plan(
         made = make_plan(measured.fingerprint, replace(request, evidence=known))
     if made.model.weights.source == "none" and made.recipe.strategy != scratch(made.model):
         asked = f"--strategy {strategy}" if head == "unet" else f"--head {head}"
-        warn(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
+        logger.warning(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:
-        warn(note)
+        logger.warning(note)
     measured.save(place)
     if made.evidence is not None:
         Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
-    save_plan(made, place.plan)
+    made.save(place.plan)
     return made
 
 
@@ -164,9 +165,9 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
 
 
 def _say_what_was_found(found: Dataset) -> None:
-    say(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
+    logger.info(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
     if found.label_map_note:
-        say(found.label_map_note)
+        logger.info(found.label_map_note)
 
 
 def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dataset:

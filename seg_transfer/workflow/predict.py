@@ -12,7 +12,6 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import DEFAULT, Work
 
@@ -89,7 +88,6 @@ def predict(
     """
     if model is None:
         place = Work(Path(work))
-        keep_log(place.log)
         models = find_models(place, folds)
         data, load = models.runs[0].plan.data, partial(_from_work, models)
     elif folds is not None or Path(work) != DEFAULT:

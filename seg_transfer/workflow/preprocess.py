@@ -10,7 +10,6 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.util import environment
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.work_folder import DEFAULT, Work
 
 
@@ -29,7 +28,6 @@ def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Pat
         UserError: If there is no plan.
     """
     place = Work(Path(work))
-    keep_log(place.log)
     made = place.load_plan()
     folder = place.store_folder(made)
     failures = preprocess_dataset(

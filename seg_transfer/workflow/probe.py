@@ -13,7 +13,6 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import DEFAULT, Work
 
@@ -52,7 +51,6 @@ def probe(
     place = Work(Path(work))
     made = place.load_plan()
     check_folder(place.path)
-    keep_log(place.log)
     if cases < 2:
         raise UserError(f"{cases} case(s), at least 2 are needed", where="--cases", hint="give a larger number")
     if made.model.weights.source == "none":

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, edited_parts, load_plan
+from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, Work, folds_of
 
 State = Literal["not started", "interrupted", "trained", "validated"]
@@ -59,7 +59,7 @@ def read_status(folder: Path) -> Status:
             runs=[],
             next=["segtl plan DATASET"],
         )
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     current = [_run(work, plan, fold, current=True) for fold in folds_of(plan)]
     earlier = [
         _run(work, other, fold, current=False)

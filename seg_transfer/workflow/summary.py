@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,14 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
 from seg_transfer.util import environment
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import DEFAULT, Work
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import RunSummary, Summary, Validated
     from seg_transfer.workflow.pairs import Candidate
+
+logger = logging.getLogger(__name__)
 
 
 def summary(
@@ -136,7 +138,7 @@ def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str,
         if run.ranked and part_hash(runs[run.name].plan.data) == data:
             chosen.setdefault(run.configuration, run.name)
     if len(chosen) < 2:
-        say("there are no two configurations to combine that prepare images alike and held out the same cases")
+        logger.info("there are no two configurations to combine that prepare images alike and held out the same cases")
     return list(chosen.values())
 
 

@@ -12,7 +12,6 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.request import check_budget
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util import environment
-from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.options import at_most_one
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import DEFAULT, Fold, Work, fold_from_text, fold_name
@@ -58,7 +57,6 @@ def train(
     at_most_one(epochs=epochs, time_budget=time_budget)
     check_budget(epochs, time_budget)
     place = Work(Path(work))
-    keep_log(place.log)
     made = place.load_plan()
     folds = [*range(len(made.recipe.splits))] if fold == "cv" else [fold_from_text(str(fold), made, option="FOLD")]
     if control:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.loop import RunOptions, train_fold
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, fold_name
+
+logger = logging.getLogger(__name__)
 
 CASES_WORTH_WORKERS = 10
 """Below, starting workers that load torch takes longer than scoring the cases here, where it is loaded already."""
@@ -57,7 +59,7 @@ def train_and_validate(
         options: Of this run alone.
         workers: Processes that score; 0 scores in this one.
     """
-    say(f"{fold_name(fold)}: {folder}")
+    logger.info(f"{fold_name(fold)}: {folder}")
     plan, options = run_race(plan, store, folder, fold=fold, options=options)
     learn = train_fold if plan.model.head == "unet" else fit_head
     learn(plan, store, folder, fold=fold, options=options)

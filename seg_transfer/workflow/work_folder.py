@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -31,9 +32,10 @@ from typing import Literal
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, edited_parts, load_plan, save_plan
+from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.planning.variants import with_strategy
-from seg_transfer.util.progress import say, warn
+
+logger = logging.getLogger(__name__)
 
 Fold = int | Literal["full"]
 DEFAULT = Path("segtl-work")
@@ -104,9 +106,9 @@ class Work:
         Raises:
             UserError: If there is none, or it was edited into something impossible.
         """
-        plan = load_plan(self.plan)
+        plan = Plan.load(self.plan)
         if edited := edited_parts(self.plan):
-            say(f"{self.plan}: edited by hand: {', '.join(edited)}")
+            logger.info(f"{self.plan}: edited by hand: {', '.join(edited)}")
         return plan
 
     def store_folder(self, plan: Plan) -> Path:
@@ -131,7 +133,7 @@ class Work:
         """Save the plan beside its runs, so that they can be read after planning again."""
         path = self.plan_folder(plan) / "plan.json"
         if not path.is_file():
-            save_plan(plan, path)
+            plan.save(path)
 
     def trained_plan(self, plan: Plan, folds: Sequence[Fold]) -> Plan:
         """The plan as its folds were trained; unchanged where their races differ.
@@ -153,9 +155,9 @@ class Work:
         plans = []
         for path in sorted(self.runs.glob("*/plan.json")):
             try:
-                plans.append(load_plan(path))
+                plans.append(Plan.load(path))
             except UserError as error:
-                warn(str(error))
+                logger.warning(str(error))
         return plans
 
     def finished(self, plan: Plan, fold: Fold) -> bool:

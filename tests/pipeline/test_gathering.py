@@ -14,11 +14,11 @@ import seg_transfer
 from seg_transfer.catalogue.encoders import entry
 from seg_transfer.evidence import transfer_evidence as gather
 from seg_transfer.planning.evidence_record import Evidence
-from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
 SETTINGS |= {"device": "cpu", "workers": 0}
 
@@ -40,7 +40,7 @@ def reason(plan: Plan, field: str) -> str:
 
 
 def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     found = plan.evidence
     assert found is not None and found == Evidence.load(work.evidence).transfer
     assert (found.cases, found.voxels) == (4, 4 * 2 * gather.PER_LABEL)
@@ -57,7 +57,7 @@ def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
 def test_planning_again_takes_what_is_known_until_the_data_change(
     stripes: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = load_plan(work.plan)
+    before = Plan.load(work.plan)
     calls: list[int] = []
     first = gather.gather
     monkeypatch.setattr(gather, "gather", lambda *args, **named: calls.append(1) or first(*args, **named))

@@ -16,11 +16,11 @@ import seg_transfer
 from seg_transfer.errors import UserError
 from seg_transfer.exporting.load import load_folds
 from seg_transfer.planning.model_file import read_model_file
-from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"encoder": "resnet18", "weights": "bundled", "folds": 2, "memory": 10**9} | LOCAL
 
 
@@ -38,7 +38,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 
 def test_the_plan_says_what_is_fitted(work: Work) -> None:
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     assert (plan.model.head, plan.recipe.strategy.name, plan.recipe.tta_axes) == ("bayes", "frozen", ())
     reasons = {reason.field: reason.reason for reason in plan.reasons}
     assert "augmentation and deep supervision are not used" in reasons["model.head"]
@@ -48,7 +48,7 @@ def test_a_fold_is_finished_and_validated(work: Work) -> None:
     status = read_status(work.path)
     assert [run.state for run in status.runs if run.fold != "full"] == ["validated", "validated"]
     assert all((run.mean_dice or 0) > 0.5 for run in status.runs if run.fold != "full")
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     folder = work.run_folder(plan, 0)
     assert folder.parent.name.startswith("2d-resnet18-bayes-")
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -61,7 +61,7 @@ def test_a_fold_is_finished_and_validated(work: Work) -> None:
 
 
 def test_it_is_not_fitted_again_unless_asked(work: Work) -> None:
-    model = work.model(load_plan(work.plan), 0)
+    model = work.model(Plan.load(work.plan), 0)
     before, bits = model.stat().st_mtime_ns, model.read_bytes()
     (run,) = seg_transfer.train(0, work=work.path, **LOCAL)
     assert model.stat().st_mtime_ns == before and run.strategy == "bayes"
@@ -96,7 +96,7 @@ def test_onnx(work: Work, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=work.path, folds=["0"])
     session = runtime.InferenceSession(file)
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     image = np.random.default_rng(0).normal(size=(3, 1, *plan.model.patch)).astype(np.float32)
     (found,) = session.run(None, {"image": image})
     (network,) = load_folds(plan, [work.model(plan, 0)])
@@ -138,7 +138,7 @@ def test_regions_and_single_cases_are_refused(data: Path, tmp_path: Path) -> Non
 
 
 def test_impossible_edits_are_refused(work: Work) -> None:
-    content = load_plan(work.plan).model_dump(mode="json")
+    content = Plan.load(work.plan).model_dump(mode="json")
     stages = content["model"]["stages"]
     content["recipe"]["strategy"] |= {"name": "finetune", "start": [None] * (stages - 1) + [0.0]}
     content["recipe"]["strategy"]["rate"][-1] = 0.1

@@ -19,16 +19,13 @@ import seg_transfer as api
 from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation import score_files as evaluation
-from seg_transfer.planning.plan import load_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work
 
 LOCAL = ["--workers", "0", "--device", "cpu"]
-
-
-pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +148,7 @@ def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pyte
         lambda plan: plan["data"].update(labels=[{"name": n, "value": v} for n, v in (("0", 0), ("b", 4), ("a", 1))]),
     )
     seg_transfer.preprocess(work=mine, workers=0)
-    plan = load_plan(mine / "plan.json")
+    plan = Plan.load(mine / "plan.json")
     stored = Store.open(Work(mine).store_folder(plan), plan.data).case("c0")
     assert stored.voxels[2] > stored.voxels[1] > 0
 

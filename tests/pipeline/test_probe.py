@@ -16,12 +16,12 @@ from seg_transfer.evidence import probe
 from seg_transfer.evidence.cases import choose_cases
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.planning.evidence_record import Evidence, ProbedFeatures, ProbeEvidence
-from seg_transfer.planning.plan import Weights, load_plan
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import probe as probing
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
 
 
@@ -97,12 +97,12 @@ def test_what_it_leaves_in_the_work_folder(planned: Path, probed: ProbeEvidence)
     assert Evidence.load(work.evidence).probe == probed
     assert json.loads(work.evidence.read_text()).keys() >= {"version", "probe"}
     assert work.probe_plot.read_bytes().startswith(b"\x89PNG")
-    plan = load_plan(work.plan)
+    plan = Plan.load(work.plan)
     assert Store.open(work.store_folder(plan), plan.data).cases() == choose_cases(plan, 4, 0)  # and not the fifth
 
 
 def test_cases_come_from_all_folds(planned: Path) -> None:
-    plan = load_plan(Work(planned).plan)
+    plan = Plan.load(Work(planned).plan)
     for count in (2, 4):
         for seed in range(4):
             chosen = choose_cases(plan, count, seed)
@@ -114,7 +114,7 @@ def test_several_encoders_are_also_tried_together(
     planned: Path, probed: ProbeEvidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "DRAWS", 2)
-    plan = load_plan(Work(planned).plan)
+    plan = Plan.load(Work(planned).plan)
     store, others = Store.open(Work(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
     found = run_probe(plan, store, store.cases(), others=others, context=True, seed=0, device="cpu")
     joint, random = [one for one in found.features if one.encoder == "resnet18+alexnet"]

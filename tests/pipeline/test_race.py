@@ -21,7 +21,7 @@ from seg_transfer.evidence import race as held
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.model_file import read_model_file
-from seg_transfer.planning.plan import Plan, Weights, load_plan, save_plan
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import scratch_control
@@ -30,7 +30,7 @@ from seg_transfer.training.checkpoint import load_header
 from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FINETUNE = learns(0.0, 0.0, rate=0.3, batchnorm="recalibrated", pretrained=2, name="finetune")
 PLAIN = learns(0.0, 0.0, rate=0.3, batchnorm="source", pretrained=2, name="finetune")
@@ -66,8 +66,8 @@ def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: 
     if weights == "none":
         settings["strategy"] = settings["strategy"].model_copy(update={"pretrained_stages": 0})
     made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings)})
-    save_plan(made, work.plan)
-    return load_plan(work.plan)
+    made.save(work.plan)
+    return Plan.load(work.plan)
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -200,7 +200,7 @@ def test_a_broken_candidate_loses(work: Work) -> None:
 
 
 def test_too_few_steps_are_no_race(
-    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
     made = put(work, SCRATCH)
@@ -210,7 +210,8 @@ def test_too_few_steps_are_no_race(
         chosen, options = held.run_race(made, store, folder, fold=0, options=RunOptions(threads=1))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
-        assert "warning: no race: 4 step(s) of each candidate (needs 5)" in capsys.readouterr().err
+        assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
+        caplog.clear()
     evidence = RaceEvidence.load(folder / "race.json")
     assert (evidence.results, evidence.winner) == ((), 0)
     assert work.trained_plan(made, [0]) == chosen
@@ -258,7 +259,7 @@ def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: p
         "finetune": work.plan_folder(made).name,
         "scratch": work.plan_folder(control).name,
     }
-    assert load_plan(work.plan) == made
+    assert Plan.load(work.plan) == made
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -108,12 +109,13 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
 def test_a_run_leaves_exactly_these_files(
-    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str], configuration: str
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture, configuration: str
 ) -> None:
+    caplog.set_level(logging.INFO)
     plan = make_plan(configuration, precision="bfloat16")
     result = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
     assert {path.name for path in result.folder.iterdir()} == FILES
-    assert "100.0% of the encoder's stages in use are pretrained" in capsys.readouterr().err
+    assert "100.0% of the encoder's stages in use are pretrained" in caplog.text
     assert (result.epochs, result.steps) == (2, 6)
     assert all(0 <= value <= 1 for value in result.dice.values() if value is not None)
 

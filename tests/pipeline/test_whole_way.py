@@ -17,7 +17,7 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, load_plan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import read_status
@@ -31,9 +31,6 @@ def files(folder: Path) -> set[str]:
 
 def times(folder: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +60,7 @@ def trained(planned: Plan, work: Path) -> TrainedFold:
 
 
 def test_the_plan_is_about_this_data_set(planned: Plan, work: Path) -> None:
-    assert planned == load_plan(work / "plan.json")
+    assert planned == Plan.load(work / "plan.json")
     assert [(label.name, label.value) for label in planned.data.labels] == list(LABELS.items())
     assert [channel.name for channel in planned.data.channels] == ["MRI"]
     assert planned.data.axes[0] == 2
@@ -169,7 +166,7 @@ def test_another_strategy_neither_measures_nor_preprocesses_again(
         }
     finally:
         seg_transfer.plan(data, work=work, **QUICK, **LOCAL)
-    assert load_plan(work / "plan.json").hash == planned.hash
+    assert Plan.load(work / "plan.json").hash == planned.hash
 
 
 def test_a_changed_file_is_measured_again(tmp_path: Path) -> None:
@@ -220,7 +217,7 @@ def test_broken_cases_are_named_together_and_can_be_left_out(
     assert not work.exists()
     assert main([*arguments, "--skip-broken", "-q"]) == 0
     assert "case_1" in capsys.readouterr().err
-    assert load_plan(work / "plan.json").data.cases == ("case_0", "case_3")
+    assert Plan.load(work / "plan.json").data.cases == ("case_0", "case_3")
 
 
 def test_cases_that_break_later_are_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.transfer.carry import CarryReport
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PATCHES = {"2d": (1, 32, 32), "2.5d": (3, 32, 32), "3d": (8, 32, 32)}
 

@@ -75,11 +75,12 @@ def test_foreign_missing_and_wrong_kinds_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_VERSION", 99)
-    save_state(tmp_path / "x.safetensors", "model", {"w": torch.ones(2)}, {})
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="version 99"):
-        load_state(tmp_path / "x.safetensors", "model")
+    for version, hint in ((99, "update segtl"), (1, "train again with --restart")):
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_VERSION", version)
+        save_state(tmp_path / "x.safetensors", "model", {"w": torch.ones(2)}, {})
+        monkeypatch.undo()
+        with pytest.raises(UserError, match=f"version {version};.*\n.*{hint}"):
+            load_state(tmp_path / "x.safetensors", "model")
 
 
 def test_prefixes_keep_states_apart() -> None:

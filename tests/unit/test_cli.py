@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli.app import app, main
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.util import progress
 
 
 @pytest.fixture
@@ -242,8 +242,9 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def preprocess(**_: Any) -> Path:
-        progress.say("said")
-        progress.detail("detailed")
+        logger = logging.getLogger("seg_transfer.some.module")
+        logger.info("said")
+        logger.debug("detailed")
         return Path("store")
 
     monkeypatch.setattr(api, "preprocess", preprocess)

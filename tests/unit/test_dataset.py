@@ -213,7 +213,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     found.save(tmp_path / "dataset.json")
     assert Dataset.load(tmp_path / "dataset.json") == found
     (tmp_path / "dataset.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match="not a data set's description"):
+    with pytest.raises(UserError, match=r"dataset\.json: root: Field required"):
         Dataset.load(tmp_path / "dataset.json")
     with pytest.raises(UserError, match="segtl plan"):
         Dataset.load(tmp_path / "absent.json")

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.case_fingerprint import CaseChannel, cropped_shape, outlier_ratio, pool_intensity
-from seg_transfer.planning.fingerprint import label_spread, load_fingerprint, measure, save_fingerprint
+from seg_transfer.planning.fingerprint import Fingerprint, label_spread, measure
 
 
 @pytest.fixture
@@ -138,14 +138,14 @@ def test_a_damaged_case_is_named(volumes: Path) -> None:
 def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
     made = measure(find_dataset(volumes), workers=0)
     path = tmp_path / "fingerprint.json"
-    save_fingerprint(made, path)
-    assert load_fingerprint(path) == made
+    made.save(path)
+    assert Fingerprint.load(path) == made
     assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
     path.write_text(path.read_text().replace('"version": 3', '"version": 2'))
     with pytest.raises(UserError, match="version"):
-        load_fingerprint(path)
+        Fingerprint.load(path)
     with pytest.raises(UserError, match="no fingerprint"):
-        load_fingerprint(tmp_path / "missing.json")
+        Fingerprint.load(tmp_path / "missing.json")
 
 
 def test_pictures(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import save_state
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Header = dict[str, Any]
 
@@ -89,7 +89,7 @@ def test_what_is_cut_off_is_refused(good: Path, tmp_path: Path, kept: int, said:
         (b"\x80\x02}q\x00." + bytes(1000), "header claims"),
         ((2**62).to_bytes(8, "little") + b"{}", "claims 4611686018427387904 bytes"),
         ((9 * 2**20).to_bytes(8, "little") + bytes(10 * 2**20), "at most 8388608 are read"),
-        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "no JSON object"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not a model file, or damaged"),
         ((4).to_bytes(8, "little") + b"null", "no JSON object"),
     ],
     ids=["zip", "pickle", "absurd header", "large header", "deep header", "null"],
@@ -116,7 +116,8 @@ MODEL = ("members", 0, "plan", "model")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_set("version", to=2), "version 2, this segtl reads version 1"),
+        (_set("version", to=1), "version 1; this segtl reads version 2\n.*export it again"),
+        (_set("version", to=3), "version 3; this segtl reads version 2\n.*update segtl"),
         (_set("version", to="1"), "version '1'"),
         (_set("kind", to="model"), "no exported model"),
         (_set("members", to=[]), "members"),

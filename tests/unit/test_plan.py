@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import Label, Region
-from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.fields import json_hash, part_hash
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Plan, Split, edited_parts, load_plan, save_plan
+from seg_transfer.planning.plan import Plan, Split, edited_parts
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
@@ -276,7 +276,7 @@ class TestDocument:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         path = tmp_path / "plan.json"
-        save_plan(plan_of(fingerprint()), path)
+        plan_of(fingerprint()).save(path)
         return path
 
     def edit(self, path: Path, field: str, value: object) -> None:
@@ -289,7 +289,7 @@ class TestDocument:
         path.write_text(json.dumps(content))
 
     def test_it_is_read_as_it_was_written(self, path: Path) -> None:
-        assert load_plan(path) == plan_of(fingerprint())
+        assert Plan.load(path) == plan_of(fingerprint())
         assert edited_parts(path) == []
 
     @pytest.mark.parametrize(
@@ -303,9 +303,9 @@ class TestDocument:
     def test_an_edit_by_hand_works_and_changes_the_hash_of_its_part_alone(
         self, path: Path, field: str, value: object, part: str
     ) -> None:
-        before = load_plan(path)
+        before = Plan.load(path)
         self.edit(path, field, value)
-        after = load_plan(path)
+        after = Plan.load(path)
         assert edited_parts(path) == [part]
         assert before.hash != after.hash
         for name in {"data", "model", "recipe"} - {part}:
@@ -347,7 +347,8 @@ class TestDocument:
             ("model.encoder", "inception_v3", "model: inception_v3 does not convert to 3d; these do: resnet18, "),
             ("model.encoder", "resnet99", "model: unknown encoder 'resnet99', not one of resnet18, "),
             ("model.stages", 6, "model: stages is 6, resnet18 has 5"),
-            ("version", 2, "version"),
+            ("version", 1, "runs of the earlier version need the segtl that made them"),
+            ("version", 3, "a plan of version 3; this segtl reads version 2\n  hint: it was written by a newer segtl"),
         ],
     )
     def test_an_impossible_edit_is_refused_with_its_path(
@@ -355,17 +356,27 @@ class TestDocument:
     ) -> None:
         self.edit(path, field, value)
         with pytest.raises(UserError) as error:
-            load_plan(path)
+            Plan.load(path)
         assert message in str(error.value)
         assert str(path) in str(error.value)
+
+    def test_a_plan_that_lacks_a_newer_field_is_read_with_its_default_and_not_called_edited(self, path: Path) -> None:
+        before = Plan.load(path)
+        content = json.loads(path.read_text())
+        for part, field in (("data", "regions"), ("model", "inflation"), ("recipe", "gradient_clip")):
+            del content[part][field]
+            content["checksums"][part] = json_hash(content[part])  # as a segtl without the field wrote it
+        path.write_text(json.dumps(content))
+        assert edited_parts(path) == []
+        assert Plan.load(path) == before and Plan.load(path).hash == before.hash
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
     def test_what_is_no_plan_is_refused(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "plan.json").write_text(text)
         with pytest.raises(UserError, match="plan"):
-            load_plan(tmp_path / "plan.json")
+            Plan.load(tmp_path / "plan.json")
         with pytest.raises(UserError, match="no plan here"):
-            load_plan(tmp_path / "none.json")
+            Plan.load(tmp_path / "none.json")
 
     def test_pictures_cannot_be_edited_into_volumes(self) -> None:
         plan = plan_of(pictures())
@@ -378,15 +389,15 @@ class TestDocument:
         with pytest.raises(
             UserError, match=r"recipe\.strategy\.pretrained_stages: 0, model\.weights\.source is bundled"
         ):
-            load_plan(path)
+            Plan.load(path)
         self.edit(path, "model.weights", {"source": "none"})
-        assert load_plan(path).recipe.strategy.pretrained_stages == 0
+        assert Plan.load(path).recipe.strategy.pretrained_stages == 0
 
     def test_a_strategy_needs_an_entry_for_each_stage(self, path: Path) -> None:
         strategy = learns(0.0, 0.0, pretrained=2).model_dump(mode="json")
         self.edit(path, "recipe.strategy", strategy)
         with pytest.raises(UserError, match=r"recipe\.strategy\.start: 2 entries, model\.stages is 3"):
-            load_plan(path)
+            Plan.load(path)
 
     def test_classic_is_planned_from_size_and_similarity(self) -> None:
         few = plan_of(fingerprint(cases=10), strategy="classic")

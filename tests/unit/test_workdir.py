@@ -9,7 +9,7 @@ from made_plans import data_plan, learns, model_plan, plan
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, Split, save_plan
+from seg_transfer.planning.plan import Plan, Split
 from seg_transfer.training import checkpoint, manifest
 from seg_transfer.workflow import work_folder as workdir
 from seg_transfer.workflow.status import read_status
@@ -64,7 +64,7 @@ def test_the_work_option_is_said_only_where_it_is_needed() -> None:
 def test_status_follows_the_work(tmp_path: Path) -> None:
     work, plan, earlier = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
     assert read_status(tmp_path).next == ["segtl plan DATASET"]
-    save_plan(plan, work.plan)
+    plan.save(work.plan)
     found = read_status(tmp_path)
     assert (found.dataset, found.cases, found.preprocessed, found.edited) == ("made", 2, 0, [])
     assert [(run.fold, run.state) for run in found.runs] == [

@@ -1,0 +1,87 @@
+"""The documents keep their form: short log entries, links and paths that exist, one vocabulary."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seg_transfer.evaluation.scores import METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+LOG, GLOSSARY = DOCUMENTS["docs/log.md"], DOCUMENTS["docs/glossary.md"]
+MOST_WORDS = 60
+TERMS = set(re.findall(r"^- \*\*([^*]+)\*\*: \S", GLOSSARY, flags=re.MULTILINE))
+WORDS_NOT_USED = [
+    word.strip()
+    for row in re.findall(r"^\| (\w[^|]*) \| [^|]+ \|$", GLOSSARY.partition("## Words not used")[2], flags=re.MULTILINE)
+    for word in row.split(",")
+    if word != "not"
+]
+STRATEGIES = ("scratch", "frozen", "partial", "gradual", "finetune", "classic", "race")
+
+
+def entries(text: str) -> dict[str, str]:
+    """Heading -> what stands below it, of the sections of a document."""
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)[1:]
+    assert len(set(parts[::2])) == len(parts[::2]), "two headings are the same"
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("heading", entries(LOG))
+def test_log_entries_are_dated_and_short(heading: str) -> None:
+    lines = entries(LOG)[heading].splitlines()
+    tables = [line for line in lines if line.startswith("|--")]
+    words = [word for line in lines if not line.startswith("|") for word in line.split()]
+    assert re.match(r"20\d\d-[01]\d-[0-3]\d: \S", heading)
+    assert 0 < len(words) <= MOST_WORDS
+    assert len(tables) <= 1
+
+
+def test_log_is_newest_first() -> None:
+    dates = [heading.partition(":")[0] for heading in entries(LOG)]
+    assert dates == sorted(dates, reverse=True)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_resolve(name: str) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", DOCUMENTS[name]):
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), path
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"docs/log.md"}))  # the log names files of earlier commits
+def test_paths_exist(name: str) -> None:
+    named = re.findall(r"\b(?:seg_transfer|tests|bench|tools|plans|docker)/[\w./*{},-]*\w", DOCUMENTS[name])
+    assert [path for path in named if not any(ROOT.glob(path))] == []
+
+
+def test_glossary_has_the_terms_of_plans_and_scores() -> None:
+    known = {term.lower() for term in TERMS}
+    assert known >= {*STRATEGIES, "stage", "patch", "current plan", "run", "preprocessed store", "evidence", "hint"}
+    assert known >= {metric.replace("_", " ") for metric in METRICS}
+
+
+def test_glossary_defines_each_term_once() -> None:
+    defined = re.findall(r"^- \*\*([^*]+)\*\*", GLOSSARY, flags=re.MULTILINE)
+    assert len(defined) == len(set(defined)) == len(TERMS)
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"docs/glossary.md"}))
+def test_documents_keep_to_the_vocabulary(name: str) -> None:
+    assert WORDS_NOT_USED
+    found = [word for word in WORDS_NOT_USED if re.search(rf"\b{word}s?\b", DOCUMENTS[name], flags=re.IGNORECASE)]
+    assert found == []

@@ -1,0 +1,94 @@
+"""JSON records: written whole, read with their version checked, refused with one clear message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from seg_transfer.errors import UserError
+from seg_transfer.util.records import JsonRecord, Part
+
+
+class Size(Part):
+    width: int
+    height: int = 1
+
+
+class Box(JsonRecord):
+    """Version 1 had a width alone, version 2 a list."""
+
+    noun: ClassVar[str] = "box"
+    if_missing: ClassVar[str] = "make one"
+    if_wrong: ClassVar[str] = "make it again"
+    if_older: ClassVar[str] = "make a new one"
+
+    version: Literal[3] = 3
+    size: Size
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        return {"size": {"width": content["width"]}} if version == 1 else None
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    box = Box(size=Size(width=2), names=("a",))
+    box.save(tmp_path / "new" / "box.json")
+    assert Box.load(tmp_path / "new" / "box.json") == box
+    text = (tmp_path / "new" / "box.json").read_text()
+    assert text.endswith("}\n")
+    assert list(json.loads(text)) == ["version", "size", "names"]
+
+
+@pytest.mark.parametrize("content", [{"version": 1, "width": 5}, {"width": 5}], ids=["said", "not said"])
+def test_an_older_version_is_upgraded(content: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "box.json").write_text(json.dumps(content))
+    assert Box.load(tmp_path / "box.json") == Box(size=Size(width=5, height=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("", "not a box, or damaged: Expecting value", "make it again"),
+        ("{", "not a box, or damaged", "make it again"),
+        ("\xff", "not a box, or damaged", "make it again"),
+        ("[" * 100_000, "not a box, or damaged", "make it again"),
+        ("[]", "not a box: no JSON object", "make it again"),
+        ('{"version": 2}', "a box of version 2; this segtl reads version 3", "make a new one"),
+        ('{"version": 4}', "a box of version 4; this segtl reads version 3", "written by a newer segtl: update segtl"),
+        ('{"version": "3"}', "a box of version '3'", "make a new one"),
+        ('{"version": true}', "a box of version True", "make a new one"),
+        ('{"version": 3, "size": {"width": "x"}}', "size.width: Input should be a valid integer", "make it again"),
+        ('{"version": 3, "size": {"width": 1, "depth": 2}, "no": 1}', "size.depth: unknown field; no: unknown", "make"),
+    ],
+)
+def test_what_is_no_record_is_refused(text: str, what: str, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "box.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError) as error:
+        Box.load(path)
+    assert error.value.where == path
+    assert what in error.value.what
+    assert hint in (error.value.hint or "")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no box here\n.*make one"):
+        Box.load(tmp_path / "box.json")
+
+
+def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "box.json"
+    Box(size=Size(width=2)).save(path)
+
+    def full(self: Path, *arguments: object, **options: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        Box(size=Size(width=3)).save(path)
+    assert Box.load(path).size.width == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["box.json"]
