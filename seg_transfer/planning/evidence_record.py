@@ -145,7 +145,7 @@ class RaceEvidence(JsonRecord):
     if_missing: ClassVar[str] = "train this fold again"
     if_wrong: ClassVar[str] = "restore it from a copy, or train again with --restart"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     plan: str = Field(description="hash of the plan that asks for the race")
     fold: int | Literal["full"]
     seed: int
