@@ -57,16 +57,9 @@ TRIALS = (
 )
 
 
-def planned(strength: float, trial: Trial) -> dict[str, Any]:
-    """The plan's augmentation at a strength, at equal spacings; mirroring stays as planned."""
-    chosen, _ = augmentation(
-        strength,
-        ratio=1,
-        configuration=trial.configuration,
-        unit=trial.unit,
-        channels=trial.channels,
-        mirrored=trial.mirrored,
-    )
+def planned(trial: Trial) -> dict[str, Any]:
+    """The plan's augmentation at equal spacings; mirroring stays as planned."""
+    chosen, _ = augmentation(ratio=1, configuration=trial.configuration, unit=trial.unit, mirrored=trial.mirrored)
     fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
     return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
 
@@ -96,18 +89,13 @@ MILD = {
     "gamma_range": (0.85, 1.25),
 }
 """About half of everything."""
-STRENGTHS = {"usual": 0.0, "strong": 1.0}
 RATES = {"encoder-rate-0.1": (0.1, 0.9), "encoder-rate-1": (1.0, 0.9), "minmax-similar": (0.1, 1.0)}
 """Variant -> rate of the top stage, and what each stage below takes of it; the last is what plans had once, with the
 source's BatchNorm, where images in a fixed range were thought similar to the source's."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
-    "strong": {},
     "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
-    "elastic": {f"{AUGMENTATION}.elastic_probability": 0.2, f"{AUGMENTATION}.elastic_amount": 0.2},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
-    "cutout": {f"{AUGMENTATION}.cutout_probability": 0.2},
-    "cutmix": {f"{AUGMENTATION}.cutmix_probability": 0.3},
     "inflation-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
@@ -131,11 +119,10 @@ REFERENCES = {"gradual-late": "gradual"}
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant changes in the plan."""
-    strength = STRENGTHS.get(variant, STRENGTHS[USUAL])
     schedule = late(trial) if variant == "gradual-late" else {}
     if variant in RATES:
         schedule |= rates(*RATES[variant], trial)
-    return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **schedule, **VARIANTS[variant]}
+    return {"recipe.steps_per_epoch": EPOCH, **planned(trial), **schedule, **VARIANTS[variant]}
 
 
 def strategy(variant: str) -> str:

@@ -190,7 +190,7 @@ def strategy_name(plan: Plan) -> str:
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:
     """Case -> label -> Dice; a label that neither map holds is left out."""
     return {
-        case: {label: round(score.dice, 5) for label, score in labels.items() if score.dice == score.dice}
+        case: {label: round(dice, 5) for label, score in labels.items() if (dice := score.metrics["dice"]) == dice}
         for case, labels in scores.cases.items()
     }
 

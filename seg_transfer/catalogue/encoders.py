@@ -66,7 +66,7 @@ class EncoderEntry:
         parameters: Parameters of all stages together, for three input channels.
         costs: Of each stage, per kind; only ``flat`` where it does not convert to 3D.
         slowness: Seconds per floating point operation of a training step over ResNet-18's, in 2D and in 3D, measured on
-            a CPU in bfloat16; the second is null where it does not convert.
+            a CPU in bfloat16; None where it has not been measured, and in 3D where it does not convert.
     """
 
     name: str
@@ -84,7 +84,7 @@ class EncoderEntry:
     batchnorm: bool
     parameters: int
     costs: Mapping[Kind, StageCosts]
-    slowness: tuple[float, float | None]
+    slowness: tuple[float | None, float | None]
 
     @property
     def source(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from seg_transfer.network.encoder_network import Reader
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import ModelPlan
@@ -46,6 +47,29 @@ def build_network(
         if isinstance(network, UNet):
             for part in (network.raw, network.blocks, network.heads):
                 part.apply(initialise)
-    if model.weights.source == "model" and pretrained_stages != 0:
-        return network, carry_over(network, model)
-    return network, load_weights(network.encoder, model.weights, model.encoder, stages=pretrained_stages)
+    return network, _load(network, model, pretrained_stages)
+
+
+def build_encoder(model: ModelPlan, *, channels: int, seed: int) -> Reader:
+    """Build the encoder of a plan with its weights and input scaling, without decoder or head.
+
+    Args:
+        model: The plan's model; its decoder is not used.
+        channels: Image channels.
+        seed: Seed of all random weights: they are those of :func:`build_network`.
+
+    Raises:
+        UserError: If the encoder's weights cannot be loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Reader(model, channels=channels)
+    _load(network, model, None)
+    return network
+
+
+def _load(network: Reader, model: ModelPlan, stages: int | None) -> LoadReport:
+    """Load what ``model.weights`` names into so many stages, or into all."""
+    if model.weights.source == "model" and stages != 0:
+        return carry_over(network, model)
+    return load_weights(network.encoder, model.weights, model.encoder, stages=stages)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
@@ -38,7 +39,6 @@ from seg_transfer.planning.variants import with_strategy
 logger = logging.getLogger(__name__)
 
 Fold = int | Literal["full"]
-DEFAULT = Path("segtl-work")
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 SCORES_FILE = "scores.json"
@@ -98,7 +98,7 @@ class Work:
     @property
     def option(self) -> str:
         """What to append to a command so that it means this work folder."""
-        return "" if self.path == DEFAULT else f" -w {shlex.quote(str(self.path))}"
+        return "" if self.path == DEFAULT_WORK else f" -w {shlex.quote(str(self.path))}"
 
     def load_plan(self) -> Plan:
         """Read the plan in force, and say which of its parts were edited by hand.

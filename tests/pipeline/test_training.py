@@ -26,7 +26,7 @@ from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.state import RunOptions
-from seg_transfer.training.trainer import SGD_MOMENTUM, Trainer
+from seg_transfer.training.trainer import Trainer
 
 FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", "tensorboard", "progress.png"}
 
@@ -89,7 +89,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         classes = ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
         image = image_from_array((classes * 2 + draw.normal(0, 0.5, x.shape)).astype(np.float32), (1, 1, 3))
         transform = CaseTransform.fit(image, plan.data)
-        store.add(case, transform.image(image), transform.label(classes), transform)
+        store.add(case, transform.slabs(image), transform.label(classes), transform)
     return store
 
 
@@ -160,7 +160,7 @@ STRATEGIES = [
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int
 ) -> None:
-    plan = make_plan(strategy=strategy, optimizer="adamw" if how == "killed" else "sgd")
+    plan = make_plan(strategy=strategy)
     train_fold(plan, store, tmp_path / "whole", fold=0, options=RunOptions(threads=1))
 
     original = Trainer.step
@@ -272,7 +272,6 @@ LEARNING: list[tuple[str, tuple[float | None, ...], float, set[int]]] = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("name", "start", "batchnorm", "progress", "learning"),
     [
@@ -289,14 +288,12 @@ def test_every_strategy_changes_what_learns_and_nothing_else(
     batchnorm: str,
     progress: float,
     learning: set[int],
-    optimizer: str,
 ) -> None:
     """To the bit, statistics, averaged weights and weight decay included."""
     pretrained = 0 if name == "scratch" else 2
     plan = make_plan(
         strategy=learns(*start, rate=0.5, batchnorm=batchnorm, pretrained=pretrained, name=name),
         weights="bundled" if pretrained else "none",
-        optimizer=optimizer,
         weight_decay=0.5,
     )
     trainer = Trainer(plan, seed=0, device="cpu", load=True)
@@ -379,19 +376,16 @@ def test_deep_supervision_is_switched_on_an_existing_checkpoint(store: Store, fi
 
 @pytest.mark.parametrize("largest", [1e-3, 1e6])
 def test_a_gradient_is_clipped_to_the_largest_norm_of_the_plan(store: Store, largest: float) -> None:
-    strategy = learns(0.0, 0.0, pretrained=2)
-    plan = make_plan(strategy=strategy, optimizer="sgd", weight_decay=0.0, gradient_clip=largest)
+    plan = make_plan(strategy=learns(0.0, 0.0, pretrained=2), gradient_clip=largest)
     trainer = Trainer(plan, seed=0, device="cpu", load=True)
     sampler = PatchSampler(store, ("a",), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
-    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
     trainer.step(sampler.batch(0), 0, 0.5)
-    moved = [now.detach() - old for now, old in zip(trainer.network.parameters(), before, strict=True)]
-    norm = torch.stack([change.square().sum() for change in moved]).sum().sqrt().item()
-    step = trainer.rates(0.5)["decoder"] * (1 + SGD_MOMENTUM)  # the first step of Nesterov's momentum
+    gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
     if largest == 1e-3:
-        assert norm == pytest.approx(step * largest, rel=0.05)
+        assert norm == pytest.approx(largest, rel=0.01)
     else:
-        assert norm > 10 * step * 1e-3
+        assert norm > 0.01
 
 
 def test_a_loss_that_stays_infinite_is_one_clear_error(
