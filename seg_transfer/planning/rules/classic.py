@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from seg_transfer.options.choices import StrategyName
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.planning.rules.strategy import STRATEGIES, with_batchnorm_reason
 from seg_transfer.planning.strategy import Strategy
 
-CLASSIC = "classic"
 LARGE_CASES = 50
 LARGE_SLICES = 1000
 """A data set is large from so many cases on and so many labelled slices or 2D images, both: slices of one case are not
 independent, and a 2D image is one slice."""
 Size = Literal["small", "large"]
 Likeness = Literal["similar", "different"]
-ADVICE: dict[tuple[Size, Likeness], tuple[str, str]] = {
+ADVICE: dict[tuple[Size, Likeness], tuple[StrategyName, str]] = {
     ("small", "similar"): ("frozen", "freeze the encoder and train the rest"),
     ("small", "different"): ("partial", "take the lower stages alone"),
     ("large", "similar"): ("finetune", "fine-tune all stages"),

@@ -4,7 +4,7 @@ Where all strategies were tried (``bench/regret.py``, docs/transfer.md), ``gradu
 rule did better: it is chosen for all. Only one thing overrules it: random weights that are better on this data, as
 measured before planning. The textbook's table of four cases is in ``rules/classic.py``.
 
-A new strategy is a function here and its entry in ``STRATEGIES``.
+A new strategy is a function here with its entry in ``STRATEGIES``, and its name in options/choices.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from seg_transfer.catalogue.encoders import entry
+from seg_transfer.options.choices import StrategyName
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.planning.strategy import Strategy
@@ -79,7 +80,7 @@ def finetune(model: ModelPlan) -> Strategy:
     return _tuned("finetune", model, (0.0,) * model.stages)
 
 
-STRATEGIES: dict[str, Callable[[ModelPlan], Strategy]] = {
+STRATEGIES: dict[StrategyName, Callable[[ModelPlan], Strategy]] = {
     "frozen": frozen,
     "partial": partial,
     "gradual": gradual,
@@ -89,7 +90,7 @@ STRATEGIES: dict[str, Callable[[ModelPlan], Strategy]] = {
 
 
 def strategy(
-    model: ModelPlan, *, evidence: TransferEvidence | None = None, requested: str | None = None
+    model: ModelPlan, *, evidence: TransferEvidence | None = None, requested: StrategyName | None = None
 ) -> tuple[Strategy, str]:
     """Choose the transfer strategy.
 
