@@ -138,8 +138,13 @@ def cores() -> int:
     return max(1, min(count, round(int(quota) / int(period)))) if quota.isdecimal() else count
 
 
-def case_workers() -> int:
-    """Worker processes by default for work that is one task per case: a core each, at most 8; 2 GB of memory each."""
+def case_workers(wanted: int | None = None) -> int:
+    """Worker processes for work that is one task per case: as many as wanted, 0 for work in this process.
+
+    None: one per core, at most 8, and no more than have 2 GB of memory each.
+    """
+    if wanted is not None:
+        return wanted
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 

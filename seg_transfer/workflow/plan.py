@@ -47,7 +47,7 @@ def plan(options: PlanOptions) -> Plan:
     if options.encoder != "auto":
         entry(options.encoder)
     device = environment.resolve_device(options.device)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
+    case_workers = environment.case_workers(options.workers)
     found = _selected(find_dataset(options.dataset, workers=case_workers), options.cases)
     _say_what_was_found(found)
     ids = [case.id for case in found.cases]
