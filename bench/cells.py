@@ -144,7 +144,7 @@ def write_result(
         "train_cases": len(cell.train),
         "test_cases": len(cell.test),
         **about,
-        "dice": {label: round(summary.dice.mean, 4) for label, summary in scores.summary.items()},
+        "dice": {label: round(dice, 4) for label, dice in scores.label_dice.items()},
         "wall_seconds": round(time.perf_counter() - started, 1),
         "machine": machine(),
         "commit": commit(),

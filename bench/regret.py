@@ -32,7 +32,6 @@ from typing import Any
 from cells import HERE, Cell, arguments, commit, in_processes, lists_of, machine, score_cases, train_cell
 from regret_figure import draw_gains
 from regret_table import patient_of, regret_table
-from signals_table import load_signals, race_winner
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
@@ -41,7 +40,6 @@ from seg_transfer.planning.rules.strategy import SCRATCH
 from seg_transfer.util.files import write_text
 
 RESULTS = HERE / "results" / "regret"
-SIGNALS = HERE / "results" / "signals"
 DRAWS = 3
 EPOCH = 100
 MOST_SCORED = 40
@@ -189,7 +187,7 @@ def strategy_name(plan: Plan) -> str:
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:
     """Case -> label -> Dice; a label that neither map holds is left out."""
     return {
-        case: {label: round(score.dice, 5) for label, score in labels.items() if score.dice == score.dice}
+        case: {label: round(dice, 5) for label, score in labels.items() if (dice := score.metrics["dice"]) == dice}
         for case, labels in scores.cases.items()
     }
 
@@ -198,14 +196,10 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
     parser.add_argument("--figure", type=Path, help="with --table: a .png file to draw gains over scratch into")
-    parser.add_argument("--planner-alone", action="store_true", help="with --table: without the races of signals.py")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
     if options.table:
         choices = {"segtl's": planned(options.data, options.work / "regret")}
-        if (measured := load_signals(SIGNALS)) and not options.planner_alone:
-            winners = {name: {draw: race_winner(found) for draw, found in of.items()} for name, of in measured.items()}
-            choices["the winner of a race"] = winners
         print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
         if options.figure:
             draw_gains(options.figure, RESULTS, list(STRATEGIES), release=options.release)

@@ -9,16 +9,17 @@ alike; medians are reported, and the ratio to finetune as the median of the pair
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import torch
 
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.augment import apply, sample_parameters
-from seg_transfer.training.batches import Batch
+from seg_transfer.training.augment import apply, sample_transforms
+from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.training.trainer import Trainer
 
@@ -97,10 +98,11 @@ def measure(configuration: str, rounds: int) -> None:
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
 
     def augment() -> None:
-        parameters = sample_parameters(augmentation, batch=size, channels=1, generator=draw)
-        apply(*batch, parameters, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
+        random = partial(generator, 0, "augment", next(steps))
+        transforms = sample_transforms(augmentation, batch=size, channels=1, generator=random)
+        apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
 
-    draw = np.random.default_rng(0)
+    steps = itertools.count()
     outputs = [
         torch.randn(size, 3, *(-(-length // 2**stage) for length in batch.label.shape[1:]), requires_grad=True)
         for stage in range(STAGES)

@@ -32,6 +32,7 @@ from seg_transfer.training.loop import clear_run, sampler_of, train_fold
 from seg_transfer.training.state import Fold, RunOptions, Task
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.progress import track
+from seg_transfer.util.statistics import none_if_undefined
 
 logger = logging.getLogger(__name__)
 
@@ -188,4 +189,4 @@ def dice_on_grid(predictor: Predictor, stored: StoredCase) -> dict[str, float | 
         box = [slice(None)] * 3
         box[axis] = slice(start, start + slab.shape[axis + 1])
         overlaps.add(0, decide(slab.cpu().numpy(), data), stored.label[tuple(box)])
-    return overlaps.mean_dice(0)
+    return {name: none_if_undefined(dice) for name, dice in overlaps.mean_dice(0).items()}

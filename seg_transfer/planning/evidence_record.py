@@ -5,7 +5,6 @@ What is per stage has one entry for each stage of the encoder in use, finest fir
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from seg_transfer.planning.strategy import Candidate
 from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.statistics import mean_of_defined
 
 RACE_FILE = "race.json"
 Classifier = Literal["softmax", "svm", "bayes"]
@@ -62,10 +62,9 @@ class ProbedFeatures(Part):
     )
 
     @property
-    def mean_dice(self) -> float | None:
-        """Over the labels that have one."""
-        known = [value for value in self.dice.values() if value is not None]
-        return sum(known) / len(known) if known else None
+    def mean_dice(self) -> float:
+        """Mean over the labels whose Dice is defined; nan if none is."""
+        return mean_of_defined(self.dice.values())
 
 
 class ProbeEvidence(Part):
@@ -131,11 +130,7 @@ class Racer(Part):
 
     def case_dice(self) -> dict[str, float]:
         """Mean over the labels of each case; nan where a case has none of them."""
-        means = {}
-        for case, of_label in self.dice.items():
-            known = [value for value in of_label.values() if value is not None]
-            means[case] = sum(known) / len(known) if known else math.nan
-        return means
+        return {case: mean_of_defined(of_label.values()) for case, of_label in self.dice.items()}
 
 
 class RaceEvidence(JsonRecord):

@@ -17,14 +17,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
+from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Candidate, Race, Strategy
 from seg_transfer.util.records import JsonRecord, Part, parse_object
-
-Head = Literal["unet", "softmax", "svm", "bayes"]
-LARGEST_SEED = 2**32 - 1
 
 
 class Weights(Part):
@@ -36,7 +34,7 @@ class Weights(Part):
         description="file: safetensors, or a weights_only checkpoint; model: an exported model of one's own",
     )
     sha256: str | None = Field(default=None, description="model only: of the file")
-    carry: Literal["encoder", "all"] | None = Field(
+    carry: Carry | None = Field(
         default=None, description="model only: the encoder; or all, encoder and decoder without heads"
     )
     repository: str | None = Field(default=None, description="imagenet only")
@@ -59,7 +57,7 @@ class Weights(Part):
 class ModelPlan(Part):
     """Which network reads the array."""
 
-    configuration: Literal["2d", "2.5d", "3d"]
+    configuration: Configuration
     patch: Triple = Field(description="input patch (slice, u, v) in voxels; 2D reads 1 slice, 2.5D an odd number")
     head: Head = Field(
         default="unet",

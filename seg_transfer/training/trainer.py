@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan, RecipePlan
-from seg_transfer.training.augment import apply, sample_parameters
+from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import deep_loss, overlap
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
+from seg_transfer.util.statistics import dice, none_if_undefined
 
 ADAM_BETAS = (0.9, 0.999)
 """AdamW's usual ones. AdamW (Loshchilov and Hutter, ICLR 2019), since it adapts to the unlike gradients of a pretrained
@@ -127,8 +129,8 @@ class Trainer:
             counts += overlap(logits.cpu(), batch.label, data.region_classes)
         found = dict(zip(data.outputs, counts.T.tolist(), strict=True))
         return {
-            name: 2 * both / (mine + theirs) if mine + theirs else None
-            for name, (mine, theirs, both) in ((name, found[name]) for name in data.scored)
+            name: none_if_undefined(dice(common, predicted, reference))
+            for name, (predicted, reference, common) in ((name, found[name]) for name in data.scored)
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -146,17 +148,18 @@ class Trainer:
         load_optimizer(self.optimizer, self._names, under_prefix("optimizer", tensors))
 
     def _augment(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        augmentation, data = self.plan.recipe.augmentation, self.plan.data
+        augmentation = self.plan.recipe.augmentation
+        if self.plan.model.configuration != "3d":
+            augmentation = augmentation.model_copy(update={"rotate_out_of_plane": False})
         image, label = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        parameters = sample_parameters(
+        transforms = sample_transforms(
             augmentation,
             batch=len(image),
             channels=image.shape[1],
-            generator=generator(self.seed, "augment", step),
+            generator=partial(generator, self.seed, "augment", step),
         )
-        is_3d = self.plan.model.configuration == "3d"
-        out_of_plane = is_3d and augmentation.rotate_out_of_plane
-        return apply(image, label, parameters, spacing=data.spacing, out_of_plane=out_of_plane)
+        out_of_plane = augmentation.rotate_out_of_plane
+        return apply(image, label, transforms, spacing=self.plan.data.spacing, out_of_plane=out_of_plane)
 
 
 def _make_optimizer(schedule: StrategySchedule, recipe: RecipePlan) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ torch is imported inside the functions that need it, so that commands which do n
 from __future__ import annotations
 
 import os
+import platform
 import time
 from functools import cache
 from importlib import import_module, metadata
@@ -136,6 +137,17 @@ def cores() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
     return max(1, min(count, round(int(quota) / int(period)))) if quota.isdecimal() else count
+
+
+def machine_text() -> str:
+    """This machine for a human reader: cores in use, processor and GPU."""
+    check_torch()
+    import torch
+
+    found = [line for line in _read(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")]
+    processor = found[0].partition(":")[2].strip() if found else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
 
 
 def case_workers(wanted: int | None = None) -> int:

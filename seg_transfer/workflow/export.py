@@ -93,4 +93,4 @@ def _dice(place: Work, models: Models) -> tuple[Mapping[str, float] | None, int]
     if not validated:
         return None, 0
     scores = pooled([Scores.load(place.scores_file(run.plan, fold)) for fold in validated])
-    return {label: summary.dice.mean for label, summary in scores.summary.items()}, len(scores.cases)
+    return scores.label_dice, len(scores.cases)

@@ -1,32 +1,26 @@
-"""The plan as a document, and the planner: every decision has its reason, impossible wishes are refused."""
+"""The plan as a document, and the planner: every decision has its reason, impossible options are refused."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_fingerprints import channel, fingerprint, pictures, splits
+from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan
 from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import Label, Region
 from seg_transfer.planning.fields import json_hash, part_hash
-from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.folds import FoldAssignment
 from seg_transfer.planning.plan import Plan, Split, edited_parts
-from seg_transfer.planning.planner import PlanRequest, make_plan
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
 FACTS = ("data.dataset", "data.dimension", "data.unit", "data.labels", "data.cases", "recipe.seed")
 FACTS += ("data.regions", "data.ignore")
-
-
-def plan_of(made: Fingerprint, **wishes: Any) -> Plan:
-    return make_plan(made, PlanRequest(splits=splits(made), **wishes))
 
 
 @pytest.fixture(
@@ -161,10 +155,10 @@ class TestPlanner:
     def test_memory_bounds_what_is_expected(self) -> None:
         large = fingerprint(shape=(300, 300, 200))
         for memory in (3_000_000_000, 8_000_000_000):
-            plan = plan_of(large, device="cuda", memory_bytes=memory)
+            plan = plan_of(large, device="cuda", memory=memory)
             assert plan.expected is not None
             assert plan.expected.memory_bytes <= memory
-        assert plan_of(large, device="cuda", memory_bytes=3_000_000_000).model.patch < plan.model.patch
+        assert plan_of(large, device="cuda", memory=3_000_000_000).model.patch < plan.model.patch
 
     def test_scratch_means_no_weights(self) -> None:
         plan = plan_of(fingerprint(), strategy="scratch")
@@ -189,7 +183,10 @@ class TestPlanner:
             asked.append(name)
             return True
 
-        assert plan_of(fingerprint(), encoder="resnet34", imagenet_cached=cached).model.weights.source == "imagenet"
+        assert (
+            plan_of(fingerprint(), encoder="resnet34", resources={"imagenet_cached": cached}).model.weights.source
+            == "imagenet"
+        )
         assert asked == ["resnet34"]
 
     def test_an_encoder_that_does_not_convert_to_3d_reads_stacks(self) -> None:
@@ -222,7 +219,7 @@ class TestPlanner:
         assert plan.recipe.splits[0].train == plan.recipe.splits[0].validation == ("case_000",)
 
 
-class TestImpossibleWishes:
+class TestImpossibleOptions:
     @pytest.mark.parametrize(
         ("wishes", "message"),
         [
@@ -233,13 +230,15 @@ class TestImpossibleWishes:
             ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
             ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
-            ({"weights": "imagenet", "offline": True}, "--weights: the ImageNet weights of resnet18 are not on this"),
-            ({"memory_bytes": 10**8}, "100.0 MB are too little"),
-            ({"memory_bytes": 0}, "--memory"),
+            (
+                {"weights": "imagenet", "resources": {"offline": True}},
+                "--weights: the ImageNet weights of resnet18 are not on this",
+            ),
+            ({"memory": 10**8}, "100.0 MB are too little"),
+            ({"memory": 0}, "--memory"),
             ({"epochs": 0}, "--epochs"),
             ({"time_budget": 0.0}, "--time-budget"),
-            ({"epochs": 1, "time_budget": 1.0}, "two budgets"),
-            ({"device": "auto"}, "--device"),
+            ({"epochs": 1, "time_budget": 1.0}, "--epochs and --time-budget exclude each other"),
             ({"normalization": {"CT": "zscore"}}, "no channel 'CT'"),
             ({"normalization": {"MRI": "log"}}, "unknown choice 'log'"),
         ],
@@ -266,9 +265,9 @@ class TestImpossibleWishes:
         made = fingerprint()
         foreign = (Split(train=("case_000", "stranger"), validation=()),)
         with pytest.raises(UserError, match="stranger"):
-            make_plan(made, PlanRequest(splits=foreign))
+            plan_of(made, folds=FoldAssignment(foreign))
         with pytest.raises(UserError, match="no folds"):
-            make_plan(made, PlanRequest(splits=()))
+            plan_of(made, folds=FoldAssignment(()))
 
 
 class TestDocument:
@@ -392,9 +391,8 @@ class TestDocument:
 
     def test_a_strategy_does_not_touch_the_hash_of_the_data(self) -> None:
         made = fingerprint()
-        request = PlanRequest(splits=splits(made))
-        one = make_plan(made, request)
-        other = make_plan(made, replace(request, strategy="frozen", encoder="resnet34"))
+        one = plan_of(made)
+        other = plan_of(made, strategy="frozen", encoder="resnet34")
         assert part_hash(one.data) == part_hash(other.data)
         assert part_hash(one.model) != part_hash(other.model)
         assert part_hash(one.recipe) != part_hash(other.recipe)

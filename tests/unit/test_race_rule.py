@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_fingerprints import fingerprint, splits
+from made_fingerprints import fingerprint, plan_of
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import RaceEvidence, Racer
 from seg_transfer.planning.plan import Plan, Split, Weights
-from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.rules import race
 from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.strategy import Kind
@@ -162,7 +161,7 @@ LOWER = Candidate(
 
 class TestVariants:
     def test_the_twin_differs_in_nothing_but_weights_and_strategy(self) -> None:
-        made = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race"))
+        made = plan_of(fingerprint(), strategy="race")
         assert made.recipe.race is not None
         twin = scratch_twin(made)
         mine, theirs = (each.model_dump(exclude={"reasons"}) for each in (made, twin))
@@ -225,15 +224,13 @@ class TestPlan:
             Plan.model_validate(made)
 
     def test_planning_says_what_races(self) -> None:
-        made = make_plan(
-            fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="race", race_share=0.2, time_budget=600)
-        )
+        made = plan_of(fingerprint(), strategy="race", race_share=0.2, time_budget=600)
         assert made.recipe.race is not None and made.recipe.strategy_name == "race"
         assert [each.strategy.kind for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "partial"]
         why = {reason.field: reason for reason in made.reasons}
         assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, partial"
         assert "2 min of each fold's budget" in why["recipe.race"].reason
-        frozen = make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), strategy="frozen"))
+        frozen = plan_of(fingerprint(), strategy="frozen")
         assert made.expected is not None and frozen.expected is not None
         assert made.expected.memory_bytes > frozen.expected.memory_bytes  # a challenger trains the encoder
 
@@ -241,15 +238,15 @@ class TestPlan:
         ("wishes", "said"),
         [
             ({"race_share": 0.2}, "--race-share: there is no race"),
-            ({"strategy": "race", "race_share": 1.0}, "--race-share: 1 leaves nothing"),
-            ({"strategy": "race", "weights": "none"}, "no pretrained weights"),
+            ({"strategy": "race", "race_share": 1.0}, "--race-share: 1.0 is out of range"),
+            ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained starts"),
             ({"strategy": "race", "encoder": "resnet50"}, "no pretrained weights"),
             ({"strategy": "race", "epochs": 1}, "--epochs: 1 epoch"),
         ],
     )
     def test_what_cannot_race_is_refused(self, wishes: dict[str, Any], said: str) -> None:
         with pytest.raises(UserError, match=said):
-            make_plan(fingerprint(), PlanRequest(splits=splits(fingerprint()), **wishes))
+            plan_of(fingerprint(), **wishes)
 
 
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Checks the planner's memory estimate: what a training step keeps for its backward pass, estimated and measured.
+"""Check the planner's memory estimate: what a training step keeps for its backward pass, estimated and measured.
 
-    python bench/memory_estimate.py
+    python tools/memory_estimate.py
 
 Measured are the bytes that autograd's saved tensors hold on a CPU under bfloat16 autocast, each storage once, through
 the whole network and its loss: of two samples minus those of one, so that weights and their copies drop out. None of
