@@ -48,7 +48,7 @@ def plan(options: PlanOptions) -> Plan:
     place = Work(options.work)
     check_folder(place.path)
     device = environment.resolve_device(options.device)
-    workers = environment.case_workers() if options.workers is None else options.workers
+    workers = environment.case_workers(options.workers)
     found = _selected(find_dataset(options.dataset, workers=workers), options.cases)
     _log_what_was_found(found)
     resources = _resources(options, device)

@@ -50,7 +50,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     from seg_transfer.workflow.validate import train_and_validate
 
     dataset = Dataset.load(place.dataset)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
+    case_workers = environment.case_workers(options.workers)
     prepare(place, made, dataset, case_workers)
     run_options = RunOptions(
         device=device,
