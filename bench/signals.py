@@ -35,7 +35,6 @@ from seg_transfer.evidence.cases import choose_cases
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.evidence.race import settle
 from seg_transfer.evidence.transfer_evidence import gather
-from seg_transfer.planning.evidence_record import RACE_FILE
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.state import RunOptions
@@ -103,7 +102,7 @@ def _ways(trial: Trial, size: int, seed: int, data: Path, folder: Path) -> dict[
         update = {"race": asked, "steps_per_epoch": RACE_STEPS // 2, "epochs": 2}
         plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=update)})
         settle(plan, store, folder / "race", fold="full", options=RunOptions(device="cpu", threads=cores()))
-        held: dict[str, Any] = json.loads((folder / "race" / RACE_FILE).read_text())
+        held: dict[str, Any] = json.loads((folder / "race" / "race.json").read_text())
         return held
 
     def evidence() -> Any:

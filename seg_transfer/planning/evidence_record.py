@@ -14,7 +14,6 @@ from pydantic import Field
 from seg_transfer.planning.strategy import Candidate
 from seg_transfer.util.records import JsonRecord, Part
 
-RACE_FILE = "race.json"
 Classifier = Literal["softmax", "svm", "bayes"]
 Probed = Literal["pretrained", "random", "raw", "filters"]
 
@@ -145,8 +144,7 @@ class RaceEvidence(JsonRecord):
     if_missing: ClassVar[str] = "train this fold again"
     if_wrong: ClassVar[str] = "restore it from a copy, or train again with --restart"
 
-    version: Literal[1] = 1
-    plan: str = Field(description="hash of the plan that asks for the race")
+    version: Literal[2] = 2
     fold: int | Literal["full"]
     seed: int
     epochs: int | None = Field(description="budget of race and training together; or time_budget")

@@ -23,8 +23,6 @@ from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY, wrong_version
 
 CHECKPOINT_VERSION = 2
-MODEL_FILE = "model.safetensors"
-RESUME_FILE = "resume.safetensors"
 CONTIGUOUS = torch.contiguous_format
 
 Kind = Literal["model", "resume", "exported"]
@@ -154,6 +152,6 @@ def _header(path: Path, kind: Kind, metadata: dict[str, str] | None) -> dict[str
         if_older = "use the segtl that wrote it, or train again with --restart"
         raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)
     if header["kind"] != kind:
-        hint = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
+        hint = f"use {kind}.safetensors beside it"
         raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)
     return header

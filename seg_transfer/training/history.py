@@ -11,9 +11,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seg_transfer.util.files import whole_file
 
-LOG_FILE = "log.csv"
-TENSORBOARD_FOLDER = "tensorboard"
-
 
 class Row(TypedDict):
     """One epoch.

@@ -49,7 +49,7 @@ def export(
     place = Work(Path(work))
     models = find_models(place, folds)
     environment.check_torch()
-    from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
+    from seg_transfer.exporting.save import make_header, save_model_file
 
     if onnx is not None:
         from seg_transfer.exporting.onnx import check_onnx
@@ -60,13 +60,9 @@ def export(
             raise UserError(
                 "ONNX holds one configuration, an ensemble of several is chosen", where=place.choice, hint=hint
             )
-    trained = [
-        TrainedPlan(place.trained_plan(run.plan, run.folds), dict(zip(map(str, run.folds), run.files, strict=True)))
-        for run in models.runs
-    ]
-    dice, cases = _dice(place, models)
+    dice, cases = _dice(models)
     header = make_header(
-        trained,
+        models.runs,
         name=name,
         dice=dice,
         validated=cases,
@@ -74,12 +70,12 @@ def export(
         postprocessing=models.postprocessing,
     )
     if output is not None:
-        save_model_file(Path(output), header, trained)
+        save_model_file(Path(output), header, models.runs)
     if onnx is not None:
         from seg_transfer.exporting.load import load_folds
         from seg_transfer.exporting.onnx import save_onnx
 
-        save_onnx(Path(onnx), header, load_folds(models.runs[0].plan, models.runs[0].files))
+        save_onnx(Path(onnx), header, load_folds(models.runs[0].plan, models.runs[0].models))
     return [Path(file) for file in (output, onnx) if file is not None]
 
 
@@ -95,7 +91,7 @@ def card(model: Path | str) -> str:
     return read_model_file(Path(model)).header.card
 
 
-def _dice(place: Work, models: Models) -> tuple[Mapping[str, float] | None, int]:
+def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
     """Mean Dice of each label by cross-validation, and over how many cases; None if these models have none."""
     if models.choice is not None:
         known = models.choice.dice
@@ -104,8 +100,8 @@ def _dice(place: Work, models: Models) -> tuple[Mapping[str, float] | None, int]
     from seg_transfer.evaluation.scores import Scores
 
     (run,) = models.runs
-    validated = [fold for fold in place.validated(run.plan) if fold in run.folds or run.folds == ("full",)]
+    validated = [fold for fold in run.folder.validated_folds if fold in run.folds or run.folds == ("full",)]
     if not validated:
         return None, 0
-    scores = pooled([Scores.load(place.scores_file(run.plan, fold)) for fold in validated])
+    scores = pooled([Scores.load(run.folder.run(fold).scores) for fold in validated])
     return {label: summary.dice.mean for label, summary in scores.summary.items()}, len(scores.cases)

@@ -11,11 +11,13 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.request import check_budget
 from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.training.manifest import Fold
+from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
 from seg_transfer.util.progress import keep_log
 from seg_transfer.workflow.options import at_most_one
 from seg_transfer.workflow.preprocess import prepare
-from seg_transfer.workflow.work_folder import DEFAULT, Fold, Work, fold_from_text, fold_name
+from seg_transfer.workflow.work_folder import DEFAULT, Work, fold_from_text
 
 if TYPE_CHECKING:
     from seg_transfer.workflow.validate import TrainedFold
@@ -66,7 +68,7 @@ def train(
     device = environment.resolve_device(device)
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
-    from seg_transfer.training.loop import RunOptions
+    from seg_transfer.training.state import RunOptions
     from seg_transfer.workflow.compare import train_twin
     from seg_transfer.workflow.validate import train_and_validate
 
@@ -83,16 +85,14 @@ def train(
         threads=environment.cores(),
     )
     store = Store.open(place.store_folder(made), made.data)
-    place.keep_plan(made)
+    folder = place.plan_folder(made)
+    folder.keep_plan()
     runs = []
     for one in folds:
-        folder = place.run_folder(made, one)
-        run = train_and_validate(made, dataset, store, folder, fold=one, options=options, workers=case_workers)
+        run = train_and_validate(made, dataset, store, folder.run(one), options=options, workers=case_workers)
         if control:
-            twin = scratch_twin(made)
-            place.keep_plan(twin)
-            folder = place.run_folder(twin, one)
-            run = train_twin(run, twin, dataset, store, folder, options=options, workers=case_workers)
+            twin = place.plan_folder(scratch_twin(made))
+            run = train_twin(run, twin, dataset, store, options=options, workers=case_workers)
         runs.append(run)
     return runs
 

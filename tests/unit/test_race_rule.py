@@ -255,7 +255,6 @@ class TestPlan:
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
     racer = Racer(candidate=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}})
     kept = RaceEvidence(
-        plan="0",
         fold="full",
         seed=1,
         epochs=None,
@@ -269,7 +268,7 @@ def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) 
     assert RaceEvidence.load(tmp_path / "race.json") == kept
     assert racer.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
     (tmp_path / "race.json").write_text("{}")
-    with pytest.raises(UserError, match=r"race\.json: plan: Field required"):
+    with pytest.raises(UserError, match=r"race\.json: a race of version 1; this segtl reads version 2"):
         RaceEvidence.load(tmp_path / "race.json")
     with pytest.raises(UserError, match="there is no race here"):
         RaceEvidence.load(tmp_path / "other.json")
