@@ -126,7 +126,7 @@ def run(way: str, seed: int, steps: int, folder: Path) -> tuple[float, float]:
     for index, case in enumerate(plan.data.cases):
         image, classes = make_case(1000 * seed + index, tiny=index % EVERY == 0)
         transform = CaseTransform.fit(image, plan.data)
-        store.add(case, transform.image(image), transform.label(classes), transform)
+        store.add(case, transform.slabs(image), transform.label(classes), transform)
         voxels += store.case(case).voxels
     loop.PatchSampler = CaseFirst if way == "case first" else PatchSampler  # type: ignore[misc]
     options = RunOptions(seed=seed, workers=1)

@@ -58,16 +58,9 @@ TRIALS = (
 )
 
 
-def planned(strength: float, trial: Trial) -> dict[str, Any]:
-    """The plan's augmentation at a strength, at equal spacings; mirroring stays as planned."""
-    chosen, _ = augmentation(
-        strength,
-        ratio=1,
-        configuration=trial.configuration,
-        unit=trial.unit,
-        channels=trial.channels,
-        mirrored=trial.mirrored,
-    )
+def planned(trial: Trial) -> dict[str, Any]:
+    """The plan's augmentation at equal spacings; mirroring stays as planned."""
+    chosen, _ = augmentation(ratio=1, configuration=trial.configuration, unit=trial.unit, mirrored=trial.mirrored)
     fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
     return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
 
@@ -92,17 +85,12 @@ MILD = {
     "gamma_range": (0.85, 1.25),
 }
 """About half of everything."""
-STRENGTHS = {"usual": 0.0, "strong": 1.0}
 SIMILAR = {"encoder_lr_ratio": 0.1, "layer_decay": 1.0, "batchnorm": "source"}
 """What plans said once of the strategy where pictures in a fixed range were thought similar to the source's."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
-    "strong": {},
     "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
-    "elastic": {f"{AUGMENTATION}.elastic_probability": 0.2, f"{AUGMENTATION}.elastic_amount": 0.2},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
-    "cutout": {f"{AUGMENTATION}.cutout_probability": 0.2},
-    "cutmix": {f"{AUGMENTATION}.cutmix_probability": 0.3},
     "inflation-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
@@ -126,9 +114,8 @@ REFERENCES = {"gradual-late": "gradual"}
 
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant changes in the plan."""
-    strength = STRENGTHS.get(variant, STRENGTHS[USUAL])
     schedule = late(trial) if variant == "gradual-late" else {}
-    return {"recipe.steps_per_epoch": EPOCH, **planned(strength, trial), **schedule, **VARIANTS[variant]}
+    return {"recipe.steps_per_epoch": EPOCH, **planned(trial), **schedule, **VARIANTS[variant]}
 
 
 def strategy(variant: str) -> str:

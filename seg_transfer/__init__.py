@@ -16,6 +16,7 @@ Example:
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
 """
 
+import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.probe import probe
     from seg_transfer.workflow.summary import summary
     from seg_transfer.workflow.train import train
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the host configures logging
 
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
 # one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from seg_transfer.util import progress
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -29,18 +27,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Only results and warnings, as with ``-q``."""
-    progress.set_verbosity(-1)
-    yield
-    progress.set_verbosity(0)
-
-
-@pytest.fixture(autouse=True)
-def no_log() -> Iterator[None]:
-    """A command keeps tracebacks in its work folder's log until the next one does; no test in another test's."""
-    yield
-    progress.keep_log(None)

@@ -9,12 +9,14 @@ card of the bundled weights describes. Interrupted, the same command goes on whe
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from seg_transfer.util import progress  # before torch, to set how OpenMP's threads wait
+from seg_transfer.cli.console import shown_on_stderr  # before torch, to set how OpenMP's threads wait
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for bench/cells.py
 import card
@@ -35,6 +37,9 @@ from seg_transfer.training.checkpoint import load_state, save_state
 from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.util.environment import bfloat16_gain, resolve_device
 from seg_transfer.util.files import whole_file, write_text
+from seg_transfer.util.progress import meter
+
+logger = logging.getLogger("seg_transfer.pretrain")
 
 SECONDS_BETWEEN_CHECKPOINTS = 180.0
 STATISTICS = 9984
@@ -74,7 +79,7 @@ def pretrain(job: Job, *, device: str = "auto", restart: bool = False, clock: Cl
         tensors, header = load_state(job.resume_file, "resume")
         state = State.resumed(header, task, job.resume_file)
         learner.load(tensors)
-        progress.say(f"going on after step {state.step}")
+        logger.info(f"going on after step {state.step}")
 
     def save() -> None:
         save_state(job.resume_file, "resume", learner.tensors(), state.header(task))
@@ -88,7 +93,7 @@ def pretrain(job: Job, *, device: str = "auto", restart: bool = False, clock: Cl
 def learn(learner: Learner, job: Job, data: Data, state: State, save: Callable[[], None], clock: Clock) -> None:
     """Take steps until the time is used up, with a checkpoint every few minutes and at the end."""
     budget, saved = 60 * job.minutes, state.seconds
-    with stop_requests() as stop, progress.meter(total=1.0, title="training") as show:
+    with stop_requests() as stop, meter(total=1.0, title="training") as show:
         while state.seconds < budget:
             share, started = state.seconds / budget, clock()
             side = side_at(share, job.side)
@@ -114,7 +119,7 @@ def learn(learner: Learner, job: Job, data: Data, state: State, save: Callable[[
 def finish(learner: Learner, known: EncoderEntry, job: Job, data: Data, state: State, precision: str) -> card.Facts:
     """Re-estimate BatchNorm's statistics, measure the accuracy, and write weights and card."""
     rows = statistics_rows(data.train, job.batch, job.seed) if known.batchnorm else data.train[:0]
-    progress.say("re-estimating BatchNorm's statistics and measuring the accuracy")
+    logger.info("re-estimating BatchNorm's statistics and measuring the accuracy")
     learner.reestimate(pictures for pictures, _ in data.plain(rows, job.batch))
     learner.round()
     top1, top5 = learner.accuracy(data.plain(data.validation, job.batch))
@@ -178,22 +183,27 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Run and return the exit code: 0 done, 2 the user's error, 130 interrupted."""
     options = vars(arguments(given))
+    with shown_on_stderr():
+        return _exit_code(options)
+
+
+def _exit_code(options: dict[str, Any]) -> int:
     run = {name: options.pop(name) for name in ("device", "restart")}
     options["output"] = Path(str(options["output"]).removesuffix(".safetensors"))
     try:
         job = Job(**options)
         facts = pretrain(job, **run)
     except UserError as error:
-        progress.fail(str(error))
+        logger.error(str(error))
         return USER_ERROR
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
         hint = "free disk space, or see to the permissions; then run the same command again"
-        progress.fail(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
+        logger.error(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
         return USER_ERROR
     except KeyboardInterrupt:
-        progress.fail("interrupted; run the same command again to go on")
+        logger.error("interrupted; run the same command again to go on")
         return INTERRUPTED
     chance = f"always the most frequent class: {facts.chance:.3f}"
     print(f"{job.weights_file}, {job.card_file}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")

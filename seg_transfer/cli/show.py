@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from seg_transfer.util.progress import say
+from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.units import bytes_text, seconds_text
-from seg_transfer.workflow.work_folder import Work, fold_name
+from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.encoder_weights import EncoderStatus
     from seg_transfer.workflow.status import Status
     from seg_transfer.workflow.validate import TrainedFold
+
+logger = logging.getLogger(__name__)
 
 WIDTH_OF_A_FILE = 140
 """Columns of a table that is not shown on a terminal, where rich would cut at 80."""
@@ -53,7 +56,7 @@ def show_plan(plan: Plan, work: Path) -> None:
             f"{bytes_text(expected.disk_bytes)} of disk"
         )
     _line(f"plan: {Work(work).plan}")
-    say(f"next: `segtl train 0{Work(work).option}`, or `segtl train cv{Work(work).option}` for every fold")
+    logger.info(f"next: `segtl train 0{Work(work).option}`, or `segtl train cv{Work(work).option}` for every fold")
 
 
 def show_runs(runs: Sequence[TrainedFold]) -> None:
@@ -140,7 +143,7 @@ def show_summary(summary: Summary, work: Path) -> None:
         kept = "kept" if trial.kept else "not kept"
         figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
         _line(f"largest component of {trial.what}: {kept} ({figures})")
-    say(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
+    logger.info(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
 
 
 def show_probe(found: ProbeEvidence, work: Path) -> None:
@@ -166,7 +169,7 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
     _console().print(table)
     place = Work(work)
     _line(f"evidence: {place.evidence}, {place.probe_plot}")
-    say(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out case(s)")
+    logger.info(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out case(s)")
 
 
 def show_demo(result: DemoResult) -> None:
@@ -179,7 +182,7 @@ def show_demo(result: DemoResult) -> None:
     _line(f"data set: {result.data}")
     _line(f"label maps: {result.predictions}")
     _line(f"picture: {result.overlay}")
-    say(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
+    logger.info(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
 
 
 def show_status(status: Status) -> None:
@@ -217,7 +220,7 @@ def show_encoders(found: Sequence[EncoderStatus]) -> None:
             ", ".join(one.weights) or "no",
         )
     _console().print(table)
-    say("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
+    logger.info("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
 
 
 def show_fetched(files: Sequence[Fetched]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,8 @@ from seg_transfer.data.label_values import UNDECLARED_HINT, listing, undeclared
 from seg_transfer.data.naming import data_files
 from seg_transfer.errors import UserError
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.progress import say
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
             problems += result.problems
             empty += [case.id] if result.empty_label else []
     if empty:
-        say(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
+        logger.info(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
     claimed = {path for case in dataset.cases for path in (*case.images, case.label)}
     problems = [_with_hint(problem, claimed) for problem in problems]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))

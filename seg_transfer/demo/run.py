@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from seg_transfer.demo.phantom import LABELS
 from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.util.progress import say
+
+logger = logging.getLogger(__name__)
 
 TRAINING_SECONDS = 150.0
 """Leaves half of the promised 5 minutes on 2 cores for all the rest."""
@@ -64,7 +66,7 @@ def run_demo(
     """
     start = time.monotonic()
     data, work, predictions = make_dataset(folder / "data", seed=seed), folder / "work", folder / "predictions"
-    say(f"data set: {data}")
+    logger.info(f"data set: {data}")
     truth = data / "labelsTs"
     made = api.plan(data, work=work, time_budget=training_seconds, device=device, workers=workers, seed=seed)
     api.train("full", work=work, device=device, workers=workers)

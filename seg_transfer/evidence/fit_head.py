@@ -7,6 +7,7 @@ those that do best on cases that a classifier was not fitted to; the classifier 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,7 +41,9 @@ from seg_transfer.training.manifest import (
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions, Task, check_plan
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
-from seg_transfer.util.progress import say, track
+from seg_transfer.util.progress import track
+
+logger = logging.getLogger(__name__)
 
 MOST_VOXELS = 20_000
 NEVER = -1e30
@@ -114,7 +117,7 @@ def _fit(
         plan.model, channels=len(plan.data.channels), classes=len(plan.data.labels), seed=seed
     )
     assert isinstance(network, PixelHead) and kind != "unet", "the U-Net is trained, not fitted"
-    say(str(report))
+    logger.info(str(report))
     encoder = FrozenEncoder(
         network.to(device), plan.model, reduced=plan.recipe.precision == "bfloat16", whole_slices=False
     )
@@ -137,7 +140,7 @@ def _fit(
     scores = tried.scores[kind]
     found = {"kind": kind, "voxels": len(classes), "penalty": None if kind == "bayes" else tried.penalty}
     found |= _means(scores) | {"share_bias": shares.tolist()}
-    say(
+    logger.info(
         f"{kind} fitted to {len(classes)} voxels of {len(cases)} cases; balanced accuracy on cases that it was not "
         f"fitted to: {found['balanced_accuracy']:.3f}"
     )

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from seg_transfer.catalogue.encoders import entry
 from seg_transfer.evidence.features import FrozenEncoder
-from seg_transfer.network.build import build_network
+from seg_transfer.network.build import build_encoder
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.patch import slice_strides
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
-DECODER_CHANNELS = 4
+UNUSED = 4
+"""Channels of a decoder that is never built."""
 RECALIBRATION_BATCHES = 8
 LARGEST_BATCH = 16
 """Fewer than training takes, since several encoders are recalibrated for one probe."""
@@ -26,7 +27,7 @@ LARGEST_BATCH = 16
 def probed_model(
     plan: Plan, *, encoder: str | None = None, weights: Weights | None = None, first: int | None = None
 ) -> ModelPlan:
-    """The plan's model with next to no decoder; by default with every stage of an encoder, not only the plan's.
+    """A model whose encoder is probed; by default with every stage of an encoder, not only the plan's.
 
     Stages beyond the plan's stride along the slices as the planning rule would have it. A model of the user's own has
     the stages that it was trained with.
@@ -53,8 +54,7 @@ def probed_model(
         slice_strides=along,
         inflation=plan.model.inflation,
         input_mapping=plan.model.input_mapping,
-        decoder_channels=(DECODER_CHANNELS,) * stages,
-        decoder_norm="group",
+        decoder_channels=(UNUSED,) * stages,
     )
 
 
@@ -81,7 +81,7 @@ def frozen_encoder(
     Raises:
         UserError: If the weights cannot be loaded.
     """
-    network, _ = build_network(model, channels=len(plan.data.channels), classes=2, seed=seed)
+    network = build_encoder(model, channels=len(plan.data.channels), seed=seed)
     reduced = plan.recipe.precision == "bfloat16"
     frozen = FrozenEncoder(network.to(device), model, reduced=reduced, context=context)
     if len(recalibrate):

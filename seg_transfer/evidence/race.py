@@ -7,6 +7,7 @@ the fold's folder, candidate by candidate, so that an interrupted race goes on a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,7 +31,9 @@ from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions, Task
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.progress import say, track, warn
+from seg_transfer.util.progress import track
+
+logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 3
 """After one that is not timed."""
@@ -68,16 +71,16 @@ def settle(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> 
     assert evidence.winner is not None
     chosen = with_candidate(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
     if not evidence.racers:
-        warn(evidence.reason)
+        logger.warning(evidence.reason)
         return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
-    say(f"race won by {evidence.reason}")
+    logger.info(f"race won by {evidence.reason}")
     if task.time_budget is None:
         assert task.epochs is not None, "a budget is in epochs or in seconds"
         spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
         return chosen, replace(own, epochs=task.epochs - spent)
     taken = sum(racer.seconds for racer in evidence.racers)
     rest = rules.time_left(task.time_budget, taken)
-    say(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
+    logger.info(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
     return chosen, replace(own, time_budget=rest)
 
 
@@ -112,13 +115,13 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, run: RunFolder, opti
     """Train and score the candidates that are not done yet, and choose."""
     candidates = plan.recipe.candidates
     names = _names(candidates)
-    say(
+    logger.info(
         f"race of {', '.join(names)}: {evidence.steps} steps each on {len(evidence.train)} cases, scored on "
         f"{len(evidence.held_out)} others"
     )
     split = Split(train=evidence.train, validation=evidence.held_out)
     for index in range(len(evidence.racers), len(candidates)):
-        say(f"race: {names[index]}")
+        logger.info(f"race: {names[index]}")
         short = shortened(with_candidate(plan, candidates[index], "races"), split, evidence.steps)
         candidate = run.race_candidate(index)
         trained = train_fold(short, store, candidate, options=options)

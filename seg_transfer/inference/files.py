@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,9 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.util.files import make_folder, whole_file
 from seg_transfer.util.parallel import report_failure
-from seg_transfer.util.progress import say, track
+from seg_transfer.util.progress import track
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Predictor", "predict_folder"]
 
@@ -72,7 +75,7 @@ def predict_folder(
     make_folder(output)
     todo = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
     if len(todo) < len(cases):
-        say(f"{len(cases) - len(todo)} of {len(cases)} cases are in {output} already and are skipped")
+        logger.info(f"{len(cases) - len(todo)} of {len(cases)} cases are in {output} already and are skipped")
     failures: dict[str, str] = {}
 
     def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:

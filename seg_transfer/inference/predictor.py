@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_transfer.data.dataset import Case
-from seg_transfer.data.image import Grid, Image, image_from_array, read_image
+from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide
 from seg_transfer.inference.label_map import Slab, fill_labels
@@ -104,15 +103,6 @@ class Predictor:
         """
         transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
         return self.labels(transform, prepared, tta=tta)
-
-    def case(self, case: Case, *, tta: bool = True) -> tuple[Integers, Grid]:
-        """Predict one case's files.
-
-        Returns:
-            The label map ``(i, j, k)`` in the order of the case's first file, and that file's grid.
-        """
-        transform, prepared = self.prepare(read_image(case.images))
-        return self.labels(transform, prepared, tta=tta), transform.native
 
     def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.

@@ -88,21 +88,6 @@ def predict_slabs(
     yield base, _finished(held, sums, axis, base, shape[axis])
 
 
-def predict_volume(
-    network: NetworkFn,
-    array: Tensor,
-    model: ModelPlan,
-    outputs: int,
-    *,
-    tta_axes: Sequence[int] = (),
-    batch: int = 1,
-) -> Tensor:
-    """Scores ``(output, slice, u, v)`` of a whole volume in memory; arguments are those of :func:`predict_slabs`."""
-    axis = longest_axis(array.shape[1:], [model])
-    slabs = predict_slabs(network, array, model, outputs, axis=axis, tta_axes=tta_axes, batch=batch)
-    return joined(slabs, outputs, array.shape[1:], axis=axis)
-
-
 def joined(slabs: Iterable[tuple[int, Tensor]], outputs: int, shape: Sequence[int], *, axis: int) -> Tensor:
     """Slabs that cover a volume of ``shape`` as one tensor ``(output, slice, u, v)`` float32 on the CPU."""
     result = torch.empty((outputs, *shape))
@@ -158,11 +143,6 @@ def window_starts(size: int, window: int) -> list[int]:
         return [-((window - size) // 2)]
     steps = math.ceil((size - window) / max(1, int(window * (1 - OVERLAP))))
     return [round(step * (size - window) / max(1, steps)) for step in range(steps + 1)]
-
-
-def gaussian(patch: Triple) -> Tensor:
-    """Weight ``(slice, u, v)`` of every voxel of a patch, 1 at the centre; an axis of one voxel weighs 1."""
-    return _outer([_gaussian(size) for size in patch])
 
 
 def written_shape(model: ModelPlan) -> Triple:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from seg_transfer.network.encoder_network import Reader
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.transfer.carry import carry_over
 from seg_transfer.transfer.encoder import initialise
 from seg_transfer.transfer.weights import LoadReport, load_weights
@@ -46,7 +47,33 @@ def build_network(
         if isinstance(network, UNet):
             for part in (network.raw, network.blocks, network.heads):
                 part.apply(initialise)
-    if load and model.weights.source == "model":
-        return network, carry_over(network, model)
-    weights = model.weights if load else model.weights.model_copy(update={"source": "none"})
-    return network, load_weights(network.encoder, weights, model.encoder)
+    return network, _load(network, model if load else _with_random_weights(model))
+
+
+def build_encoder(model: ModelPlan, *, channels: int, seed: int) -> Reader:
+    """Build the encoder of a plan with its weights and input scaling, without decoder or head.
+
+    Args:
+        model: The plan's model; its decoder is not used.
+        channels: Image channels.
+        seed: Seed of all random weights: they are those of :func:`build_network`.
+
+    Raises:
+        UserError: If the encoder's weights cannot be loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Reader(model, channels=channels)
+    _load(network, model)
+    return network
+
+
+def _with_random_weights(model: ModelPlan) -> ModelPlan:
+    return model.model_copy(update={"weights": Weights(source="none")})
+
+
+def _load(network: Reader, model: ModelPlan) -> LoadReport:
+    """Load what ``model.weights`` names."""
+    if model.weights.source == "model":
+        return carry_over(network, model)
+    return load_weights(network.encoder, model.weights, model.encoder)

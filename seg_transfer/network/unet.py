@@ -39,19 +39,17 @@ class UNet(Reader):
         super().__init__(model, channels=channels)
         is_3d, folded = self.is_3d, self.folded
         depth = stages_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
-        widths, norm = model.decoder_channels, model.decoder_norm
+        widths = model.decoder_channels
         finest = self._voxels(model, 0)
         self.raw = ConvNormAct(
-            folded * math.prod(self.block), widths[0], is_3d=is_3d, has_depth=depth[0], norm=norm, voxels=finest
+            folded * math.prod(self.block), widths[0], is_3d=is_3d, has_depth=depth[0], voxels=finest
         )
         self.blocks, self.heads = nn.ModuleList(), nn.ModuleList()
         for stage, width in enumerate(widths):
             coarse = widths[stage + 1] if stage + 1 < len(widths) else 0
             inputs = coarse + self.encoder.channels[stage] + (widths[0] if stage == 0 else 0)
             voxels = self._voxels(model, stage)
-            self.blocks.append(
-                DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[stage], norm=norm, voxels=voxels)
-            )
+            self.blocks.append(DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[stage], voxels=voxels))
             outputs = classes * (math.prod(self.block) if stage == 0 else 1)
             size = 3 if stage == 0 else 1
             self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[stage]))

@@ -5,32 +5,38 @@ every tensor (``<member>/<fold>/<name in the network>``, each a number but the l
 metadata hold a :class:`ModelHeader` as JSON. Members are the configurations of an ensemble, mostly one; the folds of a
 member share its plan.
 
-Files come from other people. Reading one runs no code, and every size that it claims is checked against the file's own
-before anything of that size is allocated. No torch: planning reads a model's header too.
+Files come from other people. Reading one runs no code, and safetensors checks every size that it claims against the
+file's own before anything of that size is allocated. No torch: planning reads a model's header too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.records import HEADER_KEY, JsonRecord, Part, parse_object
+from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 
 LARGEST_HEADER = 8 * 2**20
 """Bytes; three configurations with ten folds of 700 tensors come to 3 MB."""
 LARGEST_PATCH = 2**26
 """Voxels; the planner's largest patch has a quarter of it. Images are padded to the patch, whatever their size."""
-BYTES = {"F32": 4, "I64": 8}
-_SMALLEST = 8
+DTYPES = {"F32", "I64"}
 HINT = "copy it again from where it came, or export it again"
+MODEL_FILE = TensorFileKind(
+    noun="model file",
+    if_missing="give the path of a file that `segtl export` wrote",
+    if_foreign="give a file that `segtl export` wrote",
+    if_damaged=HINT,
+    largest_header=LARGEST_HEADER,
+)
 
 
 class Postprocessing(Part):
@@ -113,72 +119,16 @@ def read_model_file(path: Path) -> ModelFile:
     Raises:
         UserError: If the file is missing, cut off, no model of segtl, of another version, or contradicts itself.
     """
-    if not path.is_file():
-        hint = "give the path of a file that `segtl export` wrote"
-        raise UserError("there is no model file here", where=path, hint=hint)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_SMALLEST), "little")
-        if size <= _SMALLEST or length > size - _SMALLEST:
-            what = f"no model of segtl, or cut off: its header claims {length} bytes, the file has {size}"
-            raise UserError(what, where=path, hint=HINT)
-        if length > LARGEST_HEADER:
-            what = f"no model of segtl: its header has {length} bytes, at most {LARGEST_HEADER} are read"
-            raise UserError(what, where=path, hint=HINT)
-        text = file.read(length)
-    content = parse_object(text, ModelHeader.noun, where=path, hint=HINT)
-    metadata = content.pop("__metadata__", None)
-    header = _header(metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None, path)
-    return ModelFile(path, header, _shapes(content, size - _SMALLEST - length, path))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _header(text: object, path: Path) -> ModelHeader:
-    if not isinstance(text, str):
-        hint = "give a file that `segtl export` wrote"
-        raise UserError("no model of segtl: its header does not say what it is", where=path, hint=hint)
-    content = parse_object(text, ModelHeader.noun, where=path, hint=HINT)
-    if content.get("kind") != "exported":
-        hint = "export it: `segtl export -o model.segtl`"
-        raise UserError(f"holds a state of kind {content.get('kind')!r}, no exported model", where=path, hint=hint)
-    return ModelHeader.from_content(content, where=path)
-
-
-def _shapes(entries: dict[str, Any], payload: int, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors, which fill the bytes after the header without a gap or overlap."""
-    shapes, places = {}, []
-    for name, entry in entries.items():
-        shape, begin, end, width = _entry(entry)
-        if width is None or math.prod(shape) * width != end - begin:
-            raise UserError(f"its header is damaged: tensor {name[:80]}", where=path, hint=HINT)
-        shapes[name] = shape
-        places.append((begin, end))
-    reached = 0
-    for begin, end in sorted(places):
-        if begin != reached:
-            raise UserError("its header is damaged: its tensors overlap or leave gaps", where=path, hint=HINT)
-        reached = end
-    if reached != payload:
-        what = f"cut off or damaged: its tensors claim {reached} bytes, {payload} are there"
-        raise UserError(what, where=path, hint=HINT)
-    return shapes
-
-
-def _entry(entry: object) -> tuple[tuple[int, ...], int, int, int | None]:
-    """Shape, first byte, byte after the last and bytes per element; no bytes per element if it is no such entry."""
-    wrong = ((), 0, 0, None)
-    if not isinstance(entry, dict) or entry.get("dtype") not in BYTES:
-        return wrong
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-            return wrong
-    assert isinstance(shape, list) and isinstance(offsets, list)
-    if len(offsets) != 2:
-        return wrong
-    return tuple(shape), offsets[0], offsets[1], BYTES[entry["dtype"]]
+    with open_tensor_file(path, MODEL_FILE) as (file, content):
+        if content.get("kind") != "exported":
+            hint = "export it: `segtl export -o model.segtl`"
+            raise UserError(f"holds a state of kind {content.get('kind')!r}, no exported model", where=path, hint=hint)
+        header = ModelHeader.from_content(content, where=path)
+        shapes = {}
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            tensor = file.get_slice(name)
+            if tensor.get_dtype() not in DTYPES:
+                what = f"its tensor {name[:80]} has type {tensor.get_dtype()}, which no network of segtl has"
+                raise UserError(what, where=path, hint=HINT)
+            shapes[name] = tuple(tensor.get_shape())
+        return ModelFile(path, header, shapes)

@@ -83,7 +83,6 @@ class ModelPlan(Part):
     decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
         description="unet only: channels of the decoder's block at each encoder stage in use, from the finest"
     )
-    decoder_norm: Literal["instance", "group"] = "instance"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> ModelPlan:
@@ -122,7 +121,9 @@ class Augmentation(Part):
 
     rotate_probability: Fraction = 0.2
     rotate_degrees: float = Field(default=30.0, ge=0, le=180, description="in-plane; out of plane for isotropic 3D")
-    rotate_out_of_plane: bool = Field(default=False, description="also whether the elastic grid bends slices")
+    rotate_out_of_plane: bool = Field(
+        default=False, description="3D only: rotate about every axis; scale and blur along the slice axis too"
+    )
     scale_probability: Fraction = 0.2
     scale_range: Factors = (0.7, 1.4)
     stretch_probability: Fraction = 0.0
@@ -132,14 +133,6 @@ class Augmentation(Part):
     lens_probability: Fraction = 0.0
     lens_amount: float = Field(
         default=0.1, ge=0, le=0.3, description="largest displacement of a corner over its distance from the centre"
-    )
-    elastic_probability: Fraction = 0.0
-    elastic_amount: float = Field(
-        default=0.1,
-        ge=0,
-        le=0.4,
-        description="largest displacement of a control point over the distance between them, a quarter of the patch; "
-        "up to 0.4 nothing folds (Choi and Lee, 2000)",
     )
     mirror_axes: MirrorAxes = Field(default=(), description="of (slice, u, v)")
     low_resolution_probability: Fraction = 0.0
@@ -161,10 +154,6 @@ class Augmentation(Part):
     hue_degrees: float = Field(default=10.0, ge=0, le=180)
     saturation_range: Factors = (0.7, 1.4)
     value_range: Factors = (0.8, 1.25)
-    cutout_probability: Fraction = 0.0
-    cutout_share: Fraction = Field(default=0.3, description="longest side of a box, as a share of the patch's")
-    cutmix_probability: Fraction = 0.0
-    cutmix_share: Fraction = Field(default=0.5, description="longest side of a box, as a share of the patch's")
 
 
 class Split(Part):
@@ -183,7 +172,6 @@ class RecipePlan(Part):
     epochs: int | None = Field(default=None, ge=1, description="budget in epochs; or time_budget")
     steps_per_epoch: int = Field(default=100, ge=1)
     time_budget: Annotated[float, Field(gt=0)] | None = Field(default=None, description="seconds of training")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate climbs")

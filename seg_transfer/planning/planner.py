@@ -30,7 +30,7 @@ from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import normalization
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import spacing as geometry
-from seg_transfer.planning.rules.decoder import decoder_channels, decoder_norm
+from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
 
 __all__ = ["PlanRequest", "decides_by_evidence", "make_plan"]
@@ -149,7 +149,7 @@ def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> Da
         axes=axes,
         spacing=spacing,
         crop_nonzero=crop,
-        image_order=reasons.take("data.image_order", geometry.image_order()),
+        image_order=reasons.take("data.image_order", geometry.IMAGE_ORDER),
         slice_order=reasons.take("data.slice_order", geometry.slice_order(ratio)),
     )
 
@@ -228,5 +228,4 @@ def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, 
         decoder_channels=reasons.take(
             "model.decoder_channels", decoder_channels(shape.entry.strides[: shape.stages], wishes.machine.kind)
         ),
-        decoder_norm=reasons.take("model.decoder_norm", decoder_norm()),
     )

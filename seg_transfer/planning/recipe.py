@@ -16,7 +16,7 @@ from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as transfer
-from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, strength, tta_axes
+from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.patch import Limits, batch_size
 from seg_transfer.planning.strategy import Candidate, Race
 from seg_transfer.planning.variants import starting_weights
@@ -80,24 +80,11 @@ def plan_recipe(
     challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0])
     race = reasons.take("recipe.race", _race(challengers, model.weights, spent, fingerprint, request, wishes))
     mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
-    strong, why_strong = strength(train, labelled, model.configuration, spent.steps)
-    varied, whys = augmentation(
-        strong,
-        ratio=grid.ratio,
-        configuration=model.configuration,
-        unit=data.unit,
-        channels=data.channels,
-        mirrored=mirrored,
-    )
-    reasons.take("recipe.augmentation", (varied, why_strong))
+    varied, whys = augmentation(ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored)
+    reasons.take("recipe.augmentation", (varied, USUAL))
     for field, why in whys.items():
         reasons.take(f"recipe.augmentation.{field}", (getattr(varied, field), why))
     reasons.take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
-    name, rate, decay = (
-        reasons.take("recipe.optimizer", training.optimizer()),
-        reasons.take("recipe.learning_rate", training.learning_rate()),
-        reasons.take("recipe.weight_decay", training.weight_decay()),
-    )
     recipe = RecipePlan(
         strategy=strategy,
         race=race,
@@ -105,11 +92,10 @@ def plan_recipe(
         epochs=spent.epochs,
         time_budget=spent.time_budget,
         steps_per_epoch=spent.steps_per_epoch,
-        optimizer=name,
-        learning_rate=rate,
-        weight_decay=decay,
+        learning_rate=reasons.take("recipe.learning_rate", training.LEARNING_RATE),
+        weight_decay=reasons.take("recipe.weight_decay", training.WEIGHT_DECAY),
         warmup=reasons.take("recipe.warmup", training.warmup(spent.steps)),
-        gradient_clip=reasons.take("recipe.gradient_clip", training.gradient_clip()),
+        gradient_clip=reasons.take("recipe.gradient_clip", training.GRADIENT_CLIP),
         ema_decay=reasons.take("recipe.ema_decay", training.ema_decay(spent.steps)),
         precision=reasons.take("recipe.precision", training.precision(wishes.machine)),
         deep_supervision=reasons.take("recipe.deep_supervision", training.deep_supervision(model.stages)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.util.files import file_stamp
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.progress import say
+
+logger = logging.getLogger(__name__)
 
 
 def preprocess_dataset(
@@ -43,7 +45,7 @@ def preprocess_dataset(
         if case.id not in there or _has_changed(store, case)
     ]
     if changed := [case.id for case in todo if case.id in there]:
-        say(f"prepared again, since their files have changed: {', '.join(changed)}")
+        logger.info(f"prepared again, since their files have changed: {', '.join(changed)}")
     work = partial(_preprocess_case, data=data, folder=folder)
     results = map_cases(work, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}

@@ -174,7 +174,7 @@ class Store:
     def add(
         self,
         case_id: str,
-        image: NDArray[np.float32] | Iterable[tuple[int, int, NDArray[np.float32]]],
+        image: Iterable[tuple[int, int, NDArray[np.float32]]],
         label: NDArray[np.unsignedinteger],
         transform: CaseTransform,
         *,
@@ -186,7 +186,8 @@ class Store:
 
         Args:
             case_id: Name of its folder.
-            image: ``(channel, slice, u, v)``, or its slabs as :meth:`CaseTransform.slabs` gives them.
+            image: Slabs of ``(channel, slice, u, v)`` as :meth:`CaseTransform.slabs` gives them: channel, first slice,
+                ``(slice, u, v)``.
             label: Class indices ``(slice, u, v)`` of the plan's ``stored_values``.
             transform: How both came onto this grid.
             sources: Stamps of the files the case was made from.
@@ -195,11 +196,8 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            slabs = (
-                ((index, 0, channel) for index, channel in enumerate(image)) if isinstance(image, np.ndarray) else image
-            )
             stored = _empty(temporary / "image.b2nd", (len(transform.scalings), *transform.shape), np.float32)
-            for channel, start, slab in slabs:
+            for channel, start, slab in image:
                 stored[channel, start : start + len(slab)] = slab
             _empty(temporary / "label.b2nd", label.shape, label.dtype)[...] = label
             # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.

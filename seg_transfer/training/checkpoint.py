@@ -8,21 +8,25 @@ that learn, averaged weights, optimizer state, and how far training has come).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY, wrong_version
+from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 
 CHECKPOINT_VERSION = 2
+CHECKPOINT = TensorFileKind(
+    noun="checkpoint",
+    if_missing="train first",
+    if_foreign="name a file that `segtl train` wrote",
+    if_damaged="restore it from a copy, or train again with --restart",
+)
 CONTIGUOUS = torch.contiguous_format
 
 Kind = Literal["model", "resume", "exported"]
@@ -65,15 +69,16 @@ def load_state(path: Path, kind: Kind, *, device: torch.device | str = "cpu") ->
     Raises:
         UserError: If the file is missing, cut off, no checkpoint of segtl, or of another kind or version.
     """
-    with _opened(path, device) as file:
-        header = _header(path, kind, file.metadata())
+    with open_tensor_file(path, CHECKPOINT, framework="pt", device=str(device)) as (file, header):
+        _check(path, kind, header)
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
 
 
 def load_header(path: Path, kind: Kind) -> dict[str, Any]:
     """Read the header alone, which is quick; raises as :func:`load_state` does."""
-    with _opened(path, "cpu") as file:
-        return _header(path, kind, file.metadata())
+    with open_tensor_file(path, CHECKPOINT) as (_, header):
+        _check(path, kind, header)
+        return header
 
 
 def add_to_checksum(checksum: Checksum, tensors: Tensors) -> None:
@@ -132,26 +137,10 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return torch.empty_like(parameter, device=tensor.device, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
-@contextmanager
-def _opened(path: Path, device: torch.device | str) -> Iterator[Any]:
-    if not path.is_file():
-        raise UserError("there is no checkpoint here", where=path, hint="train first")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        hint = "restore it from a copy, or train again with --restart"
-        raise UserError(f"the checkpoint is cut off or damaged: {error}", where=path, hint=hint) from None
-
-
-def _header(path: Path, kind: Kind, metadata: dict[str, str] | None) -> dict[str, Any]:
-    if not metadata or HEADER_KEY not in metadata:
-        raise UserError("not a checkpoint of segtl", where=path, hint="name a file that `segtl train` wrote")
-    header: dict[str, Any] = json.loads(metadata[HEADER_KEY])
+def _check(path: Path, kind: Kind, header: dict[str, Any]) -> None:
     if header["version"] != CHECKPOINT_VERSION:
         if_older = "use the segtl that wrote it, or train again with --restart"
         raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)
     if header["kind"] != kind:
         hint = f"use {kind}.safetensors beside it"
         raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)
-    return header

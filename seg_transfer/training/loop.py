@@ -7,6 +7,7 @@ when training is interrupted and at its end; the logs at the end of each epoch.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ from seg_transfer.training.progress_plot import draw_progress
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions, State, Task, check_plan
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.progress import detail, meter, say
+from seg_transfer.util.progress import meter
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 60.0
 VALIDATION_BATCHES = 8
@@ -101,10 +104,10 @@ class _Training:
         self.validation = draw(self.cases.validation) if self.cases.validation else None
         if goes_on:
             self.trainer.load(load_state(self.run.resume, "resume")[0])
-            say(f"going on after step {self.state.step}")
+            logger.info(f"going on after step {self.state.step}")
         else:
             self.state.weights = LoadedWeights.of(self.trainer.report).model_dump(mode="json")
-            say(str(self.trainer.report))
+            logger.info(str(self.trainer.report))
             if self.plan.recipe.strategy.recalibrates:
                 # Not timed: a small time budget would be used up before the first step.
                 steps = range(RECALIBRATION_BATCHES)
@@ -155,7 +158,7 @@ class _Training:
             return
         state.skipped += 1
         state.skipped_in_a_row += 1
-        detail(f"step {state.step}: loss {loss} or its gradient is not finite, skipped")
+        logger.debug(f"step {state.step}: loss {loss} or its gradient is not finite, skipped")
         if state.skipped_in_a_row == MOST_SKIPPED:
             raise UserError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the last one step {state.step}",
@@ -261,7 +264,7 @@ def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> 
         seed=seed,
         cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
     )
-    detail(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
+    logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
     return sampler
 
 

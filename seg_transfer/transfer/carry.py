@@ -11,12 +11,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.model_file import file_digest, prefix, read_model_file
+from seg_transfer.planning.model_file import prefix, read_model_file
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.planning.rules.earlier_model import choose_member
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import Inflation, inflate_weight
 from seg_transfer.transfer.weights import LoadReport, adapt_input
+from seg_transfer.util.files import file_digest
 
 ENCODER, HEADS, RAW = "encoder.", "heads.", "raw.0.weight"
 FOLD = 0

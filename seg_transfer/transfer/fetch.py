@@ -7,8 +7,8 @@ file on record that has changed since is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,8 +26,9 @@ from seg_transfer.catalogue.encoders import (
     torch_cache,
 )
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import check_folder, whole_file, write_text
-from seg_transfer.util.progress import say
+from seg_transfer.util.files import check_folder, file_digest, whole_file, write_text
+
+logger = logging.getLogger(__name__)
 
 OFFLINE = "HF_HUB_OFFLINE"
 """Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
@@ -107,7 +108,7 @@ def check_sha256(path: Path, recorded: str | None, encoder: str) -> None:
     Raises:
         UserError: If it is not.
     """
-    if recorded is not None and (found := sha256_of(path)) != recorded:
+    if recorded is not None and (found := file_digest(path)) != recorded:
         raise UserError(
             f"this file has changed since it was fetched: its sha256 is {found}, on record is {recorded}",
             where=path,
@@ -120,22 +121,16 @@ def is_recorded(known: EncoderEntry) -> bool:
     return _recorded(_cache_record(), _key(known.source, known.revision)) is not None
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fetch(known: EncoderEntry, to: Path | None) -> Fetched:
     key = _key(known.source, known.revision)
     path = cached_weights(known.source, known.revision)
     recorded = _recorded(_cache_record(), key)
-    if path is None or recorded not in (None, sha256_of(path)):
+    if path is None or recorded not in (None, file_digest(path)):
         path = _download(known.source, known.revision, known.name, again=path is not None)
         check_sha256(path, _recorded(_cache_record(), key), known.name)
     elif recorded is None:
-        _note(_cache_record(), key, path, sha256_of(path))
-    sha256 = sha256_of(path)
+        _note(_cache_record(), key, path, file_digest(path))
+    sha256 = file_digest(path)
     if to is not None:
         copy = to / f"{known.name}{path.suffix}"
         with whole_file(copy) as temporary:
@@ -155,7 +150,7 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             hint=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
             f"{BUNDLED_ENCODER}) or a file",
         )
-    say(f"fetching the ImageNet weights of {encoder}: {source}")
+    logger.info(f"fetching the ImageNet weights of {encoder}: {source}")
     try:
         path, sha256 = (
             _from_torchvision(source, revision) if is_of_torchvision(source) else _from_hub(source, revision, again)
@@ -177,7 +172,7 @@ def _from_hub(source: str, revision: str, again: bool) -> tuple[Path, str]:
 
     about = get_hf_file_metadata(hf_hub_url(source, WEIGHTS_FILE, revision=revision), timeout=PATIENCE)
     path = Path(hf_hub_download(source, WEIGHTS_FILE, revision=revision, force_download=again))
-    return path, about.etag if about.etag and re.fullmatch("[0-9a-f]{64}", about.etag) else sha256_of(path)
+    return path, about.etag if about.etag and re.fullmatch("[0-9a-f]{64}", about.etag) else file_digest(path)
 
 
 def _from_torchvision(source: str, revision: str) -> tuple[Path, str]:
@@ -189,7 +184,7 @@ def _from_torchvision(source: str, revision: str) -> tuple[Path, str]:
     with whole_file(path) as temporary:
         with urlopen(address, timeout=PATIENCE) as response, temporary.open("wb") as file:
             shutil.copyfileobj(response, file)
-        sha256 = sha256_of(temporary)
+        sha256 = file_digest(temporary)
         # torch's own convention: the name of a file ends with the first digits of its sha256.
         named = re.search(r"-([0-9a-f]{8,})\.", path.name)
         if named and not sha256.startswith(named[1]):

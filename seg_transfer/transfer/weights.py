@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +19,8 @@ from seg_transfer.transfer.fetch import check_beside, weights_file
 from seg_transfer.transfer.inflate import inflate_weight
 from seg_transfer.transfer.matching import Match, Shapes, Target, best_matches
 from seg_transfer.transfer.weight_files import StateDicts, read_state_dicts
-from seg_transfer.util.progress import warn
+
+logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_tinyimagenet.safetensors"
 LEAST_SHARE = 0.9
@@ -103,7 +105,9 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
     used = {match.pairs[_without_stage(name)] for name in loaded}
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
     if first in report.random:
-        warn(f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random")
+        logger.warning(
+            f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random"
+        )
     return report
 
 

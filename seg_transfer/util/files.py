@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,12 @@ def check_folder(path: Path) -> None:
         raise UserError(what, where=path, hint=_OTHER_FOLDER)
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{there} may not be written to", where=path, hint=_OTHER_FOLDER)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stamp(path: Path) -> str | None:

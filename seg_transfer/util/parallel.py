@@ -1,12 +1,13 @@
 """Work that is one task per case, on the cores of one machine.
 
 A case that fails, even one whose process dies, is reported with its cause and the others go on. Tracebacks go to the
-log (:func:`seg_transfer.util.progress.log`). Processes talk through pipes, since containers have little shared memory.
+logger :data:`TRACEBACKS`. Processes talk through pipes, since containers have little shared memory.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,7 +27,10 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.progress import log, track
+from seg_transfer.util.progress import track
+
+TRACEBACKS = "seg_transfer.tracebacks"
+"""Name of the logger of tracebacks, so that they can have a file of their own."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +42,7 @@ class CaseFailure:
 
     Attributes:
         case: The case's name.
-        cause: One line for the user; names the log where a traceback is in it.
+        cause: One line for the user; names the file that the traceback is in, if :data:`TRACEBACKS` has one.
         detail: The traceback; empty if the process was killed from outside.
     """
 
@@ -118,25 +122,29 @@ def report_failure(case: str, error: Exception, *, title: str) -> CaseFailure:
 
 def _failure(case: str, raised: _Raised, title: str) -> CaseFailure:
     cause = raised.cause
-    if raised.unexpected and raised.detail and (place := log(f"{title}: {case}", raised.detail)):
-        cause += f"; its traceback is in {place}"
+    if raised.unexpected and raised.detail:
+        logger = logging.getLogger(TRACEBACKS)
+        logger.error(f"{title}: {case}\n{raised.detail.rstrip()}")
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                cause += f"; its traceback is in {handler.baseFilename}"
     return CaseFailure(case, cause, raised.detail)
 
 
 def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
     waiting = deque(tasks)
     while waiting:
-        suspects: list[_Task[T, R]] = []
-        yield from _until_broken(waiting, workers, suspects)
+        interrupted: list[_Task[T, R]] = []
+        yield from _until_broken(waiting, workers, interrupted)
         # A pool does not say whose process died: each case that was under way then gets one of its own.
-        for suspect in suspects:
-            yield suspect, _alone(suspect)
+        for task in interrupted:
+            yield task, _run_isolated(task)
 
 
 def _until_broken(
-    waiting: deque[_Task[T, R]], workers: int, suspects: list[_Task[T, R]]
+    waiting: deque[_Task[T, R]], workers: int, interrupted: list[_Task[T, R]]
 ) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
-    """Work until nothing waits or a process dies; ``suspects`` are then the tasks that were under way."""
+    """Work until nothing waits or a process dies; ``interrupted`` are then the tasks that were under way."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=end_with_parent)
     running: dict[Future[R | _Raised], _Task[T, R]] = {}
@@ -145,7 +153,7 @@ def _until_broken(
         while True:
             while waiting and len(running) < workers and not broken:
                 try:
-                    with _caller_hidden():  # the first submission starts the processes
+                    with _without_main_module():  # the first submission starts the processes
                         running[pool.submit(waiting[0])] = waiting[0]
                 except BrokenProcessPool:
                     broken = True
@@ -159,21 +167,21 @@ def _until_broken(
                     result = future.result()
                 except BrokenProcessPool:
                     broken = True
-                    suspects.append(task)
+                    interrupted.append(task)
                 else:
                     yield task, result
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(task: _Task[T, Any]) -> Any:
+def _run_isolated(task: _Task[T, Any]) -> Any:
     """Do one task in a process whose end is watched."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder, receiver:
         trace = Path(folder) / "trace"
         process = context.Process(target=_send, args=(task, sender, trace))
-        with _caller_hidden():
+        with _without_main_module():
             process.start()
         sender.close()  # or the process's end would not be noticed here
         try:
@@ -187,7 +195,7 @@ def _alone(task: _Task[T, Any]) -> Any:
 
 
 @contextmanager
-def _caller_hidden() -> Iterator[None]:
+def _without_main_module() -> Iterator[None]:
     """Start processes without the script that called: they need nothing of it, and spawn would run it in each.
 
     That ends badly for a script without ``if __name__ == "__main__"`` and for one read from standard input.
@@ -221,10 +229,10 @@ def end_with_parent() -> None:
     this each would show a traceback.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_outlive_no_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _outlive_no_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "called in a worker only"
     parent.join()

@@ -1,29 +1,22 @@
-"""What a user sees while work goes on. All of it goes to stderr; results alone go to stdout.
+"""How far long work has come: a bar where a handler of the package's logger can draw one, otherwise log lines.
 
-On a terminal long work shows a bar with the time left, elsewhere a plain line every ten seconds and one at the end.
+The lines are records of level INFO, one every ten seconds and one at the end.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from seg_transfer.util.files import make_folder
 from seg_transfer.util.units import seconds_text
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
-
-console = Console(stderr=True, highlight=False)
-_verbosity: Literal[-1, 0, 1] = 0
-_shown: Progress | None = None
-_log: Path | None = None
 
 
 class Show(Protocol):
@@ -33,52 +26,12 @@ class Show(Protocol):
         """Show ``done`` of the total, with a short note such as the current loss."""
 
 
-def set_verbosity(level: Literal[-1, 0, 1]) -> None:
-    """Choose how much is said: -1 warnings alone, 0 what happens, 1 details as well."""
-    global _verbosity
-    _verbosity = level
+class BarHandler(logging.Handler):
+    """A handler of the logger ``seg_transfer`` that draws progress itself, in place of log lines."""
 
-
-def keep_log(path: Path | None) -> None:
-    """Choose the file that :func:`log` appends to; None for none. It is made when there is something to write."""
-    global _log
-    _log = path
-
-
-def log(title: str, text: str) -> Path | None:
-    """Append what is too long for the user's screen, such as a traceback, to the log, with the time.
-
-    Returns:
-        Where it stands; None if no log is kept.
-    """
-    detail(text)
-    if _log is not None:
-        make_folder(_log.parent)
-        with _log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {title}\n{text.rstrip()}\n\n")
-    return _log
-
-
-def say(text: str) -> None:
-    """Say what happens; not when quiet."""
-    if _verbosity >= 0:
-        _print(text)
-
-
-def detail(text: str) -> None:
-    """Say more; only when verbose."""
-    if _verbosity >= 1:
-        _print(text, style="dim")
-
-
-def warn(text: str) -> None:
-    """Say that something asked for is not done, or not as asked; also when quiet."""
-    _print(f"warning: {text}", style="yellow")
-
-
-def fail(text: str) -> None:
-    """Say why the work ended; also when quiet."""
-    _print(text, style="red")
+    def bar(self, total: float, title: str) -> AbstractContextManager[Show]:
+        """Show progress until the context ends; arguments as for :func:`meter`."""
+        raise NotImplementedError
 
 
 def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
@@ -99,7 +52,7 @@ def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
 
 
 def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
-    """Show progress that need not be a count of items.
+    """Show progress that need not be a count of items; nothing below the level INFO.
 
     Example:
         >>> with meter(total=1.0, title="training") as show:
@@ -109,41 +62,16 @@ def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
         total: Value of ``done`` at the end; an integer is shown as a count, any other number as a percentage.
         title: What the user reads.
     """
-    if _verbosity < 0:
-        return _silence()
-    return _bar(total, title) if console.is_terminal else _lines(total, title)
+    if logger.isEnabledFor(logging.INFO):
+        for handler in logging.getLogger("seg_transfer").handlers:
+            if isinstance(handler, BarHandler):
+                return handler.bar(total, title)
+    return _lines(total, title)
 
 
-@contextmanager
-def _silence() -> Iterator[Show]:
-    yield lambda done, note="": None
-
-
-@contextmanager
-def _bar(total: float, title: str) -> Iterator[Show]:
-    """A bar; bars within bars share one display, since a terminal holds only one at a time."""
-    global _shown
-    outermost = _shown is None
-    if _shown is None:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[count]}", markup=False),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
-        _shown = Progress(*columns, console=console)
-        _shown.start()
-    display = _shown
-    task = display.add_task(title, total=total, count=_count(0, total), note="")
-    try:
-        yield lambda done, note="": display.update(task, completed=done, count=_count(done, total), note=note)
-    finally:
-        if outermost:
-            display.stop()
-            _shown = None
-        else:
-            display.remove_task(task)
+def count(done: float, total: float) -> str:
+    """``3/4`` for an integer total, otherwise a percentage."""
+    return f"{done}/{total}" if isinstance(total, int) else f"{100 * done / total:.0f} %"
 
 
 @contextmanager
@@ -158,17 +86,9 @@ def _lines(total: float, title: str) -> Iterator[Show]:
         if now - last >= SECONDS_BETWEEN_LINES and 0 < done < total:
             last = now
             left = seconds_text((now - start) * (total - done) / done)
-            _print(f"{title}: {_count(done, total)}, {left} left" + (f", {note}" if note else ""))
+            logger.info(f"{title}: {count(done, total)}, {left} left" + (f", {note}" if note else ""))
 
     yield show
     done, note = latest
     took = seconds_text(time.monotonic() - start)
-    _print(f"{title}: {_count(done, total)} in {took}" + (f", {note}" if note else ""))
-
-
-def _count(done: float, total: float) -> str:
-    return f"{done}/{total}" if isinstance(total, int) else f"{100 * done / total:.0f} %"
-
-
-def _print(text: str, style: str | None = None) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    logger.info(f"{title}: {count(done, total)} in {took}" + (f", {note}" if note else ""))

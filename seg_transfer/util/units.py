@@ -11,40 +11,38 @@ _BYTES |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB"
 _SECONDS = {"": 1.0, "S": 1.0, "MIN": 60.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
 
 
-def bytes_from_text(text: str, *, option: str) -> int:
+def bytes_from_text(text: str) -> int:
     """Read ``8GB``, ``500 MB``, ``6GiB`` or a plain number of bytes.
 
     Args:
         text: What the user wrote.
-        option: Where, for the message.
 
     Raises:
         UserError: If it is no positive amount of memory.
     """
-    return int(_amount(text, _BYTES, option=option, examples="8GB, 500MB"))
+    return int(_amount(text, _BYTES, examples="8GB, 500MB"))
 
 
-def seconds_from_text(text: str, *, option: str) -> float:
+def seconds_from_text(text: str) -> float:
     """Read ``90s``, ``30m``, ``1.5h``, ``1h30m`` or a plain number of seconds.
 
     Args:
         text: What the user wrote.
-        option: Where, for the message.
 
     Raises:
         UserError: If it is no positive length of time.
     """
     parts = re.findall(r"[\d.]+\s*[A-Za-z]+", text)
     if len(parts) > 1 and re.sub(r"\s", "", "".join(parts)) == re.sub(r"\s", "", text):
-        return sum(seconds_from_text(part, option=option) for part in parts)
-    return _amount(text, _SECONDS, option=option, examples="90s, 30m, 1h30m")
+        return sum(seconds_from_text(part) for part in parts)
+    return _amount(text, _SECONDS, examples="90s, 30m, 1h30m")
 
 
-def _amount(text: str, units: dict[str, float] | dict[str, int], *, option: str, examples: str) -> float:
+def _amount(text: str, units: dict[str, float] | dict[str, int], *, examples: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
     factor = units.get(match[2].upper()) if match else None
     if match is None or factor is None or float(match[1]) * factor <= 0:
-        raise UserError(f"cannot read {text!r}", where=option, hint=f"write it as one of {examples}")
+        raise UserError(f"cannot read {text!r}", hint=f"write it as one of {examples}")
     return float(match[1]) * factor
 
 

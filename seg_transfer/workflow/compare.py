@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from seg_transfer.data.dataset import Dataset
@@ -11,8 +12,9 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.manifest import Manifest
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
 from seg_transfer.training.state import RunOptions
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
+
+logger = logging.getLogger(__name__)
 
 
 def train_twin(
@@ -37,7 +39,7 @@ def train_twin(
     Raises:
         UserError: If the twin was trained before with another seed or budget.
     """
-    say("its control from scratch:")
+    logger.info("its control from scratch:")
     twin.keep_plan()
     options = _as_trained(run.run, options)
     made = train_and_validate(twin.plan, dataset, store, twin.run(run.fold), options=options, workers=workers)

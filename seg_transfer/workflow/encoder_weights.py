@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, EncoderEntry, imagenet_cached
+from seg_transfer.options.calls import takes
+from seg_transfer.options.other_options import FetchOptions
 from seg_transfer.transfer.fetch import Fetched, fetch, is_recorded
 
 
@@ -30,20 +30,17 @@ def encoders() -> list[EncoderStatus]:
     return [EncoderStatus(known, _here(known)) for known in ENCODERS.values()]
 
 
-def fetch_encoders(names: Sequence[str], *, to: Path | str | None = None) -> list[Fetched]:
+@takes(FetchOptions)
+def fetch_encoders(options: FetchOptions) -> list[Fetched]:
     """Bring the ImageNet weights of encoders onto this machine, with the sha256 of each on record.
 
     They go into the usual cache (the hub's, or torch's for weights of torchvision), where ``--weights imagenet`` and
-    ``auto`` find them. What is there already is only checked.
-
-    Args:
-        names: In the catalogue.
-        to: Folder that gets a copy of each as well, to be carried to another machine and given as ``--weights FILE``.
+    ``auto`` find them. What is there already is only checked. A copy on another machine is given as ``--weights FILE``.
 
     Raises:
         UserError: If a name is unknown, or weights cannot be fetched.
     """
-    return fetch(names, None if to is None else Path(to))
+    return fetch(options.names, options.to)
 
 
 def _here(known: EncoderEntry) -> tuple[Literal["bundled", "fetched", "cached"], ...]:

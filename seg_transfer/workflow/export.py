@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.calls import takes
+from seg_transfer.options.model_options import CardOptions, ExportOptions
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
 from seg_transfer.workflow.models import Models, find_models
-from seg_transfer.workflow.work_folder import DEFAULT, Work
+from seg_transfer.workflow.work_folder import Work
 
 
-def export(
-    output: Path | str | None = None,
-    *,
-    onnx: Path | str | None = None,
-    work: Path | str = DEFAULT,
-    folds: Sequence[int | str] | None = None,
-    name: str = "unnamed",
-) -> list[Path]:
+@takes(ExportOptions)
+def export(options: ExportOptions) -> list[Path]:
     """Write trained models into one file that :func:`seg_transfer.predict` uses without a work folder.
 
     It holds weights, plan, label and channel names and a card; no names of cases or of the data set, no paths, nothing
-    of the images' headers.
-
-    Args:
-        output: The file, by custom ``*.segtl``.
-        onnx: File for the network as ONNX, beside ``output`` or in its place: patches in, mean probabilities of the
-            folds out (see :mod:`seg_transfer.exporting.onnx`).
-        work: Work folder with trained folds.
-        folds: Which folds of the plan in force; by default what `segtl summary` chose, or else all trained ones.
-        name: What to call the model.
+    of the images' headers. ONNX holds the mean probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
+    Without named folds it is what `segtl summary` chose, or else all trained folds of the current plan.
 
     Returns:
         The files written.
@@ -41,54 +30,50 @@ def export(
     Raises:
         UserError: If nothing is trained, or ONNX's packages are missing.
     """
-    if output is None and onnx is None:
-        raise UserError("no file is named to write", hint="give -o model.segtl, or --onnx model.onnx")
-    for file in (output, onnx):
+    for file in (options.output, options.onnx):
         if file is not None:
-            check_folder(Path(file).parent)
-    place = Work(Path(work))
-    models = find_models(place, folds)
+            check_folder(file.parent)
+    place = Work(options.work)
+    models = find_models(place, options.folds)
     environment.check_torch()
     from seg_transfer.exporting.save import make_header, save_model_file
 
-    if onnx is not None:
+    if options.onnx is not None:
         from seg_transfer.exporting.onnx import check_onnx
 
         check_onnx()
         if len(models.runs) > 1:
-            hint = "name the folds of the plan in force, such as --folds 0"
+            hint = "name the folds of the current plan, such as --folds 0"
             raise UserError(
                 "ONNX holds one configuration, an ensemble of several is chosen", where=place.choice, hint=hint
             )
     dice, cases = _dice(models)
     header = make_header(
         models.runs,
-        name=name,
+        name=options.name,
         dice=dice,
         validated=cases,
         chosen=models.choice is not None,
         postprocessing=models.postprocessing,
     )
-    if output is not None:
-        save_model_file(Path(output), header, models.runs)
-    if onnx is not None:
+    if options.output is not None:
+        save_model_file(options.output, header, models.runs)
+    if options.onnx is not None:
         from seg_transfer.exporting.load import load_folds
         from seg_transfer.exporting.onnx import save_onnx
 
-        save_onnx(Path(onnx), header, load_folds(models.runs[0].plan, models.runs[0].models))
-    return [Path(file) for file in (output, onnx) if file is not None]
+        save_onnx(options.onnx, header, load_folds(models.runs[0].plan, models.runs[0].models))
+    return [file for file in (options.output, options.onnx) if file is not None]
 
 
-def card(model: Path | str) -> str:
+@takes(CardOptions)
+def card(options: CardOptions) -> str:
     """The card of an exported model: what it reads and predicts, what it was trained on, its scores and terms.
-
-    Args:
-        model: File that :func:`export` wrote.
 
     Raises:
         UserError: If it is no such file, or damaged.
     """
-    return read_model_file(Path(model)).header.card
+    return read_model_file(options.model).header.card
 
 
 def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:

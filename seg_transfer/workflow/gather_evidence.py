@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
 from seg_transfer.util import environment
 from seg_transfer.util.files import file_stamp
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import Work
+
+logger = logging.getLogger(__name__)
 
 CASES = 10
 
@@ -57,7 +59,7 @@ def gather_evidence(made: Plan, place: Work, dataset: Dataset, *, device: str, w
         torch.set_num_threads(environment.cores())
         return gather(made, store, chosen, measured_on=digest, seed=seed, device=device)
     except TooFewError as error:
-        say(f"no evidence about transfer: {error.what}")
+        logger.info(f"no evidence about transfer: {error.what}")
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 from seg_transfer.data.checks import check_dataset, raise_problems
@@ -10,8 +11,9 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fingerprint import Fingerprint, measure
 from seg_transfer.util.files import file_stamp, make_folder, write_text
-from seg_transfer.util.progress import detail, warn
 from seg_transfer.workflow.work_folder import Work
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,14 @@ def check_and_measure(found: Dataset, work: Work, *, skip_broken: bool, workers:
     """
     stamp = _stamp(found, skip_broken=skip_broken, seed=seed)
     if work.stamp.is_file() and work.stamp.read_text(encoding="utf-8").strip() == stamp:
-        detail(f"{work.fingerprint}: the data set's files are unchanged, its measurements are used again")
+        logger.debug(f"{work.fingerprint}: the data set's files are unchanged, its measurements are used again")
         return Measured(Dataset.load(work.dataset), Fingerprint.load(work.fingerprint), stamp)
     problems = check_dataset(found, workers=workers)
     if problems and not skip_broken:
         raise_problems(problems)
     broken = {problem.case for problem in problems}
     for problem in problems:
-        warn(f"left out: {problem.case}: {problem.file}: {problem.what}")
+        logger.warning(f"left out: {problem.case}: {problem.file}: {problem.what}")
     whole = [case.id for case in found.cases if case.id not in broken]
     if not whole:
         raise UserError("every case has problems", where=found.root, hint="fix them as described above")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.model_file import NOTHING, Postprocessing
 from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
-from seg_transfer.util.progress import say, warn
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import Work, fold_from_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ def _chosen(place: Work) -> Models:
                 f"{chosen.run} is not there any more, or not all of its folds", where=place.choice, hint=hint
             )
         runs.append(TrainedFolds(folder, chosen.folds))
-    say(f"as chosen in {place.choice}: {choice.name}")
+    logger.info(f"as chosen in {place.choice}: {choice.name}")
     decided = place.choice.stat().st_mtime_ns
     if any(model.stat().st_mtime_ns > decided for run in runs for model in run.models):
-        warn(f"{place.choice} is older than a model it names: run `segtl summary{place.option}` again")
+        logger.warning(f"{place.choice} is older than a model it names: run `segtl summary{place.option}` again")
     return Models(tuple(runs), choice.postprocessing, choice)
 
 
@@ -75,5 +77,5 @@ def _trained(place: Work, folder: PlanFolder, folds: Sequence[int | str] | None)
         raise UserError(f"not trained: {', '.join(missing)}", where=folder.path, hint=hint)
     for fold in chosen:
         if fold not in finished:
-            warn(f"{folder.run(fold).path} is not trained to the end")
+            logger.warning(f"{folder.run(fold).path} is not trained to the end")
     return chosen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from seg_transfer.catalogue.encoders import entry, imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
+from seg_transfer.options.calls import takes
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import FoldWishes, deal
-from seg_transfer.planning.model_file import file_digest, read_model_file
+from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
 from seg_transfer.planning.request import check_options
@@ -20,132 +23,72 @@ from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_membe
 from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
-from seg_transfer.util.progress import keep_log, say, warn
+from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
-from seg_transfer.workflow.options import at_most_one
-from seg_transfer.workflow.work_folder import DEFAULT, Work
+from seg_transfer.workflow.work_folder import Work
+
+logger = logging.getLogger(__name__)
 
 
-def plan(
-    dataset: Path | str,
-    *,
-    work: Path | str = DEFAULT,
-    config: str = "auto",
-    encoder: str = "auto",
-    weights: str = "auto",
-    from_model: Path | str | None = None,
-    carry: str = "auto",
-    strategy: str = "auto",
-    evidence: bool = True,
-    race_share: float | None = None,
-    head: str = "unet",
-    normalization: Mapping[str, str] | None = None,
-    memory: int | None = None,
-    epochs: int | None = None,
-    time_budget: float | None = None,
-    cases: Path | str | Sequence[str] | None = None,
-    folds: int = 5,
-    group_by: str | None = None,
-    groups: Path | str | None = None,
-    splits: Path | str | None = None,
-    skip_broken: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    seed: int = 0,
-) -> Plan:
+@takes(PlanOptions)
+def plan(options: PlanOptions) -> Plan:
     """Check and measure a data set, decide how to train on it, and write the plan.
 
     Nothing but prepared cases is written unless all of it succeeds. Planning again replaces the plan; runs of earlier
     plans stay.
 
-    Args:
-        dataset: Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels.
-        work: Work folder; made if need be.
-        config: ``auto``, ``2d``, ``2.5d`` or ``3d``.
-        encoder: ``auto``, or a name in the catalogue.
-        weights: ``auto``, ``bundled``, ``imagenet``, ``none``, or a file.
-        from_model: File that :func:`seg_transfer.export` wrote, to start from, in place of ``weights``; labels,
-            channels and spacing may be others. Scores are only honest if it has never seen the held-out cases.
-        carry: What to take from it: ``encoder``, ``all`` for encoder and decoder, or ``auto`` for all that fits.
-        strategy: ``auto``, ``frozen``, ``partial``, ``gradual``, ``finetune``, ``scratch``, or ``race``:
-            each fold starts with a short training of several of them, whose winner it then trains.
-        evidence: Try the pretrained encoder on some cases before the strategy is decided; they are prepared for that.
-        race_share: Share of a fold's budget for its race; by default a tenth.
-        head: ``unet``, or ``softmax``, ``svm`` or ``bayes``: a classifier of single voxels by the frozen encoder's
-            features, which is fitted in seconds: the baseline against which training has to show its worth.
-        normalization: Channel -> ``zscore``, ``clip_zscore``, ``minmax`` or ``none``; other channels stay automatic.
-        memory: Bytes that training may use; by default 0.9 of the GPU's memory or half of the host's.
-        epochs: Training budget in epochs.
-        time_budget: Training budget in seconds per fold, in place of ``epochs``.
-        cases: File with one case per line, or their identifiers; by default all.
-        folds: Folds of the cross-validation; fewer where there are fewer cases.
-        group_by: Regular expression on case identifiers; cases with the same match share a fold.
-        groups: File with the group of each case, in place of ``group_by``.
-        splits: JSON file with the folds themselves; with groups, those that leak are said.
-        skip_broken: Go on without the cases that have problems.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``: what to plan for.
-        workers: Processes; 0 works in this one, None takes as many as the machine bears.
-        seed: Seed of all chance.
-
     Raises:
         UserError: If the data set has problems (all of them are listed), or an option does not fit it; while evidence
             is gathered, if cases cannot be prepared or weights cannot be loaded.
     """
-    at_most_one(epochs=epochs, time_budget=time_budget)
-    at_most_one(group_by=group_by, groups=groups)
-    place = Work(Path(work))
+    place = Work(options.work)
     check_folder(place.path)
-    keep_log(place.log)
-    if encoder != "auto":
-        entry(encoder)
-    device = environment.resolve_device(device)
-    case_workers = environment.case_workers() if workers is None else workers
-    found = _selected(find_dataset(Path(dataset), workers=case_workers), cases)
+    if options.encoder != "auto":
+        entry(options.encoder)
+    device = environment.resolve_device(options.device)
+    case_workers = environment.case_workers() if options.workers is None else options.workers
+    found = _selected(find_dataset(options.dataset, workers=case_workers), options.cases)
     _say_what_was_found(found)
     ids = [case.id for case in found.cases]
-    wanted = FoldWishes(
-        folds=folds,
-        group_by=group_by,
-        groups=None if groups is None else Path(groups),
-        splits=None if splits is None else Path(splits),
-        seed=seed,
-    )
+    wanted = FoldWishes(options.folds, options.group_by, options.groups, options.splits, options.seed)
+    earlier = None
+    if options.from_model is not None:
+        earlier = _earlier(options.from_model, options.config, found.dimension)
     request = PlanRequest(
-        config=config,
-        encoder=encoder,
-        weights=str(Path(weights).absolute()) if Path(weights).is_file() else weights,
-        strategy=strategy,
-        race_share=race_share,
-        head=head,
-        normalization=dict(normalization or {}),
-        memory_bytes=environment.device_memory(device) if memory is None else memory,
-        epochs=epochs,
-        time_budget=time_budget,
+        config=options.config,
+        encoder=options.encoder,
+        weights=options.weights,
+        strategy=options.strategy,
+        race_share=options.race_share,
+        head=options.head,
+        normalization=options.normalization,
+        memory_bytes=environment.device_memory(device) if options.memory is None else options.memory,
+        epochs=options.epochs,
+        time_budget=options.time_budget,
         splits=deal(wanted, ids).splits,
         device=device.partition(":")[0],
         cores=environment.cores(),
         bfloat16_gain=environment.bfloat16_gain(device),
         imagenet_cached=imagenet_cached,
         offline=is_offline(),
-        earlier=None if from_model is None else _earlier(Path(from_model), config, found.dimension),
-        carry=carry,
-        seed=seed,
+        earlier=earlier,
+        carry=options.carry,
+        seed=options.seed,
     )
     check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
-    measured = check_and_measure(found, place, skip_broken=skip_broken, workers=case_workers, seed=seed)
+    measured = check_and_measure(found, place, skip_broken=options.skip_broken, workers=case_workers, seed=options.seed)
     dealt = deal(wanted, ids, measured.fingerprint)
     request = replace(request, splits=dealt.splits, groups=dealt.groups)
     made = make_plan(measured.fingerprint, request)
-    if evidence and decides_by_evidence(request, made):
+    if options.evidence and decides_by_evidence(request, made):
         known = gather_evidence(made, place, measured.dataset, device=device, workers=case_workers)
         made = make_plan(measured.fingerprint, replace(request, evidence=known))
     if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
-        asked = f"--strategy {strategy}" if head == "unet" else f"--head {head}"
-        warn(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
+        asked = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"
+        logger.warning(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in dealt.notes:
-        warn(note)
+        logger.warning(note)
     measured.save(place)
     if made.evidence is not None:
         Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
@@ -163,18 +106,18 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
 
 
 def _say_what_was_found(found: Dataset) -> None:
-    say(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
+    logger.info(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
     if found.label_map_note:
-        say(found.label_map_note)
+        logger.info(found.label_map_note)
 
 
-def _selected(dataset: Dataset, cases: Path | str | Sequence[str] | None) -> Dataset:
+def _selected(dataset: Dataset, cases: Path | Sequence[str] | None) -> Dataset:
     """Cut the data set to the cases that the user wants; a path is a file with one case per line."""
     if cases is None:
         return dataset
     where: Path | str = "cases"
-    if isinstance(cases, Path | str):
-        where = Path(cases)
+    if isinstance(cases, Path):
+        where = cases
         lines = read_text(where, "write one case per line into it").splitlines()
         cases = [line.strip() for line in lines if line.strip()]
     unknown = sorted(set(cases) - {case.id for case in dataset.cases})

@@ -7,19 +7,17 @@ from pathlib import Path
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.options.calls import takes
+from seg_transfer.options.plan_options import PreprocessOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.util import environment
-from seg_transfer.util.progress import keep_log
-from seg_transfer.workflow.work_folder import DEFAULT, Work
+from seg_transfer.workflow.work_folder import Work
 
 
-def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Path:
+@takes(PreprocessOptions)
+def preprocess(options: PreprocessOptions) -> Path:
     """Prepare every case of the plan for training; cases that are prepared already are skipped.
-
-    Args:
-        work: Work folder with a plan.
-        workers: Processes; 0 works in this one, None takes as many as the machine bears.
 
     Returns:
         Folder of the preprocessed cases.
@@ -28,15 +26,14 @@ def preprocess(*, work: Path | str = DEFAULT, workers: int | None = None) -> Pat
         SomeCasesFailed: If some cases could not be prepared; the others are.
         UserError: If there is no plan.
     """
-    place = Work(Path(work))
-    keep_log(place.log)
+    place = Work(options.work)
     made = place.load_plan()
     folder = place.store_folder(made)
     failures = preprocess_dataset(
         Dataset.load(place.dataset),
         made.data,
         folder,
-        workers=environment.case_workers() if workers is None else workers,
+        workers=environment.case_workers() if options.workers is None else options.workers,
     )
     if failures:
         raise SomeCasesFailed(failures)

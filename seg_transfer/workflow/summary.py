@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,24 +10,22 @@ from typing import TYPE_CHECKING
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
+from seg_transfer.options.calls import takes
+from seg_transfer.options.model_options import SummaryOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import TrainedFolds
 from seg_transfer.util import environment
-from seg_transfer.util.progress import say
 from seg_transfer.workflow.choice import Choice, ChosenRun
-from seg_transfer.workflow.work_folder import DEFAULT, Work
+from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import RunSummary, Summary, Validated
 
+logger = logging.getLogger(__name__)
 
-def summary(
-    *,
-    work: Path | str = DEFAULT,
-    ensembles: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-) -> Summary:
+
+@takes(SummaryOptions)
+def summary(options: SummaryOptions) -> Summary:
     """Compare all validated runs of a work folder, choose the best, and write ``summary.json`` and ``choice.json``.
 
     The best run is the one with the highest cross-validated mean Dice. On its held-out cases it is tried whether
@@ -34,33 +33,29 @@ def summary(
     :func:`export` then use what was chosen. Choosing and scoring on the same cases makes the chosen score slightly too
     good; only cases that took no part in any of it can say by how much.
 
-    Args:
-        work: Work folder with validated folds.
-        ensembles: Also try the mean of two configurations: the best run of each, pair by pair. Their held-out cases are
-            predicted again, since validation keeps label maps alone.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, for ``ensembles``.
-        workers: Processes; 0 works in this one, None takes as many as the machine bears.
+    Ensembles are the mean of two configurations: the best run of each, pair by pair. Their held-out cases are predicted
+    again, since validation keeps label maps alone.
 
     Raises:
         UserError: If no fold is validated.
     """
-    place = Work(Path(work))
+    place = Work(options.work)
     made = place.load_plan()
     dataset = Dataset.load(place.dataset)
     runs, left_out = _candidates(place, made, dataset)
     if not runs:
         hint = f"train and validate a fold: `segtl train 0{place.option}`"
         raise UserError("no fold of this data set is validated", where=place.runs, hint=hint)
-    case_workers = environment.case_workers() if workers is None else workers
+    case_workers = environment.case_workers() if options.workers is None else options.workers
     environment.check_torch()
     from seg_transfer.evaluation.largest_component import find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
 
     validated = [_validated(run) for run in runs.values()]
     ranked = rank(validated)
-    if ensembles:
+    if options.ensembles:
         best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
-        validated += _pairs(place, dataset, best, environment.resolve_device(device), case_workers)
+        validated += _pairs(place, dataset, best, environment.resolve_device(options.device), case_workers)
         ranked = rank(validated)
     lead, spread = lead_and_spread(ranked)
     first = ranked[0]
@@ -132,7 +127,7 @@ def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str,
         if run.ranked and runs[run.name].plan.data == data:
             chosen.setdefault(run.configuration, run.name)
     if len(chosen) < 2:
-        say("there are no two configurations to combine that prepare images alike and held out the same cases")
+        logger.info("there are no two configurations to combine that prepare images alike and held out the same cases")
     return list(chosen.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from seg_transfer.training.loop import train_fold
 from seg_transfer.training.manifest import Cases, Fold
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.training.state import RunOptions
-from seg_transfer.util.progress import say
+
+logger = logging.getLogger(__name__)
 
 CASES_WORTH_WORKERS = 10
 """Below, starting workers that load torch takes longer than scoring the cases here, where it is loaded already."""
@@ -67,7 +69,7 @@ def train_and_validate(
         options: Of this run alone.
         workers: Processes that score; 0 scores in this one.
     """
-    say(f"{fold_name(run.fold)}: {run.path}")
+    logger.info(f"{fold_name(run.fold)}: {run.path}")
     plan, options = settle(plan, store, run, options=options)
     learn = train_fold if plan.model.head == "unet" else fit_head
     learn(plan, store, run, options=options)

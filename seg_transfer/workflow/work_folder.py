@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -26,14 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.preprocessing.store_record import STORE_FILE, store_data
 from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import PLAN_FILE, PlanFolder, fold_name
-from seg_transfer.util.progress import say, warn
 
-DEFAULT = Path("segtl-work")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Work:
     @property
     def option(self) -> str:
         """What to append to a command so that it means this work folder."""
-        return "" if self.path == DEFAULT else f" -w {shlex.quote(str(self.path))}"
+        return "" if self.path == DEFAULT_WORK else f" -w {shlex.quote(str(self.path))}"
 
     def load_plan(self) -> Plan:
         """Read the current plan, and say which of its parts were edited by hand.
@@ -100,7 +101,7 @@ class Work:
         """
         plan = Plan.load(self.plan)
         if edited := edited_parts(self.plan):
-            say(f"{self.plan}: edited by hand: {', '.join(edited)}")
+            logger.info(f"{self.plan}: edited by hand: {', '.join(edited)}")
         return plan
 
     def store_folder(self, plan: Plan) -> Path:
@@ -123,7 +124,7 @@ class Work:
             try:
                 folders.append(PlanFolder(path.parent, Plan.load(path)))
             except UserError as error:
-                warn(str(error))
+                logger.warning(str(error))
         return folders
 
     def pair_folder(self, names: Sequence[str], fold: Fold) -> Path:

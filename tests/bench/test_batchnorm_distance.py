@@ -96,7 +96,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if case == "one":
             label[2:4, 5:9, 5:9] = 1
         transform = CaseTransform.fit(image, data)
-        made.add(case, transform.image(image), label, transform)
+        made.add(case, transform.slabs(image), label, transform)
     return made
 
 

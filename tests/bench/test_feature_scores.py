@@ -162,7 +162,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         stripes = 2.0 * (np.indices(label.shape)[2] // 2 % 2)
         image = np.where(label > 0, np.where(label == 1, 1.0, stripes), -1) + 0.1 * draw.normal(size=label.shape)
         transform = CaseTransform.fit(image_from_array(image, (3.0, 1.0, 1.0)), data)
-        made.add(case, transform.image(image_from_array(image, (3.0, 1.0, 1.0))), label, transform)
+        made.add(case, transform.slabs(image_from_array(image, (3.0, 1.0, 1.0))), label, transform)
     return made
 
 

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         label[:, top : top + 14, left : left + 14] = 1
         image = image_from_array(3 * label + draw.normal(size=label.shape), (3.0, 1.0, 1.0))
         transform = CaseTransform.fit(image, data)
-        made.add(case, transform.image(image), label, transform)
+        made.add(case, transform.slabs(image), label, transform)
     return made
 
 

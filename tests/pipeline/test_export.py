@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from seg_transfer.util.records import HEADER_KEY
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = ("Miller_1950_left", "Smith_1962_right", "Jones_1941_left", "Brown_1970_both")
 CPU = {"device": "cpu"}
@@ -156,7 +157,7 @@ def test_writing_is_all_or_nothing(work: Work, tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_choice_is_what_predict_and_export_use(
-    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Work, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An ensemble of both configurations with postprocessing: chosen, exported, loaded, predicted alike."""
     shutil.copytree(work.path, tmp_path / "work")
@@ -167,10 +168,9 @@ def test_the_choice_is_what_predict_and_export_use(
     choice.save(place.choice)
     array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
     options = {"spacing": (1.0, 1.0, 2.5), **CPU}
-    capsys.readouterr()
-    seg_transfer.util.progress.set_verbosity(0)
+    caplog.set_level(logging.INFO)
     by_choice = seg_transfer.predict(array, work=place.path, **options)
-    assert f"as chosen in {place.choice}" in capsys.readouterr().err
+    assert f"as chosen in {place.choice}" in caplog.text
     seg_transfer.export(tmp_path / "both.segtl", work=place.path)
     found = load_model_file(tmp_path / "both.segtl")
     assert found.postprocessing == cleaning

@@ -18,7 +18,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
 SETTINGS |= {"device": "cpu", "workers": 0}
 

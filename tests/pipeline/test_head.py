@@ -20,7 +20,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"encoder": "resnet18", "weights": "bundled", "folds": 2, "memory": 10**9} | LOCAL
 
 

@@ -19,7 +19,7 @@ from seg_transfer.workflow.work_folder import Work
 QUICK = {"config": "2d", "encoder": "resnet18", "weights": "bundled", "epochs": 2, "folds": 2, "memory": 10**9}
 IGNORE = 7
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def shorten(work: Path) -> None:

@@ -30,14 +30,14 @@ def copy_case(data: Path, case: str, name: str, *, label: bool = True) -> None:
         nibabel.save(nibabel.Nifti1Image(array[::-1, ::-1], affine @ flip), data / folder / f"{name}{ending}.nii.gz")
 
 
-def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = make_dataset(tmp_path / "data", cases=4)
     copy_case(data, "case_1", "copied")
     copy_case(data, "case_2", "relabelled", label=False)
     made = seg_transfer.plan(data, work=tmp_path / "work", **QUICK, **LOCAL)
-    said = capsys.readouterr().err
-    assert "warning: case_1 and copied hold the same image and the same label: kept in one fold" in said
-    assert "warning: case_2 and relabelled hold the same image under different labels" in said
+    said = caplog.text
+    assert "case_1 and copied hold the same image and the same label: kept in one fold" in said
+    assert "case_2 and relabelled hold the same image under different labels" in said
     for split in made.recipe.splits:
         for pair in [{"case_1", "copied"}, {"case_2", "relabelled"}]:
             assert len(pair & set(split.validation)) in (0, 2)
@@ -46,7 +46,7 @@ def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, capsys: pytest
     cases = list(made.data.cases)
     own.write_text(json.dumps([{"train": [case for case in cases if case != "copied"], "val": ["copied"]}]))
     seg_transfer.plan(data, work=tmp_path / "work", splits=own, **QUICK, **LOCAL)  # measured above
-    assert "own.json: fold 0 trains on case_1 and validates on copied: the same image" in capsys.readouterr().err
+    assert "own.json: fold 0 trains on case_1 and validates on copied: the same image" in caplog.text
 
 
 def test_pictures_of_another_format_are_the_same(tmp_path: Path) -> None:

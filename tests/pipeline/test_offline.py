@@ -19,7 +19,7 @@ from seg_transfer.cli.app import main
 from seg_transfer.transfer.fetch import OFFLINE
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 RUNNING = ["--device", "cpu", "--workers", "0", "-q"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -115,8 +116,9 @@ def test_an_array_gives_the_users_label_values() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_folder_skips_what_is_done_and_goes_on_after_a_broken_case(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
+    caplog.set_level(logging.INFO)
     volume = write_cases(tmp_path / "images")
     broken = tmp_path / "images" / "case1_0000.nii.gz"
     broken.write_bytes(broken.read_bytes()[:300])
@@ -131,7 +133,7 @@ def test_a_folder_skips_what_is_done_and_goes_on_after_a_broken_case(
     before = (output / "case0.nii.gz").stat().st_mtime_ns
     predict_folder(stub(data_plan(channels=(RAW,))), cases, output)
     assert (output / "case0.nii.gz").stat().st_mtime_ns == before
-    assert "2 of 3 cases are in" in capsys.readouterr().err
+    assert "2 of 3 cases are in" in caplog.text
     predict_folder(stub(data_plan(channels=(RAW,))), cases, output, overwrite=True)
     assert (output / "case0.nii.gz").stat().st_mtime_ns > before
 
@@ -352,8 +354,9 @@ def test_a_broken_case_does_not_stop_preprocessing(tmp_path: Path, made_dataset:
 
 
 def test_a_case_whose_files_changed_is_prepared_again(
-    tmp_path: Path, made_dataset: Callable, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, made_dataset: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     """Also where the plan's part on data stays the same, as after a label was corrected."""
     folder = made_dataset()
     dataset = find_dataset(folder)
@@ -367,14 +370,15 @@ def test_a_case_whose_files_changed_is_prepared_again(
     corrected = np.asarray(nib.load(label).dataobj).copy()
     corrected[corrected == 9] = 5
     nib.save(nib.Nifti1Image(corrected, nib.load(label).affine), label)
-    capsys.readouterr()
+    caplog.clear()
     assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
-    assert "files have changed: case0\n" in capsys.readouterr().err
+    assert "files have changed: case0\n" in caplog.text
     background, first, second = before["case0"][0]
     assert second > 0 and store.case("case0").voxels == (background, first + second, 0)
     assert (store.case("case1").voxels, store.case("case1").folder.stat().st_mtime_ns) == before["case1"]
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"plan-data.json", "case0", "case1"}
 
+    caplog.clear()
     shutil.rmtree(folder / "images")  # what is prepared needs its files no longer
     assert preprocess_dataset(dataset, data, tmp_path / "store", workers=0) == {}
-    assert capsys.readouterr().err == "" and store.cases() == ["case0", "case1"]
+    assert caplog.text == "" and store.cases() == ["case0", "case1"]

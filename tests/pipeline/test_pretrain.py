@@ -24,7 +24,7 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.weights import load_weights
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE, BATCH = 32, 32
 STEPS = 30

@@ -21,7 +21,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import probe as probing
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
 
 

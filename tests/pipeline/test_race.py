@@ -32,7 +32,7 @@ from seg_transfer.training.run_folder import RunFolder, TrainedFolds
 from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="recalibrated")
 PLAIN = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="source")
@@ -202,7 +202,7 @@ def test_a_broken_candidate_loses(work: Work) -> None:
 
 
 def test_too_few_steps_are_no_race(
-    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
     made = put(work, SCRATCH)
@@ -212,7 +212,8 @@ def test_too_few_steps_are_no_race(
         chosen, options = held.settle(made, store, folder.run(0), options=RunOptions(threads=1))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
-        assert "warning: no race: 4 step(s) of each candidate (needs 5)" in capsys.readouterr().err
+        assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
+        caplog.clear()
     evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.racers, evidence.winner) == ((), 0)
     assert TrainedFolds(folder, (0,)).plan_as_trained == chosen

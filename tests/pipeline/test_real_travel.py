@@ -19,7 +19,7 @@ from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "quiet")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 LOCAL = {"device": "cpu", "workers": 0}
 

@@ -20,7 +20,7 @@ from seg_transfer.planning.model_file import Postprocessing
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import Work
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LOCAL = {"device": "cpu", "workers": 0}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -24,7 +25,7 @@ from seg_transfer.training.checkpoint import load_header, load_state, under_pref
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions
-from seg_transfer.training.trainer import SGD_MOMENTUM, Trainer
+from seg_transfer.training.trainer import Trainer
 
 FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", "tensorboard", "progress.png"}
 
@@ -87,7 +88,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         classes = ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
         image = image_from_array((classes * 2 + draw.normal(0, 0.5, x.shape)).astype(np.float32), (1, 1, 3))
         transform = CaseTransform.fit(image, plan.data)
-        store.add(case, transform.image(image), transform.label(classes), transform)
+        store.add(case, transform.slabs(image), transform.label(classes), transform)
     return store
 
 
@@ -107,13 +108,14 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
 def test_a_run_leaves_exactly_these_files(
-    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str], configuration: str
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture, configuration: str
 ) -> None:
+    caplog.set_level(logging.INFO)
     plan = make_plan(configuration, precision="bfloat16")
     run = RunFolder(tmp_path / "fold_0", 0)
     result = train_fold(plan, store, run, options=RunOptions(threads=1))
     assert {path.name for path in run.path.iterdir()} == FILES
-    assert "100.0% of the encoder's stages in use are pretrained" in capsys.readouterr().err
+    assert "100.0% of the encoder's stages in use are pretrained" in caplog.text
     assert (result.finished, result.epochs, result.steps) == (True, 2, 6)
     assert result.dice is not None and all(0 <= value <= 1 for value in result.dice.values() if value is not None)
 
@@ -158,7 +160,7 @@ STRATEGIES: list[dict[str, Any]] = [
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: dict[str, Any], how: str, step: int
 ) -> None:
-    plan = make_plan(strategy=strategy, optimizer="adamw" if how == "killed" else "sgd")
+    plan = make_plan(strategy=strategy)
     train_fold(plan, store, RunFolder(tmp_path / "whole", 0), options=RunOptions(threads=1))
 
     original = Trainer.step
@@ -273,7 +275,6 @@ LEARNING: list[tuple[dict[str, Any], float, set[int]]] = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("strategy", "progress", "learning"),
     [
@@ -284,13 +285,12 @@ LEARNING: list[tuple[dict[str, Any], float, set[int]]] = [
     ],
 )
 def test_every_strategy_changes_what_learns_and_nothing_else(
-    store: Store, strategy: dict[str, Any], progress: float, learning: set[int], optimizer: str
+    store: Store, strategy: dict[str, Any], progress: float, learning: set[int]
 ) -> None:
     """To the bit, statistics, averaged weights and weight decay included."""
     plan = make_plan(
         strategy=strategy | {"encoder_lr_ratio": 0.5},
         weights="none" if strategy["kind"] == "scratch" else "bundled",
-        optimizer=optimizer,
         weight_decay=0.5,
     )
     batchnorm = strategy["batchnorm"]
@@ -375,18 +375,16 @@ def test_deep_supervision_is_switched_on_an_existing_checkpoint(store: Store, fi
 @pytest.mark.parametrize("largest", [1e-3, 1e6])
 def test_a_gradient_is_clipped_to_the_largest_norm_of_the_plan(store: Store, largest: float) -> None:
     strategy = {"kind": "finetune", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
-    plan = make_plan(strategy=strategy, optimizer="sgd", weight_decay=0.0, gradient_clip=largest)
+    plan = make_plan(strategy=strategy, gradient_clip=largest)
     trainer = Trainer(plan, seed=0, device="cpu", load=True)
     sampler = PatchSampler(store, ("a",), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
-    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
     trainer.step(sampler.batch(0), 0, 0.5)
-    moved = [now.detach() - old for now, old in zip(trainer.network.parameters(), before, strict=True)]
-    norm = torch.stack([change.square().sum() for change in moved]).sum().sqrt().item()
-    step = trainer.rates(0.5)["decoder"] * (1 + SGD_MOMENTUM)  # the first step of Nesterov's momentum
+    gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
     if largest == 1e-3:
-        assert norm == pytest.approx(step * largest, rel=0.05)
+        assert norm == pytest.approx(largest, rel=0.01)
     else:
-        assert norm > 10 * step * 1e-3
+        assert norm > 0.01
 
 
 def test_a_loss_that_stays_infinite_is_one_clear_error(

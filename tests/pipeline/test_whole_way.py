@@ -33,9 +33,6 @@ def times(folder: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-pytestmark = pytest.mark.usefixtures("quiet")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "balls")

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seg_transfer"
 LAYERS = [
     "errors",
     "util",
+    "options",
     "data",
     "catalogue",
     "planning",

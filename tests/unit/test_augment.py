@@ -33,11 +33,8 @@ ON = Augmentation(
     stretch_probability=1,
     shear_probability=1,
     lens_probability=1,
-    elastic_probability=1,
     low_resolution_probability=1,
     low_resolution_axes=(0, 1, 2),
-    cutout_probability=1,
-    cutmix_probability=1,
 )
 
 
@@ -130,56 +127,6 @@ def test_a_stack_moves_as_one_with_the_label_of_its_middle() -> None:
     assert all(torch.equal(turned[:, :, slice_], alone[:, :, 0]) for slice_ in range(5))
 
 
-def elastic(components: tuple[float, float, float], *, slices: int = 1, batch: int = 1) -> np.ndarray:
-    """Every control point displaced alike."""
-    field = np.zeros((batch, 3, slices, 7, 7), np.float32)
-    field[0] += np.array(components, np.float32).reshape(3, 1, 1, 1)
-    return field
-
-
-def test_control_points_moved_alike_move_the_patch() -> None:
-    # a distance between control points is a quarter of the patch: 0.25 of it is 1 of 16 voxels in u, 2 of 32 in v
-    image, label = torch.randn(1, 2, 3, 16, 32), torch.randint(0, 3, (1, 3, 16, 32))
-    bent, marked = moved(image, label, elastic=elastic((9.0, 0.25, -0.25)))
-    assert torch.allclose(bent[..., :-1, 2:], image[..., 1:, :-2], atol=1e-4)
-    assert torch.equal(marked[..., :-1, 2:], label[..., 1:, :-2])
-    assert (marked[..., -1, :] == IGNORE).all() and (marked[..., :2] == IGNORE).all()
-    assert (bent[..., -1, :].abs() < 1e-4).all()
-
-
-def test_control_points_move_slices_where_the_patch_is_isotropic() -> None:
-    image, label = torch.randn(1, 1, 8, 8, 8), torch.randint(0, 3, (1, 8, 8, 8))
-    bent, marked = moved(image, label, elastic=elastic((0.5, 0, 0), slices=7), out_of_plane=True)
-    assert torch.allclose(bent[:, :, :-1], image[:, :, 1:], atol=1e-4)
-    assert torch.equal(marked[:, :-1], label[:, 1:]) and (marked[:, -1] == IGNORE).all()
-
-
-def test_one_control_point_bends_what_is_near_and_leaves_what_is_far() -> None:
-    image = torch.linspace(0, 1, 32).expand(1, 1, 1, 32, 32)  # the value is the position along v
-    field = np.zeros((1, 3, 1, 7, 7), np.float32)
-    field[0, 2, 0, 3, 3] = 0.4  # in the middle of the patch, 0.4 of 8 voxels along v
-    bent, _ = moved(image, torch.zeros(1, 1, 32, 32).long(), elastic=field)
-    shift = (bent - image)[0, 0, 0] * 31
-    # the spline's peak is 4/6 along each axis; 15.5 is the centre between two voxels
-    assert shift[15:17, 15:17].max().item() == pytest.approx(3.2 * 4 / 9, rel=0.02)
-    assert shift[:, 0].abs().max() < 1e-4 and shift[0, :].abs().max() < 0.05
-    assert torch.allclose(shift, shift.flip(0), atol=1e-4)
-    position = bent[0, 0, 0, 16] * 31
-    assert (position.diff() > 0).all(), "nothing folds"
-
-
-def test_nothing_folds_at_the_largest_elastic_amount() -> None:
-    plan = OFF.model_copy(update={"elastic_probability": 1.0, "elastic_amount": 0.4})
-    image = torch.linspace(0, 1, 64).expand(16, 1, 1, 64, 64)
-    drawn = sample_parameters(plan, batch=16, channels=1, generator=np.random.default_rng(0))
-    bent, marked = apply(image, torch.zeros(16, 1, 64, 64).long(), drawn, spacing=(1, 1, 1), out_of_plane=False)
-    assert np.abs(drawn.elastic).max() > 0.3 and not torch.allclose(bent, image, atol=0.02)
-    # the outermost voxels that are seen are blended with the zeros outside
-    seen = torch.nn.functional.max_pool2d((marked == IGNORE).float(), 5, 1, 2)[:, 0, 2:-2, 2:-2] == 0
-    steps = bent[:, 0, 0, 2:-2, 2:-2].diff(dim=-1)
-    assert seen.float().mean() > 0.7 and (steps[seen[..., 1:] & seen[..., :-1]] > 0).all()
-
-
 def test_stretch_keeps_the_area() -> None:
     label = torch.zeros(1, 1, 40, 40, dtype=torch.long)
     label[0, 0, 16:24, 16:24] = 1
@@ -213,8 +160,7 @@ def test_a_lens_keeps_the_centre_and_moves_the_corners() -> None:
 
 def test_spatial_transforms_leave_ignored_voxels_ignored() -> None:
     label = torch.full((4, 1, 24, 24), IGNORE)
-    plan = ON.model_copy(update={"cutmix_probability": 0.0})
-    drawn = sample_parameters(plan, batch=4, channels=1, generator=np.random.default_rng(2))
+    drawn = sample_parameters(ON, batch=4, channels=1, generator=np.random.default_rng(2))
     _, marked = apply(torch.randn(4, 1, 1, 24, 24), label, drawn, spacing=(1, 1, 1), out_of_plane=False)
     assert (marked == IGNORE).all()
     label[:, :, 12:] = 1
@@ -225,8 +171,8 @@ def test_spatial_transforms_leave_ignored_voxels_ignored() -> None:
 def test_image_and_label_move_together() -> None:
     """Through everything spatial at once, a picture that shows its own label still does, but for the edges."""
     plan = OFF.model_copy(
-        update={f"{name}_probability": 1.0 for name in ("rotate", "scale", "stretch", "shear", "lens", "elastic")}
-        | {"elastic_amount": 0.4, "mirror_axes": (1, 2)}
+        update={f"{name}_probability": 1.0 for name in ("rotate", "scale", "stretch", "shear", "lens")}
+        | {"mirror_axes": (1, 2)}
     )
     label = torch.zeros(8, 1, 48, 48, dtype=torch.long)
     label[:, :, 10:30, 14:40] = 1
@@ -270,61 +216,6 @@ def test_colour_jitter() -> None:
     assert torch.allclose(pale, image.mean(1, keepdim=True).expand_as(image), atol=1e-6)
     bright, _ = moved(image * 2, label, value=np.array([1.25], np.float32))
     assert torch.allclose(bright, (image * 2.5).clamp(max=1), atol=1e-6) and bright.max() == 1
-
-
-def test_cutout_fills_boxes_with_the_mean_and_leaves_the_label() -> None:
-    image, label = torch.randn(2, 2, 4, 10, 10), torch.randint(0, 3, (2, 4, 10, 10))
-    boxes = np.zeros((2, 3, 3, 2), np.float32)
-    boxes[1, 0] = (0.5, 1.0), (0.2, 0.5), (0.0, 0.1)
-    holed, marked = moved(image, label, cutout=boxes)
-    assert torch.equal(marked, label) and torch.equal(holed[0], image[0])
-    expected = image[1].clone()
-    expected[:, 2:4, 2:5, 0:1] = image[1].mean((1, 2, 3)).reshape(2, 1, 1, 1)
-    assert torch.equal(holed[1], expected)
-
-
-def test_cutmix_takes_a_box_of_image_and_label_from_its_partner() -> None:
-    image, label = torch.randn(3, 2, 4, 10, 10), torch.randint(0, 3, (3, 4, 10, 10))
-    label[1] = IGNORE
-    box = np.zeros((3, 3, 2), np.float32)
-    box[0] = (0.25, 0.75), (0.2, 0.5), (0.0, 0.4)
-    box[1] = (0.0, 1.0), (0.0, 1.0), (0.0, 1.0)
-    mixed, marked = moved(image, label, partner=np.array([1, 0, 2]), cutmix=box)
-    inside = (slice(1, 3), slice(2, 5), slice(0, 4))
-    outside = torch.ones(4, 10, 10, dtype=torch.bool)
-    outside[inside] = False
-    assert torch.equal(mixed[0][:, *inside], image[1][:, *inside]) and (marked[0][inside] == IGNORE).all()
-    assert torch.equal(mixed[0][:, outside], image[0][:, outside]) and torch.equal(
-        marked[0][outside], label[0][outside]
-    )
-    assert torch.equal(mixed[1], image[0]) and torch.equal(marked[1], label[0]), "as it was before the first was mixed"
-    assert torch.equal(mixed[2], image[2]) and torch.equal(marked[2], label[2])
-
-
-def test_boxes_go_through_every_slice_of_a_stack() -> None:
-    image, label = torch.randn(2, 1, 5, 10, 10), torch.randint(0, 3, (2, 1, 10, 10))
-    box = np.zeros((2, 3, 2), np.float32)
-    box[0] = (0.0, 0.2), (0.0, 0.5), (0.5, 1.0)
-    mixed, marked = moved(image, label, partner=np.array([1, 1]), cutmix=box)
-    assert torch.equal(mixed[0, 0, :, :5, 5:], image[1, 0, :, :5, 5:])
-    assert torch.equal(marked[0, 0, :5, 5:], label[1, 0, :5, 5:])
-    assert torch.equal(mixed[0, 0, :, 5:], image[0, 0, :, 5:]) and torch.equal(marked[0, 0, 5:], label[0, 0, 5:])
-    holed, _ = moved(image, label, cutout=np.stack([box, box, box], axis=1))
-    assert torch.allclose(holed[0, 0, :, :5, 5:], image[0].mean())
-
-
-def test_partners_are_others_and_a_sample_alone_has_none() -> None:
-    plan = OFF.model_copy(update={"cutmix_probability": 0.3, "cutmix_share": 0.4, "cutout_probability": 0.5})
-    drawn = sample_parameters(plan, batch=2000, channels=1, generator=np.random.default_rng(0))
-    mixed = drawn.partner != np.arange(2000)
-    assert mixed.mean() == pytest.approx(0.3, abs=0.03)
-    sides = drawn.cutmix[..., 1] - drawn.cutmix[..., 0]
-    assert (sides[~mixed] == 0).all() and sides[mixed].min() >= 0.0999 and sides[mixed].max() <= 0.4001
-    assert drawn.cutmix.min() >= 0 and drawn.cutmix.max() <= 1
-    boxes = (drawn.cutout[..., 0, 1] > 0).sum(axis=1)
-    assert [(boxes == count).mean() for count in range(4)] == pytest.approx([0.5, 1 / 6, 1 / 6, 1 / 6], abs=0.04)
-    alone = sample_parameters(ON, batch=1, channels=1, generator=np.random.default_rng(0))
-    assert alone.partner.tolist() == [0] and (alone.cutmix == 0).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

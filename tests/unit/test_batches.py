@@ -12,7 +12,7 @@ import torch
 from made_plans import data_plan
 
 from seg_transfer.data.image import image_from_array
-from seg_transfer.inference.sliding_window import predict_volume
+from seg_transfer.inference.sliding_window import predict_slabs
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.store import Store, StoredCase
@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         if case == "a":
             label[RARE] = 2
         transform = CaseTransform.fit(image_from_array(np.stack([values, -values]), (1, 1, 1)), data)
-        store.add(case, np.stack([values, -values]), label, transform)
+        store.add(case, [(0, 0, values), (1, 0, -values)], label, transform)
     return store
 
 
@@ -173,7 +173,7 @@ def test_a_label_of_a_ten_thousandth_of_the_voxels_is_seen_as_often_as_a_large_o
         if case == "c":
             label[2, 5, 20:28] = 2
         image = np.zeros((1, *shape), np.float32)
-        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+        made.add(case, [(0, 0, image[0])], label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
     assert made.case("c").voxels[2] / (8 * label.size) == 0.0001
     sampler = sampler_of(made, "2d", (1, 1, 1), cases=data.cases, batch_size=8)
     seen = torch.cat([sampler.batch(step).label.flatten() for step in range(250)])
@@ -193,7 +193,7 @@ def test_patches_lie_on_what_is_annotated(tmp_path: Path) -> None:
         label[1::3, :15] = 0
         label[4, 4:8, 4:8] = 1
         image = np.zeros((1, *shape), np.float32)
-        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+        made.add(case, [(0, 0, image[0])], label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
     options = {"cases": data.cases, "batch_size": 4, "foreground_share": 0.5}
     single = torch.cat([sampler_of(made, "2.5d", (3, 1, 1), **options).batch(step).label for step in range(100)])
     assert set(single.unique().tolist()) == {0, 1}
@@ -211,7 +211,7 @@ def test_a_case_without_annotation_is_not_drawn(tmp_path: Path) -> None:
     for value, case in enumerate(data.cases):
         label = np.full((2, 8, 8), 3 * value, np.uint8)
         image = np.full((1, 2, 8, 8), value, np.float32)
-        made.add(case, image, label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
+        made.add(case, [(0, 0, image[0])], label, CaseTransform.fit(image_from_array(image, (1, 1, 1)), data))
     sampler = sampler_of(made, "2d", (1, 4, 4), cases=data.cases)
     assert all((sampler.batch(step).label == 0).all() for step in range(10))
     alone = sampler_of(made, "2d", (1, 4, 4), cases=("b",)).batch(0)
@@ -289,7 +289,9 @@ def test_prediction_pads_a_small_case_as_training_does(
         seen.extend(windows)
         return windows.new_zeros((len(windows), 2, *((patch[0] if configuration == "3d" else 1), *patch[1:])))
 
-    predict_volume(network, torch.from_numpy(store.case("a").image[:]), model_of(configuration, patch), 2)
+    image = torch.from_numpy(store.case("a").image[:])
+    for _ in predict_slabs(network, image, model_of(configuration, patch), 2, axis=0):
+        pass
     trained_on = sampler_of(store, configuration, patch, cases=("a",), batch_size=8).batch(0).image
     for image in trained_on:
         assert any(torch.equal(image, window) for window in seen)

@@ -16,7 +16,6 @@ from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.data_plan import Channel, Normalization
-from seg_transfer.planning.model_file import file_digest
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.rules.earlier_model import EarlierModel
@@ -24,8 +23,9 @@ from seg_transfer.planning.rules.strategy import similarity
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
 from seg_transfer.transfer.carry import CarryReport
+from seg_transfer.util.files import file_digest
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quiet")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PATCHES = {"2d": (1, 32, 32), "2.5d": (3, 32, 32), "3d": (8, 32, 32)}
 

@@ -59,13 +59,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "x.safetensors"
     save_state(path, "resume", {"w": torch.ones(100)}, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"x\.safetensors: the checkpoint is cut off or damaged.*\n.*--restart"):
+    with pytest.raises(UserError, match=r"x\.safetensors: no checkpoint of segtl, or cut off.*\n.*--restart"):
         load_state(path, "resume")
 
 
 def test_foreign_missing_and_wrong_kinds_are_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(UserError, match="not a checkpoint of segtl"):
+    with pytest.raises(UserError, match="no checkpoint of segtl"):
         load_state(tmp_path / "foreign.safetensors", "model")
     with pytest.raises(UserError, match="no checkpoint here"):
         load_header(tmp_path / "none.safetensors", "model")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import nibabel as nib
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from seg_transfer.data import checks
 from seg_transfer.data.checks import Problem, check_dataset, raise_problems
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
@@ -44,8 +44,9 @@ def test_sound_cases_have_no_problems(root: Path) -> None:
 
 
 def test_the_ignore_label_is_declared_and_some_voxel_must_be_annotated(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     description = json.loads((root / "dataset.json").read_text())
     description["labels"]["ignore"] = 4
     (root / "dataset.json").write_text(json.dumps(description))
@@ -58,7 +59,7 @@ def test_the_ignore_label_is_declared_and_some_voxel_must_be_annotated(
         ("b", "b.nii.gz", "no voxel is annotated: all have the ignore label's value 4"),
         ("c", "c.nii.gz", "label values 5 occur, but only 0, 1, 2, 4 are declared"),
     ]
-    assert "1 of 6 labels hold background only: a" in capsys.readouterr().err
+    assert "1 of 6 labels hold background only: a" in caplog.messages
 
 
 def test_all_problems_of_all_cases_come_together(root: Path) -> None:
@@ -136,13 +137,12 @@ def test_a_grey_picture_among_colour_ones(tmp_path: Path) -> None:
     assert found(tmp_path) == [("b", "b.png", "the case has 1 channel(s), but the data set names 3: R, G, B")]
 
 
-def test_empty_labels_are_said_but_no_problem(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(checks, "say", said.append)
+def test_empty_labels_are_said_but_no_problem(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     save(root / "labelsTr/c.nii.gz", np.zeros(SHAPE, np.uint8))
     save(root / "labelsTr/a.nii.gz", np.zeros(SHAPE, np.uint8))
     assert found(root) == []
-    assert said == ["2 of 6 labels hold background only: a, c"]
+    assert caplog.messages[-1:] == ["2 of 6 labels hold background only: a, c"]
 
 
 def test_a_label_stored_in_another_orientation_fits(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,22 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli.app import app, main
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.util import progress
+from seg_transfer.options.base import Options
+from seg_transfer.options.model_options import CardOptions, ExportOptions, PredictOptions, SummaryOptions
+from seg_transfer.options.other_options import EvaluateOptions, FetchOptions
+from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
+from seg_transfer.options.train_options import TrainOptions
+from seg_transfer.transfer.fetch import OFFLINE
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What each command asked the API for; the API itself only notes it and fails as a user's error."""
+    """The options that each function of the API was called with; the function itself only fails as a user's error."""
     noted: dict[str, Any] = {}
 
     def stand_in(name: str) -> Any:
-        def note(*positional: Any, **named: Any) -> None:
-            noted[name] = (positional, named)
+        def note(options: Options) -> None:
+            noted[name] = options
             raise UserError("stopped here")
 
         return note
@@ -31,104 +38,113 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return noted
 
 
-def test_plan_hands_on_every_option(asked: dict[str, Any]) -> None:
-    arguments = """plan data --config 2.5d --encoder resnet34 --weights none --from m.segtl --carry encoder
-        --head svm --strategy race --no-evidence --race-share 0.2 --memory 8GB
-        --time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.)
-        --cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7"""
-    assert main(arguments.split()) == 2
-    positional, named = asked["plan"]
-    assert positional == (Path("data"),)
-    assert named == {
-        "work": Path("work"),
-        "config": "2.5d",
-        "encoder": "resnet34",
-        "weights": "none",
-        "from_model": Path("m.segtl"),
-        "carry": "encoder",
-        "head": "svm",
-        "strategy": "race",
-        "evidence": False,
-        "race_share": 0.2,
-        "normalization": {"MRI": "zscore", "A=B": "none"},
-        "memory": 8 * 10**9,
-        "epochs": None,
-        "time_budget": 1800.0,
-        "cases": Path("cases.txt"),
-        "folds": 3,
-        "group_by": "^(.)",
-        "groups": None,
-        "splits": None,
-        "skip_broken": True,
-        "device": "cpu",
-        "workers": 0,
-        "seed": 7,
-    }
-
-
-def test_the_command_line_and_the_functions_have_the_same_defaults(asked: dict[str, Any]) -> None:
-    import inspect
-
-    from seg_transfer.workflow import export as exporting
-    from seg_transfer.workflow import plan as planning
-    from seg_transfer.workflow import preprocess as preparing
-    from seg_transfer.workflow import probe as probing
-    from seg_transfer.workflow import summary as summarizing
-    from seg_transfer.workflow import train as training
-
-    main(["plan", "data"])
-    main(["train", "0"])
-    main(["preprocess"])
-    main(["summary"])
-    main(["export"])
-    main(["probe"])
-    functions = (planning.plan, training.train, preparing.preprocess, summarizing.summary, exporting.export)
-    for function in (*functions, probing.probe):
-        named = asked[function.__name__][1]
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
-        assert {name: value or None for name, value in named.items()} == {
-            name: value or None for name, value in defaults.items()
-        }
-
-
-def test_train_and_predict_hand_on_their_options(asked: dict[str, Any]) -> None:
-    assert main(["train", "cv", "--epochs", "3", "--restart", "--control", "--seed", "5", "--device", "cuda:1"]) == 2
-    assert asked["train"][0] == ("cv",)
-    expected = {"epochs": 3, "restart": True, "control": True, "seed": 5, "device": "cuda:1"}
-    assert asked["train"][1] | expected == asked["train"][1]
-    assert main(["predict", "-i", "in", "-o", "out", "--folds", "0,2", "--no-tta", "--probabilities"]) == 2
-    assert asked["predict"][0] == (Path("in"), Path("out"))
-    expected = {"folds": ["0", "2"], "tta": False, "probabilities": True, "work": Path("segtl-work"), "workers": 1}
-    assert asked["predict"][1] | expected == asked["predict"][1]
-    assert main(["predict", "-m", "m.segtl", "-i", "in", "-o", "out"]) == 2
-    assert asked["predict"][1] | {"model": Path("m.segtl"), "folds": None} == asked["predict"][1]
-
-
-def test_summary_export_and_card_hand_on_their_options(asked: dict[str, Any]) -> None:
-    assert main(["summary", "--ensembles", "-w", "work", "--workers", "2", "--device", "cpu"]) == 2
-    assert asked["summary"] == ((), {"work": Path("work"), "ensembles": True, "device": "cpu", "workers": 2})
-    arguments = "export -o m.segtl --onnx m.onnx --folds 0,full --name liver -w work"
-    assert main(arguments.split()) == 2
-    expected = {"onnx": Path("m.onnx"), "work": Path("work"), "folds": ["0", "full"], "name": "liver"}
-    assert asked["export"] == ((Path("m.segtl"),), expected)
-    assert main(["card", "m.segtl"]) == 2
-    assert asked["card"] == ((Path("m.segtl"),), {})
-
-
-def test_probe_hands_on_its_options(asked: dict[str, Any]) -> None:
-    arguments = "probe --cases 8 --with vgg16_bn --with alexnet --context -w work --workers 0 --device cpu --seed 3"
-    assert main(arguments.split()) == 2
-    expected = {"cases": 8, "encoders": ["vgg16_bn", "alexnet"], "context": True, "seed": 3}
-    assert asked["probe"] == ((), expected | {"work": Path("work"), "workers": 0, "device": "cpu"})
-
-
-def test_encoders_fetch_hands_on_its_names_and_folder(asked: dict[str, Any]) -> None:
-    assert main(["encoders", "fetch", "resnet34", "resnet50", "--to", "stick"]) == 2
-    assert asked == {"fetch_encoders": ((["resnet34", "resnet50"],), {"to": Path("stick")})}
+@pytest.mark.parametrize(
+    ("line", "name", "options"),
+    [
+        (
+            "plan data --config 2.5d --encoder resnet34 --strategy race --no-evidence --race-share 0.2 --memory 8GB "
+            "--time-budget 30m --normalization MRI=zscore --normalization A=B=none --folds 3 --group-by ^(.) "
+            "--cases cases.txt --skip-broken -w work --workers 0 --device cpu --seed 7",
+            "plan",
+            PlanOptions(
+                dataset=Path("data"),
+                config="2.5d",
+                encoder="resnet34",
+                strategy="race",
+                evidence=False,
+                race_share=0.2,
+                memory=8 * 10**9,
+                time_budget=1800.0,
+                normalization={"MRI": "zscore", "A=B": "none"},
+                folds=3,
+                group_by="^(.)",
+                cases=Path("cases.txt"),
+                skip_broken=True,
+                work=Path("work"),
+                workers=0,
+                device="cpu",
+                seed=7,
+            ),
+        ),
+        (
+            "plan data --from m.segtl --carry encoder --head svm --groups g.csv --splits s.json --epochs 3 --offline",
+            "plan",
+            PlanOptions(
+                dataset=Path("data"),
+                from_model=Path("m.segtl"),
+                carry="encoder",
+                head="svm",
+                groups=Path("g.csv"),
+                splits=Path("s.json"),
+                epochs=3,
+                offline=True,
+            ),
+        ),
+        ("plan data --weights none", "plan", PlanOptions(dataset=Path("data"), weights="none")),
+        ("preprocess --workers 2 -v", "preprocess", PreprocessOptions(workers=2, verbose=True)),
+        (
+            "train cv --epochs 3 --restart --control --seed 5 --device cuda:1",
+            "train",
+            TrainOptions(fold="cv", epochs=3, restart=True, control=True, seed=5, device="cuda:1"),
+        ),
+        (
+            "predict -i in -o out --folds 0,2 --no-tta --probabilities --overwrite",
+            "predict",
+            PredictOptions(
+                images=Path("in"), output=Path("out"), folds=("0", "2"), tta=False, probabilities=True, overwrite=True
+            ),
+        ),
+        (
+            "predict -m m.segtl -i in -o out",
+            "predict",
+            PredictOptions(images=Path("in"), output=Path("out"), model=Path("m.segtl")),
+        ),
+        (
+            "evaluate a b --tolerance 2 --ignore 0 --json s.json --csv s.csv -w work",
+            "evaluate",
+            EvaluateOptions(
+                predictions=Path("a"),
+                reference=Path("b"),
+                tolerance=2.0,
+                ignore=0,
+                json=Path("s.json"),
+                csv=Path("s.csv"),
+                work=Path("work"),
+            ),
+        ),
+        (
+            "summary --ensembles -w work --workers 2 --device cpu -q",
+            "summary",
+            SummaryOptions(ensembles=True, work=Path("work"), workers=2, device="cpu", quiet=True),
+        ),
+        (
+            "export -o m.segtl --onnx m.onnx --folds 0,full --name liver -w work",
+            "export",
+            ExportOptions(
+                output=Path("m.segtl"), onnx=Path("m.onnx"), folds=("0", "full"), name="liver", work=Path("work")
+            ),
+        ),
+        ("card m.segtl", "card", CardOptions(model=Path("m.segtl"))),
+        (
+            "probe --cases 8 --with vgg16_bn --with alexnet --context --seed 3",
+            "probe",
+            ProbeOptions(cases=8, encoders=("vgg16_bn", "alexnet"), context=True, seed=3),
+        ),
+        (
+            "encoders fetch resnet34 resnet50 --to stick",
+            "fetch_encoders",
+            FetchOptions(names=("resnet34", "resnet50"), to=Path("stick")),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_typed_reaches_the_function(
+    line: str, name: str, options: Options, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OFFLINE, raising=False)
+    assert main(line.split()) == 2
+    assert asked == {name: options}
+    assert (OFFLINE in os.environ) == getattr(options, "offline", False)
 
 
 def test_encoders_alone_lists_the_catalogue(
@@ -153,9 +169,7 @@ def test_fetched_files_are_shown_as_sha256sum_does(
 ) -> None:
     from seg_transfer.transfer.fetch import Fetched
 
-    monkeypatch.setattr(
-        api, "fetch_encoders", lambda names, to: [Fetched("resnet50", Path("a/b.safetensors"), "0f" * 32)]
-    )
+    monkeypatch.setattr(api, "fetch_encoders", lambda _: [Fetched("resnet50", Path("a/b.safetensors"), "0f" * 32)])
     assert main(["encoders", "fetch", "resnet50"]) == 0
     assert capsys.readouterr().out == f"{'0f' * 32}  a/b.safetensors\n"
 
@@ -196,6 +210,9 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
         ["train", "0", "--time-budget", "soon"],
         ["train", "0", "--epochs", "0"],
         ["predict", "-i", "in"],
+        ["plan", "data", "--race-share", "0.2"],
+        ["train", "0", "--epochs", "1", "--time-budget", "1m"],
+        ["export"],
         ["fly"],
     ],
     ids=" ".join,
@@ -210,7 +227,7 @@ def test_misuse_is_exit_code_2(arguments: list[str], asked: dict[str, Any], caps
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (UserError("no good", where="x.nii", hint="mend it"), 2, "x.nii: no good\n  hint: mend it\n"),
+        (UserError("no good", where="x.nii", hint="fix it"), 2, "x.nii: no good\n  hint: fix it\n"),
         (SomeCasesFailed({"case_1": "cut off"}), 3, "case_1: cut off"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -222,7 +239,7 @@ def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def preprocess(**_: Any) -> None:
+    def preprocess(_: PreprocessOptions) -> None:
         raise raised
 
     monkeypatch.setattr(api, "preprocess", preprocess)
@@ -232,7 +249,7 @@ def test_exit_codes(
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def preprocess(**_: Any) -> None:
+    def preprocess(_: PreprocessOptions) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(api, "preprocess", preprocess)
@@ -241,9 +258,10 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def preprocess(**_: Any) -> Path:
-        progress.say("said")
-        progress.detail("detailed")
+    def preprocess(_: PreprocessOptions) -> Path:
+        logger = logging.getLogger("seg_transfer.some.module")
+        logger.info("said")
+        logger.debug("detailed")
         return Path("store")
 
     monkeypatch.setattr(api, "preprocess", preprocess)

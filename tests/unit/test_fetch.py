@@ -31,8 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMAGENET = Weights(source="imagenet")
 
-pytestmark = pytest.mark.usefixtures("quiet")
-
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch):

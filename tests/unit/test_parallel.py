@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seg_transfer.cli.console import log_tracebacks
 from seg_transfer.errors import UserError
-from seg_transfer.util import progress
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 
@@ -84,11 +84,11 @@ def end_in_many_ways(number: int) -> int:
 
 def test_however_a_worker_ends_its_case_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     place = tmp_path / "work" / "segtl.log"
-    progress.keep_log(place)
+    log_tracebacks(place)
     try:
         results = list(map_cases(end_in_many_ways, range(10), workers=2, title="ending", name="case {}".format))
     finally:
-        progress.keep_log(None)
+        log_tracebacks(None)
     assert sorted(item for item, _ in results) == list(range(10))
     failed = {item: result for item, result in results if isinstance(result, CaseFailure)}
     assert {item: result.case for item, result in failed.items()} == {n: f"case {n}" for n in range(1, 7)}
@@ -155,11 +155,11 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_users_mistake_needs_no_traceback(tmp_path: Path) -> None:
-    progress.keep_log(tmp_path / "segtl.log")
+    log_tracebacks(tmp_path / "segtl.log")
     try:
         results = dict(map_cases(half, [3], workers=0, title="halving", name=str))
     finally:
-        progress.keep_log(None)
+        log_tracebacks(None)
     assert results[3].cause == "file.nii: 3 is odd; hint: use 4"
     assert list(tmp_path.iterdir()) == []
 

@@ -341,7 +341,7 @@ class TestDocument:
                 0.2,
                 "recipe.augmentation.colour_probability: colours are 3 channels in [0, 1] by minmax, not zscore",
             ),
-            ("recipe.augmentation.elastic_amount", 0.5, "recipe.augmentation.elastic_amount"),
+            ("recipe.augmentation.lens_amount", 0.5, "recipe.augmentation.lens_amount"),
             ("model.encoder", "inception_v3", "model: inception_v3 does not convert to 3d; these do: resnet18, "),
             ("model.encoder", "resnet99", "model: unknown encoder 'resnet99', not one of resnet18, "),
             ("model.stages", 6, "model: stages is 6, resnet18 has 5"),

@@ -18,7 +18,7 @@ from torch import nn
 from seg_transfer.catalogue.encoders import entry
 from seg_transfer.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("quiet", "one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,29 @@
-"""What the user sees goes to stderr, and is quiet when asked to be."""
+"""What the user sees goes to stderr, and is quiet when asked to be; a host that does not ask sees nothing."""
 
 from __future__ import annotations
 
+import logging
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from seg_transfer.cli import console
 from seg_transfer.util import progress
+from seg_transfer.util.parallel import TRACEBACKS
+
+LOGGER = logging.getLogger("seg_transfer")
 
 
-@pytest.fixture(autouse=True)
-def usual_verbosity() -> Iterator[None]:
-    progress.set_verbosity(0)
-    yield
-    progress.set_verbosity(0)
+@pytest.fixture
+def shown() -> Iterator[None]:
+    """As on the command line."""
+    with console.shown_on_stderr():
+        yield
 
 
 @pytest.fixture
@@ -25,6 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.mark.usefixtures("shown")
 def test_track_passes_items_on_and_says_when_done(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
     for item in progress.track(iter("abcd"), total=4, title="reading"):
@@ -37,6 +47,7 @@ def test_track_passes_items_on_and_says_when_done(clock: list[float], capsys: py
     assert err.splitlines() == ["reading: 3/4, 4.0 s left", "reading: 4/4 in 16 s"]
 
 
+@pytest.mark.usefixtures("shown")
 def test_meter_shows_percent_and_note(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress.meter(total=1.0, title="training") as show:
         clock[0] += 30
@@ -49,6 +60,7 @@ def test_meter_shows_percent_and_note(clock: list[float], capsys: pytest.Capture
     ]
 
 
+@pytest.mark.usefixtures("shown")
 def test_unfinished_work_is_not_said_to_be_done(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError):
         for _ in progress.track([1, 2], total=2, title="dividing"):
@@ -57,32 +69,95 @@ def test_unfinished_work_is_not_said_to_be_done(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
-def test_quiet_says_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.set_verbosity(-1)
-    progress.say("said")
-    progress.detail("detailed")
-    progress.warn("[careful]")
+def say_everything() -> None:
+    LOGGER.info("said")
+    LOGGER.debug("detailed")
+    LOGGER.warning("[careful]")
+    logging.getLogger(TRACEBACKS).error("in line 3")
+
+
+@pytest.mark.usefixtures("shown")
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (logging.WARNING, "warning: [careful]\n"),
+        (logging.INFO, "said\nwarning: [careful]\n"),
+        (logging.DEBUG, "said\ndetailed\nwarning: [careful]\nin line 3\n"),
+    ],
+)
+def test_what_is_said_by_level(level: int, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.set_level(level)
+    say_everything()
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.usefixtures("shown")
+def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    console.set_level(logging.WARNING)
     assert list(progress.track([1], total=1, title="counting")) == [1]
-    assert capsys.readouterr().err == "warning: [careful]\n"
+    assert capsys.readouterr().err == ""
 
 
-def test_details_only_when_verbose(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.detail("hidden")
-    progress.set_verbosity(1)
-    progress.detail("shown")
-    assert capsys.readouterr().err == "shown\n"
+@pytest.mark.usefixtures("shown")
+def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    LOGGER.info("word " * 100)
+    assert capsys.readouterr().err == "word " * 100 + "\n"
 
 
-def test_bars_within_bars_share_one_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "console", Console(force_terminal=True, stderr=True))
-    outer = progress.track([1, 2], total=2, title="folds")
-    next(outer)
-    display = progress._shown
-    assert display is not None
-    with progress.meter(total=5, title="epochs") as show:
-        assert progress._shown is display
-        show(3, "loss")
-        assert [(task.description, task.completed) for task in display.tasks] == [("folds", 0), ("epochs", 3)]
-    assert len(display.tasks) == 1
-    assert list(outer) == [2]
-    assert progress._shown is None
+def test_the_console_leaves_nothing_behind() -> None:
+    before = list(LOGGER.handlers), LOGGER.level, LOGGER.propagate
+    with console.shown_on_stderr():
+        console.set_level(logging.DEBUG)
+        assert list(LOGGER.handlers) != before[0]
+    assert (list(LOGGER.handlers), LOGGER.level, LOGGER.propagate) == before
+
+
+def test_a_library_is_silent_until_its_host_asks() -> None:
+    program = """
+import logging, sys, seg_transfer
+from seg_transfer.util.progress import track
+def work():
+    logging.getLogger("seg_transfer.data.checks").warning("careful")
+    list(track([1], total=1, title="counting"))
+work()
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+work()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == ""
+    assert re.fullmatch(r"WARNING careful\nINFO counting: 1/1 in \S+ s\n", done.stderr)
+
+
+def test_tracebacks_have_a_file_that_is_made_for_the_first_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "work" / "segtl.log"
+    with console.shown_on_stderr():
+        console.log_tracebacks(path)
+        LOGGER.error("what the user did wrong")
+        assert not path.parent.exists()
+        logging.getLogger(TRACEBACKS).error("measuring: case_1\nline 3")
+        console.log_tracebacks(None)
+        logging.getLogger(TRACEBACKS).error("measuring: case_2\nline 4")
+    text = path.read_text(encoding="utf-8")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d measuring: case_1\nline 3\n\n", text)
+
+
+def test_bars_within_bars_share_one_display() -> None:
+    handler = console.TerminalHandler(Console(force_terminal=True, stderr=True))
+    LOGGER.addHandler(handler)
+    before = LOGGER.level
+    LOGGER.setLevel(logging.INFO)
+    try:
+        outer = progress.track([1, 2], total=2, title="folds")
+        next(outer)
+        display = handler.display
+        assert display is not None
+        with progress.meter(total=5, title="epochs") as show:
+            assert handler.display is display
+            show(3, "loss")
+            assert [(task.description, task.completed) for task in display.tasks] == [("folds", 0), ("epochs", 3)]
+        assert len(display.tasks) == 1
+        assert list(outer) == [2]
+        assert handler.display is None
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)

@@ -8,21 +8,15 @@ from pathlib import Path
 import made_scores
 import pytest
 
-from seg_transfer.cli import show
+from seg_transfer.cli import console, show
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.util import progress
 from seg_transfer.workflow.status import RunStatus, Status
 from seg_transfer.workflow.validate import TrainedFold
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
-
-
-@pytest.fixture(autouse=True)
-def usual() -> None:
-    progress.set_verbosity(0)
 
 
 def scores(*dice: float) -> Scores:
@@ -48,7 +42,8 @@ def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFi
 
 def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(PLANS / "hippocampus.plan.json")
-    show.show_plan(plan, Path("elsewhere"))
+    with console.shown_on_stderr():
+        show.show_plan(plan, Path("elsewhere"))
     out, err = capsys.readouterr()
     table = rows(out)
     assert {reason.field for reason in plan.reasons} <= table.keys()

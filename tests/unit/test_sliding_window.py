@@ -12,12 +12,11 @@ from made_plans import model_plan
 from torch import Tensor
 
 from seg_transfer.inference.sliding_window import (
-    gaussian,
+    NetworkFn,
     joined,
     longest_axis,
     mean_slabs,
     predict_slabs,
-    predict_volume,
     window_starts,
     written_shape,
 )
@@ -38,6 +37,27 @@ def voxelwise(windows: Tensor) -> Tensor:
     return torch.cat([windows, 2 * windows, -windows], dim=1).softmax(dim=1)
 
 
+def whole_volume(
+    network: NetworkFn,
+    volume: Tensor,
+    model: ModelPlan,
+    outputs: int,
+    *,
+    tta_axes: tuple[int, ...] = (),
+    batch: int = 1,
+) -> Tensor:
+    """Probabilities ``(output, slice, u, v)`` of a whole volume."""
+    axis = longest_axis(volume.shape[1:], [model])
+    slabs = predict_slabs(network, volume, model, outputs, axis=axis, tta_axes=tta_axes, batch=batch)
+    return joined(slabs, outputs, volume.shape[1:], axis=axis)
+
+
+def gaussian(patch: tuple[int, int, int]) -> Tensor:
+    """Weight of every voxel of a window: along each axis sigma is an eighth of the size; 1 for an axis of one voxel."""
+    s, u, v = (torch.exp(-32 * ((torch.arange(size) - (size - 1) / 2) / size) ** 2) for size in patch)
+    return s[:, None, None] * u[:, None] * v
+
+
 def middle(windows: Tensor) -> Tensor:
     reach = windows.shape[2] // 2
     return voxelwise(windows[:, :, reach : reach + 1])
@@ -49,7 +69,7 @@ def middle(windows: Tensor) -> Tensor:
 def test_a_voxelwise_network_sees_every_voxel(configuration, patch, shape, batch, tta_axes) -> None:
     volume = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
     network = voxelwise if configuration == "3d" else middle
-    found = predict_volume(network, volume, model_plan(configuration, patch), 3, batch=batch, tta_axes=tta_axes)
+    found = whole_volume(network, volume, model_plan(configuration, patch), 3, batch=batch, tta_axes=tta_axes)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, voxelwise(volume[None])[0])
 
@@ -62,7 +82,7 @@ def test_a_stack_repeats_the_edge_slices() -> None:
         seen.extend(windows[:, 0, :, 0, 0].tolist())
         return windows.new_zeros((len(windows), 2, 1, 8, 8))
 
-    predict_volume(network, volume, model_plan("2.5d", (5, 8, 8)), 2)
+    whole_volume(network, volume, model_plan("2.5d", (5, 8, 8)), 2)
     assert seen == [[0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3], [1, 2, 3, 3, 3]]
 
 
@@ -73,7 +93,7 @@ def test_a_volume_below_the_patch_is_padded_around_the_middle_with_zeros() -> No
         assert windows[0, 0, 0, :, 0].tolist() == [0, 1, 2, 3, 0, 0]
         return torch.cat([windows, -windows], dim=1)
 
-    found = predict_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
+    found = whole_volume(network, volume, model_plan("2d", (1, 6, 8)), 2)
     torch.testing.assert_close(found, torch.cat([volume, -volume]))
 
 
@@ -87,8 +107,8 @@ def test_mirroring_averages_scores() -> None:
         return scores
 
     volume, model = torch.zeros((1, 1, 8, 8)), model_plan("2d", (1, 8, 8))
-    plain = predict_volume(network, volume, model, 2)
-    mirrored = predict_volume(network, volume, model, 2, tta_axes=(1, 2))
+    plain = whole_volume(network, volume, model, 2)
+    mirrored = whole_volume(network, volume, model, 2, tta_axes=(1, 2))
     torch.testing.assert_close(plain[1, 0, :, 3], torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]))
     torch.testing.assert_close(mirrored[1, 0, :, 3], torch.tensor([0.5, 0, 0, 0, 0, 0, 0, 0.5]))
 
@@ -101,7 +121,7 @@ def test_windows_are_mirrored_in_the_axes_of_the_plan() -> None:
         return torch.cat([windows, windows], dim=1)
 
     volume = torch.randn((1, 4, 8, 8))
-    predict_volume(network, volume, model_plan("3d", (4, 8, 8)), 2, tta_axes=(0, 2))
+    whole_volume(network, volume, model_plan("3d", (4, 8, 8)), 2, tta_axes=(0, 2))
     for call, dims in zip(calls, [(), (2,), (4,), (2, 4)], strict=True):
         torch.testing.assert_close(call, volume[None].flip(dims))
 
@@ -115,17 +135,13 @@ def test_the_centre_of_a_window_outweighs_its_border() -> None:
         return torch.stack([1 - probability, probability]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 16)
 
     network.calls = 0
-    found = predict_volume(network, torch.zeros((1, 1, 8, 24)), model_plan("2d", (1, 8, 16)), 2)
+    found = whole_volume(network, torch.zeros((1, 1, 8, 24)), model_plan("2d", (1, 8, 16)), 2)
     weight = [math.exp(-0.5 * ((x - 7.5) / 2) ** 2) for x in range(16)]
     expected = [0.0] * 8 + [weight[x] / (weight[x] + weight[x + 8]) for x in range(8)] + [1.0] * 8
     torch.testing.assert_close(found[1, 0, 4], torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def test_weights_and_corners() -> None:
-    weight = gaussian((1, 8, 9))
-    assert weight.shape == (1, 8, 9)
-    torch.testing.assert_close(weight, weight.flip((1, 2)))
-    assert weight.min() > 0
+def test_corners() -> None:
     assert window_starts(40, 16) == [0, 8, 16, 24]
     assert window_starts(17, 16) == [0, 1]
     assert window_starts(3, 1) == [0, 1, 2]

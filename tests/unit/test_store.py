@@ -23,7 +23,7 @@ def filled(folder: Path) -> tuple[Store, np.ndarray, np.ndarray]:
     transform = CaseTransform.fit(image, data_plan())
     array, label = transform.image(image), transform.label(labels)
     store = Store.create(folder, data_plan())
-    store.add("one", array, label, transform)
+    store.add("one", [(0, 0, array[0])], label, transform)
     return store, array, label
 
 
@@ -49,7 +49,7 @@ def test_slabs_are_stored_as_the_whole_array_is(tmp_path: Path) -> None:
     transform = CaseTransform.fit(image, data)
     label = np.zeros(transform.shape, np.uint8)
     store = Store.create(tmp_path, data)
-    store.add("whole", transform.image(image), label, transform)
+    store.add("whole", [(index, 0, channel) for index, channel in enumerate(transform.image(image))], label, transform)
     store.add("slabs", transform.slabs(image), label, transform)
     np.testing.assert_array_equal(store.case("whole").image[...], transform.image(image))
     np.testing.assert_array_equal(store.case("slabs").image[...], transform.image(image))
@@ -63,7 +63,7 @@ def test_a_patch_is_read_without_the_rest(tmp_path: Path) -> None:
     transform = CaseTransform.fit(image, data_plan())
     array = transform.image(image)
     store = Store.create(tmp_path, data_plan())
-    store.add("one", array, np.zeros(transform.shape, np.uint8), transform)
+    store.add("one", transform.slabs(image), np.zeros(transform.shape, np.uint8), transform)
     stored = store.case("one").image
     assert stored.chunks == (1, *CHUNK)
     per_axis = [-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True)]
@@ -90,7 +90,7 @@ def test_a_case_is_replaced_if_it_was_made_from_other_files(tmp_path: Path) -> N
     transform = store.case("one").transform
     for sources, value, stays in ((["a 1"], 1, False), (["a 1"], 2, True), (["a 2"], 3, False)):
         before = (tmp_path / "one").stat().st_ino
-        store.add("one", np.full_like(array, value), label, transform, sources=sources)
+        store.add("one", [(0, 0, np.full_like(array[0], value))], label, transform, sources=sources)
         assert ((tmp_path / "one").stat().st_ino == before) == stays
         assert store.case("one").sources == tuple(sources)
     assert store.case("one").image[0, 0, 0, 0] == 3
@@ -103,7 +103,7 @@ def test_locations_stay_on_disk(tmp_path: Path) -> None:
     assert isinstance(places, np.memmap)
     assert len(places) == (label == 2).sum()
     label[:] = 0
-    store.add("healthy", store.case("one").image[:], label, store.case("one").transform)
+    store.add("healthy", [(0, 0, store.case("one").image[0])], label, store.case("one").transform)
     assert store.case("healthy").locations == {}
 
 
@@ -115,7 +115,7 @@ def test_what_is_not_annotated_is_stored_as_the_class_after_the_last(tmp_path: P
     labels[2, 2:4, 1] = 2
     transform = CaseTransform.fit(image, data)
     store = Store.create(tmp_path, data)
-    store.add("one", transform.image(image), transform.label(labels), transform)
+    store.add("one", transform.slabs(image), transform.label(labels), transform)
     case = store.case("one")
     assert case.voxels == (34, 0, 2, 108)
     assert case.locations[2].tolist() == [[1, 2, 2], [1, 2, 3]]

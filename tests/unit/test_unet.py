@@ -128,9 +128,9 @@ def test_instance_norm_is_torchs(shape):
 
 
 def test_maps_of_few_voxels_get_group_norm():
-    assert isinstance(normalization(32, "instance", voxels=16), InstanceNorm)
-    assert normalization(32, "instance", voxels=15).num_groups == 2
-    assert normalization(24, "group", voxels=1000).num_groups == 3
+    assert isinstance(normalization(32, voxels=16), InstanceNorm)
+    assert normalization(32, voxels=15).num_groups == 2
+    assert normalization(24, voxels=15).num_groups == 3
     network, _ = build_network(plan(patch=(1, 12, 12)), channels=1, classes=2, seed=0)
     kinds = [type(block.fuse[1]).__name__ for block in network.blocks]
     assert kinds == ["InstanceNorm", "GroupNorm", "GroupNorm"]

@@ -8,10 +8,11 @@ import pytest
 from made_plans import data_plan, manifest, model_plan, plan
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Split, Strategy
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import DEFAULT, Work, fold_from_text
+from seg_transfer.workflow.work_folder import Work, fold_from_text
 
 
 def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
@@ -50,7 +51,7 @@ def test_folds_that_are_not_there_are_refused(text: str) -> None:
 
 
 def test_the_work_option_is_said_only_where_it_is_needed() -> None:
-    assert Work(DEFAULT).option == ""
+    assert Work(DEFAULT_WORK).option == ""
     assert Work(Path("my work")).option == " -w 'my work'"
 
 

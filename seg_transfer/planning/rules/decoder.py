@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from seg_transfer.planning.cost import DeviceKind
 
@@ -29,8 +28,3 @@ def decoder_channels(strides: Sequence[int], device: DeviceKind) -> tuple[tuple[
         f"{widths[0]} at the finest stage (stride {strides[0]}) on {device}, where positions are most, then wider over "
         f"{len(widths)} blocks, one per encoder stage in use"
     )
-
-
-def decoder_norm() -> tuple[Literal["instance"], str]:
-    """Choose the decoder's norm."""
-    return "instance", "instance norm needs no batch statistics, so small batches do not hurt (nnU-Net)"

@@ -17,6 +17,15 @@ STEPS_WANTED = 300
 """120 steps of four whole hippocampus cases already reached a Dice of 0.82 on development cases (docs/log.md)."""
 SPARSE_FOREGROUND = 0.01
 
+# Constants, each with the reason that the plan gives for it.
+LEARNING_RATE: tuple[float, str] = (
+    3e-3,
+    "on hippocampus 0.003 beat 0.001 in every pair of short trainings (docs/log.md, 2026-11-22)",
+)
+"""The decoder's peak; the strategy says which share of it the encoder gets."""
+WEIGHT_DECAY: tuple[float, str] = (1e-2, "AdamW's usual decay; frozen parameters are left out")
+GRADIENT_CLIP: tuple[float, str] = (12.0, "nnU-Net's: cuts rare spikes and leaves ordinary steps alone")
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -77,21 +86,6 @@ def precision(machine: Machine) -> tuple[Literal["float32", "bfloat16"], str]:
     return ("bfloat16" if machine.takes_bfloat16 else "float32"), measured
 
 
-def optimizer() -> tuple[Literal["adamw"], str]:
-    """Choose the optimizer."""
-    return "adamw", "adapts to the unlike gradients of a pretrained encoder and a new decoder without tuning"
-
-
-def learning_rate() -> tuple[float, str]:
-    """Choose the decoder's peak rate; the strategy says which share of it the encoder gets."""
-    return 3e-3, "on hippocampus 0.003 beat 0.001 in every pair of short trainings (docs/log.md, 2026-11-22)"
-
-
-def weight_decay() -> tuple[float, str]:
-    """Choose AdamW's decoupled weight decay."""
-    return 1e-2, "AdamW's usual decay; frozen parameters are left out"
-
-
 def ema_decay(steps: float) -> tuple[float, str]:
     """Choose the decay of the averaged weights: they look back over about a twentieth of the run."""
     window = min(1000.0, max(10.0, steps / 20))
@@ -121,8 +115,3 @@ def foreground_share(share: float, smallest: tuple[str, float, int]) -> tuple[fl
 def deep_supervision(stages: int) -> tuple[bool, str]:
     """Choose whether coarser decoder blocks are supervised too."""
     return stages >= 3, f"{stages} decoder blocks (from 3 on, coarser ones get a loss of their own)"
-
-
-def gradient_clip() -> tuple[float, str]:
-    """Choose the largest norm of a step's gradient."""
-    return 12.0, "nnU-Net's: cuts rare spikes and leaves ordinary steps alone"

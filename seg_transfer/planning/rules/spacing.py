@@ -19,6 +19,8 @@ CROP_WORTH = 0.95
 LEAST_SIDE = 32
 """Four positions at the third stage (stride 8): the smallest map on which a pretrained encoder is worth having."""
 MOST_UPSAMPLING = 2.0
+IMAGE_ORDER: tuple[Literal[3], str] = (3, "cubic in-plane, as in nnU-Net: linear interpolation blurs borders")
+"""Spline order in-plane, and the reason that the plan gives for it."""
 
 
 def axes(spacing: Spacing, shape: Sequence[float], *, dimension: int) -> tuple[Triple, str]:
@@ -97,11 +99,6 @@ def target_spacing(
             f"needs {LEAST_SIDE}"
         )
     return (_tidy(slice_step), _tidy(u), _tidy(v)), reason
-
-
-def image_order() -> tuple[Literal[3], str]:
-    """Choose the spline order in-plane."""
-    return 3, "cubic in-plane, as in nnU-Net: linear interpolation blurs borders"
 
 
 def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:

@@ -11,11 +11,9 @@ from seg_transfer.training.augment.intensity import (
     change_brightness,
     change_contrast,
     change_gamma,
-    cut_out,
     jitter_colour,
     reduce_resolution,
 )
-from seg_transfer.training.augment.mixing import cut_mix
 from seg_transfer.training.augment.parameters import Parameters
 from seg_transfer.training.augment.spatial import mirror, move
 
@@ -23,7 +21,7 @@ from seg_transfer.training.augment.spatial import mirror, move
 def apply(
     image: Tensor, label: Tensor, parameters: Parameters, *, spacing: Spacing, out_of_plane: bool
 ) -> tuple[Tensor, Tensor]:
-    """Move, jitter colours, add noise, blur, change brightness, contrast and gamma, coarsen, cut out, mirror and mix.
+    """Move, jitter colours, add noise, blur, change brightness, contrast and gamma, coarsen and mirror.
 
     Only samples that a transform changes are computed. The slices of a 2.5D stack are transformed as one.
 
@@ -46,7 +44,5 @@ def apply(
     change_contrast(image, parameters.contrast)
     reduce_resolution(image, parameters.zoom)
     change_gamma(image, parameters.gamma, parameters.inverted)
-    cut_out(image, parameters.cutout, in_plane=label.shape[1] != image.shape[2])
     mirror(image, label, parameters.mirror)
-    cut_mix(image, label, parameters)
     return image, label

@@ -1,4 +1,4 @@
-"""What changes intensities and leaves labels alone: resolution, colour, noise, blur, contrast, gamma, holes."""
+"""What changes intensities and leaves labels alone: resolution, colour, noise, blur, contrast, gamma."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from seg_transfer.training.augment.mixing import box_of
 from seg_transfer.training.augment.parameters import Array, Parameters
 from seg_transfer.training.augment.rows import per_sample, rows_of
 
@@ -120,21 +119,6 @@ def change_gamma(image: Tensor, exponents: Array, inverted: NDArray[np.bool_]) -
     centred = curved - curved.mean(VOXELS, True)
     curved = centred / centred.std(VOXELS, keepdim=True).clamp(min=TINY) * spread + mean
     image[rows] = curved * sign
-
-
-def cut_out(image: Tensor, boxes: Array, *, in_plane: bool) -> None:
-    """Fill boxes in place with the channel's mean over the sample.
-
-    Args:
-        image: ``(batch, channel, slice, u, v)``.
-        boxes: ``(batch, box, 3, 2)`` start and end along (slice, u, v) as shares; empty where they are equal.
-        in_plane: Boxes go through every slice.
-    """
-    filled = boxes[..., 1] > boxes[..., 0]
-    for sample in np.flatnonzero(filled.any(axis=(1, 2))).tolist():
-        mean = image[sample].mean((1, 2, 3), keepdim=True)
-        for index in np.flatnonzero(filled[sample].any(axis=1)).tolist():
-            image[(sample, slice(None), *box_of(boxes[sample, index], image.shape[2:], in_plane=in_plane))] = mean
 
 
 def _colour_matrices(parameters: Parameters) -> Array:

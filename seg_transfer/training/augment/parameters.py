@@ -10,10 +10,6 @@ from numpy.typing import NDArray
 from seg_transfer.planning.plan import Augmentation
 
 GAMMA_INVERTED = 0.25  # share of gamma transforms done on the negative
-CONTROL_POINTS = 7
-"""Per axis of the elastic grid; the cubic B-splines between them span four distances, a quarter of the patch each."""
-BOXES = 3  # most that cutout draws
-
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -29,8 +25,6 @@ class Parameters:
         shear: ``(batch,)`` radians by which lines along v lean towards u.
         lens: ``(batch,)`` radial distortion: a point at the share r of the half diagonal shows what lies
             ``1 + lens * r**2`` times as far from the centre.
-        elastic: ``(batch, 3, s, 7, 7)`` displacements of control points along (slice, u, v), in distances between
-            them; s is 1 where slices move alike, else 7.
         mirror: ``(batch, 3)`` bool per axis (slice, u, v).
         zoom: ``(batch, 3)`` share of the resolution that is kept along (slice, u, v).
         noise: ``(batch, channel)`` standard deviation over the channel's own; 0 is neutral, as for blur.
@@ -42,10 +36,6 @@ class Parameters:
         hue: ``(batch,)`` radians about the grey axis of colours.
         saturation: ``(batch,)`` factor on the distance from grey.
         value: ``(batch,)`` factor on the colour as a whole.
-        cutout: ``(batch, 3, 3, 2)``: of up to three boxes, start and end along (slice, u, v) as shares of the patch;
-            empty where they are equal.
-        partner: ``(batch,)`` the sample from which ``cutmix`` is taken.
-        cutmix: ``(batch, 3, 2)``: one box, as in cutout.
         noise_seed: Of the noise itself.
     """
 
@@ -54,7 +44,6 @@ class Parameters:
     stretch: Array
     shear: Array
     lens: Array
-    elastic: Array
     mirror: Mask
     zoom: Array
     noise: Array
@@ -66,9 +55,6 @@ class Parameters:
     hue: Array
     saturation: Array
     value: Array
-    cutout: Array
-    partner: NDArray[np.intp]
-    cutmix: Array
     noise_seed: int
 
 
@@ -95,15 +81,12 @@ def sample_parameters(
         plan.low_resolution_probability, (0, 1 - plan.low_resolution_least), 1
     )
     jittered = draw.chosen(plan.colour_probability)
-    pasted = draw.chosen(plan.cutmix_probability if batch > 1 else 0.0)
-    offset = np.where(pasted, generator.integers(1, max(batch, 2), batch), 0)
     return Parameters(
         angles=angles,
         scale=draw.factor(plan.scale_probability, plan.scale_range),
         stretch=draw.factor(plan.stretch_probability, plan.stretch_range),
         shear=draw.within(plan.shear_probability, np.deg2rad(plan.shear_degrees)),
         lens=draw.within(plan.lens_probability, plan.lens_amount),
-        elastic=_elastic(draw, plan),
         mirror=mirror,
         zoom=zoom,
         noise=draw.amount(plan.noise_probability, (0.0, plan.noise_std), channels),
@@ -115,9 +98,6 @@ def sample_parameters(
         hue=draw.within(jittered, np.deg2rad(plan.hue_degrees)),
         saturation=draw.factor(jittered, plan.saturation_range),
         value=draw.factor(jittered, plan.value_range),
-        cutout=_cutout(draw, plan),
-        partner=(np.arange(batch) + offset) % batch,
-        cutmix=draw.boxes(pasted, plan.cutmix_share),
         noise_seed=int(generator.integers(2**31)),
     )
 
@@ -145,27 +125,6 @@ class _Draw:
         lower, upper = self.generator.uniform(limits[0], 1, size), self.generator.uniform(1, limits[1], size)
         return self._where(which, np.where(self.generator.random(size) < 0.5, lower, upper), 1.0)
 
-    def boxes(self, which: Mask, largest: float) -> Array:
-        """``(batch, 3, 2)`` start and end along each axis, as shares; sides down to a quarter of the largest."""
-        side = self.generator.uniform(largest / 4, largest, (self.batch, 3))
-        start = self.generator.uniform(0, 1 - side)
-        return self._where(which, np.stack([start, start + side], axis=-1), 0.0)
-
     def _where(self, which: float | Mask, values: NDArray[np.float64], neutral: float) -> Array:
         chosen = which if isinstance(which, np.ndarray) else self.chosen(which)
         return np.where(chosen.reshape(-1, *(1,) * (values.ndim - 1)), values, neutral).astype(np.float32)
-
-
-def _elastic(draw: _Draw, plan: Augmentation) -> Array:
-    slices = CONTROL_POINTS if plan.rotate_out_of_plane else 1
-    field = np.zeros((draw.batch, 3, slices, CONTROL_POINTS, CONTROL_POINTS), np.float32)
-    for sample in np.flatnonzero(draw.chosen(plan.elastic_probability)):
-        amount = draw.generator.uniform(0, plan.elastic_amount)
-        field[sample] = draw.generator.uniform(-amount, amount, field.shape[1:])
-    return field
-
-
-def _cutout(draw: _Draw, plan: Augmentation) -> Array:
-    chosen = draw.chosen(plan.cutout_probability)
-    count = draw.generator.integers(1, BOXES + 1, draw.batch)
-    return np.stack([draw.boxes(chosen & (index < count), plan.cutout_share) for index in range(BOXES)], axis=1)

@@ -1,8 +1,6 @@
-"""Everything that moves voxels, in one interpolation: rotation, scaling, stretch, shear, lens and elastic; mirror."""
+"""Everything that moves voxels, in one interpolation: rotation, scaling, stretch, shear and lens; mirror."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,18 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg_transfer.planning.fields import Spacing
-from seg_transfer.training.augment.parameters import CONTROL_POINTS, Parameters
+from seg_transfer.training.augment.parameters import Parameters
 from seg_transfer.training.augment.rows import per_sample, rows_of
 from seg_transfer.training.losses import IGNORE
-
-CELLS = CONTROL_POINTS - 3
-"""Distances between control points along an axis of the patch; each lies under four cubic B-splines."""
 
 
 def move(image: Tensor, label: Tensor, parameters: Parameters, spacing: Spacing, out_of_plane: bool) -> None:
     """Resample image (linear) and label (nearest) in place, with zeros and ``IGNORE`` from outside.
 
-    An output position shows the input at ``lens(affine(position)) + elastic(position)``.
+    An output position shows the input at ``lens(affine(position))``.
 
     Args:
         image: ``(batch, channel, slice, u, v)``.
@@ -31,11 +26,9 @@ def move(image: Tensor, label: Tensor, parameters: Parameters, spacing: Spacing,
         spacing: Of (slice, u, v); rotations are rigid in it.
         out_of_plane: Move along the slice axis too; else every slice moves alike.
     """
-    bent = (parameters.elastic != 0).any(axis=(1, 2, 3, 4)) | (parameters.lens != 0)
-    linear = (parameters.angles != 0).any(axis=1)
+    concerned = (parameters.angles != 0).any(axis=1) | (parameters.shear != 0) | (parameters.lens != 0)
     for factor in (parameters.scale, parameters.stretch):
-        linear |= factor != 1
-    concerned = bent | linear | (parameters.shear != 0)
+        concerned |= factor != 1
     if (rows := rows_of(concerned, image)) is None:
         return
     moved, marked = image[rows], (label[rows] - IGNORE).float()  # shifted so that padding with zeros means IGNORE
@@ -80,17 +73,13 @@ def _grid(
     rank = len(shape)
     affine = torch.from_numpy(np.ascontiguousarray(normalized[:, :rank, :rank], np.float32)).to(device)
     grid = functional.affine_grid(functional.pad(affine, (0, 1)), [len(samples), 1, *shape], align_corners=False)
-    lens, elastic = parameters.lens[samples], parameters.elastic[samples]
+    lens = parameters.lens[samples]
     if (rows := rows_of(lens != 0, grid)) is not None:
         straight = torch.eye(rank, rank + 1, device=device)[None]
         plane = functional.affine_grid(straight, [1, 1, *shape], align_corners=False)[..., :2]
         sides = torch.tensor(extent[:0:-1].copy(), dtype=torch.float32, device=device)
         squared = (plane * sides).square().sum(-1, keepdim=True) / sides.square().sum()
         grid[rows, ..., :2] *= 1 + per_sample(lens, rows, rank=rank + 2) * squared
-    if (rows := rows_of((elastic != 0).any(axis=(1, 2, 3, 4)), grid)) is not None:
-        field = per_sample(elastic, rows, rank=5)
-        field = field.flip(1) if rank == 3 else field[:, 1:, 0].flip(1)
-        grid[rows] += (2 / CELLS) * _upsampled(field, shape)
     return grid
 
 
@@ -106,26 +95,3 @@ def _matrix(parameters: Parameters, sample: int) -> NDArray[np.float64]:
         turn[first, second], turn[second, first] = np.sin(angle), -np.sin(angle)
         matrix = turn @ matrix
     return matrix
-
-
-def _upsampled(field: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Cubic B-splines through control points: ``(row, axis, points, …)`` -> ``(row, *shape, axis)``."""
-    for size, points in zip(reversed(shape), reversed(field.shape[2:]), strict=True):
-        weights = torch.from_numpy(_splines(size, points)).to(field.device)
-        field = torch.tensordot(field, weights, dims=([len(shape) + 1], [1])).movedim(-1, 2)
-    return field.movedim(1, -1)
-
-
-@lru_cache(maxsize=16)
-def _splines(size: int, points: int) -> NDArray[np.float32]:
-    """Weight ``(size, points)`` of each control point at each voxel's centre; one point alone rules everywhere."""
-    if points == 1:
-        return np.ones((size, 1), np.float32)
-    position = (np.arange(size) + 0.5) / size * CELLS
-    cell = position.astype(int)
-    t = position - cell
-    weights = np.zeros((size, points), np.float32)
-    four = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    for offset, weight in enumerate(four):
-        weights[np.arange(size), cell + offset] = weight / 6
-    return weights

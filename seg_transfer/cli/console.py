@@ -1,0 +1,123 @@
+"""What a user of the command line sees while it works: the package's log records, on stderr; results go to stdout.
+
+Tracebacks of failed cases go to a file in the work folder, which is made when there is something to write.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from seg_transfer.util.files import make_folder
+from seg_transfer.util.parallel import TRACEBACKS
+from seg_transfer.util.progress import BarHandler, Show, count
+
+LOGGER = logging.getLogger("seg_transfer")
+STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
+
+
+@contextmanager
+def shown_on_stderr() -> Iterator[None]:
+    """Print the package's log records until the context ends: text alone, warnings marked as such.
+
+    On a terminal long work shows a bar with the time left, elsewhere a plain line every ten seconds.
+    """
+    console = Console(stderr=True, highlight=False)
+    handler = TerminalHandler(console) if console.is_terminal else ConsoleHandler(console)
+    before = LOGGER.level, LOGGER.propagate
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # some library may have given the root logger a handler: each line would come twice
+    try:
+        yield
+    finally:
+        log_tracebacks(None)
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before[0])
+        LOGGER.propagate = before[1]
+
+
+def set_level(level: int) -> None:
+    """Choose how much is shown: ``logging.WARNING`` when quiet, ``logging.DEBUG`` when verbose."""
+    LOGGER.setLevel(level)
+
+
+def log_tracebacks(path: Path | None) -> None:
+    """Append tracebacks of failed cases to this file from now on; None: to no file."""
+    logger = logging.getLogger(TRACEBACKS)
+    for handler in [handler for handler in logger.handlers if isinstance(handler, TracebackFile)]:
+        logger.removeHandler(handler)
+        handler.close()
+    if path is not None:
+        logger.addHandler(TracebackFile(path))
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints each record as plain text, without line breaks of its own.
+
+    Rich's own handler sets records into a table as wide as the terminal, which breaks long lines.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tracebacks are for the log; here only when verbose."""
+        return record.name != TRACEBACKS or LOGGER.isEnabledFor(logging.DEBUG)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno == logging.WARNING:
+            text = f"warning: {text}"
+        self.console.print(text, style=STYLES.get(record.levelno), markup=False, highlight=False, soft_wrap=True)
+
+
+class TerminalHandler(ConsoleHandler, BarHandler):
+    """Draws bars as well; bars within bars share one display, since a terminal holds only one at a time."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.display: Progress | None = None
+
+    @contextmanager
+    def bar(self, total: float, title: str) -> Iterator[Show]:
+        outermost = self.display is None
+        if self.display is None:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[count]}", markup=False),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            self.display = Progress(*columns, console=self.console)
+            self.display.start()
+        display = self.display
+        task = display.add_task(title, total=total, count=count(0, total), note="")
+        try:
+            yield lambda done, note="": display.update(task, completed=done, count=count(done, total), note=note)
+        finally:
+            if outermost:
+                display.stop()
+                self.display = None
+            else:
+                display.remove_task(task)
+
+
+class TracebackFile(logging.FileHandler):
+    """Appends records with their time to a file; the file and its folder are made for the first of them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s\n", datefmt="%Y-%m-%d %H:%M:%S"))
+
+    def _open(self) -> TextIOWrapper:
+        make_folder(Path(self.baseFilename).parent)
+        return super()._open()

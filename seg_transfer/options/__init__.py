@@ -1,0 +1,1 @@
+"""What each command and its Python function can be told: one frozen type per command, written once."""

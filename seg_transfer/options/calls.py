@@ -1,0 +1,70 @@
+"""Lets a function that takes one options object be called with the options as keywords."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from pydantic_core import PydanticUndefined
+
+from seg_transfer.options.base import Options, cli_of, fields_of, keyword_of
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+R = TypeVar("R")
+
+
+def takes(kind: type[O]) -> Callable[[Callable[[O], R]], Callable[..., R]]:
+    """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` as well.
+
+    The signature and the ``Args`` of the docstring are those of the options' fields.
+
+    Args:
+        kind: Type of the options.
+    """
+
+    def decorate(function: Callable[[O], R]) -> Callable[..., R]:
+        signature = signature_of(kind)
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> R:
+            if len(arguments) == 1 and not named and isinstance(arguments[0], kind):
+                return function(arguments[0])
+            return function(kind(**signature.bind(*arguments, **named).arguments))
+
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            return_annotation=inspect.signature(function).return_annotation
+        )
+        call.__doc__ = _with_arguments(inspect.getdoc(function) or "", kind)
+        return call
+
+    return decorate
+
+
+def signature_of(kind: type[Options]) -> inspect.Signature:
+    """The Python signature of a command: arguments by position, options by keyword."""
+    parameters = []
+    for name, field in fields_of(kind).items():
+        cli = cli_of(field)
+        if cli.only:
+            continue
+        default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
+        by_position = cli.argument or cli.positional
+        how = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(keyword_of(name, field), how, default=default, annotation=field.annotation))
+    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
+
+
+def _with_arguments(text: str, kind: type[Options]) -> str:
+    """A Google docstring with the section ``Args`` in front of its other sections."""
+    lines = [
+        f"    {keyword_of(name, field)}: {field.description}"
+        for name, field in fields_of(kind).items()
+        if not cli_of(field).only
+    ]
+    body = text.split("\n")
+    first = next((index for index, line in enumerate(body) if line in ("Returns:", "Raises:")), len(body))
+    before = "\n".join(body[:first]).rstrip()
+    after = "\n".join(body[first:])
+    return "\n".join([before, "", "Args:", *lines, *(["", after] if after else [])])

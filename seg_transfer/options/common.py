@@ -1,0 +1,135 @@
+"""Options that several commands share, each in a base class of its own, and the readers of text forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from seg_transfer.errors import UserError
+from seg_transfer.options.base import Cli, Options
+from seg_transfer.options.choices import LARGEST_SEED
+from seg_transfer.util.units import bytes_from_text, seconds_from_text
+
+DEFAULT_WORK = Path("segtl-work")
+RUNNING = "Running"
+CASE_WORKERS = "Worker processes; 0: all in this process. Default: one per core, at most 8."
+
+
+def from_text(read: Callable[[str], object]) -> BeforeValidator:
+    """A reader of an option's text form; other types are left as they are.
+
+    Args:
+        read: Turns the text into the value.
+    """
+
+    def parse(value: Any) -> Any:
+        return read(value) if isinstance(value, str) else value
+
+    return BeforeValidator(parse)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _as_texts(value: Any) -> Any:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return value
+    return tuple(str(item) for item in value)
+
+
+Bytes = Annotated[int, from_text(bytes_from_text)]
+"""``8GB`` or a number of bytes."""
+Seconds = Annotated[float, from_text(seconds_from_text)]
+"""``30m`` or a number of seconds."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
+"""A list of names, or of numbers that serve as names."""
+FoldNames = Annotated[Names, from_text(_listed)]
+"""``0,2``, or a list of folds: numbers, or ``full``."""
+
+
+class Work(Options):
+    """The work folder."""
+
+    work: Annotated[Path, Cli("-w/--work", metavar="DIR", panel=RUNNING)] = Field(
+        DEFAULT_WORK, description="Work folder."
+    )
+
+
+class Device(Options):
+    """Where to compute."""
+
+    device: Annotated[str, Cli(metavar="NAME", panel=RUNNING)] = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps."
+    )
+
+
+class Workers(Options):
+    """How many processes work on cases."""
+
+    workers: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(None, ge=0, description=CASE_WORKERS)
+
+
+class Seed(Options):
+    """The random seed."""
+
+    seed: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(0, ge=0, le=LARGEST_SEED, description="Random seed.")
+
+
+class Offline(Options):
+    """No connections; in Python the environment variable ``HF_HUB_OFFLINE`` does the same."""
+
+    offline: Annotated[bool, Cli(panel=RUNNING, only=True)] = Field(
+        False, description="Make no connection: what is needed has to be on this machine."
+    )
+
+
+class Verbosity(Options):
+    """How much is logged."""
+
+    verbose: Annotated[bool, Cli("-v/--verbose", panel=RUNNING, only=True)] = Field(
+        False, description="Show details as well."
+    )
+    quiet: Annotated[bool, Cli("-q/--quiet", panel=RUNNING, only=True)] = Field(
+        False, description="Show only results and warnings."
+    )
+
+
+class Budget(Options):
+    """How long to train."""
+
+    epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Train this many epochs.")
+    time_budget: Annotated[Seconds | None, Cli(metavar="TIME", typed=str)] = Field(
+        None, gt=0, description="Train this long per fold: seconds, or a text such as 30m."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_budget(self) -> Budget:
+        at_most_one(self, "epochs", "time_budget")
+        return self
+
+
+class TrainedFolds(Options):
+    """Which trained folds to use."""
+
+    folds: Annotated[FoldNames | None, Cli(metavar="LIST", typed=str)] = Field(
+        None, description="Folds of the current plan, such as 0,2 or full. Default: all trained ones."
+    )
+
+
+def at_most_one(options: Options, *names: str) -> None:
+    """Refuse more than one of several options that exclude each other.
+
+    Args:
+        options: Their values; None is not given.
+        names: Of the fields.
+
+    Raises:
+        UserError: If two or more are given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other", hint="give one of them")

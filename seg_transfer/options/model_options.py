@@ -1,0 +1,83 @@
+"""Options of what is done with trained models: predict, compare, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from seg_transfer.errors import UserError
+from seg_transfer.options.base import Cli
+from seg_transfer.options.common import (
+    DEFAULT_WORK,
+    RUNNING,
+    Device,
+    Offline,
+    TrainedFolds,
+    Verbosity,
+    Work,
+    Workers,
+)
+
+
+class ArrayOptions(TrainedFolds, Work, Device):
+    """Options of predicting an array: which models, and how."""
+
+    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
+        None, description="Exported model, in place of a work folder."
+    )
+    tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
+
+    @model_validator(mode="after")
+    def _is_one_source(self) -> ArrayOptions:
+        if self.model is not None and (self.folds is not None or self.work != DEFAULT_WORK):
+            what = "an exported model has no folds to choose and needs no work folder"
+            raise UserError(what, where=self.model, hint="leave --folds and --work away")
+        return self
+
+
+class PredictOptions(ArrayOptions, Offline, Verbosity):
+    """Options of :func:`seg_transfer.predict` for files."""
+
+    images: Annotated[Path, Cli("-i/--input", metavar="PATH", positional=True)] = Field(
+        description="Folder of images, or one file."
+    )
+    output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
+        description="Where label maps go."
+    )
+    probabilities: bool = Field(False, description="Write probabilities as well.")
+    overwrite: bool = Field(False, description="Segment again what is in the output folder already.")
+    workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(
+        1, ge=0, description="Cases prepared ahead, a thread each; 0: one case after the other."
+    )
+
+
+class SummaryOptions(Work, Device, Workers, Verbosity):
+    """Options of :func:`seg_transfer.summary`."""
+
+    ensembles: bool = Field(False, description="Try pairs of configurations: predicts their held-out cases again.")
+
+
+class ExportOptions(TrainedFolds, Work, Verbosity):
+    """Options of :func:`seg_transfer.export`."""
+
+    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(
+        None, description="Model file, such as model.segtl."
+    )
+    onnx: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+        None, description="Network as ONNX: patches in, probabilities out."
+    )
+    name: Annotated[str, Cli(metavar="TEXT")] = Field("unnamed", description="What the model's card calls it.")
+
+    @model_validator(mode="after")
+    def _has_a_file(self) -> ExportOptions:
+        if self.output is None and self.onnx is None:
+            raise UserError("no file is named to write", hint="give -o model.segtl, or --onnx model.onnx")
+        return self
+
+
+class CardOptions(Verbosity):
+    """Options of :func:`seg_transfer.card`."""
+
+    model: Annotated[Path, Cli(metavar="MODEL", argument=True)] = Field(description="Exported model.")

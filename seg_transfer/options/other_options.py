@@ -1,0 +1,62 @@
+"""Options of evaluating, of looking at a work folder, of the demo, and of fetching weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from seg_transfer.options.base import Cli
+from seg_transfer.options.common import RUNNING, Device, Offline, Seed, Verbosity, Work, Workers
+
+
+class EvaluateOptions(Workers, Verbosity):
+    """Options of :func:`seg_transfer.evaluate`."""
+
+    predictions: Annotated[Path, Cli(metavar="PREDICTIONS", argument=True)] = Field(
+        description="Folder of label maps, or one file."
+    )
+    reference: Annotated[Path, Cli(metavar="REFERENCE", argument=True)] = Field(
+        description="Folder of true label maps, or one file."
+    )
+    tolerance: Annotated[float, Cli(metavar="MM")] = Field(
+        1.0, ge=0, description="Surface distance that NSD counts as met (2D images: pixels)."
+    )
+    ignore: Annotated[int | None, Cli(metavar="VALUE")] = Field(
+        None, description="Value of voxels that are not annotated. Default: the plan's, with -w."
+    )
+    json_file: Annotated[Path | None, Cli("--json", metavar="FILE")] = Field(
+        None, alias="json", description="Write all figures as JSON."
+    )
+    csv_file: Annotated[Path | None, Cli("--csv", metavar="FILE")] = Field(
+        None, alias="csv", description="Write a row per case and label."
+    )
+    work: Annotated[Path | None, Cli("-w/--work", metavar="DIR", panel=RUNNING)] = Field(
+        None, description="Work folder whose plan names the labels."
+    )
+
+
+class StatusOptions(Work, Verbosity):
+    """Options of ``segtl status``."""
+
+    as_json: Annotated[bool, Cli("--json")] = Field(False, description="Print JSON.")
+
+
+class DemoOptions(Device, Seed, Offline, Verbosity):
+    """Options of ``segtl demo``."""
+
+    output: Annotated[Path, Cli("-o/--output", metavar="DIR")] = Field(
+        Path("segtl-demo"), description="Where everything goes, data included."
+    )
+
+
+class FetchOptions(Verbosity):
+    """Options of :func:`seg_transfer.fetch_encoders`."""
+
+    names: Annotated[tuple[str, ...], Cli(metavar="NAME", argument=True, typed=list[str])] = Field(
+        description="Encoders, as `segtl encoders` lists them."
+    )
+    to: Annotated[Path | None, Cli("--to", metavar="DIR")] = Field(
+        None, description="Also copy them here, for another machine."
+    )

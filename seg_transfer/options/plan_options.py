@@ -1,0 +1,178 @@
+"""Options of planning and of what follows from a plan before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from seg_transfer.errors import UserError
+from seg_transfer.options.base import Cli
+from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyKind
+from seg_transfer.options.common import (
+    Budget,
+    Bytes,
+    Device,
+    Names,
+    Offline,
+    Seed,
+    Verbosity,
+    Work,
+    Workers,
+    at_most_one,
+    from_text,
+)
+
+DECISIONS = "Decisions (auto: from the data)"
+CASES = "Cases and folds"
+NAMED_WEIGHTS = ("auto", "bundled", "imagenet", "none")
+
+
+def _kinds_by_channel(value: Any) -> Any:
+    """Read ``["MRI=zscore", ...]``; a mapping stays as it is."""
+    if not isinstance(value, list | tuple):
+        return {} if value is None else value
+    kinds = {}
+    for text in value:
+        channel, sign, kind = text.rpartition("=")
+        if not (channel and sign and kind):
+            raise UserError(f"cannot read {text!r}", hint="write CHANNEL=KIND, such as MRI=zscore")
+        kinds[channel] = kind
+    return kinds
+
+
+class PlanOptions(Budget, Work, Device, Workers, Seed, Offline, Verbosity):
+    """Options of :func:`seg_transfer.plan`; ``auto`` and None are decided from the data."""
+
+    dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
+        description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
+    )
+    config: Annotated[Literal["auto", Configuration], Cli(panel=DECISIONS)] = Field(
+        "auto", description="What the network reads."
+    )
+    encoder: Annotated[str, Cli(metavar="NAME", panel=DECISIONS)] = Field(
+        "auto", description="Encoder, such as resnet34."
+    )
+    weights: Annotated[str, BeforeValidator(str), Cli(metavar="WHICH", panel=DECISIONS)] = Field(
+        "auto", description="Encoder's weights: auto, bundled, imagenet, none or a file."
+    )
+    from_model: Annotated[Path | None, Cli("--from", metavar="FILE", panel=DECISIONS)] = Field(
+        None,
+        description="Start from an exported model, in place of --weights; labels, channels and spacing may differ. "
+        "Scores are only honest if it was not trained on the held-out cases.",
+    )
+    carry: Annotated[Literal["auto", Carry], Cli(panel=DECISIONS)] = Field(
+        "auto", description="What of --from to take: the encoder; all: the decoder too."
+    )
+    strategy: Annotated[Literal["auto", StrategyKind, "race"], Cli(panel=DECISIONS)] = Field(
+        "auto", description="What of the encoder learns, and when; race: each fold tries several for a short time."
+    )
+    evidence: Annotated[bool, Cli(panel=DECISIONS)] = Field(
+        True, description="Try the pretrained encoder on some cases before the strategy is decided."
+    )
+    race_share: Annotated[float | None, Cli(metavar="SHARE", panel=DECISIONS)] = Field(
+        None, gt=0, lt=1, description="Share of a fold's budget for its race. Default: 0.1."
+    )
+    head: Annotated[Head, Cli(panel=DECISIONS)] = Field(
+        "unet",
+        description="unet is trained; the others classify voxels by the frozen encoder's features, fitted in seconds.",
+    )
+    normalization: Annotated[
+        dict[str, Literal["auto", NormalizationKind]],
+        BeforeValidator(_kinds_by_channel),
+        Cli(metavar="CHANNEL=KIND", panel=DECISIONS, typed=list[str]),
+    ] = Field({}, description="Scale a channel by zscore, clip_zscore, minmax or none; repeatable.")
+    memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS, typed=str)] = Field(
+        None,
+        gt=0,
+        description="Memory for training: bytes, or a text such as 8GB. Default: 0.9 of the GPU's or half of the "
+        "machine's.",
+    )
+    cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES, typed=Path)] = Field(
+        None, description="Only these cases: a file with one per line."
+    )
+    folds: Annotated[int, Cli(metavar="K", panel=CASES)] = Field(
+        5, ge=2, description="Folds of the cross-validation; fewer where there are fewer cases."
+    )
+    group_by: Annotated[str | None, Cli(metavar="REGEX", panel=CASES)] = Field(
+        None, description="Cases with the same match (its first group, if it has one) share a fold."
+    )
+    groups: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+        None, description="Group of each case, such as its patient."
+    )
+    splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+        None,
+        description="Folds as JSON: a list of train and validation; with groups, those that straddle folds are named.",
+    )
+    skip_broken: Annotated[bool, Cli(panel=CASES)] = Field(False, description="Go on without cases that have problems.")
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_there(cls, weights: str) -> str:
+        if weights in NAMED_WEIGHTS:
+            return weights
+        if not Path(weights).is_file():
+            hint = f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}"
+            raise UserError("there is no such file of weights", where=weights, hint=hint)
+        return str(Path(weights).absolute())
+
+    @model_validator(mode="after")
+    def _go_together(self) -> PlanOptions:
+        at_most_one(self, "group_by", "groups")
+        self._check_race()
+        self._check_start()
+        self._check_head()
+        return self
+
+    def _check_race(self) -> None:
+        if self.strategy != "race" and self.race_share is not None:
+            raise UserError("there is no race to spend it on", where="--race-share", hint="add --strategy race")
+        if self.strategy == "race" and self.weights == "none":
+            what = "a race compares pretrained starts with one from scratch, and none are asked for"
+            raise UserError(what, where="--weights none", hint="take --strategy scratch, or pretrained --weights")
+
+    def _check_start(self) -> None:
+        if self.from_model is None and self.carry != "auto":
+            raise UserError("there is no model to carry over from", where="--carry", hint="name one with --from")
+        if self.strategy == "scratch" and self.weights not in ("auto", "none"):
+            what = f"scratch starts from random weights, and {self.weights} are asked for"
+            hint = "leave one of --strategy scratch and --weights away"
+            raise UserError(what, where="--weights", hint=hint)
+        if self.from_model is None:
+            return
+        for option, value, allowed in (
+            ("--weights", self.weights, self.weights == "auto"),
+            ("--strategy", self.strategy, self.strategy != "scratch"),
+        ):
+            if not allowed:
+                what = f"--from starts from an earlier model's weights, and {option} {value} is asked for"
+                raise UserError(what, where=option, hint=f"leave one of --from and {option} away")
+
+    def _check_head(self) -> None:
+        if self.head == "unet":
+            return
+        where = f"--head {self.head}"
+        if self.strategy not in ("auto", "frozen"):
+            what = f"a classifier reads a frozen encoder, and --strategy {self.strategy} is asked for"
+            raise UserError(what, where=where, hint="leave one of --head and --strategy away")
+        if self.carry == "all":
+            what = "a classifier has no decoder, and --carry all is asked for"
+            raise UserError(what, where=where, hint="take --carry encoder, or leave --head away")
+
+
+class PreprocessOptions(Work, Workers, Offline, Verbosity):
+    """Options of :func:`seg_transfer.preprocess`."""
+
+
+class ProbeOptions(Work, Device, Workers, Seed, Offline, Verbosity):
+    """Options of :func:`seg_transfer.probe`."""
+
+    cases: Annotated[int, Cli(metavar="N")] = Field(20, ge=2, description="Look at this many cases at most.")
+    encoders: Annotated[tuple[str, ...], Cli("--with", metavar="ENCODER", typed=list[str])] = Field(
+        (),
+        description="Also this encoder, alone and with the plan's; repeatable. Its weights have to be on this machine.",
+    )
+    context: bool = Field(
+        False, description="Append the mean over the slice (in 3D: the patch) to each voxel's features."
+    )

@@ -1,0 +1,31 @@
+"""Options of training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from seg_transfer.options.base import Cli
+from seg_transfer.options.choices import LARGEST_SEED
+from seg_transfer.options.common import RUNNING, Budget, Device, Offline, Verbosity, Work, Workers
+
+
+class RunOptions(Budget, Device, Workers):
+    """What belongs to the training of one fold and is not planned; recorded with it."""
+
+    restart: bool = Field(False, description="Start over instead of going on.")
+    seed: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(
+        None, ge=0, le=LARGEST_SEED, description="Random seed. Default: the plan's."
+    )
+
+
+class TrainOptions(RunOptions, Work, Offline, Verbosity):
+    """Options of :func:`seg_transfer.train`."""
+
+    fold: Annotated[str, BeforeValidator(str), Cli(metavar="FOLD", argument=True)] = Field(
+        description="0 … K-1; cv: all of them; full: on every case, unvalidated."
+    )
+    control: bool = Field(
+        False, description="Also train a from-scratch control under the same budget, and compare both."
+    )
