@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from seg_transfer.data.image import Image, image_from_array
-from seg_transfer.evaluation.metrics import score_case
+from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
@@ -103,7 +103,13 @@ def make_plan(share: float, steps: int) -> Plan:
             "decoder_channels": (16, 32, 64),
         },
         "recipe": {
-            "strategy": {"kind": "finetune", "encoder_lr_ratio": 0.3, "batchnorm": "recalibrated"},
+            "strategy": {
+                "name": "finetune",
+                "start": (0.0,) * 3,
+                "rate": (0.3,) * 3,
+                "batchnorm": "recalibrated",
+                "pretrained_stages": 3,
+            },
             "batch_size": 8,
             "epochs": 1,
             "steps_per_epoch": steps,
@@ -137,7 +143,7 @@ def run(way: str, seed: int, steps: int, folder: Path) -> tuple[float, float]:
     for index in range(TEST):
         image, classes = make_case(1000 * seed + 500 + index, tiny=True)
         scores = score_case(predictor.array(image.array, image.spacing), classes, [1, 2], image.spacing)
-        dice.append((scores[1].dice, scores[2].dice))
+        dice.append((scores[1].metrics["dice"], scores[2].metrics["dice"]))
     organ, tiny = np.mean(dice, axis=0)
     print(f"{way:12} seed {seed}: organ {organ:.3f}, tiny {tiny:.3f} ({voxels[2] / voxels.sum():.4%} of all voxels)")
     return float(organ), float(tiny)

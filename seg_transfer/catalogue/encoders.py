@@ -1,7 +1,7 @@
 """Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
 
-The table beside this file is made by ``bench/encoder_table.py`` from the libraries' own records and from measurement,
-its column ``slowness`` by ``bench/encoder_speed.py``. A revision is the commit with which a hub repository received its
+The table beside this file is made by ``tools/encoder_table.py`` from the libraries' own records and from measurement,
+its column ``slowness`` by ``tools/encoder_speed.py``. A revision is the commit with which a hub repository received its
 weights; where none is on record here it is the branch "main", which may move.
 """
 
@@ -66,7 +66,7 @@ class EncoderEntry:
         parameters: Parameters of all stages together, for three input channels.
         costs: Of each stage, per kind; only ``flat`` where it does not convert to 3D.
         slowness: Seconds per floating point operation of a training step over ResNet-18's, in 2D and in 3D, measured on
-            a CPU in bfloat16; the second is null where it does not convert.
+            a CPU in bfloat16; None where it has not been measured, and in 3D where it does not convert.
     """
 
     name: str
@@ -84,7 +84,7 @@ class EncoderEntry:
     batchnorm: bool
     parameters: int
     costs: Mapping[Kind, StageCosts]
-    slowness: tuple[float, float | None]
+    slowness: tuple[float | None, float | None]
 
     @property
     def source(self) -> str:

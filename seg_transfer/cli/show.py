@@ -1,8 +1,9 @@
-"""Results as a person reads them, on stdout."""
+"""Tables and lines of results on stdout."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seg_transfer.training.run_folder import fold_name
+from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
 from seg_transfer.workflow.work_folder import Work
 
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WIDTH_OF_A_FILE = 140
-"""Columns of a table that is not shown on a terminal, where rich would cut at 80."""
+"""Columns of a table that goes to a file or pipe; rich would use 80."""
 
 
 def show_plan(plan: Plan, work: Path) -> None:
-    """Show what was inferred and decided, why, and what it is expected to take."""
+    """Show what was inferred and decided, why, and the expected time, memory and disk space."""
     data = plan.data
-    kind = "pictures" if data.dimension == 2 else "volumes"
+    kind = "2D images" if data.dimension == 2 else "volumes"
     _line(f"{data.dataset}: {len(data.cases)} {kind}")
     _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
     _line(f"labels: {', '.join(f'{label.name} {label.value}' for label in data.labels)}")
@@ -60,49 +62,48 @@ def show_plan(plan: Plan, work: Path) -> None:
 
 
 def show_runs(runs: Sequence[TrainedFold]) -> None:
-    """Show the folds' Dice per label, their mean over the folds, and where they lie."""
+    """Show each fold's Dice per label, the mean over the folds, and the run folders."""
     validated = {run.fold: run.scores for run in runs if run.scores is not None}
     if validated:
         names = list(next(iter(validated.values())).labels)
         table = Table("fold", "cases", "mean Dice", *names, title="validation on whole cases", title_justify="left")
+        dice = {fold: (scores.mean_dice, *scores.label_dice.values()) for fold, scores in validated.items()}
         for fold, scores in validated.items():
-            means = [scores.summary[name].dice.mean for name in names]
-            table.add_row(str(fold), str(len(scores.cases)), _dice(scores.mean_dice), *map(_dice, means))
+            table.add_row(str(fold), str(len(scores.cases)), *map(_dice, dice[fold]))
         if len(validated) > 1:
-            columns = (
-                [scores.mean_dice for scores in validated.values()],
-                *([scores.summary[name].dice.mean for scores in validated.values()] for name in names),
-            )
+            means = map(mean_of_defined, zip(*dice.values(), strict=True))
             cases = sum(len(scores.cases) for scores in validated.values())
-            table.add_row("mean", str(cases), *(_dice(_mean(column)) for column in columns), style="bold")
+            table.add_row("mean", str(cases), *map(_dice, means), style="bold")
         _console().print(table)
     for run in runs:
         _line(f"{fold_name(run.fold)}: {run.folder}")
 
 
 def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
-    """Show the folds beside their twins from scratch, and whether the pretrained start delivered."""
-    from seg_transfer.workflow.compare import compare_with_twins
+    """Show the folds and their from-scratch controls, and whether the pretrained start improved Dice."""
+    from seg_transfer.workflow.compare import compare_with_controls
 
-    found = compare_with_twins(list(runs))
-    assert found is not None, "every fold has a twin"
+    found = compare_with_controls(list(runs))
+    assert found is not None, "every fold has a control"
     table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
     for name, side in (("planned", found.run), ("from scratch", found.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
     _console().print(table)
-    gain = f"{found.difference:+.3f} mean Dice over {len(found.cases)} held-out case(s)"
-    chance = "one case cannot tell it from chance"
-    if found.lower == found.lower:
-        chance = f"95 % interval {found.lower:+.3f} to {found.upper:+.3f}"
-    verdict = "delivered" if found.delivers else "did harm" if found.harms else "did not deliver more than chance"
+    difference = f"{found.difference:+.3f} mean Dice over {len(found.cases)} held-out case(s)"
+    interval = "no interval: one case is too few"
+    if not math.isnan(found.lower):
+        interval = f"95 % interval {found.lower:+.3f} to {found.upper:+.3f}"
+    effect = "made no significant difference"
+    if found.improves or found.worsens:
+        effect = "improved Dice" if found.improves else "worsened Dice"
     start = "start that the races chose" if any(run.strategy == "scratch" for run in runs) else "pretrained start"
-    _line(f"The {start} {verdict}: {gain} against from scratch ({chance}).")
-    if not found.delivers:
+    _line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
+    if not found.improves:
         _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{Work(work).option}`")
 
 
 def show_scores(scores: Scores) -> None:
-    """Show an evaluation: per case, and per label; cases that failed are told by the exit code's message."""
+    """Show an evaluation per case and per label; the command's error message lists failed cases."""
     from seg_transfer.evaluation.report import cases_table, summary_table
 
     scores = scores.model_copy(update={"failures": {}})
@@ -112,7 +113,7 @@ def show_scores(scores: Scores) -> None:
 
 
 def show_summary(summary: Summary, work: Path) -> None:
-    """Show all runs with their cross-validated Dice, which one is chosen and by how much, and what was left out."""
+    """Show the cross-validated Dice of all runs, the chosen run and its lead, and the runs that were left out."""
     names = list(summary.runs[0].dice)
     title = f"{summary.dataset}: mean Dice over held-out cases"
     heads = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
@@ -134,10 +135,10 @@ def show_summary(summary: Summary, work: Path) -> None:
     for name, cause in summary.left_out.items():
         _line(f"left out: {name}: {cause}")
     verdict = ""
-    if summary.lead == summary.lead:
+    if not math.isnan(summary.lead):
         beyond = "more than" if summary.beyond_spread else "not more than"
         folds = f", {beyond} the spread between folds ({_dice(summary.spread)})"
-        verdict = f", {_dice(summary.lead)} above the next" + (folds if summary.spread == summary.spread else "")
+        verdict = f", {_dice(summary.lead)} above the next" + (folds if not math.isnan(summary.spread) else "")
     _line(f"best: {summary.best}{verdict}")
     for trial in summary.postprocessing:
         kept = "kept" if trial.kept else "not kept"
@@ -147,7 +148,7 @@ def show_summary(summary: Summary, work: Path) -> None:
 
 
 def show_probe(found: ProbeEvidence, work: Path) -> None:
-    """Show how good each set of features is, and what pretraining adds to random weights at each stage."""
+    """Show the scores of each feature set, and the gain of pretrained over random weights at each stage."""
     title = (
         f"frozen features on {found.cases} cases, {found.folds} folds (balanced accuracy ± standard error; log-loss)"
     )
@@ -163,7 +164,7 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
             svm.balanced_accuracy.text(),
             bayes.balanced_accuracy.text(),
             _loss(bayes.log_loss),
-            _dice(float("nan") if one.mean_dice is None else one.mean_dice),
+            _dice(one.mean_dice),
             one.gain.text(signed=True) if one.gain is not None else "",
         )
     _console().print(table)
@@ -173,20 +174,21 @@ def show_probe(found: ProbeEvidence, work: Path) -> None:
 
 
 def show_demo(result: DemoResult) -> None:
-    """Show the demo's Dice beside that of thresholds on intensity, and where everything lies."""
+    """Show the demo's Dice beside that of intensity thresholds, and the paths of its files."""
     table = Table("label", "Dice", "by thresholds on intensity", title="held-out cases", title_justify="left")
-    for name, summary in result.scores.summary.items():
-        table.add_row(name, _dice(summary.dice.mean), _dice(result.baseline.summary[name].dice.mean))
+    baseline = result.baseline.label_dice
+    for name, dice in result.scores.label_dice.items():
+        table.add_row(name, _dice(dice), _dice(baseline[name]))
     table.add_row("mean", _dice(result.scores.mean_dice), _dice(result.baseline.mean_dice), style="bold")
     _console().print(table)
     _line(f"data set: {result.data}")
     _line(f"label maps: {result.predictions}")
-    _line(f"picture: {result.overlay}")
+    _line(f"overlay: {result.overlay}")
     logger.info(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
 
 
 def show_status(status: Status) -> None:
-    """Show what is done in a work folder, and what comes next."""
+    """Show the state of a work folder, and the next commands."""
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
         plan = status.plan
@@ -205,7 +207,7 @@ def show_status(status: Status) -> None:
 
 
 def show_encoders(found: Sequence[EncoderStatus]) -> None:
-    """Show the catalogue, and which weights are on this machine."""
+    """Show the encoder catalogue, and which weights are on this machine."""
     table = Table("encoder", "channels", "strides", "parameters", "licence of the weights", "3D", "weights here")
     table.columns[3].justify = "right"
     for one in found:
@@ -224,7 +226,7 @@ def show_encoders(found: Sequence[EncoderStatus]) -> None:
 
 
 def show_fetched(files: Sequence[Fetched]) -> None:
-    """Show fetched weights as `sha256sum` would."""
+    """Show the SHA-256 of fetched weights, in the format of `sha256sum`."""
     for file in files:
         _line(f"{file.sha256}  {file.path}")
 
@@ -245,11 +247,5 @@ def _values(values: Sequence[int]) -> str:
     return "+".join(map(str, values))
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Mean of the values that are not nan; nan if there is none."""
-    defined = [value for value in values if value == value]
-    return sum(defined) / len(defined) if defined else float("nan")
-
-
 def _dice(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"
+    return "–" if math.isnan(value) else f"{value:.3f}"

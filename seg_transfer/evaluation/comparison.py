@@ -1,34 +1,37 @@
-"""Two runs on the same held-out cases: what their Dice differs by, and whether by more than chance."""
+"""Two runs on the same held-out cases: the difference of their Dice, and whether it is significant."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from seg_transfer.evaluation.ranking import pooled
-from seg_transfer.evaluation.scores import Figure, Scores
-from seg_transfer.util.files import write_text
-from seg_transfer.util.statistics import mean_interval
+from seg_transfer.evaluation.scores import NAN_AS_NULL, Figure, FigurePart, Scores
+from seg_transfer.util.records import JsonRecord
+from seg_transfer.util.statistics import mean_interval, mean_of_defined
 
 
-class Side(BaseModel):
+class Side(FigurePart):
     """One of the two runs, over the cases that both have scored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
     strategy: str
     mean_dice: Figure = Field(description="mean over the labels")
     dice: dict[str, Figure] = Field(description="label -> mean over the cases")
 
 
-class Comparison(BaseModel):
-    """A run beside its control, as ``control.json`` holds it."""
+class Comparison(JsonRecord):
+    """A run and its from-scratch control, as ``control.json`` holds them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = NAN_AS_NULL
 
+    noun: ClassVar[str] = "comparison"
+    if_missing: ClassVar[str] = "train with `--control`"
+    if_wrong: ClassVar[str] = "delete it, and train with `--control` again"
+
+    version: Literal[1] = 1
     cases: tuple[str, ...] = Field(description="held-out cases that both runs have scored")
     run: Side
     control: Side
@@ -37,18 +40,14 @@ class Comparison(BaseModel):
     upper: Figure = Field(description="upper end; both undefined for fewer than two cases")
 
     @property
-    def delivers(self) -> bool:
-        """Whether the run is better than its control by more than chance."""
+    def improves(self) -> bool:
+        """Whether the run is significantly better than its control."""
         return self.lower > 0
 
     @property
-    def harms(self) -> bool:
-        """Whether it is worse by more than chance."""
+    def worsens(self) -> bool:
+        """Whether the run is significantly worse than its control."""
         return self.upper < 0
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tuple[str, str]) -> Comparison:
@@ -56,8 +55,8 @@ def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tup
 
     Args:
         run: Scores of each fold of one run, of the same labels.
-        control: The same folds of the other.
-        strategies: What each of the two trained with.
+        control: Scores of the same folds of the other run.
+        strategies: The transfer strategy of each.
     """
     sides = pooled(run), pooled(control)
     cases = sorted(sides[0].cases.keys() & sides[1].cases.keys())
@@ -65,18 +64,16 @@ def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tup
         side.model_copy(update={"cases": {case: side.cases[case] for case in cases}, "failures": {}}) for side in sides
     )
     differences = [first.case_dice(case) - second.case_dice(case) for case in cases]
-    defined = [value for value in differences if not math.isnan(value)]
-    lower, upper = mean_interval(defined)
+    lower, upper = mean_interval([value for value in differences if not math.isnan(value)])
     return Comparison(
         cases=tuple(cases),
         run=_side(first, strategies[0]),
         control=_side(second, strategies[1]),
-        difference=sum(defined) / len(defined) if defined else math.nan,
+        difference=mean_of_defined(differences),
         lower=lower,
         upper=upper,
     )
 
 
 def _side(scores: Scores, strategy: str) -> Side:
-    dice = {name: summary.dice.mean for name, summary in scores.summary.items()}
-    return Side(strategy=strategy, mean_dice=scores.mean_dice, dice=dice)
+    return Side(strategy=strategy, mean_dice=scores.mean_dice, dice=scores.label_dice)

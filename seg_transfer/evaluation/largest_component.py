@@ -1,9 +1,9 @@
-"""Whether keeping only the largest component helps, by cross-validation.
+"""Whether keeping only the largest component improves Dice, by cross-validation.
 
-The rule: a step is kept where Dice over the held-out cases gets better by more than chance, that is, where the lower
-end of the 95 % interval of the mean difference per case is above 0 (:mod:`seg_transfer.util.statistics`), over at
-least five cases. One for all labels together is tried first and must let no label's mean get worse; then each label by
-itself, on top of it if it was kept. (nnU-Net takes any gain of the mean: Isensee et al., Nature Methods 2021.)
+A step is kept if it improves Dice over the held-out cases significantly: the lower end of the 95 % interval of the
+mean difference per case is above 0 (:mod:`seg_transfer.util.statistics`), over at least five cases. The step for all
+labels together is tried first, and must not lower any label's mean. Then each label is tried by itself, after the
+first step if that was kept. (nnU-Net takes any gain of the mean: Isensee et al., Nature Methods 2021.)
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation.scores import Figure
+from seg_transfer.evaluation.scores import Figure, FigurePart
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.planning.model_file import Postprocessing
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.statistics import mean_interval
+from seg_transfer.util.statistics import dice, mean_interval, mean_of_defined
 
 FEWEST_CASES = 5
 Values = tuple[int, ...]
 
 
-class Trial(BaseModel):
+class Trial(FigurePart):
     """One step of postprocessing, tried on the held-out cases."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
     what: str = Field(description="label, or 'foreground' for all labels together")
     before: Figure = Field(description="mean Dice: of this label, or over all labels")
@@ -90,20 +88,20 @@ def find_postprocessing(
         if isinstance(table, CaseFailure):
             raise UserError(table.cause, where=pair.prediction, hint="train and validate this fold again")
         tables.append(table)
-    dice = np.stack(tables)  # case, whether the foreground was cleaned, step (0: none), what is scored
+    found = np.stack(tables)  # case, whether the foreground was cleaned, step (0: none), what is scored
     every = list(range(len(scored)))
-    trials = [_trial("foreground", dice[:, 0, 0], dice[:, 1, 0], every)]
-    if (_means(dice[:, 1, 0]) < _means(dice[:, 0, 0])).any():
+    trials = [_trial("foreground", found[:, 0, 0], found[:, 1, 0], every)]
+    if (_means(found[:, 1, 0]) < _means(found[:, 0, 0])).any():
         trials[0] = trials[0].model_copy(update={"kept": False})
     start = int(trials[0].kept)
     kept = []
-    final = dice[:, start, 0].copy()
+    final = found[:, start, 0].copy()
     for step, (name, value) in enumerate(labels.items(), start=1):
         mine = [index for index, parts in enumerate(scored.values()) if value in parts]
-        trials.append(_trial(name, dice[:, start, 0], dice[:, start, step], mine))
+        trials.append(_trial(name, found[:, start, 0], found[:, start, step], mine))
         if trials[-1].kept:
             kept.append(value)
-            final[:, mine] = dice[:, start, step][:, mine]
+            final[:, mine] = found[:, start, step][:, mine]
     chosen = Postprocessing(foreground=bool(start), labels=tuple(kept))
     return Outcome(chosen, tuple(trials), dict(zip(scored, _means(final).tolist(), strict=True)))
 
@@ -123,8 +121,7 @@ def _tried(pair: Pair) -> NDArray[np.float64]:
 
 def _dice(prediction: NDArray, reference: NDArray, values: Values) -> float:
     predicted, true = np.isin(prediction, values), np.isin(reference, values)
-    total = int(predicted.sum()) + int(true.sum())
-    return 2 * int((predicted & true).sum()) / total if total else np.nan
+    return dice(int((predicted & true).sum()), int(predicted.sum()), int(true.sum()))
 
 
 def _trial(
@@ -141,8 +138,8 @@ def _trial(
     lower, _ = mean_interval(gain.tolist())
     return Trial(
         what=what,
-        before=float(first.mean()) if len(gain) else np.nan,
-        after=float(second.mean()) if len(gain) else np.nan,
+        before=mean_of_defined(first),
+        after=mean_of_defined(second),
         lower=lower,
         cases=len(gain),
         changed=int(np.count_nonzero(gain)),
@@ -151,7 +148,5 @@ def _trial(
 
 
 def _means(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of every column over the rows that are not nan; nan where there is none."""
-    count = (~np.isnan(table)).sum(axis=0)
-    total = np.nansum(table, axis=0)
-    return np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0)
+    """Mean of each column over its defined values; nan if a column has none."""
+    return np.array([mean_of_defined(column) for column in table.T])

@@ -1,153 +1,172 @@
-"""Overlap and surface metrics of one case, label by label.
+"""The table of metrics. A new metric is one entry of :data:`METRICS`: files, tables and ``--help`` follow from it.
 
 Dice and IoU count voxels. HD95 is measured between the centres of surface voxels, the larger of both directed 95th
 percentiles (as in MONAI, and as the Medical Segmentation Decathlon reports it). NSD is the surface Dice of Nikolov et
-al. 2018 (arXiv 1809.04430): surface elements between voxel corners weighted by their area, so that the long sides of
-anisotropic voxels count for what they measure; MONAI's ``use_subvoxels`` gives the same values as the authors' code.
+al. 2018 (arXiv 1809.04430): surface elements between voxel corners are weighted by their area, so that anisotropic
+voxels count by the length of their sides; MONAI's ``use_subvoxels`` gives the same values as the authors' code.
 
-Voxels that the reference does not annotate (its ``ignore`` value) are left out of both maps. Overlap and volume are
-then those of the annotated part. Surfaces are not: where masks are cut off by what is not annotated, both maps would
-get the same made-up surface, with a distance of 0 (where single slices are annotated, all of it). HD95 and NSD are
-therefore undefined where the predicted or the true mask touches such voxels.
-
-A case of one slice is measured in the plane: taken as a volume, each of its voxels would lie on the surface.
+numpy, torch and MONAI are imported where a surface is measured: ``segtl --help`` imports this module.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-from scipy import ndimage
+from seg_transfer.util.statistics import dice
 
-from seg_transfer.data.geometry import Unit
-from seg_transfer.evaluation.scores import LabelScore, LabelValue
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
-MM3_PER_ML = 1000.0
-Box = tuple[slice, ...]
+    from seg_transfer.data.geometry import Unit
 
 
-def score_case(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    values: Iterable[LabelValue] | None,
-    spacing: Sequence[float],
-    *,
-    tolerance: float = 1.0,
-    unit: Unit = "mm",
-    ignore: int | None = None,
-) -> dict[LabelValue, LabelScore]:
-    """Score a predicted label map against its reference.
+@dataclass(frozen=True)
+class LabelMasks:
+    """The masks of one label of one case, and what several metrics need of them, computed once.
 
-    Args:
-        prediction: Label values ``(x, y, z)``, integer.
-        reference: Label values on the same grid.
-        values: The label values to score, of a region all of its values together; None for all values but 0 that
-            occur in either map.
-        spacing: Of x, y and z, in ``unit``.
-        tolerance: Surface distance up to which NSD counts a surface as met, in ``unit``.
-        unit: Volume differences are in ml for "mm" and in pixels for "pixel".
-        ignore: Value of the reference's voxels that are not annotated, if there is one.
-
-    Returns:
-        What was in ``values`` -> its figures.
-
-    Raises:
-        ValueError: If the shapes differ.
+    Attributes:
+        prediction: Boolean mask with 2 or 3 axes, cut to a box around both masks.
+        reference: Boolean mask of the same shape.
+        spacing: Of each axis, in mm (2D images: pixels).
+        tolerance: Surface distance up to which NSD accepts a surface, in mm (2D images: pixels).
+        voxel_volume: In ml (2D images: 1).
+        cut_off: Whether a mask touches voxels that are not annotated, so that its surface is not known.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"prediction has shape {prediction.shape}, reference {reference.shape}")
-    voxel_volume = math.prod(spacing) / MM3_PER_ML if unit == "mm" else 1.0
-    if 1 in prediction.shape:
-        flat = prediction.shape.index(1)
-        prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
-        spacing = [size for axis, size in enumerate(spacing) if axis != flat]
-    unknown = None
-    if ignore is not None:
-        unknown = reference == ignore
-        prediction, reference = np.where(unknown, 0, prediction), np.where(unknown, 0, reference)
-    predicted_boxes, reference_boxes = _boxes(prediction), _boxes(reference)
-    if values is None:
-        values = sorted(predicted_boxes.keys() | reference_boxes.keys())
-    scores: dict[LabelValue, LabelScore] = {}
-    for value in values:
-        members = value if isinstance(value, tuple) else (value,)
-        boxes = [boxes[member] for boxes in (predicted_boxes, reference_boxes) for member in members if member in boxes]
-        box = _union(boxes) if boxes else (slice(0),) * prediction.ndim
-        if unknown is not None:
-            box = tuple(slice(max(part.start or 0, 1) - 1, part.stop + 1) for part in box)
-        masks = np.isin(prediction[box], members), np.isin(reference[box], members)
-        cut_off = unknown is not None and _touches(masks[0] | masks[1], unknown[box])
-        scores[value] = _score_masks(*masks, spacing, tolerance, voxel_volume, surfaces=not cut_off)
-    return scores
+
+    prediction: np.ndarray
+    reference: np.ndarray
+    spacing: Sequence[float]
+    tolerance: float
+    voxel_volume: float
+    cut_off: bool
+
+    @cached_property
+    def predicted(self) -> int:
+        """Voxels of the predicted mask."""
+        return int(self.prediction.sum())
+
+    @cached_property
+    def true(self) -> int:
+        """Voxels of the reference mask."""
+        return int(self.reference.sum())
+
+    @cached_property
+    def common(self) -> int:
+        """Voxels in both masks."""
+        return int((self.prediction & self.reference).sum())
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Predicted and reference mask as MONAI takes them, ``(1, 1, axes ...)``."""
+        import numpy as np
+        import torch
+
+        first, second = (
+            torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (self.prediction, self.reference)
+        )
+        return first, second
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """The spacing as MONAI takes it, which refuses a mixture of int and float."""
+        return tuple(float(size) for size in self.spacing)
 
 
-def _touches(mask: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two masks have voxels that share a face, an edge or a corner."""
-    return bool((ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim)) & other).any())
+def _dice(masks: LabelMasks) -> float:
+    return dice(masks.common, masks.predicted, masks.true)
 
 
-def _boxes(labels: np.ndarray) -> dict[int, Box]:
-    """Bounding box of every label value but 0."""
-    found = ndimage.find_objects(labels.astype(np.int32, copy=False))
-    return {value: box for value, box in enumerate(found, start=1) if box is not None}
+def _iou(masks: LabelMasks) -> float:
+    union = masks.predicted + masks.true - masks.common
+    return masks.common / union if union else math.nan
 
 
-def _union(boxes: Sequence[Box]) -> Box:
-    return tuple(
-        slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes, strict=True)
-    )
+# The surface metrics handle empty masks themselves: MONAI warns about them.
 
 
-def _score_masks(
-    prediction: np.ndarray,
-    reference: np.ndarray,
-    spacing: Sequence[float],
-    tolerance: float,
-    voxel_volume: float,
-    *,
-    surfaces: bool,
-) -> LabelScore:
-    """Score two masks cut to a box around both; without ``surfaces`` HD95 and NSD are nan.
+def _hd95(masks: LabelMasks) -> float:
+    from monai.metrics import compute_hausdorff_distance
 
-    The emptiness of a mask is handled here because MONAI warns about it and its reductions take nan for 0.
-    """
-    predicted, true = int(prediction.sum()), int(reference.sum())
-    both = int((prediction & reference).sum())
-    dice = iou = hd95 = nsd = math.nan
-    if predicted or true:
-        dice, iou = 2 * both / (predicted + true), both / (predicted + true - both)
-        nsd = 0.0 if surfaces else math.nan
-    if predicted and true and surfaces:
-        hd95, nsd = _surface_metrics(prediction, reference, spacing, tolerance)
-    return LabelScore(
-        dice=dice,
-        iou=iou,
-        hd95=hd95,
-        nsd=nsd,
-        volume_difference=(predicted - true) * voxel_volume,
-        relative_volume_difference=(predicted - true) / true if true else math.nan,
-        prediction_voxels=predicted,
-        reference_voxels=true,
-    )
+    if masks.cut_off or not masks.predicted or not masks.true:
+        return math.nan
+    distance = compute_hausdorff_distance(*masks.tensors, include_background=True, percentile=95, spacing=masks.steps)
+    return float(distance)
 
 
-def _surface_metrics(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float
-) -> tuple[float, float]:
-    """HD95 and NSD of two masks that are not empty."""
-    predicted, true = (torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (prediction, reference))
-    # MONAI refuses a spacing that mixes int and float.
-    step = tuple(float(size) for size in spacing)
+def _nsd(masks: LabelMasks) -> float:
+    from monai.metrics import compute_surface_dice
+
+    if masks.cut_off or not (masks.predicted or masks.true):
+        return math.nan
+    if not (masks.predicted and masks.true):
+        return 0.0
     with warnings.catch_warnings():
         # MONAI 1.6 warns about a deprecated argument that it passes to itself.
         warnings.simplefilter("ignore", FutureWarning)
-        hd95 = compute_hausdorff_distance(predicted, true, include_background=True, percentile=95, spacing=step)
-        nsd = compute_surface_dice(
-            predicted, true, class_thresholds=[tolerance], include_background=True, spacing=step, use_subvoxels=True
+        share = compute_surface_dice(
+            *masks.tensors, [masks.tolerance], include_background=True, spacing=masks.steps, use_subvoxels=True
         )
-    return float(hd95), float(nsd)
+    return float(share)
+
+
+def _volume_difference(masks: LabelMasks) -> float:
+    return (masks.predicted - masks.true) * masks.voxel_volume
+
+
+def _relative_volume_difference(masks: LabelMasks) -> float:
+    return (masks.predicted - masks.true) / masks.true if masks.true else math.nan
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is computed, judged and shown.
+
+    Attributes:
+        function: Masks of one label of one case -> value; nan where the metric is not defined.
+        head: Its name in tables; ``{tolerance}`` stands for that of NSD with its unit.
+        best: The value of a perfect prediction; the nearer to it, the better.
+        unit: Distances are in mm (2D images: pixels), volumes in ml (2D images: pixels).
+        shown: Format of a value in tables.
+        scale: Factor from the value to what tables show.
+        has_spread: Whether tables also show its standard deviation and median.
+    """
+
+    function: Callable[[LabelMasks], float]
+    head: str
+    best: float
+    unit: Literal["", "%", "distance", "volume"] = ""
+    shown: str = ".3f"
+    scale: float = 1.0
+    has_spread: bool = False
+
+    def title(self, grid: Unit, tolerance: float) -> str:
+        """Head of its column in a table, for cases whose grids are in this unit."""
+        units = {"distance": grid, "volume": "ml" if grid == "mm" else "pixels"}
+        return f"{self.head.format(tolerance=f'{tolerance:g} {grid}')} {units.get(self.unit, self.unit)}".rstrip()
+
+    def text(self, value: float) -> str:
+        """A value as tables show it."""
+        return "–" if math.isnan(value) else f"{self.scale * value:{self.shown}}"
+
+
+METRICS: Mapping[str, Metric] = {
+    # 2 |P and R| / (|P| + |R|); nan if both masks are empty, 0 if one is.
+    "dice": Metric(_dice, "Dice", best=1, has_spread=True),
+    # |P and R| / |P or R|; nan if both masks are empty, 0 if one is.
+    "iou": Metric(_iou, "IoU", best=1),
+    # The larger of the two directed 95th percentiles of surface distance; nan if a mask is empty or cut off.
+    "hd95": Metric(_hd95, "HD95", best=0, unit="distance", shown=".1f"),
+    # Share of both surfaces within the tolerance of the other one; nan if both masks are empty or one is cut off.
+    "nsd": Metric(_nsd, "NSD {tolerance}", best=1),
+    # Prediction minus reference.
+    "volume_difference": Metric(_volume_difference, "±", best=0, unit="volume", shown="+.1f"),
+    # (Prediction minus reference) over reference; nan if the reference is empty.
+    "relative_volume_difference": Metric(_relative_volume_difference, "±", best=0, unit="%", shown="+.1f", scale=100),
+}
+"""Name in files -> metric, in the order of columns."""

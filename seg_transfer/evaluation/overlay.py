@@ -23,9 +23,11 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from seg_transfer.data.image import Image, read_image, read_label
+from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import whole_file
 
+DICE = METRICS["dice"]
 # Okabe and Ito's palette, told apart by colour-blind readers as well; its black and grey are left out.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 AREA_OPACITY = 0.4
@@ -119,7 +121,8 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
     for part, (title, case, (image, reference, prediction)) in zip(
         figure.subfigures(len(chosen), 1, squeeze=False)[:, 0], chosen, strict=True
     ):
-        part.suptitle(f"{title}: {case}   mean Dice {_dice(scores.case_dice(case))}", x=0.02, ha="left", weight="bold")
+        dice = DICE.text(scores.case_dice(case))
+        part.suptitle(f"{title}: {case}   mean Dice {dice}", x=0.02, ha="left", weight="bold")
         shown = planes_of(image)
         for axes, plane in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             draw_plane(axes, plane, image, reference, prediction, list(scores.labels.values()), inches=inches)
@@ -250,7 +253,7 @@ def _annotate(axes: Axes, plane: Plane, text: str) -> None:
 
 def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
     entries: list[Patch | Line2D] = [
-        Patch(color=colour, label=f"{name}  {_dice(case[name].dice)}")
+        Patch(color=colour, label=f"{name}  {DICE.text(case[name].metrics['dice'])}")
         for name, colour in zip(labels, _colours(len(labels)), strict=True)
     ]
     return [
@@ -262,7 +265,3 @@ def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore]) ->
 
 def _colours(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
-
-
-def _dice(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

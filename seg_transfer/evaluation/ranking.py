@@ -9,22 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from seg_transfer.evaluation.largest_component import Trial
-from seg_transfer.evaluation.scores import Figure, Scores
-from seg_transfer.util.files import write_text
+from seg_transfer.evaluation.scores import NAN_AS_NULL, Figure, FigurePart, Scores
+from seg_transfer.util.records import JsonRecord
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class RunSummary(_Frozen):
+class RunSummary(FigurePart):
     """One run, or several that predict together."""
 
     name: str
@@ -41,8 +36,14 @@ class RunSummary(_Frozen):
     ranked: bool = Field(description="false where other runs held out cases that this one did not")
 
 
-class Summary(_Frozen):
+class Summary(JsonRecord):
     """What `segtl summary` found, as ``summary.json`` holds it."""
+
+    model_config = NAN_AS_NULL
+
+    noun: ClassVar[str] = "summary"
+    if_missing: ClassVar[str] = "run `segtl summary`"
+    if_wrong: ClassVar[str] = "run `segtl summary` again"
 
     version: Literal[1] = 1
     dataset: str
@@ -57,10 +58,6 @@ class Summary(_Frozen):
     def beyond_spread(self) -> bool:
         """Whether the best run leads by more than scores differ from fold to fold."""
         return self.lead > self.spread
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def _summarise(run: Validated, *, ranked: bool) -> RunSummary:
         strategy=run.strategy,
         folds=tuple(run.scores),
         cases=len(scores.cases),
-        dice={name: label.dice.mean for name, label in scores.summary.items()},
+        dice=scores.label_dice,
         mean_dice=scores.mean_dice,
         fold_dice=tuple(of_folds),
         fold_std=float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan,

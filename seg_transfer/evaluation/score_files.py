@@ -11,7 +11,7 @@ import numpy as np
 from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import is_supported, read_label, stem
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation.metrics import score_case
+from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.parallel import CaseFailure, map_cases
 

@@ -1,55 +1,53 @@
-"""What an evaluation says: figures per case and label, and their summary per label."""
+"""The result of an evaluation: metrics per case and label, and their summary per label."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, computed_field
+from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_validator
 
 from seg_transfer.data.geometry import Unit
-from seg_transfer.errors import UserError
-from seg_transfer.util.files import write_text
+from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.statistics import mean_of_defined
 
-# JSON knows no nan: an undefined figure is written as null and read back as nan.
+COUNTS = ("prediction_voxels", "reference_voxels")
+
+NAN_AS_NULL = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="null")
+"""Of records with figures that may be undefined: JSON has no nan."""
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-
-METRICS = ("dice", "iou", "hd95", "nsd", "volume_difference", "relative_volume_difference")
-
+"""A number that is nan in memory and null in JSON where it is not defined."""
 
 LabelValue = int | tuple[int, ...]
 """Value of a label in label maps; of a region all of its values."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+class FigurePart(Part):
+    """Base of records with figures."""
+
+    model_config = NAN_AS_NULL
 
 
-class LabelScore(_Frozen):
-    """One label of one case. A figure that is not defined is nan (null in JSON)."""
+class LabelScore(FigurePart):
+    """The scores of one label of one case; fields that another version of segtl wrote are left out."""
 
-    dice: Figure = Field(description="2 |P and R| / (|P| + |R|); nan if both are empty, 0 if one is")
-    iou: Figure = Field(description="|P and R| / |P or R|; nan if both are empty, 0 if one is")
-    hd95: Figure = Field(
-        description="larger of the two directed 95th percentiles of surface distance, mm (pictures: pixels); nan if"
-        " either is empty, or ends where nothing is annotated"
-    )
-    nsd: Figure = Field(
-        description="share of both surfaces within the tolerance of the other one; nan if both are empty, or either"
-        " ends where nothing is annotated; 0 if one is empty"
-    )
-    volume_difference: Figure = Field(description="prediction minus reference, ml (pictures: pixels)")
-    relative_volume_difference: Figure = Field(
-        description="(prediction minus reference) over reference; nan if the reference is empty"
-    )
+    model_config = ConfigDict(extra="ignore")
+
+    metrics: dict[str, Figure] = Field(description="name -> value; nan (null in JSON) where it is not defined")
     prediction_voxels: int
     reference_voxels: int
 
+    @field_validator("metrics")
+    @classmethod
+    def _has_every_metric(cls, given: dict[str, float]) -> dict[str, float]:
+        """Metrics that the file lacks are undefined."""
+        return dict.fromkeys(METRICS, math.nan) | given
+
     @property
     def empty(self) -> Literal["none", "both", "prediction", "reference"]:
-        """Which of the two has no voxel of this label."""
+        """Which of the two masks has no voxel."""
         if self.prediction_voxels == self.reference_voxels == 0:
             return "both"
         if self.prediction_voxels == 0:
@@ -57,7 +55,7 @@ class LabelScore(_Frozen):
         return "reference" if self.reference_voxels == 0 else "none"
 
 
-class Figures(_Frozen):
+class Figures(FigurePart):
     """One metric over the cases in which it is defined."""
 
     mean: Figure
@@ -72,35 +70,51 @@ class Figures(_Frozen):
         if defined.size == 0:
             return cls(mean=math.nan, std=math.nan, median=math.nan, cases=0)
         return cls(
-            mean=float(defined.mean()), std=float(defined.std()), median=float(np.median(defined)), cases=defined.size
+            mean=mean_of_defined(values),
+            std=float(defined.std()),
+            median=float(np.median(defined)),
+            cases=defined.size,
         )
 
 
-class LabelSummary(_Frozen):
+class LabelSummary(FigurePart):
     """One label over all cases."""
 
-    dice: Figures
-    iou: Figures
-    hd95: Figures
-    nsd: Figures
-    volume_difference: Figures
-    relative_volume_difference: Figures
-    both_empty: int = Field(description="cases without this label in prediction and reference: every metric undefined")
-    prediction_empty: int = Field(description="cases where the label was missed: Dice 0, HD95 undefined")
-    reference_empty: int = Field(description="cases where the label was made up: Dice 0, HD95 undefined")
+    metrics: dict[str, Figures]
+    both_empty: int = Field(description="cases without this label in prediction and reference: Dice undefined")
+    prediction_empty: int = Field(description="false negatives: cases whose label is not predicted at all, Dice 0")
+    reference_empty: int = Field(description="false positives: cases without this label where it is predicted, Dice 0")
+
+    @classmethod
+    def of(cls, scores: list[LabelScore]) -> LabelSummary:
+        """Summarise one label's scores, one per case."""
+        names = dict.fromkeys([*METRICS, *(name for score in scores for name in score.metrics)])
+        empty = [score.empty for score in scores]
+        return cls(
+            metrics={name: Figures.of([score.metrics.get(name, math.nan) for score in scores]) for name in names},
+            both_empty=empty.count("both"),
+            prediction_empty=empty.count("prediction"),
+            reference_empty=empty.count("reference"),
+        )
 
 
-class Scores(_Frozen):
-    """The result of an evaluation, as ``scores.json`` holds it."""
+class Scores(JsonRecord):
+    """The result of an evaluation, as ``scores.json`` holds it; fields that another version wrote are left out.
 
-    # The summary lies in the file for its readers; here it is always computed from the cases.
-    model_config = ConfigDict(extra="ignore")
+    The summary is in the file for its readers; here it is always computed from the cases.
+    """
 
-    version: Literal[1] = 1
+    model_config = NAN_AS_NULL | ConfigDict(extra="ignore")
+
+    noun: ClassVar[str] = "file of scores"
+    if_missing: ClassVar[str] = "evaluate first"
+    if_wrong: ClassVar[str] = "evaluate again"
+
+    version: Literal[2] = 2
     unit: Unit = Field(description="of HD95 and the tolerance; volumes are in ml or pixels")
     tolerance: float = Field(description="of NSD, in unit")
     labels: dict[str, LabelValue] = Field(description="name -> value in the label maps, of a region all of its values")
-    cases: dict[str, dict[str, LabelScore]] = Field(description="case -> label name -> figures")
+    cases: dict[str, dict[str, LabelScore]] = Field(description="case -> label name -> scores")
     failures: dict[str, str] = Field(default={}, description="cases that could not be scored -> why")
     without_reference: tuple[str, ...] = Field(default=(), description="predicted cases that have no reference")
 
@@ -108,45 +122,38 @@ class Scores(_Frozen):
     @property
     def summary(self) -> dict[str, LabelSummary]:
         """Per label, over all scored cases."""
-        return {name: _summarise([case[name] for case in self.cases.values()]) for name in self.labels}
+        return {name: LabelSummary.of([case[name] for case in self.cases.values()]) for name in self.labels}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def mean_dice(self) -> Figure:
         """Mean over labels of the labels' mean Dice; labels that no case has are left out."""
-        return Figures.of([label.dice.mean for label in self.summary.values()]).mean
+        return mean_of_defined(self.label_dice.values())
+
+    @property
+    def label_dice(self) -> dict[str, float]:
+        """Label -> mean Dice over the cases; nan if no case has the label."""
+        return {
+            name: mean_of_defined(case[name].metrics["dice"] for case in self.cases.values()) for name in self.labels
+        }
 
     def case_dice(self, case: str) -> float:
         """Mean Dice over the labels of one case; nan if it has none of them."""
-        return Figures.of([score.dice for score in self.cases[case].values()]).mean
-
-    def save(self, path: Path) -> None:
-        """Write JSON."""
-        write_text(path, self.model_dump_json(indent=2) + "\n")
+        return mean_of_defined(score.metrics["dice"] for score in self.cases[case].values())
 
     @classmethod
-    def load(cls, path: Path) -> Scores:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            UserError: If the file is not there or holds something else.
-        """
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 1 had the metrics as fields of each label's scores, beside the counts."""
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError("there is no such file", where=path, hint="evaluate first") from None
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{field}: {first['msg']}", where=path, hint="evaluate again") from None
+            cases = {
+                case: {label: _with_metrics(score) for label, score in of_label.items()}
+                for case, of_label in content["cases"].items()
+            }
+        except (AttributeError, KeyError, TypeError):
+            return None
+        return content | {"cases": cases}
 
 
-def _summarise(scores: list[LabelScore]) -> LabelSummary:
-    figures = {metric: Figures.of([getattr(score, metric) for score in scores]) for metric in METRICS}
-    empty = [score.empty for score in scores]
-    return LabelSummary(
-        **figures,
-        both_empty=empty.count("both"),
-        prediction_empty=empty.count("prediction"),
-        reference_empty=empty.count("reference"),
-    )
+def _with_metrics(score: dict[str, Any]) -> dict[str, Any]:
+    counts = {name: score[name] for name in COUNTS}
+    return counts | {"metrics": {name: value for name, value in score.items() if name not in COUNTS}}

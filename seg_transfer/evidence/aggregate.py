@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seg_transfer.evidence.classifiers import CaseScores
 from seg_transfer.planning.evidence_record import Classifier, ClassifierScore, Estimate, Probed, ProbedFeatures
+from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Tried:
 
     of: FeatureSet
     scores: Mapping[Classifier, CaseScores]
-    dice: Mapping[str, float | None]
+    dice: Mapping[str, float]
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
@@ -85,7 +86,7 @@ def _entry(draws: Sequence[Tried], random: Sequence[Tried] | None) -> ProbedFeat
         scores={name: _score([each.scores[name] for each in draws]) for name in draws[0].scores},
         gain=gain,
         draw_std=float(np.std(means, ddof=1)) if of.source == "random" else None,
-        dice={name: _mean_known([each.dice[name] for each in draws]) for name in draws[0].dice},
+        dice={name: none_if_undefined(mean_of_defined(each.dice[name] for each in draws)) for name in draws[0].dice},
     )
 
 
@@ -100,8 +101,3 @@ def _score(draws: Sequence[CaseScores]) -> ClassifierScore:
 def _mean(draws: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Case by case; a case has a figure in every draw or in none."""
     return np.stack(draws).mean(axis=0)
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

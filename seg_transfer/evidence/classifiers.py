@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 from seg_transfer.evidence.heads import Head
 from seg_transfer.network.pixel_head import COMPONENTS
 from seg_transfer.planning.evidence_record import Classifier
+from seg_transfer.util.statistics import dice, mean_of_defined
 
 Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
 
@@ -192,9 +193,9 @@ def share_bias(
         predicted = (scores + part * log_shares).argmax(axis=1)
         found = np.bincount(predicted, counts, minlength=voxels.labels)
         common = np.bincount(truth, counts * (predicted == truth), minlength=voxels.labels)
-        dice = np.mean([2 * common[label] / (found[label] + shares[label]) for label in known if label])
-        if dice > best:
-            best, bias = dice, part * log_shares
+        mean = mean_of_defined(dice(common[label], found[label], shares[label]) for label in known if label)
+        if mean > best:
+            best, bias = mean, part * log_shares
     return bias.astype(np.float32)
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.util.statistics import dice, mean_of_defined
 
 
 class Overlaps:
-    """Counts what predictions and labels have in common, label by label or region by region, on the network's grid.
+    """Counts voxels of predictions and reference per label or region, on the network's grid.
 
     Args:
         data: Names the labels or regions.
@@ -23,14 +24,14 @@ class Overlaps:
         self._cases: list[NDArray[np.int64]] = []
 
     def begin_case(self) -> None:
-        """What is added from now on belongs to the next case."""
-        self._cases.append(np.zeros((self.segmentations, len(self.members), 2), np.int64))
+        """Start the counts of the next case."""
+        self._cases.append(np.zeros((self.segmentations, len(self.members), 3), np.int64))
 
     def add(self, segmentation: int, predicted: NDArray[np.integer], label: NDArray[np.integer]) -> None:
         """Count a part of the case; voxels that are not annotated do not count.
 
         Args:
-            segmentation: Which one.
+            segmentation: Index of the segmentation.
             predicted: Class indices.
             label: Class indices of the same shape.
         """
@@ -39,13 +40,11 @@ class Overlaps:
             predicted, label = predicted[annotated], label[annotated]
         for row, classes in zip(self._cases[-1][segmentation], self.members.values(), strict=True):
             mine, theirs = np.isin(predicted, classes), np.isin(label, classes)
-            row += (2 * (mine & theirs).sum(), mine.sum() + theirs.sum())
+            row += ((mine & theirs).sum(), mine.sum(), theirs.sum())
 
-    def mean_dice(self, segmentation: int) -> dict[str, float | None]:
-        """Mean Dice over the cases in which a label is or was predicted; None if there is no such case."""
-        found: dict[str, float | None] = {}
-        for position, name in enumerate(self.members):
-            counts = [case[segmentation, position] for case in self._cases]
-            known = [float(common / both) for common, both in counts if both]
-            found[name] = sum(known) / len(known) if known else None
-        return found
+    def mean_dice(self, segmentation: int) -> dict[str, float]:
+        """Label or region -> mean Dice over the cases that have it or where it is predicted; nan without any."""
+        return {
+            name: mean_of_defined(dice(*case[segmentation, position].tolist()) for case in self._cases)
+            for position, name in enumerate(self.members)
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def draw_probe(path: Path, found: ProbeEvidence) -> None:
     _panel(accuracy, found.features, lambda one: one.scores["softmax"].balanced_accuracy)
     accuracy.set_ylabel("balanced accuracy (± standard error)")
     _panel(
-        dice, found.features, lambda one: None if one.mean_dice is None else Estimate(mean=one.mean_dice, error=None)
+        dice,
+        found.features,
+        lambda one: None if math.isnan(one.mean_dice) else Estimate(mean=one.mean_dice, error=None),
     )
     dice.set_ylabel(f"mean Dice on {found.held_out} whole held-out case(s)")
     dice.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -5,14 +5,14 @@ What is per stage has one entry for each stage of the encoder in use, finest fir
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from seg_transfer.planning.strategy import Candidate
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.statistics import mean_of_defined
 
 Classifier = Literal["softmax", "svm", "bayes"]
 Probed = Literal["pretrained", "random", "raw", "filters"]
@@ -61,10 +61,9 @@ class ProbedFeatures(Part):
     )
 
     @property
-    def mean_dice(self) -> float | None:
-        """Over the labels that have one."""
-        known = [value for value in self.dice.values() if value is not None]
-        return sum(known) / len(known) if known else None
+    def mean_dice(self) -> float:
+        """Mean over the labels whose Dice is defined; nan if none is."""
+        return mean_of_defined(self.dice.values())
 
 
 class ProbeEvidence(Part):
@@ -118,10 +117,10 @@ class Evidence(JsonRecord):
         return super().load(path) if path.is_file() else cls()
 
 
-class Racer(Part):
-    """One candidate of a race."""
+class CandidateResult(Part):
+    """What one candidate of a race achieved."""
 
-    candidate: Candidate
+    strategy: Strategy
     seconds: float = Field(description="of training and scoring")
     dice: dict[str, dict[str, float | None]] = Field(
         description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "
@@ -130,11 +129,7 @@ class Racer(Part):
 
     def case_dice(self) -> dict[str, float]:
         """Mean over the labels of each case; nan where a case has none of them."""
-        means = {}
-        for case, of_label in self.dice.items():
-            known = [value for value in of_label.values() if value is not None]
-            means[case] = sum(known) / len(known) if known else math.nan
-        return means
+        return {case: mean_of_defined(of_label.values()) for case, of_label in self.dice.items()}
 
 
 class RaceEvidence(JsonRecord):
@@ -143,6 +138,7 @@ class RaceEvidence(JsonRecord):
     noun: ClassVar[str] = "race"
     if_missing: ClassVar[str] = "train this fold again"
     if_wrong: ClassVar[str] = "restore it from a copy, or train again with --restart"
+    if_older: ClassVar[str] = "train again with --restart"
 
     version: Literal[2] = 2
     fold: int | Literal["full"]
@@ -152,8 +148,8 @@ class RaceEvidence(JsonRecord):
     steps: int = Field(ge=0, description="of each candidate")
     train: tuple[str, ...] = Field(description="cases that every candidate trained on")
     held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
-    racers: tuple[Racer, ...] = Field(
-        default=(), description="candidates that are done, in the plan's order; none of them where no race was held"
+    results: tuple[CandidateResult, ...] = Field(
+        default=(), description="of candidates that are done, in the plan's order; empty where no race was held"
     )
     winner: int | None = Field(
         default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"

@@ -10,6 +10,7 @@ from typing import TypedDict
 from torch.utils.tensorboard import SummaryWriter
 
 from seg_transfer.util.files import whole_file
+from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
 
 
 class Row(TypedDict):
@@ -33,8 +34,7 @@ class Row(TypedDict):
 
 def mean_dice(row: Row) -> float | None:
     """Mean over the labels that occur; None if none does."""
-    known = [value for value in row["dice"].values() if value is not None]
-    return sum(known) / len(known) if known else None
+    return none_if_undefined(mean_of_defined(row["dice"].values()))
 
 
 def flat(row: Row) -> dict[str, float | int | str | None]:

@@ -238,7 +238,7 @@ class _Training:
         plan = self.plan
         fold = "all cases" if self.run.fold == "full" else f"fold {self.run.fold}"
         return (
-            f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.kind}, {fold}"
+            f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {fold}"
         )
 
     def _note_for_user(self) -> str:

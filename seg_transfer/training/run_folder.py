@@ -18,7 +18,7 @@ from pathlib import Path
 
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.variants import with_candidate
+from seg_transfer.planning.variants import with_strategy
 from seg_transfer.training.manifest import Fold, Manifest
 
 PLAN_FILE = "plan.json"
@@ -228,7 +228,7 @@ class TrainedFolds:
         winners = {race.winner or 0 for race in races}
         if len(winners) > 1:
             return self.plan
-        return with_candidate(self.plan, self.plan.recipe.candidates[winners.pop()], races[0].reason)
+        return with_strategy(self.plan, self.plan.recipe.candidates[winners.pop()], races[0].reason)
 
     @property
     def held_out(self) -> dict[str, int]:

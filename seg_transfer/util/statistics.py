@@ -1,31 +1,63 @@
-"""How far chance alone may move a mean over cases."""
+"""Dice, means that leave out undefined values, and the confidence interval of a mean.
+
+Values that are not defined are nan in memory and null in JSON files. numpy and scipy are imported where they are
+needed: ``segtl --help`` imports this module.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
-from scipy.special import stdtrit
+from collections.abc import Iterable, Sequence
 
 TAIL = 0.975
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a mean by Student's t (Biometrika 6:1, 1908).
+def dice(common: float, predicted: float, reference: float) -> float:
+    """Dice coefficient of two masks from their numbers of voxels.
 
-    Given paired differences, one per case, it says whether they are more than chance. Percentiles of a bootstrap would
-    not for the few cases that a fold holds out: of two they are the smaller and the larger, so that two differences of
-    the same sign, which chance gives every second time, would count as proof.
+    Args:
+        common: Voxels in both masks.
+        predicted: Voxels in the predicted mask.
+        reference: Voxels in the reference mask.
+
+    Returns:
+        ``2 |P and R| / (|P| + |R|)``; nan if both masks are empty.
+    """
+    total = predicted + reference
+    return 2 * common / total if total else math.nan
+
+
+def mean_of_defined(values: Iterable[float | None]) -> float:
+    """Mean of the values that are defined; nan and None are left out. nan if no value is defined."""
+    import numpy as np
+
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def none_if_undefined(value: float) -> float | None:
+    """The value as JSON records hold it: None in place of nan."""
+    return None if math.isnan(value) else value
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % confidence interval of a mean by Student's t (Biometrika 6:1, 1908).
+
+    A mean of paired differences, one per case, is significant where its interval does not contain 0. The percentile
+    bootstrap is not used: a fold holds out few cases, and of two cases it gives the smaller and the larger difference,
+    so that two differences of the same sign, which have a probability of one half, would be significant.
 
     Args:
         values: One per case, without nan.
 
     Returns:
-        Lower and upper end; nan for fewer than two values, which say nothing about chance.
+        Lower and upper end; nan for fewer than two values.
     """
     if len(values) < 2:
         return math.nan, math.nan
+    import numpy as np
+    from scipy.special import stdtrit
+
     mean = float(np.mean(values))
     half = float(stdtrit(len(values) - 1, TAIL) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return mean - half, mean + half

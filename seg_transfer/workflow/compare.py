@@ -17,42 +17,42 @@ from seg_transfer.workflow.validate import TrainedFold, train_and_validate
 logger = logging.getLogger(__name__)
 
 
-def train_twin(
-    run: TrainedFold, twin: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions, workers: int
+def train_control(
+    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions, workers: int
 ) -> TrainedFold:
-    """Train and validate a fold's from-scratch twin, and write how both compare into the fold's folder.
+    """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
 
-    The twin's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a race,
-    race and training together.
+    The control's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a
+    race, race and training together.
 
     Args:
         run: The fold, trained and validated.
-        twin: The folder of its plan from scratch.
+        control: The folder of its plan from scratch.
         dataset: The cases' files.
         store: The preprocessed cases.
         options: Of this run.
         workers: Processes that score; 0 scores in this one.
 
     Returns:
-        The fold, with its twin.
+        The fold, with its control.
 
     Raises:
-        UserError: If the twin was trained before with another seed or budget.
+        UserError: If the control was trained before with another seed or budget.
     """
     logger.info("its control from scratch:")
-    twin.keep_plan()
+    control.keep_plan()
     options = _as_trained(run.run, options)
-    made = train_and_validate(twin.plan, dataset, store, twin.run(run.fold), options=options, workers=workers)
-    run = replace(run, twin=made)
-    comparison = compare_with_twins([run])
+    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options, workers=workers)
+    run = replace(run, control=made)
+    comparison = compare_with_controls([run])
     assert comparison is not None
     comparison.save(run.run.control)
     return run
 
 
-def compare_with_twins(runs: list[TrainedFold]) -> Comparison | None:
-    """Compare folds with their twins over all their held-out cases; None where no fold has a twin."""
-    pairs = [(run.scores, run.twin.scores) for run in runs if run.scores and run.twin and run.twin.scores]
+def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
+    """Compare folds with their controls over all their held-out cases; None where no fold has a control."""
+    pairs = [(run.scores, run.control.scores) for run in runs if run.scores and run.control and run.control.scores]
     if not pairs:
         return None
     names = " / ".join(dict.fromkeys(run.strategy for run in runs))

@@ -89,4 +89,4 @@ def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
     if not validated:
         return None, 0
     scores = pooled([Scores.load(run.folder.run(fold).scores) for fold in validated])
-    return {label: summary.dice.mean for label, summary in scores.summary.items()}, len(scores.cases)
+    return scores.label_dice, len(scores.cases)

@@ -10,7 +10,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
@@ -48,11 +48,11 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.training.state import RunOptions
-    from seg_transfer.workflow.compare import train_twin
+    from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
     dataset = Dataset.load(place.dataset)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
+    case_workers = environment.case_workers(options.workers)
     prepare(place, made, dataset, case_workers)
     run_options = RunOptions(
         device=device,
@@ -70,8 +70,8 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     for one in folds:
         run = train_and_validate(made, dataset, store, folder.run(one), options=run_options, workers=case_workers)
         if options.control:
-            twin = place.plan_folder(scratch_twin(made))
-            run = train_twin(run, twin, dataset, store, options=run_options, workers=case_workers)
+            scratch = place.plan_folder(scratch_control(made))
+            run = train_control(run, scratch, dataset, store, options=run_options, workers=case_workers)
         runs.append(run)
     return runs
 

@@ -44,7 +44,7 @@ def test_nested_regions_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixt
     (run,) = seg_transfer.train(0, work=work, **LOCAL)
     assert run.scores is not None
     assert run.scores.labels == {"whole": (1, 2, 3), "core": (2, 3), "nucleus": 3}
-    means = {name: run.scores.summary[name].dice.mean for name in run.scores.labels}
+    means = {name: run.scores.summary[name].metrics["dice"].mean for name in run.scores.labels}
     assert means["whole"] > 0.85 and means["core"] > 0.75 and means["nucleus"] > 0.6
     assert (run.folder / "validation" / "overlay.png").is_file()
     header = (run.folder / "log.csv").read_text().splitlines()[0]
@@ -75,8 +75,8 @@ def test_nested_regions_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixt
         )
         for name, values in scores.labels.items():
             expected = dice(np.isin(mine, values), np.isin(true, values))
-            assert scores.cases[case][name].dice == pytest.approx(expected, nan_ok=True)
-            assert run.scores.cases[case][name].dice == pytest.approx(expected, nan_ok=True)
+            assert scores.cases[case][name].metrics["dice"] == pytest.approx(expected, nan_ok=True)
+            assert run.scores.cases[case][name].metrics["dice"] == pytest.approx(expected, nan_ok=True)
     by_value = seg_transfer.evaluate(run.folder / "validation", data / "labelsTr", workers=0)
     assert by_value.labels == {"label 1": 1, "label 2": 2, "label 3": 3}
 
@@ -112,8 +112,8 @@ def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None
         annotated = slice(1, None, 4)
         for name, value in run.scores.labels.items():
             expected = dice(predicted[..., annotated] == value, truth[..., annotated] == value)
-            assert run.scores.cases[case][name].dice == pytest.approx(expected, nan_ok=True)
-            assert np.isnan(run.scores.cases[case][name].hd95)
+            assert run.scores.cases[case][name].metrics["dice"] == pytest.approx(expected, nan_ok=True)
+            assert np.isnan(run.scores.cases[case][name].metrics["hd95"])
 
     image = nibabel.load(data / "imagesTr" / "case_0_0000.nii.gz")
     array = np.asarray(image.dataobj)[::-1, ::-1]

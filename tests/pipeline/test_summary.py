@@ -59,7 +59,7 @@ def test_the_best_run_is_chosen_and_cleaned(work: Work, capsys: pytest.CaptureFi
     first, second = found["runs"]
     assert first["cases"] == second["cases"] == 6 and first["folds"] == [0, 1] and first["ranked"] and second["ranked"]
     scores = [json.loads(work.plan_folder(better).run(fold).scores.read_text()) for fold in (0, 1)]
-    balls = [case["ball"]["dice"] for each in scores for case in each["cases"].values()]
+    balls = [case["ball"]["metrics"]["dice"] for each in scores for case in each["cases"].values()]
     assert first["dice"] == {"ball": pytest.approx(np.mean(balls)), "core": 1.0}
     assert first["fold_std"] == pytest.approx(np.std([each["mean_dice"] for each in scores], ddof=1))
     assert found["lead"] == pytest.approx(first["mean_dice"] - second["mean_dice"]) and found["lead"] > 0.1

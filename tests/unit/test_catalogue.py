@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,34 +15,16 @@ from seg_transfer.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-NAMES = [
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnext50",
-    "vgg16_bn",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "mobilenetv3_large_100",
-    "densenet121",
-    "inception_v3",
-    "regnety_016",
-    "alexnet",
-]
-
-
 def test_every_encoder_is_described_stage_by_stage():
-    assert list(ENCODERS) == NAMES
     assert entry("resnet18").channels == (64, 64, 128, 256, 512)
     assert entry("resnet50").channels == (64, 256, 512, 1024, 2048)
     assert entry("vgg16_bn").channels == (128, 256, 512, 512, 512)
     assert entry("alexnet").channels == (64, 192, 256, 256)
-    assert {name for name, known in ENCODERS.items() if known.strides != (2, 4, 8, 16, 32)} == {
-        "convnext_tiny",
-        "alexnet",
-    }
+    assert entry("resnet34").strides == (2, 4, 8, 16, 32)
     assert entry("convnext_tiny").strides == entry("alexnet").strides == (4, 8, 16, 32)
     for known in ENCODERS.values():
+        assert all(low * 2 == high for low, high in pairwise(known.strides))
+        assert len(known.channels) == len(known.strides)
         assert set(known.costs) == ({"flat", "deep", "strided"} if known.volumes else {"flat"})
         for costs in known.costs.values():
             assert {len(column) for column in vars(costs).values()} == {len(known.strides)}
@@ -49,10 +32,12 @@ def test_every_encoder_is_described_stage_by_stage():
 
 
 def test_what_cannot_be_had_of_an_encoder_is_on_record():
-    assert {name for name, known in ENCODERS.items() if not known.volumes} == {"inception_v3"}
-    assert set(volume_encoders()) == set(NAMES) - {"inception_v3"}
-    assert {name for name, known in ENCODERS.items() if not known.batchnorm} == {"convnext_tiny", "alexnet"}
-    assert {name for name, known in ENCODERS.items() if not known.repository} == {"alexnet"}
+    assert not entry("inception_v3").volumes and "inception_v3" not in volume_encoders()
+    assert entry("alexnet").volumes and "alexnet" in volume_encoders()
+    assert not entry("convnext_tiny").batchnorm and not entry("alexnet").batchnorm
+    assert entry("resnet18").batchnorm and entry("densenet121").batchnorm
+    for known in ENCODERS.values():
+        assert (known.library == "torchvision") == (not known.repository) == bool(known.file)
 
 
 def test_where_weights_come_from_is_on_record():
@@ -67,7 +52,7 @@ def test_where_weights_come_from_is_on_record():
 def test_unknown_encoder_lists_those_that_exist():
     with pytest.raises(UserError, match="resnet19") as raised:
         entry("resnet19")
-    assert ", ".join(NAMES) in str(raised.value)
+    assert ", ".join(ENCODERS) in str(raised.value)
 
 
 def test_cache_look_up_sees_a_cached_file_and_loads_no_torch(tmp_path):
@@ -105,6 +90,7 @@ def test_committed_table_is_what_is_measured_today(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     import encoder_table
 
+    assert set(encoder_table.SOURCES) == set(ENCODERS)
     known, fresh = entry(name), encoder_table.describe(name)
     for kind, costs in fresh.pop("costs").items():
         for column, committed in vars(known.costs[kind]).items():

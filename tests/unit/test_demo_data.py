@@ -10,7 +10,7 @@ from seg_transfer.demo.baseline import EDGES, Thresholds
 from seg_transfer.demo.dataset import HELD_OUT, TRAINING, make_case, make_dataset
 from seg_transfer.demo.phantom import LABELS
 from seg_transfer.errors import UserError
-from seg_transfer.evaluation.metrics import score_case
+from seg_transfer.evaluation.case_scores import score_case
 
 
 def cases_of(seed):
@@ -89,7 +89,7 @@ def test_intensity_alone_stays_far_below_a_network(seed):
     cases = cases_of(seed)
     fitted = Thresholds.fit(((image, label) for image, label, _ in cases[:TRAINING]), LABELS.values())
     dice = [
-        score_case(fitted.apply(image), label, LABELS.values(), grid.spacing)[value].dice
+        score_case(fitted.apply(image), label, LABELS.values(), grid.spacing)[value].metrics["dice"]
         for image, label, grid in cases[TRAINING:]
         for value in LABELS.values()
     ]

@@ -11,6 +11,7 @@ from rich.console import Console
 import seg_transfer
 from seg_transfer.data.image import Grid, write_volume
 from seg_transfer.errors import UserError
+from seg_transfer.evaluation.metrics import METRICS, Metric
 from seg_transfer.evaluation.report import cases_table, save_csv, summary_table
 from seg_transfer.evaluation.score_files import evaluate_folders
 from seg_transfer.evaluation.scores import Figures, Scores
@@ -57,12 +58,13 @@ def test_scores_per_case_and_label(folders):
     assert scores.labels == {"liver": 1, "spleen": 2}
     assert list(scores.cases) == ["a", "b", "c"]
     moved = scores.cases["a"]["liver"]
-    assert moved.dice == pytest.approx(0.75)
-    assert moved.hd95 == 2
-    assert scores.cases["b"]["liver"].dice == 1
+    assert moved.metrics["dice"] == pytest.approx(0.75)
+    assert moved.metrics["hd95"] == 2
+    assert scores.cases["b"]["liver"].metrics["dice"] == 1
     spleen = scores.summary["spleen"]
-    assert (spleen.dice.mean, spleen.dice.median, spleen.dice.std, spleen.dice.cases) == (0.5, 0.5, 0.5, 2)
-    assert (spleen.hd95.mean, spleen.hd95.cases) == (0, 1)
+    dice = spleen.metrics["dice"]
+    assert (dice.mean, dice.median, dice.std, dice.cases) == (0.5, 0.5, 0.5, 2)
+    assert (spleen.metrics["hd95"].mean, spleen.metrics["hd95"].cases) == (0, 1)
     assert (spleen.both_empty, spleen.prediction_empty, spleen.reference_empty) == (1, 1, 0)
     assert scores.mean_dice == pytest.approx((2.75 / 3 + 0.5) / 2)
     assert scores.case_dice("c") == 1
@@ -87,13 +89,13 @@ def test_regions_and_the_ignore_label(folders, tmp_path):
     labels = {"organs": (1, 2), "spleen": (2,)}
     scores = evaluate_folders(predictions, reference, labels=labels, ignore=9, workers=1)
     assert scores.labels == {"organs": (1, 2), "spleen": 2}
-    assert scores.cases["a"]["organs"].dice == pytest.approx(2 * (24 + 8) / (40 + 40))
-    assert scores.cases["a"]["spleen"].dice == 1
-    assert scores.cases["b"]["organs"].dice == 1
+    assert scores.cases["a"]["organs"].metrics["dice"] == pytest.approx(2 * (24 + 8) / (40 + 40))
+    assert scores.cases["a"]["spleen"].metrics["dice"] == 1
+    assert scores.cases["b"]["organs"].metrics["dice"] == 1
     assert scores.cases["b"]["spleen"].empty == "both"
     by_number = seg_transfer.evaluate(predictions, reference, ignore=9, workers=0)
     assert "label 9" in seg_transfer.evaluate(predictions, reference, workers=0).labels
-    assert "label 9" not in by_number.labels and by_number.cases["b"]["label 1"].dice == 1
+    assert "label 9" not in by_number.labels and by_number.cases["b"]["label 1"].metrics["dice"] == 1
     scores.save(tmp_path / "scores.json")
     assert Scores.load(tmp_path / "scores.json").labels == scores.labels
     save_csv(scores, tmp_path / "scores.csv")
@@ -111,10 +113,11 @@ def test_other_ending_and_orientation(tmp_path):
     affine[:, 3] = (2.0 * (SHAPE[0] - 1), 2.0 * (SHAPE[1] - 1), 0, 1)
     write(tmp_path / "r" / "a.nrrd", turned, affine)
     case = evaluate_folders(tmp_path / "p", tmp_path / "r", labels=LABELS).cases["a"]
-    assert (case["liver"].dice, case["spleen"].dice, case["liver"].hd95) == (1, 1, 0)
+    assert case["liver"].metrics["dice"] == case["spleen"].metrics["dice"] == 1
+    assert case["liver"].metrics["hd95"] == 0
 
 
-def test_pictures_are_measured_in_pixels(tmp_path):
+def test_2d_images_are_measured_in_pixels(tmp_path):
     for folder, shift in (("p", 3), ("r", 0)):
         picture = np.zeros((20, 30), np.uint8)
         picture[5:10, 5 + shift : 10 + shift] = 255
@@ -122,8 +125,8 @@ def test_pictures_are_measured_in_pixels(tmp_path):
         Pillow.fromarray(picture).save(tmp_path / folder / "a.png")
     scores = evaluate_folders(tmp_path / "p", tmp_path / "r", labels={"cell": 255})
     assert scores.unit == "pixel"
-    assert scores.cases["a"]["cell"].hd95 == 3
-    assert scores.cases["a"]["cell"].nsd == pytest.approx(0.5)
+    assert scores.cases["a"]["cell"].metrics["hd95"] == 3
+    assert scores.cases["a"]["cell"].metrics["nsd"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -157,7 +160,7 @@ def test_missing_predictions_are_failures_and_extra_ones_are_told(folders):
 def test_two_files_are_compared_whatever_their_names(folders):
     predictions, reference = folders
     scores = evaluate_folders(predictions / "b.nii.gz", reference / "a.nii.gz", labels=LABELS)
-    assert scores.cases["a"]["liver"].dice == 1
+    assert scores.cases["a"]["liver"].metrics["dice"] == 1
 
 
 def test_what_cannot_be_evaluated_is_said(folders, tmp_path):
@@ -181,21 +184,73 @@ def test_json_holds_the_summary_and_null_for_what_is_undefined(folders, tmp_path
     scores = evaluate_folders(*folders, labels=LABELS, tolerance=2)
     scores.save(tmp_path / "scores.json")
     raw = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
-    assert raw["cases"]["c"]["spleen"]["dice"] is None
-    assert raw["summary"]["spleen"]["dice"]["mean"] == 0.5
+    assert raw["cases"]["c"]["spleen"]["metrics"]["dice"] is None
+    assert raw["summary"]["spleen"]["metrics"]["dice"]["mean"] == 0.5
     assert raw["mean_dice"] == pytest.approx(scores.mean_dice)
     assert raw["tolerance"] == 2
     again = Scores.load(tmp_path / "scores.json")
     assert again.model_dump_json() == scores.model_dump_json()
-    assert math.isnan(again.cases["c"]["spleen"].dice)
+    assert math.isnan(again.cases["c"]["spleen"].metrics["dice"])
 
 
 def test_a_broken_json_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="there is no file of scores here"):
         Scores.load(tmp_path / "scores.json")
-    (tmp_path / "scores.json").write_text('{"unit": "inch"}')
-    with pytest.raises(UserError, match=r"scores\.json: unit"):
-        Scores.load(tmp_path / "scores.json")
+    for broken in ('{"version": 2, "unit": "inch"}', '{"cases": {"a": {"liver": 0.5}}}', "{}", "nothing"):
+        (tmp_path / "scores.json").write_text(broken)
+        with pytest.raises(UserError, match=r"scores\.json: .*\n.*evaluate again"):
+            Scores.load(tmp_path / "scores.json")
+
+
+def file_of(path, version, *scores, **others):
+    """A scores.json of one label, as it lies on disk."""
+    cases = {f"case_{number}": {"liver": score} for number, score in enumerate(scores)}
+    record = {"version": version, "unit": "mm", "tolerance": 1.0, "labels": {"liver": 1}, "cases": cases, **others}
+    path.write_text(json.dumps(record))
+    return path
+
+
+VOXELS = {"prediction_voxels": 4, "reference_voxels": 4}
+
+
+def test_a_file_of_version_1_is_read(tmp_path):
+    """Its metrics were fields of the label, beside the counts."""
+    flat = {"dice": 0.75, "iou": 0.6, "hd95": None, "nsd": 0.5, "volume_difference": 0.1}
+    flat |= {"relative_volume_difference": -0.25}
+    loaded = Scores.load(file_of(tmp_path / "scores.json", 1, flat | VOXELS, summary={"liver": {}}, mean_dice=0.75))
+    score = loaded.cases["case_0"]["liver"]
+    assert math.isnan(score.metrics["hd95"])
+    assert score.metrics | {"hd95": None} == flat
+    assert loaded.mean_dice == 0.75
+    assert (score.prediction_voxels, score.reference_voxels) == (4, 4)
+    loaded.save(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text())["version"] == 2
+
+
+def test_metrics_that_a_file_lacks_are_undefined_and_unknown_ones_are_kept(tmp_path):
+    new = {"metrics": {"dice": 0.5, "sharpness": 3.0}, "colour": "red"} | VOXELS
+    old = {"metrics": {"dice": 0.25}} | VOXELS
+    loaded = Scores.load(file_of(tmp_path / "scores.json", 2, new, old, author="someone"))
+    assert loaded.mean_dice == 0.375
+    summary = loaded.summary["liver"].metrics
+    assert (summary["nsd"].cases, summary["sharpness"].cases, summary["sharpness"].mean) == (0, 1, 3)
+    save_csv(loaded, tmp_path / "scores.csv")
+    row = next(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
+    assert (row["dice"], row["nsd"]) == ("0.5", "") and "sharpness" not in row
+    assert "0.375" in text_of(summary_table(loaded))
+
+
+def test_a_new_metric_is_one_entry_of_the_table(folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS, "recall", Metric(lambda masks: masks.common / masks.true, "recall", best=1))
+    scores = evaluate_folders(*folders, labels={"liver": 1})
+    assert scores.cases["a"]["liver"].metrics["recall"] == 0.75  # 24 of 32 voxels
+    assert scores.summary["liver"].metrics["recall"].mean == pytest.approx(2.75 / 3)
+    save_csv(scores, tmp_path / "scores.csv")
+    rows = csv.DictReader((tmp_path / "scores.csv").open(newline=""))
+    assert [row["recall"] for row in rows] == ["0.75", "1.0", "1.0"]
+    lines = [line.split() for line in text_of(summary_table(scores)).splitlines()]
+    assert next(line for line in lines if line[:1] == ["label"])[-1] == "recall"
+    assert next(line for line in lines if line[:1] == ["liver"])[-1] == "0.917"
 
 
 def test_csv_has_a_row_per_case_and_label(folders, tmp_path):
@@ -213,7 +268,7 @@ def test_tables_show_the_worst_case_first_and_what_is_missing(folders):
     summary = [line.split() for line in text_of(summary_table(scores)).splitlines()]
     assert summary[0] == ["3", "cases;", "mean", "Dice", "0.708"]
     spleen = next(line for line in summary if line[:1] == ["spleen"])
-    # Dice, median, IoU, HD95, NSD, volume in ml and %, missed, in neither; no label is made up.
+    # Dice, median, IoU, HD95, NSD, volume in ml and %, false negative, absent in both; no case has a false positive.
     assert " ".join(spleen) == "spleen 0.500 ± 0.500 0.500 0.500 0.0 0.500 -0.1 -50.0 1 1"
     rows = [line.split() for line in text_of(cases_table(scores)).splitlines()]
     assert [row for row in rows if row[:1] in (["a"], ["b"], ["c"])] == [

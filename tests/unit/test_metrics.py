@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from seg_transfer.evaluation.metrics import score_case
+from seg_transfer.evaluation.case_scores import score_case
 
 
 def volume(shape, **boxes):
@@ -20,10 +20,10 @@ def test_overlap_and_volume():
     prediction = volume((10, 10, 6), label1=((3, 6), (2, 6), (1, 4)))
     score = score_case(prediction, reference, [1], (2.0, 2.0, 5.0))[1]
     assert (score.reference_voxels, score.prediction_voxels) == (32, 36)
-    assert score.dice == pytest.approx(2 * 24 / 68)
-    assert score.iou == pytest.approx(24 / 44)
-    assert score.volume_difference == pytest.approx(4 * 20 / 1000)
-    assert score.relative_volume_difference == pytest.approx(4 / 32)
+    assert score.metrics["dice"] == pytest.approx(2 * 24 / 68)
+    assert score.metrics["iou"] == pytest.approx(24 / 44)
+    assert score.metrics["volume_difference"] == pytest.approx(4 * 20 / 1000)
+    assert score.metrics["relative_volume_difference"] == pytest.approx(4 / 32)
     assert score.empty == "none"
 
 
@@ -32,10 +32,10 @@ def test_distances_follow_the_spacing_of_their_axis(axis, expected):
     reference = volume((9, 9, 9), label1=((4, 5), (4, 5), (4, 5)))
     prediction = np.roll(reference, 2 if axis == 2 else axis + 1, axis)
     score = score_case(prediction, reference, [1], (1.5, 1.5, 7))[1]
-    assert score.hd95 == pytest.approx(expected)
-    assert score.dice == score.iou == 0
+    assert score.metrics["hd95"] == pytest.approx(expected)
+    assert score.metrics["dice"] == score.metrics["iou"] == 0
     # Neighbours share one face, 2 apart none of their surface is near the other.
-    assert score.nsd == (0.5 if axis == 0 else 0)
+    assert score.metrics["nsd"] == (0.5 if axis == 0 else 0)
 
 
 def test_hd95_is_the_larger_directed_percentile():
@@ -43,7 +43,7 @@ def test_hd95_is_the_larger_directed_percentile():
     prediction = volume((30, 3, 3), label1=((2, 3), (1, 2), (1, 2)))
     # From the reference's 21 voxels 0, 0.5, ... 10 mm, whose 95th percentile is 9.5; from the prediction's 0.
     for first, second in ((prediction, reference), (reference, prediction)):
-        assert score_case(first, second, [1], (0.5, 1, 1))[1].hd95 == pytest.approx(9.5)
+        assert score_case(first, second, [1], (0.5, 1, 1))[1].metrics["hd95"] == pytest.approx(9.5)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_hd95_is_the_larger_directed_percentile():
         ((1, 2, 1), (6 + math.sqrt(5)) / (24 + 2 * math.sqrt(5))),
     ],
 )
-def test_nsd_of_a_picture_weighs_the_outline_by_its_length(spacing, expected):
+def test_nsd_of_a_2d_image_weighs_the_outline_by_its_length(spacing, expected):
     reference = volume((20, 20, 1), label1=((5, 10), (5, 10), (0, 1)))
     prediction = volume((20, 20, 1), label1=((8, 13), (5, 10), (0, 1)))
     score = score_case(prediction, reference, [1], spacing, unit="pixel")[1]
-    assert score.nsd == pytest.approx(expected, rel=1e-5)
-    assert score.hd95 == 3
-    assert score.volume_difference == 0
+    assert score.metrics["nsd"] == pytest.approx(expected, rel=1e-5)
+    assert score.metrics["hd95"] == 3
+    assert score.metrics["volume_difference"] == 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -73,22 +73,23 @@ def test_one_slice_is_measured_in_its_plane(axis):
     spacing.insert(axis, 50.0)
     score = score_case(np.expand_dims(inner, axis), np.expand_dims(outer, axis), [1], spacing, tolerance=2)[1]
     # As a volume the whole square would be surface, and the distance from most of it to the inner one 0.
-    assert score.hd95 == pytest.approx(math.sqrt(8))
-    assert score.volume_difference == pytest.approx((25 - 81) * 50 / 1000)
+    assert score.metrics["hd95"] == pytest.approx(math.sqrt(8))
+    assert score.metrics["volume_difference"] == pytest.approx((25 - 81) * 50 / 1000)
 
 
 def test_nsd_tolerance():
     reference = volume((12, 12, 12), label1=((2, 8), (2, 8), (2, 8)))
     prediction = np.roll(reference, 1, 2)
-    nsd = [score_case(prediction, reference, [1], (1, 1, 4), tolerance=tolerance)[1].nsd for tolerance in (0, 3.9, 4)]
+    scores = [score_case(prediction, reference, [1], (1, 1, 4), tolerance=tolerance)[1] for tolerance in (0, 3.9, 4)]
+    nsd = [score.metrics["nsd"] for score in scores]
     assert 0 < nsd[0] < nsd[1] < nsd[2] == 1
 
 
 def test_a_perfect_prediction():
     labels = volume((8, 8, 4), label1=((0, 3), (0, 8), (0, 4)), label2=((4, 8), (2, 5), (1, 2)))
     for score in score_case(labels, labels.astype(np.int64), None, (1, 1, 3)).values():
-        assert (score.dice, score.iou, score.nsd, score.hd95) == (1, 1, 1, 0)
-        assert score.volume_difference == score.relative_volume_difference == 0
+        assert [score.metrics[name] for name in ("dice", "iou", "nsd", "hd95")] == [1, 1, 1, 0]
+        assert score.metrics["volume_difference"] == score.metrics["relative_volume_difference"] == 0
 
 
 def test_empty_masks_are_told_apart():
@@ -96,17 +97,17 @@ def test_empty_masks_are_told_apart():
     something = volume((6, 6, 6), label1=((1, 3), (1, 3), (1, 3)))
     both = score_case(nothing, nothing, [1], (1, 1, 1))[1]
     assert both.empty == "both"
-    assert all(math.isnan(value) for value in (both.dice, both.iou, both.hd95, both.nsd))
-    assert both.volume_difference == 0
-    assert math.isnan(both.relative_volume_difference)
-    missed = score_case(nothing, something, [1], (1, 1, 1))[1]
-    made_up = score_case(something, nothing, [1], (1, 1, 1))[1]
-    assert (missed.empty, made_up.empty) == ("prediction", "reference")
-    for score in (missed, made_up):
-        assert (score.dice, score.iou, score.nsd) == (0, 0, 0)
-        assert math.isnan(score.hd95)
-    assert missed.relative_volume_difference == -1
-    assert made_up.volume_difference == pytest.approx(0.008)
+    assert all(math.isnan(both.metrics[name]) for name in ("dice", "iou", "hd95", "nsd"))
+    assert both.metrics["volume_difference"] == 0
+    assert math.isnan(both.metrics["relative_volume_difference"])
+    false_negative = score_case(nothing, something, [1], (1, 1, 1))[1]
+    false_positive = score_case(something, nothing, [1], (1, 1, 1))[1]
+    assert (false_negative.empty, false_positive.empty) == ("prediction", "reference")
+    for score in (false_negative, false_positive):
+        assert [score.metrics[name] for name in ("dice", "iou", "nsd")] == [0, 0, 0]
+        assert math.isnan(score.metrics["hd95"])
+    assert false_negative.metrics["relative_volume_difference"] == -1
+    assert false_positive.metrics["volume_difference"] == pytest.approx(0.008)
 
 
 def test_values_are_found_in_either_map():
@@ -122,8 +123,8 @@ def test_a_region_is_the_union_of_its_values():
     scores = score_case(prediction, reference, [(1, 2, 3), (2, 3), 3], (1, 1, 1))
     assert list(scores) == [(1, 2, 3), (2, 3), 3]
     whole, core, last = scores.values()
-    assert (whole.dice, whole.hd95, whole.nsd) == (1, 0, 1)
-    assert core.dice == pytest.approx(2 * 32 / (96 + 32))
+    assert (whole.metrics["dice"], whole.metrics["hd95"], whole.metrics["nsd"]) == (1, 0, 1)
+    assert core.metrics["dice"] == pytest.approx(2 * 32 / (96 + 32))
     assert (core.prediction_voxels, core.reference_voxels) == (96, 32)
     assert last.empty == "reference"
 
@@ -137,10 +138,10 @@ def test_voxels_that_are_not_annotated_do_not_count():
     prediction[:, :, 1:5] = np.roll(truth, 1, 0)[:, :, 1:5]
     score = score_case(prediction, reference, [1], (1, 1, 2), ignore=9)[1]
     assert (score.prediction_voxels, score.reference_voxels) == (27, 27)
-    assert (score.dice, score.iou) == (pytest.approx(2 / 3), 0.5)
-    assert score.volume_difference == 0
+    assert (score.metrics["dice"], score.metrics["iou"]) == (pytest.approx(2 / 3), 0.5)
+    assert score.metrics["volume_difference"] == 0
     # Both masks end at slice 4 for no other reason than that annotation does.
-    assert math.isnan(score.hd95) and math.isnan(score.nsd)
+    assert math.isnan(score.metrics["hd95"]) and math.isnan(score.metrics["nsd"])
     assert list(score_case(prediction, reference, None, (1, 1, 2), ignore=9)) == [1]
     assert list(score_case(prediction, reference, None, (1, 1, 2))) == [1, 9]
 
@@ -157,7 +158,7 @@ def test_surfaces_count_where_nothing_cuts_them_off():
     reference[9, 1, 1] = 9  # touches label 2 with a corner
     scores = score_case(prediction, reference, [1, 2], (1, 1, 1), ignore=9)
     assert scores[1] == plain[1]
-    assert math.isnan(scores[2].hd95) and scores[2].dice == plain[2].dice
+    assert math.isnan(scores[2].metrics["hd95"]) and scores[2].metrics["dice"] == plain[2].metrics["dice"]
 
 
 def test_a_label_that_is_nowhere_annotated():

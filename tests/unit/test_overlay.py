@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from made_scores import scores
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
@@ -18,35 +21,17 @@ from seg_transfer.evaluation.overlay import (
     save_overlay,
 )
 from seg_transfer.evaluation.score_files import evaluate_files
-from seg_transfer.evaluation.scores import LabelScore, Scores
-
-
-def scores_of(**dice):
-    def score(value):
-        return LabelScore(
-            dice=value,
-            iou=value,
-            hd95=0,
-            nsd=1,
-            volume_difference=0,
-            relative_volume_difference=0,
-            prediction_voxels=1,
-            reference_voxels=1,
-        )
-
-    cases = {case: {"liver": score(value)} for case, value in dice.items()}
-    return Scores(unit="mm", tolerance=1, labels={"liver": 1}, cases=cases)
 
 
 def test_best_median_and_worst():
-    assert pick_cases(scores_of(a=0.2, b=0.9, c=0.5, d=0.4, e=None)) == [
+    assert pick_cases(scores({"a": 0.2, "b": 0.9, "c": 0.5, "d": 0.4, "e": math.nan})) == [
         ("best", "b"),
         ("median", "d"),
         ("worst", "a"),
     ]
-    assert pick_cases(scores_of(a=0.2, b=0.9)) == [("best", "b"), ("worst", "a")]
-    assert pick_cases(scores_of(a=0.2)) == [("only case", "a")]
-    assert pick_cases(scores_of(a=None)) == [("no label", "a")]
+    assert pick_cases(scores({"a": 0.2, "b": 0.9})) == [("best", "b"), ("worst", "a")]
+    assert pick_cases(scores({"a": 0.2})) == [("only case", "a")]
+    assert pick_cases(scores({"a": math.nan})) == [("no label", "a")]
 
 
 def test_planes_lie_as_radiologists_see_them():
@@ -110,8 +95,8 @@ def test_the_picture_shows_reference_and_prediction(tmp_path, picture):
             write_volume(path, array, grid)
         files[case] = CaseFiles((paths[0],), reference=paths[1], prediction=paths[2])
     pairs = {case: (file.prediction, file.reference) for case, file in files.items()}
-    scores = evaluate_files(pairs, labels={"liver": 1})
-    save_overlay(tmp_path / "overlay.png", scores, files)
+    found = evaluate_files(pairs, labels={"liver": 1})
+    save_overlay(tmp_path / "overlay.png", found, files)
     drawn = np.asarray(Pillow.open(tmp_path / "overlay.png").convert("RGB")).astype(int)
     # Orange on black: the outline at its full colour, the area at 0.4 of it.
     outline_pixels = (np.abs(drawn - (230, 159, 0)).max(axis=2) < 12).sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from seg_transfer.catalogue.encoders import ENCODERS, entry
@@ -120,6 +122,13 @@ class TestPatch:
         fewer, _ = self.fit((1, 960, 960), patch.Limits(Machine("cpu"), 10**11, 0.06), "2d", stages=5)
         assert fewer.stages < 5
         assert Machine("cpu").seconds(step_flops(fewer, 4)) <= 0.06
+
+    def test_an_encoder_whose_speed_was_not_measured_counts_as_fast_as_resnet18(self) -> None:
+        unmeasured = replace(RESNET18, slowness=(None, None))
+        for configuration in ("2d", "3d"):
+            made, _ = self.fit((36, 50, 35), configuration=configuration)
+            other, _ = self.fit((36, 50, 35), configuration=configuration, entry=unmeasured)
+            assert step_flops(other, 2) == step_flops(made, 2)
 
     def test_slices_of_a_stack_are_never_given_up(self) -> None:
         made, _ = self.fit((7, 300, 300), patch.Limits(Machine("cpu"), 10**11, 1.0), "2.5d")

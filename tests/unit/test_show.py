@@ -78,8 +78,8 @@ def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) ->
 
 
 def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str = "gradual") -> list[TrainedFold]:
-    twin = TrainedFold(RunFolder(Path("runs/twin"), 0), scores(*theirs), "scratch")
-    return [TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(*mine), strategy, twin)]
+    control = TrainedFold(RunFolder(Path("runs/control"), 0), scores(*theirs), "scratch")
+    return [TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(*mine), strategy, control)]
 
 
 def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,21 +87,21 @@ def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert rows(out) == {"planned": ["gradual", "0.750", "0.750"], "from scratch": ["scratch", "0.650", "0.650"]}
     assert out.splitlines()[-1] == (
-        "The pretrained start delivered: +0.100 mean Dice over 2 held-out case(s) against from scratch "
-        "(95 % interval +0.100 to +0.100)."
+        "The pretrained start improved Dice: +0.100 mean Dice over 2 held-out case(s), compared with training from "
+        "scratch (95 % interval +0.100 to +0.100)."
     )
 
 
 @pytest.mark.parametrize(
     ("mine", "strategy", "said"),
     [
-        ((0.7, 0.5), "gradual", "The pretrained start did harm: -0.050 mean Dice"),
-        ((0.9, 0.5), "gradual", "The pretrained start did not deliver more than chance: +0.050 mean Dice"),
-        ((0.7,), "gradual", "(one case cannot tell it from chance)"),
-        ((0.9, 0.5), "scratch", "The start that the races chose did not deliver more than chance"),
+        ((0.7, 0.5), "gradual", "The pretrained start worsened Dice: -0.050 mean Dice"),
+        ((0.9, 0.5), "gradual", "The pretrained start made no significant difference: +0.050 mean Dice"),
+        ((0.7,), "gradual", "(no interval: one case is too few)"),
+        ((0.9, 0.5), "scratch", "The start that the races chose made no significant difference: +0.050"),
     ],
 )
-def test_where_it_does_not_deliver_the_user_is_told(
+def test_without_an_improvement_the_user_is_shown_how_to_start_from_scratch(
     mine: tuple[float, ...], strategy: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show.show_control(controlled(mine, (0.75, 0.55)[: len(mine)], strategy), Path("my work"))

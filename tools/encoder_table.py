@@ -1,8 +1,8 @@
-"""Makes the encoder table that the catalogue reads: what the libraries record, and what one stage costs, as measured.
+"""Make the encoder table that the catalogue reads: what the libraries record, and the measured cost of each stage.
 
-Run from the repository's root: ``python bench/encoder_table.py`` rewrites ``seg_transfer/encoders.json``, but for
-``slowness``, which ``bench/encoder_speed.py`` fills in. Tensors are torch's fake ones: they have sizes and storages but
-no data, so that the table takes seconds and needs no memory.
+``python tools/encoder_table.py`` rewrites ``seg_transfer/catalogue/encoders.json``, all but ``slowness``, which
+``tools/encoder_speed.py`` measures. It uses torch's fake tensors, which have sizes and storages but no data: the table
+takes seconds and no memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -24,63 +25,80 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from seg_transfer.transfer.inflate import inflate_modules
-from seg_transfer.transfer.stages import load_stages
+from seg_transfer.transfer.stages import Library, load_stages
 from seg_transfer.util.files import write_text
 
-TABLE = Path(__file__).resolve().parents[1] / "seg_transfer" / "encoders.json"
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "seg_transfer" / "catalogue" / "encoders.json"
 SIDE, SLICES = 128, 16
 KINDS = {"flat": None, "deep": 1, "strided": 2}
 """Kind of stage -> stride along the slice axis; None: 2D."""
-# Commits of the hub repositories that added the weights, as the hub's pages list them; a branch where none is known.
-REVISIONS = {
-    "resnet18": "b9c542640ca04a6acab6e1ecff124a2d6ef1951d",
-    "resnet34": "main",
-    "resnet50": "93271f4677dbf7b4d7f7e7d9d7811bd66c327e56",
-    "resnext50": "main",
-    "vgg16_bn": "e00c01e7cee168262dcba6428dc4a8f41e27e965",
-    "efficientnet_b0": "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
-    "convnext_tiny": "aa096f03029c7f0ec052013f64c819b34f8ad790",
-    "mobilenetv3_large_100": "96f46a1c52932f27492dff66c72378eb99b443a7",
-    "densenet121": "92007b6200e0b4a4fe68cb4e3947022a928aaaae",
-    "inception_v3": "main",
-    "regnety_016": "main",
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the libraries do not record of an encoder; an entry of ``SOURCES`` adds one that timm has.
+
+    Attributes:
+        revision: Commit of the hub repository that added the weights, as the hub's page lists it; a branch where it is
+            not known.
+        library: Whose modules and weights it has.
+        library_name: Name in that library; empty: the name in the catalogue.
+        volumes: Whether its modules convert to 3D.
+    """
+
+    revision: str = "main"
+    library: Library = "timm"
+    library_name: str = ""
+    volumes: bool = True
+
+
+SOURCES = {
+    "resnet18": Source("b9c542640ca04a6acab6e1ecff124a2d6ef1951d"),
+    "resnet34": Source(),
+    "resnet50": Source("93271f4677dbf7b4d7f7e7d9d7811bd66c327e56"),
+    "resnext50": Source(library_name="resnext50_32x4d"),
+    "vgg16_bn": Source("e00c01e7cee168262dcba6428dc4a8f41e27e965"),
+    "efficientnet_b0": Source("1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a"),
+    "convnext_tiny": Source("aa096f03029c7f0ec052013f64c819b34f8ad790"),
+    "mobilenetv3_large_100": Source("96f46a1c52932f27492dff66c72378eb99b443a7"),
+    "densenet121": Source("92007b6200e0b4a4fe68cb4e3947022a928aaaae"),
+    # Its blocks pool with a 2D function in their forward pass: there is no module to convert.
+    "inception_v3": Source(volumes=False),
+    "regnety_016": Source(),
+    "alexnet": Source(library="torchvision"),
 }
-TIMM_NAMES = {"resnext50": "resnext50_32x4d"}
-"""Where timm's name is another."""
-TORCHVISION = ("alexnet",)
 TORCHVISION_LICENCE = "bsd-3-clause"
-FLAT_ONLY = ("inception_v3",)
-"""Its blocks average with a 2D function inside their forward pass: there is no module to convert."""
 
 
 def describe(name: str) -> dict[str, object]:
     """One row of the table: everything planning must know about an encoder without torch."""
-    library = "torchvision" if name in TORCHVISION else "timm"
-    library_name = TIMM_NAMES.get(name, name)
+    source = SOURCES[name]
+    library, library_name = source.library, source.library_name or name
     with torch.device("meta"):
         stages = load_stages(library, library_name, 3)
-    kinds = ["flat"] if name in FLAT_ONLY else list(KINDS)
+    kinds = list(KINDS) if source.volumes else ["flat"]
     return {
         "library": library,
         "library_name": library_name,
         "channels": [stage.channels for stage in stages],
         "strides": [stage.stride for stage in stages],
-        **(_torchvision_source(name) if library == "torchvision" else _timm_source(name, library_name)),
-        "volumes": len(kinds) > 1,
+        **(_torchvision_source(name) if library == "torchvision" else _timm_source(library_name, source.revision)),
+        "volumes": source.volumes,
         "batchnorm": any(isinstance(module, _BatchNorm) for stage in stages for module in stage.modules.modules()),
         "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},
     }
 
 
-def _timm_source(name: str, library_name: str) -> dict[str, object]:
+def _timm_source(library_name: str, revision: str) -> dict[str, object]:
     source = get_pretrained_cfg(library_name)
     return {
         "mean": list(source.mean),
         "std": list(source.std),
         "licence": source.license,
         "repository": source.hf_hub_id,
-        "revision": REVISIONS[name],
+        "revision": revision,
         "file": "",
     }
 
@@ -98,7 +116,7 @@ def _torchvision_source(name: str) -> dict[str, object]:
     }
 
 
-def measure(library: str, library_name: str, slice_stride: int | None) -> dict[str, list[float]]:
+def measure(library: Library, library_name: str, slice_stride: int | None) -> dict[str, list[float]]:
     """Parameters, saved elements and forward flops of each stage; see ``catalogue.StageCosts``.
 
     Each stage reads a random input of its own with three channels or those of the stage before. What a step keeps
@@ -163,10 +181,9 @@ def main() -> None:
     before = json.loads(TABLE.read_text(encoding="utf-8"))["encoders"]
     rows = {}
     print(f"{'encoder':22} {'kind':8} {'parameters':>11} saved elements per input pixel and stage")
-    for name in (*REVISIONS, *TORCHVISION):
+    for name in SOURCES:
         row = describe(name)
-        unmeasured = [1.0, 1.0 if row["volumes"] else None]
-        rows[name] = {**row, "slowness": before.get(name, {}).get("slowness", unmeasured)}
+        rows[name] = {**row, "slowness": before.get(name, {}).get("slowness", [None, None])}
         for kind, costs in row["costs"].items():
             print(f"{name:22} {kind:8} {sum(costs['parameters']):>11,} {costs['saved_elements']}")
     save(rows)
