@@ -12,9 +12,11 @@ training never waits for patches.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +28,11 @@ from seg_transfer.planning.plan import Augmentation, Plan
 from seg_transfer.planning.rules.augmentation import augmentation
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.training.augment import apply, sample_parameters
-from seg_transfer.training.batches import Batch, PatchSampler
+from seg_transfer.training.augment import apply, sample_transforms
+from seg_transfer.training.batches import Batch, PatchSampler, generator
 from seg_transfer.training.trainer import Trainer
 
-OFF = Augmentation(
-    rotate_probability=0,
-    scale_probability=0,
-    noise_probability=0,
-    blur_probability=0,
-    brightness_probability=0,
-    contrast_probability=0,
-    gamma_probability=0,
-)
+OFF = Augmentation(**{name: 0 for name in Augmentation.model_fields if name.endswith("_probability")})
 TRANSFORMS = ["rotate", "scale", "stretch", "shear", "lens", "noise", "blur", "brightness", "contrast"]
 TRANSFORMS += ["gamma", "low_resolution", "mirror", "colour"]
 CASES, CASE = 6, (48, 192, 192)
@@ -65,13 +59,14 @@ def batch_of(configuration: str, channels: int) -> Batch:
 
 
 def augmenting(chosen: Augmentation, batch: Batch, configuration: str) -> Callable[[], object]:
-    draw = np.random.default_rng(0)
+    steps = itertools.count()
     out_of_plane = configuration == "3d"
 
     def work() -> None:
         size, channels = batch.image.shape[:2]
-        parameters = sample_parameters(chosen, batch=size, channels=channels, generator=draw)
-        apply(*batch, parameters, spacing=(1, 1, 1), out_of_plane=out_of_plane)
+        random = partial(generator, 0, "augment", next(steps))
+        transforms = sample_transforms(chosen, batch=size, channels=channels, generator=random)
+        apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=out_of_plane)
 
     return work
 

@@ -32,16 +32,13 @@ from typing import Any
 from cells import HERE, Cell, arguments, commit, in_processes, lists_of, machine, score_cases, train_cell
 from regret_figure import draw_gains
 from regret_table import patient_of, regret_table
-from signals_table import load_signals, race_winner
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.rules.strategy import SCRATCH
 from seg_transfer.util.files import write_text
 
 RESULTS = HERE / "results" / "regret"
-SIGNALS = HERE / "results" / "signals"
 DRAWS = 3
 EPOCH = 100
 MOST_SCORED = 40
@@ -55,10 +52,12 @@ STRATEGIES = {
 }
 """As the plan calls them; those of random weights are planned with the bundled ones, which bound the network, and have
 them taken away."""
-RANDOM = {"model.weights": {"source": "none"}}
 EDITS: dict[str, dict[str, Any]] = {
-    "scratch": {**RANDOM, "recipe.strategy": SCRATCH.model_dump(mode="json")},
-    "frozen-random": {**RANDOM, "recipe.strategy.batchnorm": "recalibrated"},
+    "frozen-random": {
+        "model.weights": {"source": "none"},
+        "recipe.strategy.pretrained_stages": 0,
+        "recipe.strategy.batchnorm": "recalibrated",
+    },
 }
 
 
@@ -130,9 +129,9 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
-    plan, trained = train_cell(
-        Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits), folder, seed
-    )
+    scratch = strategy == "scratch"
+    cell = Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits, from_scratch=scratch)
+    plan, trained = train_cell(cell, folder, seed)
     result = {
         "dataset": trial.dataset,
         "size": size,
@@ -183,7 +182,7 @@ def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
 
 def strategy_name(plan: Plan) -> str:
     """The cell that a plan would be."""
-    return {"partial": "lower-only"}.get(plan.recipe.strategy.kind, plan.recipe.strategy.kind)
+    return {"partial": "lower-only"}.get(plan.recipe.strategy.name, plan.recipe.strategy.name)
 
 
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:
@@ -198,14 +197,10 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
     parser.add_argument("--figure", type=Path, help="with --table: a .png file to draw gains over scratch into")
-    parser.add_argument("--planner-alone", action="store_true", help="with --table: without the races of signals.py")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
     if options.table:
         choices = {"segtl's": planned(options.data, options.work / "regret")}
-        if (measured := load_signals(SIGNALS)) and not options.planner_alone:
-            winners = {name: {draw: race_winner(found) for draw, found in of.items()} for name, of in measured.items()}
-            choices["the winner of a race"] = winners
         print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
         if options.figure:
             draw_gains(options.figure, RESULTS, list(STRATEGIES), release=options.release)

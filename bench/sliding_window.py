@@ -93,7 +93,7 @@ def main() -> None:
             input_mapping="as_is",
             decoder_channels=(16, 32, 64),
         )
-        network, _ = build_network(model, channels=1, classes=CLASSES, seed=0, load=False)
+        network, _ = build_network(model, channels=1, classes=CLASSES, seed=0, pretrained_stages=0)
         for parameter in network.eval().parameters():
             if parameter.dim() in LAYOUTS:
                 parameter.data = parameter.data.to(memory_format=LAYOUTS[parameter.dim()])

@@ -9,26 +9,42 @@ alike; medians are reported, and the ratio to finetune as the median of the pair
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.augment import apply, sample_parameters
-from seg_transfer.training.batches import Batch
+from seg_transfer.training.augment import apply, sample_transforms
+from seg_transfer.training.batches import Batch, generator
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.training.trainer import Trainer
 
 SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
 STAGES = 4
+
+
+def learns(*start: float | None, pretrained_stages: int = STAGES, batchnorm: str = "recalibrated") -> dict[str, Any]:
+    """A strategy of stages that start to learn at this progress; the rate does not change a step's time."""
+    rate = [0.0 if each is None else 0.1 for each in start]
+    return {
+        "name": "made",
+        "start": start,
+        "rate": rate,
+        "batchnorm": batchnorm,
+        "pretrained_stages": pretrained_stages,
+    }
+
+
 STRATEGIES = {
-    "finetune": {"kind": "finetune", "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
-    "scratch": {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"},
-    "partial 2": {"kind": "partial", "frozen_stages": 2, "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
-    "frozen": {"kind": "frozen", "encoder_lr_ratio": 0.0, "batchnorm": "recalibrated"},
+    "finetune": learns(0.0, 0.0, 0.0, 0.0),
+    "scratch": learns(0.0, 0.0, 0.0, 0.0, pretrained_stages=0, batchnorm="trained"),
+    "partial 2": learns(None, None, 0.0, 0.0),
+    "frozen": learns(None, None, None, None),
 }
 
 
@@ -97,10 +113,11 @@ def measure(configuration: str, rounds: int) -> None:
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
 
     def augment() -> None:
-        parameters = sample_parameters(augmentation, batch=size, channels=1, generator=draw)
-        apply(*batch, parameters, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
+        random = partial(generator, 0, "augment", next(steps))
+        transforms = sample_transforms(augmentation, batch=size, channels=1, generator=random)
+        apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
 
-    draw = np.random.default_rng(0)
+    steps = itertools.count()
     outputs = [
         torch.randn(size, 3, *(-(-length // 2**stage) for length in batch.label.shape[1:]), requires_grad=True)
         for stage in range(STAGES)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the host configures logging
 
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
-# one busy process a training step then took 3.5 s instead of 1.0, alone no less (bench/contention.py).
+# one busy process a training step then took 3.5 s instead of 1.0, alone no less (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 _MODULES = {

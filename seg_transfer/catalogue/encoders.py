@@ -1,7 +1,7 @@
 """Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
 
-The table beside this file is made by ``bench/encoder_table.py`` from the libraries' own records and from measurement,
-its column ``slowness`` by ``bench/encoder_speed.py``. A revision is the commit with which a hub repository received its
+The table beside this file is made by ``tools/encoder_table.py`` from the libraries' own records and from measurement,
+its column ``slowness`` by ``tools/encoder_speed.py``. A revision is the commit with which a hub repository received its
 weights; where none is on record here it is the branch "main", which may move.
 """
 

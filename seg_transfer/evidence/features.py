@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_transfer.inference.predictor import LAYOUTS, VOXELS_PER_CALL
+from seg_transfer.inference.predictor import VOXELS_PER_CALL
 from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
+from seg_transfer.network.build import lay_channels_last
 from seg_transfer.network.encoder_network import Reader
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
@@ -59,9 +60,7 @@ class FrozenEncoder(nn.Module):
         self.widths = tuple((2 if context else 1) * channels for channels in network.encoder.channels)
         self.centres = map_centres(network.encoder)
         self.requires_grad_(False).eval()
-        for parameter in self.parameters():
-            if parameter.ndim in LAYOUTS:
-                parameter.data = parameter.data.contiguous(memory_format=LAYOUTS[parameter.ndim])
+        lay_channels_last(self)
 
     def forward(self, windows: Tensor) -> list[Tensor]:
         """Maps ``(batch, channel, slice, u, v)`` of windows of that shape, one per stage; 1 slice in 2D and 2.5D."""

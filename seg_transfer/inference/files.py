@@ -17,7 +17,8 @@ import psutil
 from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.image import ending, is_picture, read_header, read_image, write_volume
+from seg_transfer.data.formats import LOSSY_ENDINGS
+from seg_transfer.data.image import ending, is_raster, read_header, read_image, write_volume
 from seg_transfer.errors import UserError
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan
@@ -32,7 +33,6 @@ __all__ = ["Predictor", "predict_folder"]
 
 R = TypeVar("R")
 PROBABILITIES = "probabilities"
-JPEG = (".jpg", ".jpeg")
 BYTES_AHEAD = 16
 """Memory that a case prepared ahead may need, per voxel and channel of its files: stored values, prepared image (which
 may be on a finer grid) and what is between."""
@@ -163,11 +163,11 @@ def _fits_beside(case: Case) -> bool:
 def label_file(case: Case, output: Path) -> Path:
     """Where a case's label map goes."""
     kind = ending(case.images[0])
-    return output / f"{case.id}{'.png' if kind in JPEG else kind}"
+    return output / f"{case.id}{'.png' if kind in LOSSY_ENDINGS else kind}"
 
 
 def _probabilities_file(case: Case, output: Path) -> Path:
-    return output / PROBABILITIES / f"{case.id}{'.npz' if is_picture(case.images[0]) else '.nii.gz'}"
+    return output / PROBABILITIES / f"{case.id}{'.npz' if is_raster(case.images[0]) else '.nii.gz'}"
 
 
 def _is_done(case: Case, output: Path, probabilities: bool) -> bool:

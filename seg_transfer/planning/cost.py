@@ -2,7 +2,7 @@
 
 The encoder's share comes from the catalogue's measured table, the decoder's and the loss's from their channels.
 Estimates, not promises: they choose between patches and batch sizes, and tell the user what to expect. What the
-backward pass keeps is within 25 % of the truth (``python bench/memory_estimate.py``, on the networks it lists).
+backward pass keeps is within 25 % of the truth (``python tools/memory_estimate.py``, on the networks it lists).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.catalogue.encoders import EncoderEntry, Kind
+from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.fields import Triple
 
-Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 CORE_FLOPS = 75e9

@@ -10,6 +10,7 @@ border repeats the edge slice instead.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -194,9 +195,10 @@ class ReadAhead:
             self._pool.shutdown(cancel_futures=True)
 
 
-def generator(seed: int, stream: Stream, step: int) -> np.random.Generator:
-    """Random numbers of one step of one stream."""
-    return np.random.default_rng([seed, STREAMS.index(stream), step])
+def generator(seed: int, stream: Stream, step: int, name: str = "") -> np.random.Generator:
+    """Random numbers of one step of one stream, and within it of what bears a name."""
+    named = [zlib.crc32(name.encode())] if name else []
+    return np.random.default_rng([seed, STREAMS.index(stream), step, *named])
 
 
 def _spread(items: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:

@@ -6,6 +6,7 @@ torch is imported inside the functions that need it, so that commands which do n
 from __future__ import annotations
 
 import os
+import platform
 import time
 from functools import cache
 from importlib import import_module, metadata
@@ -138,8 +139,24 @@ def cores() -> int:
     return max(1, min(count, round(int(quota) / int(period)))) if quota.isdecimal() else count
 
 
-def case_workers() -> int:
-    """Worker processes by default for work that is one task per case: a core each, at most 8; 2 GB of memory each."""
+def machine_text() -> str:
+    """This machine for a human reader: cores in use, processor and GPU."""
+    check_torch()
+    import torch
+
+    found = [line for line in _read(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")]
+    processor = found[0].partition(":")[2].strip() if found else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
+
+
+def case_workers(wanted: int | None = None) -> int:
+    """Worker processes for work that is one task per case: as many as wanted, 0 for work in this process.
+
+    None: one per core, at most 8, and no more than have 2 GB of memory each.
+    """
+    if wanted is not None:
+        return wanted
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 

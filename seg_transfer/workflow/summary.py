@@ -47,7 +47,7 @@ def summary(options: SummaryOptions) -> Summary:
     if not runs:
         hint = f"train and validate a fold: `segtl train 0{place.option}`"
         raise UserError("no fold of this data set is validated", where=place.runs, hint=hint)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
+    case_workers = environment.case_workers(options.workers)
     environment.check_torch()
     from seg_transfer.evaluation.largest_component import find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank

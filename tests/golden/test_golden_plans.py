@@ -1,29 +1,15 @@
-"""Golden plans of five real data sets: they change only by running ``python plans/make_golden.py --update``."""
+"""Golden plans of five real data sets: they change only by running ``python tools/make_golden.py --update``."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import jsonschema
+import make_golden
 import pytest
 
 from seg_transfer.planning.plan import Plan
-
-SCRIPT = Path(__file__).resolve().parents[2] / "plans" / "make_golden.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_golden", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_golden = load_script()
 
 
 def assert_same(found: object, golden: object, path: str = "plan") -> None:

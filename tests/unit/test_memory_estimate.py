@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import memory_estimate
 import pytest
 
 from seg_transfer.planning.cost import saved_bytes
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 CASES = {
     "basic": ("resnet18", "2d", "finetune", (1, 96, 160), 4),
     "frozen": ("resnet34", "2d", "frozen", (1, 96, 160), 4),
@@ -24,9 +22,6 @@ CASES = {
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_step_keeps_is_estimated_within_a_quarter(case, monkeypatch):
-    monkeypatch.syspath_prepend(BENCH)
-    import memory_estimate
-
+def test_what_a_step_keeps_is_estimated_within_a_quarter(case):
     made = memory_estimate.Case(*CASES[case])
     assert saved_bytes(made.shape(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)

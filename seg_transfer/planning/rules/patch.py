@@ -9,8 +9,8 @@ from typing import Literal
 
 from seg_transfer.catalogue.encoders import EncoderEntry
 from seg_transfer.errors import UserError
+from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.cost import (
-    Configuration,
     Machine,
     Shape,
     step_flops,

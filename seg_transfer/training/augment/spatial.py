@@ -1,6 +1,12 @@
-"""Everything that moves voxels, in one interpolation: rotation, scaling, stretch, shear and lens; mirror."""
+"""Transforms that move voxels, image and label alike: all but the mirror are composed into one interpolation."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
 
 import numpy as np
 import torch
@@ -9,51 +15,223 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg_transfer.planning.fields import Spacing
-from seg_transfer.training.augment.parameters import Parameters
+from seg_transfer.planning.plan import Augmentation
 from seg_transfer.training.augment.rows import per_sample, rows_of
+from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform
 from seg_transfer.training.losses import IGNORE
 
+Matrices = NDArray[np.float64]
+"""``(batch, 3, 3)`` from an output position to the input position that it shows; (slice, u, v) about the centre."""
 
-def move(image: Tensor, label: Tensor, parameters: Parameters, spacing: Spacing, out_of_plane: bool) -> None:
+
+class Spatial(Transform):
+    """Says where each voxel of the output is read from: by a matrix, or by bending straight lines."""
+
+    @abstractmethod
+    def changed(self) -> Mask:
+        """The samples ``(batch,)`` whose voxels move."""
+
+    def matrices(self) -> Matrices:
+        """Its linear part; by default none."""
+        return _identity(len(self.changed()))
+
+    def bend(self, grid: Tensor, samples: NDArray[np.intp], extent: NDArray[np.float64]) -> None:
+        """Change in place what no matrix can; by default nothing.
+
+        Args:
+            grid: Of :func:`_grid`.
+            samples: Those of the batch that are in the grid.
+            extent: Of the patch along (slice, u, v), in the spacing's unit.
+        """
+
+
+@dataclass(frozen=True)
+class Rotation(Spatial):
+    """Rotation about the patch's centre.
+
+    Attributes:
+        angles: ``(batch, 3)`` radians about the slice, u and v axis.
+    """
+
+    angles: Array
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        angles = draw.within(plan.rotate_probability, np.deg2rad(plan.rotate_degrees), 3)
+        if not plan.rotate_out_of_plane:
+            angles[:, 1:] = 0
+        return cls(angles)
+
+    def changed(self) -> Mask:
+        return (self.angles != 0).any(axis=1)
+
+    def matrices(self) -> Matrices:
+        total = _identity(len(self.angles))
+        for axis, (first, second) in enumerate(((1, 2), (0, 2), (0, 1))):
+            angle = self.angles[:, axis].astype(np.float64)
+            turn = _identity(len(angle))
+            turn[:, first, first] = turn[:, second, second] = np.cos(angle)
+            turn[:, first, second], turn[:, second, first] = np.sin(angle), -np.sin(angle)
+            total = turn @ total
+        return total
+
+
+@dataclass(frozen=True)
+class Scale(Spatial):
+    """Magnification about the patch's centre.
+
+    Attributes:
+        factors: ``(batch,)``.
+    """
+
+    factors: Array
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        return cls(draw.factor(plan.scale_probability, plan.scale_range))
+
+    def changed(self) -> Mask:
+        return self.factors != 1
+
+    def matrices(self) -> Matrices:
+        return _identity(len(self.factors)) / self.factors.astype(np.float64)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Stretch(Spatial):
+    """Magnification along u over that along v; the area stays.
+
+    Attributes:
+        factors: ``(batch,)``.
+    """
+
+    factors: Array
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        return cls(draw.factor(plan.stretch_probability, plan.stretch_range))
+
+    def changed(self) -> Mask:
+        return self.factors != 1
+
+    def matrices(self) -> Matrices:
+        total, root = _identity(len(self.factors)), np.sqrt(self.factors.astype(np.float64))
+        total[:, 1, 1], total[:, 2, 2] = 1 / root, root
+        return total
+
+
+@dataclass(frozen=True)
+class Shear(Spatial):
+    """Lines along v lean towards u.
+
+    Attributes:
+        angles: ``(batch,)`` radians.
+    """
+
+    angles: Array
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        return cls(draw.within(plan.shear_probability, np.deg2rad(plan.shear_degrees)))
+
+    def changed(self) -> Mask:
+        return self.angles != 0
+
+    def matrices(self) -> Matrices:
+        total = _identity(len(self.angles))
+        total[:, 1, 2] = np.tan(self.angles.astype(np.float64))
+        return total
+
+
+@dataclass(frozen=True)
+class Lens(Spatial):
+    """Radial distortion in-plane.
+
+    Attributes:
+        amounts: ``(batch,)``: a point at the share r of the half diagonal shows what lies ``1 + amount * r**2`` times
+            as far from the centre.
+    """
+
+    amounts: Array
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        return cls(draw.within(plan.lens_probability, plan.lens_amount))
+
+    def changed(self) -> Mask:
+        return self.amounts != 0
+
+    def bend(self, grid: Tensor, samples: NDArray[np.intp], extent: NDArray[np.float64]) -> None:
+        amounts = self.amounts[samples]
+        if (rows := rows_of(amounts != 0, grid)) is None:
+            return
+        rank, shape = grid.shape[-1], list(grid.shape[1:-1])
+        straight = torch.eye(rank, rank + 1, device=grid.device)[None]
+        plane = functional.affine_grid(straight, [1, 1, *shape], align_corners=False)[..., :2]
+        sides = torch.tensor(extent[:0:-1].copy(), dtype=torch.float32, device=grid.device)
+        squared = (plane * sides).square().sum(-1, keepdim=True) / sides.square().sum()
+        grid[rows, ..., :2] *= 1 + per_sample(amounts, rows, rank=rank + 2) * squared
+
+
+@dataclass(frozen=True)
+class Mirror(Transform):
+    """Mirror images, without interpolation.
+
+    Attributes:
+        axes: ``(batch, 3)`` bool per axis (slice, u, v).
+    """
+
+    axes: Mask
+
+    @classmethod
+    def sample(cls, plan: Augmentation, draw: Draw) -> Self:
+        axes = np.zeros((draw.batch, 3), bool)
+        for axis in plan.mirror_axes:
+            axes[:, axis] = draw.chosen(0.5)
+        return cls(axes)
+
+    def apply(self, image: Tensor, label: Tensor) -> None:
+        """Mirror ``(batch, channel, slice, u, v)`` and ``(batch, slice, u, v)`` in place."""
+        for axis in range(3):
+            if (rows := rows_of(self.axes[:, axis], image)) is not None:
+                image[rows] = image[rows].flip(axis + 2)
+                label[rows] = label[rows].flip(axis + 1)
+
+
+SPATIAL: tuple[type[Spatial], ...] = (Rotation, Scale, Stretch, Shear, Lens)
+"""Matrices are multiplied in this order: the last is the first that an output position meets. Bending comes after."""
+
+
+def move(image: Tensor, label: Tensor, transforms: Sequence[Spatial], *, spacing: Spacing, out_of_plane: bool) -> None:
     """Resample image (linear) and label (nearest) in place, with zeros and ``IGNORE`` from outside.
-
-    An output position shows the input at ``lens(affine(position))``.
 
     Args:
         image: ``(batch, channel, slice, u, v)``.
         label: ``(batch, slice, u, v)``; one slice in 2.5D.
-        parameters: What to do.
+        transforms: In the order of :data:`SPATIAL`.
         spacing: Of (slice, u, v); rotations are rigid in it.
         out_of_plane: Move along the slice axis too; else every slice moves alike.
     """
-    concerned = (parameters.angles != 0).any(axis=1) | (parameters.shear != 0) | (parameters.lens != 0)
-    for factor in (parameters.scale, parameters.stretch):
-        concerned |= factor != 1
-    if (rows := rows_of(concerned, image)) is None:
+    transforms = [transform for transform in transforms if transform.changed().any()]
+    if not transforms:
         return
+    concerned = np.logical_or.reduce([transform.changed() for transform in transforms])
+    rows = torch.from_numpy(np.flatnonzero(concerned)).to(image.device)
     moved, marked = image[rows], (label[rows] - IGNORE).float()  # shifted so that padding with zeros means IGNORE
     if out_of_plane:
         marked = marked.unsqueeze(1)
     else:
         moved = moved.flatten(1, 2)
     extent = np.array(image.shape[2:]) * np.array(spacing)
-    grid = _grid(parameters, np.flatnonzero(concerned), tuple(moved.shape[2:]), extent, image.device)
+    grid = _grid(transforms, np.flatnonzero(concerned), tuple(moved.shape[2:]), extent, image.device)
     moved = functional.grid_sample(moved, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     marked = functional.grid_sample(marked, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     image[rows] = moved.reshape(len(rows), *image.shape[1:])
     label[rows] = marked.reshape(len(rows), *label.shape[1:]).to(label.dtype) + IGNORE
 
 
-def mirror(image: Tensor, label: Tensor, chosen: NDArray[np.bool_]) -> None:
-    """Flip in place along each axis the samples chosen ``(batch, 3)``."""
-    for axis in range(3):
-        if (rows := rows_of(chosen[:, axis], image)) is not None:
-            image[rows] = image[rows].flip(axis + 2)
-            label[rows] = label[rows].flip(axis + 1)
-
-
 def _grid(
-    parameters: Parameters,
+    transforms: Sequence[Spatial],
     samples: NDArray[np.intp],
     shape: tuple[int, ...],
     extent: NDArray[np.float64],
@@ -62,36 +240,21 @@ def _grid(
     """Where each output position looks: ``(sample, *shape, axis)``, as torch has it in [-1, 1], the last axis first.
 
     Args:
-        parameters: Of the whole batch.
+        transforms: Of the whole batch.
         samples: Those concerned.
         shape: ``(slice, u, v)``, or ``(u, v)`` where slices move alike.
         extent: Of the patch along (slice, u, v), in the spacing's unit.
         device: Where.
     """
-    matrices = np.stack([_matrix(parameters, sample) for sample in samples])
+    matrices = reduce(np.matmul, [transform.matrices()[samples] for transform in transforms])
     normalized = matrices[:, ::-1, ::-1] * extent[::-1][None, None, :] / extent[::-1][None, :, None]
     rank = len(shape)
     affine = torch.from_numpy(np.ascontiguousarray(normalized[:, :rank, :rank], np.float32)).to(device)
     grid = functional.affine_grid(functional.pad(affine, (0, 1)), [len(samples), 1, *shape], align_corners=False)
-    lens = parameters.lens[samples]
-    if (rows := rows_of(lens != 0, grid)) is not None:
-        straight = torch.eye(rank, rank + 1, device=device)[None]
-        plane = functional.affine_grid(straight, [1, 1, *shape], align_corners=False)[..., :2]
-        sides = torch.tensor(extent[:0:-1].copy(), dtype=torch.float32, device=device)
-        squared = (plane * sides).square().sum(-1, keepdim=True) / sides.square().sum()
-        grid[rows, ..., :2] *= 1 + per_sample(lens, rows, rank=rank + 2) * squared
+    for transform in transforms:
+        transform.bend(grid, samples, extent)
     return grid
 
 
-def _matrix(parameters: Parameters, sample: int) -> NDArray[np.float64]:
-    """Matrix from an output position to the input position it shows, both (slice, u, v) about the centre."""
-    root = float(parameters.stretch[sample]) ** 0.5
-    matrix = np.diag([1.0, 1 / root, root]) / float(parameters.scale[sample])
-    matrix[1, 2] = np.tan(parameters.shear[sample]) * matrix[1, 1]
-    for axis, angle in enumerate(parameters.angles[sample]):
-        first, second = [other for other in range(3) if other != axis]
-        turn = np.eye(3)
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = np.sin(angle), -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+def _identity(count: int) -> Matrices:
+    return np.tile(np.eye(3), (count, 1, 1))

@@ -1,4 +1,4 @@
-"""Writes the images' lock files from pyproject.toml: ``python docker/lock.py`` (needs uv and a package index).
+"""Write the Docker images' lock files from pyproject.toml: ``python tools/lock.py`` (needs uv and a package index).
 
 ``requirements.txt`` is everything but PyTorch, with hashes; ``torch-cuda.txt`` PyTorch with its CUDA libraries, with
 hashes; ``torch-cpu.txt`` the same versions of torch and torchvision, whose CPU builds have other hashes.
@@ -10,7 +10,8 @@ import re
 import subprocess
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
+DOCKER = ROOT / "docker"
 PAIR = ("torch", "torchvision")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
 BUILD = "setuptools>=77\nwheel\n"
@@ -18,7 +19,7 @@ BUILD = "setuptools>=77\nwheel\n"
 
 def main() -> None:
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-    command += ["--no-annotate", "--no-header", str(HERE.parent / "pyproject.toml"), "-"]
+    command += ["--no-annotate", "--no-header", str(ROOT / "pyproject.toml"), "-"]
     found = subprocess.run(command, input=BUILD, capture_output=True, text=True, check=True).stdout
     entries = [entry.strip() for entry in re.split(r"\n(?=\S)", found)]
     pair = [entry.split()[0] for entry in entries if entry.split("==")[0] in PAIR]
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def _write(name: str, entries: list[str]) -> None:
-    (HERE / name).write_text("# Made by docker/lock.py.\n" + "\n".join(entries) + "\n", encoding="utf-8")
+    (DOCKER / name).write_text("# Made by tools/lock.py.\n" + "\n".join(entries) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Makes the encoder table that the catalogue reads: what the libraries record, and what one stage costs, as measured.
+"""Make the encoder table that the catalogue reads: what the libraries record, and the measured cost of each stage.
 
-Run from the repository's root: ``python bench/encoder_table.py`` rewrites ``seg_transfer/encoders.json``, but for
-``slowness``, which ``bench/encoder_speed.py`` fills in. Tensors are torch's fake ones: they have sizes and storages but
-no data, so that the table takes seconds and needs no memory.
+``python tools/encoder_table.py`` rewrites ``seg_transfer/catalogue/encoders.json``, all but ``slowness``, which
+``tools/encoder_speed.py`` measures. It uses torch's fake tensors, which have sizes and storages but no data: the table
+takes seconds and no memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from seg_transfer.transfer.inflate import inflate_modules
 from seg_transfer.transfer.stages import Library, load_stages
 from seg_transfer.util.files import write_text
 
-TABLE = Path(__file__).resolve().parents[1] / "seg_transfer" / "catalogue" / "encoders.json"
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "seg_transfer" / "catalogue" / "encoders.json"
 SIDE, SLICES = 128, 16
 KINDS = {"flat": None, "deep": 1, "strided": 2}
 """Kind of stage -> stride along the slice axis; None: 2D."""

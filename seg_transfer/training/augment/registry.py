@@ -1,0 +1,59 @@
+"""All transforms in their order: draws those of a batch and applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from seg_transfer.planning.fields import Spacing
+from seg_transfer.planning.plan import Augmentation
+from seg_transfer.training.augment.intensity import INTENSITY, Intensity
+from seg_transfer.training.augment.spatial import SPATIAL, Mirror, Spatial, move
+from seg_transfer.training.augment.transform import Draw, Transform
+
+TRANSFORMS: tuple[type[Transform], ...] = (*SPATIAL, *INTENSITY, Mirror)
+"""In the order in which they are applied."""
+
+
+def sample_transforms(
+    plan: Augmentation, *, batch: int, channels: int, generator: Callable[[str], np.random.Generator]
+) -> list[Transform]:
+    """Draw every transform of one batch.
+
+    Args:
+        plan: Probabilities and ranges.
+        batch: Samples.
+        channels: Image channels; each gets noise, blur, brightness, contrast and gamma of its own.
+        generator: From a transform's name to its random numbers, which must not depend on the other transforms.
+    """
+    return [kind.sample(plan, Draw(generator(kind.__name__), batch=batch, channels=channels)) for kind in TRANSFORMS]
+
+
+def apply(
+    image: Tensor, label: Tensor, transforms: Sequence[Transform], *, spacing: Spacing, out_of_plane: bool
+) -> tuple[Tensor, Tensor]:
+    """Apply transforms: all spatial ones together, then the others one after the other.
+
+    Only samples that a transform changes are computed. The slices of a 2.5D stack are transformed as one.
+
+    Args:
+        image: ``(batch, channel, slice, u, v)`` float32.
+        label: ``(batch, slice, u, v)`` class indices; one slice in 2.5D.
+        transforms: Of :func:`sample_transforms`.
+        spacing: Of (slice, u, v); rotations are rigid in it.
+        out_of_plane: Move along the slice axis too, as fits isotropic volumes.
+
+    Returns:
+        New image and label; ``IGNORE`` where the label lies outside the patch that was read, and where it was.
+    """
+    image, label = image.clone(), label.clone()
+    spatial = [transform for transform in transforms if isinstance(transform, Spatial)]
+    move(image, label, spatial, spacing=spacing, out_of_plane=out_of_plane)
+    for transform in transforms:
+        if isinstance(transform, Intensity):
+            transform.apply(image)
+        elif isinstance(transform, Mirror):
+            transform.apply(image, label)
+    return image, label
