@@ -1,8 +1,8 @@
 """Fits the classifier of a plan whose head is one, in place of training: the same run folder, in seconds.
 
-Voxels of the fold's training cases are drawn as the probe draws them, and read by the frozen encoder in patches of the
-plan's size, as prediction reads them. The penalty, and how much of the classes' log-shares is added to the scores, are
-those that do best on cases that a classifier was not fitted to; the classifier is then fitted to all of them.
+Voxels of the fold's training cases are sampled as for the probe, and read by the frozen encoder in patches of the
+plan's size, as in prediction. The penalty and the bias of the classes' logits are chosen by cross-validation; the
+classifier is then fitted to all cases.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 MOST_VOXELS = 20_000
 NEVER = -1e30
-"""Score of a class that naive Bayes was not shown: far from all of them its log-likelihoods are low as well."""
+"""Logit of a class that naive Bayes was not fitted to: far from all classes its log-likelihoods are low as well."""
 
 
 def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
@@ -170,7 +170,7 @@ def put_head(network: PixelHead, pipeline: Pipeline, shares: NDArray[np.float32]
     Args:
         network: Of the plan's head.
         pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to all stages' features side by side.
-        shares: What is added to each class's score, ``(class,)``.
+        shares: Bias of each class's logit, ``(class,)``.
     """
     scaler, pca, last = (step for _, step in pipeline.steps)
     if network.quadratic:
