@@ -37,7 +37,6 @@ from runner import RESULTS, BenchRun, arguments, commit, in_processes, lists_of,
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.rules.strategy import SCRATCH
 from seg_transfer.util.environment import machine_text
 
 DRAWS = 3
@@ -58,10 +57,12 @@ STRATEGIES = {
 }
 """As the plan calls them; those of random weights are planned with the bundled ones, which bound the network, and have
 them taken away."""
-RANDOM = {"model.weights": {"source": "none"}}
 EDITS: dict[str, dict[str, Any]] = {
-    "scratch": {**RANDOM, "recipe.strategy": SCRATCH.model_dump(mode="json")},
-    "frozen-random": {**RANDOM, "recipe.strategy.batchnorm": "recalibrated"},
+    "frozen-random": {
+        "model.weights": {"source": "none"},
+        "recipe.strategy.pretrained_stages": 0,
+        "recipe.strategy.batchnorm": "recalibrated",
+    },
 }
 
 
@@ -134,7 +135,15 @@ def run(one: Sizes, size: int, strategy: str, seed: int, data: Path, work: Path)
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
-    planned = BenchRun(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits)
+    planned = BenchRun(
+        name=name,
+        dataset=dataset,
+        train=train,
+        test=[],
+        options=options,
+        edits=edits,
+        from_scratch=strategy == "scratch",
+    )
     plan, trained = train_run(planned, folder, seed)
     for file, cases in ((CASES, development), (TEST_CASES, test)):
         scores = score_cases(dataset, cases, folder) if cases else None
@@ -177,13 +186,15 @@ def ask_planner(data: Path, work: Path, only: str) -> None:
 
 def strategy_name(plan: Plan) -> str:
     """The study's name of a plan's strategy."""
-    return {"partial": "lower-only"}.get(plan.recipe.strategy.kind, plan.recipe.strategy.kind)
+    return {"partial": "lower-only"}.get(plan.recipe.strategy.name, plan.recipe.strategy.name)
 
 
 def _dice(scores: Scores) -> dict[str, str]:
     """Case -> Dice of each label; a label that neither map holds is left out."""
     return {
-        case: pairs_text({label: round(score.dice, 5) for label, score in labels.items() if score.dice == score.dice})
+        case: pairs_text(
+            {label: round(dice, 5) for label, score in labels.items() if (dice := score.metrics["dice"]) == dice}
+        )
         for case, labels in scores.cases.items()
     }
 

@@ -25,6 +25,7 @@ from rows import Row, append_rows, find_row, pairs_text
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util.environment import machine_text
 from seg_transfer.util.files import write_text
 from seg_transfer.util.parallel import end_with_parent
@@ -50,6 +51,7 @@ class BenchRun:
         test: Cases to score.
         options: Options of ``seg_transfer.plan``.
         edits: Path of a field of the plan -> its new value.
+        from_scratch: Train the plan's from-scratch control.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BenchRun:
     test: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     edits: dict[str, Any] = field(default_factory=dict)
+    from_scratch: bool = False
 
 
 def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Path]:
@@ -123,7 +126,7 @@ def run_one(run: BenchRun, results: Path, work: Path, seed: int, columns: Sequen
         "configuration": plan.model.configuration,
         "encoder": plan.model.encoder,
         "weights": plan.model.weights.source,
-        "strategy": plan.recipe.strategy.kind,
+        "strategy": plan.recipe.strategy.name,
         "patch": "x".join(map(str, plan.model.patch)),
         "stages": plan.model.stages,
         "batch_size": plan.recipe.batch_size,
@@ -178,6 +181,9 @@ def train_run(run: BenchRun, folder: Path, seed: int) -> tuple[Plan, dict[str, A
     if run.edits:
         edit_plan(folder / "plan.json", run.edits)
         plan = Plan.load(folder / "plan.json")
+    if run.from_scratch:
+        plan = scratch_control(plan)
+        plan.save(folder / "plan.json")
     trained = seg_transfer.train("full", work=folder)[0]
     return plan, json.loads((trained.folder / "manifest.json").read_text())["result"]
 

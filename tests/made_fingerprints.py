@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, CaseLabel, Intensity
+from seg_transfer.planning.cost import Machine
+from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint, PooledChannel, PooledLabel
-from seg_transfer.planning.plan import Split
+from seg_transfer.planning.folds import FoldAssignment
+from seg_transfer.planning.option_checks import check_before_measuring
+from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.planner import make_plan
+from seg_transfer.planning.resources import Resources
+from seg_transfer.planning.rules.earlier_model import EarlierModel
 
 FIGURES = Intensity(
     mean=50.0, std=20.0, median=48.0, minimum=-100.0, maximum=400.0, percentile_00_5=-20.0, percentile_99_5=120.0
@@ -90,3 +101,38 @@ def splits(made: Fingerprint) -> tuple[Split, ...]:
     ids = [case.id for case in made.cases]
     even, odd = tuple(ids[::2]), tuple(ids[1::2] or ids)
     return Split(train=even, validation=odd), Split(train=odd, validation=even)
+
+
+def plan_of(
+    made: Fingerprint,
+    *,
+    device: Any = "cpu",
+    resources: Mapping[str, Any] | None = None,
+    folds: FoldAssignment | None = None,
+    earlier: EarlierModel | None = None,
+    evidence: TransferEvidence | None = None,
+    **options: Any,
+) -> Plan:
+    """Plan a made data set as ``segtl plan`` does, on a machine that is the same everywhere.
+
+    Args:
+        made: Its fingerprint.
+        device: Kind of device.
+        resources: What else of the machine's resources differs from the defaults.
+        folds: By default those of :func:`splits`.
+        earlier: A model to start from.
+        evidence: What was measured about transfer.
+        **options: Those of :class:`PlanOptions`.
+    """
+    asked = PlanOptions(**{"dataset": "made"} | options)
+    given = {} if asked.memory is None else {"memory_bytes": asked.memory}
+    there = Resources(Machine(device), **given, **(resources or {}))
+    check_before_measuring(
+        asked,
+        dataset=made.dataset,
+        dimension=made.dimension,
+        channels=[channel.name for channel in made.channels],
+        resources=there,
+    )
+    folds = folds or FoldAssignment(splits(made))
+    return make_plan(made, asked, folds, there, earlier=earlier, evidence=evidence)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Split, Strategy, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Split, Weights
+from seg_transfer.planning.rules.strategy import finetune, scratch
+from seg_transfer.planning.strategy import Strategy
+from seg_transfer.training.manifest import (
+    Cases,
+    Fold,
+    LearningStages,
+    LoadedWeights,
+    Manifest,
+    RunResult,
+    UsedOptions,
+)
 
 
 def data_plan(**changes: object) -> DataPlan:
@@ -38,15 +51,44 @@ def model_plan(configuration: str, patch: tuple[int, int, int], **changes: objec
     return ModelPlan(**(settings | changes))
 
 
+def learns(
+    *start: float | None,
+    rate: float | tuple[float, ...] = 1.0,
+    batchnorm: Any = "trained",
+    pretrained: int = 0,
+    name: str = "made",
+) -> Strategy:
+    """A strategy of stages that start to learn at this progress, finest first; a single rate is that of all of them."""
+    rates = rate if isinstance(rate, tuple) else tuple(0.0 if each is None else rate for each in start)
+    return Strategy(name=name, start=start, rate=rates, batchnorm=batchnorm, pretrained_stages=pretrained)
+
+
 def plan(data: DataPlan, model: ModelPlan, **recipe: object) -> Plan:
     settings: dict = {
-        "strategy": Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"),
+        "strategy": finetune(model) if model.weights.source != "none" else scratch(model),
         "batch_size": 2,
         "epochs": 1,
         "precision": "float32",
         "splits": (Split(train=data.cases, validation=()),),
     }
     return Plan(data=data, model=model, recipe=RecipePlan(**(settings | recipe)))
+
+
+def manifest(made: Plan, fold: Fold, *, finished: bool = True) -> Manifest:
+    """What a run of a plan from random weights records."""
+    return Manifest(
+        plan=made.hash,
+        fold=fold,
+        cases=Cases.of(made, fold),
+        options=UsedOptions(seed=0, epochs=1, time_budget=None, workers=0, threads=1),
+        versions={"python": "3"},
+        device="cpu",
+        weights=LoadedWeights(share=0.0, elements={"random": 1}, adapted=(), random=("stem",), place=""),
+        frozen=LearningStages(
+            strategy=made.recipe.strategy, at_start={}, at_end={}, elements_never_learning=0, elements=1
+        ),
+        result=RunResult(finished=finished, progress=float(finished), epochs=1, steps=100, seconds=1.0),
+    )
 
 
 def threshold(windows: torch.Tensor) -> torch.Tensor:

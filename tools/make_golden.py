@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from seg_transfer.data.dataset import find_dataset
+from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.fingerprint import Fingerprint, measure
-from seg_transfer.planning.folds import FoldWishes, deal
+from seg_transfer.planning.folds import assign_folds, read_fold_files
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.planner import make_plan
+from seg_transfer.planning.resources import Resources
 from seg_transfer.util.files import write_text
 
 PLANS = Path(__file__).resolve().parents[1] / "plans"
 SCHEMA = PLANS / "plan.schema.json"
 GROUPS = {"retina": r"retina_(\d+)"}
-GOLDEN: dict[str, tuple[str, dict[str, str]]] = {
+GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "hippocampus": ("hippocampus", {}),
     "hippocampus-2.5d-resnet50": ("hippocampus", {"config": "2.5d", "encoder": "resnet50"}),
     "abdomen_mr": ("abdomen_mr", {}),
@@ -30,7 +33,7 @@ GOLDEN: dict[str, tuple[str, dict[str, str]]] = {
     "cells": ("cells", {}),
     "retina": ("retina", {}),
 }
-"""Name of the golden plan -> data set, and how its request differs from the defaults."""
+"""Name of the golden plan -> data set, and how its options and device differ from the defaults."""
 
 
 def fingerprint_path(dataset: str) -> Path:
@@ -45,11 +48,13 @@ def plan_path(name: str) -> Path:
 
 def golden_plan(name: str) -> Plan:
     """Plan a golden case anew from its committed fingerprint."""
-    dataset, wishes = GOLDEN[name]
+    dataset, changes = GOLDEN[name]
     fingerprint = Fingerprint.load(fingerprint_path(dataset))
-    cases = [case.id for case in fingerprint.cases]
-    dealt = deal(FoldWishes(group_by=GROUPS.get(dataset)), cases, fingerprint)
-    return make_plan(fingerprint, PlanRequest(splits=dealt.splits, **wishes))
+    changes = {"group_by": GROUPS.get(dataset)} | changes
+    device = Machine(changes.pop("device", "cpu"))
+    options = PlanOptions(dataset=dataset, **changes)
+    files = read_fold_files(options, [case.id for case in fingerprint.cases])
+    return make_plan(fingerprint, options, assign_folds(options, files, fingerprint), Resources(device))
 
 
 def plan_schema() -> dict[str, Any]:

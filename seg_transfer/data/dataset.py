@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from seg_transfer.data.description import Region
-from seg_transfer.data.formats import is_picture, read_header, stem
+from seg_transfer.data.formats import is_raster, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import map_note, to_classes
@@ -104,7 +104,7 @@ def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
     """
     root = folder.absolute()
     found = read_layout(root, workers=workers)
-    pictures = {is_picture(case.images[0]) for case in found.cases}
+    pictures = {is_raster(case.images[0]) for case in found.cases}
     if len(pictures) > 1:
         raise UserError("volumes and pictures are mixed", where=root, hint="make a data set of each kind")
     return Dataset(

@@ -18,9 +18,9 @@ import numpy as np
 
 from seg_transfer.data.formats import (
     ENDINGS,
-    PICTURE_ENDINGS,
+    RASTER_ENDINGS,
     ending,
-    is_picture,
+    is_raster,
     is_supported,
     read_array,
     read_header,
@@ -33,13 +33,13 @@ from seg_transfer.errors import UserError
 
 __all__ = [
     "ENDINGS",
-    "PICTURE_ENDINGS",
+    "RASTER_ENDINGS",
     "Grid",
     "Header",
     "Image",
     "ending",
     "image_from_array",
-    "is_picture",
+    "is_raster",
     "is_supported",
     "read_header",
     "read_image",

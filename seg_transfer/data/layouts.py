@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seg_transfer.data.description import Region, channel_names, label_scheme
-from seg_transfer.data.formats import ENDINGS, is_picture, read_header, stem
+from seg_transfer.data.formats import ENDINGS, is_raster, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, by_channel, data_files, match_labels, split_channel
 from seg_transfer.errors import UserError
@@ -89,7 +89,7 @@ def _one_file_per_case(images: ChannelFiles, channels: int) -> bool:
     try:
         return read_header(images.first).channels == channels
     except UserError:
-        return is_picture(images.first)
+        return is_raster(images.first)
 
 
 def _msd(root: Path, content: dict[str, Any], description: Path) -> Found:
@@ -156,7 +156,7 @@ def _folders(root: Path, *, workers: int) -> Found:
 
 def _inferred_channels(images: ChannelFiles, files: int) -> tuple[str, ...]:
     channels = files if files > 1 else read_header(images.first).channels
-    if is_picture(images.first) and files == 1:
+    if is_raster(images.first) and files == 1:
         return ("R", "G", "B") if channels == 3 else ("grey",)
     return tuple(f"channel_{number}" for number in range(channels))
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seg_transfer.catalogue.encoders import EncoderEntry, Kind
+from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.fields import Triple
 
-Configuration = Literal["2d", "2.5d", "3d"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 CORE_FLOPS = 75e9

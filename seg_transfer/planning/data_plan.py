@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.util.records import Part
 
@@ -13,7 +14,7 @@ from seg_transfer.util.records import Part
 class Normalization(Part):
     """How one channel's intensities are scaled before the network sees them."""
 
-    kind: Literal["zscore", "clip_zscore", "minmax", "none"] = Field(
+    kind: NormalizationKind = Field(
         description="zscore: per image; clip_zscore: clip and scale with the data set's figures; minmax: to [0, 1]"
     )
     mask: bool = Field(default=False, description="zscore only: statistics from nonzero voxels, zeros stay zero")

@@ -1,4 +1,4 @@
-"""The folds of a plan: dealt so that nothing leaks, or read from the user's file and checked for it."""
+"""The folds of a plan: assigned so that nothing leaks, or read from the user's file and checked for leaks."""
 
 from __future__ import annotations
 
@@ -19,86 +19,103 @@ from seg_transfer.data.splits import (
 )
 from seg_transfer.data.splits import Split as CaseLists
 from seg_transfer.errors import UserError
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Split
 
 
 @dataclass(frozen=True)
-class FoldWishes:
-    """How the user wants the cases dealt.
+class FoldFiles:
+    """What the user's files and expressions say about folds.
 
     Attributes:
-        folds: How many.
-        group_by: Regular expression on case identifiers; cases with the same match belong together.
-        groups: File with the group of each case, in place of ``group_by``.
-        splits: JSON file with the folds themselves; groups then say only what must not straddle them.
-        seed: Of the dealing.
+        groups: Case -> group; None where every case is one of its own.
+        splits: Training and validation cases of each fold; None where folds are to be assigned.
     """
 
-    folds: int = 5
-    group_by: str | None = None
-    groups: Path | None = None
-    splits: Path | None = None
-    seed: int = 0
+    groups: Mapping[str, str] | None = None
+    splits: Sequence[CaseLists] | None = None
 
 
 @dataclass(frozen=True)
-class Dealt:
-    """The folds, what the user should know about them, and the group of each case, if they have some."""
+class FoldAssignment:
+    """Which cases each fold trains and validates on.
+
+    Attributes:
+        splits: The folds.
+        groups: Case -> group of cases that are kept together; None where every case is one of its own.
+        notes: What the user should know about them.
+    """
 
     splits: tuple[Split, ...]
-    notes: tuple[str, ...]
-    groups: Mapping[str, str] | None
+    groups: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def deal(wishes: FoldWishes, cases: Sequence[str], fingerprint: Fingerprint | None = None) -> Dealt:
-    """Deal cases to folds.
-
-    Cases that hold the same image share a fold, like those of a group, and each label is spread over the folds. Folds
-    from a file are taken as they are; a group or an image on both sides of one is said.
+def read_fold_files(options: PlanOptions, cases: Sequence[str]) -> FoldFiles:
+    """Read ``--groups``, ``--group-by`` and ``--splits``, and check that they fit the cases; before long measuring.
 
     Args:
-        wishes: The user's.
-        cases: Every case that a file may name.
-        fingerprint: Of the cases that are not broken, which alone are dealt; None before they are measured, which
-            serves to find wrong wishes early.
+        options: The user's.
+        cases: Every case, those with problems included.
 
     Raises:
-        UserError: If a file or expression is wrong, or names a case that is not there.
+        UserError: If a file or expression is wrong, names a case that is not there, or leaves one out.
     """
-    whole = list(cases) if fingerprint is None else [case.id for case in fingerprint.cases]
-    labels = None if fingerprint is None else fingerprint.held_labels()
-    duplicates = [] if fingerprint is None else fingerprint.duplicates()
+    splits = None if options.splits is None else splits_from_file(options.splits)
+    unknown = sorted({case for split in splits or () for part in split for case in part} - set(cases))
+    if unknown:
+        hint = "name only cases of the data set (those chosen with --cases, if that is given)"
+        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=options.splits, hint=hint)
+    return FoldFiles(groups=_groups(options, cases), splits=splits)
+
+
+def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprint) -> FoldAssignment:
+    """Assign the measured cases to folds.
+
+    Cases that hold the same image share a fold, like those of a group, and each label is spread over the folds. Folds
+    from a file are taken as they are; a group or an image on both sides of one is noted.
+
+    Args:
+        options: How many folds, and the random seed.
+        files: What the user's files say.
+        fingerprint: Of the cases without problems, which alone are assigned.
+
+    Raises:
+        UserError: If a fold of a file has no case left to train on.
+    """
+    whole = [case.id for case in fingerprint.cases]
+    labels = fingerprint.held_labels()
+    duplicates = fingerprint.duplicates()
     together = [same.cases for same in duplicates]
-    groups = _groups(wishes, whole)
+    groups = None if files.groups is None else {case: files.groups[case] for case in whole}
     joined = join_groups(whole, groups, together)
-    if wishes.splits is None:
+    if files.splits is None or options.splits is None:
         notes = [f"{same}: kept in one fold" for same in duplicates]
-        dealt = make_splits(whole, folds=wishes.folds, seed=wishes.seed, groups=joined, labels=labels)
-        note = splits_note(dealt, wishes.folds)
+        assigned = make_splits(whole, folds=options.folds, seed=options.seed, groups=joined, labels=labels)
+        note = splits_note(assigned, options.folds)
         notes += [note] if note else []
     else:
         notes = [str(same) for same in duplicates]
-        dealt = _from_file(wishes.splits, cases, set(whole))
-        notes += [_leak_note(leak, wishes.splits, "the same image") for leak in leaks(dealt, together)]
+        assigned = _without_broken(files.splits, set(whole), options.splits)
+        notes += [_leak_note(leak, options.splits, "the same image") for leak in leaks(assigned, together)]
         for name, inside in sorted(_members(groups or {}).items()):
-            notes += [_leak_note(leak, wishes.splits, f"one group, {name}") for leak in leaks(dealt, [inside])]
-    if labels is not None:
-        notes += _unlearned(dealt, labels)
-    splits = tuple(Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in dealt)
-    return Dealt(splits, tuple(notes), joined)
+            notes += [_leak_note(leak, options.splits, f"one group, {name}") for leak in leaks(assigned, [inside])]
+    notes += _unlearned(assigned, labels)
+    splits = tuple(Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in assigned)
+    return FoldAssignment(splits, joined, tuple(notes))
 
 
-def _groups(wishes: FoldWishes, cases: Sequence[str]) -> Mapping[str, str] | None:
-    if wishes.group_by is not None:
-        return groups_by_regex(cases, wishes.group_by)
-    if wishes.groups is None:
+def _groups(options: PlanOptions, cases: Sequence[str]) -> Mapping[str, str] | None:
+    if options.group_by is not None:
+        return groups_by_regex(cases, options.group_by)
+    if options.groups is None:
         return None
-    groups = groups_from_file(wishes.groups)
+    groups = groups_from_file(options.groups)
     if missing := [case for case in cases if case not in groups]:
         what = f"no group for {', '.join(missing[:5])}"
-        raise UserError(what, where=wishes.groups, hint="name that of every case")
-    return {case: groups[case] for case in cases}
+        raise UserError(what, where=options.groups, hint="name that of every case")
+    return groups
 
 
 def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
@@ -108,18 +125,13 @@ def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
     return members
 
 
-def _from_file(path: Path, cases: Sequence[str], whole: set[str]) -> list[CaseLists]:
-    """The folds of a file, without broken cases."""
-    dealt = splits_from_file(path)
-    unknown = sorted({case for split in dealt for part in split for case in part} - set(cases))
-    if unknown:
-        hint = "name only cases of the data set (those chosen with --cases, if that is given)"
-        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=path, hint=hint)
-    kept = [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in dealt]
+def _without_broken(splits: Sequence[CaseLists], whole: set[str], path: Path) -> list[CaseLists]:
+    """The folds of a file, without cases that have problems."""
+    kept = [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in splits]
     for fold, (train, _) in enumerate(kept):
         if not train:
             what = f"fold {fold} has no case left to train on: all that it names are broken"
-            raise UserError(what, where=path, hint="fix these cases' files, or deal the cases anew")
+            raise UserError(what, where=path, hint="fix these cases' files, or write other folds")
     return kept
 
 
@@ -130,11 +142,11 @@ def _leak_note(leak: Leak, path: Path, what: str) -> str:
     )
 
 
-def _unlearned(dealt: Sequence[CaseLists], labels: Mapping[str, Sequence[str]]) -> list[str]:
+def _unlearned(assigned: Sequence[CaseLists], labels: Mapping[str, Sequence[str]]) -> list[str]:
     """Folds that hold out every case of some label."""
     every = {label for held in labels.values() for label in held}
     missing = [
         (fold, sorted(every - {label for case in train for label in labels[case]}))
-        for fold, (train, _) in enumerate(dealt)
+        for fold, (train, _) in enumerate(assigned)
     ]
     return [f"fold {fold} trains on no case with {listing(tuple(names))}" for fold, names in missing if names]

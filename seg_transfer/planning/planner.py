@@ -1,39 +1,56 @@
-"""From measurements and wishes to a plan: calls the rules in order and keeps the reason of every decision.
+"""From measurements and options to a plan: calls the rules in order and keeps the reason of every decision.
 
 Example:
-    >>> plan = make_plan(Fingerprint.load(path), PlanRequest(splits=[(["a", "b"], ["c"])], device="cpu"))
+    >>> options = PlanOptions(dataset=path)
+    >>> folds = assign_folds(options, FoldFiles(), fingerprint)
+    >>> plan = make_plan(fingerprint, options, folds, Resources(Machine("cpu")))
     >>> plan.model.patch
     (40, 56, 40)
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from seg_transfer.catalogue.encoders import EncoderEntry, entry
+from seg_transfer.errors import UserError
+from seg_transfer.options.choices import Configuration
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
-from seg_transfer.planning.data_plan import Channel, DataPlan, Label
+from seg_transfer.planning.data_decisions import plan_data
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.grid import Grid, in_network_order
-from seg_transfer.planning.plan import Expected, ModelPlan, Plan, Weights
+from seg_transfer.planning.folds import FoldAssignment
+from seg_transfer.planning.grid import Grid
+from seg_transfer.planning.option_checks import check_against_measurements
+from seg_transfer.planning.plan import Expected, ModelPlan, Plan, RecipePlan, Weights
 from seg_transfer.planning.reasons import Reasons
-from seg_transfer.planning.recipe import plan_recipe
-from seg_transfer.planning.request import AUTO, PlanRequest, Wishes, check
+from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules import configuration as configuration_rule
 from seg_transfer.planning.rules import earlier_model as carry_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
-from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import normalization
 from seg_transfer.planning.rules import optimization as training
-from seg_transfer.planning.rules import spacing as geometry
+from seg_transfer.planning.rules import race as race_rule
+from seg_transfer.planning.rules import strategy as transfer
+from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
-from seg_transfer.planning.rules.patch import SMALLEST_BATCH, Limits, fit, most_stages, slice_strides, stack
-
-__all__ = ["PlanRequest", "decides_by_evidence", "make_plan"]
+from seg_transfer.planning.rules.patch import (
+    SMALLEST_BATCH,
+    Architecture,
+    Limits,
+    batch_size,
+    fit,
+    most_stages,
+    slice_strides,
+    stack,
+)
+from seg_transfer.planning.strategy import Race, Strategy
+from seg_transfer.planning.variants import model_for
+from seg_transfer.util.units import seconds_text
 
 STORED_BYTES = 3.5
 """Per voxel and channel of the preprocessed store: float32, compressed without loss."""
@@ -41,191 +58,259 @@ CHECKPOINT_BYTES = 20
 """Per parameter: the model, and to resume the weights, their average and the optimizer's two moments."""
 
 
-def make_plan(fingerprint: Fingerprint, request: PlanRequest) -> Plan:
+def make_plan(
+    fingerprint: Fingerprint,
+    options: PlanOptions,
+    folds: FoldAssignment,
+    resources: Resources,
+    *,
+    earlier: carry_rule.EarlierModel | None = None,
+    evidence: TransferEvidence | None = None,
+) -> Plan:
     """Decide everything about a data set.
 
     Args:
         fingerprint: Its measurements.
-        request: The user's wishes.
+        options: The user's, checked by :func:`seg_transfer.planning.option_checks.check_before_measuring`.
+        folds: Which cases each fold trains and validates on.
+        resources: What there is to train with.
+        earlier: Model of the user's own to start from, if any.
+        evidence: What was measured about transfer, if anything.
 
     Raises:
-        UserError: If a wish is impossible for this data set, or no network fits into the memory.
+        UserError: If an option is impossible for this data set, or no network fits into the memory.
     """
-    wishes = check(request, fingerprint)
-    reasons = Reasons()
-    data = _plan_data(fingerprint, wishes, reasons)
-    grid = Grid(fingerprint, data)
-    earlier = request.earlier
-    if earlier is None:
-        encoder = entry(reasons.take("model.encoder", encoder_rule.encoder(request.encoder)))
-        weights = reasons.take("model.weights", encoder_rule.weights(encoder, wishes.weights, request.imagenet_cached))
-        shape = _plan_shape(grid, data, encoder, weights.source == "bundled", request, wishes, reasons)
-    else:
-        encoder = entry(reasons.take("model.encoder", carry_rule.encoder(request.encoder, earlier)))
-        shape = _plan_shape(grid, data, encoder, False, request, wishes, reasons)
-        weights = reasons.take("model.weights", carry_rule.weights(shape, earlier, wishes.carry))
-    model = _plan_model(shape, data, weights, wishes, reasons)
-    recipe, weights = plan_recipe(fingerprint, grid, data, model, shape, request, wishes, reasons)
-    if weights != model.weights:
-        model = model.model_copy(update={"weights": weights})
-        reasons.amend("model.weights", weights, f"{recipe.strategy.kind} takes {_taken(weights)}")
-    seconds = wishes.machine.seconds(step_flops(shape, recipe.batch_size))
-    spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
-    frozen = min(
-        shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
-        for strategy in (candidate.strategy for candidate in recipe.candidates)
-    )
-    expected = Expected(
-        training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
-        seconds_per_step=seconds,
-        memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
-        disk_bytes=int(
-            grid.voxels * (STORED_BYTES * len(data.channels) + 0.1)
-            + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)
-        ),
-    )
-    return Plan(
-        data=data,
-        model=model,
-        recipe=recipe,
-        evidence=request.evidence,
-        reasons=tuple(reasons.taken),
-        expected=expected,
-    )
+    check_against_measurements(options, fingerprint, folds.splits)
+    return _Planner(fingerprint, options, folds, resources, earlier, evidence).plan()
 
 
-def decides_by_evidence(request: PlanRequest, made: Plan) -> bool:
+def decides_by_evidence(options: PlanOptions, made: Plan) -> bool:
     """Whether evidence can change the plan that was made without it."""
-    return made.model.weights.source != "none" and made.model.head == "unet" and request.strategy == AUTO
+    return made.model.weights.source != "none" and made.model.head == "unet" and options.strategy == "auto"
 
 
-def _taken(weights: Weights) -> str:
-    return "none" if weights.source == "none" else f"those of the finest {weights.stages} stage(s)"
+@dataclass(frozen=True)
+class _Planner:
+    """What the decisions about one data set start from, and the reasons of those taken so far."""
 
+    fingerprint: Fingerprint
+    options: PlanOptions
+    folds: FoldAssignment
+    resources: Resources
+    earlier: carry_rule.EarlierModel | None
+    evidence: TransferEvidence | None
+    reasons: Reasons = field(default_factory=Reasons)
 
-def _plan_data(fingerprint: Fingerprint, wishes: Wishes, reasons: Reasons) -> DataPlan:
-    axes = reasons.take(
-        "data.axes", geometry.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension)
-    )
-    crop = reasons.take("data.crop_nonzero", geometry.crop_nonzero(fingerprint.crop_ratio))
-    spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
-    slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
-    spacing = reasons.take(
-        "data.spacing",
-        geometry.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
-    )
-    ratio = 1.0 if fingerprint.dimension == 2 else geometry.anisotropy([fingerprint.spacing[axis] for axis in axes])
-    scale = normalization.shared_scale(fingerprint.channels, dimension=fingerprint.dimension)
-    channels = []
-    for index, channel in enumerate(fingerprint.channels):
-        chosen = reasons.take(
-            f"data.channels.{index}.normalization",
-            normalization.normalization(
-                channel,
-                dimension=fingerprint.dimension,
-                crop_ratio=fingerprint.crop_ratio,
-                scale=scale,
-                requested=wishes.normalization.get(channel.name),
-            ),
+    def plan(self) -> Plan:
+        data = plan_data(self.fingerprint, self.options, self.reasons)
+        grid = Grid(self.fingerprint, data)
+        shape, weights = self._network(grid, data)
+        model = self._model(shape, data, weights)
+        recipe = self._recipe(grid, data, model, shape)
+        if (needed := model_for(model, recipe.strategy)) != model:
+            model = needed
+            self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
+        return Plan(
+            data=data,
+            model=model,
+            recipe=recipe,
+            evidence=self.evidence,
+            reasons=tuple(self.reasons.taken),
+            expected=self._expected(grid, model, recipe, shape),
         )
-        channels.append(Channel(name=channel.name, normalization=chosen))
-    regions, ignore = fingerprint.regions, fingerprint.ignore
-    if regions:
-        reasons.take("data.regions", labels_rule.regions(regions))
-    if ignore is not None:
-        reasons.take("data.ignore", labels_rule.ignore(ignore, [case.annotated for case in fingerprint.cases]))
-    return DataPlan(
-        dataset=fingerprint.dataset,
-        dimension=fingerprint.dimension,
-        unit=fingerprint.unit,
-        channels=tuple(channels),
-        labels=(
-            Label(name="background", value=0),
-            *(Label(name=label.name, value=label.value) for label in fingerprint.labels),
-        ),
-        regions=regions,
-        ignore=ignore,
-        cases=tuple(case.id for case in fingerprint.cases),
-        axes=axes,
-        spacing=spacing,
-        crop_nonzero=crop,
-        image_order=reasons.take("data.image_order", geometry.IMAGE_ORDER),
-        slice_order=reasons.take("data.slice_order", geometry.slice_order(ratio)),
-    )
 
+    def _network(self, grid: Grid, data: DataPlan) -> tuple[Shape, Weights]:
+        """Decide encoder, weights and size of the network."""
+        options, take = self.options, self.reasons.take
+        if self.earlier is not None:
+            encoder = entry(take("model.encoder", carry_rule.encoder(options.encoder, self.earlier)))
+            shape = self._shape(grid, data, encoder, bundled=False)
+            carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
+            return shape, take("model.weights", carry_rule.weights(shape, self.earlier, carry))
+        encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
+        wanted = "none" if options.strategy == "scratch" else options.weights
+        weights = take("model.weights", encoder_rule.weights(encoder, wanted, self.resources.imagenet_cached))
+        return self._shape(grid, data, encoder, bundled=weights.source == "bundled"), weights
 
-def _plan_shape(
-    grid: Grid,
-    data: DataPlan,
-    encoder: EncoderEntry,
-    bundled: bool,
-    request: PlanRequest,
-    wishes: Wishes,
-    reasons: Reasons,
-) -> Shape:
-    """Decide configuration, stages and patch together, since each bounds the others."""
-    earlier = request.earlier
-    stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
-    if earlier is not None:
-        stages, why_stages = carry_rule.stages((stages, why_stages), earlier)
-    fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.outputs))
-    steps_3d = 0.0
-    if data.dimension == 3 and wishes.config is None and earlier is None and encoder.volumes:
-        # Memory limits this patch, time does not: whether time suffices is the question.
-        whole = Limits(wishes.machine, request.memory_bytes, step_seconds=None)
-        candidate, _ = fitted(grid.shape, data.spacing, configuration="3d", limits=whole)
-        flops = step_flops(candidate, SMALLEST_BATCH["3d"])
-        steps_3d = training.steps_in_time(wishes.machine.seconds(flops), request.time_budget)
-    chosen = reasons.take(
-        "model.configuration",
-        carry_rule.configuration(wishes.config, earlier, data.dimension)
-        if earlier is not None
-        else configuration_rule.configuration(
+    def _shape(self, grid: Grid, data: DataPlan, encoder: EncoderEntry, *, bundled: bool) -> Shape:
+        """Decide configuration, stages and patch together, since each bounds the others."""
+        take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
+        stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
+        if self.earlier is not None:
+            stages, why_stages = carry_rule.stages((stages, why_stages), self.earlier)
+        architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
+        chosen = self._configuration(grid, data, architecture)
+        slices, why_slices = grid.shape[0], ""
+        if chosen == "2d":
+            slices = 1
+        elif chosen == "2.5d":
+            slices, why_slices = stack(grid.ratio, grid.shape[0])
+            why_slices += "; "
+        seconds = training.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
+        limits = Limits(machine, memory, seconds)
+        shape, why_patch = fit(
+            (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
+        )
+        take("model.patch", (shape.patch, why_slices + why_patch))
+        if shape.stages < stages:
+            why_stages = (
+                f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
+            )
+        take("model.stages", (shape.stages, why_stages))
+        if chosen == "3d":
+            strides = slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+            take("model.slice_strides", strides)
+        else:
+            take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
+        return shape
+
+    def _configuration(self, grid: Grid, data: DataPlan, architecture: Architecture) -> Configuration:
+        """Decide what the network reads."""
+        options, resources = self.options, self.resources
+        requested = None if options.config == "auto" else options.config
+        if self.earlier is not None:
+            decision = carry_rule.configuration(requested, self.earlier, data.dimension)
+            return self.reasons.take("model.configuration", decision)
+        steps_3d = 0.0
+        if data.dimension == 3 and requested is None and architecture.entry.volumes:
+            # Memory limits this patch, time does not: whether time suffices is the question.
+            limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
+            candidate, _ = fit(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
+            seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
+            steps_3d = training.steps_in_time(seconds, options.time_budget)
+        decision = configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
             slices=grid.shape[0],
-            volumes=encoder.volumes,
+            volumes=architecture.entry.volumes,
             steps_3d=steps_3d,
-            device=wishes.machine.kind,
-            requested=wishes.config,
-        ),
-    )
-    slices, why_slices = grid.shape[0], ""
-    if chosen == "2d":
-        slices = 1
-    elif chosen == "2.5d":
-        slices, why_slices = stack(grid.ratio, grid.shape[0])
-        why_slices += "; "
-    seconds = training.target_step_seconds(request.time_budget) if wishes.machine.kind == "cpu" else None
-    limits = Limits(wishes.machine, request.memory_bytes, seconds)
-    shape, why_patch = fitted((slices, *grid.shape[1:]), data.spacing, configuration=chosen, limits=limits)
-    reasons.take("model.patch", (shape.patch, why_slices + why_patch))
-    if shape.stages < stages:
-        why_stages = f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
-    reasons.take("model.stages", (shape.stages, why_stages))
-    if chosen == "3d":
-        reasons.take(
-            "model.slice_strides", slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+            device=resources.machine.kind,
+            requested=requested,
         )
-    else:
-        reasons.take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
-    return shape
+        return self.reasons.take("model.configuration", decision)
 
+    def _model(self, shape: Shape, data: DataPlan, weights: Weights) -> ModelPlan:
+        """Decide the rest of the network."""
+        take, configuration = self.reasons.take, shape.configuration
+        mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
+        widths = decoder_channels(shape.entry.strides[: shape.stages], self.resources.machine.kind)
+        return ModelPlan(
+            configuration=configuration,
+            patch=shape.patch,
+            head=take("model.head", head_rule.head(self.options.head)),
+            encoder=shape.entry.name,
+            weights=weights,
+            stages=shape.stages,
+            slice_strides=shape.slice_strides,
+            inflation=take("model.inflation", encoder_rule.inflation(configuration)),
+            input_mapping=take("model.input_mapping", mapping),
+            decoder_channels=take("model.decoder_channels", widths),
+        )
 
-def _plan_model(shape: Shape, data: DataPlan, weights: Weights, wishes: Wishes, reasons: Reasons) -> ModelPlan:
-    mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
-    configuration = shape.configuration
-    return ModelPlan(
-        configuration=configuration,
-        patch=shape.patch,
-        head=reasons.take("model.head", head_rule.head(wishes.head)),
-        encoder=shape.entry.name,
-        weights=weights,
-        stages=shape.stages,
-        slice_strides=shape.slice_strides,
-        inflation=reasons.take("model.inflation", encoder_rule.inflation(configuration)),
-        input_mapping=reasons.take("model.input_mapping", mapping),
-        decoder_channels=reasons.take(
-            "model.decoder_channels", decoder_channels(shape.entry.strides[: shape.stages], wishes.machine.kind)
-        ),
-    )
+    def _recipe(self, grid: Grid, data: DataPlan, model: ModelPlan, shape: Shape) -> RecipePlan:
+        """Decide how the network learns."""
+        fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
+        machine = self.resources.machine
+        target = training.target_step_seconds(options.time_budget)
+        limits = Limits(machine, self.resources.memory_bytes, target)
+        batch = take("recipe.batch_size", batch_size(shape, limits, target_seconds=target, total_voxels=grid.voxels))
+        seconds = machine.seconds(step_flops(shape, batch))
+        spent, why_spent = training.budget(
+            machine.kind, seconds, epochs=options.epochs, time_budget=options.time_budget
+        )
+        take("recipe.epochs", (spent.epochs, why_spent))
+        take("recipe.time_budget", (spent.time_budget, why_spent))
+        take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
+        strategy = take("recipe.strategy", self._strategy(data, model))
+        race = take("recipe.race", self._race(model, spent))
+        mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
+        varied, whys = augmentation(
+            ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
+        )
+        take("recipe.augmentation", (varied, USUAL))
+        for name, why in whys.items():
+            take(f"recipe.augmentation.{name}", (getattr(varied, name), why))
+        take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
+        foreground = training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
+        return RecipePlan(
+            strategy=strategy,
+            race=race,
+            batch_size=batch,
+            epochs=spent.epochs,
+            time_budget=spent.time_budget,
+            steps_per_epoch=spent.steps_per_epoch,
+            learning_rate=take("recipe.learning_rate", training.LEARNING_RATE),
+            weight_decay=take("recipe.weight_decay", training.WEIGHT_DECAY),
+            warmup=take("recipe.warmup", training.warmup(spent.steps)),
+            gradient_clip=take("recipe.gradient_clip", training.GRADIENT_CLIP),
+            ema_decay=take("recipe.ema_decay", training.ema_decay(spent.steps)),
+            precision=take("recipe.precision", training.precision(machine)),
+            deep_supervision=take("recipe.deep_supervision", training.deep_supervision(model.stages)),
+            foreground_share=take("recipe.foreground_share", foreground),
+            augmentation=varied,
+            tta_axes=take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
+            splits=take("recipe.splits", (self.folds.splits, self._why_splits())),
+            seed=options.seed,
+        )
+
+    def _strategy(self, data: DataPlan, model: ModelPlan) -> tuple[Strategy, str]:
+        """Decide what of the encoder learns: as asked for, by the textbook, or by segtl's own rule."""
+        fingerprint, options = self.fingerprint, self.options
+        if options.strategy == "classic":
+            train = len(self.folds.splits[0].train)
+            return classic(
+                model,
+                cases=train,
+                labelled_slices=round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases)),
+                dimension=data.dimension,
+                channels=[channel.name for channel in data.channels],
+                earlier=None if self.earlier is None else self.earlier.channels,
+            )
+        requested = None if options.strategy == "auto" or options.strategy == "race" else options.strategy
+        requested = requested if options.head == "unet" else "frozen"
+        return transfer.strategy(model, evidence=self.evidence, requested=requested)
+
+    def _race(self, model: ModelPlan, spent: training.Budget) -> tuple[Race | None, str]:
+        """Decide the race that each fold starts with, if one is asked for."""
+        if self.options.strategy != "race":
+            return None, "not asked for (--strategy race)"
+        if model.weights.source == "none":
+            raise UserError(race_rule.NO_RACE, where="--strategy race", hint=race_rule.RACE_HINT)
+        share = race_rule.SHARE if self.options.race_share is None else self.options.race_share
+        kept = race_rule.held_out(
+            self.folds.splits,
+            [case.id for case in self.fingerprint.cases],
+            groups=self.folds.groups,
+            labels=self.fingerprint.held_labels(),
+            seed=self.options.seed,
+        )
+        cost = race_rule.spend(share, epochs=spent.epochs, time_budget=spent.time_budget)
+        text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
+        sizes = ", ".join(str(len(cases)) for cases in kept)
+        return Race(share=share, challengers=race_rule.challengers(model), held_out=kept), (
+            f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another "
+            f"is better by more than chance on training cases held out ({sizes} of them)"
+        )
+
+    def _why_splits(self) -> str:
+        splits, held = self.folds.splits, self.fingerprint.held_labels()
+        sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
+        why = f"training + validation cases of each fold: {sizes}"
+        for label in self.fingerprint.labels:
+            if label.cases < len(self.fingerprint.cases):
+                counts = [sum(label.name in held[case] for case in split.validation) for split in splits]
+                why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
+        return why
+
+    def _expected(self, grid: Grid, model: ModelPlan, recipe: RecipePlan, shape: Shape) -> Expected:
+        """Estimate time, memory and disk space."""
+        seconds = self.resources.machine.seconds(step_flops(shape, recipe.batch_size))
+        spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
+        frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
+        stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
+        return Expected(
+            training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
+            seconds_per_step=seconds,
+            memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
+            disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)),
+        )

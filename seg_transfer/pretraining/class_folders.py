@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from seg_transfer.data.formats import PICTURE_ENDINGS, read_array
+from seg_transfer.data.formats import RASTER_ENDINGS, read_array
 from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.files import file_stamp, make_folder, whole_file
@@ -65,9 +65,9 @@ def find_images(folder: Path, classes: Sequence[str] | None = None) -> ClassFold
     for path in found:
         if path.name not in names:
             raise UserError("no class of the training images has this name", where=path, hint="rename or remove it")
-        inside = sorted(one for one in path.rglob("*") if one.name.lower().endswith(PICTURE_ENDINGS) and one.is_file())
+        inside = sorted(one for one in path.rglob("*") if one.name.lower().endswith(RASTER_ENDINGS) and one.is_file())
         if not inside:
-            hint = f"add images ({', '.join(PICTURE_ENDINGS)}), or remove the folder"
+            hint = f"add images ({', '.join(RASTER_ENDINGS)}), or remove the folder"
             raise UserError("has no images", where=path, hint=hint)
         files += inside
         labels += [names.index(path.name)] * len(inside)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from lightning_fabric.plugins import MixedPrecision, Precision
+from torch import Tensor
 
-from seg_transfer.network.build import build_network
+from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan, RecipePlan
 from seg_transfer.training.augment import apply, sample_transforms
@@ -22,9 +22,6 @@ from seg_transfer.training.losses import deep_loss, overlap
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.statistics import dice, none_if_undefined
-
-# Fabric announces the precision on stderr, which the plan has said already and --quiet forbids.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 ADAM_BETAS = (0.9, 0.999)
 """AdamW's usual ones. AdamW (Loshchilov and Hutter, ICLR 2019), since it adapts to the unlike gradients of a pretrained
@@ -52,15 +49,22 @@ class Trainer:
         model, recipe = plan.model, plan.recipe
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
         channels, classes = len(plan.data.channels), len(plan.data.outputs)
-        network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
+        network, self.report = build_network(
+            model,
+            channels=channels,
+            classes=classes,
+            seed=seed,
+            pretrained_stages=recipe.strategy.pretrained_stages if load else 0,
+        )
         assert isinstance(network, UNet), "classifiers are fitted, not trained"
         self.network = network.to(self.device)
-        _channels_last(self.network)
+        lay_channels_last(self.network)
         self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)
         self._fabric = Fabric(
             accelerator=self.device.type,
             devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-            precision="bf16-mixed" if recipe.precision == "bfloat16" else "32-true",
+            # a plugin, since Fabric announces on stderr what it is told by name
+            plugins=MixedPrecision("bf16-mixed", device) if recipe.precision == "bfloat16" else Precision(),
         )
         self.optimizer = _make_optimizer(self.schedule, recipe)
         self._module, self._optimizer = self._fabric.setup(self.network, self.optimizer)
@@ -115,7 +119,7 @@ class Trainer:
 
     def loss(self, image: Tensor, label: Tensor) -> Tensor:
         """Loss of patches as training takes it, with deep supervision where the plan has it; as in :class:`Batch`."""
-        with self._fabric.autocast():  # Fabric's own covers forward() alone
+        with self._fabric.autocast():  # on one device Fabric's own covers forward() alone
             deep = self.plan.recipe.deep_supervision
             outputs = self._module.forward_deep(image) if deep else [self._module(image)]
         return deep_loss(outputs, label, self.plan.data.region_classes)
@@ -162,14 +166,6 @@ class Trainer:
         )
         out_of_plane = augmentation.rotate_out_of_plane
         return apply(image, label, transforms, spacing=self.plan.data.spacing, out_of_plane=out_of_plane)
-
-
-def _channels_last(network: nn.Module) -> None:
-    """Lay kernels out as convolutions are fastest; a 3D network holds 2D convolutions too, so each by its rank."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in network.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
 
 
 def _make_optimizer(schedule: StrategySchedule, recipe: RecipePlan) -> torch.optim.Optimizer:

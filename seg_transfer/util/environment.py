@@ -150,8 +150,13 @@ def machine_text() -> str:
     return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
 
 
-def case_workers() -> int:
-    """Worker processes by default for work that is one task per case: a core each, at most 8; 2 GB of memory each."""
+def case_workers(wanted: int | None = None) -> int:
+    """Worker processes for work that is one task per case: as many as wanted, 0 for work in this process.
+
+    None: one per core, at most 8, and no more than have 2 GB of memory each.
+    """
+    if wanted is not None:
+        return wanted
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 

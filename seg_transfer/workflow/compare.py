@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.evaluation.comparison import Comparison, compare
-from seg_transfer.planning.evidence_record import RACE_FILE
-from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.loop import RunOptions
+from seg_transfer.training.manifest import Manifest
+from seg_transfer.training.run_folder import PlanFolder, RunFolder
+from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
-from seg_transfer.workflow.work_folder import MANIFEST_FILE
 
 logger = logging.getLogger(__name__)
 
-CONTROL_FILE = "control.json"
-"""Beside the scores in ``validation/``, so that it goes with them when a fold is trained anew."""
 
-
-def train_twin(
-    run: TrainedFold, twin: Plan, dataset: Dataset, store: Store, folder: Path, *, options: RunOptions, workers: int
+def train_control(
+    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions, workers: int
 ) -> TrainedFold:
-    """Train and validate a fold's from-scratch twin, and write how both compare into the fold's folder.
+    """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
 
-    The twin's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a race,
-    race and training together.
+    The control's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a
+    race, race and training together.
 
     Args:
         run: The fold, trained and validated.
-        twin: Its plan from scratch.
+        control: The folder of its plan from scratch.
         dataset: The cases' files.
         store: The preprocessed cases.
-        folder: The twin's run folder.
         options: Of this run.
         workers: Processes that score; 0 scores in this one.
 
     Returns:
-        The fold, with its twin.
+        The fold, with its control.
 
     Raises:
-        UserError: If the twin was trained before with another seed or budget.
+        UserError: If the control was trained before with another seed or budget.
     """
     logger.info("its control from scratch:")
-    made = train_and_validate(
-        twin, dataset, store, folder, fold=run.fold, options=_as_trained(run.folder, options), workers=workers
-    )
-    run = replace(run, twin=made)
-    comparison = compare_with_twins([run])
+    control.keep_plan()
+    options = _as_trained(run.run, options)
+    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options, workers=workers)
+    run = replace(run, control=made)
+    comparison = compare_with_controls([run])
     assert comparison is not None
-    comparison.save(run.folder / "validation" / CONTROL_FILE)
+    comparison.save(run.run.control)
     return run
 
 
-def compare_with_twins(runs: list[TrainedFold]) -> Comparison | None:
-    """Compare folds with their twins over all their held-out cases; None where no fold has a twin."""
-    pairs = [(run.scores, run.twin.scores) for run in runs if run.scores and run.twin and run.twin.scores]
+def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
+    """Compare folds with their controls over all their held-out cases; None where no fold has a control."""
+    pairs = [(run.scores, run.control.scores) for run in runs if run.scores and run.control and run.control.scores]
     if not pairs:
         return None
     names = " / ".join(dict.fromkeys(run.strategy for run in runs))
@@ -66,9 +60,7 @@ def compare_with_twins(runs: list[TrainedFold]) -> Comparison | None:
     return compare(mine, theirs, strategies=(names, "scratch"))
 
 
-def _as_trained(folder: Path, options: RunOptions) -> RunOptions:
+def _as_trained(run: RunFolder, options: RunOptions) -> RunOptions:
     """The options with the seed and the whole budget that a finished fold has used."""
-    race = folder / RACE_FILE
-    recorded = json.loads((race if race.is_file() else folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    recorded = recorded.get("options", recorded)
-    return replace(options, **{name: recorded[name] for name in ("seed", "epochs", "time_budget")})
+    used = RaceEvidence.load(run.race) if run.race.is_file() else Manifest.load(run.manifest).options
+    return replace(options, seed=used.seed, epochs=used.epochs, time_budget=used.time_budget)

@@ -41,7 +41,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
         labels=None if data is None else data.scored,
         ignore=data.ignore if options.ignore is None and data is not None else options.ignore,
         tolerance=options.tolerance,
-        workers=environment.case_workers() if options.workers is None else options.workers,
+        workers=environment.case_workers(options.workers),
     )
     if options.json_file is not None:
         scores.save(options.json_file)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
-from seg_transfer.catalogue.encoders import entry, imagenet_cached
+from seg_transfer.catalogue.encoders import imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.planning.cost import DeviceKind, Machine
 from seg_transfer.planning.evidence_record import Evidence
-from seg_transfer.planning.folds import FoldWishes, deal
+from seg_transfer.planning.folds import assign_folds, read_fold_files
 from seg_transfer.planning.model_file import read_model_file
+from seg_transfer.planning.option_checks import check_before_measuring
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.planner import PlanRequest, decides_by_evidence, make_plan
-from seg_transfer.planning.request import check_options
+from seg_transfer.planning.planner import decides_by_evidence, make_plan
+from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
-from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
+from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
@@ -44,56 +47,47 @@ def plan(options: PlanOptions) -> Plan:
     """
     place = Work(options.work)
     check_folder(place.path)
-    if options.encoder != "auto":
-        entry(options.encoder)
     device = environment.resolve_device(options.device)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
-    found = _selected(find_dataset(options.dataset, workers=case_workers), options.cases)
-    _say_what_was_found(found)
-    ids = [case.id for case in found.cases]
-    wanted = FoldWishes(options.folds, options.group_by, options.groups, options.splits, options.seed)
-    earlier = None
-    if options.from_model is not None:
-        earlier = _earlier(options.from_model, options.config, found.dimension)
-    request = PlanRequest(
-        config=options.config,
-        encoder=options.encoder,
-        weights=options.weights,
-        strategy=options.strategy,
-        race_share=options.race_share,
-        head=options.head,
-        normalization=options.normalization,
-        memory_bytes=environment.device_memory(device) if options.memory is None else options.memory,
-        epochs=options.epochs,
-        time_budget=options.time_budget,
-        splits=deal(wanted, ids).splits,
-        device=device.partition(":")[0],
-        cores=environment.cores(),
-        bfloat16_gain=environment.bfloat16_gain(device),
-        imagenet_cached=imagenet_cached,
-        offline=is_offline(),
-        earlier=earlier,
-        carry=options.carry,
-        seed=options.seed,
+    workers = environment.case_workers(options.workers)
+    found = _selected(find_dataset(options.dataset, workers=workers), options.cases)
+    _log_what_was_found(found)
+    resources = _resources(options, device)
+    check_before_measuring(
+        options,
+        dataset=found.name,
+        dimension=found.dimension,
+        channels=found.channel_names,
+        resources=resources,
     )
-    check_options(request, found.channel_names)  # and dealt above: what is wrong is said before long measuring
-    measured = check_and_measure(found, place, skip_broken=options.skip_broken, workers=case_workers, seed=options.seed)
-    dealt = deal(wanted, ids, measured.fingerprint)
-    request = replace(request, splits=dealt.splits, groups=dealt.groups)
-    made = make_plan(measured.fingerprint, request)
-    if options.evidence and decides_by_evidence(request, made):
-        known = gather_evidence(made, place, measured.dataset, device=device, workers=case_workers)
-        made = make_plan(measured.fingerprint, replace(request, evidence=known))
-    if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
+    files = read_fold_files(options, [case.id for case in found.cases])
+    earlier = None if options.from_model is None else _earlier(options.from_model, options.config, found.dimension)
+    measured = check_and_measure(found, place, skip_broken=options.skip_broken, workers=workers, seed=options.seed)
+    folds = assign_folds(options, files, measured.fingerprint)
+    decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier)
+    made = decide()
+    if options.evidence and decides_by_evidence(options, made):
+        made = decide(evidence=gather_evidence(made, place, measured.dataset, device=device, workers=workers))
+    if made.model.weights.source == "none" and made.recipe.strategy != scratch(made.model):
         asked = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"
         logger.warning(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
-    for note in dealt.notes:
+    for note in folds.notes:
         logger.warning(note)
     measured.save(place)
     if made.evidence is not None:
         Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
     made.save(place.plan)
     return made
+
+
+def _resources(options: PlanOptions, device: str) -> Resources:
+    """What this machine offers on a device."""
+    kind, _, _ = device.partition(":")
+    return Resources(
+        machine=Machine(cast(DeviceKind, kind), environment.cores(), environment.bfloat16_gain(device)),
+        memory_bytes=environment.device_memory(device) if options.memory is None else options.memory,
+        imagenet_cached=imagenet_cached,
+        offline=is_offline(),
+    )
 
 
 def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
@@ -105,7 +99,7 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
     return EarlierModel(path=str(path.absolute()), sha256=file_digest(path), plan=plans[member])
 
 
-def _say_what_was_found(found: Dataset) -> None:
+def _log_what_was_found(found: Dataset) -> None:
     logger.info(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
     if found.label_map_note:
         logger.info(found.label_map_note)

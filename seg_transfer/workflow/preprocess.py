@@ -33,7 +33,7 @@ def preprocess(options: PreprocessOptions) -> Path:
         Dataset.load(place.dataset),
         made.data,
         folder,
-        workers=environment.case_workers() if options.workers is None else options.workers,
+        workers=environment.case_workers(options.workers),
     )
     if failures:
         raise SomeCasesFailed(failures)

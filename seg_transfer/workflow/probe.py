@@ -45,7 +45,7 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
 
     evidence = Evidence.load(place.evidence)
     chosen = choose_cases(made, options.cases, options.seed)
-    case_workers = environment.case_workers() if options.workers is None else options.workers
+    case_workers = environment.case_workers(options.workers)
     prepare(place, made, Dataset.load(place.dataset), case_workers, cases=chosen)
     store = Store.open(place.store_folder(made), made.data)
     torch.set_num_threads(environment.cores())

@@ -58,7 +58,7 @@ def test_models_load_and_average(configuration: str, tmp_path: Path) -> None:
     whole = plan(data_plan(), model)
     files = []
     for seed in (1, 2):
-        network, _ = build_network(model, channels=1, classes=3, seed=seed, load=False)
+        network, _ = build_network(model, channels=1, classes=3, seed=seed, pretrained_stages=0)
         files.append(tmp_path / f"{seed}.safetensors")
         save_state(files[-1], "model", network.state_dict(), {"plan": whole.model_dump(mode="json")})
     array = np.random.default_rng(0).normal(size=(1, 8, 20, 18)).astype(np.float32)
@@ -211,17 +211,20 @@ def test_labels_are_those_of_the_probabilities_in_memory(
     """Streamed or not, with mirroring, folds, cropping, resampling and another orientation: the same label map."""
     model = model_plan(configuration, patch)
     data = data_plan(spacing=(2.0, 0.8, 1.3), crop_nonzero=True)
-    built = [build_network(model, channels=1, classes=3, seed=seed, load=False)[0].eval() for seed in range(networks)]
+    built = [
+        build_network(model, channels=1, classes=3, seed=seed, pretrained_stages=0)[0].eval()
+        for seed in range(networks)
+    ]
     predictor = Predictor(plan(data, model, tta_axes=(0, 2)), built, CPU)
     array = np.pad(np.random.default_rng(0).uniform(1, 2, (14, 20, 9)).astype(np.float32), ((2, 1), (0, 3), (1, 0)))
     grid = Grid((9 + 1, 14 + 3, 20 + 3), np.array([[0, -1, 0, 0], [0, 0, 1, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]))
     transform, prepared = predictor.prepare(Image(array[None], grid.canonical().affine, grid))
-    scores = predictor.probabilities(prepared)
+    probabilities = predictor.probabilities(prepared)
     streamed = predictor.labels(transform, prepared)
-    np.testing.assert_array_equal(streamed, predictor.labels_of(transform, scores))
+    np.testing.assert_array_equal(streamed, predictor.labels_of(transform, probabilities))
     assert streamed.shape == grid.shape
     assert len(np.unique(streamed)) > 1
-    native = transform.restore_probabilities(scores, predictor.plan.data)
+    native = transform.restore_probabilities(probabilities, predictor.plan.data)
     top = np.sort(native, axis=0)
     clear = top[-1] - top[-2] > 1e-5
     assert clear.mean() > 0.99
@@ -262,9 +265,9 @@ def test_probabilities_of_volumes_are_a_4d_image_in_the_same_geometry(tmp_path: 
     image = nib.load(tmp_path / "out" / "probabilities" / "case0.nii.gz")
     assert image.shape == (*volume.shape, 3)
     np.testing.assert_allclose(image.affine, np.diag([-1, 1, 3, 1]))
-    scores = np.asarray(image.dataobj)
-    np.testing.assert_allclose(scores.sum(axis=-1), 1, atol=1e-5)
-    np.testing.assert_array_equal(scores.argmax(axis=-1), volume.astype(int))
+    probabilities = np.asarray(image.dataobj)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), volume.astype(int))
 
 
 def picture_plan() -> Plan:
@@ -290,8 +293,8 @@ def test_pictures_give_pictures(ending: str, written: str, tmp_path: Path) -> No
     assert predict_folder(predictor, cases, tmp_path / "out", probabilities=True) == {}
     found = np.asarray(Pillow.open(tmp_path / "out" / f"one{written}"))
     np.testing.assert_array_equal(found, np.where(rows > 0, 128, 0))
-    scores = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]
-    np.testing.assert_array_equal(scores.argmax(axis=0), rows > 0)
+    probabilities = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]
+    np.testing.assert_array_equal(probabilities.argmax(axis=0), rows > 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from made_fingerprints import channel, fingerprint, pictures, splits
+from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
-from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
-from seg_transfer.planning.planner import PlanRequest, make_plan
 from seg_transfer.planning.rules.earlier_model import EarlierModel
-from seg_transfer.planning.rules.strategy import similarity
 from seg_transfer.training.checkpoint import save_state
+from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
 from seg_transfer.transfer.carry import CarryReport
 from seg_transfer.util.files import file_digest
 
@@ -37,14 +35,14 @@ def earlier_plan(configuration: str, *, channels: int = 1, **model: Any) -> Plan
 def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
     """A model file of a network of random weights, and that network."""
     channels, classes = len(made.data.channels), len(made.data.labels)
-    network, _ = build_network(made.model, channels=channels, classes=classes, seed=3, load=False)
+    network, _ = build_network(made.model, channels=channels, classes=classes, seed=3, pretrained_stages=0)
     with torch.no_grad():  # BatchNorm statistics that tell
         for name, tensor in network.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1)
-    save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
-    trained = [TrainedPlan(made, {"0": folder / "fold"})]
-    save_model_file(folder / "model.segtl", make_header(trained), trained)
+    trained = TrainedFolds(PlanFolder(folder, made), (0,))
+    save_state(trained.models[0], "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
+    save_model_file(folder / "model.segtl", make_header([trained]), [trained])
     return folder / "model.segtl", network.eval()
 
 
@@ -140,10 +138,10 @@ def test_another_file_in_its_place_is_refused(tmp_path: Path) -> None:
         build_network(model_plan("2d", (1, 32, 32), weights=weights), channels=1, classes=2, seed=0)
 
 
-def planned(made: Plan, **wishes: Any) -> Plan:
-    measured = wishes.pop("measured", fingerprint(shape=(120, 120, 40), spacing=(1.0, 1.0, 1.0)))
-    request = PlanRequest(splits=splits(measured), earlier=EarlierModel("/m.segtl", "ab", made), memory_bytes=10**10)
-    return make_plan(measured, replace(request, **wishes))
+def planned(made: Plan, **options: Any) -> Plan:
+    measured = options.pop("measured", fingerprint(shape=(120, 120, 40), spacing=(1.0, 1.0, 1.0)))
+    settings = {"from_model": "/m.segtl", "memory": 10**10} | options
+    return plan_of(measured, earlier=EarlierModel("/m.segtl", "ab", made), **settings)
 
 
 WIDTHS = {"stages": 4, "decoder_channels": (32, 64, 128, 256)}
@@ -182,9 +180,9 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
 
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
-    for wishes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
+    for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
         with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its stages 2, 3 read several slices"):
-            planned(deep, **wishes)
+            planned(deep, **changes)
     shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))
     assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat stages alone
     flat = earlier_plan("2d", **WIDTHS)
@@ -195,19 +193,16 @@ def test_what_cannot_work_is_refused_at_plan_time() -> None:
     with pytest.raises(UserError, match=r"--strategy scratch is asked for"):
         planned(flat, strategy="scratch")
     with pytest.raises(UserError, match="no model to carry over from"):
-        planned(flat, earlier=None, carry="encoder")
+        planned(flat, from_model=None, carry="encoder")
 
 
-def test_images_are_similar_if_the_model_has_read_each_of_their_channels() -> None:
-    assert similarity(3, 1, names=["ct"], earlier=["CT", "PET"])[0] == "similar"
-    assert similarity(3, 2, names=["CT", "MRI"], earlier=["CT"])[0] == "different"
-    assert "not MRI" in similarity(3, 2, names=["CT", "MRI"], earlier=["CT"])[1]
-    assert similarity(3, 1, names=["CT"])[0] == "different"
+def test_the_classic_advice_compares_the_channels_with_those_of_the_earlier_model() -> None:
     cases = fingerprint(shape=(120, 120, 40), channels=(channel("t0"),))
     other = fingerprint(shape=(120, 120, 40), channels=(channel("MRI"),))
     for measured, words in ((cases, "similar: the earlier model has read t0 too"), (other, "different: the earlier")):
-        reasons = planned(earlier_plan("2d", **WIDTHS), measured=measured).reasons
-        assert words in next(reason.reason for reason in reasons if reason.field == "recipe.strategy")
+        made = planned(earlier_plan("2d", **WIDTHS), measured=measured, strategy="classic")
+        assert words in next(reason.reason for reason in made.reasons if reason.field == "recipe.strategy")
+        assert made.recipe.strategy.pretrained_stages == made.model.stages
 
 
 def test_weights_of_a_model_name_file_digest_and_what_is_carried() -> None:

@@ -79,6 +79,7 @@ def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert (environment.host_memory(), environment.cores()) == (10**9, 1)
     assert environment.device_memory("cpu") == 5 * 10**8
     assert environment.case_workers() == 1
+    assert [environment.case_workers(wanted) for wanted in (0, 5)] == [0, 5]
 
 
 def test_the_gain_of_bfloat16_is_a_ratio_of_times(monkeypatch: pytest.MonkeyPatch) -> None:

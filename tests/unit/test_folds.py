@@ -1,16 +1,18 @@
-"""Folds from wishes and measurements: nothing leaks, and what leaks in the user's own file is said by name."""
+"""Folds from options and measurements: nothing leaks, and what leaks in the user's own file is named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_fingerprints import fingerprint
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.folds import FoldWishes, deal
+from seg_transfer.planning.folds import FoldAssignment, assign_folds, read_fold_files
 
 
 def with_cases(made: Fingerprint, **changes: dict) -> Fingerprint:
@@ -28,6 +30,12 @@ def without(made: Fingerprint, label: int, *cases: str) -> Fingerprint:
     return with_cases(made, **{case: {"labels": tuple(labels)} for case in cases})
 
 
+def assigned(cases: list[str], made: Fingerprint, **options: Any) -> FoldAssignment:
+    """Read the files that the options name, and assign the measured cases to folds."""
+    asked = PlanOptions(dataset="made", **options)
+    return assign_folds(asked, read_fold_files(asked, cases), made)
+
+
 @pytest.fixture
 def cases() -> list[str]:
     return [case.id for case in fingerprint().cases]
@@ -36,31 +44,31 @@ def cases() -> list[str]:
 def test_identical_images_share_a_fold_and_are_said(cases: list[str]) -> None:
     same = {"image_hash": "image 0", "label_hash": "label 0"}
     made = with_cases(fingerprint(), case_004=same, case_007={"image_hash": "image 5"})
-    dealt = deal(FoldWishes(), cases, made)
-    for split in dealt.splits:
+    folds = assigned(cases, made)
+    for split in folds.splits:
         for pair in [{"case_000", "case_004"}, {"case_005", "case_007"}]:
             assert len(pair & set(split.validation)) in (0, 2)
-    assert dealt.notes == (
+    assert folds.notes == (
         "case_000 and case_004 hold the same image and the same label: kept in one fold",
         "case_005 and case_007 hold the same image under different labels, of which one at most is right: "
         "kept in one fold",
     )
-    assert deal(FoldWishes(), cases).notes == ()
+    assert assigned(cases, fingerprint()).notes == ()
 
 
 def test_rare_labels_are_in_every_fold(cases: list[str]) -> None:
     made = without(fingerprint(), 1, *cases[:5])
     for seed in range(4):
-        dealt = deal(FoldWishes(seed=seed), cases, made)
-        assert [len(set(split.validation) & set(cases[5:])) for split in dealt.splits] == [1] * 5
-        assert dealt.notes == ()
+        folds = assigned(cases, made, seed=seed)
+        assert [len(set(split.validation) & set(cases[5:])) for split in folds.splits] == [1] * 5
+        assert folds.notes == ()
 
 
 def test_a_fold_that_never_sees_a_label_is_said(cases: list[str]) -> None:
     made = without(fingerprint(), 1, *cases[1:])
-    dealt = deal(FoldWishes(folds=2), cases, made)
-    (fold,) = [index for index, split in enumerate(dealt.splits) if cases[0] in split.validation]
-    assert dealt.notes == (f"fold {fold} trains on no case with b",)
+    folds = assigned(cases, made, folds=2)
+    (fold,) = [index for index, split in enumerate(folds.splits) if cases[0] in split.validation]
+    assert folds.notes == (f"fold {fold} trains on no case with b",)
 
 
 def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: Path) -> None:
@@ -68,10 +76,10 @@ def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: 
     file.write_text(json.dumps([{"train": cases[:5], "val": cases[5:]}, {"train": cases[5:], "val": cases[:4]}]))
     groups.write_text(json.dumps({case: "anna" if case in ("case_003", "case_009") else case for case in cases}))
     made = with_cases(fingerprint(), case_004={"image_hash": "image 8"})
-    dealt = deal(FoldWishes(splits=file, groups=groups), cases, made)
-    assert [split.validation for split in dealt.splits] == [tuple(cases[5:]), tuple(cases[:4])]
+    folds = assigned(cases, made, splits=file, groups=groups)
+    assert [split.validation for split in folds.splits] == [tuple(cases[5:]), tuple(cases[:4])]
     ending = "so its scores are too good"
-    assert dealt.notes == (
+    assert folds.notes == (
         "case_004 and case_008 hold the same image under different labels, of which one at most is right",
         f"{file}: fold 0 trains on case_004 and validates on case_008: the same image, {ending}",
         f"{file}: fold 0 trains on case_003 and validates on case_009: one group, anna, {ending}",
@@ -79,20 +87,20 @@ def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: 
     )
 
 
-def test_broken_cases_are_not_dealt_but_may_be_named(cases: list[str], tmp_path: Path) -> None:
+def test_broken_cases_are_not_assigned_but_may_be_named(cases: list[str], tmp_path: Path) -> None:
     file = tmp_path / "splits.json"
     file.write_text(json.dumps([{"train": cases[:5], "val": ["broken", *cases[5:]]}]))
-    dealt = deal(FoldWishes(splits=file), [*cases, "broken"], fingerprint())
-    assert dealt.splits[0].validation == tuple(cases[5:])
+    folds = assigned([*cases, "broken"], fingerprint(), splits=file)
+    assert folds.splits[0].validation == tuple(cases[5:])
     with pytest.raises(UserError, match="not among the cases: broken"):
-        deal(FoldWishes(splits=file), cases, fingerprint())
+        assigned(cases, fingerprint(), splits=file)
 
 
 def test_every_case_needs_a_group(cases: list[str], tmp_path: Path) -> None:
     file = tmp_path / "groups.json"
     file.write_text(json.dumps(dict.fromkeys(cases[1:], "anna")))
     with pytest.raises(UserError, match="no group for case_000"):
-        deal(FoldWishes(groups=file), cases)
+        assigned(cases, fingerprint(), groups=file)
 
 
 def test_a_fold_of_the_users_file_with_only_broken_training_cases_is_refused(tmp_path: Path, cases: list[str]) -> None:
@@ -101,7 +109,7 @@ def test_a_fold_of_the_users_file_with_only_broken_training_cases_is_refused(tmp
     file = tmp_path / "splits.json"
     file.write_text(json.dumps([{"train": cases[1:], "val": cases[:1]}, {"train": cases[:1], "val": cases[1:]}]))
     with pytest.raises(UserError, match="fold 1 has no case left to train on"):
-        deal(FoldWishes(splits=file), cases, left)
+        assigned(cases, left, splits=file)
     file.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
-    (split,) = deal(FoldWishes(splits=file), cases, left).splits
+    (split,) = assigned(cases, left, splits=file).splits
     assert split.train == tuple(cases[1:3])

@@ -238,7 +238,7 @@ def test_labels_that_are_no_labels(tmp_path: Path, volume: np.ndarray) -> None:
     colour = np.zeros((4, 4, 3), np.uint8)
     colour[1, 2] = (1, 2, 3)
     Pillow.fromarray(colour).save(tmp_path / "colour.png")
-    with pytest.raises(UserError, match="colour picture"):
+    with pytest.raises(UserError, match="colour image"):
         read_label(tmp_path / "colour.png")
     Pillow.fromarray(colour).save(tmp_path / "label.jpg")
     with pytest.raises(UserError, match="JPEG"):

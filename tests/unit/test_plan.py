@@ -1,32 +1,27 @@
-"""The plan as a document, and the planner: every decision has its reason, impossible wishes are refused."""
+"""The plan as a document, and the planner: every decision has its reason, impossible options are refused."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_fingerprints import channel, fingerprint, pictures, splits
-from made_plans import data_plan
+from made_fingerprints import channel, fingerprint, pictures, plan_of
+from made_plans import data_plan, learns
 from pydantic import BaseModel, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import Label, Region
 from seg_transfer.planning.fields import json_hash, part_hash
-from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.folds import FoldAssignment
 from seg_transfer.planning.plan import Plan, Split, edited_parts
-from seg_transfer.planning.planner import PlanRequest, make_plan
+from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
 FACTS = ("data.dataset", "data.dimension", "data.unit", "data.labels", "data.cases", "recipe.seed")
 FACTS += ("data.regions", "data.ignore")
-
-
-def plan_of(made: Fingerprint, **wishes: Any) -> Plan:
-    return make_plan(made, PlanRequest(splits=splits(made), **wishes))
 
 
 @pytest.fixture(
@@ -161,24 +156,24 @@ class TestPlanner:
     def test_memory_bounds_what_is_expected(self) -> None:
         large = fingerprint(shape=(300, 300, 200))
         for memory in (3_000_000_000, 8_000_000_000):
-            plan = plan_of(large, device="cuda", memory_bytes=memory)
+            plan = plan_of(large, device="cuda", memory=memory)
             assert plan.expected is not None
             assert plan.expected.memory_bytes <= memory
-        assert plan_of(large, device="cuda", memory_bytes=3_000_000_000).model.patch < plan.model.patch
+        assert plan_of(large, device="cuda", memory=3_000_000_000).model.patch < plan.model.patch
 
     def test_scratch_means_no_weights(self) -> None:
         plan = plan_of(fingerprint(), strategy="scratch")
-        assert (plan.recipe.strategy.kind, plan.model.weights.source) == ("scratch", "none")
+        assert (plan.recipe.strategy.name, plan.model.weights.source) == ("scratch", "none")
 
-    def test_wishes_are_kept(self, tmp_path: Path) -> None:
+    def test_options_are_kept(self, tmp_path: Path) -> None:
         weights = tmp_path / "own.safetensors"
         weights.touch()
         plan = plan_of(
             fingerprint(), weights=str(weights), strategy="gradual", epochs=7, normalization={"MRI": "minmax"}, seed=3
         )
         assert (plan.model.weights.source, plan.model.weights.path) == ("file", str(weights))
-        assert plan.recipe.strategy.kind == "gradual"
-        assert len(plan.recipe.strategy.unfreeze_at) == plan.model.stages
+        assert plan.recipe.strategy == gradual(plan.model)
+        assert len(plan.recipe.strategy.start) == plan.model.stages
         assert (plan.recipe.epochs, plan.recipe.time_budget, plan.recipe.seed) == (7, None, 3)
         assert plan.data.channels[0].normalization.kind == "minmax"
 
@@ -189,7 +184,10 @@ class TestPlanner:
             asked.append(name)
             return True
 
-        assert plan_of(fingerprint(), encoder="resnet34", imagenet_cached=cached).model.weights.source == "imagenet"
+        assert (
+            plan_of(fingerprint(), encoder="resnet34", resources={"imagenet_cached": cached}).model.weights.source
+            == "imagenet"
+        )
         assert asked == ["resnet34"]
 
     def test_an_encoder_that_does_not_convert_to_3d_reads_stacks(self) -> None:
@@ -200,8 +198,9 @@ class TestPlanner:
 
     @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
     def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
-        wishes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "device": "cuda"}  # no time limit
-        plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **wishes)
+        # A GPU has no time limit.
+        changes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "device": "cuda"}
+        plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **changes)
         assert plan.model.stages == 3
         assert plan.model.decoder_channels == (96, 128, 192)
         assert all(side % 16 == 0 for side in plan.model.patch[1:])
@@ -209,9 +208,9 @@ class TestPlanner:
         assert plan.recipe.strategy.batchnorm == "source"
 
     def test_frozen_stages_are_expected_to_take_less_memory(self) -> None:
-        wishes: dict[str, Any] = {"config": "2d", "device": "cuda"}
+        changes: dict[str, Any] = {"config": "2d", "device": "cuda"}
         memory = [
-            plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **wishes).expected.memory_bytes
+            plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **changes).expected.memory_bytes
             for strategy in ("frozen", "partial", "finetune")
         ]
         assert memory == sorted(memory)
@@ -222,9 +221,9 @@ class TestPlanner:
         assert plan.recipe.splits[0].train == plan.recipe.splits[0].validation == ("case_000",)
 
 
-class TestImpossibleWishes:
+class TestImpossibleOptions:
     @pytest.mark.parametrize(
-        ("wishes", "message"),
+        ("changes", "message"),
         [
             ({"config": "4d"}, "--config: unknown choice '4d'"),
             ({"strategy": "never"}, "--strategy: unknown choice"),
@@ -233,21 +232,23 @@ class TestImpossibleWishes:
             ({"encoder": "resnet50", "weights": "bundled"}, "no bundled weights for resnet50"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such file"),
             ({"strategy": "scratch", "weights": "imagenet"}, "scratch starts from random weights"),
-            ({"weights": "imagenet", "offline": True}, "--weights: the ImageNet weights of resnet18 are not on this"),
-            ({"memory_bytes": 10**8}, "100.0 MB are too little"),
-            ({"memory_bytes": 0}, "--memory"),
+            (
+                {"weights": "imagenet", "resources": {"offline": True}},
+                "--weights: the ImageNet weights of resnet18 are not on this",
+            ),
+            ({"memory": 10**8}, "100.0 MB are too little"),
+            ({"memory": 0}, "--memory"),
             ({"epochs": 0}, "--epochs"),
             ({"time_budget": 0.0}, "--time-budget"),
-            ({"epochs": 1, "time_budget": 1.0}, "two budgets"),
-            ({"device": "auto"}, "--device"),
+            ({"epochs": 1, "time_budget": 1.0}, "--epochs and --time-budget exclude each other"),
             ({"normalization": {"CT": "zscore"}}, "no channel 'CT'"),
             ({"normalization": {"MRI": "log"}}, "unknown choice 'log'"),
         ],
         ids=str,
     )
-    def test_they_are_refused_with_a_mend(self, wishes: dict[str, Any], message: str) -> None:
+    def test_they_are_refused_with_a_hint(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError) as error:
-            plan_of(fingerprint(), **wishes)
+            plan_of(fingerprint(), **changes)
         assert message in str(error.value)
         assert error.value.hint
 
@@ -266,9 +267,9 @@ class TestImpossibleWishes:
         made = fingerprint()
         foreign = (Split(train=("case_000", "stranger"), validation=()),)
         with pytest.raises(UserError, match="stranger"):
-            make_plan(made, PlanRequest(splits=foreign))
+            plan_of(made, folds=FoldAssignment(foreign))
         with pytest.raises(UserError, match="no folds"):
-            make_plan(made, PlanRequest(splits=()))
+            plan_of(made, folds=FoldAssignment(()))
 
 
 class TestDocument:
@@ -332,7 +333,8 @@ class TestDocument:
             ("recipe.epochs", 3, "recipe: give epochs or time_budget"),
             ("recipe.splits.0.train", ["stranger"], "recipe.splits.0.train: not in data.cases: stranger"),
             ("recipe.strategy.batchnorm", "magic", "recipe.strategy.batchnorm"),
-            ("recipe.strategy.frozen_stages", 1, "recipe.strategy: frozen_stages belongs to partial, not to"),
+            ("recipe.strategy.rate", [0.3, 0.3], "recipe.strategy: rate has 2 entries, start has 3"),
+            ("recipe.strategy.kind", "frozen", "recipe.strategy.kind: unknown field"),
             ("recipe.tta_axes", [1, 1], "recipe.tta_axes: axes (1, 1) are not distinct"),
             ("recipe.augmentation.mirror_axes", [2, 2], "recipe.augmentation.mirror_axes"),
             ("recipe.augmentation.scale_range", [1.4, 0.7], "recipe.augmentation.scale_range.0"),
@@ -382,19 +384,36 @@ class TestDocument:
         with pytest.raises(ValidationError, match="pictures are planned in 2d"):
             Plan(data=plan.data, model=stacked, recipe=plan.recipe)
 
-    def test_scratch_cannot_be_edited_onto_pretrained_weights(self, path: Path) -> None:
-        scratch = {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
-        self.edit(path, "recipe.strategy", scratch)
-        with pytest.raises(UserError, match=r"recipe\.strategy\.kind: scratch .* model\.weights\.source is bundled"):
+    def test_weights_that_no_stage_takes_are_refused(self, path: Path) -> None:
+        self.edit(path, "recipe.strategy.pretrained_stages", 0)
+        with pytest.raises(
+            UserError, match=r"recipe\.strategy\.pretrained_stages: 0, model\.weights\.source is bundled"
+        ):
             Plan.load(path)
         self.edit(path, "model.weights", {"source": "none"})
-        assert Plan.load(path).recipe.strategy.kind == "scratch"
+        assert Plan.load(path).recipe.strategy.pretrained_stages == 0
+
+    def test_a_strategy_needs_an_entry_for_each_stage(self, path: Path) -> None:
+        strategy = learns(0.0, 0.0, pretrained=2).model_dump(mode="json")
+        self.edit(path, "recipe.strategy", strategy)
+        with pytest.raises(UserError, match=r"recipe\.strategy\.start: 2 entries, model\.stages is 3"):
+            Plan.load(path)
+
+    def test_classic_is_planned_from_size_and_similarity(self) -> None:
+        few = plan_of(fingerprint(cases=10), strategy="classic")
+        assert few.recipe.strategy == partial(few.model) and few.recipe.strategy.pretrained_stages == 2
+        reason = next(each.reason for each in few.reasons if each.field == "recipe.strategy")
+        assert reason.startswith("asked for the classic advice; small: 5 training cases with ")
+        assert "different: volumes of 1 channel(s)" in reason
+        many = plan_of(fingerprint(cases=200), strategy="classic")
+        assert many.recipe.strategy == finetune(many.model)
+        none = plan_of(fingerprint(cases=200), strategy="classic", weights="none")
+        assert none.recipe.strategy == scratch(none.model)
 
     def test_a_strategy_does_not_touch_the_hash_of_the_data(self) -> None:
         made = fingerprint()
-        request = PlanRequest(splits=splits(made))
-        one = make_plan(made, request)
-        other = make_plan(made, replace(request, strategy="frozen", encoder="resnet34"))
+        one = plan_of(made)
+        other = plan_of(made, strategy="frozen", encoder="resnet34")
         assert part_hash(one.data) == part_hash(other.data)
         assert part_hash(one.model) != part_hash(other.model)
         assert part_hash(one.recipe) != part_hash(other.recipe)

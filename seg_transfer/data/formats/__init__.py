@@ -1,4 +1,4 @@
-"""File formats, told apart by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), pictures (pillow).
+"""File formats, told apart by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), 2D images (pillow).
 
 Every format reads a file as ``(channel, i, j, k)`` in the file's own order with its :class:`Header`, and writes
 ``(i, j, k)`` or ``(channel, i, j, k)``.
@@ -18,8 +18,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import itk, nifti
-from seg_transfer.data.formats import raster as picture
+from seg_transfer.data.formats import itk, nifti, raster
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
@@ -47,15 +46,16 @@ _FORMATS: dict[str, Format] = {
     ".nii": nifti,
     ".mha": itk,
     ".nrrd": itk,
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), picture),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), raster),
 }
 
 ENDINGS = tuple(_FORMATS)
 """The supported endings; case does not matter."""
 
-PICTURE_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is picture)
+RASTER_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is raster)
 
-_LOSSY = (".jpg", ".jpeg")
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+"""Compression changes values, so that labels cannot be kept in them."""
 
 _BROKEN = (
     OSError,
@@ -94,13 +94,13 @@ def stem(path: Path) -> str:
     return path.name[: -len(ending(path))]
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the file is a 2D picture without a physical pixel size."""
-    return ending(path) in PICTURE_ENDINGS
+def is_raster(path: Path) -> bool:
+    """Whether the file is a 2D image without a physical pixel size."""
+    return ending(path) in RASTER_ENDINGS
 
 
 def read_header(path: Path) -> Header:
-    """Read shape, affine, number of channels and dtype; cheap for NIfTI, .mha, .nrrd and pictures alike.
+    """Read shape, affine, number of channels and dtype; cheap for NIfTI, .mha, .nrrd and 2D images alike.
 
     Raises:
         UserError: If the file is missing or damaged, or its affine is singular.
@@ -116,7 +116,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
 
     Raises as :func:`read_header` does.
     """
-    if label and ending(path) in _LOSSY:
+    if label and ending(path) in LOSSY_ENDINGS:
         raise UserError(
             "JPEG compression changes label values", where=path, hint="export the label as .png from its source"
         )
@@ -151,7 +151,7 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
     """
     assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
     format_ = _FORMATS[ending(path)]
-    if ending(path) in _LOSSY:
+    if ending(path) in LOSSY_ENDINGS:
         raise UserError("JPEG would change the values", where=path, hint="write .png instead")
     with whole_file(path) as temporary:
         format_.write(temporary, array, native)

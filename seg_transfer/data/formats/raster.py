@@ -1,4 +1,4 @@
-"""Pictures through pillow: ``i`` is the column, ``j`` the row, ``k`` of size 1; spacing 1 pixel."""
+"""2D images through pillow: ``i`` is the column, ``j`` the row, ``k`` of size 1; spacing 1 pixel."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _AS_GREY = {"1": "L", "LA": "L", "I;16B": "I;16", "I;16L": "I;16"}
 
 def header(path: Path) -> Header:
     """Read size and mode only."""
-    with Pillow.open(path) as picture:
-        mode = _mode(picture, path)
+    with Pillow.open(path) as image:
+        mode = _mode(image, path)
         dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode, np.uint8)
-        return _header(picture.size, 3 if mode == "RGB" else 1, np.dtype(dtype))
+        return _header(image.size, 3 if mode == "RGB" else 1, np.dtype(dtype))
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """Read ``(channel, i, j, 1)``: 1 channel, or 3 of red, green, blue; transparency is dropped.
 
-    As a label, a palette gives its indices, and a colour picture must be grey in fact.
+    As a label, a palette gives its indices, and a colour image must be grey in fact.
     """
-    with Pillow.open(path) as picture:
-        indices = label and picture.mode in ("P", "1")
-        array = np.asarray(picture if indices else picture.convert(_mode(picture, path)))
+    with Pillow.open(path) as image:
+        indices = label and image.mode in ("P", "1")
+        array = np.asarray(image if indices else image.convert(_mode(image, path)))
     if indices:
         array = array.astype(np.uint8)
     array = array.reshape((*array.shape[:2], -1)).transpose(2, 1, 0)[..., np.newaxis]
     if label and len(array) == 3:
         if not (array == array[:1]).all():
             raise UserError(
-                "a colour picture cannot be a label", where=path, hint="store one grey value per label (mode L or P)"
+                "a colour image cannot be a label", where=path, hint="store one grey value per label (mode L or P)"
             )
         array = array[:1]
     return array, _header((array.shape[1], array.shape[2]), len(array), array.dtype)
@@ -50,11 +50,11 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
     Pillow.fromarray(np.ascontiguousarray(pixels)).save(path)
 
 
-def _mode(picture: Pillow.Image, path: Path) -> str:
-    """The pillow mode that the picture is read in."""
-    if getattr(picture, "n_frames", 1) > 1:
-        raise UserError("pictures of several pages are not supported", where=path, hint="store the stack as .nii.gz")
-    mode = _AS_GREY.get(picture.mode, picture.mode)
+def _mode(image: Pillow.Image, path: Path) -> str:
+    """The pillow mode that the image is read in."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError("images of several pages are not supported", where=path, hint="store the stack as .nii.gz")
+    mode = _AS_GREY.get(image.mode, image.mode)
     return mode if mode in _GREY else "RGB"
 
 

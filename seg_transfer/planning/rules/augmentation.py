@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from seg_transfer.planning.cost import Configuration
+from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Augmentation
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from seg_transfer.planning.cost import Configuration, DeviceKind
+from seg_transfer.options.choices import Configuration
+from seg_transfer.planning.cost import DeviceKind
 from seg_transfer.planning.rules.spacing import ANISOTROPY_LIMIT
 
 FEWEST_SLICES = 8

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from seg_transfer.errors import UserError
-from seg_transfer.planning.cost import Configuration, Shape
+from seg_transfer.options.choices import Carry, Configuration
+from seg_transfer.planning.cost import Shape
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
-
-Carry = Literal["encoder", "all"]
 
 
 @dataclass(frozen=True)

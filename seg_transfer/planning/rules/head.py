@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.choices import Head
 from seg_transfer.planning.fields import MirrorAxes
-from seg_transfer.planning.plan import Head, Split
+from seg_transfer.planning.plan import Split
 
 SECONDS = 30.0
 """To fit a classifier; about what 20 hippocampus cases in 2D took on a busy core (``bench/head.py``)."""
@@ -42,32 +42,6 @@ def tta_axes(chosen: Head, trained: tuple[MirrorAxes, str]) -> tuple[MirrorAxes,
     if chosen == "unet":
         return trained
     return (), "a classifier is fitted to images as they are: features of mirrored ones are others"
-
-
-def check_options(requested: str, *, strategy: str, carry: str) -> Head:
-    """Refuse options that do not go together.
-
-    Args:
-        requested: The head that is asked for.
-        strategy: The strategy that is asked for.
-        carry: What is asked to be carried over from an earlier model.
-
-    Raises:
-        UserError: If there is no such head, or a classifier is to train its encoder or to take a decoder.
-    """
-    chosen: Head | None = next((name for name in get_args(Head) if name == requested), None)
-    if chosen is None:
-        hint = f"choose one of: {', '.join(get_args(Head))}"
-        raise UserError(f"unknown choice {requested!r}", where="--head", hint=hint)
-    if chosen != "unet":
-        where = f"--head {chosen}"
-        if strategy not in ("auto", "frozen"):
-            what = f"a classifier reads a frozen encoder, and --strategy {strategy} is asked for"
-            raise UserError(what, where=where, hint="leave one of --head and --strategy away")
-        if carry == "all":
-            what = "a classifier has no decoder, and --carry all is asked for"
-            raise UserError(what, where=where, hint="take --carry encoder, or leave --head away")
-    return chosen
 
 
 def check_data(chosen: Head, splits: Sequence[Split], *, has_regions: bool) -> None:

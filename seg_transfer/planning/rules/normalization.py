@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.fingerprint import PooledChannel
-
-NormalizationKind = Literal["zscore", "clip_zscore", "minmax", "none"]
 
 OUTLIER_LIMIT = 5.0
 """Above it, min-max would leave less than a fifth of its range to 99 % of the values."""

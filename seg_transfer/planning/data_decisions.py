@@ -1,0 +1,77 @@
+"""The plan's first part: how a case becomes an array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.grid import in_network_order
+from seg_transfer.planning.reasons import Reasons
+from seg_transfer.planning.rules import labels as labels_rule
+from seg_transfer.planning.rules import normalization
+from seg_transfer.planning.rules import spacing as geometry
+
+
+def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> DataPlan:
+    """Decide how a case becomes an array.
+
+    Args:
+        fingerprint: Measurements.
+        options: The user's.
+        reasons: Where the reasons go.
+    """
+    take = reasons.take
+    flat = fingerprint.dimension == 2
+    axes = take("data.axes", geometry.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension))
+    crop = take("data.crop_nonzero", geometry.crop_nonzero(fingerprint.crop_ratio))
+    spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
+    slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
+    spacing = take(
+        "data.spacing",
+        geometry.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
+    )
+    ratio = 1.0 if flat else geometry.anisotropy([fingerprint.spacing[axis] for axis in axes])
+    channels = _channels(fingerprint, options, reasons)
+    if fingerprint.regions:
+        take("data.regions", labels_rule.regions(fingerprint.regions))
+    if fingerprint.ignore is not None:
+        annotated = [case.annotated for case in fingerprint.cases]
+        take("data.ignore", labels_rule.ignore(fingerprint.ignore, annotated))
+    return DataPlan(
+        dataset=fingerprint.dataset,
+        dimension=fingerprint.dimension,
+        unit=fingerprint.unit,
+        channels=channels,
+        labels=(
+            Label(name="background", value=0),
+            *(Label(name=label.name, value=label.value) for label in fingerprint.labels),
+        ),
+        regions=fingerprint.regions,
+        ignore=fingerprint.ignore,
+        cases=tuple(case.id for case in fingerprint.cases),
+        axes=axes,
+        spacing=spacing,
+        crop_nonzero=crop,
+        image_order=take("data.image_order", geometry.IMAGE_ORDER),
+        slice_order=take("data.slice_order", geometry.slice_order(ratio)),
+    )
+
+
+def _channels(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> tuple[Channel, ...]:
+    """Decide how the intensities of each channel are scaled."""
+    scale = normalization.shared_scale(fingerprint.channels, dimension=fingerprint.dimension)
+    channels = []
+    for index, channel in enumerate(fingerprint.channels):
+        requested = options.normalization.get(channel.name, "auto")
+        decision = normalization.normalization(
+            channel,
+            dimension=fingerprint.dimension,
+            crop_ratio=fingerprint.crop_ratio,
+            scale=scale,
+            requested=None if requested == "auto" else requested,
+        )
+        chosen = reasons.take(f"data.channels.{index}.normalization", decision)
+        channels.append(Channel(name=channel.name, normalization=chosen))
+    return tuple(channels)
