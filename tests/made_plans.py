@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from seg_transfer.data.splits import Split
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Split, Strategy, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Strategy, Weights
 
 
 def data_plan(**changes: object) -> DataPlan:

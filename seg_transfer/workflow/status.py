@@ -12,7 +12,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, Work, folds_of
 
-State = Literal["not started", "interrupted", "trained", "validated"]
+RunState = Literal["not started", "interrupted", "trained", "validated"]
 
 
 class RunStatus(BaseModel):
@@ -21,7 +21,7 @@ class RunStatus(BaseModel):
     plan: str
     current: bool
     fold: Fold
-    state: State
+    state: RunState
     mean_dice: float | None
     folder: str
 
@@ -84,7 +84,7 @@ def _run(work: Work, plan: Plan, fold: Fold, *, current: bool) -> RunStatus:
     folder = work.run_folder(plan, fold)
     scores = folder / "validation" / SCORES_FILE
     model = folder / MODEL_FILE
-    state: State = "not started"
+    state: RunState = "not started"
     if folder.is_dir():
         state = "trained" if work.finished(plan, fold) else "interrupted"
     if state == "trained" and scores.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:

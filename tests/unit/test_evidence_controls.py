@@ -9,10 +9,11 @@ import pytest
 from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
+from seg_transfer.data.description import Region
 from seg_transfer.evidence.baselines import SCALES, ImageFeatures
 from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
-from seg_transfer.planning.data_plan import Channel, Normalization, Region
+from seg_transfer.planning.data_plan import Channel, Normalization
 
 
 def made_plan(configuration: str, channels: int = 1):

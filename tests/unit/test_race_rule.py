@@ -12,9 +12,10 @@ import pytest
 from made_fingerprints import fingerprint, plan_of
 from made_plans import data_plan, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import RaceEvidence, Racer
-from seg_transfer.planning.plan import Plan, Split, Weights
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules import race
 from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.strategy import Kind

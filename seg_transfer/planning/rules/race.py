@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from seg_transfer.data.splits import make_splits
+from seg_transfer.data.splits import Split, make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Split
 from seg_transfer.planning.rules.strategy import Kind
 from seg_transfer.planning.strategy import Candidate
 from seg_transfer.util.statistics import mean_interval
