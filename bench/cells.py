@@ -23,6 +23,7 @@ from typing import Any
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util.environment import cores
 from seg_transfer.util.files import write_text
 from seg_transfer.util.parallel import end_with_parent
@@ -34,7 +35,7 @@ DATA, DATA_HELP = HERE / "data", "folder of data sets in nnU-Net's raw layout, n
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is run: the training cases, the cases scored, options of ``seg_transfer.plan``, and edits of its plan."""
+    """What is run: training and scored cases, options of ``seg_transfer.plan``, edits of its plan, or its control."""
 
     name: str
     dataset: Path
@@ -42,6 +43,7 @@ class Cell:
     test: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     edits: dict[str, Any] = field(default_factory=dict)
+    from_scratch: bool = False
 
 
 def link_cases(dataset: Path, cases: list[str], folder: Path) -> tuple[Path, Path]:
@@ -121,7 +123,7 @@ def run_cell(cell: Cell, results: Path, work: Path, seed: int) -> dict[str, Any]
         "configuration": plan.model.configuration,
         "encoder": plan.model.encoder,
         "weights": plan.model.weights.source,
-        "strategy": plan.recipe.strategy.kind,
+        "strategy": plan.recipe.strategy.name,
         "patch": plan.model.patch,
         "stages": plan.model.stages,
         "batch_size": plan.recipe.batch_size,
@@ -160,6 +162,9 @@ def train_cell(cell: Cell, folder: Path, seed: int) -> tuple[Plan, dict[str, Any
     if cell.edits:
         edit_plan(folder / "plan.json", cell.edits)
         plan = Plan.load(folder / "plan.json")
+    if cell.from_scratch:
+        plan = scratch_control(plan)
+        plan.save(folder / "plan.json")
     run = seg_transfer.train("full", work=folder)[0]
     return plan, json.loads((run.folder / "manifest.json").read_text())["result"]
 

@@ -102,7 +102,13 @@ def make_plan(share: float, steps: int) -> Plan:
             "decoder_channels": (16, 32, 64),
         },
         "recipe": {
-            "strategy": {"kind": "finetune", "encoder_lr_ratio": 0.3, "batchnorm": "recalibrated"},
+            "strategy": {
+                "name": "finetune",
+                "start": (0.0,) * 3,
+                "rate": (0.3,) * 3,
+                "batchnorm": "recalibrated",
+                "pretrained_stages": 3,
+            },
             "batch_size": 8,
             "epochs": 1,
             "steps_per_epoch": steps,

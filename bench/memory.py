@@ -150,7 +150,13 @@ def make_plan(what: str, options: argparse.Namespace) -> Any:
                 "decoder_channels": (8,),
             },
             "recipe": {
-                "strategy": {"kind": "scratch", "encoder_lr_ratio": 1, "batchnorm": "trained"},
+                "strategy": {
+                    "name": "scratch",
+                    "start": [0.0],
+                    "rate": [1.0],
+                    "batchnorm": "trained",
+                    "pretrained_stages": 0,
+                },
                 "batch_size": 1,
                 "epochs": 1,
                 "precision": "float32",

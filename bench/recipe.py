@@ -25,7 +25,6 @@ from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
-from seg_transfer.planning.rules.strategy import SCRATCH
 
 EPOCH = 100
 USUAL = "usual"
@@ -67,7 +66,12 @@ def planned(trial: Trial) -> dict[str, Any]:
 
 def late(trial: Trial) -> dict[str, Any]:
     """Gradual unfreezing from the top down in even steps, as planned, but later."""
-    return {"recipe.strategy.unfreeze_at": np.linspace(LATE_FROM, LATE_TO, trial.stages).round(3).tolist()}
+    return {"recipe.strategy.start": np.linspace(LATE_TO, LATE_FROM, trial.stages).round(3).tolist()}
+
+
+def rates(top: float, decay: float, trial: Trial) -> dict[str, Any]:
+    """Rates over the decoder's, from the top stage down each ``decay`` times that above."""
+    return {"recipe.strategy.rate": [top * decay**below for below in range(trial.stages)][::-1]}
 
 
 MILD = {
@@ -85,8 +89,9 @@ MILD = {
     "gamma_range": (0.85, 1.25),
 }
 """About half of everything."""
-SIMILAR = {"encoder_lr_ratio": 0.1, "layer_decay": 1.0, "batchnorm": "source"}
-"""What plans said once of the strategy where pictures in a fixed range were thought similar to the source's."""
+RATES = {"encoder-rate-0.1": (0.1, 0.9), "encoder-rate-1": (1.0, 0.9), "minmax-similar": (0.1, 1.0)}
+"""Variant -> rate of the top stage, and what each stage below takes of it; the last is what plans had once, with the
+source's BatchNorm, where images in a fixed range were thought similar to the source's."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
@@ -94,12 +99,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "inflation-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
-    "encoder-rate-0.1": {"recipe.strategy.encoder_lr_ratio": 0.1},
-    "encoder-rate-1": {"recipe.strategy.encoder_lr_ratio": 1.0},
+    "encoder-rate-0.1": {},
+    "encoder-rate-1": {},
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
-    "minmax-similar": {f"recipe.strategy.{name}": value for name, value in SIMILAR.items()},
-    "scratch": {"model.weights": {"source": "none"}, "recipe.strategy": SCRATCH.model_dump(mode="json")},
+    "minmax-similar": {"recipe.strategy.batchnorm": "source"},
+    "scratch": {},
     "frozen": {},
     "gradual": {},
     "gradual-late": {},
@@ -115,6 +120,8 @@ REFERENCES = {"gradual-late": "gradual"}
 def edits(variant: str, trial: Trial) -> dict[str, Any]:
     """What a variant changes in the plan."""
     schedule = late(trial) if variant == "gradual-late" else {}
+    if variant in RATES:
+        schedule |= rates(*RATES[variant], trial)
     return {"recipe.steps_per_epoch": EPOCH, **planned(trial), **schedule, **VARIANTS[variant]}
 
 
@@ -145,6 +152,7 @@ def cells(data: Path, epochs: int) -> list[Cell]:
                 test=held_out(lists),
                 options={**options(variant, trial), "epochs": epochs},
                 edits=edits(variant, trial),
+                from_scratch=variant == "scratch",
             )
             for variant in VARIANTS
             if trial.channels or variant not in MINMAX

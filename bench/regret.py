@@ -36,7 +36,6 @@ from regret_table import patient_of, regret_table
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.rules.strategy import SCRATCH
 from seg_transfer.util.files import write_text
 
 RESULTS = HERE / "results" / "regret"
@@ -53,10 +52,12 @@ STRATEGIES = {
 }
 """As the plan calls them; those of random weights are planned with the bundled ones, which bound the network, and have
 them taken away."""
-RANDOM = {"model.weights": {"source": "none"}}
 EDITS: dict[str, dict[str, Any]] = {
-    "scratch": {**RANDOM, "recipe.strategy": SCRATCH.model_dump(mode="json")},
-    "frozen-random": {**RANDOM, "recipe.strategy.batchnorm": "recalibrated"},
+    "frozen-random": {
+        "model.weights": {"source": "none"},
+        "recipe.strategy.pretrained_stages": 0,
+        "recipe.strategy.batchnorm": "recalibrated",
+    },
 }
 
 
@@ -128,9 +129,9 @@ def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Pat
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
-    plan, trained = train_cell(
-        Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits), folder, seed
-    )
+    scratch = strategy == "scratch"
+    cell = Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits, from_scratch=scratch)
+    plan, trained = train_cell(cell, folder, seed)
     result = {
         "dataset": trial.dataset,
         "size": size,
@@ -181,7 +182,7 @@ def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
 
 def strategy_name(plan: Plan) -> str:
     """The cell that a plan would be."""
-    return {"partial": "lower-only"}.get(plan.recipe.strategy.kind, plan.recipe.strategy.kind)
+    return {"partial": "lower-only"}.get(plan.recipe.strategy.name, plan.recipe.strategy.name)
 
 
 def _dice(scores: Scores) -> dict[str, dict[str, float]]:

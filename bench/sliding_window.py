@@ -92,7 +92,7 @@ def main() -> None:
             input_mapping="as_is",
             decoder_channels=(16, 32, 64),
         )
-        network, _ = build_network(model, channels=1, classes=CLASSES, seed=0, load=False)
+        network, _ = build_network(model, channels=1, classes=CLASSES, seed=0, pretrained_stages=0)
         lay_channels_last(network.eval())
 
         def scores(windows: Tensor, network: torch.nn.Module = network) -> Tensor:

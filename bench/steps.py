@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -25,11 +26,25 @@ from seg_transfer.training.trainer import Trainer
 
 SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
 STAGES = 4
+
+
+def learns(*start: float | None, pretrained_stages: int = STAGES, batchnorm: str = "recalibrated") -> dict[str, Any]:
+    """A strategy of stages that start to learn at this progress; the rate does not change a step's time."""
+    rate = [0.0 if each is None else 0.1 for each in start]
+    return {
+        "name": "made",
+        "start": start,
+        "rate": rate,
+        "batchnorm": batchnorm,
+        "pretrained_stages": pretrained_stages,
+    }
+
+
 STRATEGIES = {
-    "finetune": {"kind": "finetune", "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
-    "scratch": {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"},
-    "partial 2": {"kind": "partial", "frozen_stages": 2, "encoder_lr_ratio": 0.1, "batchnorm": "recalibrated"},
-    "frozen": {"kind": "frozen", "encoder_lr_ratio": 0.0, "batchnorm": "recalibrated"},
+    "finetune": learns(0.0, 0.0, 0.0, 0.0),
+    "scratch": learns(0.0, 0.0, 0.0, 0.0, pretrained_stages=0, batchnorm="trained"),
+    "partial 2": learns(None, None, 0.0, 0.0),
+    "frozen": learns(None, None, None, None),
 }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from seg_transfer.data.splits import Split
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Strategy, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Weights
+from seg_transfer.planning.rules.strategy import finetune, scratch
+from seg_transfer.planning.strategy import Strategy
 
 
 def data_plan(**changes: object) -> DataPlan:
@@ -39,9 +43,21 @@ def model_plan(configuration: str, patch: tuple[int, int, int], **changes: objec
     return ModelPlan(**(settings | changes))
 
 
+def learns(
+    *start: float | None,
+    rate: float | tuple[float, ...] = 1.0,
+    batchnorm: Any = "trained",
+    pretrained: int = 0,
+    name: str = "made",
+) -> Strategy:
+    """A strategy of stages that start to learn at this progress, finest first; a single rate is that of all of them."""
+    rates = rate if isinstance(rate, tuple) else tuple(0.0 if each is None else rate for each in start)
+    return Strategy(name=name, start=start, rate=rates, batchnorm=batchnorm, pretrained_stages=pretrained)
+
+
 def plan(data: DataPlan, model: ModelPlan, **recipe: object) -> Plan:
     settings: dict = {
-        "strategy": Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"),
+        "strategy": finetune(model) if model.weights.source != "none" else scratch(model),
         "batch_size": 2,
         "epochs": 1,
         "precision": "float32",

@@ -61,7 +61,7 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
     channels, classes = len(made.data.channels), len(made.data.outputs)
     for fold in folds:
         folder = work.run_folder(made, fold)
-        network, _ = build_network(made.model, channels=channels, classes=classes, seed=fold, load=False)
+        network, _ = build_network(made.model, channels=channels, classes=classes, seed=fold, pretrained_stages=0)
         header = {"plan": made.model_dump(mode="json")}
         save_state(folder / "model.safetensors", "model", network.state_dict(), header)
         (folder / "manifest.json").write_text(json.dumps({"result": {"finished": True}}))

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from encoder_table import ROOT, TABLE, save
@@ -31,8 +32,9 @@ from make_golden import plan_path
 from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
 from seg_transfer.planning.cost import Shape
 from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.plan import Plan, Strategy, Weights
+from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
+from seg_transfer.planning.rules.strategy import STRATEGIES
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.environment import machine_text
@@ -43,11 +45,6 @@ FIGURES = ("frozen_ms", "finetune_ms", "inference_ms", "slowness")
 COLUMNS = ("encoder", "kind", *FIGURES, "batch", "patch", "machine", "threads", "torch", "commit")
 DEEPEST_STRIDE = 16
 CLASSES = 3
-STRATEGIES = {
-    "finetune": Strategy(kind="finetune", encoder_lr_ratio=0.1, batchnorm="recalibrated"),
-    "frozen": Strategy(kind="frozen", encoder_lr_ratio=0.0, batchnorm="recalibrated"),
-    "scratch": Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained"),
-}
 
 Row = dict[str, str]
 """A row of the results by column."""
@@ -87,7 +84,8 @@ def golden_plan() -> Plan:
     return Plan.load(plan_path("hippocampus"))
 
 
-def trainer(made: Shape, strategy: str) -> Trainer:
+def trainer(made: Shape, strategy: Literal["frozen", "finetune", "scratch"]) -> Trainer:
+    """A trainer of the network; its weights are random, and BatchNorm is treated as where they are pretrained."""
     plan = golden_plan()
     model = {
         "configuration": made.configuration,
@@ -98,8 +96,12 @@ def trainer(made: Shape, strategy: str) -> Trainer:
         "slice_strides": made.slice_strides,
         "decoder_channels": made.decoder_channels,
     }
-    recipe = {"strategy": STRATEGIES[strategy], "precision": "bfloat16"}
-    changed = {"model": plan.model.model_copy(update=model), "recipe": plan.recipe.model_copy(update=recipe)}
+    network = plan.model.model_copy(update=model)
+    learning = STRATEGIES[strategy](network)
+    if strategy != "scratch":
+        learning = learning.model_copy(update={"batchnorm": "recalibrated"})
+    recipe = plan.recipe.model_copy(update={"strategy": learning, "precision": "bfloat16"})
+    changed = {"model": network, "recipe": recipe}
     return Trainer(plan.model_copy(update=changed), seed=0, device="cpu", load=True)
 
 

@@ -19,18 +19,13 @@ from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
 from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
+from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
+from seg_transfer.planning.rules.strategy import LOWER_STAGES, STRATEGIES
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.transfer.unfreezing import StrategySchedule
 
 PATCHES: dict[Configuration, Triple] = {"2d": (1, 160, 96), "2.5d": (5, 96, 224), "3d": (24, 72, 88)}
-STRATEGIES = {
-    "finetune": Strategy(kind="finetune", encoder_lr_ratio=0.1, batchnorm="recalibrated"),
-    "scratch": Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained"),
-    "partial": Strategy(kind="partial", frozen_stages=2, encoder_lr_ratio=0.1, batchnorm="recalibrated"),
-    "frozen": Strategy(kind="frozen", encoder_lr_ratio=0.0, batchnorm="recalibrated"),
-}
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class Case:
 
     def shape(self) -> Shape:
         """What the planner knows of it."""
-        known, strategy = entry(self.encoder), STRATEGIES[self.strategy]
+        known = entry(self.encoder)
         widths, _ = decoder_channels(known.strides[: self.stages], "cpu")
         return Shape(
             entry=known,
@@ -59,7 +54,7 @@ class Case:
             decoder_channels=widths,
             channels=self.channels,
             classes=self.classes,
-            frozen=self.stages if strategy.kind == "frozen" else strategy.frozen_stages,
+            frozen={"frozen": self.stages, "partial": LOWER_STAGES}.get(self.strategy, 0),
         )
 
 
@@ -78,7 +73,10 @@ def measured(case: Case) -> int:
     )
     network, _ = build_network(model, channels=case.channels, classes=case.classes, seed=0)
     network.train()
-    StrategySchedule(network, STRATEGIES[case.strategy], warmup=0.0).apply(progress=1.0)
+    strategy = STRATEGIES[case.strategy](model)
+    if case.strategy != "scratch":
+        strategy = strategy.model_copy(update={"batchnorm": "recalibrated"})  # as with pretrained weights
+    StrategySchedule(network, strategy, warmup=0.0).apply(progress=1.0)
     slices = case.patch[0] if case.configuration == "3d" else 1
     totals = []
     for batch in (1, 2):

@@ -88,7 +88,7 @@ def _show_training(runs: list[TrainedFold], options: TrainOptions) -> None:
     show.show_runs(runs)
     if options.control:
         show.show_control(runs, options.work)
-    scored = [one.scores for run in runs for one in (run, run.twin) if one and one.scores]
+    scored = [one.scores for run in runs for one in (run, run.control) if one and one.scores]
     failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
     if failures:
         raise SomeCasesFailed(failures)

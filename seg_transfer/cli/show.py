@@ -80,10 +80,10 @@ def show_runs(runs: Sequence[TrainedFold]) -> None:
 
 def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     """Show the folds and their from-scratch controls, and whether the pretrained start improved Dice."""
-    from seg_transfer.workflow.compare import compare_with_twins
+    from seg_transfer.workflow.compare import compare_with_controls
 
-    found = compare_with_twins(list(runs))
-    assert found is not None, "every fold has a twin"
+    found = compare_with_controls(list(runs))
+    assert found is not None, "every fold has a control"
     table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
     for name, side in (("planned", found.run), ("from scratch", found.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))

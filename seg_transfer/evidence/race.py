@@ -21,13 +21,11 @@ from seg_transfer.data.splits import Split
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence, Racer
+from seg_transfer.planning.evidence_record import RACE_FILE, CandidateResult, RaceEvidence
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import race as rules
-from seg_transfer.planning.rules.strategy import SCRATCH
-from seg_transfer.planning.strategy import Candidate
-from seg_transfer.planning.variants import shortened, with_candidate
+from seg_transfer.planning.strategy import Strategy
+from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
 from seg_transfer.preprocessing.store import Store, StoredCase
 from seg_transfer.training.loop import clear_run, sampler_of, train_fold
 from seg_transfer.training.state import Fold, RunOptions, Task
@@ -37,13 +35,13 @@ from seg_transfer.util.statistics import none_if_undefined
 
 logger = logging.getLogger(__name__)
 
-RACERS = "race"
-"""Folder in the fold's of what candidates need while the race goes on; it is deleted afterwards."""
+CANDIDATES = "race"
+"""Folder in the fold's for the candidates' runs while the race goes on; it is deleted afterwards."""
 TIMED_STEPS = 3
 """After one that is not timed."""
 
 
-def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOptions) -> tuple[Plan, RunOptions]:
+def run_race(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOptions) -> tuple[Plan, RunOptions]:
     """Hold the race that a plan asks for; goes on where an earlier call stopped.
 
     Args:
@@ -69,14 +67,14 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
     if options.restart:
         clear_run(folder)
         (folder / RACE_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder / RACERS, ignore_errors=True)
-    evidence, task = _begin(plan, store, folder, fold, options)
+        shutil.rmtree(folder / CANDIDATES, ignore_errors=True)
+    evidence, task = _load_or_start(plan, store, folder, fold, options)
     own = replace(options, restart=False, seed=task.seed, epochs=None, time_budget=None)
     if evidence.winner is None:
-        evidence = _hold(evidence, plan, store, folder, own)
+        evidence = _train_candidates(evidence, plan, store, folder, own)
     assert evidence.winner is not None
-    chosen = with_candidate(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
-    if not evidence.racers:
+    chosen = with_strategy(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
+    if not evidence.results:
         logger.warning(evidence.reason)
         return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
     logger.info(f"race won by {evidence.reason}")
@@ -84,13 +82,15 @@ def settle(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOp
         assert task.epochs is not None, "a budget is in epochs or in seconds"
         spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
         return chosen, replace(own, epochs=task.epochs - spent)
-    taken = sum(racer.seconds for racer in evidence.racers)
+    taken = sum(result.seconds for result in evidence.results)
     rest = rules.time_left(task.time_budget, taken)
     logger.info(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
     return chosen, replace(own, time_budget=rest)
 
 
-def _begin(plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptions) -> tuple[RaceEvidence, Task]:
+def _load_or_start(
+    plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptions
+) -> tuple[RaceEvidence, Task]:
     """The race as far as it has come, and what the fold is to spend altogether."""
     task, path = Task.of(plan, fold, options), folder / RACE_FILE
     if path.is_file():
@@ -111,14 +111,16 @@ def _begin(plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptio
     if steps < rules.FEWEST_STEPS:
         reason = (
             f"no race: {steps} step(s) of each candidate (needs {rules.FEWEST_STEPS}) would say nothing, so that "
-            f"{recipe.strategy.kind} is trained for the whole budget; give it more time, or a larger --race-share"
+            f"{recipe.strategy.name} is trained for the whole budget; give it more time, or a larger --race-share"
         )
         evidence = evidence.model_copy(update={"winner": 0, "reason": reason})
     evidence.save(path)
     return evidence, task
 
 
-def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, options: RunOptions) -> RaceEvidence:
+def _train_candidates(
+    evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, options: RunOptions
+) -> RaceEvidence:
     """Train and score the candidates that are not done yet, and choose."""
     candidates = plan.recipe.candidates
     names = _names(candidates)
@@ -127,10 +129,10 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
         f"{len(evidence.held_out)} others"
     )
     split = Split(train=evidence.train, validation=evidence.held_out)
-    for index in range(len(evidence.racers), len(candidates)):
+    for index in range(len(evidence.results), len(candidates)):
         logger.info(f"race: {names[index]}")
-        short = shortened(with_candidate(plan, candidates[index], "races"), split, evidence.steps)
-        run = train_fold(short, store, folder / RACERS / str(index), fold=0, options=options)
+        short = shortened(with_strategy(plan, candidates[index], "races"), split, evidence.steps)
+        run = train_fold(short, store, folder / CANDIDATES / str(index), fold=0, options=options)
         started = time.perf_counter()
         predictor = Predictor.load([run.model], options.device)
         dice = {
@@ -138,28 +140,25 @@ def _hold(evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, option
             for case in track(evidence.held_out, total=len(evidence.held_out), title="scoring")
         }
         seconds = run.seconds + time.perf_counter() - started
-        racer = Racer(candidate=candidates[index], seconds=seconds, dice=dice)
-        evidence = evidence.model_copy(update={"racers": (*evidence.racers, racer)})
+        result = CandidateResult(strategy=candidates[index], seconds=seconds, dice=dice)
+        evidence = evidence.model_copy(update={"results": (*evidence.results, result)})
         evidence.save(folder / RACE_FILE)
-    winner, reason = rules.choose(names, [list(racer.case_dice().values()) for racer in evidence.racers])
+    winner, reason = rules.choose(names, [list(result.case_dice().values()) for result in evidence.results])
     evidence = evidence.model_copy(update={"winner": winner, "reason": reason})
     evidence.save(folder / RACE_FILE)
-    shutil.rmtree(folder / RACERS, ignore_errors=True)
+    shutil.rmtree(folder / CANDIDATES, ignore_errors=True)
     return evidence
 
 
-def _names(candidates: Sequence[Candidate]) -> list[str]:
-    """Their names; where two have the same, all that is set."""
-    names = [candidate.strategy.kind for candidate in candidates]
-    return [
-        name if names.count(name) == 1 else show(each.strategy) for name, each in zip(names, candidates, strict=True)
-    ]
+def _names(candidates: Sequence[Strategy]) -> list[str]:
+    """Their names; where two have the same, everything that they say."""
+    names = [candidate.name for candidate in candidates]
+    return [name if names.count(name) == 1 else str(each) for name, each in zip(names, candidates, strict=True)]
 
 
 def _seconds_per_step(plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str) -> float:
     """Median time of a step in which everything learns, which no candidate's exceeds."""
-    everything = with_candidate(plan, Candidate(strategy=SCRATCH), "is timed")
-    trainer = Trainer(everything, seed=seed, device=device, load=False)
+    trainer = Trainer(scratch_control(plan), seed=seed, device=device, load=False)
     sampler = sampler_of(plan, store, cases, seed=seed)
     seconds = []
     for step in range(1 + TIMED_STEPS):

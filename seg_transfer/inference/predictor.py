@@ -231,7 +231,7 @@ def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: 
         UserError: If the tensors are not those of this network.
     """
     network, _ = build_network(
-        plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, load=False
+        plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, pretrained_stages=0
     )
     try:
         network.load_state_dict(tensors)

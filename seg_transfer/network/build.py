@@ -8,7 +8,7 @@ from torch import nn
 from seg_transfer.network.encoder_network import Reader
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import ModelPlan, Weights
+from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.carry import carry_over
 from seg_transfer.transfer.encoder import initialise
 from seg_transfer.transfer.weights import LoadReport, load_weights
@@ -27,7 +27,7 @@ def blank_network(model: ModelPlan, *, channels: int, classes: int) -> UNet | Pi
 
 
 def build_network(
-    model: ModelPlan, *, channels: int, classes: int, seed: int, load: bool = True
+    model: ModelPlan, *, channels: int, classes: int, seed: int, pretrained_stages: int | None = None
 ) -> tuple[UNet | PixelHead, LoadReport]:
     """Build the network of a plan: the same function for the same seed, without touching torch's global generator.
 
@@ -36,8 +36,8 @@ def build_network(
         channels: Image channels.
         classes: Outputs: classes, background included, or regions.
         seed: Seed of all random weights.
-        load: Load the pretrained weights, or those of an earlier model. False when a checkpoint follows: the report
-            then is that of random weights.
+        pretrained_stages: How many stages take the plan's weights, from the finest; by default all. 0 loads nothing,
+            as where a checkpoint follows: the report then is that of random weights.
 
     Raises:
         UserError: If the encoder's weights cannot be loaded.
@@ -48,7 +48,7 @@ def build_network(
         if isinstance(network, UNet):
             for part in (network.raw, network.blocks, network.heads):
                 part.apply(initialise)
-    return network, _load(network, model if load else _with_random_weights(model))
+    return network, _load(network, model, pretrained_stages)
 
 
 def build_encoder(model: ModelPlan, *, channels: int, seed: int) -> Reader:
@@ -65,7 +65,7 @@ def build_encoder(model: ModelPlan, *, channels: int, seed: int) -> Reader:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Reader(model, channels=channels)
-    _load(network, model)
+    _load(network, model, None)
     return network
 
 
@@ -80,12 +80,8 @@ def lay_channels_last(network: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
 
 
-def _with_random_weights(model: ModelPlan) -> ModelPlan:
-    return model.model_copy(update={"weights": Weights(source="none")})
-
-
-def _load(network: Reader, model: ModelPlan) -> LoadReport:
-    """Load what ``model.weights`` names."""
-    if model.weights.source == "model":
+def _load(network: Reader, model: ModelPlan, stages: int | None) -> LoadReport:
+    """Load what ``model.weights`` names into so many stages, or into all."""
+    if model.weights.source == "model" and stages != 0:
         return carry_over(network, model)
-    return load_weights(network.encoder, model.weights, model.encoder)
+    return load_weights(network.encoder, model.weights, model.encoder, stages=stages)

@@ -6,8 +6,8 @@ from typing import Literal
 
 Configuration = Literal["2d", "2.5d", "3d"]
 """What the network reads: slices, stacks of slices, or volumes."""
-StrategyKind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
-"""What of the encoder learns, and when."""
+StrategyName = Literal["frozen", "partial", "gradual", "finetune", "scratch"]
+"""What of the encoder learns, and when; a key of ``STRATEGIES`` in planning/rules/strategy.py."""
 Head = Literal["unet", "softmax", "svm", "bayes"]
 """What reads the encoder's features: a decoder that is trained, or a classifier of single voxels that is fitted."""
 NormalizationKind = Literal["zscore", "clip_zscore", "minmax", "none"]

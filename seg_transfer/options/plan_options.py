@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli
-from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyKind
+from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyName
 from seg_transfer.options.common import (
     Budget,
     Bytes,
@@ -65,8 +65,10 @@ class PlanOptions(Budget, Work, Device, Workers, Seed, Offline, Verbosity):
     carry: Annotated[Literal["auto", Carry], Cli(panel=DECISIONS)] = Field(
         "auto", description="What of --from to take: the encoder; all: the decoder too."
     )
-    strategy: Annotated[Literal["auto", StrategyKind, "race"], Cli(panel=DECISIONS)] = Field(
-        "auto", description="What of the encoder learns, and when; race: each fold tries several for a short time."
+    strategy: Annotated[Literal["auto", StrategyName, "classic", "race"], Cli(panel=DECISIONS)] = Field(
+        "auto",
+        description="What of the encoder learns, and when; classic: the textbook's choice by size and similarity; "
+        "race: each fold tries several for a short time.",
     )
     evidence: Annotated[bool, Cli(panel=DECISIONS)] = Field(
         True, description="Try the pretrained encoder on some cases before the strategy is decided."

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from seg_transfer.planning.strategy import Candidate
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.records import JsonRecord, Part
 from seg_transfer.util.statistics import mean_of_defined
 
@@ -118,10 +118,10 @@ class Evidence(JsonRecord):
         return super().load(path) if path.is_file() else cls()
 
 
-class Racer(Part):
-    """One candidate of a race."""
+class CandidateResult(Part):
+    """What one candidate of a race achieved."""
 
-    candidate: Candidate
+    strategy: Strategy
     seconds: float = Field(description="of training and scoring")
     dice: dict[str, dict[str, float | None]] = Field(
         description="held-out case -> label or region -> Dice on the network's grid, without mirroring; null where "
@@ -139,8 +139,9 @@ class RaceEvidence(JsonRecord):
     noun: ClassVar[str] = "race"
     if_missing: ClassVar[str] = "train this fold again"
     if_wrong: ClassVar[str] = "restore it from a copy, or train again with --restart"
+    if_older: ClassVar[str] = "train again with --restart"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     plan: str = Field(description="hash of the plan that asks for the race")
     fold: int | Literal["full"]
     seed: int
@@ -149,8 +150,8 @@ class RaceEvidence(JsonRecord):
     steps: int = Field(ge=0, description="of each candidate")
     train: tuple[str, ...] = Field(description="cases that every candidate trained on")
     held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
-    racers: tuple[Racer, ...] = Field(
-        default=(), description="candidates that are done, in the plan's order; none of them where no race was held"
+    results: tuple[CandidateResult, ...] = Field(
+        default=(), description="of candidates that are done, in the plan's order; empty where no race was held"
     )
     winner: int | None = Field(
         default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"

@@ -22,12 +22,12 @@ from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Hea
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
-from seg_transfer.planning.strategy import Candidate, Race, Strategy
+from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.util.records import JsonRecord, Part, parse_object
 
 
 class Weights(Part):
-    """Where the encoder's weights come from."""
+    """Where the encoder's weights come from; ``recipe.strategy`` says how many stages take them."""
 
     source: Literal["bundled", "imagenet", "file", "model", "none"]
     path: str | None = Field(
@@ -40,9 +40,6 @@ class Weights(Part):
     )
     repository: str | None = Field(default=None, description="imagenet only")
     revision: str | None = Field(default=None, description="imagenet only")
-    stages: int | None = Field(
-        default=None, ge=1, description="stages of the encoder that take the weights, from the finest; by default all"
-    )
 
     @model_validator(mode="after")
     def _file_has_path(self) -> Weights:
@@ -50,8 +47,6 @@ class Weights(Part):
             raise ValueError("path belongs to source 'file' and 'model', and only to them")
         if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
             raise ValueError("sha256 and carry belong to source 'model', and only to it")
-        if self.stages is not None and self.source in ("none", "model"):
-            raise ValueError(f"stages belongs to weights of an encoder, not to source {self.source!r}")
         return self
 
 
@@ -90,8 +85,6 @@ class ModelPlan(Part):
         available = len(ENCODERS[self.encoder].channels)
         if self.stages > available:
             raise ValueError(f"stages is {self.stages}, {self.encoder} has {available}")
-        if (self.weights.stages or 0) > self.stages:
-            raise ValueError(f"weights.stages is {self.weights.stages}, stages is {self.stages}")
         if self.head != "unet" and self.weights.carry == "all":
             raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
         slices = self.patch[0]
@@ -182,14 +175,14 @@ class RecipePlan(Part):
         return self
 
     @property
-    def candidates(self) -> tuple[Candidate, ...]:
+    def candidates(self) -> tuple[Strategy, ...]:
         """The strategy, and after it those that race against it."""
-        return (Candidate(strategy=self.strategy), *(self.race.challengers if self.race else ()))
+        return (self.strategy, *(self.race.challengers if self.race else ()))
 
     @property
     def strategy_name(self) -> str:
-        """The strategy's kind, or ``race`` where each fold finds its own."""
-        return self.strategy.kind if self.race is None else "race"
+        """The strategy's name, or ``race`` where each fold finds its own."""
+        return self.strategy.name if self.race is None else "race"
 
 
 class Reason(Part):
@@ -238,23 +231,7 @@ class Plan(JsonRecord):
                 unknown = sorted(set(getattr(split, name)) - known)
                 if unknown:
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
-        for index, candidate in enumerate(self.recipe.candidates):
-            strategy, taken = candidate.strategy, candidate.pretrained_stages or 0
-            path = f"recipe.race.challengers.{index - 1}.strategy" if index else "recipe.strategy"
-            if taken > self.model.stages or (taken and self.model.weights.source in ("none", "model")):
-                raise ValueError(
-                    f"{path}: pretrained_stages is {taken}, model.weights.source {self.model.weights.source} and "
-                    f"model.stages {self.model.stages}"
-                )
-            if strategy.frozen_stages > self.model.stages:
-                raise ValueError(f"{path}.frozen_stages: {strategy.frozen_stages} of {self.model.stages} stages")
-            if (entries := len(strategy.unfreeze_at)) > self.model.stages:
-                raise ValueError(f"{path}.unfreeze_at: {entries} entries for {self.model.stages} stages")
-        if self.recipe.strategy.kind == "scratch" and self.model.weights.source != "none":
-            raise ValueError(
-                f"recipe.strategy.kind: scratch starts from random weights, model.weights.source is "
-                f"{self.model.weights.source}"
-            )
+        self._check_strategies()
         if self.recipe.race is not None:
             self._check_race(self.recipe.race)
         if self.model.head != "unet":
@@ -268,6 +245,19 @@ class Plan(JsonRecord):
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")
         return self
+
+    def _check_strategies(self) -> None:
+        """Strategies have an entry per stage, and take weights that there are; weights are named only to be taken."""
+        stages, source = self.model.stages, self.model.weights.source
+        for index, strategy in enumerate(self.recipe.candidates):
+            path = f"recipe.race.challengers.{index - 1}" if index else "recipe.strategy"
+            taken = strategy.pretrained_stages
+            if len(strategy.start) != stages:
+                raise ValueError(f"{path}.start: {len(strategy.start)} entries, model.stages is {stages}")
+            if (taken and source == "none") or (not index and not taken and source != "none"):
+                raise ValueError(f"{path}.pretrained_stages: {taken}, model.weights.source is {source}")
+            if source == "model" and taken not in (0, stages):
+                raise ValueError(f"{path}.pretrained_stages: {taken}, an earlier model starts all stages or none")
 
     def _check_race(self, race: Race) -> None:
         """A race reads no case but those that its fold trains on."""
@@ -283,7 +273,7 @@ class Plan(JsonRecord):
     def _check_head(self) -> None:
         """A classifier is fitted on the frozen encoder; it decides between classes, and needs cases to be tried on."""
         head = f"model.head: {self.model.head}"
-        if self.recipe.strategy.kind != "frozen" or self.recipe.race is not None:
+        if self.recipe.strategy.frozen_stages < self.model.stages or self.recipe.race is not None:
             raise ValueError(f"{head} reads a frozen encoder, recipe.strategy is {self.recipe.strategy_name}")
         if self.data.regions:
             raise ValueError(f"{head} decides for one class at each voxel, and data.regions overlap")

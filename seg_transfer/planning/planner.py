@@ -37,6 +37,7 @@ from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.patch import (
     SMALLEST_BATCH,
@@ -47,8 +48,8 @@ from seg_transfer.planning.rules.patch import (
     slice_strides,
     stack,
 )
-from seg_transfer.planning.strategy import Candidate, Race
-from seg_transfer.planning.variants import starting_weights
+from seg_transfer.planning.strategy import Race, Strategy
+from seg_transfer.planning.variants import model_for
 from seg_transfer.util.units import seconds_text
 
 STORED_BYTES = 3.5
@@ -105,10 +106,10 @@ class _Planner:
         grid = Grid(self.fingerprint, data)
         shape, weights = self._network(grid, data)
         model = self._model(shape, data, weights)
-        recipe, weights = self._recipe(grid, data, model, shape)
-        if weights != model.weights:
-            model = model.model_copy(update={"weights": weights})
-            self.reasons.amend("model.weights", weights, f"{recipe.strategy.kind} takes {_taken(weights)}")
+        recipe = self._recipe(grid, data, model, shape)
+        if (needed := model_for(model, recipe.strategy)) != model:
+            model = needed
+            self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
         return Plan(
             data=data,
             model=model,
@@ -214,8 +215,8 @@ class _Planner:
             decoder_channels=take("model.decoder_channels", widths),
         )
 
-    def _recipe(self, grid: Grid, data: DataPlan, model: ModelPlan, shape: Shape) -> tuple[RecipePlan, Weights]:
-        """Decide how the network learns, and the weights that this starts from."""
+    def _recipe(self, grid: Grid, data: DataPlan, model: ModelPlan, shape: Shape) -> RecipePlan:
+        """Decide how the network learns."""
         fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
         machine = self.resources.machine
         target = training.target_step_seconds(options.time_budget)
@@ -228,7 +229,8 @@ class _Planner:
         take("recipe.epochs", (spent.epochs, why_spent))
         take("recipe.time_budget", (spent.time_budget, why_spent))
         take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
-        candidate, race = self._strategy(data, model, shape, spent)
+        strategy = take("recipe.strategy", self._strategy(data, model))
+        race = take("recipe.race", self._race(model, spent))
         mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
         varied, whys = augmentation(
             ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
@@ -238,8 +240,8 @@ class _Planner:
             take(f"recipe.augmentation.{name}", (getattr(varied, name), why))
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
         foreground = training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
-        recipe = RecipePlan(
-            strategy=candidate.strategy,
+        return RecipePlan(
+            strategy=strategy,
             race=race,
             batch_size=batch,
             epochs=spent.epochs,
@@ -258,39 +260,29 @@ class _Planner:
             splits=take("recipe.splits", (self.folds.splits, self._why_splits())),
             seed=options.seed,
         )
-        return recipe, starting_weights(model.weights, candidate)
 
-    def _strategy(
-        self, data: DataPlan, model: ModelPlan, shape: Shape, spent: training.Budget
-    ) -> tuple[Candidate, Race | None]:
-        """Decide what of the encoder learns, and the race that each fold starts with, if one is asked for."""
+    def _strategy(self, data: DataPlan, model: ModelPlan) -> tuple[Strategy, str]:
+        """Decide what of the encoder learns: as asked for, by the textbook, or by segtl's own rule."""
         fingerprint, options = self.fingerprint, self.options
-        train = len(self.folds.splits[0].train)
-        choose = partial(
-            transfer.strategy,
-            cases=train,
-            labelled_slices=round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases)),
-            dimension=data.dimension,
-            channels=len(data.channels),
-            weights=model.weights,
-            stages=model.stages,
-            has_batchnorm=shape.entry.batchnorm,
-            evidence=self.evidence,
-            names=[channel.name for channel in data.channels],
-            earlier=None if self.earlier is None else self.earlier.channels,
-        )
+        if options.strategy == "classic":
+            train = len(self.folds.splits[0].train)
+            return classic(
+                model,
+                cases=train,
+                labelled_slices=round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases)),
+                dimension=data.dimension,
+                channels=[channel.name for channel in data.channels],
+                earlier=None if self.earlier is None else self.earlier.channels,
+            )
         requested = None if options.strategy == "auto" or options.strategy == "race" else options.strategy
-        candidate, why = choose(requested=requested if options.head == "unet" else "frozen")
-        self.reasons.take("recipe.strategy", (candidate.strategy, why))
-        challengers = race_rule.challengers(lambda kind: choose(requested=kind)[0])
-        return candidate, self.reasons.take("recipe.race", self._race(challengers, model.weights, spent))
+        requested = requested if options.head == "unet" else "frozen"
+        return transfer.strategy(model, evidence=self.evidence, requested=requested)
 
-    def _race(
-        self, challengers: tuple[Candidate, ...], weights: Weights, spent: training.Budget
-    ) -> tuple[Race | None, str]:
+    def _race(self, model: ModelPlan, spent: training.Budget) -> tuple[Race | None, str]:
+        """Decide the race that each fold starts with, if one is asked for."""
         if self.options.strategy != "race":
             return None, "not asked for (--strategy race)"
-        if weights.source == "none":
+        if model.weights.source == "none":
             raise UserError(race_rule.NO_RACE, where="--strategy race", hint=race_rule.RACE_HINT)
         share = race_rule.SHARE if self.options.race_share is None else self.options.race_share
         kept = race_rule.held_out(
@@ -303,7 +295,7 @@ class _Planner:
         cost = race_rule.spend(share, epochs=spent.epochs, time_budget=spent.time_budget)
         text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
         sizes = ", ".join(str(len(cases)) for cases in kept)
-        return Race(share=share, challengers=challengers, held_out=kept), (
+        return Race(share=share, challengers=race_rule.challengers(model), held_out=kept), (
             f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another "
             f"is better by more than chance on training cases held out ({sizes} of them)"
         )
@@ -322,10 +314,7 @@ class _Planner:
         """Estimate time, memory and disk space."""
         seconds = self.resources.machine.seconds(step_flops(shape, recipe.batch_size))
         spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
-        frozen = min(
-            shape.stages if strategy.kind == "frozen" else strategy.frozen_stages
-            for strategy in (candidate.strategy for candidate in recipe.candidates)
-        )
+        frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
         stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
         return Expected(
             training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
@@ -333,7 +322,3 @@ class _Planner:
             memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
             disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)),
         )
-
-
-def _taken(weights: Weights) -> str:
-    return "none" if weights.source == "none" else f"those of the finest {weights.stages} stage(s)"

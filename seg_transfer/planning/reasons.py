@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from seg_transfer.data.description import Region
 from seg_transfer.planning.plan import Reason
-from seg_transfer.planning.strategy import Race
+from seg_transfer.planning.strategy import Race, Strategy
 
 T = TypeVar("T")
 
@@ -41,9 +41,9 @@ class Reasons:
 def show(choice: object) -> str:
     """A choice as short text for the table of decisions."""
     if isinstance(choice, Race):
-        return (
-            f"{choice.share:.0%} of the budget, against {', '.join(each.strategy.kind for each in choice.challengers)}"
-        )
+        return f"{choice.share:.0%} of the budget, against {', '.join(each.name for each in choice.challengers)}"
+    if isinstance(choice, Strategy):
+        return str(choice)
     if isinstance(choice, BaseModel):
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
         return ", ".join(f"{name} {show(value)}" for name, value in given.items())

@@ -1,4 +1,4 @@
-"""The recipe's strategy: what of the encoder learns, and strategies that race for it on the data itself."""
+"""How the encoder learns: per stage its start and its rate; and strategies that race for it on the data itself."""
 
 from __future__ import annotations
 
@@ -11,58 +11,68 @@ from seg_transfer.util.records import Part
 
 
 class Strategy(Part):
-    """Which of the encoder's parameters learn, how fast and when."""
+    """What each encoder stage starts from, when it starts to learn and how fast; finest stage first."""
 
-    kind: Literal["scratch", "frozen", "partial", "gradual", "finetune"]
-    frozen_stages: int = Field(default=0, ge=0, description="partial: stages that stay frozen, from the finest")
-    encoder_lr_ratio: Annotated[float, Field(ge=0, le=1)] = Field(description="encoder's rate over the decoder's")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="each stage below the top learns at this times the rate of the stage above"
+    name: str = Field(pattern=r"^[a-z0-9_-]+$", description="for people and run folders; nothing else depends on it")
+    start: tuple[Fraction | None, ...] = Field(
+        min_length=1,
+        description="per stage in use, from the finest: share of the budget at which it starts to learn; null: never",
     )
-    unfreeze_at: tuple[Fraction, ...] = Field(
-        default=(), description="gradual: progress at which each stage starts to learn, from the top down"
+    rate: tuple[Fraction, ...] = Field(
+        description="per stage in use, from the finest: its learning rate over the decoder's; 0 where it never learns"
     )
     batchnorm: Literal["source", "recalibrated", "trained"] = Field(
         description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained where a "
         "stage learns, and re-estimated once before it does"
     )
+    pretrained_stages: int = Field(
+        ge=0, description="stages that start from model.weights, from the finest; the others start from random weights"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Strategy:
-        if (self.kind == "gradual") != bool(self.unfreeze_at):
-            raise ValueError("unfreeze_at belongs to gradual, and only to it")
-        if self.frozen_stages and self.kind != "partial":
-            raise ValueError(f"frozen_stages belongs to partial, not to {self.kind}")
-        if self.kind == "frozen" and self.batchnorm == "trained":
+        stages = len(self.start)
+        if len(self.rate) != stages:
+            raise ValueError(f"rate has {len(self.rate)} entries, start has {stages}")
+        for stage, (start, rate) in enumerate(zip(self.start, self.rate, strict=True)):
+            if start is None and rate > 0:
+                raise ValueError(f"stage {stage} never learns, its rate is {rate:g} and not 0")
+        if self.frozen_stages == stages and self.batchnorm == "trained":
             raise ValueError("a frozen encoder cannot train its BatchNorm")
+        if self.pretrained_stages > stages:
+            raise ValueError(f"pretrained_stages is {self.pretrained_stages}, start has {stages} entries")
         return self
 
     @property
+    def frozen_stages(self) -> int:
+        """Number of stages that never learn before the first that does, from the finest."""
+        return next((stage for stage, start in enumerate(self.start) if start is not None), len(self.start))
+
+    @property
     def recalibrates(self) -> bool:
-        """Whether BatchNorm's statistics are re-estimated before the first step; what trains from there need not be."""
-        waits = self.kind in ("frozen", "partial", "gradual")
+        """Whether BatchNorm's statistics are re-estimated before the first step.
+
+        ``trained`` needs that only where a stage is frozen at first.
+        """
+        waits = any(start != 0 for start in self.start)
         return self.batchnorm == "recalibrated" or (self.batchnorm == "trained" and waits)
 
-
-class Candidate(Part):
-    """One way to start and to learn that takes part in a race."""
-
-    strategy: Strategy
-    pretrained_stages: int | None = Field(
-        default=None,
-        ge=1,
-        description="stages that take the pretrained weights, from the finest; by default those of model.weights",
-    )
+    def __str__(self) -> str:
+        starts = ", ".join("never" if start is None else f"{start:g}" for start in self.start)
+        rates = ", ".join(f"{rate:.3g}" for rate in self.rate)
+        return (
+            f"{self.name}: stages start at {starts}; rates {rates}; {self.pretrained_stages} of "
+            f"{len(self.start)} pretrained; BatchNorm {self.batchnorm}"
+        )
 
 
 class Race(Part):
     """Strategies trained for a short time on part of a fold's training cases, before one of them is trained on all."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of a fold's budget, for all candidates together")
-    challengers: tuple[Candidate, ...] = Field(
+    challengers: tuple[Strategy, ...] = Field(
         min_length=1,
-        description="compete with recipe.strategy, which wins unless one of them is better by more than chance; "
-        "scratch starts from random weights",
+        description="compete with recipe.strategy, which wins unless one of them is better by more than chance",
     )
     held_out: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         description="of each fold and, last, of full: training cases that candidates do not train on and are scored on"

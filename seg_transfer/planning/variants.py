@@ -1,4 +1,4 @@
-"""Plans made of a plan: what starts pretrained, what learns and how long. Candidates of a race, and the scratch twin.
+"""Plans derived from a plan: another strategy, another length. Candidates of a race, and the from-scratch control.
 
 Each is a plan of its own with a hash of its own, so that it is trained, resumed and predicted with like any other.
 """
@@ -6,28 +6,26 @@ Each is a plan of its own with a hash of its own, so that it is trained, resumed
 from __future__ import annotations
 
 from seg_transfer.data.splits import Split
-from seg_transfer.planning.plan import Plan, Reason, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, Reason, Weights
 from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import optimization as training
-from seg_transfer.planning.rules.strategy import SCRATCH
-from seg_transfer.planning.strategy import Candidate
+from seg_transfer.planning.rules.strategy import scratch
+from seg_transfer.planning.strategy import Strategy
 
 
-def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
-    """A plan that trains in one way and without a race; scratch takes the pretrained weights away.
+def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
+    """A plan that trains with another strategy and without a race.
 
     Args:
         plan: Everything else is as it says.
-        candidate: How to train.
+        strategy: How to train; must fit the plan's model.
         reason: Why so; replaces the plan's reasons for what is changed.
     """
-    strategy, model = candidate.strategy, plan.model
     recipe = plan.recipe.model_copy(update={"strategy": strategy, "race": None})
     changed: dict[str, object] = {"recipe.strategy": strategy, "recipe.race": None}
-    weights = starting_weights(model.weights, candidate)
-    if weights != model.weights:
-        model = model.model_copy(update={"weights": weights})
-        changed["model.weights"] = weights
+    model = model_for(plan.model, strategy)
+    if model != plan.model:
+        changed["model.weights"] = model.weights
     reasons = tuple(
         Reason(field=each.field, choice=show(changed[each.field]), reason=reason) if each.field in changed else each
         for each in plan.reasons
@@ -35,18 +33,21 @@ def with_candidate(plan: Plan, candidate: Candidate, reason: str) -> Plan:
     return plan.model_copy(update={"model": model, "recipe": recipe, "reasons": reasons})
 
 
-def starting_weights(weights: Weights, candidate: Candidate) -> Weights:
-    """What a candidate takes of the pretrained weights: nothing, some stages, or what there is."""
-    if candidate.strategy.kind == "scratch":
-        return Weights(source="none")
-    if candidate.pretrained_stages is not None:
-        return weights.model_copy(update={"stages": candidate.pretrained_stages})
-    return weights
+def model_for(model: ModelPlan, strategy: Strategy) -> ModelPlan:
+    """The model that a strategy trains: ``model.weights`` names no weights where no stage starts from them.
+
+    Args:
+        model: With the weights that there are.
+        strategy: Says how many stages take them.
+    """
+    if strategy.pretrained_stages > 0:
+        return model
+    return model.model_copy(update={"weights": Weights(source="none")})
 
 
-def scratch_twin(plan: Plan) -> Plan:
+def scratch_control(plan: Plan) -> Plan:
     """The same plan from random weights: the control that says what the pretrained start is worth."""
-    return with_candidate(plan, Candidate(strategy=SCRATCH), f"the from-scratch control of plan {plan.hash[:8]}")
+    return with_strategy(plan, scratch(plan.model), f"the from-scratch control of plan {plan.hash[:8]}")
 
 
 def shortened(plan: Plan, split: Split, steps: int) -> Plan:

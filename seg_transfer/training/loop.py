@@ -257,7 +257,7 @@ class _Run:
         plan = self.plan
         fold = "all cases" if self.fold == "full" else f"fold {self.fold}"
         return (
-            f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.kind}, {fold}"
+            f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {fold}"
         )
 
     def _note_for_user(self) -> str:

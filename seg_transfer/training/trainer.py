@@ -49,7 +49,13 @@ class Trainer:
         model, recipe = plan.model, plan.recipe
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
         channels, classes = len(plan.data.channels), len(plan.data.outputs)
-        network, self.report = build_network(model, channels=channels, classes=classes, seed=seed, load=load)
+        network, self.report = build_network(
+            model,
+            channels=channels,
+            classes=classes,
+            seed=seed,
+            pretrained_stages=recipe.strategy.pretrained_stages if load else 0,
+        )
         assert isinstance(network, UNet), "classifiers are fitted, not trained"
         self.network = network.to(self.device)
         lay_channels_last(self.network)

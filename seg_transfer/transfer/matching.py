@@ -21,7 +21,7 @@ PREFERRED = (
     ("state_dict_ema", "state_dict"),  # timm takes the averaged weights
     ("model_ema", "model"),
 )
-"""Twins that one training leaves in a file, alike in names and shapes: (the one to transfer, the other)."""
+"""Duplicates that one training leaves in a file, alike in names and shapes: (the one to transfer, the other)."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def best_matches(target: Target, parts: Mapping[str, Shapes]) -> list[Match]:
                 found = [match]
             elif match.share == best > 0 and all((part, match.pairs) != (one.part, one.pairs) for one in found):
                 found.append(match)
-    return [match for match in found if not any(_is_twin_of(match, other) for other in found)]
+    return [match for match in found if not any(_duplicates(match, other) for other in found)]
 
 
-def _is_twin_of(match: Match, other: Match) -> bool:
-    """Whether ``match`` is the lesser of two twins: the same place but for one component ("module" is DDP's)."""
+def _duplicates(match: Match, other: Match) -> bool:
+    """Whether ``match`` is the lesser of two duplicates: one component of the place differs ("module" is DDP's)."""
     mine, theirs = ([c for c in f"{one.part}.{one.prefix}".split(".") if c != "module"] for one in (match, other))
     differing = [pair for pair in zip(theirs, mine, strict=False) if pair[0] != pair[1]]
     return len(mine) == len(theirs) and len(differing) == 1 and differing[0] in PREFERRED

@@ -1,4 +1,4 @@
-"""Which of the encoder's parameters learn, how fast, and when; and what its BatchNorm does meanwhile.
+"""Applies a strategy to a network while it trains: which encoder stages learn, how fast, and how BatchNorm behaves.
 
 A stage is frozen or learns. Frozen means: no gradient, eval mode, BatchNorm statistics untouched, and no place in the
 optimizer, so that weight decay does not reach it either. Since no parameter before a frozen stage asks for a gradient,
@@ -37,7 +37,7 @@ class HasEncoder(Protocol):
 
 
 class StrategySchedule:
-    """A strategy, carried out on one network over progress from 0 to 1.
+    """Applies a strategy to one network over progress from 0 to 1.
 
     Example:
         >>> schedule = StrategySchedule(network, plan.recipe.strategy, warmup=plan.recipe.warmup)
@@ -54,12 +54,6 @@ class StrategySchedule:
     def __init__(self, network: HasEncoder, strategy: Strategy, *, warmup: float) -> None:
         self.network, self.strategy, self.warmup = network, strategy, warmup
         self.stages = network.encoder.stage_modules()
-        self.starts = _starts(strategy, len(self.stages))
-        top = len(self.stages) - 1
-        self._scales = {"decoder": 1.0} | {
-            f"encoder.{stage}": strategy.encoder_lr_ratio * strategy.layer_decay ** (top - stage)
-            for stage in range(len(self.stages))
-        }
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for the optimizer; parameters that never learn are in none of them.
@@ -76,7 +70,7 @@ class StrategySchedule:
         """
         encoder = {id(parameter) for stage in self.stages for parameter in stage.parameters()}
         members = {"decoder": [p for _, p in self.network.named_parameters() if id(p) not in encoder]}
-        for index, (stage, start) in enumerate(zip(self.stages, self.starts, strict=True)):
+        for index, (stage, start) in enumerate(zip(self.stages, self.strategy.start, strict=True)):
             fixed = (
                 set() if self._trains_batchnorm else {id(p) for norm in _batchnorms(stage) for p in norm.parameters()}
             )
@@ -84,8 +78,7 @@ class StrategySchedule:
                 parameter for parameter in stage.parameters() if start is not None and id(parameter) not in fixed
             ]
         groups = []
-        for name, parameters in members.items():
-            scale = self._scales[name]
+        for (name, parameters), scale in zip(members.items(), (1.0, *self.strategy.rate), strict=True):
             for ending, decay, chosen in (
                 ("", weight_decay, [p for p in parameters if p.ndim > 1]),
                 (".no_decay", 0.0, [p for p in parameters if p.ndim <= 1]),
@@ -101,7 +94,7 @@ class StrategySchedule:
         Args:
             progress: Share of the budget used so far, 0 to 1.
         """
-        for stage, start in zip(self.stages, self.starts, strict=True):
+        for stage, start in zip(self.stages, self.strategy.start, strict=True):
             learns = start is not None and progress >= start
             stage.train(learns)
             stage.requires_grad_(learns)
@@ -111,13 +104,13 @@ class StrategySchedule:
 
     def lr_scales(self, progress: float) -> dict[str, float]:
         """Rate over the decoder's, for ``decoder`` and each ``encoder.K``: 0 while frozen, a ramp after unfreezing."""
-        ramps = {"decoder": 1.0} | {f"encoder.{k}": self._ramp(start, progress) for k, start in enumerate(self.starts)}
-        return {name: self._scales[name] * ramp for name, ramp in ramps.items()}
+        stages = enumerate(zip(self.strategy.rate, self.strategy.start, strict=True))
+        return {"decoder": 1.0} | {f"encoder.{k}": rate * self._ramp(start, progress) for k, (rate, start) in stages}
 
     def describe(self, progress: float) -> dict[int, StageState]:
         """Stage (0 the finest) -> what it does at this progress."""
         states: dict[int, StageState] = {}
-        for stage, start in enumerate(self.starts):
+        for stage, start in enumerate(self.strategy.start):
             if start is None or progress < start:
                 states[stage] = "frozen"
             else:
@@ -171,18 +164,6 @@ def recalibrate_batchnorm(network: nn.Module, encoder: nn.Module, batches: Itera
         running_var.copy_(variance + (square - mean.square()).clamp(min=0))
         norm.momentum = momentum
     network.eval()
-
-
-def _starts(strategy: Strategy, stages: int) -> list[float | None]:
-    """Progress at which each stage starts to learn; None: never."""
-    if strategy.kind == "frozen":
-        return [None] * stages
-    if strategy.kind == "partial":
-        return [None if stage < strategy.frozen_stages else 0.0 for stage in range(stages)]
-    if strategy.kind == "gradual":
-        from_the_top = [*strategy.unfreeze_at, *[None] * stages][:stages]
-        return from_the_top[::-1]
-    return [0.0] * stages
 
 
 def _batchnorms(module: nn.Module) -> Iterable[_BatchNorm]:

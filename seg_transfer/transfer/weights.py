@@ -68,7 +68,7 @@ class LoadReport:
         return f"{self.share:.1%} of the encoder's stages in use are pretrained ({'; '.join(parts)})"
 
 
-def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadReport:
+def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages: int | None = None) -> LoadReport:
     """Load pretrained weights into an encoder, adapted to its input channels and inflated where it is 3D.
 
     Half precision in the source becomes float32. BatchNorm statistics count as elements, step counters do not.
@@ -77,13 +77,14 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
         module: The encoder; with ``weights.source`` "none" it stays as it is.
         weights: Where they come from.
         encoder_name: Name in the catalogue.
+        stages: How many stages take them, from the finest; by default all that the encoder has.
 
     Raises:
         UserError: If the weights cannot be had or read, fill less than 90 % of the elements of the stages in use,
             are those of another network, or are in the file twice and differ.
     """
     target = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
-    if weights.source == "none":
+    if weights.source == "none" or stages == 0:
         return LoadReport(random={name: tensor.numel() for name, tensor in target.items()})
     path = _locate(weights, encoder_name)
     file = read_state_dicts(path)
@@ -92,7 +93,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str) -> LoadRe
     report, first = LoadReport(place=str(match)), module.first_convolution()
     with torch.no_grad():
         for name, tensor in target.items():
-            wanted = weights.stages is None or _stage(name) < weights.stages
+            wanted = stages is None or _stage(name) < stages
             given = match.pairs.get(_without_stage(name)) if wanted else None
             if given is None:
                 report.random[name] = tensor.numel()

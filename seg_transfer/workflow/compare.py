@@ -22,43 +22,43 @@ CONTROL_FILE = "control.json"
 """Beside the scores in ``validation/``, so that it goes with them when a fold is trained anew."""
 
 
-def train_twin(
-    run: TrainedFold, twin: Plan, dataset: Dataset, store: Store, folder: Path, *, options: RunOptions, workers: int
+def train_control(
+    run: TrainedFold, control: Plan, dataset: Dataset, store: Store, folder: Path, *, options: RunOptions, workers: int
 ) -> TrainedFold:
-    """Train and validate a fold's from-scratch twin, and write how both compare into the fold's folder.
+    """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
 
-    The twin's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a race,
-    race and training together.
+    The control's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a
+    race, race and training together.
 
     Args:
         run: The fold, trained and validated.
-        twin: Its plan from scratch.
+        control: Its plan from scratch.
         dataset: The cases' files.
         store: The preprocessed cases.
-        folder: The twin's run folder.
+        folder: The control's run folder.
         options: Of this run.
         workers: Processes that score; 0 scores in this one.
 
     Returns:
-        The fold, with its twin.
+        The fold, with its control.
 
     Raises:
-        UserError: If the twin was trained before with another seed or budget.
+        UserError: If the control was trained before with another seed or budget.
     """
     logger.info("its control from scratch:")
     made = train_and_validate(
-        twin, dataset, store, folder, fold=run.fold, options=_as_trained(run.folder, options), workers=workers
+        control, dataset, store, folder, fold=run.fold, options=_as_trained(run.folder, options), workers=workers
     )
-    run = replace(run, twin=made)
-    comparison = compare_with_twins([run])
+    run = replace(run, control=made)
+    comparison = compare_with_controls([run])
     assert comparison is not None
     comparison.save(run.folder / "validation" / CONTROL_FILE)
     return run
 
 
-def compare_with_twins(runs: list[TrainedFold]) -> Comparison | None:
-    """Compare folds with their twins over all their held-out cases; None where no fold has a twin."""
-    pairs = [(run.scores, run.twin.scores) for run in runs if run.scores and run.twin and run.twin.scores]
+def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
+    """Compare folds with their controls over all their held-out cases; None where no fold has a control."""
+    pairs = [(run.scores, run.control.scores) for run in runs if run.scores and run.control and run.control.scores]
     if not pairs:
         return None
     names = " / ".join(dict.fromkeys(run.strategy for run in runs))

@@ -23,7 +23,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import decides_by_evidence, make_plan
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
-from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS
+from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
@@ -67,7 +67,7 @@ def plan(options: PlanOptions) -> Plan:
     made = decide()
     if options.evidence and decides_by_evidence(options, made):
         made = decide(evidence=gather_evidence(made, place, measured.dataset, device=device, workers=workers))
-    if made.model.weights.source == "none" and made.recipe.strategy.kind != "scratch":
+    if made.model.weights.source == "none" and made.recipe.strategy != scratch(made.model):
         asked = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"
         logger.warning(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in folds.notes:

@@ -10,7 +10,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.planning.plan import Plan
-from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.util import environment
 from seg_transfer.workflow.preprocess import prepare
 from seg_transfer.workflow.work_folder import Fold, Work, fold_from_text, fold_name
@@ -46,7 +46,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.training.loop import RunOptions
-    from seg_transfer.workflow.compare import train_twin
+    from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
     dataset = Dataset.load(place.dataset)
@@ -68,10 +68,10 @@ def train(options: TrainOptions) -> list[TrainedFold]:
         folder = place.run_folder(made, one)
         run = train_and_validate(made, dataset, store, folder, fold=one, options=run_options, workers=case_workers)
         if options.control:
-            twin = scratch_twin(made)
-            place.keep_plan(twin)
-            folder = place.run_folder(twin, one)
-            run = train_twin(run, twin, dataset, store, folder, options=run_options, workers=case_workers)
+            scratch = scratch_control(made)
+            place.keep_plan(scratch)
+            folder = place.run_folder(scratch, one)
+            run = train_control(run, scratch, dataset, store, folder, options=run_options, workers=case_workers)
         runs.append(run)
     return runs
 

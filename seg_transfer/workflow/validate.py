@@ -12,7 +12,7 @@ from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
-from seg_transfer.evidence.race import settle
+from seg_transfer.evidence.race import run_race
 from seg_transfer.inference.files import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
@@ -35,14 +35,14 @@ class TrainedFold:
         folder: Where it lies.
         scores: Of its held-out cases; None where there are none.
         strategy: What it was trained with.
-        twin: The same fold from scratch, where that was asked for.
+        control: The same fold from scratch, where that was asked for.
     """
 
     fold: Fold
     folder: Path
     scores: Scores | None
     strategy: str
-    twin: TrainedFold | None = None
+    control: TrainedFold | None = None
 
 
 def train_and_validate(
@@ -60,7 +60,7 @@ def train_and_validate(
         workers: Processes that score; 0 scores in this one.
     """
     logger.info(f"{fold_name(fold)}: {folder}")
-    plan, options = settle(plan, store, folder, fold=fold, options=options)
+    plan, options = run_race(plan, store, folder, fold=fold, options=options)
     learn = train_fold if plan.model.head == "unet" else fit_head
     learn(plan, store, folder, fold=fold, options=options)
     scores = None

@@ -34,7 +34,7 @@ from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
-from seg_transfer.planning.variants import with_candidate
+from seg_transfer.planning.variants import with_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Work:
         winners = {race.winner or 0 for race in won}
         if len(winners) > 1:
             return plan
-        return with_candidate(plan, plan.recipe.candidates[winners.pop()], won[0].reason)
+        return with_strategy(plan, plan.recipe.candidates[winners.pop()], won[0].reason)
 
     def planned_runs(self) -> list[Plan]:
         """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""

@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 import torchvision
+from made_plans import learns
 
 from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry, entry
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.plan import ModelPlan, Strategy, Weights
+from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.unfreezing import StrategySchedule
 from seg_transfer.transfer.weights import load_weights
@@ -241,7 +242,7 @@ def test_gradients_reach_every_parameter(name, configuration):
 def test_a_state_dict_restores_the_network_exactly(name, configuration):
     planned = model(name, configuration, 2)
     first, _ = build_network(planned, channels=2, classes=3, seed=0)
-    second, _ = build_network(planned, channels=2, classes=3, seed=1, load=False)
+    second, _ = build_network(planned, channels=2, classes=3, seed=1, pretrained_stages=0)
     x = picture(1, 2, *planned.patch)
     first.eval()
     second.eval()
@@ -266,7 +267,7 @@ def test_no_weight_is_left_to_chance(name, configuration):
 @pytest.mark.parametrize("batchnorm", ["trained", "recalibrated"])
 def test_freezing_keeps_a_stage_to_the_bit(name, batchnorm):
     network, _ = build_network(model(name, "2d", 2), channels=1, classes=2, seed=0)
-    strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm=batchnorm)
+    strategy = learns(None, 0.0, batchnorm=batchnorm)
     schedule = StrategySchedule(network, strategy, warmup=0.0)
     optimizer = torch.optim.AdamW(schedule.parameter_groups(lr=0.1, weight_decay=0.1))
     before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
@@ -298,7 +299,7 @@ def test_stages_name_every_parameter_once_and_unused_stages_are_not_built(name):
 
 def test_layer_norms_learn_with_their_stage():
     network, _ = build_network(model("convnext_tiny", "2d", 2), channels=1, classes=2, seed=0)
-    strategy = Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1.0, batchnorm="source")
+    strategy = learns(None, 0.0, batchnorm="source")
     StrategySchedule(network, strategy, warmup=0.0).apply(progress=0.5)
     first, second = network.encoder.stage_modules()
     norms = [module for module in second.modules() if isinstance(module, torch.nn.LayerNorm)]

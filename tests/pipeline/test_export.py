@@ -20,6 +20,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.exporting.load import load_model_file
 from seg_transfer.planning.model_file import ModelHeader, Postprocessing, read_model_file
 from seg_transfer.planning.plan import Plan, Reason, Weights
+from seg_transfer.planning.rules.strategy import finetune
 from seg_transfer.util.records import HEADER_KEY
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import Work
@@ -53,8 +54,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
         reason = Reason(field="model.weights", choice="file", reason=f"asked for {data}/weights.pth")
         weights = Weights(source="file", path=f"{data}/weights.pth")
         model = plan.model.model_copy(update={"weights": weights})
-        strategy = plan.recipe.strategy.model_copy(update={"kind": "finetune"})
-        recipe = plan.recipe.model_copy(update={"strategy": strategy})
+        recipe = plan.recipe.model_copy(update={"strategy": finetune(model)})
         add_run(made, plan.model_copy(update={"model": model, "recipe": recipe, "reasons": (reason,)}))
     return made
 

@@ -49,7 +49,7 @@ def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
     assert found.gain[best].mean > 0.02
     for gain, pretrained, random in zip(found.gain, found.pretrained, found.random, strict=True):
         assert gain.mean == pytest.approx(pretrained.mean - random.mean)
-    assert (plan.model.weights.source, plan.recipe.strategy.kind) == ("bundled", "gradual")
+    assert (plan.model.weights.source, plan.recipe.strategy.name) == ("bundled", "gradual")
     figures = f"{found.pretrained[best].mean:.3f}, those of random weights {found.random[best].mean:.3f}"
     assert figures in reason(plan, "recipe.strategy")
 
@@ -88,7 +88,7 @@ def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) 
     assert entry(plan.model.encoder).name == "resnet18"
     assert plan.evidence is not None
     assert [each.mean for each in plan.evidence.pretrained] == pytest.approx([0.5] * plan.model.stages, abs=0.02)
-    assert (plan.model.weights.source, plan.recipe.strategy.kind) == ("none", "scratch")
+    assert (plan.model.weights.source, plan.recipe.strategy.name) == ("none", "scratch")
     assert "scratch takes none" in reason(plan, "model.weights")
     assert "everything learns from the start" in reason(plan, "recipe.strategy")
 
@@ -104,4 +104,4 @@ def test_nothing_is_gathered_where_it_decides_nothing(
 
 def test_a_single_case_is_planned_without(stripes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = seg_transfer.plan(stripes, work=tmp_path, cases=["s0"], **SETTINGS)
-    assert plan.evidence is None and plan.recipe.strategy.kind == "gradual"
+    assert plan.evidence is None and plan.recipe.strategy.name == "gradual"

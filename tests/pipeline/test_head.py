@@ -39,7 +39,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 def test_the_plan_says_what_is_fitted(work: Work) -> None:
     plan = Plan.load(work.plan)
-    assert (plan.model.head, plan.recipe.strategy.kind, plan.recipe.tta_axes) == ("bayes", "frozen", ())
+    assert (plan.model.head, plan.recipe.strategy.name, plan.recipe.tta_axes) == ("bayes", "frozen", ())
     reasons = {reason.field: reason.reason for reason in plan.reasons}
     assert "augmentation and deep supervision are not used" in reasons["model.head"]
 
@@ -139,6 +139,8 @@ def test_regions_and_single_cases_are_refused(data: Path, tmp_path: Path) -> Non
 
 def test_impossible_edits_are_refused(work: Work) -> None:
     content = Plan.load(work.plan).model_dump(mode="json")
-    content["recipe"]["strategy"] |= {"kind": "finetune", "encoder_lr_ratio": 0.1}
+    stages = content["model"]["stages"]
+    content["recipe"]["strategy"] |= {"name": "finetune", "start": [None] * (stages - 1) + [0.0]}
+    content["recipe"]["strategy"]["rate"][-1] = 0.1
     with pytest.raises(ValueError, match=r"bayes reads a frozen encoder, recipe\.strategy is finetune"):
         Plan.model_validate(content)

@@ -167,12 +167,6 @@ def test_a_model_that_cannot_be_built_leaves_no_run(
 ) -> None:
     text = json.dumps(model).replace("{work}", str(mine))
     edit(mine, lambda plan: plan["model"].update(json.loads(text)))
-    edit(
-        mine,
-        lambda plan: plan["recipe"].update(
-            strategy={**plan["recipe"]["strategy"], "unfreeze_at": [], "kind": "finetune"}
-        ),
-    )
     assert said in refused(capsys, "train", 0, "-w", mine, *LOCAL)
     if "weights" in model:
         assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}

@@ -59,7 +59,7 @@ def test_models_load_and_average(configuration: str, tmp_path: Path) -> None:
     whole = plan(data_plan(), model)
     files = []
     for seed in (1, 2):
-        network, _ = build_network(model, channels=1, classes=3, seed=seed, load=False)
+        network, _ = build_network(model, channels=1, classes=3, seed=seed, pretrained_stages=0)
         files.append(tmp_path / f"{seed}.safetensors")
         save_state(files[-1], "model", network.state_dict(), {"plan": whole.model_dump(mode="json")})
     array = np.random.default_rng(0).normal(size=(1, 8, 20, 18)).astype(np.float32)
@@ -212,7 +212,10 @@ def test_labels_are_those_of_the_probabilities_in_memory(
     """Streamed or not, with mirroring, folds, cropping, resampling and another orientation: the same label map."""
     model = model_plan(configuration, patch)
     data = data_plan(spacing=(2.0, 0.8, 1.3), crop_nonzero=True)
-    built = [build_network(model, channels=1, classes=3, seed=seed, load=False)[0].eval() for seed in range(networks)]
+    built = [
+        build_network(model, channels=1, classes=3, seed=seed, pretrained_stages=0)[0].eval()
+        for seed in range(networks)
+    ]
     predictor = Predictor(plan(data, model, tta_axes=(0, 2)), built, CPU)
     array = np.pad(np.random.default_rng(0).uniform(1, 2, (14, 20, 9)).astype(np.float32), ((2, 1), (0, 3), (1, 0)))
     grid = Grid((9 + 1, 14 + 3, 20 + 3), np.array([[0, -1, 0, 0], [0, 0, 1, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]))

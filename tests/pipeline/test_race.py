@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from made_balls import LOCAL, make_dataset
-from made_plans import threshold
+from made_plans import learns, threshold
 from made_work import ball_plan, make_work
 
 import seg_transfer
@@ -23,9 +23,8 @@ from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules import race as rules
-from seg_transfer.planning.rules.strategy import SCRATCH
-from seg_transfer.planning.strategy import Candidate, Race, Strategy
-from seg_transfer.planning.variants import scratch_twin
+from seg_transfer.planning.strategy import Race, Strategy
+from seg_transfer.planning.variants import scratch_control
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
 from seg_transfer.training.state import RunOptions
@@ -33,9 +32,10 @@ from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FINETUNE = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="recalibrated")
-PLAIN = Strategy(kind="finetune", encoder_lr_ratio=0.3, batchnorm="source")
-FROZEN = Strategy(kind="frozen", encoder_lr_ratio=0, batchnorm="recalibrated")
+FINETUNE = learns(0.0, 0.0, rate=0.3, batchnorm="recalibrated", pretrained=2, name="finetune")
+PLAIN = learns(0.0, 0.0, rate=0.3, batchnorm="source", pretrained=2, name="finetune")
+FROZEN = learns(None, None, batchnorm="recalibrated", pretrained=2, name="frozen")
+SCRATCH = learns(0.0, 0.0, name="scratch")
 HELD_OUT = (("case_1", "case_3"), ("case_0", "case_2"), ("case_0", "case_1"))
 
 
@@ -61,10 +61,11 @@ def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: 
     model = made.model.model_copy(update={"weights": Weights(source=weights)})
     settings: dict[str, Any] = {"strategy": FINETUNE, "epochs": 4, "steps_per_epoch": 4, "foreground_share": 1.0}
     if challengers:
-        settings["race"] = Race(
-            share=0.5, challengers=tuple(Candidate(strategy=one) for one in challengers), held_out=HELD_OUT
-        )
-    made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings | recipe)})
+        settings["race"] = Race(share=0.5, challengers=challengers, held_out=HELD_OUT)
+    settings |= recipe
+    if weights == "none":
+        settings["strategy"] = settings["strategy"].model_copy(update={"pretrained_stages": 0})
+    made = made.model_copy(update={"model": model, "recipe": made.recipe.model_copy(update=settings)})
     made.save(work.plan)
     return Plan.load(work.plan)
 
@@ -81,7 +82,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     case = Store.case
     monkeypatch.setattr(Store, "case", lambda self, name: (opened.add(name), case(self, name))[1])
     folder = work.run_folder(made, 0)
-    chosen, options = held.settle(made, store, folder, fold=0, options=RunOptions(threads=1))
+    chosen, options = held.run_race(made, store, folder, fold=0, options=RunOptions(threads=1))
     split = made.recipe.splits[0]
     assert opened == set(split.train) and not opened & set(split.validation)
 
@@ -90,13 +91,13 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
         set(split.train),
         set(HELD_OUT[0]),
     )
-    assert [racer.candidate.strategy.kind for racer in evidence.racers] == ["finetune", "scratch", "frozen"]
+    assert [result.strategy.name for result in evidence.results] == ["finetune", "scratch", "frozen"]
     assert (evidence.steps, evidence.epochs, evidence.seed) == (2, 4, 0)  # 2 of 4 epochs, for three of them
-    assert all(set(racer.dice) == set(HELD_OUT[0]) for racer in evidence.racers)
-    assert all(set(of_label) == {"ball", "core"} for racer in evidence.racers for of_label in racer.dice.values())
+    assert all(set(result.dice) == set(HELD_OUT[0]) for result in evidence.results)
+    assert all(set(of_label) == {"ball", "core"} for result in evidence.results for of_label in result.dice.values())
     assert [path.name for path in folder.iterdir()] == ["race.json"]  # what candidates need is gone
     assert chosen.recipe.race is None and options.epochs == 2 and options.seed == 0
-    assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner].strategy
+    assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner]
 
 
 def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
     runs = seg_transfer.train("cv", work=work.path, **LOCAL)
     assert [run.strategy for run in runs] == ["scratch", "finetune"]
     plans = [Plan.model_validate(load_header(work.model(made, fold), "model")["plan"]) for fold in (0, 1)]
-    assert [plan.recipe.strategy.kind for plan in plans] == ["scratch", "finetune"]
+    assert [plan.recipe.strategy.name for plan in plans] == ["scratch", "finetune"]
     assert [plan.model.weights.source for plan in plans] == ["none", "bundled"]
     manifests = [json.loads((run.folder / "manifest.json").read_text()) for run in runs]
     assert [manifest["result"]["steps"] for manifest in manifests] == [8, 8]
@@ -129,8 +130,8 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
     kept = times(runs[1].folder)
     (run,) = seg_transfer.train(1, work=work.path, control=True, **LOCAL)  # which gets the budget of race and training
     assert {name: times(run.folder)[name] for name in kept if not name.endswith("validation")}.items() <= kept.items()
-    assert run.twin is not None and run.strategy == "finetune"
-    assert json.loads((run.twin.folder / "manifest.json").read_text())["result"]["steps"] == 16
+    assert run.control is not None and run.strategy == "finetune"
+    assert json.loads((run.control.folder / "manifest.json").read_text())["result"]["steps"] == 16
     summary = seg_transfer.summary(work=work.path, workers=0)
     assert [(each.strategy, each.folds) for each in summary.runs] == [("race", (0, 1)), ("scratch", (1,))]
 
@@ -138,9 +139,9 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
 def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
     """Leave a finished race in a fold's folder."""
     cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
-    racers = [{"candidate": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
+    results = [{"strategy": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
     asked = {"plan": made.hash, "fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
-    kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "racers": racers, "winner": winner}
+    kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "results": results, "winner": winner}
     evidence = RaceEvidence.model_validate(asked | kept | {"reason": "made up"})
     evidence.save(work.run_folder(made, fold) / "race.json")
 
@@ -156,7 +157,7 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
         return score(predictor, stored)
 
     def hold(**options: Any) -> tuple[Plan, RunOptions]:
-        return held.settle(made, store, path.parent, fold=0, options=RunOptions(threads=1, **options))
+        return held.run_race(made, store, path.parent, fold=0, options=RunOptions(threads=1, **options))
 
     seg_transfer.preprocess(work=work.path, workers=0)
     store, path = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0) / "race.json"
@@ -164,13 +165,13 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
     with pytest.raises(KeyboardInterrupt):
         hold()
     before = RaceEvidence.load(path)
-    assert len(before.racers) == 1 and before.winner is None
+    assert len(before.results) == 1 and before.winner is None
     trained = times(path.parent / "race" / "1")
     assert any(name.endswith("model.safetensors") for name in trained)
 
     chosen, options = hold()
     after = RaceEvidence.load(path)
-    assert after.racers[0] == before.racers[0] and len(after.racers) == 2 and after.winner is not None
+    assert after.results[0] == before.results[0] and len(after.results) == 2 and after.winner is not None
     assert after.steps == before.steps and scored[-2:] == list(HELD_OUT[0])
     assert (options.time_budget, options.epochs) == (0.5, None)
     assert not (path.parent / "race").exists()
@@ -185,15 +186,15 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
 
 
 def test_a_broken_candidate_loses(work: Work) -> None:
-    nothing_learns = Strategy(kind="finetune", encoder_lr_ratio=0, layer_decay=0.9, batchnorm="source")
-    good = Strategy(kind="finetune", encoder_lr_ratio=1, batchnorm="trained")
+    nothing_learns = learns(0.0, 0.0, rate=0.0, batchnorm="source", name="finetune")
+    good = learns(0.0, 0.0, name="finetune")
     made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=60)
     assert made.recipe.race is not None
     three = made.recipe.race.model_copy(update={"held_out": (made.recipe.splits[0].train[1:], *HELD_OUT[1:])})
     made = made.model_copy(update={"recipe": made.recipe.model_copy(update={"race": three})})
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
-    chosen, _ = held.settle(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
+    chosen, _ = held.run_race(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
     evidence = RaceEvidence.load(work.run_folder(made, 0) / "race.json")
     assert evidence.winner == 1 and chosen.recipe.strategy == good
 
@@ -206,13 +207,13 @@ def test_too_few_steps_are_no_race(
     seg_transfer.preprocess(work=work.path, workers=0)
     store, folder = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0)
     for _ in range(2):
-        chosen, options = held.settle(made, store, folder, fold=0, options=RunOptions(threads=1))
+        chosen, options = held.run_race(made, store, folder, fold=0, options=RunOptions(threads=1))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
         assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
         caplog.clear()
     evidence = RaceEvidence.load(folder / "race.json")
-    assert (evidence.racers, evidence.winner) == ((), 0)
+    assert (evidence.results, evidence.winner) == ((), 0)
     assert work.trained_plan(made, [0]) == chosen
 
 
@@ -233,14 +234,14 @@ def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
     assert 0 < expected["ball"] < 1
 
 
-def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
     made = put(work)
-    twin = scratch_twin(made)
+    control = scratch_control(made)
     arguments = ["train", "0", "--control", "-w", str(work.path), "--device", "cpu", "--workers", "0", "-q"]
     assert main([*arguments, "--epochs", "1", "--seed", "7"]) == 0
     shown = capsys.readouterr().out
     assert "planned" in shown and "from scratch" in shown and "The pretrained start d" in shown
-    manifests = [json.loads((work.run_folder(plan, 0) / "manifest.json").read_text()) for plan in (made, twin)]
+    manifests = [json.loads((work.run_folder(plan, 0) / "manifest.json").read_text()) for plan in (made, control)]
     assert manifests[0]["options"] == manifests[1]["options"] and manifests[0]["options"]["epochs"] == 1
     assert manifests[0]["cases"] == manifests[1]["cases"]
     assert [manifest["weights"]["share"] for manifest in manifests] == [1, 0]
@@ -251,12 +252,12 @@ def test_control_trains_the_twin_once_and_reports_both(work: Work, capsys: pytes
     assert found["lower"] <= found["difference"] <= found["upper"]
 
     kept = {name: time for name, time in times(work.runs).items() if not name.endswith(("control.json", "validation"))}
-    assert main(arguments) == 0  # without the options: those recorded hold for the twin too
+    assert main(arguments) == 0  # without the options: those recorded hold for the control too
     assert kept.items() <= times(work.runs).items()
     summary = seg_transfer.summary(work=work.path, workers=0)
     assert {run.strategy: run.name for run in summary.runs} == {
         "finetune": work.plan_folder(made).name,
-        "scratch": work.plan_folder(twin).name,
+        "scratch": work.plan_folder(control).name,
     }
     assert Plan.load(work.plan) == made
 

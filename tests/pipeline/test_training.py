@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_plans import learns
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
@@ -30,7 +32,7 @@ FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", 
 
 
 def make_plan(
-    configuration: str = "2d", *, strategy: dict[str, Any] | None = None, weights: str = "bundled", **recipe: Any
+    configuration: str = "2d", *, strategy: Strategy | None = None, weights: str = "bundled", **recipe: Any
 ) -> Plan:
     model: dict[str, Any] = {
         "configuration": configuration,
@@ -62,7 +64,7 @@ def make_plan(
             },
             "model": model,
             "recipe": {
-                "strategy": strategy or {"kind": "finetune", "encoder_lr_ratio": 0.5, "batchnorm": "trained"},
+                "strategy": (strategy or learns(0.0, 0.0, rate=0.5, pretrained=2)).model_dump(),
                 "batch_size": 2,
                 "epochs": 2,
                 "steps_per_epoch": 3,
@@ -147,16 +149,16 @@ class Killed(Exception):
     pass
 
 
-STRATEGIES: list[dict[str, Any]] = [
-    {"kind": "finetune", "encoder_lr_ratio": 0.5, "layer_decay": 0.7, "batchnorm": "trained"},
-    {"kind": "gradual", "encoder_lr_ratio": 0.5, "unfreeze_at": (0.3, 0.7), "batchnorm": "recalibrated"},
+STRATEGIES = [
+    learns(0.0, 0.0, rate=(0.35, 0.5), pretrained=2, name="finetune"),
+    learns(0.7, 0.3, rate=0.5, batchnorm="recalibrated", pretrained=2, name="gradual"),
 ]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy["kind"])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 @pytest.mark.parametrize(("how", "step"), [("interrupted", 2), ("killed", 4)])
 def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: dict[str, Any], how: str, step: int
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int
 ) -> None:
     plan = make_plan(strategy=strategy)
     train_fold(plan, store, tmp_path / "whole", fold=0, options=RunOptions(threads=1))
@@ -223,7 +225,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
     monkeypatch.setattr(Trainer, "recalibrate", slow(Trainer.recalibrate, 100.0))
     monkeypatch.setattr(loop, "save_state", slow(loop.save_state, 100.0))
     options = RunOptions(time_budget=12.0, threads=1)
-    strategy = {"kind": "finetune", "encoder_lr_ratio": 0.5, "batchnorm": "recalibrated"}
+    strategy = learns(0.0, 0.0, rate=0.5, batchnorm="recalibrated", pretrained=2)
     plan = make_plan(strategy=strategy, steps_per_epoch=5, warmup=0.25)
     result = train_fold(plan, store, tmp_path, fold=0, options=options)
     assert (result.steps, result.seconds, len(validated)) == (12, 12.0, 3)
@@ -242,7 +244,7 @@ def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
 
 
 def test_of_frozen_stages_only_the_recalibrated_statistics_change(tmp_path: Path, store: Store) -> None:
-    strategy = {"kind": "partial", "frozen_stages": 1, "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
+    strategy = learns(None, 0.0, pretrained=2)
     plan = make_plan(strategy=strategy, weight_decay=0.5)
     source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
     states = []
@@ -259,36 +261,41 @@ def test_of_frozen_stages_only_the_recalibrated_statistics_change(tmp_path: Path
 
 
 ALL = {0, 1}
-LEARNING: list[tuple[dict[str, Any], float, set[int]]] = [
-    ({"kind": "scratch"}, 0.5, ALL),
-    ({"kind": "finetune", "layer_decay": 0.5}, 0.5, ALL),
-    ({"kind": "partial", "frozen_stages": 1}, 0.5, {1}),
-    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.2, set()),
-    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.5, {1}),
-    ({"kind": "gradual", "unfreeze_at": (0.3, 0.7)}, 0.9, ALL),
-    ({"kind": "frozen"}, 0.5, set()),
+LEARNING: list[tuple[str, tuple[float | None, ...], float, set[int]]] = [
+    ("scratch", (0.0, 0.0), 0.5, ALL),
+    ("finetune", (0.0, 0.0), 0.5, ALL),
+    ("partial", (None, 0.0), 0.5, {1}),
+    ("gradual", (0.7, 0.3), 0.2, set()),
+    ("gradual", (0.7, 0.3), 0.5, {1}),
+    ("gradual", (0.7, 0.3), 0.9, ALL),
+    ("frozen", (None, None), 0.5, set()),
 ]
 
 
 @pytest.mark.parametrize(
-    ("strategy", "progress", "learning"),
+    ("name", "start", "batchnorm", "progress", "learning"),
     [
-        pytest.param(strategy | {"batchnorm": norm}, progress, learning, id=f"{strategy['kind']}-{progress}-{norm}")
-        for strategy, progress, learning in LEARNING
+        pytest.param(name, start, norm, progress, learning, id=f"{name}-{progress}-{norm}")
+        for name, start, progress, learning in LEARNING
         for norm in ("source", "recalibrated", "trained")
-        if (strategy["kind"], norm) != ("frozen", "trained")
+        if (name, norm) != ("frozen", "trained")
     ],
 )
 def test_every_strategy_changes_what_learns_and_nothing_else(
-    store: Store, strategy: dict[str, Any], progress: float, learning: set[int]
+    store: Store,
+    name: str,
+    start: tuple[float | None, ...],
+    batchnorm: str,
+    progress: float,
+    learning: set[int],
 ) -> None:
     """To the bit, statistics, averaged weights and weight decay included."""
+    pretrained = 0 if name == "scratch" else 2
     plan = make_plan(
-        strategy=strategy | {"encoder_lr_ratio": 0.5},
-        weights="none" if strategy["kind"] == "scratch" else "bundled",
+        strategy=learns(*start, rate=0.5, batchnorm=batchnorm, pretrained=pretrained, name=name),
+        weights="bundled" if pretrained else "none",
         weight_decay=0.5,
     )
-    batchnorm = strategy["batchnorm"]
     trainer = Trainer(plan, seed=0, device="cpu", load=True)
     sampler = PatchSampler(store, ("a", "b"), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
     if batchnorm == "recalibrated":
@@ -303,19 +310,19 @@ def test_every_strategy_changes_what_learns_and_nothing_else(
     for step in range(2):
         assert trainer.step(sampler.batch(step), step, progress).learned
 
-    def learns(name: str) -> bool:
+    def changes(name: str) -> bool:
         if not name.startswith("encoder."):
             return True
         return int(name.split(".")[2]) in learning and (batchnorm == "trained" or name not in norms)
 
-    expected = {name for name in before if learns(name)}
+    expected = {name for name in before if changes(name)}
     for network in (trainer.network, trainer.averaged.network):
         after = network.state_dict()
         assert {name for name in after if not torch.equal(after[name], before[name])} == expected
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path: Path, store: Store) -> None:
-    strategy = {"kind": "frozen", "encoder_lr_ratio": 0.0, "batchnorm": "recalibrated"}
+    strategy = learns(None, None, batchnorm="recalibrated", pretrained=2)
     plan = make_plan("3d", strategy=strategy, weight_decay=0.5)
     source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
     states = []
@@ -369,8 +376,7 @@ def test_deep_supervision_is_switched_on_an_existing_checkpoint(store: Store, fi
 
 @pytest.mark.parametrize("largest", [1e-3, 1e6])
 def test_a_gradient_is_clipped_to_the_largest_norm_of_the_plan(store: Store, largest: float) -> None:
-    strategy = {"kind": "finetune", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
-    plan = make_plan(strategy=strategy, gradient_clip=largest)
+    plan = make_plan(strategy=learns(0.0, 0.0, pretrained=2), gradient_clip=largest)
     trainer = Trainer(plan, seed=0, device="cpu", load=True)
     sampler = PatchSampler(store, ("a",), plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
     trainer.step(sampler.batch(0), 0, 0.5)
@@ -391,6 +397,5 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
 
 
 def test_a_plan_that_unfreezes_more_stages_than_there_are_is_refused() -> None:
-    strategy = {"kind": "gradual", "encoder_lr_ratio": 1.0, "unfreeze_at": (0.1, 0.2, 0.3), "batchnorm": "source"}
-    with pytest.raises(ValueError, match=r"recipe\.strategy\.unfreeze_at: 3 entries for 2 stages"):
-        make_plan(strategy=strategy)
+    with pytest.raises(ValueError, match=r"recipe\.strategy\.start: 3 entries, model\.stages is 2"):
+        make_plan(strategy=learns(0.3, 0.2, 0.1, batchnorm="source"))

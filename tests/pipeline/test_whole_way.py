@@ -150,7 +150,7 @@ def test_another_strategy_neither_measures_nor_preprocesses_again(
     store, run = times(work / "preprocessed"), times(trained.folder)
     other = seg_transfer.plan(data, work=work, strategy="scratch", **{**QUICK, "time_budget": 1.0}, **LOCAL)
     try:
-        assert other.recipe.strategy.kind == "scratch" and other.hash != planned.hash
+        assert other.recipe.strategy.name == "scratch" and other.hash != planned.hash
         seg_transfer.preprocess(work=work, workers=0)
         assert times(work / "preprocessed") == store
         (full,) = seg_transfer.train("full", work=work, **LOCAL)

@@ -35,7 +35,7 @@ def made() -> Plan:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, made: Plan) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    network, _ = build_network(made.model, channels=1, classes=3, seed=0, load=False)
+    network, _ = build_network(made.model, channels=1, classes=3, seed=0, pretrained_stages=0)
     save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
     trained = [TrainedPlan(made, {"0": folder / "fold"})]
     save_model_file(folder / "model.segtl", make_header(trained), trained)
@@ -61,7 +61,7 @@ def test_a_model_file_comes_back(good: Path, made: Plan) -> None:
     found = read_model_file(good)
     assert found.header.plan.model == made.model
     assert found.header.members[0].folds == ("0",)
-    network, _ = build_network(made.model, channels=1, classes=3, seed=0, load=False)
+    network, _ = build_network(made.model, channels=1, classes=3, seed=0, pretrained_stages=0)
     predictor = load_model_file(good)
     state = predictor.networks[0].state_dict()  # type: ignore[attr-defined]
     assert state.keys() == network.state_dict().keys()

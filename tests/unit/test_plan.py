@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from made_fingerprints import channel, fingerprint, pictures, plan_of
-from made_plans import data_plan
+from made_plans import data_plan, learns
 from pydantic import BaseModel, ValidationError
 
 from seg_transfer.data.description import Region
@@ -19,6 +19,7 @@ from seg_transfer.planning.data_plan import Label
 from seg_transfer.planning.fields import json_hash, part_hash
 from seg_transfer.planning.folds import FoldAssignment
 from seg_transfer.planning.plan import Plan, edited_parts
+from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
 FACTS = ("data.dataset", "data.dimension", "data.unit", "data.labels", "data.cases", "recipe.seed")
@@ -164,7 +165,7 @@ class TestPlanner:
 
     def test_scratch_means_no_weights(self) -> None:
         plan = plan_of(fingerprint(), strategy="scratch")
-        assert (plan.recipe.strategy.kind, plan.model.weights.source) == ("scratch", "none")
+        assert (plan.recipe.strategy.name, plan.model.weights.source) == ("scratch", "none")
 
     def test_wishes_are_kept(self, tmp_path: Path) -> None:
         weights = tmp_path / "own.safetensors"
@@ -173,8 +174,8 @@ class TestPlanner:
             fingerprint(), weights=str(weights), strategy="gradual", epochs=7, normalization={"MRI": "minmax"}, seed=3
         )
         assert (plan.model.weights.source, plan.model.weights.path) == ("file", str(weights))
-        assert plan.recipe.strategy.kind == "gradual"
-        assert len(plan.recipe.strategy.unfreeze_at) == plan.model.stages
+        assert plan.recipe.strategy == gradual(plan.model)
+        assert len(plan.recipe.strategy.start) == plan.model.stages
         assert (plan.recipe.epochs, plan.recipe.time_budget, plan.recipe.seed) == (7, None, 3)
         assert plan.data.channels[0].normalization.kind == "minmax"
 
@@ -333,7 +334,8 @@ class TestDocument:
             ("recipe.epochs", 3, "recipe: give epochs or time_budget"),
             ("recipe.splits.0.train", ["stranger"], "recipe.splits.0.train: not in data.cases: stranger"),
             ("recipe.strategy.batchnorm", "magic", "recipe.strategy.batchnorm"),
-            ("recipe.strategy.frozen_stages", 1, "recipe.strategy: frozen_stages belongs to partial, not to"),
+            ("recipe.strategy.rate", [0.3, 0.3], "recipe.strategy: rate has 2 entries, start has 3"),
+            ("recipe.strategy.kind", "frozen", "recipe.strategy.kind: unknown field"),
             ("recipe.tta_axes", [1, 1], "recipe.tta_axes: axes (1, 1) are not distinct"),
             ("recipe.augmentation.mirror_axes", [2, 2], "recipe.augmentation.mirror_axes"),
             ("recipe.augmentation.scale_range", [1.4, 0.7], "recipe.augmentation.scale_range.0"),
@@ -383,13 +385,31 @@ class TestDocument:
         with pytest.raises(ValidationError, match="pictures are planned in 2d"):
             Plan(data=plan.data, model=stacked, recipe=plan.recipe)
 
-    def test_scratch_cannot_be_edited_onto_pretrained_weights(self, path: Path) -> None:
-        scratch = {"kind": "scratch", "encoder_lr_ratio": 1.0, "batchnorm": "trained"}
-        self.edit(path, "recipe.strategy", scratch)
-        with pytest.raises(UserError, match=r"recipe\.strategy\.kind: scratch .* model\.weights\.source is bundled"):
+    def test_weights_that_no_stage_takes_are_refused(self, path: Path) -> None:
+        self.edit(path, "recipe.strategy.pretrained_stages", 0)
+        with pytest.raises(
+            UserError, match=r"recipe\.strategy\.pretrained_stages: 0, model\.weights\.source is bundled"
+        ):
             Plan.load(path)
         self.edit(path, "model.weights", {"source": "none"})
-        assert Plan.load(path).recipe.strategy.kind == "scratch"
+        assert Plan.load(path).recipe.strategy.pretrained_stages == 0
+
+    def test_a_strategy_needs_an_entry_for_each_stage(self, path: Path) -> None:
+        strategy = learns(0.0, 0.0, pretrained=2).model_dump(mode="json")
+        self.edit(path, "recipe.strategy", strategy)
+        with pytest.raises(UserError, match=r"recipe\.strategy\.start: 2 entries, model\.stages is 3"):
+            Plan.load(path)
+
+    def test_classic_is_planned_from_size_and_similarity(self) -> None:
+        few = plan_of(fingerprint(cases=10), strategy="classic")
+        assert few.recipe.strategy == partial(few.model) and few.recipe.strategy.pretrained_stages == 2
+        reason = next(each.reason for each in few.reasons if each.field == "recipe.strategy")
+        assert reason.startswith("asked for the classic advice; small: 5 training cases with ")
+        assert "different: volumes of 1 channel(s)" in reason
+        many = plan_of(fingerprint(cases=200), strategy="classic")
+        assert many.recipe.strategy == finetune(many.model)
+        none = plan_of(fingerprint(cases=200), strategy="classic", weights="none")
+        assert none.recipe.strategy == scratch(none.model)
 
     def test_a_strategy_does_not_touch_the_hash_of_the_data(self) -> None:
         made = fingerprint()

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made_fingerprints import fingerprint, plan_of
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, learns, model_plan, plan
 
 from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
-from seg_transfer.planning.evidence_record import RaceEvidence, Racer
-from seg_transfer.planning.plan import Plan, Weights
+from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
+from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules import race
-from seg_transfer.planning.rules import strategy as transfer
-from seg_transfer.planning.rules.strategy import Kind
-from seg_transfer.planning.strategy import Candidate, Race, Strategy
-from seg_transfer.planning.variants import scratch_twin, shortened, with_candidate
+from seg_transfer.planning.strategy import Race
+from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
 from seg_transfer.util.statistics import mean_interval
 
 LABELS: dict[str, list[str]] = {}
@@ -35,25 +32,21 @@ def held_out(trained: list[str], *, groups: dict[str, str] | None = None) -> tup
     return race.held_out([fold], cases, groups=groups, labels=LABELS, seed=0)[0]
 
 
-def candidate_of(stages: int, weights: Weights) -> Callable[[Kind], Candidate]:
-    """The rule of transfer for a small data set of volumes."""
-    settings: dict[str, Any] = {"cases": 5, "labelled_slices": 50, "dimension": 3, "channels": 1}
-    settings |= {"weights": weights}
-    return lambda kind: transfer.strategy(**settings, stages=stages, has_batchnorm=True, requested=kind)[0]
+def network(stages: int, weights: Weights) -> ModelPlan:
+    return model_plan("2d", (1, 16, 16), stages=stages, decoder_channels=(8,) * stages, weights=weights)
 
 
-class TestCandidates:
+class TestChallengers:
     def test_nothing_everything_and_the_lowest_stages_are_taken(self) -> None:
-        scratch, frozen, lower = race.challengers(candidate_of(4, BUNDLED))
-        assert [each.strategy.kind for each in (scratch, frozen, lower)] == ["scratch", "frozen", "partial"]
-        assert (lower.pretrained_stages, lower.strategy.frozen_stages, lower.strategy.encoder_lr_ratio) == (2, 2, 1)
-        assert race.challengers(candidate_of(2, BUNDLED))[2].pretrained_stages == 1
+        chosen = race.challengers(network(4, BUNDLED))
+        assert [each.name for each in chosen] == ["scratch", "frozen", "partial"]
+        assert [each.pretrained_stages for each in chosen] == [0, 4, 2]
+        assert race.challengers(network(2, BUNDLED))[2].pretrained_stages == 1
 
     def test_where_no_stage_can_be_left_out_two_remain(self) -> None:
         earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
         for stages, weights in ((1, BUNDLED), (4, earlier)):
-            chosen = race.challengers(candidate_of(stages, weights))
-            assert [each.strategy.kind for each in chosen] == ["scratch", "frozen"]
+            assert [each.name for each in race.challengers(network(stages, weights))] == ["scratch", "frozen"]
 
 
 class TestHeldOut:
@@ -147,44 +140,42 @@ class TestInterval:
 
 def a_plan(**recipe: Any) -> Plan:
     settings: dict[str, Any] = {
-        "strategy": Strategy(kind="gradual", encoder_lr_ratio=0.3, unfreeze_at=(0.1, 0.3), batchnorm="source"),
+        "strategy": learns(0.3, 0.1, rate=0.3, batchnorm="source", pretrained=2, name="gradual"),
         "splits": (Split(train=("a", "b", "c"), validation=("d",)),),
     }
     model = model_plan("2d", (1, 16, 16), weights=Weights(source="bundled"))
     return plan(data_plan(cases=("a", "b", "c", "d")), model, **(settings | recipe))
 
 
-SCRATCH = Candidate(strategy=Strategy(kind="scratch", encoder_lr_ratio=1, batchnorm="trained"))
-LOWER = Candidate(
-    strategy=Strategy(kind="partial", frozen_stages=1, encoder_lr_ratio=1, batchnorm="source"), pretrained_stages=1
-)
+SCRATCH = learns(0.0, 0.0, name="scratch")
+LOWER = learns(None, 0.0, pretrained=1, name="partial")
 
 
 class TestVariants:
-    def test_the_twin_differs_in_nothing_but_weights_and_strategy(self) -> None:
+    def test_the_control_differs_in_nothing_but_weights_and_strategy(self) -> None:
         made = plan_of(fingerprint(), strategy="race")
         assert made.recipe.race is not None
-        twin = scratch_twin(made)
-        mine, theirs = (each.model_dump(exclude={"reasons"}) for each in (made, twin))
+        control = scratch_control(made)
+        mine, theirs = (each.model_dump(exclude={"reasons"}) for each in (made, control))
         assert (
             theirs["model"].pop("weights")["source"] == "none" and mine["model"].pop("weights")["source"] == "bundled"
         )
-        assert theirs["recipe"].pop("strategy")["kind"] == "scratch" and mine["recipe"].pop("strategy")
+        assert theirs["recipe"].pop("strategy")["name"] == "scratch" and mine["recipe"].pop("strategy")
         assert theirs["recipe"].pop("race") is None and mine["recipe"].pop("race")
         assert mine == theirs
-        changed = {one.field for one, other in zip(made.reasons, twin.reasons, strict=True) if one != other}
+        changed = {one.field for one, other in zip(made.reasons, control.reasons, strict=True) if one != other}
         assert changed == {"model.weights", "recipe.strategy", "recipe.race"}
-        assert Plan.model_validate(twin.model_dump()) == twin and scratch_twin(twin).hash == twin.hash
+        assert Plan.model_validate(control.model_dump()) == control and scratch_control(control).hash == control.hash
 
     def test_only_scratch_takes_the_weights_away(self) -> None:
         made = a_plan(race=Race(share=0.1, challengers=(SCRATCH,), held_out=(("a",), ("a", "d"))))
-        kept = with_candidate(made, Candidate(strategy=made.recipe.strategy), "won")
+        kept = with_strategy(made, made.recipe.strategy, "won")
         assert kept.model == made.model and kept.recipe == made.recipe.model_copy(update={"race": None})
-        assert with_candidate(made, SCRATCH, "won").model.weights == Weights(source="none")
+        assert with_strategy(made, SCRATCH, "won").model.weights == Weights(source="none")
 
-    def test_lower_only_takes_the_lowest_stages_of_the_weights(self) -> None:
-        lower = with_candidate(a_plan(), LOWER, "won")
-        assert lower.model.weights == Weights(source="bundled", stages=1) and lower.recipe.strategy == LOWER.strategy
+    def test_lower_only_names_the_weights_and_says_how_many_stages_take_them(self) -> None:
+        lower = with_strategy(a_plan(), LOWER, "won")
+        assert lower.model == a_plan().model and lower.recipe.strategy == LOWER
         assert Plan.model_validate(lower.model_dump()) == lower
 
     def test_a_short_training_has_its_own_length(self) -> None:
@@ -211,23 +202,35 @@ class TestPlan:
             a_plan(race=Race(share=0.1, challengers=(SCRATCH,), held_out=kept))
 
     def test_challengers_fit_the_network(self) -> None:
-        wrong = Strategy(kind="partial", frozen_stages=3, encoder_lr_ratio=0.1, batchnorm="source")
-        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.strategy\.frozen_stages: 3 of 2 stages"):
-            a_plan(race=Race(share=0.1, challengers=(SCRATCH, Candidate(strategy=wrong)), held_out=(("a",), ("a",))))
+        wrong = learns(None, None, None, batchnorm="source")
+        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.start: 3 entries, model\.stages is 2"):
+            a_plan(race=Race(share=0.1, challengers=(SCRATCH, wrong), held_out=(("a",), ("a",))))
 
-    @pytest.mark.parametrize(("stages", "source"), [(3, "bundled"), (1, "none")])
-    def test_stages_are_those_of_pretrained_weights(self, stages: int, source: str) -> None:
-        kept = Race(share=0.1, challengers=(LOWER,), held_out=(("a",), ("a",)))
+    def test_without_weights_no_challenger_starts_pretrained(self) -> None:
+        kept = Race(share=0.1, challengers=(SCRATCH, LOWER), held_out=(("a",), ("a",)))
         made = a_plan(race=kept).model_dump()
-        made["recipe"]["race"]["challengers"][0]["pretrained_stages"] = stages
-        made["model"]["weights"]["source"] = source
-        with pytest.raises(ValueError, match=rf"challengers\.0\.strategy: pretrained_stages is {stages}, .* {source}"):
+        made["model"]["weights"]["source"] = "none"
+        made["recipe"]["strategy"]["pretrained_stages"] = 0
+        said = r"recipe\.race\.challengers\.1\.pretrained_stages: 1, model\.weights\.source is none"
+        with pytest.raises(ValueError, match=said):
             Plan.model_validate(made)
+
+    @pytest.mark.parametrize(("taken", "refused"), [(0, False), (1, True), (2, False)])
+    def test_an_earlier_model_is_taken_as_a_whole(self, taken: int, refused: bool) -> None:
+        earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
+        challenger = learns(0.0, 0.0, pretrained=taken)
+        made = a_plan(race=Race(share=0.1, challengers=(challenger,), held_out=(("a",), ("a",)))).model_dump()
+        made["model"]["weights"] = earlier.model_dump()
+        if refused:
+            with pytest.raises(ValueError, match=r"challengers\.0\.pretrained_stages: 1, an earlier model starts all"):
+                Plan.model_validate(made)
+        else:
+            assert Plan.model_validate(made).recipe.candidates[1] == challenger
 
     def test_planning_says_what_races(self) -> None:
         made = plan_of(fingerprint(), strategy="race", race_share=0.2, time_budget=600)
         assert made.recipe.race is not None and made.recipe.strategy_name == "race"
-        assert [each.strategy.kind for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "partial"]
+        assert [each.name for each in made.recipe.candidates] == ["gradual", "scratch", "frozen", "partial"]
         why = {reason.field: reason for reason in made.reasons}
         assert why["recipe.race"].choice == "20% of the budget, against scratch, frozen, partial"
         assert "2 min of each fold's budget" in why["recipe.race"].reason
@@ -251,7 +254,9 @@ class TestPlan:
 
 
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
-    racer = Racer(candidate=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}})
+    result = CandidateResult(
+        strategy=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}}
+    )
     kept = RaceEvidence(
         plan="0",
         fold="full",
@@ -261,13 +266,16 @@ def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) 
         steps=3,
         train=("c",),
         held_out=("a",),
-        racers=(racer,),
+        results=(result,),
     )
     kept.save(tmp_path / "race.json")
     assert RaceEvidence.load(tmp_path / "race.json") == kept
-    assert racer.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
-    (tmp_path / "race.json").write_text("{}")
+    assert result.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
+    (tmp_path / "race.json").write_text('{"version": 2}')
     with pytest.raises(UserError, match=r"race\.json: plan: Field required"):
+        RaceEvidence.load(tmp_path / "race.json")
+    (tmp_path / "race.json").write_text('{"racers": []}')
+    with pytest.raises(UserError, match=r"a race of version 1; .*\n.*hint: train again with --restart"):
         RaceEvidence.load(tmp_path / "race.json")
     with pytest.raises(UserError, match="there is no race here"):
         RaceEvidence.load(tmp_path / "other.json")

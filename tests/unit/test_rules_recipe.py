@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from typing import get_args
 
+import pytest
+from made_plans import learns, model_plan
+
+from seg_transfer.options.choices import StrategyName
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.evidence_record import Estimate, TransferEvidence
-from seg_transfer.planning.plan import Augmentation, Weights
+from seg_transfer.planning.plan import Augmentation, ModelPlan, Weights
+from seg_transfer.planning.rules import classic as textbook
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import strategy as transfer
 from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.strategy import Strategy
 
 
 def evidence(gain: float) -> TransferEvidence:
@@ -25,117 +32,213 @@ def evidence(gain: float) -> TransferEvidence:
     )
 
 
-class TestTransfer:
-    settings: dict = {  # noqa: RUF012
-        "cases": 160,
-        "labelled_slices": 3000,
-        "dimension": 3,
-        "channels": 1,
-        "weights": Weights(source="bundled"),
-        "stages": 3,
-        "has_batchnorm": True,
-    }
-    pictures: dict = {"dimension": 2, "channels": 3}  # noqa: RUF012
+def model(stages: int = 3, *, source: str = "bundled", encoder: str = "resnet18") -> ModelPlan:
+    weights = {"source": source}
+    if source == "model":
+        weights |= {"path": "m.segtl", "sha256": "0", "carry": "all"}
+    return model_plan(
+        "2d",
+        (1, 32, 32),
+        stages=stages,
+        decoder_channels=(8,) * stages,
+        weights=Weights.model_validate(weights),
+        encoder=encoder,
+    )
 
-    def candidate(self, **changes: object):
-        return transfer.strategy(**(self.settings | changes))[0]
 
-    def choose(self, **changes: object):
-        candidate, reason = transfer.strategy(**(self.settings | changes))
-        return candidate.strategy, reason
+class TestStrategies:
+    """Each fills in the same record; finest stage first."""
+
+    @pytest.mark.parametrize(
+        ("name", "start", "rate", "batchnorm", "pretrained"),
+        [
+            ("scratch", (0, 0, 0, 0), (1, 1, 1, 1), "trained", 0),
+            ("frozen", (None, None, None, None), (0, 0, 0, 0), "recalibrated", 4),
+            ("partial", (None, None, 0, 0), (0, 0, 1, 1), "trained", 2),
+            ("gradual", (0.3, 0.233, 0.167, 0.1), (0.2187, 0.243, 0.27, 0.3), "recalibrated", 4),
+            ("finetune", (0, 0, 0, 0), (0.2187, 0.243, 0.27, 0.3), "recalibrated", 4),
+        ],
+    )
+    def test_of_four_pretrained_stages(
+        self, name: str, start: tuple, rate: tuple[float, ...], batchnorm: str, pretrained: int
+    ) -> None:
+        chosen = transfer.STRATEGIES[name](model(4))
+        assert (chosen.name, chosen.start, chosen.batchnorm) == (name, start, batchnorm)
+        assert chosen.rate == pytest.approx(rate) and chosen.pretrained_stages == pretrained
+
+    def test_options_name_every_strategy(self) -> None:
+        assert set(get_args(StrategyName)) == set(transfer.STRATEGIES)
+
+    @pytest.mark.parametrize(
+        ("stages", "start", "rate"),
+        [(1, (0.1,), (0.3,)), (2, (0.3, 0.1), (0.27, 0.3)), (3, (0.3, 0.2, 0.1), (0.243, 0.27, 0.3))],
+    )
+    def test_gradual_unfreezes_from_the_top_down(
+        self, stages: int, start: tuple[float, ...], rate: tuple[float, ...]
+    ) -> None:
+        chosen = transfer.gradual(model(stages))
+        assert chosen.start == start and chosen.rate == pytest.approx(rate)
+
+    @pytest.mark.parametrize(
+        ("stages", "source", "start", "pretrained", "batchnorm"),
+        [
+            (2, "bundled", (None, 0), 1, "trained"),
+            (1, "bundled", (0,), 1, "recalibrated"),  # one stage at least learns; a single one is pretrained
+            (4, "model", (None, None, 0, 0), 4, "recalibrated"),  # an earlier model starts the stages above as well
+            (4, "none", (None, None, 0, 0), 0, "trained"),
+        ],
+    )
+    def test_partial_takes_the_lower_stages_alone(
+        self, stages: int, source: str, start: tuple, pretrained: int, batchnorm: str
+    ) -> None:
+        chosen = transfer.partial(model(stages, source=source))
+        assert (chosen.start, chosen.pretrained_stages, chosen.batchnorm) == (start, pretrained, batchnorm)
+        assert chosen.rate == tuple(0 if each is None else 1 for each in start)
+
+    @pytest.mark.parametrize(
+        ("name", "batchnorm", "recalibrates"),
+        [("frozen", "recalibrated", True), ("gradual", "trained", True), ("finetune", "trained", False)],
+    )
+    def test_on_random_weights_batchnorm_is_trained_where_they_learn(
+        self, name: str, batchnorm: str, recalibrates: bool
+    ) -> None:
+        chosen = transfer.STRATEGIES[name](model(source="none"))
+        assert (chosen.batchnorm, chosen.recalibrates) == (batchnorm, recalibrates)
+        assert chosen.pretrained_stages == 0
+
+    def test_an_encoder_without_batchnorm_keeps_its_norms(self) -> None:
+        for name in ("frozen", "partial", "gradual", "finetune"):
+            assert transfer.STRATEGIES[name](model(encoder="convnext_tiny")).batchnorm == "source"
+        reason = transfer.strategy(model(encoder="convnext_tiny"), requested="finetune")[1]
+        assert "the encoder has no BatchNorm" in reason
+
+    @pytest.mark.parametrize(
+        ("start", "batchnorm", "recalibrates"),
+        [
+            ((0.0, 0.0), "source", False),
+            ((None, None), "source", False),
+            ((0.0, 0.0), "recalibrated", True),
+            ((0.0, 0.0), "trained", False),
+            ((0.5, 0.0), "trained", True),
+            ((None, 0.0), "trained", True),
+        ],
+    )
+    def test_statistics_are_estimated_where_a_stage_waits(
+        self, start: tuple, batchnorm: str, recalibrates: bool
+    ) -> None:
+        assert learns(*start, batchnorm=batchnorm).recalibrates == recalibrates
+
+    @pytest.mark.parametrize(
+        ("start", "frozen"), [((0.0, 0.0), 0), ((0.3, None), 0), ((None, 0.0, None), 1), ((None, None), 2)]
+    )
+    def test_frozen_stages_are_those_below_the_first_that_learns(self, start: tuple, frozen: int) -> None:
+        assert learns(*start, batchnorm="source").frozen_stages == frozen
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"rate": (1.0,)}, "rate has 1 entries, start has 2"),
+            ({"start": (None, 0.0)}, "stage 0 never learns, its rate is 1 and not 0"),
+            ({"start": (None, None), "rate": (0.0, 0.0)}, "a frozen encoder cannot train its BatchNorm"),
+            ({"pretrained_stages": 3}, "pretrained_stages is 3, start has 2 entries"),
+            ({"start": (0.0, 1.5)}, "start"),
+            ({"name": "../away"}, "name"),
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(self, changes: dict, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            Strategy.model_validate(learns(0.0, 0.0).model_dump() | changes)
+
+    def test_it_is_told_in_a_line(self) -> None:
+        assert str(transfer.partial(model(3))) == (
+            "partial: stages start at never, never, 0; rates 0, 0, 1; 2 of 3 pretrained; BatchNorm trained"
+        )
+
+
+class TestChoice:
+    def test_gradual_is_chosen_for_all(self) -> None:
+        chosen, reason = transfer.strategy(model())
+        assert chosen == transfer.gradual(model())
+        assert reason.startswith("the encoder was not tried on this data: gradual, which is never far from the best")
+        assert reason.endswith("BatchNorm is re-estimated once on training patches and then kept")
+
+    def test_without_weights_everything_learns(self) -> None:
+        chosen, reason = transfer.strategy(model(source="none"))
+        assert chosen == transfer.scratch(model())
+        assert reason == "no pretrained weights: everything learns from the start"
+
+    def test_a_frozen_random_encoder_may_be_asked_for_as_a_control(self) -> None:
+        chosen, reason = transfer.strategy(model(source="none"), requested="frozen")
+        assert chosen == transfer.frozen(model(source="none"))
+        assert reason.startswith("asked for frozen: the encoder's weights are random")
+        assert "random" not in transfer.strategy(model(), requested="frozen")[1]
+        assert "random" not in transfer.strategy(model(source="none"), requested="scratch")[1]
+
+    @pytest.mark.parametrize(("gain", "name"), [(0.1, "gradual"), (-0.019, "gradual"), (-0.021, "scratch")])
+    def test_an_encoder_that_is_worse_than_a_random_one_beyond_chance_is_not_taken(
+        self, gain: float, name: str
+    ) -> None:
+        found = evidence(gain)
+        chosen, reason = transfer.strategy(model(), evidence=found)
+        assert chosen.name == name and ("from the start" in reason) == (name == "scratch")
+        assert "frozen features of stage 1" in reason and "balanced accuracy of 0.800" in reason
+        assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
+        assert transfer.strategy(model(), evidence=found, requested="frozen")[0].name == "frozen"
+
+
+class TestClassic:
+    settings: dict = {"cases": 160, "labelled_slices": 3000, "dimension": 3, "channels": ["MRI"]}  # noqa: RUF012
+    rgb: dict = {"dimension": 2, "channels": ["R", "G", "B"]}  # noqa: RUF012
 
     @pytest.mark.parametrize(
         ("cases", "slices", "size"),
         [(50, 1000, "large"), (49, 1000, "small"), (50, 999, "small"), (1, 1, "small"), (5000, 5000, "large")],
     )
     def test_large_takes_cases_and_slices(self, cases: int, slices: int, size: str) -> None:
-        chosen, reason = transfer.size(cases, slices)
+        chosen, reason = textbook.size(cases, slices)
         assert chosen == size
-        assert f"{cases} training cases with {slices}" in reason
-
-    def test_only_pictures_in_colour_are_similar(self) -> None:
-        assert transfer.similarity(2, 3)[0] == "similar"
-        assert transfer.similarity(2, 1)[0] == "different"
-        assert transfer.similarity(3, 3)[0] == "different"
+        assert f"{cases} training cases with {slices} labelled slices (large from 50 and 1000 on)" in reason
 
     @pytest.mark.parametrize(
-        ("cases", "pictures", "advice"),
-        [
-            (160, False, "tune all stages, or train from scratch"),
-            (10, False, "take the lower stages alone"),
-            (10, True, "freeze the encoder and train the rest"),
-            (160, True, "tune all stages"),
-        ],
+        ("dimension", "channels", "expected"), [(2, 3, "similar"), (2, 1, "different"), (3, 3, "different")]
     )
-    def test_one_strategy_in_all_four_cases_beside_the_advice(self, cases: int, pictures: bool, advice: str) -> None:
-        chosen, reason = self.choose(cases=cases, **(self.pictures if pictures else {}))
-        assert (chosen.kind, chosen.encoder_lr_ratio, chosen.layer_decay) == ("gradual", 0.3, 0.9)
-        assert f"(the classic advice: {advice}): gradual" in reason
+    def test_only_2d_images_in_colour_are_similar(self, dimension: int, channels: int, expected: str) -> None:
+        assert textbook.similarity(dimension, [str(index) for index in range(channels)])[0] == expected
 
-    def test_without_weights_everything_learns(self) -> None:
-        chosen, reason = self.choose(weights=Weights(source="none"))
-        assert (chosen.kind, chosen.encoder_lr_ratio, chosen.batchnorm) == ("scratch", 1.0, "trained")
-        assert "no pretrained weights" in reason
-
-    def test_a_frozen_random_encoder_may_be_asked_for_as_a_control(self) -> None:
-        chosen, reason = self.choose(**self.pictures, weights=Weights(source="none"), requested="frozen")
-        assert (chosen.kind, chosen.batchnorm) == ("frozen", "recalibrated")
-        assert reason.startswith("asked for frozen: the encoder's weights are random")
-        assert "random" not in self.choose(**self.pictures, requested="frozen")[1]
-        assert "random" not in self.choose(weights=Weights(source="none"), requested="scratch")[1]
-
-    @pytest.mark.parametrize(("stages", "frozen"), [(4, 2), (2, 1)])
-    def test_partial_takes_the_lower_stages_alone_and_leaves_at_least_one_to_learn(
-        self, stages: int, frozen: int
-    ) -> None:
-        chosen = self.candidate(requested="partial", stages=stages)
-        assert (chosen.pretrained_stages, chosen.strategy.frozen_stages) == (frozen, frozen)
-        assert chosen.strategy.encoder_lr_ratio == 1  # what starts at random learns like the decoder
-        earlier = Weights(source="model", path="m.segtl", sha256="0", carry="all")
-        assert self.candidate(requested="partial", stages=stages, weights=earlier).pretrained_stages is None
-
-    @pytest.mark.parametrize(("gain", "kind"), [(0.1, "gradual"), (-0.019, "gradual"), (-0.021, "scratch")])
-    def test_an_encoder_that_knows_less_than_a_random_one_beyond_chance_is_not_taken(
-        self, gain: float, kind: str
-    ) -> None:
-        found = evidence(gain)
-        chosen, reason = self.choose(evidence=found)
-        assert chosen.kind == kind and ("from the start" in reason) == (kind == "scratch")
-        assert "frozen features of stage 1" in reason and "balanced accuracy of 0.800" in reason
-        assert f"{gain:+.3f} ± 0.010 on 7 cases" in reason
-        assert self.choose(evidence=found, requested="frozen")[0].kind == "frozen"
-
-    def test_gradual_thaws_from_the_top_down(self) -> None:
-        assert transfer.unfreeze_fractions(3) == (0.1, 0.2, 0.3)
-        assert transfer.unfreeze_fractions(1) == (0.1,)
-        assert len(self.choose(requested="gradual", stages=4)[0].unfreeze_at) == 4
-
-    @pytest.mark.parametrize("kind", ["frozen", "gradual", "finetune"])
-    @pytest.mark.parametrize("pictures", [False, True])
-    def test_batchnorm_of_pretrained_stages_is_estimated_anew(self, kind: str, pictures: bool) -> None:
-        chosen, reason = self.choose(requested=kind, **(self.pictures if pictures else {}))
-        assert chosen.batchnorm == "recalibrated"
-        assert reason.endswith("BatchNorm is re-estimated once on training patches and then kept")
+    def test_images_are_similar_if_the_earlier_model_has_read_each_of_their_channels(self) -> None:
+        assert textbook.similarity(3, ["ct"], earlier=["CT", "PET"])[0] == "similar"
+        assert textbook.similarity(3, ["CT", "MRI"], earlier=["CT"]) == (
+            "different",
+            "different: the earlier model has read CT, not MRI",
+        )
 
     @pytest.mark.parametrize(
-        ("kind", "source", "expected"),
+        ("cases", "slices", "rgb", "expected", "words"),
         [
-            ("partial", "bundled", "trained"),
-            ("partial", "model", "recalibrated"),  # an earlier model fills the stages above as well
-            ("partial", "none", "trained"),
-            ("finetune", "none", "trained"),
-            ("frozen", "none", "recalibrated"),
+            (49, 1000, True, transfer.frozen, "similar: 2D images of 3 channels, like the encoder's own: freeze the"),
+            (50, 999, False, transfer.partial, "trained on RGB photographs: take the lower stages alone"),
+            (50, 1000, True, transfer.finetune, "like the encoder's own: fine-tune all stages"),
+            (50, 1000, False, transfer.finetune, "trained on RGB photographs: fine-tune all stages"),
         ],
     )
-    def test_batchnorm_trains_where_random_weights_learn(self, kind: str, source: str, expected: str) -> None:
-        weights = Weights(source="model", path="m.segtl", sha256="0", carry="all")
-        chosen, _ = self.choose(requested=kind, weights=weights if source == "model" else Weights(source=source))
-        assert chosen.batchnorm == expected and chosen.recalibrates == (kind != "finetune")
+    def test_the_four_cases_are_applied_as_they_stand(
+        self, cases: int, slices: int, rgb: bool, expected: Callable[[ModelPlan], Strategy], words: str
+    ) -> None:
+        settings = self.settings | {"cases": cases, "labelled_slices": slices} | (self.rgb if rgb else {})
+        chosen, reason = textbook.classic(model(), **settings)
+        assert chosen == expected(model())
+        assert reason.startswith("asked for the classic advice; ") and words in reason
+        assert f"{cases} training cases with {slices} labelled slices" in reason
 
-    def test_an_encoder_without_batchnorm_keeps_its_norms(self) -> None:
-        strategy, reason = self.choose(has_batchnorm=False, requested="finetune")
-        assert strategy.batchnorm == "source"
-        assert "the encoder has no BatchNorm" in reason
+    @pytest.mark.parametrize("cases", [10, 160])
+    def test_without_weights_there_is_nothing_to_transfer(self, cases: int) -> None:
+        chosen, reason = textbook.classic(model(source="none"), **(self.settings | {"cases": cases}))
+        assert chosen == transfer.scratch(model()) and "no pretrained weights" in reason
+
+    def test_an_earlier_model_of_the_same_channels_is_frozen_for_few_cases(self) -> None:
+        settings = self.settings | {"cases": 10, "earlier": ["mri"]}
+        chosen, reason = textbook.classic(model(source="model"), **settings)
+        assert chosen.name == "frozen" and "the earlier model has read MRI too" in reason
 
 
 class TestTraining:

@@ -77,8 +77,8 @@ def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) ->
 
 
 def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str = "gradual") -> list[TrainedFold]:
-    twin = TrainedFold(0, Path("runs/twin"), scores(*theirs), "scratch")
-    return [TrainedFold(0, Path("runs/fold_0"), scores(*mine), strategy, twin)]
+    control = TrainedFold(0, Path("runs/control"), scores(*theirs), "scratch")
+    return [TrainedFold(0, Path("runs/fold_0"), scores(*mine), strategy, control)]
 
 
 def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:

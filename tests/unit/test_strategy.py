@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from made_plans import learns
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import ModelPlan, Strategy
+from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 
 STAGES = 3
@@ -33,9 +35,14 @@ def make_network(configuration: str = "2d") -> UNet:
     return build_network(model, channels=1, classes=3, seed=0)[0]
 
 
-def make_schedule(network: UNet, *, warmup: float = 0.1, **strategy: Any) -> StrategySchedule:
-    chosen = {"kind": "finetune", "encoder_lr_ratio": 0.1, "batchnorm": "trained"} | strategy
-    return StrategySchedule(network, Strategy.model_validate(chosen), warmup=warmup)
+EVERYTHING = learns(0.0, 0.0, 0.0, rate=0.1)
+FROZEN = learns(None, None, None, batchnorm="recalibrated")
+TOP = learns(None, None, 0.0)
+UPPER = learns(None, 0.0, 0.0)
+
+
+def make_schedule(network: UNet, strategy: Strategy, *, warmup: float = 0.1) -> StrategySchedule:
+    return StrategySchedule(network, strategy, warmup=warmup)
 
 
 def learning_stages(network: UNet) -> list[bool]:
@@ -54,15 +61,16 @@ def norms(module: nn.Module) -> list[_BatchNorm]:
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
-        ({"kind": "scratch"}, [True, True, True]),
-        ({"kind": "finetune"}, [True, True, True]),
-        ({"kind": "frozen", "batchnorm": "source"}, [False, False, False]),
-        ({"kind": "partial", "frozen_stages": 2}, [False, False, True]),
+        (EVERYTHING, [True, True, True]),
+        (learns(None, None, None, batchnorm="source"), [False, False, False]),
+        (TOP, [False, False, True]),
+        (learns(0.0, None, 0.0), [True, False, True]),
     ],
+    ids=["everything", "nothing", "the top", "all but the middle"],
 )
-def test_stages_that_learn(strategy: dict[str, Any], expected: list[bool]) -> None:
+def test_stages_that_learn(strategy: Strategy, expected: list[bool]) -> None:
     network = make_network()
-    schedule = make_schedule(network, **strategy)
+    schedule = make_schedule(network, strategy)
     for progress in (0.0, 0.5, 1.0):
         network.train()
         schedule.apply(progress)
@@ -73,9 +81,7 @@ def test_stages_that_learn(strategy: dict[str, Any], expected: list[bool]) -> No
 
 def test_gradual_unfreezes_from_the_top_and_each_stage_warms_up() -> None:
     network = make_network()
-    schedule = make_schedule(
-        network, kind="gradual", unfreeze_at=(0.2, 0.5), encoder_lr_ratio=0.5, layer_decay=0.5, batchnorm="source"
-    )
+    schedule = make_schedule(network, learns(None, 0.5, 0.2, rate=(0.0, 0.25, 0.5), batchnorm="source"))
     seen = {}
     for progress in (0.0, 0.2, 0.49, 0.5, 1.0):
         network.train()
@@ -93,8 +99,8 @@ def test_gradual_unfreezes_from_the_top_and_each_stage_warms_up() -> None:
     assert schedule.lr_scales(0.9)["encoder.1"] == pytest.approx(0.25)
 
 
-def test_rates_fall_from_stage_to_stage() -> None:
-    schedule = make_schedule(make_network(), encoder_lr_ratio=0.1, layer_decay=0.5)
+def test_each_stage_has_its_own_rate() -> None:
+    schedule = make_schedule(make_network(), learns(0.0, 0.0, 0.0, rate=(0.025, 0.05, 0.1)))
     assert schedule.lr_scales(0.0) == pytest.approx(
         {"decoder": 1.0, "encoder.0": 0.025, "encoder.1": 0.05, "encoder.2": 0.1}
     )
@@ -106,15 +112,16 @@ def test_rates_fall_from_stage_to_stage() -> None:
 @pytest.mark.parametrize(
     ("strategy", "absent"),
     [
-        ({"kind": "finetune"}, ()),
-        ({"kind": "partial", "frozen_stages": 1}, ("encoder.stages.0.",)),
-        ({"kind": "frozen", "batchnorm": "recalibrated"}, ("encoder.",)),
-        ({"kind": "gradual", "unfreeze_at": (0.5,)}, ("encoder.stages.0.", "encoder.stages.1.")),
+        (EVERYTHING, ()),
+        (UPPER, ("encoder.stages.0.",)),
+        (FROZEN, ("encoder.",)),
+        (learns(None, None, 0.5), ("encoder.stages.0.", "encoder.stages.1.")),
     ],
+    ids=["everything", "upper", "frozen", "the top, later"],
 )
-def test_the_optimizer_has_every_parameter_that_ever_learns_once(strategy: dict[str, Any], absent: Any) -> None:
+def test_the_optimizer_has_every_parameter_that_ever_learns_once(strategy: Strategy, absent: Any) -> None:
     network = make_network()
-    groups = make_schedule(network, **strategy).parameter_groups(1e-3, 0.3)
+    groups = make_schedule(network, strategy).parameter_groups(1e-3, 0.3)
     given = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(given) == len(set(given))
     expected = {id(p) for name, p in network.named_parameters() if not (absent and name.startswith(absent))}
@@ -126,7 +133,7 @@ def test_the_optimizer_has_every_parameter_that_ever_learns_once(strategy: dict[
 @pytest.mark.parametrize("batchnorm", ["source", "recalibrated"])
 def test_frozen_batchnorm_is_in_eval_mode_without_gradient_while_weights_learn(batchnorm: str) -> None:
     network = make_network()
-    schedule = make_schedule(network, batchnorm=batchnorm)
+    schedule = make_schedule(network, learns(0.0, 0.0, 0.0, batchnorm=batchnorm))
     network.train()
     schedule.apply(0.5)
     assert learning_stages(network) == [True] * STAGES
@@ -141,7 +148,7 @@ def test_frozen_batchnorm_is_in_eval_mode_without_gradient_while_weights_learn(b
 
 def test_trained_batchnorm_learns_only_in_stages_that_learn() -> None:
     network = make_network()
-    schedule = make_schedule(network, kind="partial", frozen_stages=1, batchnorm="trained")
+    schedule = make_schedule(network, UPPER)
     network.train()
     schedule.apply(0.0)
     modes = [{norm.training for norm in norms(stage)} for stage in network.encoder.stage_modules()]
@@ -153,17 +160,16 @@ def test_trained_batchnorm_learns_only_in_stages_that_learn() -> None:
 @pytest.mark.parametrize(
     ("strategy", "silent"),
     [
-        ({"kind": "frozen", "batchnorm": "recalibrated"}, STAGES),
-        ({"kind": "partial", "frozen_stages": 2, "batchnorm": "trained"}, 2),
-        ({"kind": "finetune"}, 0),
+        (FROZEN, STAGES),
+        (TOP, 2),
+        (EVERYTHING, 0),
     ],
+    ids=["frozen", "the top", "everything"],
 )
-def test_nothing_is_saved_for_backward_in_frozen_stages(
-    configuration: str, strategy: dict[str, Any], silent: int
-) -> None:
+def test_nothing_is_saved_for_backward_in_frozen_stages(configuration: str, strategy: Strategy, silent: int) -> None:
     network = make_network(configuration)
     network.train()
-    make_schedule(network, **strategy).apply(0.0)
+    make_schedule(network, strategy).apply(0.0)
     saved = dict.fromkeys(range(STAGES), 0)
     inside: list[int] = []
     for index, stage in enumerate(network.encoder.stage_modules()):

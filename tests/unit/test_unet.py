@@ -75,7 +75,7 @@ def test_same_seed_same_network_and_the_global_generator_is_left_alone():
 def test_without_pretrained_weights_only_the_encoder_differs():
     pretrained, _ = build_network(plan(), channels=1, classes=2, seed=0)
     scratch, report = build_network(plan(weights=Weights(source="none")), channels=1, classes=2, seed=0)
-    unloaded, _ = build_network(plan(), channels=1, classes=2, seed=0, load=False)
+    unloaded, _ = build_network(plan(), channels=1, classes=2, seed=0, pretrained_stages=0)
     assert report.share == 0.0
     first, second, third = pretrained.state_dict(), scratch.state_dict(), unloaded.state_dict()
     assert all(torch.equal(second[name], third[name]) for name in second)

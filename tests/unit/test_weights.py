@@ -58,7 +58,7 @@ def test_weights_of_the_lower_stages_alone():
     whole, lower = Encoder("resnet18", channels=3, stages=3), Encoder("resnet18", channels=3, stages=3)
     before = {name: tensor.clone() for name, tensor in lower.state_dict().items()}
     load_weights(whole, Weights(source="bundled"), "resnet18")
-    report = load_weights(lower, Weights(source="bundled", stages=2), "resnet18")
+    report = load_weights(lower, Weights(source="bundled"), "resnet18", stages=2)
     assert {name.split(".")[1] for name in report.matched} == {"0", "1"}
     assert {name.split(".")[1] for name in report.random} == {"2"}
     assert {name.split(".")[0] for name in report.unused} == {"fc", "layer2", "layer3", "layer4"}

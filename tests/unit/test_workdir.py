@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, learns, model_plan, plan
 
 from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, Strategy
+from seg_transfer.planning.plan import Plan
 from seg_transfer.training import checkpoint, manifest
 from seg_transfer.workflow import work_folder as workdir
 from seg_transfer.workflow.status import read_status
@@ -23,7 +23,7 @@ def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
     return plan(
         data_plan(cases=("a", "b")),
         model_plan("2.5d", (3, 32, 32)),
-        strategy=Strategy(kind=strategy, encoder_lr_ratio=0.1, batchnorm="trained"),
+        strategy=learns(0.0, 0.0, name=strategy),
         splits=splits[:folds],
     )
 

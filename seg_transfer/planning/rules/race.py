@@ -6,12 +6,13 @@ The race may not see a case whose score is reported later. So every fold holds i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from seg_transfer.data.splits import Split, make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.planning.rules.strategy import Kind
-from seg_transfer.planning.strategy import Candidate
+from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.rules.strategy import frozen, partial, scratch
+from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.statistics import mean_interval
 
 SHARE = 0.1
@@ -25,19 +26,18 @@ FEWEST_STEPS = 30
 0.5 s a step, four candidates); a guess, not measured."""
 
 
-def challengers(candidate_of: Callable[[Kind], Candidate]) -> tuple[Candidate, ...]:
+def challengers(model: ModelPlan) -> tuple[Strategy, ...]:
     """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
 
     ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest stages as they are, with those
-    above learning from random weights (reuse sits in the lowest layers: Raghu et al., Transfusion, arXiv 1902.07208).
-    The plan's own is the fourth, and tunes all stages. More would leave each of them fewer steps.
+    above learning from random weights; it takes part where it leaves some of the pretrained weights out. The plan's own
+    is the fourth, and tunes all stages. More would leave each of them fewer steps.
 
     Args:
-        candidate_of: The plan's rule for a kind of strategy.
+        model: The network, with pretrained weights.
     """
-    scratch, frozen, partial = candidate_of("scratch"), candidate_of("frozen"), candidate_of("partial")
-    # An earlier model's weights are taken as a whole or not at all, and so are those of a single stage.
-    return (scratch, frozen) if partial.pretrained_stages is None else (scratch, frozen, partial)
+    lower = partial(model)
+    return (scratch(model), frozen(model), *((lower,) if lower.pretrained_stages < model.stages else ()))
 
 
 def held_out(
@@ -63,12 +63,12 @@ def held_out(
     chosen = []
     for index, trained in enumerate([*(split.train for split in splits), tuple(cases)]):
         parts = max(2, min(LARGEST_PART, len(trained) // 2), math.ceil(len(trained) / MOST_HELD_OUT))
-        train, inner = make_splits(trained, folds=parts, seed=seed, groups=groups, labels=labels)[0]
-        if train == inner:
+        inner = make_splits(trained, folds=parts, seed=seed, groups=groups, labels=labels)[0]
+        if inner.train == inner.validation:
             fold = f"fold {index}" if index < len(splits) else "full"
             what = f"{fold} trains on a single case (or group), so that a race has none to hold out"
             raise UserError(what, where="--strategy race", hint="take another strategy, or more cases")
-        chosen.append(tuple(inner))
+        chosen.append(inner.validation)
     return tuple(chosen)
 
 

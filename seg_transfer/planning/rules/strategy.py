@@ -1,159 +1,133 @@
-"""What of the encoder learns, how fast and when.
+"""How the encoder learns: one function per strategy, and the rule that chooses between them.
 
-The classic advice knows four cases, small or large data set x similar to or different from the encoder's pictures.
 Where all strategies were tried (``bench/regret.py``, docs/transfer.md), ``gradual`` was never far from the best, and no
-rule did better: it is chosen for all, and the advice stands beside it in words. What decides is whether the encoder
-knows anything of this data at all, and that is measured on it.
+rule did better: it is chosen for all. Only one thing overrules it: random weights that are better on this data, as
+measured before planning. The textbook's table of four cases is in ``rules/classic.py``.
+
+A new strategy is a function here with its entry in ``STRATEGIES``, and its name in options/choices.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Literal
 
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.options.choices import StrategyName
 from seg_transfer.planning.evidence_record import TransferEvidence
-from seg_transfer.planning.plan import Weights
-from seg_transfer.planning.strategy import Candidate, Strategy
+from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.strategy import Strategy
 
-Kind = Literal["scratch", "frozen", "partial", "gradual", "finetune"]
 BatchNorm = Literal["source", "recalibrated", "trained"]
 
-LARGE_CASES = 50
-LARGE_SLICES = 1000
-"""A data set is large from so many cases on and so many labelled slices or pictures, both: slices of one case are not
-independent, and a picture is one slice."""
-Size = Literal["small", "large"]
-Likeness = Literal["similar", "different"]
-ADVICE: dict[tuple[Size, Likeness], str] = {
-    ("small", "similar"): "freeze the encoder and train the rest",
-    ("small", "different"): "take the lower stages alone",
-    ("large", "similar"): "tune all stages",
-    ("large", "different"): "tune all stages, or train from scratch",
-}
-CHOSEN: Kind = "gradual"
 ENCODER_RATE, STAGE_DECAY = 0.3, 0.9
 """The encoder's rate over the decoder's, and what each stage below the top takes of the rate of the stage above. For
-pictures like the source's a third of that rate, and the source's BatchNorm with it, did worse (``bench/recipe.py``,
+images like the source's a third of that rate, and the source's BatchNorm with it, did worse (``bench/recipe.py``,
 ``minmax-similar`` against ``minmax``)."""
 LOWER_STAGES = 2
-"""What partial takes and freezes; those above learn from random weights, at the decoder's rate."""
+"""Stages that partial takes and freezes; those above learn from random weights, at the decoder's rate."""
 UNFREEZE_FROM, UNFREEZE_TO = 0.1, 0.3
 """Progress at which the top and the lowest stage start to learn in gradual."""
-SCRATCH = Strategy(kind="scratch", encoder_lr_ratio=1.0, batchnorm="trained")
 ON_RANDOM_WEIGHTS = "the encoder's weights are random, so that nothing is transferred; that is a control experiment"
 ERRORS = 2.0
-"""Standard errors by which random weights have to tell more than pretrained ones, so that these are not used. In doubt
+"""Standard errors by which random weights have to be better than pretrained ones, so that these are not used. In doubt
 they are, since they helped or did not matter on every data set that was measured."""
 
 
-def size(cases: int, labelled_slices: int) -> tuple[Size, str]:
-    """Whether a data set is small or large, for transfer.
+def scratch(model: ModelPlan) -> Strategy:
+    """All stages start from random weights and learn at the decoder's rate."""
+    every = model.stages
+    return Strategy(name="scratch", start=(0.0,) * every, rate=(1.0,) * every, batchnorm="trained", pretrained_stages=0)
 
-    Args:
-        cases: Labelled cases that a fold trains on.
-        labelled_slices: Their slices or pictures that hold a label.
-    """
-    chosen: Size = "large" if cases >= LARGE_CASES and labelled_slices >= LARGE_SLICES else "small"
-    return chosen, (
-        f"{chosen}: {cases} training cases with {labelled_slices} labelled slices (large from {LARGE_CASES} and "
-        f"{LARGE_SLICES} on)"
+
+def frozen(model: ModelPlan) -> Strategy:
+    """No stage ever learns: the encoder is used as it is."""
+    return Strategy(
+        name="frozen",
+        start=(None,) * model.stages,
+        rate=(0.0,) * model.stages,
+        batchnorm=batchnorm(model, random_learn=False)[0],
+        pretrained_stages=_available(model),
     )
 
 
-def similarity(
-    dimension: int,
-    channels: int,
-    *,
-    names: Sequence[str] = (),
-    earlier: Sequence[str] | None = None,
-) -> tuple[Likeness, str]:
-    """Whether images resemble those the encoder was trained on: a heuristic on their form, not on their content.
+def partial(model: ModelPlan) -> Strategy:
+    """The lowest stages are frozen; those above learn from random weights, at the decoder's rate.
 
-    Of an earlier model the names of its channels are known: images are similar if each of their channels was among
-    them, such as CT.
-
-    Args:
-        dimension: 2 for pictures.
-        channels: Image channels.
-        names: Of the channels.
-        earlier: Names of the channels of the model that training starts from, if it is one of the user's own.
+    Reuse sits in the lowest layers (Raghu et al., Transfusion, arXiv 1902.07208). An earlier model's weights are taken
+    as a whole, and so are those of a single stage.
     """
-    if earlier is not None:
-        before = {name.casefold() for name in earlier}
-        new = [name for name in names if name.casefold() not in before]
-        if not new:
-            return "similar", f"similar: the earlier model has read {', '.join(names)} too"
-        return "different", f"different: the earlier model has read {', '.join(earlier)}, not {', '.join(new)}"
-    if dimension == 2 and channels == 3:
-        return "similar", "similar: pictures of 3 channels, like the encoder's own"
-    form = f"{'pictures' if dimension == 2 else 'volumes'} of {channels} channel(s)"
-    return "different", f"different: {form}, the encoder was trained on RGB pictures of things"
+    lower = min(LOWER_STAGES, model.stages - 1)
+    pretrained = lower if lower and model.weights.source not in ("none", "model") else _available(model)
+    return Strategy(
+        name="partial",
+        start=tuple(None if stage < lower else 0.0 for stage in range(model.stages)),
+        rate=tuple(0.0 if stage < lower else 1.0 for stage in range(model.stages)),
+        batchnorm=batchnorm(model, random_learn=pretrained < model.stages)[0],
+        pretrained_stages=pretrained,
+    )
+
+
+def gradual(model: ModelPlan) -> Strategy:
+    """Stages start to learn one after another from the top down, evenly between 0.1 and 0.3 of the budget."""
+    step = (UNFREEZE_TO - UNFREEZE_FROM) / max(1, model.stages - 1)
+    from_the_top = [round(UNFREEZE_FROM + step * index, 3) for index in range(model.stages)]
+    return _tuned("gradual", model, tuple(from_the_top[::-1]))
+
+
+def finetune(model: ModelPlan) -> Strategy:
+    """All stages learn from the start."""
+    return _tuned("finetune", model, (0.0,) * model.stages)
+
+
+STRATEGIES: dict[StrategyName, Callable[[ModelPlan], Strategy]] = {
+    "frozen": frozen,
+    "partial": partial,
+    "gradual": gradual,
+    "finetune": finetune,
+    "scratch": scratch,
+}
 
 
 def strategy(
-    *,
-    cases: int,
-    labelled_slices: int,
-    dimension: int,
-    channels: int,
-    weights: Weights,
-    stages: int,
-    has_batchnorm: bool,
-    evidence: TransferEvidence | None = None,
-    requested: Kind | None = None,
-    names: Sequence[str] = (),
-    earlier: Sequence[str] | None = None,
-) -> tuple[Candidate, str]:
-    """Choose the transfer strategy, and which stages start pretrained.
+    model: ModelPlan, *, evidence: TransferEvidence | None = None, requested: StrategyName | None = None
+) -> tuple[Strategy, str]:
+    """Choose the transfer strategy.
 
     Args:
-        cases: Labelled cases that a fold trains on.
-        labelled_slices: Their slices or pictures that hold a label.
-        dimension: 2 for pictures.
-        channels: Image channels.
-        weights: The encoder's.
-        stages: Encoder stages in use.
-        has_batchnorm: Whether the encoder has BatchNorm.
+        model: The network, and the weights that the encoder may start from.
         evidence: What the frozen encoder knows of this data, if that was measured.
-        requested: The user's choice, if any.
-        names: Of the channels.
-        earlier: Names of the channels of an earlier model that training starts from, if any.
+        requested: The user's choice out of ``STRATEGIES``, if any.
     """
-    how_large, why_large = size(cases, labelled_slices)
-    how_similar, why_similar = similarity(dimension, channels, names=names, earlier=earlier)
-    why_case = f"{why_large}; {why_similar} (the classic advice: {ADVICE[how_large, how_similar]})"
-    pretrained = weights.source != "none"
-    tells, why_told = worth(evidence)
-    kind: Kind = requested or (CHOSEN if pretrained and tells else "scratch")
-    if requested is not None and requested != "scratch" and not pretrained:
-        reason = f"asked for {requested}: {ON_RANDOM_WEIGHTS}; the data set is {why_case}"
-    elif requested is not None:
-        reason = f"asked for {requested}; the data set is {why_case}"
-    elif not pretrained:
-        reason = "no pretrained weights: everything learns from the start"
-    elif not tells:
-        reason = f"{why_told}: everything learns from the start"
-    else:
-        reason = f"{why_told}; {why_case}: {kind}, which is never far from the best strategy where all were measured"
-    if kind == "scratch":
-        return Candidate(strategy=SCRATCH), reason
-    lower = min(LOWER_STAGES, stages - 1) if kind == "partial" else 0
-    taken = lower if lower and weights.source not in ("none", "model") else None
-    random = not pretrained or taken is not None
-    norm, why_norm = batchnorm(exists=has_batchnorm, random_learn=random and kind != "frozen")
-    chosen = Strategy(
-        kind=kind,
-        frozen_stages=lower,
-        encoder_lr_ratio={"frozen": 0.0, "partial": 1.0}.get(kind, ENCODER_RATE),
-        layer_decay=STAGE_DECAY if kind in ("gradual", "finetune") else 1.0,
-        unfreeze_at=unfreeze_fractions(stages) if kind == "gradual" else (),
-        batchnorm=norm,
-    )
-    return Candidate(strategy=chosen, pretrained_stages=taken), f"{reason}; {why_norm}"
+    pretrained = model.weights.source != "none"
+    helps, why_helps = pretraining_helps(evidence)
+    if requested is not None:
+        control = requested != "scratch" and not pretrained
+        reason = f"asked for {requested}{f': {ON_RANDOM_WEIGHTS}' if control else ''}"
+        return with_batchnorm_reason(model, STRATEGIES[requested](model), reason)
+    if not pretrained:
+        return scratch(model), "no pretrained weights: everything learns from the start"
+    if not helps:
+        return scratch(model), f"{why_helps}: everything learns from the start"
+    reason = f"{why_helps}: gradual, which is never far from the best strategy where all were measured"
+    return with_batchnorm_reason(model, gradual(model), reason)
 
 
-def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
-    """Whether to start pretrained: unless random weights tell more of this data at every stage, by more than chance.
+def with_batchnorm_reason(model: ModelPlan, chosen: Strategy, reason: str) -> tuple[Strategy, str]:
+    """A strategy with the reason for it, to which that for its BatchNorm is added; scratch has none to add.
+
+    Args:
+        model: The network.
+        chosen: The strategy.
+        reason: Why it was chosen.
+    """
+    if chosen == scratch(model):
+        return chosen, reason
+    return chosen, f"{reason}; {batchnorm(model, random_learn=chosen.batchnorm == 'trained')[1]}"
+
+
+def pretraining_helps(evidence: TransferEvidence | None) -> tuple[bool, str]:
+    """Whether to start pretrained: unless random weights are better at every stage, by more than chance.
 
     All stages together would be too strict: in one draw of cells they refused weights that do no harm (docs/log.md).
 
@@ -164,16 +138,16 @@ def worth(evidence: TransferEvidence | None) -> tuple[bool, str]:
         return True, "the encoder was not tried on this data"
     bounds = [gain.mean + ERRORS * (gain.error or 0) for gain in evidence.gain]
     best = max(range(len(bounds)), key=lambda stage: evidence.gain[stage].mean)
-    told = (
+    figures = (
         f"frozen features of stage {best}, where pretraining shows most, tell labels apart with a balanced accuracy of "
         f"{evidence.pretrained[best].mean:.3f}, those of random weights {evidence.random[best].mean:.3f} "
         f"({evidence.gain[best].text(signed=True)} on {evidence.cases} cases)"
     )
-    return max(bounds) >= 0, told
+    return max(bounds) >= 0, figures
 
 
-def batchnorm(*, exists: bool, random_learn: bool) -> tuple[BatchNorm, str]:
-    """Choose what becomes of the encoder's BatchNorm.
+def batchnorm(model: ModelPlan, *, random_learn: bool) -> tuple[BatchNorm, str]:
+    """Choose how the encoder's BatchNorm is treated.
 
     The source's statistics do not fit inflated kernels, which average along the slice axis and so lower every variance
     below what is stored. Neither keeping them nor training them was better beyond chance where it was tried
@@ -181,17 +155,27 @@ def batchnorm(*, exists: bool, random_learn: bool) -> tuple[BatchNorm, str]:
     weights are worth nothing once these have learned.
 
     Args:
-        exists: Whether the encoder has BatchNorm.
+        model: The network.
         random_learn: Whether stages learn that start from random weights.
     """
-    if not exists:
+    if not entry(model.encoder).batchnorm:
         return "source", "the encoder has no BatchNorm"
     if random_learn:
         return "trained", "BatchNorm is trained in stages that start from random weights"
     return "recalibrated", "BatchNorm is re-estimated once on training patches and then kept"
 
 
-def unfreeze_fractions(stages: int) -> tuple[float, ...]:
-    """Progress at which each stage starts to learn, from the top down, evenly between 0.1 and 0.3."""
-    step = (UNFREEZE_TO - UNFREEZE_FROM) / max(1, stages - 1)
-    return tuple(round(UNFREEZE_FROM + step * index, 3) for index in range(stages))
+def _tuned(name: str, model: ModelPlan, start: tuple[float, ...]) -> Strategy:
+    """All stages learn, the lower the slower."""
+    return Strategy(
+        name=name,
+        start=start,
+        rate=tuple(ENCODER_RATE * STAGE_DECAY ** (model.stages - 1 - stage) for stage in range(model.stages)),
+        batchnorm=batchnorm(model, random_learn=model.weights.source == "none")[0],
+        pretrained_stages=_available(model),
+    )
+
+
+def _available(model: ModelPlan) -> int:
+    """Number of stages for which there are pretrained weights."""
+    return 0 if model.weights.source == "none" else model.stages
