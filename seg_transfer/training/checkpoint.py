@@ -21,8 +21,6 @@ from seg_transfer.util.records import HEADER_KEY, wrong_version
 from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 
 CHECKPOINT_VERSION = 2
-MODEL_FILE = "model.safetensors"
-RESUME_FILE = "resume.safetensors"
 CHECKPOINT = TensorFileKind(
     noun="checkpoint",
     if_missing="train first",
@@ -146,5 +144,5 @@ def _check(path: Path, kind: CheckpointKind, header: dict[str, Any]) -> None:
         if_older = "use the segtl that wrote it, or train again with --restart"
         raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)
     if header["kind"] != kind:
-        hint = {"model": f"use {MODEL_FILE} beside it", "resume": f"use {RESUME_FILE} beside it"}[kind]
+        hint = f"use {kind}.safetensors beside it"
         raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)

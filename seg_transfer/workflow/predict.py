@@ -122,7 +122,7 @@ def _from_work(models: Models, device: str) -> Predictor:
     from seg_transfer.inference.ensemble import Ensemble
     from seg_transfer.inference.predictor import Predictor
 
-    members = [Predictor.load(run.files, device) for run in models.runs]
+    members = [Predictor.load(run.models, device) for run in models.runs]
     predictor = members[0] if len(members) == 1 else Ensemble(members)
     predictor.postprocessing = models.postprocessing
     return predictor

@@ -64,7 +64,7 @@ def test_plan_and_train_open_no_socket(wish: list[str], tmp_path: Path, cache: P
     offline = wish[2:]
     assert main(["train", "0", "-w", str(work.path), *offline, *RUNNING]) == 0
     assert bool(os.environ[OFFLINE]) == bool(offline)
-    assert work.finished(work.load_plan(), 0)
+    assert work.plan_folder(work.load_plan()).run(0).finished
     assert connections == []
 
 

@@ -33,7 +33,7 @@ def train_a_little(shared: Path, name: str, folder: Path, **wishes: Any) -> tupl
     options = {"cases": cases, "folds": 2, "time_budget": 3.0, "memory": 2 * 10**9}
     made = seg_transfer.plan(data, work=work, **(options | wishes), **LOCAL)
     seg_transfer.train("full", work=work, **LOCAL)  # so that nothing is scored, which took minutes on abdomen
-    manifest = json.loads((Work(work).run_folder(made, "full") / "manifest.json").read_text())
+    manifest = json.loads(Work(work).plan_folder(made).run("full").manifest.read_text())
     (file,) = seg_transfer.export(folder / "model.segtl", work=work)
     for case in cases:
         assert case.encode() not in file.read_bytes()

@@ -11,13 +11,14 @@ from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
-from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
+from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
 from seg_transfer.transfer.carry import CarryReport
 from seg_transfer.util.files import file_digest
 
@@ -39,9 +40,9 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
         for name, tensor in network.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1)
-    save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
-    trained = [TrainedPlan(made, {"0": folder / "fold"})]
-    save_model_file(folder / "model.segtl", make_header(trained), trained)
+    trained = TrainedFolds(PlanFolder(folder, made), (0,))
+    save_state(trained.models[0], "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
+    save_model_file(folder / "model.segtl", make_header([trained]), [trained])
     return folder / "model.segtl", network.eval()
 
 
