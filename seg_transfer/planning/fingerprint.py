@@ -1,4 +1,4 @@
-"""What a data set measures: the only thing, beside the user's wishes, that the rules see.
+"""What a data set measures: the only thing, beside the user's options, that the rules see.
 
 The pooled foreground figures follow nnU-Net (Isensee et al., Nature Methods 18:203-211, 2021): every case has the
 same weight, however large its foreground is.

@@ -239,7 +239,7 @@ class TestPlan:
         assert made.expected.memory_bytes > frozen.expected.memory_bytes  # a challenger trains the encoder
 
     @pytest.mark.parametrize(
-        ("wishes", "said"),
+        ("changes", "said"),
         [
             ({"race_share": 0.2}, "--race-share: there is no race"),
             ({"strategy": "race", "race_share": 1.0}, "--race-share: 1.0 is out of range"),
@@ -248,9 +248,9 @@ class TestPlan:
             ({"strategy": "race", "epochs": 1}, "--epochs: 1 epoch"),
         ],
     )
-    def test_what_cannot_race_is_refused(self, wishes: dict[str, Any], said: str) -> None:
+    def test_what_cannot_race_is_refused(self, changes: dict[str, Any], said: str) -> None:
         with pytest.raises(UserError, match=said):
-            plan_of(fingerprint(), **wishes)
+            plan_of(fingerprint(), **changes)
 
 
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
