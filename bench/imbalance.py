@@ -31,6 +31,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
+from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions
 
 SHAPE = (96, 96, 24)
@@ -135,8 +136,9 @@ def run(way: str, seed: int, steps: int, folder: Path) -> tuple[float, float]:
         voxels += store.case(case).voxels
     loop.PatchSampler = CaseFirst if way == "case first" else PatchSampler  # type: ignore[misc]
     options = RunOptions(seed=seed, workers=1)
-    result = loop.train_fold(plan, store, folder / f"{way}-{seed}", fold="full", options=options)
-    predictor = Predictor.load([result.model])
+    full = RunFolder(folder / f"{way}-{seed}", "full")
+    loop.train_fold(plan, store, full, options=options)
+    predictor = Predictor.load([full.model])
     dice = []
     for index in range(TEST):
         image, classes = make_case(1000 * seed + 500 + index, tiny=True)

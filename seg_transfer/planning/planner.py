@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from seg_transfer.catalogue.encoders import EncoderEntry, entry
 from seg_transfer.errors import UserError
@@ -41,6 +40,7 @@ from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.patch import (
     SMALLEST_BATCH,
+    Architecture,
     Limits,
     batch_size,
     fit,
@@ -138,8 +138,8 @@ class _Planner:
         stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
         if self.earlier is not None:
             stages, why_stages = carry_rule.stages((stages, why_stages), self.earlier)
-        fitted = partial(fit, entry=encoder, stages=stages, channels=len(data.channels), classes=len(data.outputs))
-        chosen = self._configuration(grid, data, encoder, fitted)
+        architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
+        chosen = self._configuration(grid, data, architecture)
         slices, why_slices = grid.shape[0], ""
         if chosen == "2d":
             slices = 1
@@ -147,8 +147,9 @@ class _Planner:
             slices, why_slices = stack(grid.ratio, grid.shape[0])
             why_slices += "; "
         seconds = training.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
-        shape, why_patch = fitted(
-            (slices, *grid.shape[1:]), data.spacing, configuration=chosen, limits=Limits(machine, memory, seconds)
+        limits = Limits(machine, memory, seconds)
+        shape, why_patch = fit(
+            (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
         )
         take("model.patch", (shape.patch, why_slices + why_patch))
         if shape.stages < stages:
@@ -163,34 +164,25 @@ class _Planner:
             take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
         return shape
 
-    def _configuration(
-        self, grid: Grid, data: DataPlan, encoder: EncoderEntry, fitted: partial[tuple[Shape, str]]
-    ) -> Configuration:
-        """Decide what the network reads.
-
-        Args:
-            grid: The cases on the network's grid.
-            data: The plan's part on data.
-            encoder: The encoder.
-            fitted: Chooses the patch of a configuration.
-        """
+    def _configuration(self, grid: Grid, data: DataPlan, architecture: Architecture) -> Configuration:
+        """Decide what the network reads."""
         options, resources = self.options, self.resources
         requested = None if options.config == "auto" else options.config
         if self.earlier is not None:
             decision = carry_rule.configuration(requested, self.earlier, data.dimension)
             return self.reasons.take("model.configuration", decision)
         steps_3d = 0.0
-        if data.dimension == 3 and requested is None and encoder.volumes:
+        if data.dimension == 3 and requested is None and architecture.entry.volumes:
             # Memory limits this patch, time does not: whether time suffices is the question.
             limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
-            candidate, _ = fitted(grid.shape, data.spacing, configuration="3d", limits=limits)
+            candidate, _ = fit(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
             seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
             steps_3d = training.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
             slices=grid.shape[0],
-            volumes=encoder.volumes,
+            volumes=architecture.entry.volumes,
             steps_3d=steps_3d,
             device=resources.machine.kind,
             requested=requested,

@@ -32,6 +32,23 @@ BATCH_SHARE = 0.05
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What of the network is decided before its patch.
+
+    Attributes:
+        entry: The encoder.
+        stages: Most stages of it in use.
+        channels: Image channels.
+        classes: Classes, background included.
+    """
+
+    entry: EncoderEntry
+    stages: int
+    channels: int
+    classes: int
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a training step may take.
 
@@ -113,12 +130,9 @@ def slice_strides(
 def fit(
     shape: tuple[float, float, float],
     spacing: Spacing,
+    architecture: Architecture,
     *,
-    entry: EncoderEntry,
     configuration: Configuration,
-    stages: int,
-    channels: int,
-    classes: int,
     limits: Limits,
 ) -> tuple[Shape, str]:
     """Choose the patch, and fewer stages where even the smallest patch for that many is too much.
@@ -129,18 +143,15 @@ def fit(
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
         spacing: Of that grid.
-        entry: The encoder.
+        architecture: Encoder, stages, channels and classes.
         configuration: 2D, 2.5D or 3D.
-        stages: Most stages.
-        channels: Image channels.
-        classes: Classes, background included.
         limits: Memory and time of a step.
 
     Raises:
         UserError: If not even the smallest patch fits into the memory.
     """
-    batch = SMALLEST_BATCH[configuration]
-    for count in range(stages, 0, -1):
+    batch, entry = SMALLEST_BATCH[configuration], architecture.entry
+    for count in range(architecture.stages, 0, -1):
         strides, _ = slice_strides(spacing, shape[0], entry.strides[:count]) if configuration == "3d" else ((), "")
         widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind)
         along = math.prod(strides) if configuration == "3d" else 1
@@ -156,8 +167,8 @@ def fit(
                 count,
                 strides,
                 widths,
-                channels,
-                classes,
+                architecture.channels,
+                architecture.classes,
                 element_bytes=limits.machine.element_bytes,
             )
             too_much = _too_much(made, batch, limits)
