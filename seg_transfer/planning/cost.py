@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import EncoderEntry, Kind
+from seg_transfer.catalogue.encoders import EncoderEntry, StageKind
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.fields import Triple
 
@@ -120,11 +120,11 @@ class Shape:
             return (1.0,) * self.stages
         return tuple(1 / math.prod(self.slice_strides[: stage + 1]) for stage in range(self.stages))
 
-    def per_stage(self) -> tuple[tuple[int, Kind, float], ...]:
+    def per_stage(self) -> tuple[tuple[int, StageKind, float], ...]:
         """Each stage with its kind and the slices that enter it per input slice."""
         entering = (1.0, *self.density()[:-1])
         strides = self.slice_strides if self.configuration == "3d" else (1,) * self.stages
-        kinds: list[Kind] = [
+        kinds: list[StageKind] = [
             "flat" if depth == 1 else "strided" if stride == 2 else "deep"
             for depth, stride in zip(self.depths(), strides, strict=True)
         ]

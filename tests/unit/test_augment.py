@@ -20,7 +20,7 @@ from seg_transfer.training.augment.intensity import (
     Colour,
     Contrast,
     Gamma,
-    Intensity,
+    IntensityTransform,
     LowResolution,
     Noise,
 )
@@ -310,7 +310,7 @@ def test_probabilities_and_ranges_hold() -> None:
 
 
 @dataclass(frozen=True)
-class Offset(Intensity):
+class Offset(IntensityTransform):
     """A transform that is not in the package."""
 
     amounts: Array
