@@ -15,11 +15,12 @@ from statistics import median
 
 import torch
 
+from seg_transfer.data.splits import Split
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy

@@ -11,9 +11,10 @@ import pytest
 from made_fingerprints import fingerprint, plan_of
 from made_plans import data_plan, learns, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
-from seg_transfer.planning.plan import ModelPlan, Plan, Split, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules import race
 from seg_transfer.planning.strategy import Race
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy

@@ -9,8 +9,8 @@ import made_scores
 import pytest
 
 from seg_transfer.cli import console, show
+from seg_transfer.data.description import Region
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.workflow.status import RunStatus, Status
