@@ -34,7 +34,8 @@ class TrainedFold:
         fold: Which.
         folder: Where it lies.
         scores: Of its held-out cases; None where there are none.
-        strategy: What it was trained with.
+        strategy: Name of the strategy that it was trained with, or of the classifier that was fitted.
+        pretrained: Whether any encoder stage started from pretrained weights.
         control: The same fold from scratch, where that was asked for.
     """
 
@@ -42,6 +43,7 @@ class TrainedFold:
     folder: Path
     scores: Scores | None
     strategy: str
+    pretrained: bool
     control: TrainedFold | None = None
 
 
@@ -66,7 +68,7 @@ def train_and_validate(
     scores = None
     if fold != "full" and plan.recipe.splits[fold].validation:
         scores = _validate(plan, dataset, folder, fold, options.device, workers)
-    return TrainedFold(fold, folder, scores, plan.strategy_name)
+    return TrainedFold(fold, folder, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
 def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:

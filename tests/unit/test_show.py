@@ -59,8 +59,8 @@ def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: p
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
     show.show_runs(
         [
-            TrainedFold(0, Path("runs/fold_0"), scores(0.9, 0.7), "gradual"),
-            TrainedFold(1, Path("runs/fold_1"), scores(0.6, math.nan), "gradual"),
+            TrainedFold(0, Path("runs/fold_0"), scores(0.9, 0.7), "gradual", True),
+            TrainedFold(1, Path("runs/fold_1"), scores(0.6, math.nan), "gradual", True),
         ]
     )
     out = capsys.readouterr().out
@@ -72,13 +72,13 @@ def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_runs([TrainedFold("full", Path("runs/full"), None, "gradual")])
+    show.show_runs([TrainedFold("full", Path("runs/full"), None, "gradual", True)])
     assert capsys.readouterr().out == f"full: {Path('runs/full')}\n"
 
 
 def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str = "gradual") -> list[TrainedFold]:
-    control = TrainedFold(0, Path("runs/control"), scores(*theirs), "scratch")
-    return [TrainedFold(0, Path("runs/fold_0"), scores(*mine), strategy, control)]
+    control = TrainedFold(0, Path("runs/control"), scores(*theirs), "scratch", False)
+    return [TrainedFold(0, Path("runs/fold_0"), scores(*mine), strategy, strategy != "scratch", control)]
 
 
 def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:
