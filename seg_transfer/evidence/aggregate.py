@@ -1,4 +1,4 @@
-"""From figures per case to estimates: what became of every set of features, those of random weights averaged."""
+"""Aggregate the per-case scores of each feature set; draws of random weights are averaged."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class FeatureSet:
     """Features that are classified together.
 
     Attributes:
-        source: What they are of.
-        encoder: Its name, several joined by +; None without one.
-        stage: Of the encoder; None for all stages together.
-        stride: In-plane, of the stage.
-        parts: Which source of a group, which of its stages, and that stage's number of features.
+        source: Kind of features.
+        encoder: Name of the encoder, several joined by +; None without one.
+        stage: Stage of the encoder; None for all stages together.
+        stride: In-plane stride of the stage.
+        parts: Position of the source in its group, stage of that source, and the stage's number of features.
     """
 
     source: Probed
@@ -34,13 +34,13 @@ class FeatureSet:
 
     @property
     def key(self) -> tuple[Probed, str | None, int | None]:
-        """What draws of random weights have in common."""
+        """The same for all draws of random weights."""
         return self.source, self.encoder, self.stage
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What became of a set of features."""
+class FeatureScores:
+    """Scores of a feature set."""
 
     of: FeatureSet
     scores: Mapping[Classifier, CaseScores]
@@ -48,14 +48,14 @@ class Tried:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """Balanced accuracy of the softmax, per case."""
+        """Balanced accuracy of the softmax, ``(cases,)``."""
         return self.scores["softmax"].balanced_accuracy
 
 
-def report(tried: Sequence[Tried]) -> tuple[ProbedFeatures, ...]:
-    """One entry per set of features, in their order; draws of random weights are averaged case by case."""
-    together: dict[tuple[Probed, str | None, int | None], list[Tried]] = {}
-    for each in tried:
+def report(scores: Sequence[FeatureScores]) -> tuple[ProbedFeatures, ...]:
+    """One entry per feature set, in their order; draws of random weights are averaged case by case."""
+    together: dict[tuple[Probed, str | None, int | None], list[FeatureScores]] = {}
+    for each in scores:
         together.setdefault(each.of.key, []).append(each)
     found = []
     for (_, encoder, stage), draws in together.items():
@@ -64,13 +64,13 @@ def report(tried: Sequence[Tried]) -> tuple[ProbedFeatures, ...]:
 
 
 def estimate(values: NDArray[np.float64]) -> Estimate:
-    """Mean over cases and its standard error; cases without a figure (nan) are left out."""
+    """Mean over cases and its standard error; cases where the value is not defined (nan) are left out."""
     known = values[~np.isnan(values)]
     error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
     return Estimate(mean=float(known.mean()), error=error)
 
 
-def _entry(draws: Sequence[Tried], random: Sequence[Tried] | None) -> ProbedFeatures:
+def _entry(draws: Sequence[FeatureScores], random: Sequence[FeatureScores] | None) -> ProbedFeatures:
     of = draws[0].of
     accuracy = _mean([each.accuracy for each in draws])
     means = [float(np.nanmean(each.accuracy)) for each in draws]
@@ -99,5 +99,5 @@ def _score(draws: Sequence[CaseScores]) -> ClassifierScore:
 
 
 def _mean(draws: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Case by case; a case has a figure in every draw or in none."""
+    """Mean of each case over the draws; a case is defined in every draw or in none."""
     return np.stack(draws).mean(axis=0)

@@ -1,6 +1,6 @@
-"""What a pretrained encoder's features have to beat: the intensity itself, and local filters that people wrote by hand.
+"""Baselines for a pretrained encoder's features: the intensity itself, and hand-crafted local filters.
 
-The third control, the same encoder with random weights, is in ``encoders.py``.
+The third baseline, the same encoder with random weights, is in ``frozen_encoders.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from seg_transfer.evidence.features import Box
-from seg_transfer.evidence.heads import Head, add_scores, blank_scores
+from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import Plan
 
 SCALES = (1.0, 2.0, 4.0)
@@ -60,11 +60,11 @@ class ImageFeatures:
             return image
         return np.concatenate([self._filtered(channel) for channel in image])
 
-    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
-        """Scores ``(head, class, slice, u, v)`` of a whole case, in one part."""
-        total = blank_scores(heads, 1, image.shape[1:], torch.device("cpu"))
-        add_scores(total, torch.from_numpy(self.maps(image))[None], heads, 0, stride=(1, 1, 1), centre=(0, 0, 0))
-        yield (slice(None), slice(None), slice(None)), total.unflatten(1, (len(heads), -1))[0]
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[LinearHead]) -> Iterator[tuple[Box, Tensor]]:
+        """Logits ``(head, class, slice, u, v)`` of a whole case, in one part."""
+        maps = torch.from_numpy(self.maps(image))[None]
+        logits = head_logits([maps], heads, image.shape[1:], strides=[(1, 1, 1)], centres=[(0, 0, 0)])
+        yield (slice(None), slice(None), slice(None)), torch.cat(logits)
 
     def _filtered(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
         found = [volume]

@@ -1,4 +1,4 @@
-"""Labelled voxels of several cases, and which of the cases are kept together."""
+"""Sampled voxels of several cases, and the groups of cases that stay in one fold."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MORE = "plan with more cases"
 
 
 class TooFewError(UserError):
-    """Cases do not suffice to fit a classifier to some of them and score it on others."""
+    """There are too few cases to fit a classifier to some of them and score it on others."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Voxels of cases.
+    """Sampled voxels of several cases.
 
     Attributes:
-        samples: Of each case.
-        voxels: Class and case of all of them, in that order.
-        weights: Voxels that each stands for, ``(n,)``.
+        samples: The samples of each case.
+        voxels: Class and case of all voxels, in the order of the cases.
+        weights: Number of voxels that each represents, ``(n,)``.
     """
 
     samples: list[Samples]
@@ -37,32 +37,32 @@ class Drawn:
 
 
 def case_groups(plan: Plan) -> dict[str, int]:
-    """Case -> number of the group of cases that it is not torn apart from.
+    """Case -> number of its group; the cases of a group stay in one fold.
 
-    These are the cases that one fold of the plan holds out, since folds keep patients together; a case that no fold
-    holds out is by itself.
+    A group are the cases that one fold of the plan holds out, since folds keep patients together. A case that no fold
+    holds out is a group by itself.
     """
     held = {case: fold for fold, split in enumerate(plan.recipe.splits) for case in split.validation}
     return {case: held.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
 
 
 def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
-    """Cases to look at: as many from each fold's held-out cases as possible, so that folds hold out similar shares.
+    """Choose cases, as evenly as possible from the held-out cases of each fold, so that folds have similar sizes.
 
     Args:
-        plan: Its folds.
-        count: How many at most.
-        seed: Decides which.
+        plan: The plan, whose folds are used.
+        count: At most so many cases.
+        seed: Random seed.
 
     Raises:
-        TooFewError: If one fold holds out all of them.
+        TooFewError: If one fold holds out all cases.
     """
     groups = case_groups(plan)
     if len(set(groups.values())) < 2:
-        what = "classifiers are fitted to some cases and scored on others, held out by different folds: two are needed"
+        what = "one fold holds out all cases: classifiers need cases that are held out by different folds"
         raise TooFewError(what, where="--cases", hint=MORE)
-    draw = np.random.default_rng(seed)
-    shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
+    generator = np.random.default_rng(seed)
+    shuffled = [plan.data.cases[index] for index in generator.permutation(len(plan.data.cases))]
     rank: dict[str, int] = {}
     for group in set(groups.values()):
         for position, case in enumerate(case for case in shuffled if groups[case] == group):
@@ -80,19 +80,19 @@ def draw_voxels(
     seed: int,
     slices_per_label: int | None = None,
 ) -> Drawn:
-    """Draw voxels of some cases.
+    """Sample voxels of some cases.
 
     Args:
-        plan: Its labels.
-        store: Holds the cases.
-        cases: Their identifiers.
-        groups: Group of each; groups are not torn apart.
-        per_label: At most so many of each label and case, and never more than 300.
-        seed: Decides which.
+        plan: The plan, whose labels are used.
+        store: The preprocessed cases.
+        cases: Identifiers of the cases.
+        groups: Group of each case; the cases of a group stay in one fold.
+        per_label: At most so many voxels of each label and case, and never more than 300.
+        seed: Random seed.
         slices_per_label: Of :func:`~seg_transfer.evidence.samples.sample_voxels`.
 
     Raises:
-        TooFewError: If the cases that a classifier would be fitted to hold one label alone.
+        TooFewError: If the cases outside some fold have a single label.
     """
     samples = [
         sample_voxels(
@@ -112,6 +112,6 @@ def draw_voxels(
     )
     for train, _ in voxels.folds():
         if len(np.unique(voxels.classes[train])) < 2:
-            what = "where some cases are held out, the others hold one label alone: nothing can be told apart"
+            what = "with the cases of a fold held out, the others have a single label: a classifier needs two"
             raise TooFewError(what, where="--cases", hint=MORE)
     return Drawn(samples, voxels, np.concatenate([each.weights for each in samples]))

@@ -1,9 +1,9 @@
-"""Classifiers of single voxels by their features, and how good they are on cases that they were not fitted to.
+"""Classifiers of single voxels by their features, and their cross-validated scores.
 
-Voxels of one case are alike: a case is either fitted to or scored on, figures are one per case, and a linear classifier
-of deep features, whose maps have few voxels in each case, learns the cases by heart unless it is held back. How much
-can decide more than the features do (``bench/probe.py --penalties``): it is chosen for each set of features. All
-figures count each class of a case alike, however many voxels it has.
+Voxels of one case are similar, so a case is used either for fitting or for scoring, and there is one figure per case. A
+linear classifier of deep features, whose maps have few voxels per case, overfits unless it is regularised. The penalty
+can matter more than the features do (``bench/probe.py --penalties``), so it is chosen for each set of features. All
+figures weight the classes of a case equally, whatever their numbers of voxels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -24,8 +25,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
-from seg_transfer.evidence.heads import Head
+from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.network.pixel_head import COMPONENTS
 from seg_transfer.planning.evidence_record import Classifier
 from seg_transfer.util.statistics import dice, mean_of_defined
@@ -34,24 +36,24 @@ Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
 
 FOLDS = 5
 PENALTIES = (1e-3, 3e-2, 1.0, 30.0)
-"""Of the squared weights, beside the mean loss of a voxel."""
+"""Factors of the squared weights, relative to the mean loss of a voxel."""
 ITERATIONS = 100
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the classes' log-shares."""
+"""Factors of the classes' log-frequencies that are tried as a bias."""
 SMALLEST = 1e-6
-"""Probabilities below it count as this much: one voxel that a classifier was sure of does not decide a log-loss."""
+"""Lower bound of probabilities, so that one confident error does not dominate a log-loss."""
 UNSEEN = -1e4
-"""Score of a class that the classifier was not shown."""
+"""Logit of a class that is absent from the training voxels."""
 
 
 @dataclass(frozen=True)
 class Voxels:
-    """Which sampled voxel is of which class and case.
+    """Class and case of each sampled voxel.
 
     Attributes:
         classes: Class index of each, ``(n,)``.
         cases: Position of its case, ``(n,)``.
-        groups: Group of each case, ``(cases,)``; groups are not torn apart.
+        groups: Group of each case, ``(cases,)``; the cases of a group are in the same fold.
         labels: Number of classes.
     """
 
@@ -61,7 +63,7 @@ class Voxels:
     labels: int
 
     def folds(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Voxels fitted to and scored on, at most five times."""
+        """Indices of the voxels for fitting and for scoring, in at most five folds."""
         count = min(FOLDS, len(np.unique(self.groups)))
         nothing = np.empty((len(self.classes), 0))
         return list(GroupKFold(count).split(nothing, groups=self.groups[self.cases]))
@@ -69,7 +71,7 @@ class Voxels:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One figure per case, ``(cases,)``; nan where a case holds no class that the classifier was shown."""
+    """Scores of each case, ``(cases,)``; nan where a case has none of the classes that the classifier was fitted to."""
 
     balanced_accuracy: NDArray[np.float64]
     log_loss: NDArray[np.float64] | None
@@ -77,14 +79,14 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What became of one set of features.
+    """Cross-validated classifiers of one set of features.
 
     Attributes:
-        scores: Of each classifier.
-        softmax: As it was fitted for the first fold's cases.
-        penalty: With which the softmax has the lowest log-loss over all cases.
-        logits: Of each classifier, ``(n, labels)``: log-probabilities but for a term that all labels share, of the SVM
-            its decision values; each voxel's by the fit that did not see its case.
+        scores: Scores of each classifier.
+        softmax: The softmax classifier of the first fold.
+        penalty: The penalty with which the softmax has the lowest log-loss over all cases.
+        logits: Held-out logits of each classifier, ``(n, labels)``: log-probabilities up to a term that all labels
+            share; for the SVM its decision values.
     """
 
     scores: Mapping[Classifier, CaseScores]
@@ -97,17 +99,17 @@ class CrossValidated:
 def cross_validate(
     features: NDArray[np.float32], voxels: Voxels, *, seed: int, kinds: Sequence[Classifier] = get_args(Classifier)
 ) -> CrossValidated:
-    """Fit classifiers to the cases of all folds but one, and score them on that one's, in turn.
+    """Cross-validate classifiers.
 
     Features are standardized and projected on their first 64 principal components. The penalty is that of the softmax
     with the lowest log-loss on the held-out cases of the *other* folds; the SVM takes the same. The SVM has no
-    log-loss: its scores are no probabilities.
+    log-loss: its decision values are not probabilities.
 
     Args:
         features: ``(n, features)``.
         voxels: Their classes and cases.
-        seed: Of the projection where it is computed from random ones.
-        kinds: Which classifiers.
+        seed: Random seed of the PCA solver.
+        kinds: The classifiers to fit.
     """
     folds = voxels.folds()
     prepared, fitted = [], []
@@ -154,11 +156,11 @@ def fit(
     """Fit one classifier to all voxels: ``StandardScaler``, ``PCA`` and the classifier.
 
     Args:
-        kind: Which.
+        kind: The classifier.
         features: ``(n, features)``.
-        classes: Of the voxels.
-        penalty: Of :class:`CrossValidated`; naive Bayes has none.
-        seed: Of the projection where it is computed from random ones.
+        classes: Class index of each voxel, ``(n,)``.
+        penalty: That of :class:`CrossValidated`; naive Bayes has none.
+        seed: Random seed of the PCA solver.
     """
     projection = _projection(features, seed)
     last = _fitted(kind, projection.fit_transform(features), classes, penalty)
@@ -168,29 +170,29 @@ def fit(
 def share_bias(
     logits: NDArray[np.float64], voxels: Voxels, weights: NDArray[np.float64], chosen: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """What to add to each class's score so that whole cases are segmented well.
+    """Bias of each class's logit, so that whole cases are segmented well.
 
-    A classifier is fitted as if classes were equally frequent, and too much would become foreground. With all of the
-    classes' log-shares added, one that is held back and therefore never sure would find no foreground at all.
-    The part of them is added with which Dice is highest on voxels that it did not see.
+    A classifier is fitted with equal class weights and would predict too much foreground. With the full log-frequencies
+    of the classes as a bias, a strongly regularised classifier would predict no foreground at all. The bias is the
+    fraction of the log-frequencies with the highest Dice on held-out voxels.
 
     Args:
-        logits: One classifier's, of :class:`CrossValidated`.
+        logits: One classifier's held-out logits, of :class:`CrossValidated`.
         voxels: Their classes.
-        weights: Voxels that each stands for.
-        chosen: Which voxels to decide by.
+        weights: Number of voxels that each one represents, ``(n,)``.
+        chosen: Indices of the voxels to use.
 
     Returns:
         ``(labels,)``.
     """
-    truth, counts, scores = voxels.classes[chosen], weights[chosen], logits[chosen]
+    truth, counts, logits = voxels.classes[chosen], weights[chosen], logits[chosen]
     shares = np.bincount(truth, counts, minlength=voxels.labels)
     known = np.flatnonzero(shares)
     log_shares = np.zeros(voxels.labels)
     log_shares[known] = np.log(shares[known] / shares.sum())
     best, bias = -1.0, log_shares
     for part in PARTS:
-        predicted = (scores + part * log_shares).argmax(axis=1)
+        predicted = (logits + part * log_shares).argmax(axis=1)
         found = np.bincount(predicted, counts, minlength=voxels.labels)
         common = np.bincount(truth, counts * (predicted == truth), minlength=voxels.labels)
         mean = mean_of_defined(dice(common[label], found[label], shares[label]) for label in known if label)
@@ -200,11 +202,11 @@ def share_bias(
 
 
 def affine(fitted: Pipeline, classes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight ``(class, features)`` and bias ``(class,)`` of standardizing, PCA and a linear classifier together.
+    """Combine standardizing, PCA and a linear classifier into weight ``(class, features)`` and bias ``(class,)``.
 
     Args:
         fitted: ``StandardScaler``, ``PCA``, and ``LogisticRegression`` or ``LinearSVC``.
-        classes: Number of classes; those that the classifier was not shown get a score that never wins.
+        classes: Number of classes; those that the classifier was not fitted to get a logit that never wins.
     """
     scaler, pca, last = (step for _, step in fitted.steps)
     coefficients, intercepts = last.coef_, last.intercept_
@@ -218,23 +220,26 @@ def affine(fitted: Pipeline, classes: int) -> tuple[NDArray[np.float32], NDArray
     return weight, bias
 
 
-def heads(
+def linear_heads(
     weight: NDArray[np.float32], bias: NDArray[np.float32], parts: Sequence[tuple[int, int, int]]
-) -> dict[int, Head]:
-    """An affine map of features of several sources side by side, as a head for each source; their scores add up to it.
+) -> dict[int, LinearHead]:
+    """Split an affine map of several sources' features side by side into a head per source; their logits add up to it.
 
     Args:
         weight: ``(class, features)``.
         bias: ``(class,)``; the first source's head has it.
-        parts: Source, stage and number of features, in the order of the features.
+        parts: Source, stage and number of features of each part, in the order of the features.
     """
-    weights: dict[int, dict[int, NDArray[np.float32]]] = {}
+    weights: dict[int, dict[int, Tensor]] = {}
     start = 0
     for source, stage, width in parts:
-        weights.setdefault(source, {})[stage] = weight[:, start : start + width]
+        weights.setdefault(source, {})[stage] = torch.from_numpy(weight[:, start : start + width])
         start += width
     first = parts[0][0]
-    return {source: Head(stages, bias if source == first else 0 * bias) for source, stages in weights.items()}
+    return {
+        source: LinearHead(stages, torch.from_numpy(bias if source == first else 0 * bias))
+        for source, stages in weights.items()
+    }
 
 
 def _softmax(penalty: float, count: int) -> LogisticRegression:
@@ -255,7 +260,7 @@ def _fitted(kind: Classifier, features: NDArray, classes: NDArray[np.int64], pen
 
 
 def _projection(features: NDArray[np.float32], seed: int) -> Pipeline:
-    """Of as many components as features and voxels allow."""
+    """Standardizing and PCA, with as many components as features and voxels allow."""
     return make_pipeline(StandardScaler(), PCA(min(COMPONENTS, *features.shape), random_state=seed))
 
 
@@ -270,7 +275,7 @@ def _logits(model: Model, features: NDArray) -> NDArray[np.float64]:
 
 def _fit(model: Model, features: NDArray, classes: NDArray[np.int64]) -> None:
     with warnings.catch_warnings():
-        # Held-out figures do not move any more by then, and a smaller penalty that has not converged is one more.
+        # Held-out scores no longer change by then; a fit that has not converged acts like a larger penalty.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, classes)
 
@@ -281,7 +286,7 @@ def _scored(
     voxels: Voxels,
     test: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Balanced accuracy and log-loss of each case, nan for those that are not scored; the latter nan for an SVM."""
+    """Balanced accuracy and log-loss of each case; nan for cases that are not scored. Log-loss is nan for an SVM."""
     known = model.classes_
     truth, cases = voxels.classes[test], voxels.cases[test]
     right = model.predict(features) == truth

@@ -1,7 +1,7 @@
-"""What a frozen encoder says about single voxels: its features of every stage, read as the plan's network reads.
+"""Features of single voxels from every stage of a frozen encoder, read in windows as the plan's network reads them.
 
-2D and 2.5D read whole slices (and the stack around each), 3D reads patches of the plan's size; features of a voxel come
-from the window in which it lies most in the middle. A map's features are interpolated linearly at the voxel. Map voxel
+2D and 2.5D read whole slices (and the stack around each), 3D reads patches of the plan's size. Features of a voxel come
+from the window whose centre is nearest. A map's features are interpolated linearly at the voxel. Map voxel
 ``j`` of a stage of stride ``s`` is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as
 wide as their stride (VGG's pools, ConvNeXt's patches): :func:`~seg_transfer.transfer.centres.map_centres`.
 """
@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_transfer.evidence.heads import Head, add_scores, blank_scores
 from seg_transfer.inference.predictor import VOXELS_PER_CALL
 from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
 from seg_transfer.network.build import lay_channels_last
 from seg_transfer.network.encoder_network import Reader
+from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.centres import Offset, map_centres
 
@@ -40,8 +40,8 @@ class FrozenEncoder(nn.Module):
         network: Its encoder and input scaling are used; nothing else is.
         model: What the network was built from: configuration and patch.
         reduced: Compute in bfloat16.
-        context: Append to each stage's features their mean over the slice (in 3D: the patch), which says what else is
-            in it.
+        context: Append to each stage's features their mean over the slice (in 3D: the patch), which describes the
+            voxel's surroundings.
         whole_slices: In 2D and 2.5D read whole slices, otherwise patches of the plan's size as prediction does.
 
     Attributes:
@@ -107,33 +107,33 @@ class FrozenEncoder(nn.Module):
                 found[stage][mine] = values.cpu().numpy()
         return found
 
-    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
-        """Scores of heads at every voxel of a case, a part of it at a time.
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[LinearHead]) -> Iterator[tuple[Box, Tensor]]:
+        """Logits of heads at every voxel of a case, a part of it at a time.
 
         Args:
             image: ``(channel, slice, u, v)``, prepared as the plan says.
             heads: At least one, all with as many classes.
 
         Yields:
-            The part, and its scores ``(head, class, slice, u, v)`` float32 on the CPU, valid until the next.
+            The part, and its logits ``(head, class, slice, u, v)`` float32 on the CPU, valid until the next.
         """
         shape = image.shape[1:]
         model = self.windows(shape)
         written, axis = written_shape(model), longest_axis(shape, [model])
 
-        def scores(windows: Tensor) -> Tensor:
-            total = blank_scores(heads, len(windows), written, self.device)
-            for stage, maps in enumerate(self(windows)):
-                if self.context:
-                    maps = torch.cat([maps, maps.mean((2, 3, 4), keepdim=True).expand_as(maps)], dim=1)
-                add_scores(total, maps, heads, stage, stride=self.strides[stage], centre=self.centres[stage])
-            return total
+        def logits(windows: Tensor) -> Tensor:
+            maps = map(self._with_context, self(windows)) if self.context else self(windows)
+            return torch.cat(head_logits(maps, heads, written, strides=self.strides, centres=self.centres), dim=1)
 
         outputs, batch = sum(len(head.bias) for head in heads), max(1, VOXELS_PER_CALL // math.prod(written))
-        for start, slab in predict_slabs(scores, torch.from_numpy(image), model, outputs, axis=axis, batch=batch):
+        for start, slab in predict_slabs(logits, torch.from_numpy(image), model, outputs, axis=axis, batch=batch):
             box = [slice(None)] * 3
             box[axis] = slice(start, start + slab.shape[axis + 1])
             yield (box[0], box[1], box[2]), slab.unflatten(0, (len(heads), -1))
+
+    def _with_context(self, maps: Tensor) -> Tensor:
+        """Maps with their means as further features."""
+        return torch.cat([maps, maps.mean((2, 3, 4), keepdim=True).expand_as(maps)], dim=1)
 
 
 def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence[int], centre: Offset) -> Tensor:

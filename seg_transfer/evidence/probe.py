@@ -1,10 +1,10 @@
-"""Frozen features as segmenters: how well simple classifiers find the labels in them, stage by stage.
+"""The probe: how well simple classifiers segment by frozen features, stage by stage.
 
-Beside the plan's encoder stand what it has to beat: intensities, local filters, and the same encoder with random
-weights, whose BatchNorm is recalibrated on this data, since statistics of other weights would handicap it. A stage's
-gain over random weights is what pretraining contributes there.
+The plan's encoder is compared with baselines: intensities, local filters, and the same encoder with random weights,
+whose BatchNorm is recalibrated on this data, since statistics of other weights would handicap it. The gain of a stage
+over random weights is the contribution of pretraining.
 
-BatchNorm is recalibrated on images of all cases, the held-out ones included; their labels are not used.
+BatchNorm is recalibrated on images of all cases, including the held-out ones; their labels are not used.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seg_transfer.evidence.aggregate import FeatureSet, Tried, report
+from seg_transfer.evidence.aggregate import FeatureScores, FeatureSet, report
 from seg_transfer.evidence.baselines import ImageFeatures
 from seg_transfer.evidence.cases import case_groups, draw_voxels
-from seg_transfer.evidence.classifiers import affine, cross_validate, heads, share_bias
+from seg_transfer.evidence.classifiers import affine, cross_validate, linear_heads, share_bias
 from seg_transfer.evidence.features import Box, FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
-from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
+from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Weights
@@ -36,27 +36,27 @@ from seg_transfer.util.progress import track
 CASES = 20
 DRAWS = 3
 MOST_VOXELS = 10_000
-"""Of all cases together, so that more cases cost little more; what counts is the number of cases."""
+"""Of all cases together, so that more cases take little more time; the number of cases matters more."""
 FEWEST_PER_LABEL = 20
 HELD_OUT = 4
-"""Cases that are segmented whole, of the first fold's."""
+"""Held-out cases of the first fold that are segmented whole."""
 
 
 class Source(Protocol):
-    """Gives features, in one or several stages."""
+    """Source of features, in one or several stages."""
 
     widths: tuple[int, ...]
 
     def at(self, image: NDArray[np.float32], positions: NDArray[np.integer]) -> list[NDArray[np.float32]]:
         """As in :class:`FrozenEncoder`."""
 
-    def slabs(self, image: NDArray[np.float32], heads: Sequence[Head]) -> Iterator[tuple[Box, Tensor]]:
+    def slabs(self, image: NDArray[np.float32], heads: Sequence[LinearHead]) -> Iterator[tuple[Box, Tensor]]:
         """As in :class:`FrozenEncoder`."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sources that some sets of features combine, and these sets."""
+    """Sources of features, and the feature sets that combine them."""
 
     sources: Sequence[Source]
     sets: Sequence[FeatureSet]
@@ -72,16 +72,16 @@ def run_probe(
     seed: int,
     device: str,
 ) -> ProbeEvidence:
-    """Probe the plan's encoder on some cases, beside its controls.
+    """Probe the plan's encoder and the baselines on some cases.
 
     Args:
-        plan: Encoder, weights, and how cases are read.
-        store: Holds the cases.
+        plan: Names the encoder, its weights and the patch.
+        store: The preprocessed cases.
         cases: Of :func:`~seg_transfer.evidence.cases.choose_cases`.
-        others: Encoders to probe as well, by themselves and together with the plan's, and where their weights are.
+        others: Further encoders and their weights, probed by themselves and together with the plan's.
         context: Append the mean over the slice or patch to each stage's features.
-        seed: Of all chance.
-        device: Where networks compute.
+        seed: Random seed.
+        device: Device of the networks.
 
     Raises:
         UserError: If there are too few cases, or weights cannot be loaded.
@@ -93,7 +93,7 @@ def run_probe(
     encoders = {plan.model.encoder: plan.model.weights, **others}
 
     def encoder(name: str, draw: int | None = None) -> FrozenEncoder:
-        """With its weights, or random ones in the same stages."""
+        """The encoder with its weights, or with the random weights of a draw in the same stages."""
         model = probed_model(plan, encoder=name, weights=encoders[name])
         if draw is not None:
             model = model.model_copy(update={"weights": Weights(source="none")})
@@ -114,7 +114,7 @@ def run_probe(
             made = {name: encoder(name, draw) for name in encoders}
             yield Group(list(made.values()), _sets("pretrained" if draw is None else "random", made))
 
-    tried = [each for group in track(groups(), total=3 + DRAWS, title="probing") for each in probe.try_group(group)]
+    scored = [each for group in track(groups(), total=3 + DRAWS, title="probing") for each in probe.score_group(group)]
     return ProbeEvidence(
         plan=part_hash(plan.data, plan.model),
         configuration=plan.model.configuration,
@@ -128,12 +128,12 @@ def run_probe(
         voxels=len(probe.voxels.classes),
         seed=seed,
         seconds=round(time.perf_counter() - started, 1),
-        features=report(tried),
+        features=report(scored),
     )
 
 
 class _Probe:
-    """Cases and sampled voxels, the same for every set of features."""
+    """Cases and sampled voxels, the same for every feature set."""
 
     def __init__(self, plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> None:
         self.plan, self.store, self.cases, self.seed = plan, store, cases, seed
@@ -145,8 +145,8 @@ class _Probe:
         self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:HELD_OUT]]
         self.train = train
 
-    def try_group(self, group: Group) -> list[Tried]:
-        """Cross-validate every set of features of a group, and segment the held-out cases with each."""
+    def score_group(self, group: Group) -> list[FeatureScores]:
+        """Cross-validate every feature set of a group, and segment the held-out cases with each."""
         stages: list[list[list[NDArray[np.float32]]]] = [[[] for _ in source.widths] for source in group.sources]
         for case, samples in zip(self.cases, self.samples, strict=True):
             image = self.store.case(case).image[:]
@@ -160,15 +160,15 @@ class _Probe:
             result = cross_validate(features, self.voxels, seed=self.seed)
             weight, bias = affine(result.softmax, self.voxels.labels)
             bias = bias + share_bias(result.logits["softmax"], self.voxels, self.weights, self.train)
-            fitted.append(heads(weight, bias, one.parts))
+            fitted.append(linear_heads(weight, bias, one.parts))
             validated.append(result.scores)
         overlaps = self._segment(group, fitted)
         return [
-            Tried(one, scores, overlaps.mean_dice(position))
+            FeatureScores(one, scores, overlaps.mean_dice(position))
             for position, (one, scores) in enumerate(zip(group.sets, validated, strict=True))
         ]
 
-    def _segment(self, group: Group, fitted: Sequence[Mapping[int, Head]]) -> Overlaps:
+    def _segment(self, group: Group, fitted: Sequence[Mapping[int, LinearHead]]) -> Overlaps:
         overlaps = Overlaps(self.plan.data, len(fitted))
         readers = [
             [index for index, each in enumerate(fitted) if source in each] for source in range(len(group.sources))
@@ -183,10 +183,10 @@ class _Probe:
             for parts in zip(*streams, strict=True):  # all sources read the same windows
                 box = parts[0][0]
                 for index in range(len(fitted)):
-                    scores = [
+                    logits = [
                         part[mine.index(index)] for (_, part), mine in zip(parts, readers, strict=True) if index in mine
                     ]
-                    predicted = torch.stack(scores).sum(0).argmax(0).numpy()
+                    predicted = torch.stack(logits).sum(0).argmax(0).numpy()
                     overlaps.add(index, predicted, label[box])
         return overlaps
 

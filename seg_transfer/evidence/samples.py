@@ -1,6 +1,6 @@
-"""Labelled voxels of one case, for classifiers that decide voxel by voxel.
+"""Sampled voxels of one case with their labels, for classifiers of single voxels.
 
-Most errors of a segmentation lie at boundaries, and few voxels do: half of the sample is taken from there.
+Most errors of a segmentation are at boundaries, where few voxels are: half of the sample is taken from there.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 PER_LABEL = 300
-"""More voxels of one case and label are so alike that they add little."""
+"""Further voxels of the same case and label are similar, and add little."""
 NEAR = 2
-"""Voxels, in-plane: how far from a voxel of another class one may be that counts as near a boundary. In-plane alone,
-since slices may lie several times as far apart as the voxels of one."""
+"""A voxel is near a boundary if one of another class is within so many voxels in-plane. Neighbouring slices are not
+looked at, since they may be several times as far apart as the voxels of a slice."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Samples:
     Attributes:
         positions: ``(n, 3)`` int64 in ``(slice, u, v)``.
         classes: Class index of each, ``(n,)`` int64; 0 is background.
-        weights: Voxels of the case (or of the slices drawn from) that each stands for, ``(n,)`` float64: those of its
-            class on its side (near a boundary or not), over how many of them are in the sample.
+        weights: Number of voxels of the case (or of the sampled slices) that each represents, ``(n,)`` float64: the
+            voxels of its class on its side (near a boundary or not), divided by those in the sample.
     """
 
     positions: NDArray[np.int64]
@@ -45,22 +45,22 @@ def sample_voxels(
     seed: int,
     slices_per_label: int | None = None,
 ) -> Samples:
-    """Draw voxels of each class that occurs, background included, half of them near a boundary between classes.
+    """Sample voxels of each class that occurs, background included, half of them near a boundary between classes.
 
-    Where one half has too few voxels, the other gives more. Voxels that are not annotated are never drawn and make no
-    boundary.
+    If there are too few voxels for one half, the other half is larger. Voxels that are not annotated are never sampled,
+    and are no boundary.
 
     Args:
         label: Class indices ``(slice, u, v)``.
         not_annotated: Class index of voxels without annotation; None if there are none.
-        per_label: At most so many of each class.
-        seed: Decides which.
-        slices_per_label: Only from so many slices with each class, or fewer where there are fewer: what is far apart
-            takes an encoder more windows to read. None: from all slices.
+        per_label: At most so many voxels of each class.
+        seed: Random seed.
+        slices_per_label: Number of slices with each class to sample from, since voxels that are far apart need more
+            windows of an encoder. None: all slices.
     """
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     if slices_per_label is not None:
-        kept = _some_slices(label, not_annotated, slices_per_label, draw)
+        kept = _some_slices(label, not_annotated, slices_per_label, generator)
         found = sample_voxels(label[kept], not_annotated=not_annotated, per_label=per_label, seed=seed)
         positions = np.column_stack([kept[found.positions[:, 0]], found.positions[:, 1:]])
         return Samples(positions, found.classes, found.weights)
@@ -73,7 +73,7 @@ def sample_voxels(
         at_boundary = near.reshape(-1)[members]
         sides = [members[at_boundary], members[~at_boundary]]
         for side, count in zip(sides, _shares(len(sides[0]), len(sides[1]), per_label), strict=True):
-            places.append(np.sort(draw.choice(side, count, replace=False)))
+            places.append(np.sort(generator.choice(side, count, replace=False)))
             classes.append(np.full(count, index, np.int64))
             weights.append(np.full(count, len(side) / max(count, 1)))
     positions = np.stack(np.unravel_index(np.concatenate(places), label.shape), axis=1)
@@ -81,23 +81,23 @@ def sample_voxels(
 
 
 def _some_slices(
-    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, draw: np.random.Generator
+    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices of slices, in order: at random so many with each class."""
+    """Sorted indices of randomly chosen slices, so many with each class."""
     kept: set[int] = set()
     for index in np.unique(label):
         if index != not_annotated:
             held = np.flatnonzero((label == index).any(axis=(1, 2)))
-            kept |= set(draw.choice(held, min(per_label, len(held)), replace=False).tolist())
+            kept |= set(generator.choice(held, min(per_label, len(held)), replace=False).tolist())
     return np.array(sorted(kept), np.int64)
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:
-    """Where a voxel of another class lies within ``NEAR`` voxels along u and v, in the same slice.
+    """Mask of voxels with one of another class within ``NEAR`` voxels along u and v, in the same slice.
 
     Args:
         label: Class indices ``(slice, u, v)``.
-        not_annotated: Class index that is no class, so that nothing is near because of it.
+        not_annotated: Class index of voxels without annotation, which make no boundary.
     """
     highest = lowest = label.astype(np.int32)
     if not_annotated is not None:
@@ -109,6 +109,6 @@ def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None 
 
 
 def _shares(near: int, far: int, wanted: int) -> tuple[int, int]:
-    """How many to take of each side: half of each as far as there are so many, the rest from the other."""
+    """Number of voxels from each side: half from each if there are enough, the rest from the other."""
     first = min(near, max(wanted // 2, wanted - far))
     return first, min(far, wanted - first)

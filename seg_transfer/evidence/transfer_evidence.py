@@ -1,4 +1,4 @@
-"""The evidence that planning decides by: what the frozen encoder knows of this data, against random weights.
+"""The transfer evidence of a plan: the frozen encoder's features on this data, compared with random weights.
 
 A small part of the probe, so that a plan takes seconds: one classifier, the stages in use, few cases, and nothing is
 segmented.
@@ -24,14 +24,14 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.util.progress import track
 
 DRAWS = 2
-"""Of random weights."""
+"""Draws of random weights."""
 PER_LABEL = 100
-"""Voxels of each label and case, at most."""
+"""At most so many voxels of each label and case."""
 SLICES_PER_LABEL = 2
-"""Of a case, from which its voxels are taken."""
+"""Voxels of a label are taken from so many slices of a case."""
 
 Accuracies = list[NDArray[np.float64]]
-"""Of each stage, one figure per case."""
+"""Of each stage, ``(cases,)``."""
 
 
 def gather(
@@ -39,15 +39,15 @@ def gather(
 ) -> TransferEvidence:
     """Compare the plan's frozen encoder with random weights on some cases.
 
-    BatchNorm of random weights is recalibrated on this data; that of the plan's as the plan says.
+    BatchNorm of random weights is recalibrated on this data; that of the plan's weights as in the plan.
 
     Args:
-        plan: Encoder, weights, and how cases are read.
-        store: Holds the cases.
+        plan: Names the encoder, its weights and the patch.
+        store: The preprocessed cases.
         cases: At least two, of more than one group.
-        measured_on: What to record as such.
-        seed: Of all chance.
-        device: Where networks compute.
+        measured_on: Description of the cases for the record.
+        seed: Random seed.
+        device: Device of the networks.
 
     Raises:
         UserError: If all labelled voxels outside some fold's cases have one label, or weights cannot be loaded.
@@ -66,10 +66,10 @@ def gather(
     images = list(recalibration_images(plan, store, cases, seed=seed))
     keeps_source = plan.recipe.strategy.batchnorm == "source"
     model = probed_model(plan, first=plan.model.stages)
-    tried = _Tried(store, cases, drawn, seed)
+    sampled = _SampledVoxels(store, cases, drawn, seed)
     pretrained, *random = track(
         (
-            tried.accuracies(
+            sampled.accuracies(
                 frozen_encoder(
                     plan,
                     model if draw is None else model.model_copy(update={"weights": Weights(source="none")}),
@@ -81,7 +81,7 @@ def gather(
             for draw in (None, *range(DRAWS))
         ),
         total=1 + DRAWS,
-        title="trying the encoder",
+        title="measuring transfer",
     )
     means = [np.mean(draws, axis=0) for draws in zip(*random, strict=True)]
     return TransferEvidence(
@@ -96,8 +96,8 @@ def gather(
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """Voxels on which encoders are tried."""
+class _SampledVoxels:
+    """The sampled voxels of some cases."""
 
     store: Store
     cases: Sequence[str]
@@ -105,7 +105,7 @@ class _Tried:
     seed: int
 
     def accuracies(self, encoder: FrozenEncoder) -> Accuracies:
-        """Balanced accuracy of the softmax on cases that it was not fitted to."""
+        """Balanced accuracy of the softmax on held-out cases."""
         found = [
             encoder.at(self.store.case(case).image[:], samples.positions)
             for case, samples in zip(self.cases, self.drawn.samples, strict=True)

@@ -16,7 +16,7 @@ from seg_transfer.planning.fields import part_hash
 class Ensemble(Predictor):
     """Predictors whose plans prepare images alike, so that their probabilities lie on one grid; each counts the same.
 
-    Each member holds sums of scores as it does alone, so that memory grows with the number of members.
+    Each member holds sums of probabilities as it does alone, so that memory grows with the number of members.
 
     Args:
         members: At least one.
@@ -34,5 +34,5 @@ class Ensemble(Predictor):
         return longest_axis(shape, [member.plan.model for member in self.members])
 
     def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
-        """Mean scores of the members in slabs, as :meth:`Predictor.slabs` gives them."""
+        """Mean probabilities of the members in slabs, as :meth:`Predictor.slabs` gives them."""
         return mean_slabs([member.slabs(array, axis=axis, tta=tta) for member in self.members], axis=axis)

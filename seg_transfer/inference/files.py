@@ -65,7 +65,7 @@ def predict_folder(
         overwrite: Predict again what is there; otherwise it is skipped.
         workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
             the other, without threads. Memory holds the case being predicted (see :class:`Predictor`), as many prepared
-            images more, and the label map (with ``probabilities``, all scores) of the one being written. A case that
+            images more, and the label map (with ``probabilities``, these too) of the one being written. A case that
             would need more than a quarter of the free memory is not prepared ahead: it waits until the cases before it
             are predicted.
 
@@ -81,11 +81,11 @@ def predict_folder(
     def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:
         return predictor.prepare(read_image(case.images))
 
-    def write_scores(case: Case, transform: CaseTransform, scores: NDArray[np.float32]) -> None:
+    def write_with_probabilities(case: Case, transform: CaseTransform, predicted: NDArray[np.float32]) -> None:
         with _reported(case, failures):
-            _write_probabilities(_probabilities_file(case, output), transform, scores, predictor.plan.data)
+            _write_probabilities(_probabilities_file(case, output), transform, predicted, predictor.plan.data)
             # Last, since a case counts as done once its label map is there.
-            write_volume(label_file(case, output), predictor.labels_of(transform, scores), transform.native)
+            write_volume(label_file(case, output), predictor.labels_of(transform, predicted), transform.native)
 
     def write_labels(case: Case, transform: CaseTransform, labels: NDArray[np.integer]) -> None:
         with _reported(case, failures):
@@ -98,7 +98,7 @@ def predict_folder(
             with _reported(case, failures):
                 transform, array = ahead.take().result()
                 if probabilities:
-                    work = partial(write_scores, case, transform, predictor.probabilities(array, tta=tta))
+                    work = partial(write_with_probabilities, case, transform, predictor.probabilities(array, tta=tta))
                 else:
                     work = partial(write_labels, case, transform, predictor.labels(transform, array, tta=tta))
                 del array
@@ -174,8 +174,8 @@ def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
     return label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
 
 
-def _write_probabilities(path: Path, transform: CaseTransform, scores: NDArray[np.float32], data: DataPlan) -> None:
-    native = transform.restore_probabilities(scores, data)
+def _write_probabilities(path: Path, transform: CaseTransform, predicted: NDArray[np.float32], data: DataPlan) -> None:
+    native = transform.restore_probabilities(predicted, data)
     if path.name.endswith(".nii.gz"):
         write_volume(path, native, transform.native)
     else:

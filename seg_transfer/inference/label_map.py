@@ -1,8 +1,8 @@
-"""Slabs of scores on the network's grid -> labels on the grid of the file, one slice of the result at a time.
+"""Slabs of probabilities on the network's grid -> labels on the grid of the file, one slice of the result at a time.
 
-Between two grids scores are interpolated linearly, so a slice of the result needs two slices of the source, and memory
-beside the slabs holds a few slices of all outputs. :class:`~seg_transfer.preprocessing.transform.CaseTransform` says
-which grids these are.
+Between two grids probabilities are interpolated linearly, so a slice of the result needs two slices of the source, and
+memory beside the slabs holds a few slices of all outputs. The grids are those of
+:class:`~seg_transfer.preprocessing.transform.CaseTransform`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from seg_transfer.planning.fields import Triple
 from seg_transfer.preprocessing.resample import Neighbours, neighbours
 
 Slab = tuple[int, Tensor]
-"""First index along an axis, and scores ``(output, slice, u, v)``."""
+"""First index along an axis, and probabilities ``(output, slice, u, v)``."""
 
 
 @torch.inference_mode()
@@ -30,14 +30,14 @@ def fill_labels(
     *,
     axis: int,
 ) -> None:
-    """Resample scores to the grid of ``labels`` and write there what is decided.
+    """Resample probabilities to the grid of ``labels`` and write the decided labels there.
 
     Args:
         labels: ``(slice, u, v)``, written to.
         slabs: Of the network's grid, adjoining along ``axis`` and ascending; one is used up before the next is drawn.
         shape: The network's grid, which covers the same box as ``labels``.
         orders: Spline order along each axis, 0 or 1.
-        decide: Scores ``(output, ...)`` -> values ``(...)`` of the label map.
+        decide: Probabilities ``(output, ...)`` -> values ``(...)`` of the label map.
         axis: Axis of ``(slice, u, v)`` along which the slabs lie.
     """
     sizes = zip(shape, labels.shape, orders, strict=True)
@@ -51,18 +51,18 @@ def fill_labels(
         source = last | {index: slab.select(axis + 1, index - start) for index in range(start, stop)}
         while done < len(upper) and upper[done] < stop:
             low, high = source[lower[done]], source[upper[done]]
-            scores = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
+            probabilities = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
             for dim, step in enumerate(others, start=1):
-                scores = scores if step is None else _interpolated(scores, dim, step)
+                probabilities = probabilities if step is None else _interpolated(probabilities, dim, step)
             place = [slice(None)] * axis + [done]
-            labels[tuple(place)] = decide(scores.cpu().numpy())
+            labels[tuple(place)] = decide(probabilities.cpu().numpy())
             done += 1
         last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is used again
 
 
-def _interpolated(scores: Tensor, dim: int, step: Neighbours) -> Tensor:
-    lower, upper, share = (torch.from_numpy(each).to(scores.device) for each in step)
-    low = scores.index_select(dim, lower)
+def _interpolated(probabilities: Tensor, dim: int, step: Neighbours) -> Tensor:
+    lower, upper, share = (torch.from_numpy(each).to(probabilities.device) for each in step)
+    low = probabilities.index_select(dim, lower)
     if not step.share.any():
         return low
-    return low.lerp_(scores.index_select(dim, upper), share[:, None] if dim == 1 else share)
+    return low.lerp_(probabilities.index_select(dim, upper), share[:, None] if dim == 1 else share)

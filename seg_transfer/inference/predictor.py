@@ -40,13 +40,13 @@ VOXELS_PER_CALL = 2**16
 
 
 class Predictor:
-    """Models of one plan that predict together: the mean of their scores.
+    """Models of one plan that predict together: the mean of their probabilities.
 
     Memory for one case, beside the windows of one call of the networks: ``4 * channels`` bytes per voxel of the
-    network's grid for the image; at most ``2 * outputs`` for the sums of scores (:func:`predict_slabs`), and far less
-    where the volume is many patches long; one byte per voxel of the file for the label map (two from 256 label values
-    on). That is ``2 * outputs + k`` with ``k = 4 * channels + r``, where the file has ``r`` voxels for each one of the
-    network's grid. Preparing the image comes before and is done when prediction starts: the file's values as they are
+    network's grid for the image; at most ``2 * outputs`` for the sums of probabilities (:func:`predict_slabs`), and far
+    less where the volume is many patches long; one byte per voxel of the file for the label map (two from 256 label
+    values on). That is ``2 * outputs + k`` with ``k = 4 * channels + r``, where the file has ``r`` voxels for each one
+    of the network's grid. The image is prepared before prediction starts, which takes the file's values as they are
     stored (two bytes for CT) beside the prepared image. ``bench/memory.py`` measures both.
 
     Example:
@@ -125,7 +125,7 @@ class Predictor:
         return self._decided(transform, self.slabs(array, axis=axis, tta=tta), axis)
 
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
-        """Scores ``(output, slice, u, v)`` on the networks' grid, all of them in memory.
+        """Probabilities ``(output, slice, u, v)`` on the networks' grid, all of them in memory.
 
         Args:
             array: What :meth:`prepare` gave.
@@ -141,7 +141,7 @@ class Predictor:
         return longest_axis(shape, [self.plan.model])
 
     def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
-        """Scores in slabs along an axis, as :func:`predict_slabs` gives them.
+        """Probabilities in slabs along an axis, as :func:`predict_slabs` gives them.
 
         Args:
             array: What :meth:`prepare` gave.
@@ -152,7 +152,7 @@ class Predictor:
         model, outputs = plan.model, len(plan.data.outputs)
         held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
         return predict_slabs(
-            self._scores,
+            self._probabilities,
             self._placed(array, int(4 * outputs * held * array[0].size)),
             model,
             outputs,
@@ -161,9 +161,9 @@ class Predictor:
             batch=max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model))),
         )
 
-    def labels_of(self, transform: CaseTransform, scores: NDArray[np.float32]) -> Integers:
+    def labels_of(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:
         """The label map that :meth:`labels` gives, of what :meth:`probabilities` gave."""
-        return self._decided(transform, [(0, torch.from_numpy(scores))], 0)
+        return self._decided(transform, [(0, torch.from_numpy(probabilities))], 0)
 
     def _check_memory(self, transform: CaseTransform) -> None:
         """Refuse what the system would kill the process for: a huge image, or a spacing far finer than the file's."""
@@ -186,7 +186,7 @@ class Predictor:
             slabs,
             transform.shape,
             transform.label_orders,
-            lambda scores: table[decide(scores, data)],
+            lambda probabilities: table[decide(probabilities, data)],
             axis=axis,
         )
         return postprocess(native, self.postprocessing)
@@ -198,17 +198,17 @@ class Predictor:
             volume = volume.to(self.device)
         return volume
 
-    def _scores(self, windows: Tensor) -> Tensor:
-        """Mean scores of all networks."""
+    def _probabilities(self, windows: Tensor) -> Tensor:
+        """Mean probabilities of all networks."""
         windows = windows.to(self.device, non_blocking=True)
         reduced = self.plan.recipe.precision == "bfloat16"
         total = None
         for network in self.networks:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
                 logits = network(windows)
-            scores = activate(logits.float(), self.plan.data)
+            probabilities = activate(logits.float(), self.plan.data)
             del logits
-            total = scores if total is None else total.add_(scores)
+            total = probabilities if total is None else total.add_(probabilities)
         assert total is not None, "there is at least one network"
         return total.div_(len(self.networks))
 

@@ -1,12 +1,12 @@
-"""A whole volume through a network that reads patches, slab by slab.
+"""Sliding-window prediction of a whole volume, slab by slab.
 
-Overlapping windows of the patch's size, because the decoder's instance norms were trained at that size; each window's
-scores count with a Gaussian weight that trusts the centre more than the border (sigma 1/8 of the patch, overlap one
-half: Isensee et al., nnU-Net, Nature Methods 2021). ``bench/sliding_window.py`` compares it with MONAI's.
+Windows have the patch's size, because the decoder's instance norms were trained at that size, and overlap. Each
+window's probabilities have a Gaussian weight that is highest in the centre (sigma 1/8 of the patch, overlap one half:
+Isensee et al., nnU-Net, Nature Methods 2021). ``bench/sliding_window.py`` compares it with MONAI's.
 
 Windows are visited along one axis from its beginning to its end. Slices that no later window reaches are finished and
-leave, so that sums are held for about one patch's length of that axis and not for the volume: :func:`predict_slabs`
-says how much that is.
+handed out, so that sums are held for about one patch's length of that axis and not for the volume. For the memory see
+:func:`predict_slabs`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ OVERLAP = 0.5
 SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
-"""``(batch, channel, slice, u, v)`` -> scores ``(batch, output, slice out, u, v)`` float32, which are the caller's to
-change; 1 slice out in 2D and 2.5D."""
+"""``(batch, channel, slice, u, v)`` -> probabilities ``(batch, output, slice out, u, v)`` float32, which
+the caller may change in place; 1 slice out in 2D and 2.5D. Any other outputs that may be averaged are treated alike."""
 
 
 @torch.inference_mode()
@@ -41,7 +41,7 @@ def predict_slabs(
     tta_axes: Sequence[int] = (),
     batch: int = 1,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores of every output at every voxel, in slabs along one axis.
+    """Probabilities of every output at every voxel, in slabs along one axis.
 
     Where the patch reaches beyond the volume there are zeros, where in 2.5D the stack around a slice does, the edge
     slice is repeated: as in training (``training/batches.py``).
@@ -52,12 +52,12 @@ def predict_slabs(
     one has fewer voxels than eight patches.
 
     Args:
-        network: Maps windows to scores. It may compute elsewhere and at lower precision; sums are kept in float32.
+        network: Maps windows to probabilities, on any device and at any precision; sums are kept in float32.
         array: ``(channel, slice, u, v)``; the slabs lie on its device.
         model: Says configuration and patch.
         outputs: Values that the network gives per voxel.
         axis: Axis of ``(slice, u, v)`` along which slabs follow each other.
-        tta_axes: Axes of ``(slice, u, v)`` to mirror; scores are averaged over all combinations.
+        tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
         batch: Windows per call of the network.
 
     Yields:
@@ -83,8 +83,8 @@ def predict_slabs(
         windows = torch.stack(
             [read_window(array, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in corners]
         )
-        for corner, scores in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
-            _add(held, scores, weight, corner, axis, base, shape)
+        for corner, probabilities in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
+            _add(held, probabilities, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
 
 
@@ -197,7 +197,7 @@ def _calls(starts: Sequence[Sequence[int]], axis: int, batch: int) -> list[list[
 
 
 def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
-    """Mean scores over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
+    """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
     total = network(windows)
     flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
     for flip in flips:
@@ -207,16 +207,16 @@ def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tenso
 
 
 def _add(
-    held: Tensor, scores: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
+    held: Tensor, probabilities: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
 ) -> None:
-    """Add one window's weighted scores ``(output, slice, u, v)`` to the sums, of which ``base`` comes first."""
+    """Add one window's weighted probabilities ``(output, slice, u, v)`` to the sums, of which ``base`` comes first."""
     source, target = [slice(None)], [slice(None)]
     for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
-        first, stop = max(start, 0), min(start + scores.shape[a + 1], size)
+        first, stop = max(start, 0), min(start + probabilities.shape[a + 1], size)
         shift = base if a == axis else 0
         source.append(slice(first - start, stop - start))
         target.append(slice(first - shift, stop - shift))
-    held[tuple(target)].addcmul_(scores[tuple(source)], weight[tuple(source[1:])])
+    held[tuple(target)].addcmul_(probabilities[tuple(source)], weight[tuple(source[1:])])
 
 
 def _finished(held: Tensor, sums: Sequence[Tensor], axis: int, first: int, stop: int) -> Tensor:

@@ -1,9 +1,8 @@
-"""A classifier of single voxels by the encoder's features, as a network like any other.
+"""A classifier of single voxels by the encoder's features, with the interface of a segmentation network.
 
-A linear classifier of all stages' features side by side is a 1x1 convolution of each stage, whose scores are
-interpolated to the voxels and added (``stage_logits.py``). Gaussian naive Bayes is quadratic in what it reads, and
-squares do not commute with interpolation: the projected features (at most 64, which are linear) are interpolated and
-added, and only then squared, so that it too decides about exactly what it was fitted to.
+A linear classifier is a :class:`~seg_transfer.network.linear_head.LinearHead`. Gaussian naive Bayes is quadratic in its
+features, and squares do not commute with interpolation: the projected features (at most 64, which are linear) are
+interpolated and added, and then squared, so that it classifies the same features as those it was fitted to.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seg_transfer.network.encoder_network import Reader
-from seg_transfer.network.stage_logits import stage_logits
+from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.centres import map_centres
 
@@ -23,8 +22,8 @@ COMPONENTS = 64
 class PixelHead(Reader):
     """``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out, 1 slice in 2D and 2.5D.
 
-    Logits of an SVM are its decision values. Naive Bayes holds ``4 * 64`` bytes for every voxel of the input. Scores
-    are computed in float32, whatever the encoder computes in. Until it is fitted, all logits are 0.
+    Logits of an SVM are its decision values. Naive Bayes holds ``4 * 64`` bytes for every voxel of the input. Logits
+    are computed in float32, whatever the encoder computes in. Before fitting, all logits are 0.
 
     Args:
         model: The plan's model.
@@ -61,17 +60,16 @@ class PixelHead(Reader):
         maps = self.encoder(self.scaled(x))
         sizes = x.shape[2:] if self.is_3d else (1, *x.shape[3:])
         with torch.autocast(x.device.type, enabled=False):
-            scores = self.bias[None, :, None, None, None]
-            for stage, features in enumerate(maps):
-                scores = scores + stage_logits(
-                    features if self.is_3d else features.unsqueeze(2),
-                    self.get_buffer(f"weight_{stage}"),
-                    sizes,
-                    stride=self.encoder.strides[stage],
-                    centre=self.centres[stage],
-                )
-            if self.quadratic:
-                found = torch.einsum("cr,brsuv->bcsuv", self.linear, scores)
-                found = found + torch.einsum("cr,brsuv->bcsuv", self.square, scores.square())
-                scores = found + self.offset[:, None, None, None]
-        return scores
+            head = LinearHead({stage: self.get_buffer(f"weight_{stage}") for stage in range(len(maps))}, self.bias)
+            (rows,) = head_logits(
+                maps if self.is_3d else [features.unsqueeze(2) for features in maps],
+                [head],
+                sizes,
+                strides=self.encoder.strides,
+                centres=self.centres,
+            )
+            if not self.quadratic:
+                return rows
+            logits = torch.einsum("cr,brsuv->bcsuv", self.linear, rows)
+            logits = logits + torch.einsum("cr,brsuv->bcsuv", self.square, rows.square())
+            return logits + self.offset[:, None, None, None]

@@ -2,8 +2,9 @@
 
 Forward: crop to nonzero (canonical order), permute to ``(slice, u, v)``, normalize, resample to the plan's spacing.
 Normalizing comes first, so that the statistics are those of measured voxels and a clipped range stays clipped.
-Backward: resample the network's scores to the cropped grid, decide there, fill the border with background, permute back
-and turn to the file's own orientation. Both ways go slab by slab, and hold little beside what goes in and comes out.
+Backward: resample the network's probabilities to the cropped grid, decide there, fill the border with background,
+permute back and turn to the file's own orientation. Both directions work slab by slab, with little memory beside the
+input and the output.
 """
 
 from __future__ import annotations

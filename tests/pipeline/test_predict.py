@@ -20,13 +20,14 @@ from made_plans import data_plan, model_plan, plan, threshold
 from PIL import Image as Pillow
 
 from seg_transfer.data.dataset import Case, find_dataset, find_images
+from seg_transfer.data.description import Region
 from seg_transfer.data.image import Grid, Image, image_from_array, read_label
 from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.files import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization, Region
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.preprocessing.store import Store
@@ -219,12 +220,12 @@ def test_labels_are_those_of_the_probabilities_in_memory(
     array = np.pad(np.random.default_rng(0).uniform(1, 2, (14, 20, 9)).astype(np.float32), ((2, 1), (0, 3), (1, 0)))
     grid = Grid((9 + 1, 14 + 3, 20 + 3), np.array([[0, -1, 0, 0], [0, 0, 1, 0], [3, 0, 0, 0], [0, 0, 0, 1.0]]))
     transform, prepared = predictor.prepare(Image(array[None], grid.canonical().affine, grid))
-    scores = predictor.probabilities(prepared)
+    probabilities = predictor.probabilities(prepared)
     streamed = predictor.labels(transform, prepared)
-    np.testing.assert_array_equal(streamed, predictor.labels_of(transform, scores))
+    np.testing.assert_array_equal(streamed, predictor.labels_of(transform, probabilities))
     assert streamed.shape == grid.shape
     assert len(np.unique(streamed)) > 1
-    native = transform.restore_probabilities(scores, predictor.plan.data)
+    native = transform.restore_probabilities(probabilities, predictor.plan.data)
     top = np.sort(native, axis=0)
     clear = top[-1] - top[-2] > 1e-5
     assert clear.mean() > 0.99
@@ -265,9 +266,9 @@ def test_probabilities_of_volumes_are_a_4d_image_in_the_same_geometry(tmp_path: 
     image = nib.load(tmp_path / "out" / "probabilities" / "case0.nii.gz")
     assert image.shape == (*volume.shape, 3)
     np.testing.assert_allclose(image.affine, np.diag([-1, 1, 3, 1]))
-    scores = np.asarray(image.dataobj)
-    np.testing.assert_allclose(scores.sum(axis=-1), 1, atol=1e-5)
-    np.testing.assert_array_equal(scores.argmax(axis=-1), volume.astype(int))
+    probabilities = np.asarray(image.dataobj)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), volume.astype(int))
 
 
 def picture_plan() -> Plan:
@@ -293,8 +294,8 @@ def test_pictures_give_pictures(ending: str, written: str, tmp_path: Path) -> No
     assert predict_folder(predictor, cases, tmp_path / "out", probabilities=True) == {}
     found = np.asarray(Pillow.open(tmp_path / "out" / f"one{written}"))
     np.testing.assert_array_equal(found, np.where(rows > 0, 128, 0))
-    scores = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]
-    np.testing.assert_array_equal(scores.argmax(axis=0), rows > 0)
+    probabilities = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]
+    np.testing.assert_array_equal(probabilities.argmax(axis=0), rows > 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

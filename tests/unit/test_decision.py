@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from made_plans import data_plan
 
+from seg_transfer.data.description import Region
 from seg_transfer.inference.classes import activate, decide
-from seg_transfer.planning.data_plan import Label, Region
+from seg_transfer.planning.data_plan import Label
 
 NESTED = data_plan(
     labels=tuple(Label(name=str(value), value=value) for value in (0, 3, 5, 8)),
@@ -20,8 +21,8 @@ NESTED = data_plan(
 
 
 def test_the_best_label_wins_and_the_first_of_equals() -> None:
-    scores = np.array([[0.5, 0.2, 0.4, 0.4], [0.3, 0.3, 0.4, 0.2], [0.2, 0.5, 0.2, 0.4]])
-    found = decide(scores[:, :, None, None], data_plan())
+    probabilities = np.array([[0.5, 0.2, 0.4, 0.4], [0.3, 0.3, 0.4, 0.2], [0.2, 0.5, 0.2, 0.4]])
+    found = decide(probabilities[:, :, None, None], data_plan())
     assert found.dtype == np.uint8
     assert found[:, 0, 0].tolist() == [0, 2, 0, 0]
 
@@ -34,13 +35,13 @@ def test_regions_are_painted_in_order_where_they_are_more_probable_than_not() ->
 
 
 def test_any_part_of_a_volume_is_decided_as_it_is_in_the_whole() -> None:
-    scores = np.random.default_rng(0).random((3, 6, 5, 4)).astype(np.float32)
+    probabilities = np.random.default_rng(0).random((3, 6, 5, 4)).astype(np.float32)
     for data in (data_plan(), NESTED):
-        slabs = [decide(scores[:, index], data) for index in range(6)]
-        np.testing.assert_array_equal(np.stack(slabs), decide(scores, data))
+        slabs = [decide(probabilities[:, index], data) for index in range(6)]
+        np.testing.assert_array_equal(np.stack(slabs), decide(probabilities, data))
 
 
-def test_scores_of_labels_add_up_and_those_of_regions_stand_alone() -> None:
+def test_probabilities_of_labels_add_up_and_those_of_regions_stand_alone() -> None:
     logits = torch.tensor([0.0, 2.0, -1.0]).view(1, 3, 1, 1, 1)
     torch.testing.assert_close(activate(logits, data_plan()).sum(dim=1), torch.ones(1, 1, 1, 1))
     torch.testing.assert_close(activate(logits, NESTED).flatten(), torch.tensor([0.5, 0.880797, 0.268941]))

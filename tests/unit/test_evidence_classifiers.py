@@ -1,4 +1,4 @@
-"""Classifiers are scored on cases they were not fitted to, and as heads they give what they give by themselves."""
+"""Classifiers are scored on held-out cases, and as heads their logits equal their own predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from seg_transfer.evidence.classifiers import PENALTIES, UNSEEN, Voxels, affine, cross_validate, heads, share_bias
+from seg_transfer.evidence.classifiers import (
+    PENALTIES,
+    UNSEEN,
+    Voxels,
+    affine,
+    cross_validate,
+    linear_heads,
+    share_bias,
+)
 
 CASES, PER_CASE = 12, 80
 
@@ -102,15 +110,15 @@ def test_an_affine_map_is_the_whole_pipeline(labels: int) -> None:
     pipeline = make_pipeline(StandardScaler(), PCA(5), LogisticRegression()).fit(features, classes)
     weight, bias = affine(pipeline, labels + 1)
     assert weight.shape == (labels + 1, 12) and bias[labels] == UNSEEN  # a class that was not there
-    scores = features @ weight.T + bias
-    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    logits = features @ weight.T + bias
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     assert np.allclose(
         (odds / odds.sum(axis=1, keepdims=True))[:, :labels], pipeline.predict_proba(features), atol=1e-5
     )
 
 
-def test_what_is_added_for_the_classes_shares() -> None:
-    """A sure classifier keeps all of its decisions; one that hardly tells classes apart would lose the rare one."""
+def test_the_bias_of_the_classes_frequencies() -> None:
+    """A confident classifier keeps its decisions; one of small logits would lose the rare class."""
     classes = np.repeat([0, 1], 2000)
     voxels = Voxels(classes, np.zeros(4000, np.int64), np.zeros(1, np.int64), 2)
     weights = np.where(classes, 1.0, 99.0)
@@ -128,7 +136,7 @@ def test_what_is_added_for_the_classes_shares() -> None:
 def test_heads_of_several_sources_add_up() -> None:
     draw = np.random.default_rng(0)
     weight, bias = draw.normal(size=(3, 9)).astype(np.float32), np.ones(3, np.float32)
-    found = heads(weight, bias, [(0, 1, 2), (0, 2, 3), (1, 0, 4)])
+    found = linear_heads(weight, bias, [(0, 1, 2), (0, 2, 3), (1, 0, 4)])
     assert {source: sorted(head.weights) for source, head in found.items()} == {0: [1, 2], 1: [0]}
     assert np.array_equal(np.column_stack([found[0].weights[1], found[0].weights[2], found[1].weights[0]]), weight)
     assert np.array_equal(found[0].bias + found[1].bias, bias)

@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
+from seg_transfer.data.description import Region
 from seg_transfer.evidence.baselines import SCALES, ImageFeatures
-from seg_transfer.evidence.heads import Head
 from seg_transfer.evidence.overlap import Overlaps
-from seg_transfer.planning.data_plan import Channel, Normalization, Region
+from seg_transfer.network.linear_head import LinearHead
+from seg_transfer.planning.data_plan import Channel, Normalization
 
 
 def made_plan(configuration: str, channels: int = 1):
@@ -54,13 +56,13 @@ def test_in_2d_filters_keep_to_the_slice() -> None:
     assert not maps[:, [0, 2]].any() and maps[:, 1].any(axis=(1, 2)).all()
 
 
-def test_a_heads_scores_are_those_of_each_voxels_own_features() -> None:
+def test_a_heads_logits_are_those_of_each_voxels_own_features() -> None:
     image, features = image_of(1, 3, 8, 8), ImageFeatures("filters", made_plan("2d"))
     weight = np.random.default_rng(1).normal(size=(2, features.widths[0])).astype(np.float32)
-    ((box, scores),) = features.slabs(image, [Head({0: weight}, np.array([0, 1], np.float32))])
-    assert box == (slice(None),) * 3 and scores.shape == (1, 2, 3, 8, 8)
+    ((box, logits),) = features.slabs(image, [LinearHead({0: torch.from_numpy(weight)}, torch.tensor([0.0, 1.0]))])
+    assert box == (slice(None),) * 3 and logits.shape == (1, 2, 3, 8, 8)
     (found,) = features.at(image, np.array([[1, 2, 3]]))
-    assert np.allclose(scores[0, :, 1, 2, 3], found[0] @ weight.T + [0, 1], atol=1e-4)
+    assert np.allclose(logits[0, :, 1, 2, 3], found[0] @ weight.T + [0, 1], atol=1e-4)
 
 
 def test_dice_is_the_mean_over_cases_that_have_a_label() -> None:

@@ -9,7 +9,7 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.evidence.features import FrozenEncoder, interpolate_at
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model
-from seg_transfer.evidence.heads import Head
+from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.transfer.centres import map_centres
 from seg_transfer.transfer.encoder import Encoder
@@ -122,18 +122,16 @@ def test_recalibration_changes_batchnorm_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("configuration", "context"), [("2d", True), ("2.5d", False), ("3d", False)])
-def test_a_heads_scores_are_those_of_each_voxels_own_features(configuration: str, context: bool) -> None:
+def test_a_heads_logits_are_those_of_each_voxels_own_features(configuration: str, context: bool) -> None:
     made, image = made_plan(configuration), image_of(1, 8, 22, 30)  # one window, larger than the case
     encoder = frozen_encoder(made, made.model, seed=0, device="cpu", context=context)
     draw = np.random.default_rng(1)
     weights = [draw.normal(size=(2, width)).astype(np.float32) for width in encoder.widths]
-    heads = [
-        Head({0: weights[0]}, np.array([0.5, 1], np.float32)),
-        Head(dict(enumerate(weights)), np.zeros(2, np.float32)),
-    ]
+    tensors = dict(enumerate(map(torch.from_numpy, weights)))
+    heads = [LinearHead({0: tensors[0]}, torch.tensor([0.5, 1.0])), LinearHead(tensors, torch.zeros(2))]
     dense = np.full((2, 2, 8, 22, 30), np.nan, np.float32)
-    for box, scores in encoder.slabs(image, heads):
-        dense[(..., *box)] = scores.numpy()
+    for box, logits in encoder.slabs(image, heads):
+        dense[(..., *box)] = logits.numpy()
     positions = np.stack([draw.integers(0, size, 50) for size in (8, 22, 30)], axis=1)
     fine, coarse = encoder.at(image, positions)
     there = dense[(..., *positions.T)]

@@ -16,22 +16,22 @@ from seg_transfer.preprocessing.resample import neighbours, resample
 SHAPE = (9, 12, 10)
 
 
-def random_scores(outputs: int) -> np.ndarray:
+def random_probabilities(outputs: int) -> np.ndarray:
     return np.random.default_rng(0).dirichlet(np.ones(outputs), SHAPE).transpose(3, 0, 1, 2).astype(np.float32)
 
 
-def classes_of(scores: np.ndarray) -> np.ndarray:
-    return decide(scores, data_plan())
+def classes_of(probabilities: np.ndarray) -> np.ndarray:
+    return decide(probabilities, data_plan())
 
 
 @pytest.mark.parametrize("after", [(9, 12, 10), (14, 30, 26), (20, 7, 9), (4, 12, 25), (1, 3, 10)])
 @pytest.mark.parametrize("orders", [(1, 1, 1), (0, 1, 1)])
-def test_slab_by_slab_equals_resampling_every_score_whole(after: tuple[int, int, int], orders) -> None:
-    scores = random_scores(3)
-    expected = np.stack([resample(score, after, orders) for score in scores]).argmax(axis=0)
+def test_slab_by_slab_equals_resampling_all_probabilities_whole(after: tuple[int, int, int], orders) -> None:
+    probabilities = random_probabilities(3)
+    expected = np.stack([resample(each, after, orders) for each in probabilities]).argmax(axis=0)
     for axis, thickness in itertools.product(range(3), (1, 4, 12)):
         slabs = (
-            (start, torch.from_numpy(scores).narrow(axis + 1, start, min(thickness, SHAPE[axis] - start)))
+            (start, torch.from_numpy(probabilities).narrow(axis + 1, start, min(thickness, SHAPE[axis] - start)))
             for start in range(0, SHAPE[axis], thickness)
         )
         labels = np.full(after, 77, np.uint8)
@@ -40,14 +40,14 @@ def test_slab_by_slab_equals_resampling_every_score_whole(after: tuple[int, int,
 
 
 def test_memory_of_a_slab_may_be_used_again_for_the_next() -> None:
-    scores = torch.from_numpy(random_scores(3))
+    probabilities = torch.from_numpy(random_probabilities(3))
     expected, found = np.zeros((20, *SHAPE[1:]), np.uint8), np.zeros((20, *SHAPE[1:]), np.uint8)
-    fill_labels(expected, [(0, scores)], SHAPE, (1, 1, 1), classes_of, axis=0)
-    buffer = torch.empty_like(scores[:, :3])
+    fill_labels(expected, [(0, probabilities)], SHAPE, (1, 1, 1), classes_of, axis=0)
+    buffer = torch.empty_like(probabilities[:, :3])
 
     def slabs():  # type: ignore[no-untyped-def]
         for start in range(0, 9, 3):
-            yield start, buffer.copy_(scores[:, start : start + 3])
+            yield start, buffer.copy_(probabilities[:, start : start + 3])
 
     fill_labels(found, slabs(), SHAPE, (1, 1, 1), classes_of, axis=0)
     np.testing.assert_array_equal(found, expected)
@@ -61,8 +61,8 @@ def test_neighbours() -> None:
     assert (lower.tolist(), upper.tolist(), share.tolist()) == ([0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0])
 
 
-def test_the_highest_score_wins_and_the_first_of_equal_ones() -> None:
-    scores = np.array([[0.5, 0.2, 0.3, 0.4], [0.5, 0.5, 0.3, 0.2], [0.0, 0.3, 0.4, 0.4]], np.float32)
-    found = classes_of(scores)
+def test_the_highest_probability_wins_and_the_first_of_equal_ones() -> None:
+    probabilities = np.array([[0.5, 0.2, 0.3, 0.4], [0.5, 0.5, 0.3, 0.2], [0.0, 0.3, 0.4, 0.4]], np.float32)
+    found = classes_of(probabilities)
     assert found.dtype == np.uint8
     assert found.tolist() == [0, 1, 2, 0]

@@ -100,7 +100,7 @@ def test_few_features_have_fewer_components() -> None:
     assert np.allclose((logits_at(network, image, positions) - SHARES)[:, :3], expected, rtol=1e-3, atol=0.05)
 
 
-def test_scores_are_float32_whatever_the_encoder_computes_in() -> None:
+def test_logits_are_float32_whatever_the_encoder_computes_in() -> None:
     network, model = made("2d", "svm")
     _, image, _, _ = fitted(network, model, "svm")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -97,14 +97,14 @@ def test_a_volume_below_the_patch_is_padded_around_the_middle_with_zeros() -> No
     torch.testing.assert_close(found, torch.cat([volume, -volume]))
 
 
-def test_mirroring_averages_scores() -> None:
+def test_mirroring_averages_probabilities() -> None:
     """A network that finds class 1 in the first row alone finds it half in both outer rows when mirrored."""
 
     def network(windows: Tensor) -> Tensor:
-        scores = torch.zeros((len(windows), 2, *windows.shape[2:]))
-        scores[:, 0, :, 1:] = 1
-        scores[:, 1, :, 0] = 1
-        return scores
+        probabilities = torch.zeros((len(windows), 2, *windows.shape[2:]))
+        probabilities[:, 0, :, 1:] = 1
+        probabilities[:, 1, :, 0] = 1
+        return probabilities
 
     volume, model = torch.zeros((1, 1, 8, 8)), model_plan("2d", (1, 8, 8))
     plain = whole_volume(network, volume, model, 2)
@@ -150,10 +150,10 @@ def test_corners() -> None:
 
 
 def neighbourhood(windows: Tensor, model: ModelPlan) -> Tensor:
-    """Scores of four outputs that depend on the place in the window, so that every overlap matters."""
+    """Probabilities of four outputs that depend on the place in the window, so that every overlap matters."""
     kernel = torch.randn((4, 1, 3, 3, 3), generator=torch.Generator().manual_seed(1))
-    scores = torch.nn.functional.conv3d(windows, kernel, padding=1).softmax(dim=1)
-    return scores if model.configuration == "3d" else scores[:, :, windows.shape[2] // 2 :][:, :, :1]
+    probabilities = torch.nn.functional.conv3d(windows, kernel, padding=1).softmax(dim=1)
+    return probabilities if model.configuration == "3d" else probabilities[:, :, windows.shape[2] // 2 :][:, :, :1]
 
 
 def in_memory(volume: Tensor, model: ModelPlan, tta_axes: tuple[int, ...]) -> Tensor:
@@ -167,8 +167,8 @@ def in_memory(volume: Tensor, model: ModelPlan, tta_axes: tuple[int, ...]) -> Te
         window = volume[:, edge[s : s + model.patch[0]], u : u + written[1], v : v + written[2]][None]
         for flip in flips:
             dims = [axis + 2 for axis in flip]
-            scores = neighbourhood(window.flip(dims), model).flip(dims)[0]
-            total[:, s : s + written[0], u : u + written[1], v : v + written[2]] += scores * gaussian(written)
+            probabilities = neighbourhood(window.flip(dims), model).flip(dims)[0]
+            total[:, s : s + written[0], u : u + written[1], v : v + written[2]] += probabilities * gaussian(written)
         weights[s : s + written[0], u : u + written[1], v : v + written[2]] += gaussian(written)
     return total / weights / len(flips)
 

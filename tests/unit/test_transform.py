@@ -10,12 +10,13 @@ import torch
 from made_plans import data_plan
 from scipy import ndimage
 
+from seg_transfer.data.description import Region
 from seg_transfer.data.geometry import Grid, to_canonical
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.label_map import fill_labels
-from seg_transfer.planning.data_plan import Channel, Normalization, Region
+from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import SLAB, resample, resample_labels
 from seg_transfer.preprocessing.transform import CaseTransform
@@ -148,9 +149,9 @@ def test_probabilities_come_back_with_background_outside_the_crop() -> None:
     array[2:10, 3:11, 1:5] = 1
     image = image_from_array(array, (1.0, 1.0, 3.0))
     transform = CaseTransform.fit(image, data_plan(crop_nonzero=True, spacing=(3.0, 0.5, 0.5)))
-    scores = np.full((3, *transform.shape), 0.25, np.float32)
-    scores[2] = 0.5
-    native = transform.restore_probabilities(scores, data_plan())
+    probabilities = np.full((3, *transform.shape), 0.25, np.float32)
+    probabilities[2] = 0.5
+    native = transform.restore_probabilities(probabilities, data_plan())
     assert native.shape == (3, 12, 12, 6)
     np.testing.assert_allclose(native[:, 5, 5, 2], [0.25, 0.25, 0.5], atol=1e-6)
     np.testing.assert_array_equal(native[:, 0, 0, 0], [1, 0, 0])
@@ -164,16 +165,16 @@ def test_regions_are_decided_on_the_grid_of_the_file() -> None:
     array[2:, :, :] = 1
     transform = CaseTransform.fit(image_from_array(array, (1.0, 1.0, 3.0)), data)
     assert transform.shape == (6, 8, 12)
-    scores = np.zeros((2, *transform.shape), np.float32)
-    scores[0] = np.clip(np.arange(8) - 2.5, 0, 1)[:, None]  # 0.5 in the middle of voxel 3, 1 in that of voxel 4
-    scores[1, :, 6:] = 1
+    probabilities = np.zeros((2, *transform.shape), np.float32)
+    probabilities[0] = np.clip(np.arange(8) - 2.5, 0, 1)[:, None]  # 0.5 in the middle of voxel 3, 1 in that of voxel 4
+    probabilities[1, :, 6:] = 1
     labels, cropped = transform.blank_labels(np.uint8)
-    slabs = [(0, torch.from_numpy(scores))]
+    slabs = [(0, torch.from_numpy(probabilities))]
     fill_labels(cropped, slabs, transform.shape, transform.label_orders, lambda each: decide(each, data), axis=0)
     # voxel 3 lies over 6 and 7 of the crop (8 and 9 of the file); its centre is where they meet
     assert labels[:, 0, 0].tolist() == [0] * 9 + [1] * 5 + [2] * 4
     assert (labels == labels[:, :1, :1]).all()
-    native = transform.restore_probabilities(scores, data)
+    native = transform.restore_probabilities(probabilities, data)
     assert native.shape == (2, 18, 12, 6)
     assert not native[:, :2].any()
 
