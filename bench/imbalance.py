@@ -31,6 +31,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
+from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions
 
 SHAPE = (96, 96, 24)
@@ -43,11 +44,11 @@ WAYS = {"label first": 0.5, "case first": 0.5, "anywhere": 0.0}
 class CaseFirst(PatchSampler):
     """Draws the case first: a label of few cases is seen in few patches."""
 
-    def labelled(self, count: int, taken: Sequence[int], draw: np.random.Generator) -> list[tuple[int, int]]:
+    def labelled(self, count: int, taken: Sequence[int], generator: np.random.Generator) -> list[tuple[int, int]]:
         cases = sorted({case for holders in self.holders.values() for case in holders})
-        chosen = draw.choice(cases, count)
+        chosen = generator.choice(cases, count)
         return [
-            (int(case), int(draw.choice([label for label, holders in self.holders.items() if case in holders])))
+            (int(case), int(generator.choice([label for label, holders in self.holders.items() if case in holders])))
             for case in chosen
         ]
 
@@ -135,8 +136,9 @@ def run(way: str, seed: int, steps: int, folder: Path) -> tuple[float, float]:
         voxels += store.case(case).voxels
     loop.PatchSampler = CaseFirst if way == "case first" else PatchSampler  # type: ignore[misc]
     options = RunOptions(seed=seed, workers=1)
-    result = loop.train_fold(plan, store, folder / f"{way}-{seed}", fold="full", options=options)
-    predictor = Predictor.load([result.model])
+    full = RunFolder(folder / f"{way}-{seed}", "full")
+    loop.train_fold(plan, store, full, options=options)
+    predictor = Predictor.load([full.model])
     dice = []
     for index in range(TEST):
         image, classes = make_case(1000 * seed + 500 + index, tiny=True)

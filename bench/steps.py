@@ -20,7 +20,7 @@ import torch
 
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.augment import apply, sample_transforms
-from seg_transfer.training.batches import Batch, generator
+from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.training.trainer import Trainer
 
@@ -113,7 +113,7 @@ def measure(configuration: str, rounds: int) -> None:
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
 
     def augment() -> None:
-        random = partial(generator, 0, "augment", next(steps))
+        random = partial(seeded_generator, 0, "augment", next(steps))
         transforms = sample_transforms(augmentation, batch=size, channels=1, generator=random)
         apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
 

@@ -6,10 +6,20 @@ from typing import Any
 
 import torch
 
+from seg_transfer.data.splits import Split
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Split, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Weights
 from seg_transfer.planning.rules.strategy import finetune, scratch
 from seg_transfer.planning.strategy import Strategy
+from seg_transfer.training.manifest import (
+    Cases,
+    Fold,
+    LearningStages,
+    LoadedWeights,
+    Manifest,
+    RunResult,
+    UsedOptions,
+)
 
 
 def data_plan(**changes: object) -> DataPlan:
@@ -63,6 +73,23 @@ def plan(data: DataPlan, model: ModelPlan, **recipe: object) -> Plan:
         "splits": (Split(train=data.cases, validation=()),),
     }
     return Plan(data=data, model=model, recipe=RecipePlan(**(settings | recipe)))
+
+
+def manifest(made: Plan, fold: Fold, *, finished: bool = True) -> Manifest:
+    """What a run of a plan from random weights records."""
+    return Manifest(
+        plan=made.hash,
+        fold=fold,
+        cases=Cases.of(made, fold),
+        options=UsedOptions(seed=0, epochs=1, time_budget=None, workers=0, threads=1),
+        versions={"python": "3"},
+        device="cpu",
+        weights=LoadedWeights(share=0.0, elements={"random": 1}, adapted=(), random=("stem",), place=""),
+        frozen=LearningStages(
+            strategy=made.recipe.strategy, at_start={}, at_end={}, elements_never_learning=0, elements=1
+        ),
+        result=RunResult(finished=finished, progress=float(finished), epochs=1, steps=100, seconds=1.0),
+    )
 
 
 def threshold(windows: torch.Tensor) -> torch.Tensor:

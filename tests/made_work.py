@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from made_balls import LABELS
-from made_plans import data_plan, model_plan, plan
+from made_plans import data_plan, manifest, model_plan, plan
 
 from seg_transfer.data.dataset import Dataset, find_dataset
+from seg_transfer.data.splits import Split
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, Split
+from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.workflow.work_folder import Work
 
@@ -46,7 +46,7 @@ def ball_plan(dataset: Dataset, configuration: str, *, folds: int = 2, **model: 
 
 
 def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[int, ...] = (0, 1)) -> Plan:
-    """Put trained and validated folds of a plan into a work folder, and make it the plan in force.
+    """Put trained and validated folds of a plan into a work folder, and make it the current plan.
 
     Args:
         work: The folder; its ``dataset.json`` is there.
@@ -56,25 +56,26 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
     """
     dataset = Dataset.load(work.dataset)
     made.save(work.plan)
-    work.keep_plan(made)
+    plan_folder = work.plan_folder(made)
+    plan_folder.keep_plan()
     channels, classes = len(made.data.channels), len(made.data.outputs)
     for fold in folds:
-        folder = work.run_folder(made, fold)
+        run = plan_folder.run(fold)
         network, _ = build_network(made.model, channels=channels, classes=classes, seed=fold, pretrained_stages=0)
         header = {"plan": made.model_dump(mode="json")}
-        save_state(folder / "model.safetensors", "model", network.state_dict(), header)
-        (folder / "manifest.json").write_text(json.dumps({"result": {"finished": True}}))
+        save_state(run.model, "model", network.state_dict(), header)
+        manifest(made, fold).save(run.manifest)
         files = {}
         for case in dataset.select(made.recipe.splits[fold].validation).cases:
             assert case.label is not None
             reference = nibabel.load(case.label)
             labels = np.asarray(reference.dataobj).copy()
             predict(labels)
-            file = folder / "validation" / f"{case.id}.nii.gz"
+            file = run.validation / f"{case.id}.nii.gz"
             file.parent.mkdir(exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(labels, reference.affine), file)
             files[case.id] = file, case.label
-        evaluate_files(files, labels=made.data.scored).save(work.scores_file(made, fold))
+        evaluate_files(files, labels=made.data.scored).save(run.scores)
     return made
 
 

@@ -17,7 +17,7 @@ from encoder_table import recorded
 
 from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
+from seg_transfer.planning.cost import Configuration, NetworkSize, saved_bytes
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
@@ -41,11 +41,11 @@ class Case:
     channels: int = 1
     classes: int = 4
 
-    def shape(self) -> Shape:
+    def network_size(self) -> NetworkSize:
         """What the planner knows of it."""
         known = entry(self.encoder)
         widths, _ = decoder_channels(known.strides[: self.stages], "cpu")
-        return Shape(
+        return NetworkSize(
             entry=known,
             configuration=self.configuration,
             patch=self.patch,
@@ -60,7 +60,7 @@ class Case:
 
 def measured(case: Case) -> int:
     """Bytes that a sample adds to what a training step keeps."""
-    shape = case.shape()
+    size = case.network_size()
     model = ModelPlan(
         configuration=case.configuration,
         patch=case.patch,
@@ -69,7 +69,7 @@ def measured(case: Case) -> int:
         stages=case.stages,
         slice_strides=case.slice_strides,
         input_mapping="as_is",
-        decoder_channels=shape.decoder_channels,
+        decoder_channels=size.decoder_channels,
     )
     network, _ = build_network(model, channels=case.channels, classes=case.classes, seed=0)
     network.train()
@@ -117,7 +117,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     ratios = []
     for case in cases():
-        truth, guess = measured(case), saved_bytes(case.shape(), 1)
+        truth, guess = measured(case), saved_bytes(case.network_size(), 1)
         ratios.append(guess / truth)
         patch = " x ".join(map(str, case.patch))
         network = f"{case.encoder} | {case.configuration} | {patch} | {case.stages} | {case.strategy}"

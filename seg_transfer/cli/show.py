@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
-from seg_transfer.workflow.work_folder import Work, fold_name
+from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult

@@ -61,8 +61,8 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
     if len(set(groups.values())) < 2:
         what = "one fold holds out all cases: classifiers need cases that are held out by different folds"
         raise TooFewError(what, where="--cases", hint=MORE)
-    draw = np.random.default_rng(seed)
-    shuffled = [plan.data.cases[index] for index in draw.permutation(len(plan.data.cases))]
+    generator = np.random.default_rng(seed)
+    shuffled = [plan.data.cases[index] for index in generator.permutation(len(plan.data.cases))]
     rank: dict[str, int] = {}
     for group in set(groups.values()):
         for position, case in enumerate(case for case in shuffled if groups[case] == group):

@@ -7,12 +7,10 @@ classifier is then fitted to all cases.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,19 +27,20 @@ from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.checkpoint import MODEL_FILE, load_header, save_state
-from seg_transfer.training.history import LOG_FILE, Row, write_csv
-from seg_transfer.training.loop import RunResult, clear_run
+from seg_transfer.training.checkpoint import load_header, save_state
+from seg_transfer.training.history import Row, write_csv
 from seg_transfer.training.manifest import (
-    MANIFEST_FILE,
-    build_manifest,
-    describe_frozen,
-    describe_weights,
+    Cases,
+    LearningStages,
+    LoadedWeights,
+    Manifest,
+    RunResult,
+    UsedOptions,
     installed_versions,
 )
-from seg_transfer.training.state import Fold, RunOptions, Task
+from seg_transfer.training.run_folder import RunFolder
+from seg_transfer.training.state import RunOptions, Task, check_plan
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
-from seg_transfer.util.files import write_text
 from seg_transfer.util.progress import track
 
 logger = logging.getLogger(__name__)
@@ -51,14 +50,13 @@ NEVER = -1e30
 """Logit of a class that naive Bayes was not fitted to: far from all classes its log-likelihoods are low as well."""
 
 
-def fit_head(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options: RunOptions) -> RunResult:
+def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
     """Fit a fold's classifier; returns at once where an earlier call has.
 
     Args:
         plan: Its head is a classifier; its budget is not used.
         store: The preprocessed cases.
-        run_folder: Made if need be.
-        fold: Which split; ``full`` fits to every case.
+        run: Which fold, and its folder, which is made if need be.
         options: Of this run.
 
     Raises:
@@ -67,20 +65,21 @@ def fit_head(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.restart:
-        clear_run(run_folder)
-    model_file, manifest_file = run_folder / MODEL_FILE, run_folder / MANIFEST_FILE
-    task = Task.of(plan, fold, options)
-    if model_file.is_file() and manifest_file.is_file():
-        header = load_header(model_file, "model")
-        task.resumed(header["task"], options, run_folder)
-        return RunResult(run_folder, model_file, header["epochs"], header["steps"], header["seconds"], {})
-    training = plan.data.cases if fold == "full" else plan.recipe.splits[fold].train
+        run.clear()
+    task = Task.of(plan, run.fold, options)
+    if run.model.is_file() and run.manifest.is_file():
+        header = load_header(run.model, "model")
+        check_plan(plan, header, run)
+        task.resumed(header["task"], options, run)
+        return Manifest.load(run.manifest).result
+    cases = Cases.of(plan, run.fold)
     started = time.perf_counter()
-    network, weights, found = _fit(plan, store, training, task.seed, options.device)
+    network, weights, found = _fit(plan, store, cases.train, task.seed, options.device)
     seconds = time.perf_counter() - started
-    done = {"finished": True, "progress": 1.0, "epochs": 0, "steps": 0, "seconds": seconds}
+    result = RunResult(finished=True, progress=1.0, epochs=0, steps=0, seconds=seconds, head=found)
+    done = result.model_dump(include={"finished", "progress", "epochs", "steps", "seconds"})
     header = {"plan": plan.model_dump(mode="json"), "task": asdict(task), "weights": "fitted", **done}
-    save_state(model_file, "model", network.state_dict(), header)
+    save_state(run.model, "model", network.state_dict(), header)
     schedule = StrategySchedule(network, plan.recipe.strategy, warmup=0.0)
     row = Row(
         epoch=0,
@@ -93,27 +92,25 @@ def fit_head(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options:
         stages={str(stage): state for stage, state in schedule.describe(1.0).items()},
         skipped=0,
     )
-    write_csv(run_folder / LOG_FILE, [row])
-    manifest = build_manifest(
-        plan=plan,
-        fold=fold,
-        train=training,
-        validation=() if fold == "full" else plan.recipe.splits[fold].validation,
-        options={name: getattr(task, name) for name in ("seed", "epochs", "time_budget")}
-        | {"workers": options.workers, "threads": torch.get_num_threads()},
+    write_csv(run.log, [row])
+    manifest = Manifest(
+        plan=plan.hash,
+        fold=run.fold,
+        cases=cases,
+        options=UsedOptions.of(task, options, threads=torch.get_num_threads()),
         versions=installed_versions(),
         device=options.device,
         weights=weights,
-        frozen=describe_frozen(schedule),
-        result=done | {"skipped": 0, "dice": None, "mean_dice": None, "head": found},
+        frozen=LearningStages.of(schedule),
+        result=result,
     )
-    write_text(manifest_file, json.dumps(manifest, indent=2) + "\n")
-    return RunResult(run_folder, model_file, 0, 0, seconds, {})
+    manifest.save(run.manifest)
+    return result
 
 
 def _fit(
     plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str
-) -> tuple[PixelHead, dict[str, Any], dict[str, Any]]:
+) -> tuple[PixelHead, LoadedWeights, dict[str, Any]]:
     """The fitted network, what became of its encoder's weights, and figures of the fit."""
     kind = plan.model.head
     network, report = build_network(
@@ -147,7 +144,7 @@ def _fit(
         f"{kind} fitted to {len(classes)} voxels of {len(cases)} cases; balanced accuracy on cases that it was not "
         f"fitted to: {found['balanced_accuracy']:.3f}"
     )
-    return network, describe_weights(report), found
+    return network, LoadedWeights.of(report), found
 
 
 def _groups(plan: Plan, cases: Sequence[str]) -> list[int]:

@@ -8,46 +8,44 @@ the fold's folder, candidate by candidate, so that an interrupted race goes on a
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 
 import torch
 
+from seg_transfer.data.splits import Split
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.planning.evidence_record import RACE_FILE, CandidateResult, RaceEvidence
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
 from seg_transfer.preprocessing.store import Store, StoredCase
-from seg_transfer.training.loop import clear_run, sampler_of, train_fold
-from seg_transfer.training.state import Fold, RunOptions, Task
+from seg_transfer.training.loop import sampler_of, train_fold
+from seg_transfer.training.manifest import Cases
+from seg_transfer.training.run_folder import RunFolder
+from seg_transfer.training.state import RunOptions, Task
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.progress import track
 from seg_transfer.util.statistics import none_if_undefined
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = "race"
-"""Folder in the fold's for the candidates' runs while the race goes on; it is deleted afterwards."""
 TIMED_STEPS = 3
 """After one that is not timed."""
 
 
-def run_race(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: RunOptions) -> tuple[Plan, RunOptions]:
+def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> tuple[Plan, RunOptions]:
     """Hold the race that a plan asks for; goes on where an earlier call stopped.
 
     Args:
         plan: What to train; nothing happens if it asks for no race.
         store: The preprocessed cases.
-        folder: The fold's.
-        fold: Which split.
+        run: Which fold, and its folder.
         options: Of this run.
 
     Returns:
@@ -64,13 +62,12 @@ def run_race(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: Run
     if options.threads is not None:
         torch.set_num_threads(options.threads)  # steps are timed as they will be trained
     if options.restart:
-        clear_run(folder)
-        (folder / RACE_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder / CANDIDATES, ignore_errors=True)
-    evidence, task = _load_or_start(plan, store, folder, fold, options)
+        run.clear()
+        run.clear_race()
+    evidence, task = _load_or_start(plan, store, run, options)
     own = replace(options, restart=False, seed=task.seed, epochs=None, time_budget=None)
     if evidence.winner is None:
-        evidence = _train_candidates(evidence, plan, store, folder, own)
+        evidence = _train_candidates(evidence, plan, store, run, own)
     assert evidence.winner is not None
     chosen = with_strategy(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
     if not evidence.results:
@@ -87,19 +84,16 @@ def run_race(plan: Plan, store: Store, folder: Path, *, fold: Fold, options: Run
     return chosen, replace(own, time_budget=rest)
 
 
-def _load_or_start(
-    plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptions
-) -> tuple[RaceEvidence, Task]:
+def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions) -> tuple[RaceEvidence, Task]:
     """The race as far as it has come, and what the fold is to spend altogether."""
-    task, path = Task.of(plan, fold, options), folder / RACE_FILE
-    if path.is_file():
-        evidence = RaceEvidence.load(path)
-        return evidence, task.resumed({name: getattr(evidence, name) for name in asdict(task)}, options, folder)
+    task = Task.of(plan, run.fold, options)
+    if run.race.is_file():
+        evidence = RaceEvidence.load(run.race)
+        return evidence, task.resumed({name: getattr(evidence, name) for name in asdict(task)}, options, run)
     race, recipe = plan.recipe.race, plan.recipe
     assert race is not None
-    index, cases = (-1, plan.data.cases) if fold == "full" else (fold, recipe.splits[fold].train)
-    held_out = race.held_out[index]
-    train = tuple(case for case in cases if case not in held_out)
+    held_out = race.held_out[-1 if run.fold == "full" else run.fold]
+    train = tuple(case for case in Cases.of(plan, run.fold).train if case not in held_out)
     spent = rules.spend(race.share, epochs=task.epochs, time_budget=task.time_budget)
     each = spent / len(recipe.candidates)
     if task.time_budget is None:
@@ -113,12 +107,12 @@ def _load_or_start(
             f"{recipe.strategy.name} is trained for the whole budget; give it more time, or a larger --race-share"
         )
         evidence = evidence.model_copy(update={"winner": 0, "reason": reason})
-    evidence.save(path)
+    evidence.save(run.race)
     return evidence, task
 
 
 def _train_candidates(
-    evidence: RaceEvidence, plan: Plan, store: Store, folder: Path, options: RunOptions
+    evidence: RaceEvidence, plan: Plan, store: Store, run: RunFolder, options: RunOptions
 ) -> RaceEvidence:
     """Train and score the candidates that are not done yet, and choose."""
     candidates = plan.recipe.candidates
@@ -131,21 +125,22 @@ def _train_candidates(
     for index in range(len(evidence.results), len(candidates)):
         logger.info(f"race: {names[index]}")
         short = shortened(with_strategy(plan, candidates[index], "races"), split, evidence.steps)
-        run = train_fold(short, store, folder / CANDIDATES / str(index), fold=0, options=options)
+        candidate = run.race_candidate(index)
+        trained = train_fold(short, store, candidate, options=options)
         started = time.perf_counter()
-        predictor = Predictor.load([run.model], options.device)
+        predictor = Predictor.load([candidate.model], options.device)
         dice = {
             case: dice_on_grid(predictor, store.case(case))
             for case in track(evidence.held_out, total=len(evidence.held_out), title="scoring")
         }
-        seconds = run.seconds + time.perf_counter() - started
+        seconds = trained.seconds + time.perf_counter() - started
         result = CandidateResult(strategy=candidates[index], seconds=seconds, dice=dice)
         evidence = evidence.model_copy(update={"results": (*evidence.results, result)})
-        evidence.save(folder / RACE_FILE)
+        evidence.save(run.race)
     winner, reason = rules.choose(names, [list(result.case_dice().values()) for result in evidence.results])
     evidence = evidence.model_copy(update={"winner": winner, "reason": reason})
-    evidence.save(folder / RACE_FILE)
-    shutil.rmtree(folder / CANDIDATES, ignore_errors=True)
+    evidence.save(run.race)
+    run.clear_race_candidates()
     return evidence
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.grid import in_network_order
+from seg_transfer.planning.grid_statistics import in_network_order
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import normalization

@@ -14,7 +14,6 @@ from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.records import JsonRecord, Part
 from seg_transfer.util.statistics import mean_of_defined
 
-RACE_FILE = "race.json"
 Classifier = Literal["softmax", "svm", "bayes"]
 Probed = Literal["pretrained", "random", "raw", "filters"]
 
@@ -142,7 +141,6 @@ class RaceEvidence(JsonRecord):
     if_older: ClassVar[str] = "train again with --restart"
 
     version: Literal[2] = 2
-    plan: str = Field(description="hash of the plan that asks for the race")
     fold: int | Literal["full"]
     seed: int
     epochs: int | None = Field(description="budget of race and training together; or time_budget")

@@ -17,12 +17,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
+from seg_transfer.data.splits import Split
 from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.util.records import JsonRecord, Part, parse_object
+
+PARTS = ("data", "model", "recipe")
+"""Of a plan: what decides a training. Evidence, reasons and estimates do not."""
 
 
 class Weights(Part):
@@ -143,13 +147,6 @@ class Augmentation(Part):
     hue_degrees: float = Field(default=10.0, ge=0, le=180)
     saturation_range: Factors = (0.7, 1.4)
     value_range: Factors = (0.8, 1.25)
-
-
-class Split(Part):
-    """One fold."""
-
-    train: tuple[str, ...] = Field(min_length=1)
-    validation: tuple[str, ...]
 
 
 class RecipePlan(Part):
@@ -296,9 +293,9 @@ class Plan(JsonRecord):
         """Hash over all three parts; part of the name of a new folder of runs."""
         return part_hash(self.data, self.model, self.recipe)
 
-    def trains_as(self, other: Plan) -> bool:
-        """Whether both plans mean the same training: equal in all but evidence, reasons and estimates."""
-        return (self.data, self.model, self.recipe) == (other.data, other.model, other.recipe)
+    def differs_in(self, other: Plan) -> list[str]:
+        """Names of the parts that differ from another plan's; none where both mean the same training."""
+        return [name for name in PARTS if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
         """The plan with the checksum of each part."""
@@ -323,4 +320,4 @@ def edited_parts(path: Path) -> list[str]:
 
 
 def _checksums(content: dict[str, Any]) -> dict[str, str]:
-    return {name: json_hash(content.get(name)) for name in ("data", "model", "recipe")}
+    return {name: json_hash(content.get(name)) for name in PARTS}

@@ -16,13 +16,13 @@ from seg_transfer.catalogue.encoders import EncoderEntry, entry
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.options.plan_options import PlanOptions
-from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
+from seg_transfer.planning.cost import NetworkSize, parameters, step_flops, step_memory
 from seg_transfer.planning.data_decisions import plan_data
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.folds import FoldAssignment
-from seg_transfer.planning.grid import Grid
+from seg_transfer.planning.grid_statistics import GridStatistics
 from seg_transfer.planning.option_checks import check_against_measurements
 from seg_transfer.planning.plan import Expected, ModelPlan, Plan, RecipePlan, Weights
 from seg_transfer.planning.reasons import Reasons
@@ -103,10 +103,10 @@ class _Planner:
 
     def plan(self) -> Plan:
         data = plan_data(self.fingerprint, self.options, self.reasons)
-        grid = Grid(self.fingerprint, data)
-        shape, weights = self._network(grid, data)
-        model = self._model(shape, data, weights)
-        recipe = self._recipe(grid, data, model, shape)
+        grid = GridStatistics(self.fingerprint, data)
+        size, weights = self._network(grid, data)
+        model = self._model(size, data, weights)
+        recipe = self._recipe(grid, data, model, size)
         if (needed := model_for(model, recipe.strategy)) != model:
             model = needed
             self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
@@ -116,23 +116,25 @@ class _Planner:
             recipe=recipe,
             evidence=self.evidence,
             reasons=tuple(self.reasons.taken),
-            expected=self._expected(grid, model, recipe, shape),
+            expected=self._expected(grid, model, recipe, size),
         )
 
-    def _network(self, grid: Grid, data: DataPlan) -> tuple[Shape, Weights]:
+    def _network(self, grid: GridStatistics, data: DataPlan) -> tuple[NetworkSize, Weights]:
         """Decide encoder, weights and size of the network."""
         options, take = self.options, self.reasons.take
         if self.earlier is not None:
             encoder = entry(take("model.encoder", carry_rule.encoder(options.encoder, self.earlier)))
-            shape = self._shape(grid, data, encoder, bundled=False)
+            size = self._network_size(grid, data, encoder, bundled=False)
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
-            return shape, take("model.weights", carry_rule.weights(shape, self.earlier, carry))
+            return size, take("model.weights", carry_rule.weights(size, self.earlier, carry))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
         wanted = "none" if options.strategy == "scratch" else options.weights
         weights = take("model.weights", encoder_rule.weights(encoder, wanted, self.resources.imagenet_cached))
-        return self._shape(grid, data, encoder, bundled=weights.source == "bundled"), weights
+        return self._network_size(grid, data, encoder, bundled=weights.source == "bundled"), weights
 
-    def _shape(self, grid: Grid, data: DataPlan, encoder: EncoderEntry, *, bundled: bool) -> Shape:
+    def _network_size(
+        self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry, *, bundled: bool
+    ) -> NetworkSize:
         """Decide configuration, stages and patch together, since each bounds the others."""
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
         stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
@@ -148,23 +150,23 @@ class _Planner:
             why_slices += "; "
         seconds = training.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
         limits = Limits(machine, memory, seconds)
-        shape, why_patch = fit(
+        size, why_patch = fit(
             (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
         )
-        take("model.patch", (shape.patch, why_slices + why_patch))
-        if shape.stages < stages:
+        take("model.patch", (size.patch, why_slices + why_patch))
+        if size.stages < stages:
             why_stages = (
-                f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
+                f"{size.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
             )
-        take("model.stages", (shape.stages, why_stages))
+        take("model.stages", (size.stages, why_stages))
         if chosen == "3d":
-            strides = slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+            strides = slice_strides(data.spacing, grid.shape[0], size.entry.strides[: size.stages])
             take("model.slice_strides", strides)
         else:
             take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
-        return shape
+        return size
 
-    def _configuration(self, grid: Grid, data: DataPlan, architecture: Architecture) -> Configuration:
+    def _configuration(self, grid: GridStatistics, data: DataPlan, architecture: Architecture) -> Configuration:
         """Decide what the network reads."""
         options, resources = self.options, self.resources
         requested = None if options.config == "auto" else options.config
@@ -189,32 +191,32 @@ class _Planner:
         )
         return self.reasons.take("model.configuration", decision)
 
-    def _model(self, shape: Shape, data: DataPlan, weights: Weights) -> ModelPlan:
+    def _model(self, size: NetworkSize, data: DataPlan, weights: Weights) -> ModelPlan:
         """Decide the rest of the network."""
-        take, configuration = self.reasons.take, shape.configuration
+        take, configuration = self.reasons.take, size.configuration
         mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
-        widths = decoder_channels(shape.entry.strides[: shape.stages], self.resources.machine.kind)
+        widths = decoder_channels(size.entry.strides[: size.stages], self.resources.machine.kind)
         return ModelPlan(
             configuration=configuration,
-            patch=shape.patch,
+            patch=size.patch,
             head=take("model.head", head_rule.head(self.options.head)),
-            encoder=shape.entry.name,
+            encoder=size.entry.name,
             weights=weights,
-            stages=shape.stages,
-            slice_strides=shape.slice_strides,
+            stages=size.stages,
+            slice_strides=size.slice_strides,
             inflation=take("model.inflation", encoder_rule.inflation(configuration)),
             input_mapping=take("model.input_mapping", mapping),
             decoder_channels=take("model.decoder_channels", widths),
         )
 
-    def _recipe(self, grid: Grid, data: DataPlan, model: ModelPlan, shape: Shape) -> RecipePlan:
+    def _recipe(self, grid: GridStatistics, data: DataPlan, model: ModelPlan, size: NetworkSize) -> RecipePlan:
         """Decide how the network learns."""
         fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
         machine = self.resources.machine
         target = training.target_step_seconds(options.time_budget)
         limits = Limits(machine, self.resources.memory_bytes, target)
-        batch = take("recipe.batch_size", batch_size(shape, limits, target_seconds=target, total_voxels=grid.voxels))
-        seconds = machine.seconds(step_flops(shape, batch))
+        batch = take("recipe.batch_size", batch_size(size, limits, target_seconds=target, total_voxels=grid.voxels))
+        seconds = machine.seconds(step_flops(size, batch))
         spent, why_spent = training.budget(
             machine.kind, seconds, epochs=options.epochs, time_budget=options.time_budget
         )
@@ -270,7 +272,7 @@ class _Planner:
         requested = requested if options.head == "unet" else "frozen"
         return transfer.strategy(model, evidence=self.evidence, requested=requested)
 
-    def _race(self, model: ModelPlan, spent: training.Budget) -> tuple[Race | None, str]:
+    def _race(self, model: ModelPlan, spent: training.PlannedBudget) -> tuple[Race | None, str]:
         """Decide the race that each fold starts with, if one is asked for."""
         if self.options.strategy != "race":
             return None, "not asked for (--strategy race)"
@@ -302,15 +304,15 @@ class _Planner:
                 why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
         return why
 
-    def _expected(self, grid: Grid, model: ModelPlan, recipe: RecipePlan, shape: Shape) -> Expected:
+    def _expected(self, grid: GridStatistics, model: ModelPlan, recipe: RecipePlan, size: NetworkSize) -> Expected:
         """Estimate time, memory and disk space."""
-        seconds = self.resources.machine.seconds(step_flops(shape, recipe.batch_size))
+        seconds = self.resources.machine.seconds(step_flops(size, recipe.batch_size))
         spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
         frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
         stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
         return Expected(
             training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
             seconds_per_step=seconds,
-            memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
-            disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)),
+            memory_bytes=step_memory(replace(size, frozen=frozen), recipe.batch_size),
+            disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(size) * len(recipe.splits)),
         )

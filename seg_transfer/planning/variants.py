@@ -5,7 +5,8 @@ Each is a plan of its own with a hash of its own, so that it is trained, resumed
 
 from __future__ import annotations
 
-from seg_transfer.planning.plan import ModelPlan, Plan, Reason, Split, Weights
+from seg_transfer.data.splits import Split
+from seg_transfer.planning.plan import ModelPlan, Plan, Reason, Weights
 from seg_transfer.planning.reasons import show
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules.strategy import scratch

@@ -12,7 +12,6 @@ these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zlib
@@ -20,20 +19,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import blosc2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.fields import part_hash
 from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
+from seg_transfer.preprocessing.store_record import STORE_FILE, StoreRecord, store_data
 from seg_transfer.preprocessing.transform import CaseTransform
-from seg_transfer.util.files import write_text
+from seg_transfer.util.records import JsonRecord
 
 CHUNK, BLOCK = (16, 128, 128), (4, 32, 32)
-PLAN_FILE = "plan-data.json"
+CASE_FILE = "case.json"
+
+
+class CaseRecord(JsonRecord):
+    """``case.json`` of a preprocessed case."""
+
+    noun: ClassVar[str] = "preprocessed case"
+    if_missing: ClassVar[str] = "run `segtl preprocess`"
+    if_wrong: ClassVar[str] = "delete this folder, and run the same command again"
+
+    version: Literal[1] = 1
+    voxels: tuple[int, ...] = Field(description="of each class, voxels that are not annotated last")
+    locations: dict[str, int] = Field(description="class index or annotated -> number of its locations")
+    transform: CaseTransform
+    sources: tuple[str, ...] = Field(default=(), description="stamps of the files that it was made from")
 
 
 class StoredCase:
@@ -52,10 +67,10 @@ class StoredCase:
         """Class indices ``(slice, u, v)``, uint8 (uint16 beyond 256 classes)."""
         return self._array("label.b2nd")
 
-    @cached_property
+    @property
     def transform(self) -> CaseTransform:
         """How the case came onto this grid."""
-        return CaseTransform.model_validate(self._content["transform"])
+        return self._record.transform
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,12 +80,12 @@ class StoredCase:
     @property
     def voxels(self) -> tuple[int, ...]:
         """Number of voxels of each class, background first; where the plan has ``ignore``, those without one last."""
-        return tuple(self._content["voxels"])
+        return self._record.voxels
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Stamps of the files the case was made from; none in stores of before they were kept."""
-        return tuple(self._content.get("sources", ()))
+        return self._record.sources
 
     @cached_property
     def locations(self) -> dict[Place, NDArray[np.int32]]:
@@ -80,8 +95,8 @@ class StoredCase:
         also ``"annotated"``: voxels of any class. They stay on disk and are read when indexed: 25 labels in 200 cases
         would take 600 MB.
         """
+        counts = self._record.locations
         with self._whole():
-            counts = self._content["locations"]
             if not counts:
                 return {}
             places = np.load(self.folder / "locations.npy", mmap_mode="r")
@@ -90,9 +105,9 @@ class StoredCase:
             return dict(zip(keys, np.split(places, ends[:-1]), strict=True))
 
     @cached_property
-    def _content(self) -> dict:
+    def _record(self) -> CaseRecord:
         with self._whole():
-            return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
+            return CaseRecord.from_json((self.folder / CASE_FILE).read_bytes(), where=CASE_FILE)
 
     def _array(self, name: str) -> blosc2.NDArray:
         with self._whole():
@@ -122,9 +137,9 @@ class Store:
         Raises:
             UserError: If another plan's store lies there.
         """
-        if (folder / PLAN_FILE).is_file():
+        if (folder / STORE_FILE).is_file():
             return cls.open(folder, data)
-        write_text(folder / PLAN_FILE, data.model_dump_json(indent=2) + "\n")
+        StoreRecord(data=data).save(folder / STORE_FILE)
         return cls(folder, data)
 
     @classmethod
@@ -134,16 +149,11 @@ class Store:
         Raises:
             UserError: If there is none, or it was made with another data part than this plan's.
         """
-        path = folder / PLAN_FILE
-        if not path.is_file():
-            raise UserError("there is no preprocessed store here", where=folder, hint="run `segtl preprocess`")
-        try:
-            made_with = part_hash(DataPlan.model_validate_json(path.read_text(encoding="utf-8")))
-        except ValueError:
-            made_with = "something unreadable"
-        if made_with != part_hash(data):
-            what = f"the store was made with {made_with}, the plan's data part is {part_hash(data)}"
-            raise UserError(what, where=folder, hint="delete this folder and run `segtl preprocess`")
+        made_with = store_data(folder / STORE_FILE)
+        different = [name for name in DataPlan.model_fields if getattr(made_with, name) != getattr(data, name)]
+        if different:
+            what = f"the store was made with another data part than the plan's, which differs in {', '.join(different)}"
+            raise UserError(what, where=folder, hint=StoreRecord.if_wrong)
         return cls(folder, data)
 
     def cases(self) -> list[str]:
@@ -196,13 +206,13 @@ class Store:
             found = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
             if found:
                 np.save(temporary / "locations.npy", np.concatenate(list(found.values())))
-            content = {
-                "voxels": counts.sum(axis=0).tolist(),
-                "locations": {of: len(places) for of, places in found.items()},
-                "transform": transform.model_dump(mode="json"),
-                "sources": list(sources),
-            }
-            (temporary / "case.json").write_text(json.dumps(content), encoding="utf-8")
+            record = CaseRecord(
+                voxels=tuple(counts.sum(axis=0).tolist()),
+                locations={str(of): len(places) for of, places in found.items()},
+                transform=transform,
+                sources=tuple(sources),
+            )
+            record.save(temporary / CASE_FILE)
             place = self.folder / case_id
             if place.is_dir() and StoredCase(place).sources == tuple(sources):
                 return

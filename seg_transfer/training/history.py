@@ -12,9 +12,6 @@ from torch.utils.tensorboard import SummaryWriter
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
 
-LOG_FILE = "log.csv"
-TENSORBOARD_FOLDER = "tensorboard"
-
 
 class Row(TypedDict):
     """One epoch.

@@ -7,15 +7,12 @@ when training is interrupted and at its end; the logs at the end of each epoch.
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,20 +22,22 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler, ReadAhead
-from seg_transfer.training.checkpoint import MODEL_FILE, RESUME_FILE, load_header, load_state, save_state
-from seg_transfer.training.history import LOG_FILE, TENSORBOARD_FOLDER, Row, TensorBoard, mean_dice, write_csv
+from seg_transfer.training.checkpoint import load_header, load_state, save_state
+from seg_transfer.training.history import Row, TensorBoard, mean_dice, write_csv
 from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.training.manifest import (
-    MANIFEST_FILE,
-    build_manifest,
-    describe_frozen,
-    describe_weights,
+    Cases,
+    LearningStages,
+    LoadedWeights,
+    Manifest,
+    RunResult,
+    UsedOptions,
     installed_versions,
 )
-from seg_transfer.training.progress_plot import PROGRESS_FILE, draw_progress
-from seg_transfer.training.state import Fold, RunOptions, State, Task
+from seg_transfer.training.progress_plot import draw_progress
+from seg_transfer.training.run_folder import RunFolder
+from seg_transfer.training.state import RunOptions, State, Task, check_plan
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.files import write_text
 from seg_transfer.util.progress import meter
 
 logger = logging.getLogger(__name__)
@@ -50,19 +49,7 @@ MOST_SKIPPED = 10
 SHARE_OF_FREE_MEMORY = 0.25
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What came of a run; ``dice`` is that of random validation patches at the end (None: label absent)."""
-
-    folder: Path
-    model: Path
-    epochs: int
-    steps: int
-    seconds: float
-    dice: dict[str, float | None]
-
-
-def train_fold(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, options: RunOptions) -> RunResult:
+def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
     """Train a fold to the end of its budget; goes on where an earlier call stopped, returns at once where it finished.
 
     On the CPU with a budget in epochs and a fixed number of threads, a training that was stopped and goes on equals an
@@ -71,8 +58,7 @@ def train_fold(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, option
     Args:
         plan: What to train.
         store: The preprocessed cases.
-        run_folder: Made if need be.
-        fold: Which split; ``full`` trains on every case and holds none out.
+        run: Which fold, and its folder, which is made if need be.
         options: Of this run.
 
     Raises:
@@ -82,68 +68,69 @@ def train_fold(plan: Plan, store: Store, run_folder: Path, *, fold: Fold, option
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.restart:
-        clear_run(run_folder)
-    run = _Run(plan, store, run_folder, fold, options)
-    if not run.finished:
-        run.train()
-    return run.result()
+        run.clear()
+    training = _Training(plan, store, run, options)
+    if not training.is_done:
+        training.go_on()
+    return training.result()
 
 
-class _Run:
-    def __init__(self, plan: Plan, store: Store, folder: Path, fold: Fold, options: RunOptions) -> None:
-        self.plan, self.store, self.folder, self.fold, self.options = plan, store, folder, fold, options
-        recipe = plan.recipe
-        self.train_cases = plan.data.cases if fold == "full" else recipe.splits[fold].train
-        self.validation_cases = () if fold == "full" else recipe.splits[fold].validation
-        self.resume_file, self.model_file = folder / RESUME_FILE, folder / MODEL_FILE
-        self.task = Task.of(plan, fold, options)
+class _Training:
+    def __init__(self, plan: Plan, store: Store, run: RunFolder, options: RunOptions) -> None:
+        self.plan, self.store, self.run, self.options = plan, store, run, options
+        self.cases = Cases.of(plan, run.fold)
+        self.task = Task.of(plan, run.fold, options)
         self.state = State()
-        if self.resume_file.is_file():
-            header = load_header(self.resume_file, "resume")
-            self.task = self.task.resumed(header["task"], options, folder)
+        if run.resume.is_file():
+            header = load_header(run.resume, "resume")
+            check_plan(plan, header, run)
+            self.task = self.task.resumed(header["task"], options, run)
             self.state = State(**header["state"])
-        self.budget = self.task.budget(recipe.steps_per_epoch)
+        self.budget = self.task.budget(plan.recipe.steps_per_epoch)
 
     @property
     def progress(self) -> float:
         return self.budget.progress(self.state.step, self.state.seconds)
 
     @property
-    def finished(self) -> bool:
-        return self.progress >= 1 and self.model_file.is_file() and (self.folder / MANIFEST_FILE).is_file()
+    def is_done(self) -> bool:
+        return self.progress >= 1 and self.run.model.is_file() and self.run.manifest.is_file()
 
-    def train(self) -> None:
+    def go_on(self) -> None:
         goes_on = self.state.step > 0
         self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not goes_on)
-        draw = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
-        self.sampler = draw(self.train_cases)
-        self.validation = draw(self.validation_cases) if self.validation_cases else None
+        make_sampler = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
+        self.sampler = make_sampler(self.cases.train)
+        self.validation = make_sampler(self.cases.validation) if self.cases.validation else None
         if goes_on:
-            self.trainer.load(load_state(self.resume_file, "resume")[0])
+            self.trainer.load(load_state(self.run.resume, "resume")[0])
             logger.info(f"going on after step {self.state.step}")
         else:
-            self.state.weights = describe_weights(self.trainer.report)
+            self.state.weights = LoadedWeights.of(self.trainer.report).model_dump(mode="json")
             logger.info(str(self.trainer.report))
             if self.plan.recipe.strategy.recalibrates:
                 # Not timed: a small time budget would be used up before the first step.
                 steps = range(RECALIBRATION_BATCHES)
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
-        self.board = TensorBoard(self.folder / TENSORBOARD_FOLDER, self.state.step)
+        self.board = TensorBoard(self.run.tensorboard, self.state.step)
         batches = ReadAhead(self.sampler.batch, workers=self.options.workers)
         try:
             self._loop(batches)
         finally:
             batches.close()
             self.board.close()
-        if not self.model_file.is_file():  # deleted since
+        if not self.run.model.is_file():  # deleted since
             self._save_model()
 
     def result(self) -> RunResult:
-        rows = self.state.rows
-        dice = rows[-1]["dice"] if rows else {}
-        state = self.state
-        return RunResult(self.folder, self.model_file, len(rows), state.step, state.seconds, dice)
+        last = self.state.rows[-1] if self.state.rows else None
+        return RunResult(
+            **self._how_far(),
+            skipped=self.state.skipped,
+            dice=last and last["dice"],
+            mean_dice=last and mean_dice(last),
+        )
 
     def _loop(self, batches: ReadAhead) -> None:
         state, per_epoch = self.state, self.plan.recipe.steps_per_epoch
@@ -175,7 +162,7 @@ class _Run:
         if state.skipped_in_a_row == MOST_SKIPPED:
             raise UserError(
                 f"loss or gradient was not finite in {MOST_SKIPPED} steps in a row, the last one step {state.step}",
-                where=self.folder,
+                where=self.run.path,
                 hint="lower recipe.learning_rate, or set recipe.precision to float32, and train with --restart",
             )
 
@@ -199,43 +186,37 @@ class _Run:
         state.rows.append(row)
         state.losses.clear()
         self.board.add(row)
-        write_csv(self.folder / LOG_FILE, state.rows)
+        write_csv(self.run.log, state.rows)
 
     def _save(self) -> None:
         """Write everything; the resume state last, so that a finished one means that the rest is there."""
         if self.state.rows:
-            draw_progress(self.folder / PROGRESS_FILE, self.state.rows, title=self._title())
+            draw_progress(self.run.progress_plot, self.state.rows, title=self._title())
         self._save_model()
         self._save_manifest()
-        resume = {"task": asdict(self.task), "state": asdict(self.state)}
-        save_state(self.resume_file, "resume", self.trainer.tensors(), resume)
+        header = self._header() | {"state": asdict(self.state)}
+        save_state(self.run.resume, "resume", self.trainer.tensors(), header)
 
     def _save_model(self) -> None:
-        header = {
-            "plan": self.plan.model_dump(mode="json"),
-            "task": asdict(self.task),
-            "weights": "averaged",
-            **self._how_far(),
-        }
-        save_state(self.model_file, "model", self.trainer.averaged.network.state_dict(), header)
+        header = self._header() | {"weights": "averaged", **self._how_far()}
+        save_state(self.run.model, "model", self.trainer.averaged.network.state_dict(), header)
+
+    def _header(self) -> dict[str, Any]:
+        return {"plan": self.plan.model_dump(mode="json"), "task": asdict(self.task)}
 
     def _save_manifest(self) -> None:
-        last = self.state.rows[-1] if self.state.rows else None
-        manifest = build_manifest(
-            plan=self.plan,
-            fold=self.fold,
-            train=self.train_cases,
-            validation=self.validation_cases,
-            options={name: getattr(self.task, name) for name in ("seed", "epochs", "time_budget")}
-            | {"workers": self.options.workers, "threads": torch.get_num_threads()},
+        manifest = Manifest(
+            plan=self.plan.hash,
+            fold=self.run.fold,
+            cases=self.cases,
+            options=UsedOptions.of(self.task, self.options, threads=torch.get_num_threads()),
             versions=installed_versions(),
             device=_device_name(self.options.device),
-            weights=self.state.weights,
-            frozen=describe_frozen(self.trainer.schedule),
-            result=self._how_far()
-            | {"skipped": self.state.skipped, "dice": last and last["dice"], "mean_dice": last and mean_dice(last)},
+            weights=LoadedWeights.model_validate(self.state.weights),
+            frozen=LearningStages.of(self.trainer.schedule),
+            result=self.result(),
         )
-        write_text(self.folder / MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
+        manifest.save(self.run.manifest)
 
     def _how_far(self) -> dict[str, Any]:
         progress = self.progress
@@ -255,7 +236,7 @@ class _Run:
 
     def _title(self) -> str:
         plan = self.plan
-        fold = "all cases" if self.fold == "full" else f"fold {self.fold}"
+        fold = "all cases" if self.run.fold == "full" else f"fold {self.run.fold}"
         return (
             f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {fold}"
         )
@@ -285,14 +266,6 @@ def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> 
     )
     logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
     return sampler
-
-
-def clear_run(folder: Path) -> None:
-    """Delete what a run left, and nothing else."""
-    for name in (RESUME_FILE, MODEL_FILE, MANIFEST_FILE, LOG_FILE, PROGRESS_FILE):
-        (folder / name).unlink(missing_ok=True)
-    for name in (TENSORBOARD_FOLDER, "validation"):
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _device_name(device: str) -> str:

@@ -1,85 +1,141 @@
-"""``manifest.json``: everything that belongs to one run, and what came of it."""
+"""``manifest.json``: what one run was asked to do, and how far it has come; no torch, so that a status is quick."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from seg_transfer.planning.fields import part_hash
+from pydantic import Field
+
 from seg_transfer.planning.plan import Plan
-from seg_transfer.transfer.unfreezing import StrategySchedule
-from seg_transfer.transfer.weights import LoadReport
+from seg_transfer.planning.strategy import Strategy
+from seg_transfer.util.records import JsonRecord, Part
 
-MANIFEST_FILE = "manifest.json"
+if TYPE_CHECKING:
+    from seg_transfer.training.state import RunOptions, Task
+    from seg_transfer.transfer.unfreezing import StrategySchedule
+    from seg_transfer.transfer.weights import LoadReport
+
+Fold = int | Literal["full"]
+"""One split of the plan, counted from 0; or ``full``, which trains on every case and holds none out."""
 PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
-def build_manifest(
-    *,
-    plan: Plan,
-    fold: int | str,
-    train: Sequence[str],
-    validation: Sequence[str],
-    options: Mapping[str, Any],
-    versions: Mapping[str, str],
-    device: str,
-    weights: Mapping[str, Any],
-    frozen: Mapping[str, Any],
-    result: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Put a run's record together; pure, so that equal runs have equal records.
+class Cases(Part):
+    """Cases of a run."""
 
-    Args:
-        plan: What was trained; recorded by its hashes, since it lies beside the runs and in every checkpoint.
-        fold: Which fold, or ``full``.
-        train: Cases trained on.
-        validation: Cases held out.
-        options: What belongs to this run alone: overridden budget, seed, threads, …
-        versions: Of Python and the packages that decide the result.
-        device: Where it ran.
-        weights: From :func:`describe_weights`.
-        frozen: From :func:`describe_frozen`.
-        result: How far it came: ``finished``, ``progress``, ``steps``, ``seconds``, ``dice``, …
-    """
-    return {
-        "plan": plan.hash,
-        "hashes": {name: part_hash(getattr(plan, name)) for name in ("data", "model", "recipe")},
-        "fold": fold,
-        "cases": {"train": list(train), "validation": list(validation)},
-        "options": dict(options),
-        "versions": dict(versions),
-        "device": device,
-        "weights": dict(weights),
-        "frozen": dict(frozen),
-        "result": dict(result),
-    }
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = Field(description="held out")
+
+    @classmethod
+    def of(cls, plan: Plan, fold: Fold) -> Self:
+        """The plan's split, or every case."""
+        if fold == "full":
+            return cls(train=plan.data.cases, validation=())
+        split = plan.recipe.splits[fold]
+        return cls(train=split.train, validation=split.validation)
 
 
-def describe_weights(report: LoadReport) -> dict[str, Any]:
-    """Share of the encoder that is pretrained, and elements by what became of them; tensors that are random by name."""
-    return {
-        "share": report.share,
-        "elements": {name: sum(group.values()) for name, group in report.groups.items()},
-        "adapted": sorted(report.adapted),
-        "random": sorted(report.random),
-        "place": report.place,
-    }
+class UsedOptions(Part):
+    """What belongs to one run alone."""
+
+    seed: int
+    epochs: int | None = Field(description="budget in epochs; or time_budget")
+    time_budget: float | None = Field(description="budget in seconds of training")
+    workers: int
+    threads: int = Field(description="of torch on the CPU")
+
+    @classmethod
+    def of(cls, task: Task, options: RunOptions, *, threads: int) -> Self:
+        """The options as they were used."""
+        return cls(
+            seed=task.seed,
+            epochs=task.epochs,
+            time_budget=task.time_budget,
+            workers=options.workers,
+            threads=threads,
+        )
 
 
-def describe_frozen(schedule: StrategySchedule) -> dict[str, Any]:
-    """What each encoder stage does at the start and at the end, and how many of its elements never learn."""
-    learning = {id(p) for group in schedule.parameter_groups(1.0, 0.0) for p in group["params"]}
-    return {
-        "strategy": schedule.strategy.model_dump(mode="json"),
-        "at_start": {str(stage): state for stage, state in schedule.describe(0.0).items()},
-        "at_end": {str(stage): state for stage, state in schedule.describe(1.0).items()},
-        "elements_never_learning": sum(
-            p.numel() for _, p in schedule.network.named_parameters() if id(p) not in learning
-        ),
-        "elements": sum(p.numel() for _, p in schedule.network.named_parameters()),
-    }
+class LoadedWeights(Part):
+    """Where the encoder's weights came from."""
+
+    share: float = Field(description="share of the encoder's elements that is pretrained")
+    elements: dict[str, int] = Field(description="how they were loaded -> number of elements")
+    adapted: tuple[str, ...] = Field(description="tensors that were changed to fit")
+    random: tuple[str, ...] = Field(description="tensors that start from random values")
+    place: str = Field(description="where they are in a file with prefixes or several state dicts")
+
+    @classmethod
+    def of(cls, report: LoadReport) -> Self:
+        """A record of what was loaded."""
+        return cls(
+            share=report.share,
+            elements={name: sum(group.values()) for name, group in report.groups.items()},
+            adapted=tuple(sorted(report.adapted)),
+            random=tuple(sorted(report.random)),
+            place=report.place,
+        )
+
+
+class LearningStages(Part):
+    """What each encoder stage (0 the finest) does at the start and at the end."""
+
+    strategy: Strategy
+    at_start: dict[str, str]
+    at_end: dict[str, str]
+    elements_never_learning: int
+    elements: int
+
+    @classmethod
+    def of(cls, schedule: StrategySchedule) -> Self:
+        """A record of a schedule."""
+        learning = {id(p) for group in schedule.parameter_groups(1.0, 0.0) for p in group["params"]}
+        parameters = [p for _, p in schedule.network.named_parameters()]
+        return cls(
+            strategy=schedule.strategy,
+            at_start={str(stage): state for stage, state in schedule.describe(0.0).items()},
+            at_end={str(stage): state for stage, state in schedule.describe(1.0).items()},
+            elements_never_learning=sum(p.numel() for p in parameters if id(p) not in learning),
+            elements=sum(p.numel() for p in parameters),
+        )
+
+
+class RunResult(Part):
+    """How far a run has come."""
+
+    finished: bool
+    progress: float = Field(description="share of the budget that is used")
+    epochs: int
+    steps: int
+    seconds: float = Field(description="of training")
+    skipped: int = Field(default=0, description="steps whose loss or gradient was not finite")
+    dice: dict[str, float | None] | None = Field(
+        default=None, description="of random validation patches at the end; null: label absent"
+    )
+    mean_dice: float | None = Field(default=None, description="mean over the labels that occur")
+    head: dict[str, Any] | None = Field(default=None, description="figures of the fit, where a classifier is fitted")
+
+
+class Manifest(JsonRecord):
+    """The record of one run. The plan lies beside the runs and in every checkpoint."""
+
+    noun: ClassVar[str] = "run's manifest"
+    if_missing: ClassVar[str] = "train this fold"
+    if_wrong: ClassVar[str] = "delete this file and train again: what is trained is kept"
+    if_older: ClassVar[str] = "use the segtl that trained this run, or train again with --restart"
+
+    version: Literal[2] = 2
+    plan: str = Field(description="hash of the plan as this segtl computes it; for people, nothing is found by it")
+    fold: Fold
+    cases: Cases
+    options: UsedOptions
+    versions: dict[str, str] = Field(description="of Python and the packages that decide a result")
+    device: str
+    weights: LoadedWeights
+    frozen: LearningStages
+    result: RunResult
 
 
 def installed_versions() -> dict[str, str]:

@@ -16,7 +16,6 @@ from seg_transfer.training.history import Row, mean_dice
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.units import seconds_text
 
-PROGRESS_FILE = "progress.png"
 STATES = {"frozen": "#9db7d5", "warming": "#f3d27a", "learning": "#d9825b"}
 MOST_LABELS = 10
 

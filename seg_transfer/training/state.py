@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.history import Row
+from seg_transfer.training.manifest import Fold
+from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.schedule import Budget
-
-Fold = int | Literal["full"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,8 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """What decides a run's result; a run is only resumed by the same task."""
+    """What decides a run's result beside its plan; a run is only resumed by the same task of the same plan."""
 
-    plan: str
     fold: Fold
     seed: int
     epochs: int | None
@@ -53,10 +51,10 @@ class Task:
         recipe = plan.recipe
         seed = recipe.seed if options.seed is None else options.seed
         if options.epochs is None and options.time_budget is None:
-            return cls(plan.hash, fold, seed, recipe.epochs, recipe.time_budget)
-        return cls(plan.hash, fold, seed, options.epochs, options.time_budget)
+            return cls(fold, seed, recipe.epochs, recipe.time_budget)
+        return cls(fold, seed, options.epochs, options.time_budget)
 
-    def resumed(self, recorded: dict[str, Any], options: RunOptions, folder: Path) -> Task:
+    def resumed(self, recorded: dict[str, Any], options: RunOptions, run: RunFolder) -> Task:
         """The task to go on with: options that are not given are those recorded.
 
         Raises:
@@ -71,12 +69,29 @@ class Task:
         if different:
             was = ", ".join(f"{name} {recorded[name]} (now {getattr(task, name)})" for name in different)
             hint = "give the same options to go on, or --restart to start over"
-            raise UserError(f"the training here was started with {was}", where=folder, hint=hint)
+            raise UserError(f"the training here was started with {was}", where=run.path, hint=hint)
         return task
 
     def budget(self, steps_per_epoch: int) -> Budget:
         """The budget in steps and seconds."""
         return Budget(None if self.epochs is None else self.epochs * steps_per_epoch, self.time_budget)
+
+
+def check_plan(plan: Plan, header: dict[str, Any], run: RunFolder) -> None:
+    """Refuse to go on with another plan than the run was started with.
+
+    Args:
+        plan: What is to be trained now.
+        header: Of the run's checkpoint, which holds its plan.
+        run: The run.
+
+    Raises:
+        UserError: If another plan was trained here.
+    """
+    if different := plan.differs_in(Plan.from_content(header["plan"], where=run.path)):
+        hint = "train it in another folder, or with --restart to start over"
+        what = f"the training here was started with another plan, which differs in {', '.join(different)}"
+        raise UserError(what, where=run.path, hint=hint)
 
 
 @dataclass

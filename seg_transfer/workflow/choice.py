@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.training.manifest import Fold
 from seg_transfer.util.records import JsonRecord, Part
 
 
@@ -14,7 +15,7 @@ class ChosenRun(Part):
     """Folds of one plan."""
 
     run: str = Field(description="folder in runs/")
-    folds: tuple[int, ...] = Field(min_length=1)
+    folds: tuple[Fold, ...] = Field(min_length=1)
 
 
 class Choice(JsonRecord):

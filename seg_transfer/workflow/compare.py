@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.evaluation.comparison import Comparison, compare
-from seg_transfer.planning.evidence_record import RACE_FILE
-from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.loop import RunOptions
+from seg_transfer.training.manifest import Manifest
+from seg_transfer.training.run_folder import PlanFolder, RunFolder
+from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
-from seg_transfer.workflow.work_folder import MANIFEST_FILE
 
 logger = logging.getLogger(__name__)
 
-CONTROL_FILE = "control.json"
-"""Beside the scores in ``validation/``, so that it goes with them when a fold is trained anew."""
-
 
 def train_control(
-    run: TrainedFold, control: Plan, dataset: Dataset, store: Store, folder: Path, *, options: RunOptions, workers: int
+    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions, workers: int
 ) -> TrainedFold:
     """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
 
@@ -32,10 +27,9 @@ def train_control(
 
     Args:
         run: The fold, trained and validated.
-        control: Its plan from scratch.
+        control: The folder of its plan from scratch.
         dataset: The cases' files.
         store: The preprocessed cases.
-        folder: The control's run folder.
         options: Of this run.
         workers: Processes that score; 0 scores in this one.
 
@@ -46,13 +40,13 @@ def train_control(
         UserError: If the control was trained before with another seed or budget.
     """
     logger.info("its control from scratch:")
-    made = train_and_validate(
-        control, dataset, store, folder, fold=run.fold, options=_as_trained(run.folder, options), workers=workers
-    )
+    control.keep_plan()
+    options = _as_trained(run.run, options)
+    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options, workers=workers)
     run = replace(run, control=made)
     comparison = compare_with_controls([run])
     assert comparison is not None
-    comparison.save(run.folder / "validation" / CONTROL_FILE)
+    comparison.save(run.run.control)
     return run
 
 
@@ -66,9 +60,7 @@ def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
     return compare(mine, theirs, strategies=(names, "scratch"))
 
 
-def _as_trained(folder: Path, options: RunOptions) -> RunOptions:
+def _as_trained(run: RunFolder, options: RunOptions) -> RunOptions:
     """The options with the seed and the whole budget that a finished fold has used."""
-    race = folder / RACE_FILE
-    recorded = json.loads((race if race.is_file() else folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    recorded = recorded.get("options", recorded)
-    return replace(options, **{name: recorded[name] for name in ("seed", "epochs", "time_budget")})
+    used = RaceEvidence.load(run.race) if run.race.is_file() else Manifest.load(run.manifest).options
+    return replace(options, seed=used.seed, epochs=used.epochs, time_budget=used.time_budget)

@@ -36,7 +36,7 @@ def export(options: ExportOptions) -> list[Path]:
     place = Work(options.work)
     models = find_models(place, options.folds)
     environment.check_torch()
-    from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
+    from seg_transfer.exporting.save import make_header, save_model_file
 
     if options.onnx is not None:
         from seg_transfer.exporting.onnx import check_onnx
@@ -47,13 +47,9 @@ def export(options: ExportOptions) -> list[Path]:
             raise UserError(
                 "ONNX holds one configuration, an ensemble of several is chosen", where=place.choice, hint=hint
             )
-    trained = [
-        TrainedPlan(place.trained_plan(run.plan, run.folds), dict(zip(map(str, run.folds), run.files, strict=True)))
-        for run in models.runs
-    ]
-    dice, cases = _dice(place, models)
+    dice, cases = _dice(models)
     header = make_header(
-        trained,
+        models.runs,
         name=options.name,
         dice=dice,
         validated=cases,
@@ -61,12 +57,12 @@ def export(options: ExportOptions) -> list[Path]:
         postprocessing=models.postprocessing,
     )
     if options.output is not None:
-        save_model_file(options.output, header, trained)
+        save_model_file(options.output, header, models.runs)
     if options.onnx is not None:
         from seg_transfer.exporting.load import load_folds
         from seg_transfer.exporting.onnx import save_onnx
 
-        save_onnx(options.onnx, header, load_folds(models.runs[0].plan, models.runs[0].files))
+        save_onnx(options.onnx, header, load_folds(models.runs[0].plan, models.runs[0].models))
     return [file for file in (options.output, options.onnx) if file is not None]
 
 
@@ -80,7 +76,7 @@ def card(options: CardOptions) -> str:
     return read_model_file(options.model).header.card
 
 
-def _dice(place: Work, models: Models) -> tuple[Mapping[str, float] | None, int]:
+def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
     """Mean Dice of each label by cross-validation, and over how many cases; None if these models have none."""
     if models.choice is not None:
         known = models.choice.dice
@@ -89,8 +85,8 @@ def _dice(place: Work, models: Models) -> tuple[Mapping[str, float] | None, int]
     from seg_transfer.evaluation.scores import Scores
 
     (run,) = models.runs
-    validated = [fold for fold in place.validated(run.plan) if fold in run.folds or run.folds == ("full",)]
+    validated = [fold for fold in run.folder.validated_folds if fold in run.folds or run.folds == ("full",)]
     if not validated:
         return None, 0
-    scores = pooled([Scores.load(place.scores_file(run.plan, fold)) for fold in validated])
+    scores = pooled([Scores.load(run.folder.run(fold).scores) for fold in validated])
     return scores.label_dice, len(scores.cases)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
@@ -14,26 +13,15 @@ from seg_transfer.evaluation.scores import Scores
 from seg_transfer.inference.files import label_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
+from seg_transfer.training.run_folder import SCORES_FILE, TrainedFolds, are_newer
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
-from seg_transfer.workflow.work_folder import SCORES_FILE, Work
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan and its validated folds."""
-
-    plan: Plan
-    folds: tuple[int, ...]
-
-    def held_out(self) -> dict[str, int]:
-        """Held-out case -> the fold that held it out."""
-        return {case: fold for fold in self.folds for case in self.plan.recipe.splits[fold].validation}
+from seg_transfer.workflow.work_folder import Work
 
 
 def score_pairs(
-    work: Work, dataset: Dataset, candidates: Sequence[Candidate], *, device: str, workers: int
+    work: Work, dataset: Dataset, candidates: Sequence[TrainedFolds], *, device: str, workers: int
 ) -> dict[tuple[int, int], dict[int, Scores]]:
     """Predict every case by each pair of candidates whose models have not seen it, and score.
 
@@ -43,7 +31,7 @@ def score_pairs(
     Args:
         work: Work folder.
         dataset: The cases' files.
-        candidates: Plans with the same data part.
+        candidates: Validated folds of plans with the same data part.
         device: Where to compute.
         workers: Processes that score; 0 scores in this one.
 
@@ -51,19 +39,15 @@ def score_pairs(
         Pair of positions in ``candidates`` -> fold of the first -> scores; pairs without a common case are left out.
     """
     pairs = list(itertools.combinations(range(len(candidates)), 2))
-    held_out = [candidate.held_out() for candidate in candidates]
+    held_out = [candidate.held_out for candidate in candidates]
     found: dict[tuple[int, int], dict[int, Scores]] = {}
     todo: dict[str, list[tuple[int, int]]] = {}
     for pair in pairs:
         by_fold = _by_fold(*(held_out[index] for index in pair))
         for fold, cases in by_fold.items():
             done = _folder(work, candidates, pair, fold) / SCORES_FILE
-            newest = max(
-                work.model(candidates[index].plan, held_out[index][case]).stat().st_mtime_ns
-                for index in pair
-                for case in cases
-            )
-            if done.is_file() and done.stat().st_mtime_ns >= newest:
+            models = [candidates[index].folder.run(held_out[index][case]).model for index in pair for case in cases]
+            if are_newer(done, models):
                 found.setdefault(pair, {})[fold] = Scores.load(done)
             else:
                 for case in cases:
@@ -81,7 +65,7 @@ def score_pairs(
 def _predict(
     work: Work,
     dataset: Dataset,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[TrainedFolds],
     held_out: Sequence[Mapping[str, int]],
     todo: Mapping[str, Sequence[tuple[int, int]]],
     device: str,
@@ -96,7 +80,7 @@ def _predict(
         for index in needed:
             fold = held_out[index][name]
             if loaded.get(index, (None,))[0] != fold:
-                loaded[index] = fold, Predictor.load([work.model(candidates[index].plan, fold)], device)
+                loaded[index] = fold, Predictor.load([candidates[index].folder.run(fold).model], device)
         try:
             _predict_case(
                 cases[name],
@@ -148,6 +132,5 @@ def _by_fold(first: Mapping[str, int], second: Mapping[str, int]) -> dict[int, l
     return folds
 
 
-def _folder(work: Work, candidates: Sequence[Candidate], pair: tuple[int, int], fold: int) -> Path:
-    first, second = (work.plan_folder(candidates[index].plan).name for index in pair)
-    return work.ensembles / f"{first}+{second}" / f"fold_{fold}"
+def _folder(work: Work, candidates: Sequence[TrainedFolds], pair: tuple[int, int], fold: int) -> Path:
+    return work.pair_folder([candidates[index].name for index in pair], fold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan, edited_parts
-from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, Work, folds_of
+from seg_transfer.training.manifest import Fold
+from seg_transfer.training.run_folder import PlanFolder, RunFolder
+from seg_transfer.workflow.work_folder import Work
 
-State = Literal["not started", "interrupted", "trained", "validated"]
+RunState = Literal["not started", "interrupted", "trained", "validated"]
 
 
 class RunStatus(BaseModel):
@@ -21,7 +23,7 @@ class RunStatus(BaseModel):
     plan: str
     current: bool
     fold: Fold
-    state: State
+    state: RunState
     mean_dice: float | None
     folder: str
 
@@ -39,18 +41,18 @@ class Status(BaseModel):
     next: list[str]
 
 
-def read_status(folder: Path) -> Status:
+def read_status(path: Path) -> Status:
     """Look at a work folder.
 
     Raises:
         UserError: If there is no such folder, or its plan was edited into something impossible.
     """
-    work = Work(folder)
-    if not folder.is_dir():
-        raise UserError("there is no such work folder", where=folder, hint="run `segtl plan DATASET` first")
+    work = Work(path)
+    if not path.is_dir():
+        raise UserError("there is no such work folder", where=path, hint="run `segtl plan DATASET` first")
     if not work.plan.is_file():
         return Status(
-            work=str(folder),
+            work=str(path),
             dataset=None,
             plan=None,
             edited=[],
@@ -60,42 +62,45 @@ def read_status(folder: Path) -> Status:
             next=["segtl plan DATASET"],
         )
     plan = Plan.load(work.plan)
-    current = [_run(work, plan, fold, current=True) for fold in folds_of(plan)]
+    folder = work.plan_folder(plan)
+    runs = [_status(folder, run, current=True) for run in folder.runs]
     earlier = [
-        _run(work, other, fold, current=False)
-        for other in work.planned_runs()
-        if other.hash != plan.hash
-        for fold in work.started(other)
+        _status(other, run, current=False)
+        for other in work.plan_folders()
+        if other.name != folder.name
+        for run in other.runs
+        if run.started
     ]
     store = work.store_folder(plan)
     return Status(
-        work=str(folder),
+        work=str(path),
         dataset=plan.data.dataset,
-        plan=work.plan_folder(plan).name,
+        plan=folder.name,
         edited=edited_parts(work.plan),
         cases=len(plan.data.cases),
         preprocessed=sum((store / case).is_dir() for case in plan.data.cases),
-        runs=[*current, *earlier],
-        next=_next(work, current),
+        runs=[*runs, *earlier],
+        next=_next(work, runs),
     )
 
 
-def _run(work: Work, plan: Plan, fold: Fold, *, current: bool) -> RunStatus:
-    folder = work.run_folder(plan, fold)
-    scores = folder / "validation" / SCORES_FILE
-    model = folder / MODEL_FILE
-    state: State = "not started"
-    if folder.is_dir():
-        state = "trained" if work.finished(plan, fold) else "interrupted"
-    if state == "trained" and scores.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:
-        state = "validated"
+def _status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
+    state: RunState = "not started"
+    if run.started:
+        state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
+    mean_dice = None
+    if state == "validated":
+        from seg_transfer.evaluation.scores import Scores
+
+        mean = Scores.load(run.scores).mean_dice
+        mean_dice = None if math.isnan(mean) else mean
     return RunStatus(
-        plan=work.plan_folder(plan).name,
+        plan=folder.name,
         current=current,
-        fold=fold,
+        fold=run.fold,
         state=state,
-        mean_dice=json.loads(scores.read_text(encoding="utf-8"))["mean_dice"] if state == "validated" else None,
-        folder=str(folder),
+        mean_dice=mean_dice,
+        folder=str(run.path),
     )
 
 

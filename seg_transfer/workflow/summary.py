@@ -12,15 +12,14 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import SummaryOptions
-from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
+from seg_transfer.training.run_folder import TrainedFolds
 from seg_transfer.util import environment
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import RunSummary, Summary, Validated
-    from seg_transfer.workflow.pairs import Candidate
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def summary(options: SummaryOptions) -> Summary:
     from seg_transfer.evaluation.largest_component import find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
 
-    validated = [_validated(place, run) for run in runs.values()]
+    validated = [_validated(run) for run in runs.values()]
     ranked = rank(validated)
     if options.ensembles:
         best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
@@ -62,7 +61,7 @@ def summary(options: SummaryOptions) -> Summary:
     first = ranked[0]
     scores = {run.name: run for run in validated}[first.name].scores
     outcome = find_postprocessing(
-        _label_maps(place, dataset, first, {fold: list(scores[fold].cases) for fold in first.folds}),
+        _label_maps(place, dataset, runs, first, {fold: list(scores[fold].cases) for fold in first.folds}),
         labels={label.name: label.value for label in made.data.labels[1:]},
         scored=made.data.scored,
         ignore=made.data.ignore,
@@ -87,21 +86,18 @@ def summary(options: SummaryOptions) -> Summary:
     return found
 
 
-def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, Candidate], dict[str, str]]:
-    """Validated runs of the data set by folder name, that of the plan in force first; and others -> why not."""
-    from seg_transfer.workflow.pairs import Candidate
-
+def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, TrainedFolds], dict[str, str]]:
+    """Validated runs of the data set by identity, those of the current plan first; and others -> why not."""
     here = {case.id for case in dataset.cases}
     runs, left_out = {}, {}
-    for plan in sorted(place.planned_runs(), key=lambda plan: plan.hash != made.hash):
-        name = place.plan_folder(plan).name
-        folds = place.validated(plan)
-        if _scheme(plan) != _scheme(made) or not here >= set(plan.data.cases):
-            left_out[name] = "of another data set than the plan in force: other labels or cases"
-        elif not folds:
-            left_out[name] = "no fold is trained to the end and validated"
+    current = place.plan_folder(made).name
+    for folder in sorted(place.plan_folders(), key=lambda folder: folder.name != current):
+        if _scheme(folder.plan) != _scheme(made) or not here >= set(folder.plan.data.cases):
+            left_out[folder.name] = "of another data set than the current plan: other labels or cases"
+        elif folds := folder.validated_folds:
+            runs[folder.name] = TrainedFolds(folder, folds)
         else:
-            runs[name] = Candidate(plan, tuple(folds))
+            left_out[folder.name] = "no fold is trained to the end and validated"
     return runs, left_out
 
 
@@ -109,33 +105,33 @@ def _scheme(plan: Plan) -> tuple[object, ...]:
     return plan.data.labels, plan.data.regions, plan.data.ignore
 
 
-def _validated(place: Work, run: Candidate) -> Validated:
+def _validated(run: TrainedFolds) -> Validated:
     from seg_transfer.evaluation.ranking import Validated
     from seg_transfer.evaluation.scores import Scores
 
     model = run.plan.model
     return Validated(
-        runs=(place.plan_folder(run.plan).name,),
+        runs=(run.name,),
         configuration=model.configuration,
         encoder=model.encoder,
         strategy=run.plan.strategy_name,
-        scores={fold: Scores.load(place.scores_file(run.plan, fold)) for fold in run.folds},
+        scores={fold: Scores.load(run.folder.run(fold).scores) for fold in run.folds if fold != "full"},
     )
 
 
-def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, Candidate]) -> list[str]:
+def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, TrainedFolds]) -> list[str]:
     """Names of runs to combine: of each configuration the best, if it prepares images as the best of all does."""
     chosen: dict[str, str] = {}
-    data = part_hash(runs[ranked[0].name].plan.data)
+    data = runs[ranked[0].name].plan.data
     for run in ranked:
-        if run.ranked and part_hash(runs[run.name].plan.data) == data:
+        if run.ranked and runs[run.name].plan.data == data:
             chosen.setdefault(run.configuration, run.name)
     if len(chosen) < 2:
         logger.info("there are no two configurations to combine that prepare images alike and held out the same cases")
     return list(chosen.values())
 
 
-def _pairs(place: Work, dataset: Dataset, best: Sequence[Candidate], device: str, workers: int) -> list[Validated]:
+def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedFolds], device: str, workers: int) -> list[Validated]:
     from seg_transfer.evaluation.ranking import Validated
     from seg_transfer.workflow.pairs import score_pairs
 
@@ -144,7 +140,7 @@ def _pairs(place: Work, dataset: Dataset, best: Sequence[Candidate], device: str
         plans = [best[index].plan for index in pair]
         found.append(
             Validated(
-                runs=tuple(place.plan_folder(plan).name for plan in plans),
+                runs=tuple(best[index].name for index in pair),
                 configuration=" + ".join(plan.model.configuration for plan in plans),
                 encoder=" + ".join(dict.fromkeys(plan.model.encoder for plan in plans)),
                 strategy=" + ".join(dict.fromkeys(plan.strategy_name for plan in plans)),
@@ -155,16 +151,20 @@ def _pairs(place: Work, dataset: Dataset, best: Sequence[Candidate], device: str
 
 
 def _label_maps(
-    place: Work, dataset: Dataset, run: RunSummary, cases: Mapping[int, Sequence[str]]
+    place: Work,
+    dataset: Dataset,
+    runs: Mapping[str, TrainedFolds],
+    run: RunSummary,
+    cases: Mapping[int, Sequence[str]],
 ) -> dict[str, tuple[Path, Path]]:
     """Case -> predicted and reference label map of the held-out cases."""
     from seg_transfer.inference.files import label_file
 
     files = {}
     for fold, held_out in cases.items():
-        folder = place.runs / run.name / f"fold_{fold}" / "validation"
-        if len(run.runs) > 1:
-            folder = place.ensembles / run.name / f"fold_{fold}"
+        folder = place.pair_folder(run.runs, fold)
+        if len(run.runs) == 1:
+            folder = runs[run.name].folder.run(fold).validation
         for case in dataset.select(held_out).cases:
             assert case.label is not None, "every case of a data set has a label"
             files[case.id] = label_file(case, folder), case.label

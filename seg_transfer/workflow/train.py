@@ -11,9 +11,11 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
+from seg_transfer.training.manifest import Fold
+from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
 from seg_transfer.workflow.preprocess import prepare
-from seg_transfer.workflow.work_folder import Fold, Work, fold_from_text, fold_name
+from seg_transfer.workflow.work_folder import Work, fold_from_text
 
 if TYPE_CHECKING:
     from seg_transfer.workflow.validate import TrainedFold
@@ -45,7 +47,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     device = environment.resolve_device(options.device)
     environment.check_torch()
     from seg_transfer.preprocessing.store import Store
-    from seg_transfer.training.loop import RunOptions
+    from seg_transfer.training.state import RunOptions
     from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
@@ -62,16 +64,14 @@ def train(options: TrainOptions) -> list[TrainedFold]:
         threads=environment.cores(),
     )
     store = Store.open(place.store_folder(made), made.data)
-    place.keep_plan(made)
+    folder = place.plan_folder(made)
+    folder.keep_plan()
     runs = []
     for one in folds:
-        folder = place.run_folder(made, one)
-        run = train_and_validate(made, dataset, store, folder, fold=one, options=run_options, workers=case_workers)
+        run = train_and_validate(made, dataset, store, folder.run(one), options=run_options, workers=case_workers)
         if options.control:
-            scratch = scratch_control(made)
-            place.keep_plan(scratch)
-            folder = place.run_folder(scratch, one)
-            run = train_control(run, scratch, dataset, store, folder, options=run_options, workers=case_workers)
+            scratch = place.plan_folder(scratch_control(made))
+            run = train_control(run, scratch, dataset, store, options=run_options, workers=case_workers)
         runs.append(run)
     return runs
 

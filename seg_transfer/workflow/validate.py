@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from seg_transfer.inference.files import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.loop import RunOptions, train_fold
-from seg_transfer.workflow.work_folder import MODEL_FILE, SCORES_FILE, Fold, fold_name
+from seg_transfer.training.loop import train_fold
+from seg_transfer.training.manifest import Cases, Fold
+from seg_transfer.training.run_folder import RunFolder, fold_name
+from seg_transfer.training.state import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +34,30 @@ class TrainedFold:
     """A trained fold.
 
     Attributes:
-        fold: Which.
-        folder: Where it lies.
+        run: Which fold, and its folder.
         scores: Of its held-out cases; None where there are none.
         strategy: What it was trained with.
         control: The same fold from scratch, where that was asked for.
     """
 
-    fold: Fold
-    folder: Path
+    run: RunFolder
     scores: Scores | None
     strategy: str
     control: TrainedFold | None = None
 
+    @property
+    def fold(self) -> Fold:
+        """Which fold."""
+        return self.run.fold
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run.path
+
 
 def train_and_validate(
-    plan: Plan, dataset: Dataset, store: Store, folder: Path, *, fold: Fold, options: RunOptions, workers: int
+    plan: Plan, dataset: Dataset, store: Store, run: RunFolder, *, options: RunOptions, workers: int
 ) -> TrainedFold:
     """Train one fold and validate it; what an earlier call has done already is not done again.
 
@@ -54,37 +65,35 @@ def train_and_validate(
         plan: What to train; a race that it asks for comes first.
         dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
         store: The preprocessed cases.
-        folder: The run's folder.
-        fold: Which split; ``full`` trains on every case.
+        run: Which fold, and its folder.
         options: Of this run alone.
         workers: Processes that score; 0 scores in this one.
     """
-    logger.info(f"{fold_name(fold)}: {folder}")
-    plan, options = run_race(plan, store, folder, fold=fold, options=options)
+    logger.info(f"{fold_name(run.fold)}: {run.path}")
+    plan, options = run_race(plan, store, run, options=options)
     learn = train_fold if plan.model.head == "unet" else fit_head
-    learn(plan, store, folder, fold=fold, options=options)
-    scores = None
-    if fold != "full" and plan.recipe.splits[fold].validation:
-        scores = _validate(plan, dataset, folder, fold, options.device, workers)
-    return TrainedFold(fold, folder, scores, plan.strategy_name)
+    learn(plan, store, run, options=options)
+    held_out = Cases.of(plan, run.fold).validation
+    scores = _validate(plan, dataset, run, held_out, options.device, workers) if held_out else None
+    return TrainedFold(run, scores, plan.strategy_name)
 
 
-def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str, workers: int) -> Scores:
+def _validate(
+    plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], device: str, workers: int
+) -> Scores:
     """Predict into ``validation/`` and write ``scores.json``, ``scores.csv`` and ``overlay.png`` beside.
 
     ``scores.json`` comes last and is newer than its model, so that one of a former model is not taken for this one's.
     """
-    model, output = folder / MODEL_FILE, folder / "validation"
-    done = output / SCORES_FILE
-    if done.is_file() and done.stat().st_mtime_ns >= model.stat().st_mtime_ns:
-        return Scores.load(done)
-    cases = dataset.select(plan.recipe.splits[fold].validation).cases
-    failures = predict_folder(Predictor.load([model], device), cases, output, overwrite=True)
+    if run.validated:
+        return Scores.load(run.scores)
+    cases = dataset.select(held_out).cases
+    failures = predict_folder(Predictor.load([run.model], device), cases, run.validation, overwrite=True)
     files = {}
     for case in cases:
         assert case.label is not None, "every case of a data set has a label"
         if case.id not in failures:
-            files[case.id] = CaseFiles(case.images, case.label, label_file(case, output))
+            files[case.id] = CaseFiles(case.images, case.label, label_file(case, run.validation))
     scores = evaluate_files(
         {case: (file.prediction, file.reference) for case, file in files.items()},
         labels=plan.data.scored,
@@ -92,7 +101,7 @@ def _validate(plan: Plan, dataset: Dataset, folder: Path, fold: int, device: str
         workers=workers if len(files) >= CASES_WORTH_WORKERS else 0,
         failures=failures,
     )
-    save_overlay(output / "overlay.png", scores, files)
-    save_csv(scores, output / "scores.csv")
-    scores.save(output / SCORES_FILE)
+    save_overlay(run.overlay, scores, files)
+    save_csv(scores, run.score_table)
+    scores.save(run.scores)
     return scores

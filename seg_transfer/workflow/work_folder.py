@@ -1,47 +1,40 @@
-"""What lies where in a work folder; the only place that knows.
+"""What lies where in a work folder.
 
 ::
 
     segtl-work/
       dataset.json                     which cases, files, channels and labels
       fingerprint.json                 what was measured; fingerprint.stamp: on which files
-      plan.json                        the plan in force: change it by planning again or by hand
+      plan.json                        the current plan: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
-      runs/<config>-<encoder>-<strategy or head>-<hash of the plan>/
-        plan.json                      the plan that these runs were trained on
-        fold_0/ … or full/             model.safetensors, log.csv, progress.png, validation/, …; race.json of a race
+      runs/<plan's runs>/              see :mod:`seg_transfer.training.run_folder`
       segtl.log                        tracebacks of cases that failed, if there were any
       summary.json                     cross-validated scores of all runs
       evidence.json                    what `segtl plan` and `segtl probe` measured on the data about transfer
       probe.png                        the probe's as a plot
-      choice.json                      what `predict` and `export` use by default; without it the plan in force
+      choice.json                      what `predict` and `export` use by default; without it the current plan
       ensembles/<run>+<run>/           label maps and scores of the held-out cases, by two configurations together
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
-from seg_transfer.planning.evidence_record import RACE_FILE, RaceEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
-from seg_transfer.planning.variants import with_strategy
+from seg_transfer.preprocessing.store_record import STORE_FILE, store_data
+from seg_transfer.training.manifest import Fold
+from seg_transfer.training.run_folder import PLAN_FILE, PlanFolder, fold_name
 
 logger = logging.getLogger(__name__)
-
-Fold = int | Literal["full"]
-MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.safetensors"
-SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Work:
 
     @property
     def plan(self) -> Path:
-        return self.path / "plan.json"
+        return self.path / PLAN_FILE
 
     @property
     def log(self) -> Path:
@@ -101,7 +94,7 @@ class Work:
         return "" if self.path == DEFAULT_WORK else f" -w {shlex.quote(str(self.path))}"
 
     def load_plan(self) -> Plan:
-        """Read the plan in force, and say which of its parts were edited by hand.
+        """Read the current plan, and say which of its parts were edited by hand.
 
         Raises:
             UserError: If there is none, or it was edited into something impossible.
@@ -113,91 +106,44 @@ class Work:
 
     def store_folder(self, plan: Plan) -> Path:
         """Folder of the preprocessed arrays: shared by every plan with the same data part."""
-        return self.path / "preprocessed" / part_hash(plan.data)
+        name = part_hash(plan.data)
+        return _matching(self.path / "preprocessed", STORE_FILE, lambda file: store_data(file) == plan.data, name)
 
-    def plan_folder(self, plan: Plan) -> Path:
-        """Folder of all runs of a plan."""
+    def plan_folder(self, plan: Plan) -> PlanFolder:
+        """Folder of a plan's runs: the one whose plan is the same, else a new one with a hash in its name."""
         model = plan.model
         parts = (model.configuration, model.encoder, plan.strategy_name, plan.hash[:8])
-        return self.runs / "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
+        name = "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
+        path = _matching(self.runs, PLAN_FILE, lambda file: not Plan.load(file).differs_in(plan), name)
+        return PlanFolder(path, plan)
 
-    def run_folder(self, plan: Plan, fold: Fold) -> Path:
-        """Folder of one run."""
-        return self.plan_folder(plan) / fold_name(fold)
-
-    def model(self, plan: Plan, fold: Fold) -> Path:
-        """A run's trained model."""
-        return self.run_folder(plan, fold) / MODEL_FILE
-
-    def keep_plan(self, plan: Plan) -> None:
-        """Save the plan beside its runs, so that they can be read after planning again."""
-        path = self.plan_folder(plan) / "plan.json"
-        if not path.is_file():
-            plan.save(path)
-
-    def trained_plan(self, plan: Plan, folds: Sequence[Fold]) -> Plan:
-        """The plan as its folds were trained; unchanged where their races differ.
-
-        Args:
-            plan: As it was made, perhaps with a race.
-            folds: Trained ones.
-        """
-        if plan.recipe.race is None:
-            return plan
-        won = [RaceEvidence.load(self.run_folder(plan, fold) / RACE_FILE) for fold in folds]
-        winners = {race.winner or 0 for race in won}
-        if len(winners) > 1:
-            return plan
-        return with_strategy(plan, plan.recipe.candidates[winners.pop()], won[0].reason)
-
-    def planned_runs(self) -> list[Plan]:
-        """Every plan that has runs, sorted by the name of its folder; those that cannot be read are said aloud."""
-        plans = []
-        for path in sorted(self.runs.glob("*/plan.json")):
+    def plan_folders(self) -> list[PlanFolder]:
+        """The folders of every plan that has runs, sorted by name; a warning names those that cannot be read."""
+        folders = []
+        for path in sorted(self.runs.glob(f"*/{PLAN_FILE}")):
             try:
-                plans.append(Plan.load(path))
+                folders.append(PlanFolder(path.parent, Plan.load(path)))
             except UserError as error:
                 logger.warning(str(error))
-        return plans
+        return folders
 
-    def finished(self, plan: Plan, fold: Fold) -> bool:
-        """Whether a fold is trained to the end of its budget."""
-        manifest = self.run_folder(plan, fold) / MANIFEST_FILE
-        if not manifest.is_file():
-            return False
-        try:
-            return bool(json.loads(manifest.read_text(encoding="utf-8"))["result"]["finished"])
-        except (ValueError, KeyError, TypeError):
-            hint = "delete this file and train again: what is trained is kept"
-            raise UserError("not a run's manifest, or damaged", where=manifest, hint=hint) from None
-
-    def validated(self, plan: Plan) -> list[int]:
-        """Folds that are trained to the end and whose held-out cases are scored with this very model."""
-        found = []
-        for fold in range(len(plan.recipe.splits)):
-            scores = self.scores_file(plan, fold)
-            model = self.model(plan, fold)
-            if scores.is_file() and model.is_file() and scores.stat().st_mtime_ns >= model.stat().st_mtime_ns:
-                found.append(fold)
-        return [fold for fold in found if self.finished(plan, fold)]
-
-    def scores_file(self, plan: Plan, fold: Fold) -> Path:
-        """Scores of a fold's held-out cases; their label maps lie beside."""
-        return self.run_folder(plan, fold) / "validation" / SCORES_FILE
-
-    def started(self, plan: Plan) -> list[Fold]:
-        """Folds of a plan that have a folder, trained to the end or not."""
-        return [fold for fold in folds_of(plan) if self.run_folder(plan, fold).is_dir()]
+    def pair_folder(self, names: Sequence[str], fold: Fold) -> Path:
+        """Folder of label maps and scores of two plans' runs together, by a fold of the first."""
+        return self.ensembles / "+".join(names) / fold_name(fold)
 
 
-def folds_of(plan: Plan) -> list[Fold]:
-    """Every fold that a plan can be trained on: ``0 … K-1`` and ``full``."""
-    return [*range(len(plan.recipe.splits)), "full"]
+def _matching(parent: Path, record: str, is_same: Callable[[Path], bool], name: str) -> Path:
+    """The folder in ``parent`` whose record is the same; where there is none, a new one, of this name if it is free.
 
-
-def fold_name(fold: Fold) -> str:
-    """Name of a fold's folder."""
-    return "full" if fold == "full" else f"fold_{fold}"
+    Names are not recomputed to find a folder: its name may come from a segtl that computed another hash.
+    """
+    taken = {file.parent.name: file for file in sorted(parent.glob(f"*/{record}"))}
+    for file in taken.values():
+        with suppress(UserError):
+            if is_same(file):
+                return file.parent
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 2)))
+    return parent / next(each for each in names if each not in taken)
 
 
 def fold_from_text(text: str, plan: Plan, *, option: str) -> Fold:

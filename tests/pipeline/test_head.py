@@ -49,7 +49,7 @@ def test_a_fold_is_finished_and_validated(work: Work) -> None:
     assert [run.state for run in status.runs if run.fold != "full"] == ["validated", "validated"]
     assert all((run.mean_dice or 0) > 0.5 for run in status.runs if run.fold != "full")
     plan = Plan.load(work.plan)
-    folder = work.run_folder(plan, 0)
+    folder = work.plan_folder(plan).run(0).path
     assert folder.parent.name.startswith("2d-resnet18-bayes-")
     manifest = json.loads((folder / "manifest.json").read_text())
     result = manifest["result"]
@@ -61,7 +61,7 @@ def test_a_fold_is_finished_and_validated(work: Work) -> None:
 
 
 def test_it_is_not_fitted_again_unless_asked(work: Work) -> None:
-    model = work.model(Plan.load(work.plan), 0)
+    model = work.plan_folder(Plan.load(work.plan)).run(0).model
     before, bits = model.stat().st_mtime_ns, model.read_bytes()
     (run,) = seg_transfer.train(0, work=work.path, **LOCAL)
     assert model.stat().st_mtime_ns == before and run.strategy == "bayes"
@@ -99,7 +99,7 @@ def test_onnx(work: Work, tmp_path: Path) -> None:
     plan = Plan.load(work.plan)
     image = np.random.default_rng(0).normal(size=(3, 1, *plan.model.patch)).astype(np.float32)
     (found,) = session.run(None, {"image": image})
-    (network,) = load_folds(plan, [work.model(plan, 0)])
+    (network,) = load_folds(plan, [work.plan_folder(plan).run(0).model])
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).softmax(1).numpy()
     assert expected.std() > 0.1 and np.allclose(found, expected, atol=1e-4)

@@ -27,6 +27,7 @@ from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
+from seg_transfer.training.run_folder import RunFolder, TrainedFolds
 from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.work_folder import Work
 
@@ -81,12 +82,12 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     opened: set[str] = set()
     case = Store.case
     monkeypatch.setattr(Store, "case", lambda self, name: (opened.add(name), case(self, name))[1])
-    folder = work.run_folder(made, 0)
-    chosen, options = held.run_race(made, store, folder, fold=0, options=RunOptions(threads=1))
+    run = work.plan_folder(made).run(0)
+    chosen, options = held.run_race(made, store, run, options=RunOptions(threads=1))
     split = made.recipe.splits[0]
     assert opened == set(split.train) and not opened & set(split.validation)
 
-    evidence = RaceEvidence.load(folder / "race.json")
+    evidence = RaceEvidence.load(run.race)
     assert (set(evidence.train) | set(evidence.held_out), set(evidence.held_out)) == (
         set(split.train),
         set(HELD_OUT[0]),
@@ -95,7 +96,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     assert (evidence.steps, evidence.epochs, evidence.seed) == (2, 4, 0)  # 2 of 4 epochs, for three of them
     assert all(set(result.dice) == set(HELD_OUT[0]) for result in evidence.results)
     assert all(set(of_label) == {"ball", "core"} for result in evidence.results for of_label in result.dice.values())
-    assert [path.name for path in folder.iterdir()] == ["race.json"]  # what candidates need is gone
+    assert [path.name for path in run.path.iterdir()] == ["race.json"]  # what candidates need is gone
     assert chosen.recipe.race is None and options.epochs == 2 and options.seed == 0
     assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner]
 
@@ -106,7 +107,9 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
         decide(work, made, fold, winner)
     runs = seg_transfer.train("cv", work=work.path, **LOCAL)
     assert [run.strategy for run in runs] == ["scratch", "finetune"]
-    plans = [Plan.model_validate(load_header(work.model(made, fold), "model")["plan"]) for fold in (0, 1)]
+    plans = [
+        Plan.model_validate(load_header(work.plan_folder(made).run(fold).model, "model")["plan"]) for fold in (0, 1)
+    ]
     assert [plan.recipe.strategy.name for plan in plans] == ["scratch", "finetune"]
     assert [plan.model.weights.source for plan in plans] == ["none", "bundled"]
     manifests = [json.loads((run.folder / "manifest.json").read_text()) for run in runs]
@@ -140,10 +143,10 @@ def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
     """Leave a finished race in a fold's folder."""
     cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
     results = [{"strategy": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
-    asked = {"plan": made.hash, "fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
+    asked = {"fold": fold, "seed": 0, "epochs": 4, "time_budget": None}
     kept = {"steps": 3, "train": ["case_5"], "held_out": HELD_OUT[fold], "results": results, "winner": winner}
     evidence = RaceEvidence.model_validate(asked | kept | {"reason": "made up"})
-    evidence.save(work.run_folder(made, fold) / "race.json")
+    evidence.save(work.plan_folder(made).run(fold).race)
 
 
 def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +160,10 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
         return score(predictor, stored)
 
     def hold(**options: Any) -> tuple[Plan, RunOptions]:
-        return held.run_race(made, store, path.parent, fold=0, options=RunOptions(threads=1, **options))
+        return held.run_race(made, store, RunFolder(path.parent, 0), options=RunOptions(threads=1, **options))
 
     seg_transfer.preprocess(work=work.path, workers=0)
-    store, path = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0) / "race.json"
+    store, path = Store.open(work.store_folder(made), made.data), work.plan_folder(made).run(0).race
     monkeypatch.setattr(held, "dice_on_grid", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         hold()
@@ -194,8 +197,8 @@ def test_a_broken_candidate_loses(work: Work) -> None:
     made = made.model_copy(update={"recipe": made.recipe.model_copy(update={"race": three})})
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
-    chosen, _ = held.run_race(made, store, work.run_folder(made, 0), fold=0, options=RunOptions(threads=1))
-    evidence = RaceEvidence.load(work.run_folder(made, 0) / "race.json")
+    chosen, _ = held.run_race(made, store, work.plan_folder(made).run(0), options=RunOptions(threads=1))
+    evidence = RaceEvidence.load(work.plan_folder(made).run(0).race)
     assert evidence.winner == 1 and chosen.recipe.strategy == good
 
 
@@ -205,16 +208,16 @@ def test_too_few_steps_are_no_race(
     monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
     made = put(work, SCRATCH)
     seg_transfer.preprocess(work=work.path, workers=0)
-    store, folder = Store.open(work.store_folder(made), made.data), work.run_folder(made, 0)
+    store, folder = Store.open(work.store_folder(made), made.data), work.plan_folder(made)
     for _ in range(2):
-        chosen, options = held.run_race(made, store, folder, fold=0, options=RunOptions(threads=1))
+        chosen, options = held.run_race(made, store, folder.run(0), options=RunOptions(threads=1))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
         assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
         caplog.clear()
-    evidence = RaceEvidence.load(folder / "race.json")
+    evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.results, evidence.winner) == ((), 0)
-    assert work.trained_plan(made, [0]) == chosen
+    assert TrainedFolds(folder, (0,)).plan_as_trained == chosen
 
 
 def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
@@ -241,12 +244,12 @@ def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: p
     assert main([*arguments, "--epochs", "1", "--seed", "7"]) == 0
     shown = capsys.readouterr().out
     assert "planned" in shown and "from scratch" in shown and "The pretrained start d" in shown
-    manifests = [json.loads((work.run_folder(plan, 0) / "manifest.json").read_text()) for plan in (made, control)]
+    manifests = [json.loads(work.plan_folder(plan).run(0).manifest.read_text()) for plan in (made, control)]
     assert manifests[0]["options"] == manifests[1]["options"] and manifests[0]["options"]["epochs"] == 1
     assert manifests[0]["cases"] == manifests[1]["cases"]
     assert [manifest["weights"]["share"] for manifest in manifests] == [1, 0]
     assert [manifest["result"]["steps"] for manifest in manifests] == [4, 4]
-    found = json.loads((work.run_folder(made, 0) / "validation" / "control.json").read_text())
+    found = json.loads(work.plan_folder(made).run(0).control.read_text())
     assert found["cases"] == sorted(made.recipe.splits[0].validation)
     assert found["run"]["strategy"] == "finetune" and found["control"]["strategy"] == "scratch"
     assert found["lower"] <= found["difference"] <= found["upper"]

@@ -58,7 +58,7 @@ def test_the_best_run_is_chosen_and_cleaned(work: Work, capsys: pytest.CaptureFi
     assert list(found["left_out"]) == names[2:] and "no fold is trained" in found["left_out"][names[2]]
     first, second = found["runs"]
     assert first["cases"] == second["cases"] == 6 and first["folds"] == [0, 1] and first["ranked"] and second["ranked"]
-    scores = [json.loads(work.scores_file(better, fold).read_text()) for fold in (0, 1)]
+    scores = [json.loads(work.plan_folder(better).run(fold).scores.read_text()) for fold in (0, 1)]
     balls = [case["ball"]["metrics"]["dice"] for each in scores for case in each["cases"].values()]
     assert first["dice"] == {"ball": pytest.approx(np.mean(balls)), "core": 1.0}
     assert first["fold_std"] == pytest.approx(np.std([each["mean_dice"] for each in scores], ddof=1))
@@ -94,7 +94,7 @@ def test_runs_with_fewer_cases_are_shown_and_not_ranked(work: Work) -> None:
 def test_scores_of_a_former_model_do_not_count(work: Work) -> None:
     made = add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
     for fold in (0, 1):
-        os.utime(work.run_folder(made, fold) / "model.safetensors", ns=(2**62, 2**62))
+        os.utime(work.plan_folder(made).run(fold).model, ns=(2**62, 2**62))
     with pytest.raises(UserError, match="no fold of this data set is validated"):
         seg_transfer.summary(work=work.path, workers=0)
     assert not work.choice.exists() and not work.summary.exists()
@@ -114,7 +114,7 @@ def test_ensembles_average_probabilities_of_unseen_cases(work: Work) -> None:
     from seg_transfer.data.image import read_image, read_label
     from seg_transfer.inference.predictor import Predictor
 
-    predictors = [Predictor.load([work.run_folder(plan, 1) / "model.safetensors"]) for plan in plans]
+    predictors = [Predictor.load([work.plan_folder(plan).run(1).model]) for plan in plans]
     transform, array = predictors[0].prepare(read_image(case.images))
     mean = (predictors[0].probabilities(array) + predictors[1].probabilities(array)) / 2
     wanted = predictors[0].labels_of(transform, mean)

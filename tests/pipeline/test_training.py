@@ -25,6 +25,7 @@ from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
 from seg_transfer.training.loop import train_fold
+from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.state import RunOptions
 from seg_transfer.training.trainer import Trainer
 
@@ -113,33 +114,34 @@ def test_a_run_leaves_exactly_these_files(
 ) -> None:
     caplog.set_level(logging.INFO)
     plan = make_plan(configuration, precision="bfloat16")
-    result = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
-    assert {path.name for path in result.folder.iterdir()} == FILES
+    run = RunFolder(tmp_path / "fold_0", 0)
+    result = train_fold(plan, store, run, options=RunOptions(threads=1))
+    assert {path.name for path in run.path.iterdir()} == FILES
     assert "100.0% of the encoder's stages in use are pretrained" in caplog.text
-    assert (result.epochs, result.steps) == (2, 6)
-    assert all(0 <= value <= 1 for value in result.dice.values() if value is not None)
+    assert (result.finished, result.epochs, result.steps) == (True, 2, 6)
+    assert result.dice is not None and all(0 <= value <= 1 for value in result.dice.values() if value is not None)
 
-    manifest = json.loads((result.folder / "manifest.json").read_text())
+    manifest = json.loads(run.manifest.read_text())
     assert manifest["plan"] == plan.hash
     assert manifest["cases"] == {"train": ["a", "b"], "validation": ["c"]}
     assert manifest["result"]["finished"] is True and manifest["result"]["dice"] == result.dice
     assert manifest["weights"]["share"] == 1.0
-    assert Plan.model_validate(load_header(result.model, "model")["plan"]) == plan
+    assert Plan.model_validate(load_header(run.model, "model")["plan"]) == plan
 
-    with (result.folder / "log.csv").open() as file:
+    with run.log.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
     assert float(rows[0]["rate encoder.1"]) == pytest.approx(0.5 * float(rows[0]["rate decoder"]))
     assert all(np.isfinite(float(row["loss"])) for row in rows)
 
-    before = states(result.folder)
-    again = train_fold(plan, store, tmp_path / "fold_0", fold=0, options=RunOptions(threads=1))
-    assert again == result and all(torch.equal(before[name], value) for name, value in states(result.folder).items())
+    before = states(run.path)
+    again = train_fold(plan, store, run, options=RunOptions(threads=1))
+    assert again == result and all(torch.equal(before[name], value) for name, value in states(run.path).items())
 
 
 def test_training_lowers_the_loss(tmp_path: Path, store: Store) -> None:
     plan = make_plan(epochs=5, steps_per_epoch=10, batch_size=4, learning_rate=1e-2)
-    train_fold(plan, store, tmp_path, fold=0, options=RunOptions(threads=1))
+    train_fold(plan, store, RunFolder(tmp_path, 0), options=RunOptions(threads=1))
     rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
     assert rows[-1]["dice"]["big"] > 0.6
@@ -161,7 +163,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int
 ) -> None:
     plan = make_plan(strategy=strategy)
-    train_fold(plan, store, tmp_path / "whole", fold=0, options=RunOptions(threads=1))
+    train_fold(plan, store, RunFolder(tmp_path / "whole", 0), options=RunOptions(threads=1))
 
     original = Trainer.step
 
@@ -175,11 +177,11 @@ def test_killed_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(Trainer, "step", stopping)
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(KeyboardInterrupt if how == "interrupted" else Killed):
-        train_fold(plan, store, tmp_path / "parts", fold=0, options=RunOptions(threads=1))
+        train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(threads=1))
     monkeypatch.undo()
     done = load_header(tmp_path / "parts" / "resume.safetensors", "resume")["state"]["step"]
     assert done == (step + 1 if how == "interrupted" else step)
-    train_fold(plan, store, tmp_path / "parts", fold=0, options=RunOptions(threads=1, workers=1))
+    train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(threads=1, workers=1))
 
     assert_same(tmp_path / "whole", tmp_path / "parts")
     whole, parts = (load_header(tmp_path / n / "resume.safetensors", "resume")["state"] for n in ("whole", "parts"))
@@ -190,16 +192,19 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 def test_another_seed_or_budget_is_refused_and_restart_starts_over(tmp_path: Path, store: Store) -> None:
-    plan = make_plan()
-    first = train_fold(plan, store, tmp_path, fold=0, options=RunOptions(epochs=1, threads=1))
+    plan, run = make_plan(), RunFolder(tmp_path, 0)
+    first = train_fold(plan, store, run, options=RunOptions(epochs=1, threads=1))
     assert first.steps == 3
-    assert train_fold(plan, store, tmp_path, fold=0, options=RunOptions(threads=1)) == first  # the recorded budget
+    assert train_fold(plan, store, run, options=RunOptions(threads=1)) == first  # the recorded budget
     with pytest.raises(UserError, match=r"started with epochs 1 \(now 3\)\n.*--restart"):
-        train_fold(plan, store, tmp_path, fold=0, options=RunOptions(epochs=3, threads=1))
+        train_fold(plan, store, run, options=RunOptions(epochs=3, threads=1))
     with pytest.raises(UserError, match=r"started with seed 0 \(now 5\)"):
-        train_fold(plan, store, tmp_path, fold=0, options=RunOptions(seed=5, threads=1))
-    other = train_fold(plan, store, tmp_path, fold=0, options=RunOptions(seed=5, restart=True, threads=1))
-    assert other.steps == 6
+        train_fold(plan, store, run, options=RunOptions(seed=5, threads=1))
+    other = make_plan(learning_rate=2e-3, precision="bfloat16")
+    with pytest.raises(UserError, match=r"started with another plan, which differs in recipe\n.*--restart"):
+        train_fold(other, store, run, options=RunOptions(threads=1))
+    again = train_fold(plan, store, run, options=RunOptions(seed=5, restart=True, threads=1))
+    assert again.steps == 6
 
 
 def test_a_time_budget_is_a_whole_schedule_of_training_alone(
@@ -227,7 +232,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
     options = RunOptions(time_budget=12.0, threads=1)
     strategy = learns(0.0, 0.0, rate=0.5, batchnorm="recalibrated", pretrained=2)
     plan = make_plan(strategy=strategy, steps_per_epoch=5, warmup=0.25)
-    result = train_fold(plan, store, tmp_path, fold=0, options=options)
+    result = train_fold(plan, store, RunFolder(tmp_path, 0), options=options)
     assert (result.steps, result.seconds, len(validated)) == (12, 12.0, 3)
     rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
     assert [row["progress"] for row in rows] == [5 / 12, 10 / 12, 1.0]
@@ -238,7 +243,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
 
 
 def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
-    result = train_fold(make_plan(), store, tmp_path, fold="full", options=RunOptions(epochs=1, threads=1))
+    result = train_fold(make_plan(), store, RunFolder(tmp_path, "full"), options=RunOptions(epochs=1, threads=1))
     assert result.dice == {"big": None, "small": None}
     assert json.loads((tmp_path / "manifest.json").read_text())["cases"]["train"] == ["a", "b", "c"]
 
@@ -249,7 +254,7 @@ def test_of_frozen_stages_only_the_recalibrated_statistics_change(tmp_path: Path
     source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
     states = []
     for epochs in (1, 2):
-        train_fold(plan, store, tmp_path / str(epochs), fold=0, options=RunOptions(epochs=epochs, threads=1))
+        train_fold(plan, store, RunFolder(tmp_path / str(epochs), 0), options=RunOptions(epochs=epochs, threads=1))
         states.append(load_state(tmp_path / str(epochs) / "resume.safetensors", "resume")[0])
     for kind in ("network", "averaged"):
         short, state = (under_prefix(kind, each) for each in states)
@@ -328,7 +333,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path
     states = []
     for epochs in (1, 2):
         folder = tmp_path / str(epochs)
-        train_fold(plan, store, folder, fold=0, options=RunOptions(epochs=epochs, threads=1))
+        train_fold(plan, store, RunFolder(folder, 0), options=RunOptions(epochs=epochs, threads=1))
         states.append(load_state(folder / "resume.safetensors", "resume")[0])
     encoder = [name for name in source if name.startswith("encoder.")]
     statistics = {name for name in encoder if "running_" in name}
@@ -393,7 +398,7 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
 ) -> None:
     monkeypatch.setattr("seg_transfer.training.trainer.deep_loss", lambda outputs, *_: outputs[0].sum() * torch.inf)
     with pytest.raises(UserError, match=rf"not finite in {loop.MOST_SKIPPED} steps in a row.*\n.*learning_rate"):
-        train_fold(make_plan(epochs=20), store, tmp_path, fold=0, options=RunOptions(threads=1))
+        train_fold(make_plan(epochs=20), store, RunFolder(tmp_path, 0), options=RunOptions(threads=1))
 
 
 def test_a_plan_that_unfreezes_more_stages_than_there_are_is_refused() -> None:

@@ -11,13 +11,14 @@ from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
-from seg_transfer.exporting.save import TrainedPlan, make_header, save_model_file
+from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
+from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
 from seg_transfer.transfer.carry import CarryReport
 from seg_transfer.util.files import file_digest
 
@@ -39,9 +40,9 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
         for name, tensor in network.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1)
-    save_state(folder / "fold", "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
-    trained = [TrainedPlan(made, {"0": folder / "fold"})]
-    save_model_file(folder / "model.segtl", make_header(trained), trained)
+    trained = TrainedFolds(PlanFolder(folder, made), (0,))
+    save_state(trained.models[0], "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
+    save_model_file(folder / "model.segtl", make_header([trained]), [trained])
     return folder / "model.segtl", network.eval()
 
 
@@ -179,9 +180,9 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
 
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
-    for wishes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
+    for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
         with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its stages 2, 3 read several slices"):
-            planned(deep, **wishes)
+            planned(deep, **changes)
     shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))
     assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat stages alone
     flat = earlier_plan("2d", **WIDTHS)

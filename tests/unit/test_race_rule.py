@@ -10,9 +10,10 @@ import pytest
 from made_fingerprints import fingerprint, plan_of
 from made_plans import data_plan, learns, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
-from seg_transfer.planning.plan import ModelPlan, Plan, Split, Weights
+from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules import race
 from seg_transfer.planning.strategy import Race
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
@@ -218,7 +219,7 @@ class TestPlan:
         assert made.expected.memory_bytes > frozen.expected.memory_bytes  # a challenger trains the encoder
 
     @pytest.mark.parametrize(
-        ("wishes", "said"),
+        ("changes", "said"),
         [
             ({"race_share": 0.2}, "--race-share: there is no race"),
             ({"strategy": "race", "race_share": 1.0}, "--race-share: 1.0 is out of range"),
@@ -227,9 +228,9 @@ class TestPlan:
             ({"strategy": "race", "epochs": 1}, "--epochs: 1 epoch"),
         ],
     )
-    def test_what_cannot_race_is_refused(self, wishes: dict[str, Any], said: str) -> None:
+    def test_what_cannot_race_is_refused(self, changes: dict[str, Any], said: str) -> None:
         with pytest.raises(UserError, match=said):
-            plan_of(fingerprint(), **wishes)
+            plan_of(fingerprint(), **changes)
 
 
 def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) -> None:
@@ -237,7 +238,6 @@ def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) 
         strategy=SCRATCH, seconds=0.1, dice={"a": {"x": 1 / 3, "y": None}, "b": {"x": None, "y": None}}
     )
     kept = RaceEvidence(
-        plan="0",
         fold="full",
         seed=1,
         epochs=None,
@@ -251,7 +251,7 @@ def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) 
     assert RaceEvidence.load(tmp_path / "race.json") == kept
     assert result.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
     (tmp_path / "race.json").write_text('{"version": 2}')
-    with pytest.raises(UserError, match=r"race\.json: plan: Field required"):
+    with pytest.raises(UserError, match=r"race\.json: fold: Field required"):
         RaceEvidence.load(tmp_path / "race.json")
     (tmp_path / "race.json").write_text('{"racers": []}')
     with pytest.raises(UserError, match=r"a race of version 1; .*\n.*hint: train again with --restart"):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_plans import data_plan, learns, model_plan, plan
+from made_plans import data_plan, learns, manifest, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, Split
-from seg_transfer.training import checkpoint, manifest
-from seg_transfer.workflow import work_folder as workdir
+from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work, fold_from_text
 
@@ -31,19 +30,14 @@ def test_the_layout_is_the_one_in_the_readme(tmp_path: Path) -> None:
     work, plan = Work(tmp_path), a_plan()
     assert work.store_folder(plan) == tmp_path / "preprocessed" / part_hash(plan.data)
     runs = tmp_path / "runs" / f"2.5d-resnet18-finetune-{plan.hash[:8]}"
-    assert work.run_folder(plan, 1) == runs / "fold_1"
-    assert work.run_folder(plan, "full") == runs / "full"
-
-
-def test_a_runs_files_have_the_names_that_training_gives_them() -> None:
-    assert workdir.MODEL_FILE == checkpoint.MODEL_FILE
-    assert workdir.MANIFEST_FILE == manifest.MANIFEST_FILE
+    assert work.plan_folder(plan).run(1).path == runs / "fold_1"
+    assert work.plan_folder(plan).run("full").path == runs / "full"
 
 
 def test_another_strategy_has_its_own_runs_and_the_same_store(tmp_path: Path) -> None:
     work, one, other = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
     assert work.store_folder(one) == work.store_folder(other)
-    assert work.run_folder(one, 0) != work.run_folder(other, 0)
+    assert work.plan_folder(one).run(0).path != work.plan_folder(other).run(0).path
 
 
 @pytest.mark.parametrize(("text", "fold"), [("0", 0), ("1", 1), ("full", "full")])
@@ -76,10 +70,9 @@ def test_status_follows_the_work(tmp_path: Path) -> None:
     assert found.next == [f"segtl train 0{work.option}"]
 
     (work.store_folder(plan) / "a").mkdir(parents=True)
-    work.keep_plan(earlier)
-    work.run_folder(earlier, "full").mkdir()
-    work.run_folder(plan, 1).mkdir(parents=True)
-    (work.run_folder(plan, 1) / "manifest.json").write_text('{"result": {"finished": true}}')
+    work.plan_folder(earlier).keep_plan()
+    work.plan_folder(earlier).run("full").path.mkdir()
+    manifest(plan, 1).save(work.plan_folder(plan).run(1).manifest)
     found = read_status(tmp_path)
     assert found.preprocessed == 1
     assert [(run.fold, run.state) for run in found.runs if run.current] == [

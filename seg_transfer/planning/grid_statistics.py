@@ -10,8 +10,8 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.spacing import anisotropy
 
 
-class Grid:
-    """The data set on the network's grid.
+class GridStatistics:
+    """Sizes of the data set's cases on the network's grid.
 
     Attributes:
         shape: Median shape (slice, u, v).

@@ -1,0 +1,36 @@
+"""``plan-data.json``: which data part of a plan a preprocessed store was made with, which is the store's identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.util.records import JsonRecord
+
+STORE_FILE = "plan-data.json"
+
+
+class StoreRecord(JsonRecord):
+    """What a store was made with; version 1 was the data part alone."""
+
+    noun: ClassVar[str] = "preprocessed store"
+    if_missing: ClassVar[str] = "run `segtl preprocess`"
+    if_wrong: ClassVar[str] = "delete this folder and run `segtl preprocess`"
+
+    version: Literal[2] = 2
+    data: DataPlan
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 1 without its number is the data part."""
+        return {"data": {name: content[name] for name in content if name != "version"}}
+
+
+def store_data(file: Path) -> DataPlan:
+    """The data part that a store was made with.
+
+    Raises:
+        UserError: If the file is missing, or is none of a store.
+    """
+    return StoreRecord.load(file).data
