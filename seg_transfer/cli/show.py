@@ -98,7 +98,7 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     effect = "made no significant difference"
     if found.improves or found.worsens:
         effect = "improved Dice" if found.improves else "worsened Dice"
-    start = "start that the races chose" if any(run.strategy == "scratch" for run in runs) else "pretrained start"
+    start = "start that the races chose" if not all(run.pretrained for run in runs) else "pretrained start"
     _line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
     if not found.improves:
         _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{Work(work).option}`")
