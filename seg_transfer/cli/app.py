@@ -22,6 +22,7 @@ import seg_transfer as api
 from seg_transfer.cli import console, show
 from seg_transfer.cli.generate import command
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options.base import Options
 from seg_transfer.options.model_options import CardOptions, ExportOptions, PredictOptions, SummaryOptions
 from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
@@ -143,9 +144,9 @@ COMMANDS = (
         "evaluate",
         EvaluateOptions,
         _show_scores,
-        "Score label maps: Dice, IoU, HD95, NSD and volume, per case and label.",
+        "Score label maps per case and label.",
         "Example: [bold]segtl evaluate predictions data/labels --csv scores.csv[/]\n\n"
-        "Label maps pair by file name. Undefined figures (–) are left out of means and counted.",
+        f"{metrics_help()} Label maps pair by file name. Means leave out undefined values (–).",
     ),
     Command(
         "summary",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.validate import TrainedFold
 
 logger = logging.getLogger(__name__)
+_dice = METRICS["dice"].text
 
 WIDTH_OF_A_FILE = 140
 """Columns of a table that goes to a file or pipe; rich would use 80."""
@@ -253,7 +255,3 @@ def _loss(value: Estimate | None) -> str:
 
 def _values(values: Sequence[int]) -> str:
     return "+".join(map(str, values))
-
-
-def _dice(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
