@@ -100,6 +100,8 @@ def main() -> None:
     torch.set_num_threads(1)
     norms: dict[str, nn.Module] = {"sample by sample": InstanceNorm(16), "torch's": TorchInstanceNorm(16, affine=True)}
     compare(f"instance norm, {MAP}", {name: there_and_back(module, MAP) for name, module in norms.items()})
+    groups = {f"{size} channels": nn.GroupNorm(16 // size, 16) for size in (16, 8, 2)}
+    compare("group norm, groups of", {name: there_and_back(module, MAP) for name, module in groups.items()})
     half = (*MAP[:2], *(size // 2 for size in MAP[2:]))
     larger: dict[str, nn.Module] = {"linear": Linear(), "transposed convolution": nn.ConvTranspose3d(16, 16, 2, 2)}
     compare("to twice the size", {name: there_and_back(module, half) for name, module in larger.items()})

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli
-from seg_transfer.options.common import Device, Seconds, Seed, Verbosity
+from seg_transfer.options.common import DeviceOption, Seconds, SeedOption, VerbosityOptions
 
 Purpose = Literal["scans", "photos"]
 """Kind of images that the encoder is meant for."""
 
 
-class PretrainOptions(Device, Seed, Verbosity):
+class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
     """Options of :func:`seg_transfer.pretrain`."""
 
     images: Annotated[Path, Cli(metavar="IMAGES", argument=True)] = Field(
