@@ -112,7 +112,7 @@ class Budget(Options):
         return self
 
 
-class TrainedFolds(Options):
+class TrainedRuns(Options):
     """Which trained folds to use."""
 
     folds: Annotated[FoldNames | None, Cli(metavar="LIST", typed=str)] = Field(

@@ -14,14 +14,14 @@ from seg_transfer.options.common import (
     RUNNING,
     Device,
     Offline,
-    TrainedFolds,
+    TrainedRuns,
     Verbosity,
     Work,
     Workers,
 )
 
 
-class ArrayOptions(TrainedFolds, Work, Device):
+class ArrayOptions(TrainedRuns, Work, Device):
     """Options of predicting an array: which models, and how."""
 
     model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
@@ -59,7 +59,7 @@ class SummaryOptions(Work, Device, Workers, Verbosity):
     ensembles: bool = Field(False, description="Try pairs of configurations: predicts their held-out cases again.")
 
 
-class ExportOptions(TrainedFolds, Work, Verbosity):
+class ExportOptions(TrainedRuns, Work, Verbosity):
     """Options of :func:`seg_transfer.export`."""
 
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(

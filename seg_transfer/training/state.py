@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.history import Row
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.schedule import Budget
 

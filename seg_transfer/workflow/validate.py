@@ -16,10 +16,11 @@ from seg_transfer.evidence.fit_head import fit_head
 from seg_transfer.evidence.race import run_race
 from seg_transfer.inference.files import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.loop import train_fold
-from seg_transfer.training.manifest import Cases, Fold
+from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.training.state import RunOptions
 
