@@ -11,11 +11,11 @@ from pydantic_core import PydanticUndefined
 
 from seg_transfer.options.base import Options, cli_of, fields_of, keyword_of
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+OptionsT = TypeVar("OptionsT", bound=Options)
 R = TypeVar("R")
 
 
-def takes(kind: type[O]) -> Callable[[Callable[[O], R]], Callable[..., R]]:
+def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[..., R]]:
     """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` as well.
 
     The signature and the ``Args`` of the docstring are those of the options' fields.
@@ -24,7 +24,7 @@ def takes(kind: type[O]) -> Callable[[Callable[[O], R]], Callable[..., R]]:
         kind: Type of the options.
     """
 
-    def decorate(function: Callable[[O], R]) -> Callable[..., R]:
+    def decorate(function: Callable[[OptionsT], R]) -> Callable[..., R]:
         signature = signature_of(kind)
 
         @wraps(function)
@@ -36,7 +36,7 @@ def takes(kind: type[O]) -> Callable[[Callable[[O], R]], Callable[..., R]]:
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]
             return_annotation=inspect.signature(function).return_annotation
         )
-        call.__doc__ = _with_arguments(inspect.getdoc(function) or "", kind)
+        call.__doc__ = with_arguments(function.__doc__ or "", kind)
         return call
 
     return decorate
@@ -56,14 +56,19 @@ def signature_of(kind: type[Options]) -> inspect.Signature:
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
-def _with_arguments(text: str, kind: type[Options]) -> str:
-    """A Google docstring with the section ``Args`` in front of its other sections."""
+def with_arguments(text: str, kind: type[Options]) -> str:
+    """Put the options' descriptions into a Google docstring, as the section ``Args`` in front of its other sections.
+
+    Args:
+        text: The docstring.
+        kind: Type of the options.
+    """
     lines = [
         f"    {keyword_of(name, field)}: {field.description}"
         for name, field in fields_of(kind).items()
         if not cli_of(field).only
     ]
-    body = text.split("\n")
+    body = inspect.cleandoc(text).split("\n")
     first = next((index for index, line in enumerate(body) if line in ("Returns:", "Raises:")), len(body))
     before = "\n".join(body[:first]).rstrip()
     after = "\n".join(body[first:])

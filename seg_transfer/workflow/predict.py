@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.options.calls import takes
+from seg_transfer.options.calls import takes, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
@@ -33,12 +33,10 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
 
     The models are those of an exported file; or those that `segtl summary` chose in the work folder; or, where it did
     not or folds are named, the folds of the current plan: all that are trained to the end, ``full`` only where there is
-    no other.
+    no other. Label maps that are in the output folder already are kept, unless they are to be overwritten.
 
-    Args:
-        images: Folder of images or one file, see :func:`predict_files`; or an array, see :func:`predict_array`.
-        *arguments: Of that function.
-        **options: Of that function.
+    An array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order takes the place of ``images``. It needs its
+    ``spacing`` of x, y and z in mm, and no ``output``, ``probabilities``, ``overwrite`` or ``workers``.
 
     Returns:
         The folder with the label maps, or label values ``(x, y, z)``.
@@ -48,21 +46,15 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
         UserError: If nothing is trained, the model file is damaged, or the images are not there.
     """
     if isinstance(images, Path | str | PredictOptions):
-        return predict_files(images, *arguments, **options)
-    return predict_array(images, *arguments, **options)
+        return _predict_files(images, *arguments, **options)
+    return _predict_array(images, *arguments, **options)
+
+
+predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
 @takes(PredictOptions)
-def predict_files(options: PredictOptions) -> Path:
-    """Segment files; label maps that are in the output folder already are kept, unless they are to be overwritten.
-
-    Returns:
-        The folder with the label maps.
-
-    Raises:
-        SomeCasesFailed: If some cases could not be segmented; the others are.
-        UserError: If nothing is trained, the model file is damaged, or the images are not there.
-    """
+def _predict_files(options: PredictOptions) -> Path:
     data, load = _models(options)
     cases = find_images(options.images, len(data.channels))
     folder = options.output
@@ -71,7 +63,7 @@ def predict_files(options: PredictOptions) -> Path:
         raise UserError(what, where=folder, hint="name another output folder")
     check_folder(folder)
     predictor = load(options.device)
-    from seg_transfer.inference.files import predict_folder
+    from seg_transfer.inference.folder import predict_folder
 
     failures = predict_folder(
         predictor,
@@ -87,21 +79,7 @@ def predict_files(options: PredictOptions) -> Path:
     return folder
 
 
-def predict_array(image: np.ndarray, *, spacing: Sequence[float], **named: Any) -> np.ndarray:
-    """Segment one image in memory.
-
-    Args:
-        image: ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order.
-        spacing: Of x, y and z in mm.
-        **named: Fields of :class:`seg_transfer.options.model_options.ArrayOptions`: ``model``, ``work``, ``folds``,
-            ``tta`` and ``device``.
-
-    Returns:
-        Label values ``(x, y, z)``.
-
-    Raises:
-        UserError: If nothing is trained, the model file is damaged, or the image or its spacing is none.
-    """
+def _predict_array(image: np.ndarray, *, spacing: Sequence[float], **named: Any) -> np.ndarray:
     options = ArrayOptions(**named)
     _, load = _models(options)
     return load(options.device).array(image, spacing, tta=options.tta)

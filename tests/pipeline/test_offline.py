@@ -47,8 +47,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.mark.parametrize("wish", [["--weights", "imagenet", "--offline"], ["--weights", "auto"]], ids=" ".join)
-def test_plan_and_train_open_no_socket(wish: list[str], tmp_path: Path, cache: Path, connections: list[object]) -> None:
+@pytest.mark.parametrize("weights", [["--weights", "imagenet", "--offline"], ["--weights", "auto"]], ids=" ".join)
+def test_plan_and_train_open_no_socket(
+    weights: list[str], tmp_path: Path, cache: Path, connections: list[object]
+) -> None:
     known = entry("resnet18")
     folder = cache / f"models--{known.repository.replace('/', '--')}" / "snapshots" / known.revision
     folder.mkdir(parents=True)
@@ -56,12 +58,12 @@ def test_plan_and_train_open_no_socket(wish: list[str], tmp_path: Path, cache: P
     save_file(timm.create_model("resnet18", pretrained=False).state_dict(), folder / "model.safetensors")
     data, work = make_dataset(tmp_path / "data", cases=2), Work(tmp_path / "work")
     options = ["--config", "2d", "--encoder", "resnet18", "--epochs", "1", "--folds", "2", "--memory", "1GB"]
-    assert main(["plan", str(data), "-w", str(work.path), *options, *wish, *RUNNING]) == 0
+    assert main(["plan", str(data), "-w", str(work.path), *options, *weights, *RUNNING]) == 0
     content = json.loads(work.plan.read_text())
     assert content["model"]["weights"]["source"] == "imagenet"
     content["recipe"] |= {"steps_per_epoch": 1, "batch_size": 2}
     work.plan.write_text(json.dumps(content))
-    offline = wish[2:]
+    offline = weights[2:]
     assert main(["train", "0", "-w", str(work.path), *offline, *RUNNING]) == 0
     assert bool(os.environ[OFFLINE]) == bool(offline)
     assert work.plan_folder(work.load_plan()).run(0).finished

@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LOCAL = {"device": "cpu", "workers": 0}
 
 
-def train_a_little(shared: Path, name: str, folder: Path, **wishes: Any) -> tuple[Plan, dict[str, Any], Path]:
+def train_a_little(shared: Path, name: str, folder: Path, **changes: Any) -> tuple[Plan, dict[str, Any], Path]:
     """Plan two cases, train on them for seconds, export: the plan, what the manifest says of weights, the file."""
     data = shared / "data" / name
     few_shot = json.loads((data / "splits.json").read_text())["few_shot"]  # never of its test cases
     cases = next(iter(few_shot.values()))[:2]
     work = folder / "work"
     options = {"cases": cases, "folds": 2, "time_budget": 3.0, "memory": 2 * 10**9}
-    made = seg_transfer.plan(data, work=work, **(options | wishes), **LOCAL)
+    made = seg_transfer.plan(data, work=work, **(options | changes), **LOCAL)
     seg_transfer.train("full", work=work, **LOCAL)  # so that nothing is scored, which took minutes on abdomen
     manifest = json.loads(Work(work).plan_folder(made).run("full").manifest.read_text())
     (file,) = seg_transfer.export(folder / "model.segtl", work=work)

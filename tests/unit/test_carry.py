@@ -180,9 +180,9 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
 
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
-    for wishes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
+    for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
         with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its stages 2, 3 read several slices"):
-            planned(deep, **wishes)
+            planned(deep, **changes)
     shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))
     assert shallow.model.stages <= 2 and shallow.model.weights.carry == "encoder"  # the flat stages alone
     flat = earlier_plan("2d", **WIDTHS)

@@ -81,6 +81,10 @@ class TestSignatures:
         assert lines[at + 1] == f"    output: {ExportOptions.model_fields['output'].description}"
         assert at < lines.index("Returns:") < lines.index("Raises:")
 
+    def test_predict_describes_its_options(self) -> None:
+        for name, field in fields_of(PredictOptions).items():
+            assert (f"    {name}: {field.description}" in (api.predict.__doc__ or "")) == (not cli_of(field).only)
+
     def test_a_function_takes_its_options_as_keywords_or_as_one_object(self) -> None:
         @takes(PlanOptions)
         def planned(options: PlanOptions) -> PlanOptions:

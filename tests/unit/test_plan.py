@@ -12,11 +12,13 @@ from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan, learns
 from pydantic import BaseModel, ValidationError
 
+from seg_transfer.data.description import Region
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
-from seg_transfer.planning.data_plan import Label, Region
+from seg_transfer.planning.data_plan import Label
 from seg_transfer.planning.fields import json_hash, part_hash
 from seg_transfer.planning.folds import FoldAssignment
-from seg_transfer.planning.plan import Plan, Split, edited_parts
+from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
@@ -165,7 +167,7 @@ class TestPlanner:
         plan = plan_of(fingerprint(), strategy="scratch")
         assert (plan.recipe.strategy.name, plan.model.weights.source) == ("scratch", "none")
 
-    def test_wishes_are_kept(self, tmp_path: Path) -> None:
+    def test_options_are_kept(self, tmp_path: Path) -> None:
         weights = tmp_path / "own.safetensors"
         weights.touch()
         plan = plan_of(
@@ -198,8 +200,9 @@ class TestPlanner:
 
     @pytest.mark.parametrize("config", ["2d", "2.5d", "3d"])
     def test_a_stem_of_stride_4_is_planned_throughout(self, config: str) -> None:
-        wishes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "device": "cuda"}  # no time limit
-        plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **wishes)
+        # A GPU has no time limit.
+        changes: dict[str, Any] = {"encoder": "convnext_tiny", "strategy": "finetune", "device": "cuda"}
+        plan = plan_of(fingerprint(shape=(90, 90, 60)), config=config, **changes)
         assert plan.model.stages == 3
         assert plan.model.decoder_channels == (96, 128, 192)
         assert all(side % 16 == 0 for side in plan.model.patch[1:])
@@ -207,9 +210,9 @@ class TestPlanner:
         assert plan.recipe.strategy.batchnorm == "source"
 
     def test_frozen_stages_are_expected_to_take_less_memory(self) -> None:
-        wishes: dict[str, Any] = {"config": "2d", "device": "cuda"}
+        changes: dict[str, Any] = {"config": "2d", "device": "cuda"}
         memory = [
-            plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **wishes).expected.memory_bytes
+            plan_of(fingerprint(shape=(200, 200, 50)), strategy=strategy, **changes).expected.memory_bytes
             for strategy in ("frozen", "partial", "finetune")
         ]
         assert memory == sorted(memory)
@@ -222,7 +225,7 @@ class TestPlanner:
 
 class TestImpossibleOptions:
     @pytest.mark.parametrize(
-        ("wishes", "message"),
+        ("changes", "message"),
         [
             ({"config": "4d"}, "--config: unknown choice '4d'"),
             ({"strategy": "never"}, "--strategy: unknown choice"),
@@ -245,9 +248,9 @@ class TestImpossibleOptions:
         ],
         ids=str,
     )
-    def test_they_are_refused_with_a_mend(self, wishes: dict[str, Any], message: str) -> None:
+    def test_they_are_refused_with_a_hint(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError) as error:
-            plan_of(fingerprint(), **wishes)
+            plan_of(fingerprint(), **changes)
         assert message in str(error.value)
         assert error.value.hint
 
