@@ -26,10 +26,10 @@ from steps import SHAPES, make_plan, seconds
 from seg_transfer.data.image import image_from_array
 from seg_transfer.planning.plan import Augmentation, Plan
 from seg_transfer.planning.rules.augmentation import augmentation
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.augment import apply, sample_transforms
-from seg_transfer.training.batches import Batch, PatchSampler, generator
+from seg_transfer.training.batches import Batch, PatchSampler, seeded_generator
 from seg_transfer.training.trainer import Trainer
 
 OFF = Augmentation(**{name: 0 for name in Augmentation.model_fields if name.endswith("_probability")})
@@ -64,7 +64,7 @@ def augmenting(chosen: Augmentation, batch: Batch, configuration: str) -> Callab
 
     def work() -> None:
         size, channels = batch.image.shape[:2]
-        random = partial(generator, 0, "augment", next(steps))
+        random = partial(seeded_generator, 0, "augment", next(steps))
         transforms = sample_transforms(chosen, batch=size, channels=channels, generator=random)
         apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=out_of_plane)
 

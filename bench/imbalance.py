@@ -28,8 +28,8 @@ from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.run_folder import RunFolder
@@ -44,11 +44,11 @@ WAYS = {"label first": 0.5, "case first": 0.5, "anywhere": 0.0}
 class CaseFirst(PatchSampler):
     """Draws the case first: a label of few cases is seen in few patches."""
 
-    def labelled(self, count: int, taken: Sequence[int], draw: np.random.Generator) -> list[tuple[int, int]]:
+    def labelled(self, count: int, taken: Sequence[int], generator: np.random.Generator) -> list[tuple[int, int]]:
         cases = sorted({case for holders in self.holders.values() for case in holders})
-        chosen = draw.choice(cases, count)
+        chosen = generator.choice(cases, count)
         return [
-            (int(case), int(draw.choice([label for label, holders in self.holders.items() if case in holders])))
+            (int(case), int(generator.choice([label for label, holders in self.holders.items() if case in holders])))
             for case in chosen
         ]
 

@@ -19,7 +19,6 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from seg_transfer.inference.predictor import LAYOUTS
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
     joined,
@@ -28,7 +27,7 @@ from seg_transfer.inference.sliding_window import (
     window_starts,
     written_shape,
 )
-from seg_transfer.network.build import build_network
+from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.plan import ModelPlan, Weights
 
 SHAPE = (48, 128, 96)
@@ -94,9 +93,7 @@ def main() -> None:
             decoder_channels=(16, 32, 64),
         )
         network, _ = build_network(model, channels=1, classes=CLASSES, seed=0, pretrained_stages=0)
-        for parameter in network.eval().parameters():
-            if parameter.dim() in LAYOUTS:
-                parameter.data = parameter.data.to(memory_format=LAYOUTS[parameter.dim()])
+        lay_channels_last(network.eval())
 
         def scores(windows: Tensor, network: torch.nn.Module = network) -> Tensor:
             with torch.autocast("cpu", dtype=torch.bfloat16):

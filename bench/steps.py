@@ -20,7 +20,7 @@ import torch
 
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.augment import apply, sample_transforms
-from seg_transfer.training.batches import Batch, generator
+from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.training.trainer import Trainer
 
@@ -113,7 +113,7 @@ def measure(configuration: str, rounds: int) -> None:
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
 
     def augment() -> None:
-        random = partial(generator, 0, "augment", next(steps))
+        random = partial(seeded_generator, 0, "augment", next(steps))
         transforms = sample_transforms(augmentation, batch=size, channels=1, generator=random)
         apply(*batch, transforms, spacing=(1, 1, 1), out_of_plane=configuration == "3d")
 
@@ -130,7 +130,7 @@ def measure(configuration: str, rounds: int) -> None:
         print(f"{configuration:5} {name:20} {took:7.3f} s")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
@@ -139,3 +139,7 @@ if __name__ == "__main__":
     torch.set_num_threads(options.threads)
     for chosen in options.configurations:
         measure(chosen, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from seg_transfer.data.splits import Split
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, CaseLabel, Intensity
 from seg_transfer.planning.cost import Machine
@@ -12,7 +13,7 @@ from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint, PooledChannel, PooledLabel
 from seg_transfer.planning.folds import FoldAssignment
 from seg_transfer.planning.option_checks import check_before_measuring
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import make_plan
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules.earlier_model import EarlierModel

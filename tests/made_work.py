@@ -11,10 +11,11 @@ from made_balls import LABELS
 from made_plans import data_plan, manifest, model_plan, plan
 
 from seg_transfer.data.dataset import Dataset, find_dataset
+from seg_transfer.data.splits import Split
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.planning.plan import ModelPlan, Plan, Split
+from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.workflow.work_folder import Work
 

@@ -30,7 +30,7 @@ from encoder_table import ROOT, TABLE, save
 from make_golden import plan_path
 
 from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
-from seg_transfer.planning.cost import Shape
+from seg_transfer.planning.cost import NetworkSize
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
@@ -62,11 +62,11 @@ SIZES = {"2d": Size(8, (1, 128, 128)), "3d": Size(2, (24, 64, 64))}
 SMOKE = {"2d": Size(2, (1, 32, 32)), "3d": Size(2, (4, 32, 32))}
 
 
-def shape(name: str, configuration: str, size: Size) -> Shape:
+def network_size(name: str, configuration: str, size: Size) -> NetworkSize:
     """The network of an encoder; in 3D it strides along the slices at its first two stages."""
     known = entry(name)
     strides = [stride for stride in known.strides if stride <= DEEPEST_STRIDE]
-    return Shape(
+    return NetworkSize(
         entry=known,
         configuration=configuration,
         patch=size.patch,
@@ -84,7 +84,7 @@ def golden_plan() -> Plan:
     return Plan.load(plan_path("hippocampus"))
 
 
-def trainer(made: Shape, strategy: Literal["frozen", "finetune", "scratch"]) -> Trainer:
+def trainer(made: NetworkSize, strategy: Literal["frozen", "finetune", "scratch"]) -> Trainer:
     """A trainer of the network; its weights are random, and BatchNorm is treated as where they are pretrained."""
     plan = golden_plan()
     model = {
@@ -113,7 +113,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def encoder_pass(name: str, configuration: str, size: Size) -> tuple[Callable[[], None], float]:
     """A forward and backward pass of the encoder alone in training, and its forward operations."""
-    made = shape(name, configuration, size)
+    made = network_size(name, configuration, size)
     encoder = trainer(made, "scratch").network.encoder.train()
     image = torch.randn(size.batch, 1, *size.patch).clone(memory_format=torch.channels_last_3d)
 
@@ -138,7 +138,7 @@ def slowness(name: str, configuration: str, size: Size, rounds: int) -> float:
 
 def measure(name: str, configuration: str, size: Size, rounds: int) -> dict[str, float]:
     """Milliseconds per sample of each kind of step, and the slowness."""
-    made = shape(name, configuration, size)
+    made = network_size(name, configuration, size)
     slices = size.patch[0]
     batch = Batch(
         torch.randn(size.batch, 1, *size.patch), torch.randint(0, CLASSES, (size.batch, slices, *size.patch[1:]))

@@ -7,6 +7,7 @@ takes seconds and no memory.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -178,14 +179,20 @@ def recorded() -> Iterator[dict[int, torch.UntypedStorage]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="describe these alone, keep the other rows")
+    names = parser.parse_args().names or list(SOURCES)
     before = json.loads(TABLE.read_text(encoding="utf-8"))["encoders"]
     rows = {}
     print(f"{'encoder':22} {'kind':8} {'parameters':>11} saved elements per input pixel and stage")
     for name in SOURCES:
+        if name not in names and name in before:
+            rows[name] = before[name]
+            continue
         row = describe(name)
         rows[name] = {**row, "slowness": before.get(name, {}).get("slowness", [None, None])}
         for kind, costs in row["costs"].items():
-            print(f"{name:22} {kind:8} {sum(costs['parameters']):>11,} {costs['saved_elements']}")
+            print(f"{name:22} {kind:8} {sum(costs['parameters']):>11,} {costs['saved_elements']}", flush=True)
     save(rows)
 
 

@@ -9,6 +9,7 @@ these patches was used to make the catalogue's table, which is measured stage by
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -17,7 +18,7 @@ from encoder_table import recorded
 
 from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.cost import Configuration, Shape, saved_bytes
+from seg_transfer.planning.cost import Configuration, NetworkSize, saved_bytes
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
@@ -41,11 +42,11 @@ class Case:
     channels: int = 1
     classes: int = 4
 
-    def shape(self) -> Shape:
+    def network_size(self) -> NetworkSize:
         """What the planner knows of it."""
         known = entry(self.encoder)
         widths, _ = decoder_channels(known.strides[: self.stages], "cpu")
-        return Shape(
+        return NetworkSize(
             entry=known,
             configuration=self.configuration,
             patch=self.patch,
@@ -60,7 +61,7 @@ class Case:
 
 def measured(case: Case) -> int:
     """Bytes that a sample adds to what a training step keeps."""
-    shape = case.shape()
+    size = case.network_size()
     model = ModelPlan(
         configuration=case.configuration,
         patch=case.patch,
@@ -69,7 +70,7 @@ def measured(case: Case) -> int:
         stages=case.stages,
         slice_strides=case.slice_strides,
         input_mapping="as_is",
-        decoder_channels=shape.decoder_channels,
+        decoder_channels=size.decoder_channels,
     )
     network, _ = build_network(model, channels=case.channels, classes=case.classes, seed=0)
     network.train()
@@ -113,11 +114,12 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| encoder | configuration | patch | stages | strategy | measured MB | estimated MB | estimated / measured |")
     print("|---|---|---|---|---|---|---|---|")
     ratios = []
     for case in cases():
-        truth, guess = measured(case), saved_bytes(case.shape(), 1)
+        truth, guess = measured(case), saved_bytes(case.network_size(), 1)
         ratios.append(guess / truth)
         patch = " x ".join(map(str, case.patch))
         network = f"{case.encoder} | {case.configuration} | {patch} | {case.stages} | {case.strategy}"

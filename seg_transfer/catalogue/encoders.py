@@ -20,7 +20,7 @@ WEIGHTS_FILE = "model.safetensors"
 BUNDLED_ENCODER = "resnet18"
 TORCHVISION = "torchvision/"
 
-Kind = Literal["flat", "deep", "strided"]
+StageKind = Literal["flat", "deep", "strided"]
 """Of a stage: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
 axis, ``strided`` with stride 2."""
 
@@ -83,7 +83,7 @@ class EncoderEntry:
     volumes: bool
     batchnorm: bool
     parameters: int
-    costs: Mapping[Kind, StageCosts]
+    costs: Mapping[StageKind, StageCosts]
     slowness: tuple[float | None, float | None]
 
     @property

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from seg_transfer.cli import console
 from seg_transfer.options.base import Options, bounds_of, cli_of, fields_of, keyword_of
-from seg_transfer.options.common import Offline, Verbosity
+from seg_transfer.options.common import OfflineOption, VerbosityOptions
 from seg_transfer.transfer.fetch import OFFLINE
 from seg_transfer.workflow.work_folder import Work
 
@@ -43,13 +43,13 @@ def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., No
 
 def _apply(options: Options) -> None:
     """Set what holds for the whole process: what is shown and logged, and whether connections are allowed."""
-    if isinstance(options, Verbosity) and (options.verbose or options.quiet):
+    if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
     work = getattr(options, "work", None)
     if getattr(options, "model", None) is not None:
         work = None  # an exported model needs no work folder
     console.log_tracebacks(None if work is None else Work(work).log)
-    if isinstance(options, Offline) and options.offline:
+    if isinstance(options, OfflineOption) and options.offline:
         os.environ[OFFLINE] = "1"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Dataset(JsonRecord):
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "plan again"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str
     root: Path
     layout: Layout
@@ -56,6 +56,12 @@ class Dataset(JsonRecord):
     label_map_note: str = ""
     cases: tuple[Case, ...]
     unused: tuple[Unused, ...] = ()
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any]:
+        """Version 1 wrote each region as a list."""
+        regions = [dict(zip(Region.model_fields, region, strict=False)) for region in content.get("regions", ())]
+        return content | {"regions": regions}
 
     def select(self, ids: Collection[str]) -> Dataset:
         """The same data set with these cases only.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from pydantic import Field
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.records import Part
 
 _IGNORE = "ignore"
 _HINT = (
@@ -14,19 +17,12 @@ _HINT = (
 )
 
 
-class Region(NamedTuple):
-    """Values of the label files that are one thing to predict, such as a whole tumour of three parts.
-
-    Attributes:
-        name: What it is called.
-        values: Ascending, without 0.
-        writes: The value, one of these, that predicted label maps hold where the region is; a later region's over an
-            earlier one's.
-    """
+class Region(Part):
+    """Labels that are one output of the network, such as a whole tumour of three parts."""
 
     name: str
-    values: tuple[int, ...]
-    writes: int
+    values: tuple[int, ...] = Field(min_length=1, description="values of its labels")
+    writes: int = Field(description="the one of them that predicted label maps hold where the region is")
 
 
 @dataclass(frozen=True)
@@ -146,5 +142,5 @@ def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where
                 what = f"{earlier.name} lies in {name}, which is painted over it"
                 hint = "list larger regions first, in labels and in regions_class_order alike"
                 raise UserError(what, where=where, hint=hint)
-        regions.append(Region(name, values, writes))
+        regions.append(Region(name=name, values=values, writes=writes))
     return tuple(regions)

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.records import Part
 
-Split = tuple[list[str], list[str]]
-"""Cases to train on, cases to validate on."""
+
+class Split(Part):
+    """One fold."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    validation: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def make_splits(
         labels: Case -> labels that it holds; labels of every case change nothing.
 
     Returns:
-        One (train, validation) per fold. A single group is trained and validated on alike.
+        One per fold. A single group is trained and validated on alike.
 
     Raises:
         UserError: If there are no cases, fewer than 2 folds, or a case has no group.
@@ -83,8 +89,10 @@ def make_splits(
         fold.cases.extend(members[name])
         fold.held.update(held[name])
     if len(dealt) == 1:
-        return [(sorted(cases), sorted(cases))]
-    return [(sorted(set(cases) - set(fold.cases)), sorted(fold.cases)) for fold in dealt]
+        return [Split(train=tuple(sorted(cases)), validation=tuple(sorted(cases)))]
+    return [
+        Split(train=tuple(sorted(set(cases) - set(fold.cases))), validation=tuple(sorted(fold.cases))) for fold in dealt
+    ]
 
 
 @dataclass(frozen=True)
@@ -135,9 +143,9 @@ def leaks(splits: Sequence[Split], together: Collection[Collection[str]]) -> lis
         together: Sets of cases: groups, or identical images.
     """
     found = []
-    for fold, (train, validation) in enumerate(splits):
+    for fold, split in enumerate(splits):
         for inside in map(set, together):
-            learned, held_out = sorted(inside & set(train)), sorted(inside & set(validation))
+            learned, held_out = sorted(inside & set(split.train)), sorted(inside & set(split.validation))
             if learned and held_out:
                 found.append(Leak(fold, tuple(learned), tuple(held_out)))
     return found
@@ -145,7 +153,7 @@ def leaks(splits: Sequence[Split], together: Collection[Collection[str]]) -> lis
 
 def splits_note(splits: Sequence[Split], folds: int) -> str | None:
     """What the user should know about splits for which ``folds`` folds were asked; None if all is as asked."""
-    if len(splits) == 1 and splits[0][0] == splits[0][1]:
+    if len(splits) == 1 and splits[0].train == splits[0].validation:
         return "there is one case (or group) only: it is trained and validated on alike, so its scores say little"
     if len(splits) < folds:
         return f"there are {len(splits)} cases (or groups) only: {len(splits)} folds instead of {folds}"
@@ -235,7 +243,7 @@ def splits_from_file(path: Path) -> list[Split]:
             raise UserError(
                 f"fold {number} trains and validates on {', '.join(both[:3])}", where=path, hint="keep them apart"
             )
-        splits.append((train, validation))
+        splits.append(Split(train=tuple(train), validation=tuple(validation)))
     return splits
 
 

@@ -58,9 +58,9 @@ def sample_voxels(
         slices_per_label: Number of slices with each class to sample from, since voxels that are far apart need more
             windows of an encoder. None: all slices.
     """
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     if slices_per_label is not None:
-        kept = _some_slices(label, not_annotated, slices_per_label, draw)
+        kept = _some_slices(label, not_annotated, slices_per_label, generator)
         found = sample_voxels(label[kept], not_annotated=not_annotated, per_label=per_label, seed=seed)
         positions = np.column_stack([kept[found.positions[:, 0]], found.positions[:, 1:]])
         return Samples(positions, found.classes, found.weights)
@@ -73,7 +73,7 @@ def sample_voxels(
         at_boundary = near.reshape(-1)[members]
         sides = [members[at_boundary], members[~at_boundary]]
         for side, count in zip(sides, _shares(len(sides[0]), len(sides[1]), per_label), strict=True):
-            places.append(np.sort(draw.choice(side, count, replace=False)))
+            places.append(np.sort(generator.choice(side, count, replace=False)))
             classes.append(np.full(count, index, np.int64))
             weights.append(np.full(count, len(side) / max(count, 1)))
     positions = np.stack(np.unravel_index(np.concatenate(places), label.shape), axis=1)
@@ -81,14 +81,14 @@ def sample_voxels(
 
 
 def _some_slices(
-    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, draw: np.random.Generator
+    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Sorted indices of randomly chosen slices, so many with each class."""
     kept: set[int] = set()
     for index in np.unique(label):
         if index != not_annotated:
             held = np.flatnonzero((label == index).any(axis=(1, 2)))
-            kept |= set(draw.choice(held, min(per_label, len(held)), replace=False).tolist())
+            kept |= set(generator.choice(held, min(per_label, len(held)), replace=False).tolist())
     return np.array(sorted(kept), np.int64)
 
 

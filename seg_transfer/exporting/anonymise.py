@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.data.splits import Split
+from seg_transfer.planning.plan import Plan
 
 REMOVED = "removed"
 

@@ -82,7 +82,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
         )
     assert program is not None, "torch's newer exporter gives the program back"
     model = program.model_proto
-    _forget_origin(model)
+    _strip_debug_metadata(model)
     model.producer_name, model.producer_version = "segtl", header.segtl
     model.metadata_props.add(key=HEADER_KEY, value=header.to_json())
     with whole_file(path) as temporary:
@@ -94,11 +94,11 @@ def example(plan: Plan, batch: int) -> Tensor:
     return torch.zeros(batch, len(plan.data.channels), *plan.model.patch)
 
 
-def _forget_origin(message: Any) -> None:
+def _strip_debug_metadata(message: Any) -> None:
     """Clear what the exporter notes about its way here, in a model and everything inside it."""
     for field, content in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for inner in content if field.is_repeated else [content]:
-                _forget_origin(inner)
+                _strip_debug_metadata(inner)

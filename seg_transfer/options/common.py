@@ -51,7 +51,7 @@ FoldNames = Annotated[Names, from_text(_listed)]
 """``0,2``, or a list of folds: numbers, or ``full``."""
 
 
-class Work(Options):
+class WorkOption(Options):
     """The work folder."""
 
     work: Annotated[Path, Cli("-w/--work", metavar="DIR", panel=RUNNING)] = Field(
@@ -59,7 +59,7 @@ class Work(Options):
     )
 
 
-class Device(Options):
+class DeviceOption(Options):
     """Where to compute."""
 
     device: Annotated[str, Cli(metavar="NAME", panel=RUNNING)] = Field(
@@ -67,19 +67,19 @@ class Device(Options):
     )
 
 
-class Workers(Options):
+class WorkersOption(Options):
     """How many processes work on cases."""
 
     workers: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(None, ge=0, description=CASE_WORKERS)
 
 
-class Seed(Options):
+class SeedOption(Options):
     """The random seed."""
 
     seed: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(0, ge=0, le=LARGEST_SEED, description="Random seed.")
 
 
-class Offline(Options):
+class OfflineOption(Options):
     """No connections; in Python the environment variable ``HF_HUB_OFFLINE`` does the same."""
 
     offline: Annotated[bool, Cli(panel=RUNNING, only=True)] = Field(
@@ -87,7 +87,7 @@ class Offline(Options):
     )
 
 
-class Verbosity(Options):
+class VerbosityOptions(Options):
     """How much is logged."""
 
     verbose: Annotated[bool, Cli("-v/--verbose", panel=RUNNING, only=True)] = Field(
@@ -98,7 +98,7 @@ class Verbosity(Options):
     )
 
 
-class Budget(Options):
+class BudgetOptions(Options):
     """How long to train."""
 
     epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Train this many epochs.")
@@ -107,12 +107,12 @@ class Budget(Options):
     )
 
     @model_validator(mode="after")
-    def _is_one_budget(self) -> Budget:
+    def _is_one_budget(self) -> BudgetOptions:
         at_most_one(self, "epochs", "time_budget")
         return self
 
 
-class TrainedFolds(Options):
+class FoldsOption(Options):
     """Which trained folds to use."""
 
     folds: Annotated[FoldNames | None, Cli(metavar="LIST", typed=str)] = Field(

@@ -12,16 +12,16 @@ from seg_transfer.options.base import Cli
 from seg_transfer.options.common import (
     DEFAULT_WORK,
     RUNNING,
-    Device,
-    Offline,
-    TrainedFolds,
-    Verbosity,
-    Work,
-    Workers,
+    DeviceOption,
+    FoldsOption,
+    OfflineOption,
+    VerbosityOptions,
+    WorkersOption,
+    WorkOption,
 )
 
 
-class ArrayOptions(TrainedFolds, Work, Device):
+class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
     """Options of predicting an array: which models, and how."""
 
     model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
@@ -37,7 +37,7 @@ class ArrayOptions(TrainedFolds, Work, Device):
         return self
 
 
-class PredictOptions(ArrayOptions, Offline, Verbosity):
+class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.predict` for files."""
 
     images: Annotated[Path, Cli("-i/--input", metavar="PATH", positional=True)] = Field(
@@ -53,13 +53,13 @@ class PredictOptions(ArrayOptions, Offline, Verbosity):
     )
 
 
-class SummaryOptions(Work, Device, Workers, Verbosity):
+class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.summary`."""
 
     ensembles: bool = Field(False, description="Try pairs of configurations: predicts their held-out cases again.")
 
 
-class ExportOptions(TrainedFolds, Work, Verbosity):
+class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     """Options of :func:`seg_transfer.export`."""
 
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(
@@ -77,7 +77,7 @@ class ExportOptions(TrainedFolds, Work, Verbosity):
         return self
 
 
-class CardOptions(Verbosity):
+class CardOptions(VerbosityOptions):
     """Options of :func:`seg_transfer.card`."""
 
     model: Annotated[Path, Cli(metavar="MODEL", argument=True)] = Field(description="Exported model.")

@@ -8,10 +8,18 @@ from typing import Annotated
 from pydantic import Field
 
 from seg_transfer.options.base import Cli
-from seg_transfer.options.common import RUNNING, Device, Offline, Seed, Verbosity, Work, Workers
+from seg_transfer.options.common import (
+    RUNNING,
+    DeviceOption,
+    OfflineOption,
+    SeedOption,
+    VerbosityOptions,
+    WorkersOption,
+    WorkOption,
+)
 
 
-class EvaluateOptions(Workers, Verbosity):
+class EvaluateOptions(WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.evaluate`."""
 
     predictions: Annotated[Path, Cli(metavar="PREDICTIONS", argument=True)] = Field(
@@ -37,13 +45,13 @@ class EvaluateOptions(Workers, Verbosity):
     )
 
 
-class StatusOptions(Work, Verbosity):
+class StatusOptions(WorkOption, VerbosityOptions):
     """Options of ``segtl status``."""
 
     as_json: Annotated[bool, Cli("--json")] = Field(False, description="Print JSON.")
 
 
-class DemoOptions(Device, Seed, Offline, Verbosity):
+class DemoOptions(DeviceOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of ``segtl demo``."""
 
     output: Annotated[Path, Cli("-o/--output", metavar="DIR")] = Field(
@@ -51,7 +59,7 @@ class DemoOptions(Device, Seed, Offline, Verbosity):
     )
 
 
-class FetchOptions(Verbosity):
+class FetchOptions(VerbosityOptions):
     """Options of :func:`seg_transfer.fetch_encoders`."""
 
     names: Annotated[tuple[str, ...], Cli(metavar="NAME", argument=True, typed=list[str])] = Field(

@@ -11,15 +11,15 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli
 from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyName
 from seg_transfer.options.common import (
-    Budget,
+    BudgetOptions,
     Bytes,
-    Device,
+    DeviceOption,
     Names,
-    Offline,
-    Seed,
-    Verbosity,
-    Work,
-    Workers,
+    OfflineOption,
+    SeedOption,
+    VerbosityOptions,
+    WorkersOption,
+    WorkOption,
     at_most_one,
     from_text,
 )
@@ -42,7 +42,7 @@ def _kinds_by_channel(value: Any) -> Any:
     return kinds
 
 
-class PlanOptions(Budget, Work, Device, Workers, Seed, Offline, Verbosity):
+class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.plan`; ``auto`` and None are decided from the data."""
 
     dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
@@ -163,11 +163,11 @@ class PlanOptions(Budget, Work, Device, Workers, Seed, Offline, Verbosity):
             raise UserError(what, where=where, hint="take --carry encoder, or leave --head away")
 
 
-class PreprocessOptions(Work, Workers, Offline, Verbosity):
+class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.preprocess`."""
 
 
-class ProbeOptions(Work, Device, Workers, Seed, Offline, Verbosity):
+class ProbeOptions(WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.probe`."""
 
     cases: Annotated[int, Cli(metavar="N")] = Field(20, ge=2, description="Look at this many cases at most.")

@@ -8,10 +8,18 @@ from pydantic import BeforeValidator, Field
 
 from seg_transfer.options.base import Cli
 from seg_transfer.options.choices import LARGEST_SEED
-from seg_transfer.options.common import RUNNING, Budget, Device, Offline, Verbosity, Work, Workers
+from seg_transfer.options.common import (
+    RUNNING,
+    BudgetOptions,
+    DeviceOption,
+    OfflineOption,
+    VerbosityOptions,
+    WorkersOption,
+    WorkOption,
+)
 
 
-class RunOptions(Budget, Device, Workers):
+class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
     """What belongs to the training of one fold and is not planned; recorded with it."""
 
     restart: bool = Field(False, description="Start over instead of going on.")
@@ -20,7 +28,7 @@ class RunOptions(Budget, Device, Workers):
     )
 
 
-class TrainOptions(RunOptions, Work, Offline, Verbosity):
+class TrainOptions(RunOptions, WorkOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.train`."""
 
     fold: Annotated[str, BeforeValidator(str), Cli(metavar="FOLD", argument=True)] = Field(

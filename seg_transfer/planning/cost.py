@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import EncoderEntry, Kind
+from seg_transfer.catalogue.encoders import EncoderEntry, StageKind
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.fields import Triple
 
@@ -80,7 +80,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkSize:
     """What of a model decides its cost; see :class:`seg_transfer.planning.plan.ModelPlan` for the fields."""
 
     entry: EncoderEntry
@@ -120,60 +120,60 @@ class Shape:
             return (1.0,) * self.stages
         return tuple(1 / math.prod(self.slice_strides[: stage + 1]) for stage in range(self.stages))
 
-    def per_stage(self) -> tuple[tuple[int, Kind, float], ...]:
+    def per_stage(self) -> tuple[tuple[int, StageKind, float], ...]:
         """Each stage with its kind and the slices that enter it per input slice."""
         entering = (1.0, *self.density()[:-1])
         strides = self.slice_strides if self.configuration == "3d" else (1,) * self.stages
-        kinds: list[Kind] = [
+        kinds: list[StageKind] = [
             "flat" if depth == 1 else "strided" if stride == 2 else "deep"
             for depth, stride in zip(self.depths(), strides, strict=True)
         ]
         return tuple(zip(range(self.stages), kinds, entering, strict=True))
 
 
-def step_flops(shape: Shape, batch: int) -> float:
+def step_flops(size: NetworkSize, batch: int) -> float:
     """Operations of one training step with everything learning, those of slow encoders counted as that many more."""
-    slowness = shape.entry.slowness[1 if shape.configuration == "3d" else 0] or 1.0
-    encoder = sum(shape.entry.costs[kind].flops[stage] * entering for stage, kind, entering in shape.per_stage())
-    decoder = sum(2.0 * block.weights(shape) * block.share for block in _blocks(shape))
-    return BACKWARD * batch * shape.voxels * (slowness * encoder + decoder)
+    slowness = size.entry.slowness[1 if size.configuration == "3d" else 0] or 1.0
+    encoder = sum(size.entry.costs[kind].flops[stage] * entering for stage, kind, entering in size.per_stage())
+    decoder = sum(2.0 * block.weights(size) * block.share for block in _blocks(size))
+    return BACKWARD * batch * size.voxels * (slowness * encoder + decoder)
 
 
-def step_memory(shape: Shape, batch: int) -> int:
+def step_memory(size: NetworkSize, batch: int) -> int:
     """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
-    per_stage = [shape.entry.costs[kind].parameters[stage] for stage, kind, _ in shape.per_stage()]
-    frozen = sum(per_stage[: shape.frozen])
-    state = FROZEN_BYTES * frozen + LEARNING_BYTES * (parameters(shape) - frozen)
-    return int(PEAK * saved_bytes(shape, batch) + state + BASE_BYTES)
+    per_stage = [size.entry.costs[kind].parameters[stage] for stage, kind, _ in size.per_stage()]
+    frozen = sum(per_stage[: size.frozen])
+    state = FROZEN_BYTES * frozen + LEARNING_BYTES * (parameters(size) - frozen)
+    return int(PEAK * saved_bytes(size, batch) + state + BASE_BYTES)
 
 
-def saved_bytes(shape: Shape, batch: int) -> float:
+def saved_bytes(size: NetworkSize, batch: int) -> float:
     """Bytes that one training step keeps for its backward pass; no weights, no copies of them.
 
     Stages that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
     convolution, the raw block the same.
     """
-    elements = 1.0 * shape.folded
-    for stage, kind, entering in shape.per_stage():
-        if stage == shape.frozen:
-            elements += shape.entry.costs[kind].saved_as_lowest[stage] * entering
-        elif stage > shape.frozen:
-            elements += shape.entry.costs[kind].saved_elements[stage] * entering
-    if shape.frozen == 0:
-        elements += shape.folded - RGB
+    elements = 1.0 * size.folded
+    for stage, kind, entering in size.per_stage():
+        if stage == size.frozen:
+            elements += size.entry.costs[kind].saved_as_lowest[stage] * entering
+        elif stage > size.frozen:
+            elements += size.entry.costs[kind].saved_elements[stage] * entering
+    if size.frozen == 0:
+        elements += size.folded - RGB
     logits = 0.0
-    for block in _blocks(shape):
+    for block in _blocks(size):
         elements += block.share * (block.inputs + 4 * block.width)
-        logits += shape.classes * (block.share if block.stage > 0 else 1.0)
+        logits += size.classes * (block.share if block.stage > 0 else 1.0)
         if block.stage == 0:
             elements += block.share * 2 * block.width
-    return batch * shape.voxels * (shape.element_bytes * elements + LOGIT_BYTES * logits)
+    return batch * size.voxels * (size.element_bytes * elements + LOGIT_BYTES * logits)
 
 
-def parameters(shape: Shape) -> int:
+def parameters(size: NetworkSize) -> int:
     """Parameters of the network."""
-    encoder = sum(shape.entry.costs[kind].parameters[stage] for stage, kind, _ in shape.per_stage())
-    return encoder + sum(block.weights(shape) for block in _blocks(shape))
+    encoder = sum(size.entry.costs[kind].parameters[stage] for stage, kind, _ in size.per_stage())
+    return encoder + sum(block.weights(size) for block in _blocks(size))
 
 
 @dataclass(frozen=True)
@@ -186,21 +186,21 @@ class _Block:
     depth: int
     share: float
 
-    def weights(self, shape: Shape) -> int:
+    def weights(self, size: NetworkSize) -> int:
         """Weights of the block, its head and, at stage 0, of the convolution on the raw input."""
         kernel = 9 * self.depth
         total = kernel * self.width * (self.inputs + self.width)
         if self.stage > 0:
-            return total + self.width * shape.classes
+            return total + self.width * size.classes
         voxels = round(1 / self.share)
-        return total + kernel * self.width * voxels * (shape.folded + shape.classes)
+        return total + kernel * self.width * voxels * (size.folded + size.classes)
 
 
-def _blocks(shape: Shape) -> Sequence[_Block]:
-    widths = shape.decoder_channels
+def _blocks(size: NetworkSize) -> Sequence[_Block]:
+    widths = size.decoder_channels
     blocks = []
-    for stage, (width, depth, density) in enumerate(zip(widths, shape.depths(), shape.density(), strict=True)):
-        inputs = shape.entry.channels[stage] + (widths[stage + 1] if stage + 1 < len(widths) else 0)
-        share = density / shape.entry.strides[stage] ** 2
+    for stage, (width, depth, density) in enumerate(zip(widths, size.depths(), size.density(), strict=True)):
+        inputs = size.entry.channels[stage] + (widths[stage + 1] if stage + 1 < len(widths) else 0)
+        share = density / size.entry.strides[stage] ** 2
         blocks.append(_Block(stage, inputs + (width if stage == 0 else 0), width, depth, share))
     return blocks

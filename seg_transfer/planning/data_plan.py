@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from seg_transfer.data.description import Region
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.util.records import Part
@@ -46,14 +47,6 @@ class Label(Part):
 
     name: str
     value: int = Field(ge=0, description="value in the user's label files, and in predicted label maps")
-
-
-class Region(Part):
-    """Labels that are one output of the network, such as a whole tumour of three parts."""
-
-    name: str
-    values: tuple[int, ...] = Field(min_length=1, description="values of its labels")
-    writes: int = Field(description="the one of them that predicted label maps hold where the region is")
 
 
 class DataPlan(Part):

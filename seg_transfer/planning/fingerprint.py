@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.description import Region
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
 from seg_transfer.errors import UserError
 from seg_transfer.planning.case_fingerprint import (
@@ -25,7 +26,6 @@ from seg_transfer.planning.case_fingerprint import (
     pool_intensity,
     rounded,
 )
-from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.records import JsonRecord, Part
@@ -211,7 +211,7 @@ def pool(
         crop_ratio=rounded(np.median([case.crop_ratio for case in cases])),
         channels=tuple(channels),
         labels=tuple(labels),
-        regions=tuple(Region(**region._asdict()) for region in dataset.regions),
+        regions=dataset.regions,
         ignore=dataset.ignore,
         cases=tuple(cases),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from seg_transfer.data.duplicates import listing
 from seg_transfer.data.splits import (
     Leak,
+    Split,
     groups_by_regex,
     groups_from_file,
     join_groups,
@@ -17,11 +18,9 @@ from seg_transfer.data.splits import (
     splits_from_file,
     splits_note,
 )
-from seg_transfer.data.splits import Split as CaseLists
 from seg_transfer.errors import UserError
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.plan import Split
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class FoldFiles:
     """
 
     groups: Mapping[str, str] | None = None
-    splits: Sequence[CaseLists] | None = None
+    splits: Sequence[Split] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_fold_files(options: PlanOptions, cases: Sequence[str]) -> FoldFiles:
         UserError: If a file or expression is wrong, names a case that is not there, or leaves one out.
     """
     splits = None if options.splits is None else splits_from_file(options.splits)
-    unknown = sorted({case for split in splits or () for part in split for case in part} - set(cases))
+    unknown = sorted({case for split in splits or () for case in (*split.train, *split.validation)} - set(cases))
     if unknown:
         hint = "name only cases of the data set (those chosen with --cases, if that is given)"
         raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=options.splits, hint=hint)
@@ -102,8 +101,7 @@ def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprin
         for name, inside in sorted(_members(groups or {}).items()):
             notes += [_leak_note(leak, options.splits, f"one group, {name}") for leak in leaks(assigned, [inside])]
     notes += _unlearned(assigned, labels)
-    splits = tuple(Split(train=tuple(train), validation=tuple(held_out)) for train, held_out in assigned)
-    return FoldAssignment(splits, joined, tuple(notes))
+    return FoldAssignment(tuple(assigned), joined, tuple(notes))
 
 
 def _groups(options: PlanOptions, cases: Sequence[str]) -> Mapping[str, str] | None:
@@ -125,13 +123,15 @@ def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
     return members
 
 
-def _without_broken(splits: Sequence[CaseLists], whole: set[str], path: Path) -> list[CaseLists]:
+def _without_broken(splits: Sequence[Split], whole: set[str], path: Path) -> list[Split]:
     """The folds of a file, without cases that have problems."""
-    kept = [([c for c in train if c in whole], [c for c in held_out if c in whole]) for train, held_out in splits]
-    for fold, (train, _) in enumerate(kept):
+    kept = []
+    for fold, split in enumerate(splits):
+        train = tuple(case for case in split.train if case in whole)
         if not train:
             what = f"fold {fold} has no case left to train on: all that it names are broken"
             raise UserError(what, where=path, hint="fix these cases' files, or write other folds")
+        kept.append(Split(train=train, validation=tuple(case for case in split.validation if case in whole)))
     return kept
 
 
@@ -142,11 +142,11 @@ def _leak_note(leak: Leak, path: Path, what: str) -> str:
     )
 
 
-def _unlearned(assigned: Sequence[CaseLists], labels: Mapping[str, Sequence[str]]) -> list[str]:
+def _unlearned(assigned: Sequence[Split], labels: Mapping[str, Sequence[str]]) -> list[str]:
     """Folds that hold out every case of some label."""
     every = {label for held in labels.values() for label in held}
     missing = [
-        (fold, sorted(every - {label for case in train for label in labels[case]}))
-        for fold, (train, _) in enumerate(assigned)
+        (fold, sorted(every - {label for case in split.train for label in labels[case]}))
+        for fold, split in enumerate(assigned)
     ]
     return [f"fold {fold} trains on no case with {listing(tuple(names))}" for fold, names in missing if names]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seg_transfer.catalogue.encoders import entry, volume_encoders
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint, PooledChannel
-from seg_transfer.planning.plan import Split
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule

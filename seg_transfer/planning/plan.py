@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
+from seg_transfer.data.splits import Split
 from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
@@ -146,13 +147,6 @@ class Augmentation(Part):
     hue_degrees: float = Field(default=10.0, ge=0, le=180)
     saturation_range: Factors = (0.7, 1.4)
     value_range: Factors = (0.8, 1.25)
-
-
-class Split(Part):
-    """One fold."""
-
-    train: tuple[str, ...] = Field(min_length=1)
-    validation: tuple[str, ...]
 
 
 class RecipePlan(Part):

@@ -16,25 +16,24 @@ from seg_transfer.catalogue.encoders import EncoderEntry, entry
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.options.plan_options import PlanOptions
-from seg_transfer.planning.cost import Shape, parameters, step_flops, step_memory
+from seg_transfer.planning.cost import NetworkSize, parameters, step_flops, step_memory
 from seg_transfer.planning.data_decisions import plan_data
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.folds import FoldAssignment
-from seg_transfer.planning.grid import Grid
+from seg_transfer.planning.grid_statistics import GridStatistics
 from seg_transfer.planning.option_checks import check_against_measurements
 from seg_transfer.planning.plan import Expected, ModelPlan, Plan, RecipePlan, Weights
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules import configuration as configuration_rule
-from seg_transfer.planning.rules import earlier_model as carry_rule
+from seg_transfer.planning.rules import earlier_model as earlier_model_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
-from seg_transfer.planning.rules import normalization
-from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules import normalization, optimization
 from seg_transfer.planning.rules import race as race_rule
-from seg_transfer.planning.rules import strategy as transfer
+from seg_transfer.planning.rules import strategy as strategy_rule
 from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
@@ -64,7 +63,7 @@ def make_plan(
     folds: FoldAssignment,
     resources: Resources,
     *,
-    earlier: carry_rule.EarlierModel | None = None,
+    earlier: earlier_model_rule.EarlierModel | None = None,
     evidence: TransferEvidence | None = None,
 ) -> Plan:
     """Decide everything about a data set.
@@ -97,16 +96,16 @@ class _Planner:
     options: PlanOptions
     folds: FoldAssignment
     resources: Resources
-    earlier: carry_rule.EarlierModel | None
+    earlier: earlier_model_rule.EarlierModel | None
     evidence: TransferEvidence | None
     reasons: Reasons = field(default_factory=Reasons)
 
     def plan(self) -> Plan:
         data = plan_data(self.fingerprint, self.options, self.reasons)
-        grid = Grid(self.fingerprint, data)
-        shape, weights = self._network(grid, data)
-        model = self._model(shape, data, weights)
-        recipe = self._recipe(grid, data, model, shape)
+        grid = GridStatistics(self.fingerprint, data)
+        size, weights = self._network(grid, data)
+        model = self._model(size, data, weights)
+        recipe = self._recipe(grid, data, model, size)
         if (needed := model_for(model, recipe.strategy)) != model:
             model = needed
             self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
@@ -116,28 +115,30 @@ class _Planner:
             recipe=recipe,
             evidence=self.evidence,
             reasons=tuple(self.reasons.taken),
-            expected=self._expected(grid, model, recipe, shape),
+            expected=self._expected(grid, model, recipe, size),
         )
 
-    def _network(self, grid: Grid, data: DataPlan) -> tuple[Shape, Weights]:
+    def _network(self, grid: GridStatistics, data: DataPlan) -> tuple[NetworkSize, Weights]:
         """Decide encoder, weights and size of the network."""
         options, take = self.options, self.reasons.take
         if self.earlier is not None:
-            encoder = entry(take("model.encoder", carry_rule.encoder(options.encoder, self.earlier)))
-            shape = self._shape(grid, data, encoder, bundled=False)
+            encoder = entry(take("model.encoder", earlier_model_rule.encoder(options.encoder, self.earlier)))
+            size = self._network_size(grid, data, encoder, bundled=False)
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
-            return shape, take("model.weights", carry_rule.weights(shape, self.earlier, carry))
+            return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
         wanted = "none" if options.strategy == "scratch" else options.weights
         weights = take("model.weights", encoder_rule.weights(encoder, wanted, self.resources.imagenet_cached))
-        return self._shape(grid, data, encoder, bundled=weights.source == "bundled"), weights
+        return self._network_size(grid, data, encoder, bundled=weights.source == "bundled"), weights
 
-    def _shape(self, grid: Grid, data: DataPlan, encoder: EncoderEntry, *, bundled: bool) -> Shape:
+    def _network_size(
+        self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry, *, bundled: bool
+    ) -> NetworkSize:
         """Decide configuration, stages and patch together, since each bounds the others."""
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
         stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
         if self.earlier is not None:
-            stages, why_stages = carry_rule.stages((stages, why_stages), self.earlier)
+            stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
         chosen = self._configuration(grid, data, architecture)
         slices, why_slices = grid.shape[0], ""
@@ -146,30 +147,30 @@ class _Planner:
         elif chosen == "2.5d":
             slices, why_slices = stack(grid.ratio, grid.shape[0])
             why_slices += "; "
-        seconds = training.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
+        seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
         limits = Limits(machine, memory, seconds)
-        shape, why_patch = fit(
+        size, why_patch = fit(
             (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
         )
-        take("model.patch", (shape.patch, why_slices + why_patch))
-        if shape.stages < stages:
+        take("model.patch", (size.patch, why_slices + why_patch))
+        if size.stages < stages:
             why_stages = (
-                f"{shape.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
+                f"{size.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
             )
-        take("model.stages", (shape.stages, why_stages))
+        take("model.stages", (size.stages, why_stages))
         if chosen == "3d":
-            strides = slice_strides(data.spacing, grid.shape[0], shape.entry.strides[: shape.stages])
+            strides = slice_strides(data.spacing, grid.shape[0], size.entry.strides[: size.stages])
             take("model.slice_strides", strides)
         else:
             take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
-        return shape
+        return size
 
-    def _configuration(self, grid: Grid, data: DataPlan, architecture: Architecture) -> Configuration:
+    def _configuration(self, grid: GridStatistics, data: DataPlan, architecture: Architecture) -> Configuration:
         """Decide what the network reads."""
         options, resources = self.options, self.resources
         requested = None if options.config == "auto" else options.config
         if self.earlier is not None:
-            decision = carry_rule.configuration(requested, self.earlier, data.dimension)
+            decision = earlier_model_rule.configuration(requested, self.earlier, data.dimension)
             return self.reasons.take("model.configuration", decision)
         steps_3d = 0.0
         if data.dimension == 3 and requested is None and architecture.entry.volumes:
@@ -177,7 +178,7 @@ class _Planner:
             limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
             candidate, _ = fit(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
             seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
-            steps_3d = training.steps_in_time(seconds, options.time_budget)
+            steps_3d = optimization.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
@@ -189,33 +190,33 @@ class _Planner:
         )
         return self.reasons.take("model.configuration", decision)
 
-    def _model(self, shape: Shape, data: DataPlan, weights: Weights) -> ModelPlan:
+    def _model(self, size: NetworkSize, data: DataPlan, weights: Weights) -> ModelPlan:
         """Decide the rest of the network."""
-        take, configuration = self.reasons.take, shape.configuration
+        take, configuration = self.reasons.take, size.configuration
         mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
-        widths = decoder_channels(shape.entry.strides[: shape.stages], self.resources.machine.kind)
+        widths = decoder_channels(size.entry.strides[: size.stages], self.resources.machine.kind)
         return ModelPlan(
             configuration=configuration,
-            patch=shape.patch,
+            patch=size.patch,
             head=take("model.head", head_rule.head(self.options.head)),
-            encoder=shape.entry.name,
+            encoder=size.entry.name,
             weights=weights,
-            stages=shape.stages,
-            slice_strides=shape.slice_strides,
+            stages=size.stages,
+            slice_strides=size.slice_strides,
             inflation=take("model.inflation", encoder_rule.inflation(configuration)),
             input_mapping=take("model.input_mapping", mapping),
             decoder_channels=take("model.decoder_channels", widths),
         )
 
-    def _recipe(self, grid: Grid, data: DataPlan, model: ModelPlan, shape: Shape) -> RecipePlan:
+    def _recipe(self, grid: GridStatistics, data: DataPlan, model: ModelPlan, size: NetworkSize) -> RecipePlan:
         """Decide how the network learns."""
         fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
         machine = self.resources.machine
-        target = training.target_step_seconds(options.time_budget)
+        target = optimization.target_step_seconds(options.time_budget)
         limits = Limits(machine, self.resources.memory_bytes, target)
-        batch = take("recipe.batch_size", batch_size(shape, limits, target_seconds=target, total_voxels=grid.voxels))
-        seconds = machine.seconds(step_flops(shape, batch))
-        spent, why_spent = training.budget(
+        batch = take("recipe.batch_size", batch_size(size, limits, target_seconds=target, total_voxels=grid.voxels))
+        seconds = machine.seconds(step_flops(size, batch))
+        spent, why_spent = optimization.budget(
             machine.kind, seconds, epochs=options.epochs, time_budget=options.time_budget
         )
         take("recipe.epochs", (spent.epochs, why_spent))
@@ -231,7 +232,7 @@ class _Planner:
         for name, why in whys.items():
             take(f"recipe.augmentation.{name}", (getattr(varied, name), why))
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
-        foreground = training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
+        foreground = optimization.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
         return RecipePlan(
             strategy=strategy,
             race=race,
@@ -239,13 +240,13 @@ class _Planner:
             epochs=spent.epochs,
             time_budget=spent.time_budget,
             steps_per_epoch=spent.steps_per_epoch,
-            learning_rate=take("recipe.learning_rate", training.LEARNING_RATE),
-            weight_decay=take("recipe.weight_decay", training.WEIGHT_DECAY),
-            warmup=take("recipe.warmup", training.warmup(spent.steps)),
-            gradient_clip=take("recipe.gradient_clip", training.GRADIENT_CLIP),
-            ema_decay=take("recipe.ema_decay", training.ema_decay(spent.steps)),
-            precision=take("recipe.precision", training.precision(machine)),
-            deep_supervision=take("recipe.deep_supervision", training.deep_supervision(model.stages)),
+            learning_rate=take("recipe.learning_rate", optimization.LEARNING_RATE),
+            weight_decay=take("recipe.weight_decay", optimization.WEIGHT_DECAY),
+            warmup=take("recipe.warmup", optimization.warmup(spent.steps)),
+            gradient_clip=take("recipe.gradient_clip", optimization.GRADIENT_CLIP),
+            ema_decay=take("recipe.ema_decay", optimization.ema_decay(spent.steps)),
+            precision=take("recipe.precision", optimization.precision(machine)),
+            deep_supervision=take("recipe.deep_supervision", optimization.deep_supervision(model.stages)),
             foreground_share=take("recipe.foreground_share", foreground),
             augmentation=varied,
             tta_axes=take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
@@ -268,9 +269,9 @@ class _Planner:
             )
         requested = None if options.strategy == "auto" or options.strategy == "race" else options.strategy
         requested = requested if options.head == "unet" else "frozen"
-        return transfer.strategy(model, evidence=self.evidence, requested=requested)
+        return strategy_rule.strategy(model, evidence=self.evidence, requested=requested)
 
-    def _race(self, model: ModelPlan, spent: training.Budget) -> tuple[Race | None, str]:
+    def _race(self, model: ModelPlan, spent: optimization.PlannedBudget) -> tuple[Race | None, str]:
         """Decide the race that each fold starts with, if one is asked for."""
         if self.options.strategy != "race":
             return None, "not asked for (--strategy race)"
@@ -302,15 +303,15 @@ class _Planner:
                 why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
         return why
 
-    def _expected(self, grid: Grid, model: ModelPlan, recipe: RecipePlan, shape: Shape) -> Expected:
+    def _expected(self, grid: GridStatistics, model: ModelPlan, recipe: RecipePlan, size: NetworkSize) -> Expected:
         """Estimate time, memory and disk space."""
-        seconds = self.resources.machine.seconds(step_flops(shape, recipe.batch_size))
+        seconds = self.resources.machine.seconds(step_flops(size, recipe.batch_size))
         spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
         frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
         stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
         return Expected(
             training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
             seconds_per_step=seconds,
-            memory_bytes=step_memory(replace(shape, frozen=frozen), recipe.batch_size),
-            disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(shape) * len(recipe.splits)),
+            memory_bytes=step_memory(replace(size, frozen=frozen), recipe.batch_size),
+            disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(size) * len(recipe.splits)),
         )

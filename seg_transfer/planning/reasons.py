@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from seg_transfer.planning.data_plan import Region
+from seg_transfer.data.description import Region
 from seg_transfer.planning.plan import Reason
 from seg_transfer.planning.strategy import Race, Strategy
 

@@ -94,7 +94,7 @@ class PatchSampler:
         self.holders = {label: positions for label, positions in holders.items() if positions}
         """Class index -> the cases, by their position, that have it."""
         annotated = [index for index, (_, voxels) in enumerate(figures) if sum(voxels[: self.not_annotated])]
-        self._teaching = annotated or list(range(len(cases)))
+        self._annotated_cases = annotated or list(range(len(cases)))
 
     def batch(self, step: int, stream: Stream = "train") -> Batch:
         """The batch of one step; always the same one.
@@ -103,50 +103,50 @@ class PatchSampler:
             step: Counted from 0.
             stream: Batches of different streams have nothing to do with each other.
         """
-        draw = generator(self.seed, stream, step)
+        generator = seeded_generator(self.seed, stream, step)
         # the share holds on average, and as closely as possible in each batch
-        on_label = int(self.foreground_share * self.batch_size + draw.random()) if self.holders else 0
-        anywhere = _spread(self._teaching, self.batch_size - on_label, draw)
-        starts = [(case, self._start(case, draw, self._anywhere(case, draw))) for case in anywhere]
-        for case, label in self.labelled(on_label, anywhere, draw):
-            starts.append((case, self._start(case, draw, self._place(case, label, draw))))
+        on_label = int(self.foreground_share * self.batch_size + generator.random()) if self.holders else 0
+        anywhere = _spread(self._annotated_cases, self.batch_size - on_label, generator)
+        starts = [(case, self._start(case, generator, self._anywhere(case, generator))) for case in anywhere]
+        for case, label in self.labelled(on_label, anywhere, generator):
+            starts.append((case, self._start(case, generator, self._place(case, label, generator))))
         images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
-    def labelled(self, count: int, taken: Sequence[int], draw: np.random.Generator) -> list[tuple[int, int]]:
+    def labelled(self, count: int, taken: Sequence[int], generator: np.random.Generator) -> list[tuple[int, int]]:
         """Case and label of each patch that is centred on a label.
 
         Args:
             count: How many.
             taken: Cases that the batch has already; others are preferred.
-            draw: Decides.
+            generator: Random generator.
         """
         chosen: list[tuple[int, int]] = []
-        for label in _spread(list(self.holders), count, draw):
+        for label in _spread(list(self.holders), count, generator):
             used = {*taken, *(case for case, _ in chosen)}
             cases = [case for case in self.holders[label] if case not in used] or self.holders[label]
-            chosen.append((cases[draw.integers(len(cases))], label))
+            chosen.append((cases[generator.integers(len(cases))], label))
         return chosen
 
-    def _anywhere(self, case: int, draw: np.random.Generator) -> NDArray[np.int32] | None:
+    def _anywhere(self, case: int, generator: np.random.Generator) -> NDArray[np.int32] | None:
         """Where a patch is centred that is not centred on a label; None: it may lie anywhere."""
-        return None if self.not_annotated is None else self._place(case, "annotated", draw)
+        return None if self.not_annotated is None else self._place(case, "annotated", generator)
 
-    def _place(self, case: int, of: Place, draw: np.random.Generator) -> NDArray[np.int32] | None:
+    def _place(self, case: int, of: Place, generator: np.random.Generator) -> NDArray[np.int32] | None:
         places = self._open(case).locations[of]
-        return places[draw.integers(len(places))] if len(places) else None
+        return places[generator.integers(len(places))] if len(places) else None
 
-    def _start(self, case: int, draw: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
+    def _start(self, case: int, generator: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
         """Lowest corner of a patch: around ``middle`` as far as it fits, or anywhere."""
         start = []
         for axis, (size, patch) in enumerate(zip(self._shapes[case], self.patch, strict=True)):
             if axis == 0 and self.only_middle:
-                target = int(draw.integers(size)) if middle is None else int(middle[0])
+                target = int(generator.integers(size)) if middle is None else int(middle[0])
                 start.append(target - patch // 2)
             elif size <= patch:
                 start.append(-((patch - size) // 2))
             elif middle is None:
-                start.append(int(draw.integers(size - patch + 1)))
+                start.append(int(generator.integers(size - patch + 1)))
             else:
                 start.append(min(max(int(middle[axis]) - patch // 2, 0), size - patch))
         return start[0], start[1], start[2]
@@ -195,17 +195,17 @@ class ReadAhead:
             self._pool.shutdown(cancel_futures=True)
 
 
-def generator(seed: int, stream: Stream, step: int, name: str = "") -> np.random.Generator:
+def seeded_generator(seed: int, stream: Stream, step: int, name: str = "") -> np.random.Generator:
     """Random numbers of one step of one stream, and within it of what bears a name."""
     named = [zlib.crc32(name.encode())] if name else []
     return np.random.default_rng([seed, STREAMS.index(stream), step, *named])
 
 
-def _spread(items: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:
+def _spread(items: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:
     """Items in random order, none of them again before all of the others; each is as likely as any other."""
     if not count:
         return []
-    rounds = [draw.permutation(len(items)) for _ in range(-(-count // len(items)))]
+    rounds = [generator.permutation(len(items)) for _ in range(-(-count // len(items)))]
     return [items[index] for index in np.concatenate(rounds)[:count]]
 
 

@@ -29,7 +29,7 @@ CHECKPOINT = TensorFileKind(
 )
 CONTIGUOUS = torch.contiguous_format
 
-Kind = Literal["model", "resume", "exported"]
+CheckpointKind = Literal["model", "resume", "exported"]
 Tensors = dict[str, Tensor]
 
 
@@ -39,7 +39,7 @@ class Checksum(Protocol):
     def update(self, data: Any, /) -> None: ...
 
 
-def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any]) -> None:
+def save_state(path: Path, kind: CheckpointKind, tensors: Tensors, header: dict[str, Any]) -> None:
     """Write tensors and header into one file that replaces the former at once.
 
     Args:
@@ -60,7 +60,9 @@ def save_state(path: Path, kind: Kind, tensors: Tensors, header: dict[str, Any])
         temporary.chmod(usual)  # safetensors lets the owner alone read
 
 
-def load_state(path: Path, kind: Kind, *, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, Any]]:
+def load_state(
+    path: Path, kind: CheckpointKind, *, device: torch.device | str = "cpu"
+) -> tuple[Tensors, dict[str, Any]]:
     """Read what :func:`save_state` wrote.
 
     Returns:
@@ -74,7 +76,7 @@ def load_state(path: Path, kind: Kind, *, device: torch.device | str = "cpu") ->
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 - not a dict
 
 
-def load_header(path: Path, kind: Kind) -> dict[str, Any]:
+def load_header(path: Path, kind: CheckpointKind) -> dict[str, Any]:
     """Read the header alone, which is quick; raises as :func:`load_state` does."""
     with open_tensor_file(path, CHECKPOINT) as (_, header):
         _check(path, kind, header)
@@ -137,7 +139,7 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return torch.empty_like(parameter, device=tensor.device, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
-def _check(path: Path, kind: Kind, header: dict[str, Any]) -> None:
+def _check(path: Path, kind: CheckpointKind, header: dict[str, Any]) -> None:
     if header["version"] != CHECKPOINT_VERSION:
         if_older = "use the segtl that wrote it, or train again with --restart"
         raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)

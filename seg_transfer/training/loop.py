@@ -100,9 +100,9 @@ class _Training:
     def go_on(self) -> None:
         goes_on = self.state.step > 0
         self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not goes_on)
-        draw = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
-        self.sampler = draw(self.cases.train)
-        self.validation = draw(self.cases.validation) if self.cases.validation else None
+        make_sampler = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
+        self.sampler = make_sampler(self.cases.train)
+        self.validation = make_sampler(self.cases.validation) if self.cases.validation else None
         if goes_on:
             self.trainer.load(load_state(self.run.resume, "resume")[0])
             logger.info(f"going on after step {self.state.step}")

@@ -15,7 +15,7 @@ from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan, RecipePlan
 from seg_transfer.training.augment import apply, sample_transforms
-from seg_transfer.training.batches import Batch, generator
+from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import deep_loss, overlap
@@ -96,7 +96,9 @@ class Trainer:
             progress: Share of the budget used before this step.
         """
         recipe = self.plan.recipe
-        torch.manual_seed(int(generator(self.seed, "augment", step).integers(2**31)))  # for drop path in the encoder
+        torch.manual_seed(
+            int(seeded_generator(self.seed, "augment", step).integers(2**31))
+        )  # for drop path in the encoder
         self.network.train()
         self.schedule.apply(progress)
         rates = self.rates(progress)
@@ -162,7 +164,7 @@ class Trainer:
             augmentation,
             batch=len(image),
             channels=image.shape[1],
-            generator=partial(generator, self.seed, "augment", step),
+            generator=partial(seeded_generator, self.seed, "augment", step),
         )
         out_of_plane = augmentation.rotate_out_of_plane
         return apply(image, label, transforms, spacing=self.plan.data.spacing, out_of_plane=out_of_plane)

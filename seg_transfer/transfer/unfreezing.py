@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.transfer.encoder import Encoder
 
-State = Literal["frozen", "warming", "learning"]
+StageState = Literal["frozen", "warming", "learning"]
 
 
 class HasEncoder(Protocol):
@@ -107,9 +107,9 @@ class StrategySchedule:
         stages = enumerate(zip(self.strategy.rate, self.strategy.start, strict=True))
         return {"decoder": 1.0} | {f"encoder.{k}": rate * self._ramp(start, progress) for k, (rate, start) in stages}
 
-    def describe(self, progress: float) -> dict[int, State]:
+    def describe(self, progress: float) -> dict[int, StageState]:
         """Stage (0 the finest) -> what it does at this progress."""
-        states: dict[int, State] = {}
+        states: dict[int, StageState] = {}
         for stage, start in enumerate(self.strategy.start):
             if start is None or progress < start:
                 states[stage] = "frozen"

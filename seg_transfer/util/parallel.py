@@ -71,7 +71,7 @@ class _Raised:
 
 
 @dataclass(frozen=True)
-class _Task(Generic[T, R]):
+class _Call(Generic[T, R]):
     """What a process needs to know to do one item."""
 
     function: Callable[[T], R]
@@ -106,7 +106,7 @@ def map_cases(
         Each item with its result, in the order in which they are done; :class:`CaseFailure` where the function
         raised or its process died (which happens when memory runs out).
     """
-    tasks = [_Task(function, item) for item in items]
+    tasks = [_Call(function, item) for item in items]
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
     for task, result in track(results, total=len(tasks), title=title):
         if isinstance(result, _Raised):
@@ -131,10 +131,10 @@ def _failure(case: str, raised: _Raised, title: str) -> CaseFailure:
     return CaseFailure(case, cause, raised.detail)
 
 
-def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
+def _in_processes(tasks: list[_Call[T, R]], workers: int) -> Iterator[tuple[_Call[T, R], R | _Raised]]:
     waiting = deque(tasks)
     while waiting:
-        interrupted: list[_Task[T, R]] = []
+        interrupted: list[_Call[T, R]] = []
         yield from _until_broken(waiting, workers, interrupted)
         # A pool does not say whose process died: each case that was under way then gets one of its own.
         for task in interrupted:
@@ -142,12 +142,12 @@ def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Tas
 
 
 def _until_broken(
-    waiting: deque[_Task[T, R]], workers: int, interrupted: list[_Task[T, R]]
-) -> Iterator[tuple[_Task[T, R], R | _Raised]]:
+    waiting: deque[_Call[T, R]], workers: int, interrupted: list[_Call[T, R]]
+) -> Iterator[tuple[_Call[T, R], R | _Raised]]:
     """Work until nothing waits or a process dies; ``interrupted`` are then the tasks that were under way."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=end_with_parent)
-    running: dict[Future[R | _Raised], _Task[T, R]] = {}
+    running: dict[Future[R | _Raised], _Call[T, R]] = {}
     broken = False
     try:
         while True:
@@ -174,7 +174,7 @@ def _until_broken(
         pool.shutdown(cancel_futures=True)
 
 
-def _run_isolated(task: _Task[T, Any]) -> Any:
+def _run_isolated(task: _Call[T, Any]) -> Any:
     """Do one task in a process whose end is watched."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -208,7 +208,7 @@ def _without_main_module() -> Iterator[None]:
         sys.modules["__main__"] = caller
 
 
-def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
+def _send(task: _Call[T, Any], sender: Connection, trace: Path) -> None:
     end_with_parent()
     with trace.open("w", encoding="utf-8") as file:
         faulthandler.enable(file)

@@ -14,7 +14,7 @@ from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
 from seg_transfer.workflow.work_folder import Work
 
-State = Literal["not started", "interrupted", "trained", "validated"]
+RunState = Literal["not started", "interrupted", "trained", "validated"]
 
 
 class RunStatus(BaseModel):
@@ -23,7 +23,7 @@ class RunStatus(BaseModel):
     plan: str
     current: bool
     fold: Fold
-    state: State
+    state: RunState
     mean_dice: float | None
     folder: str
 
@@ -85,7 +85,7 @@ def read_status(path: Path) -> Status:
 
 
 def _status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
-    state: State = "not started"
+    state: RunState = "not started"
     if run.started:
         state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
     mean_dice = None

@@ -13,8 +13,8 @@ from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
-from seg_transfer.evidence.race import run_race
-from seg_transfer.inference.files import label_file, predict_folder
+from seg_transfer.evidence.run_race import run_race
+from seg_transfer.inference.folder import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
@@ -37,13 +37,15 @@ class TrainedFold:
     Attributes:
         run: Which fold, and its folder.
         scores: Of its held-out cases; None where there are none.
-        strategy: What it was trained with.
+        strategy: Name of the strategy that it was trained with, or of the classifier that was fitted.
+        pretrained: Whether any encoder stage started from pretrained weights.
         control: The same fold from scratch, where that was asked for.
     """
 
     run: RunFolder
     scores: Scores | None
     strategy: str
+    pretrained: bool
     control: TrainedFold | None = None
 
     @property
@@ -75,7 +77,7 @@ def train_and_validate(
     learn(plan, store, run, options=options)
     held_out = Cases.of(plan, run.fold).validation
     scores = _validate(plan, dataset, run, held_out, options) if held_out else None
-    return TrainedFold(run, scores, plan.strategy_name)
+    return TrainedFold(run, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
 def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], options: RunOptions) -> Scores:

@@ -218,8 +218,8 @@ def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, tmp_
         assert load_weights(deep, Weights(source="file", path=str(path)), name).share == 1.0
         slices = 5
         with torch.no_grad():
-            stages = deep(x.repeat(1, 1, 5, 1, 1))
-        for stride, two, three in zip(along, expected, stages, strict=True):
+            maps = deep(x.repeat(1, 1, 5, 1, 1))
+        for stride, two, three in zip(along, expected, maps, strict=True):
             slices = math.ceil(slices / stride)
             assert three.shape[2] == slices
             scale = two.abs().max()

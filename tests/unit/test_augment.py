@@ -20,13 +20,13 @@ from seg_transfer.training.augment.intensity import (
     Colour,
     Contrast,
     Gamma,
-    Intensity,
+    IntensityTransform,
     LowResolution,
     Noise,
 )
 from seg_transfer.training.augment.spatial import Lens, Mirror, Rotation, Scale, Shear, Stretch
 from seg_transfer.training.augment.transform import Array, Draw, Transform
-from seg_transfer.training.batches import generator
+from seg_transfer.training.batches import seeded_generator
 from seg_transfer.training.losses import IGNORE
 
 T = TypeVar("T", bound=Transform)
@@ -39,7 +39,9 @@ ON = COLOURFUL.model_copy(update={"colour_probability": 0})
 
 def drawn(plan: Augmentation, *, batch: int, channels: int = 1, seed: int = 0) -> list[Transform]:
     """All transforms of the first step."""
-    return sample_transforms(plan, batch=batch, channels=channels, generator=partial(generator, seed, "augment", 0))
+    return sample_transforms(
+        plan, batch=batch, channels=channels, generator=partial(seeded_generator, seed, "augment", 0)
+    )
 
 
 def one(kind: type[T], plan: Augmentation, *, batch: int, channels: int = 1) -> T:
@@ -310,7 +312,7 @@ def test_probabilities_and_ranges_hold() -> None:
 
 
 @dataclass(frozen=True)
-class Offset(Intensity):
+class Offset(IntensityTransform):
     """A transform that is not in the package."""
 
     amounts: Array
@@ -339,7 +341,9 @@ def test_adding_and_removing_a_transform_leaves_the_draws_of_the_others(
 
 
 def test_every_transform_and_every_step_draws_numbers_of_its_own() -> None:
-    numbers = {generator(seed, "augment", step, name).random() for seed in (0, 1) for step in (0, 1) for name in "ab"}
+    numbers = {
+        seeded_generator(seed, "augment", step, name).random() for seed in (0, 1) for step in (0, 1) for name in "ab"
+    }
     assert len(numbers) == 8
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from seg_transfer.data.dataset import Case, Dataset, find_dataset, find_images
+from seg_transfer.data.description import Region
 from seg_transfer.data.image import image_from_array, read_label
 from seg_transfer.errors import UserError
 
@@ -206,6 +207,30 @@ def test_labels_that_cannot_be_inferred(tmp_path: Path) -> None:
     (tmp_path / "labels/a.png").rename(tmp_path / "labels/a.jpg")
     with pytest.raises(UserError, match="JPEG compression"):
         find_dataset(tmp_path)
+
+
+def test_a_description_of_version_1_is_read(tmp_path: Path) -> None:
+    """It wrote each region as a list, here as segtl wrote it on 2026-11-20."""
+    content = {
+        "version": 1,
+        "name": "brain",
+        "root": "/data/brain",
+        "layout": "nnunet",
+        "dimension": 3,
+        "unit": "mm",
+        "channel_names": ["T1"],
+        "labels": [["background", 0], ["label_1", 1], ["core", 2]],
+        "regions": [["whole", [1, 2], 1], ["core", [2], 2]],
+        "ignore": None,
+        "label_map_note": "",
+        "cases": [{"id": "a", "images": ["/data/brain/imagesTr/a_0000.nii.gz"], "label": None}],
+        "unused": [],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert Dataset.load(tmp_path / "dataset.json").regions == (
+        Region(name="whole", values=(1, 2), writes=1),
+        Region(name="core", values=(2,), writes=2),
+    )
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from made_plans import data_plan
 
+from seg_transfer.data.description import Region
 from seg_transfer.inference.classes import activate, decide
-from seg_transfer.planning.data_plan import Label, Region
+from seg_transfer.planning.data_plan import Label
 
 NESTED = data_plan(
     labels=tuple(Label(name=str(value), value=value) for value in (0, 3, 5, 8)),

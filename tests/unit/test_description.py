@@ -27,9 +27,9 @@ def test_regions_are_read_with_their_order_and_the_values_that_they_are_made_of(
     found = scheme(TUMOUR, regions_class_order=[1, 2, 3])
     assert found.labels == (("background", 0), ("label_1", 1), ("label_2", 2), ("enhancing", 3))
     assert found.regions == (
-        Region("whole tumour", (1, 2, 3), 1),
-        Region("core", (2, 3), 2),
-        Region("enhancing", (3,), 3),
+        Region(name="whole tumour", values=(1, 2, 3), writes=1),
+        Region(name="core", values=(2, 3), writes=2),
+        Region(name="enhancing", values=(3,), writes=3),
     )
     assert found.ignore is None
 
@@ -37,7 +37,7 @@ def test_regions_are_read_with_their_order_and_the_values_that_they_are_made_of(
 def test_regions_may_overlap_without_one_lying_in_the_other_and_write_any_of_their_values() -> None:
     found = scheme({"background": [0], "a": [5, 1], "b": [5, 9]}, regions_class_order=[1, 5])
     assert found.labels == (("background", 0), ("label_1", 1), ("label_5", 5), ("label_9", 9))
-    assert found.regions == (Region("a", (1, 5), 1), Region("b", (5, 9), 5))
+    assert found.regions == (Region(name="a", values=(1, 5), writes=1), Region(name="b", values=(5, 9), writes=5))
 
 
 def test_a_list_of_one_value_is_a_label_and_needs_no_order() -> None:
@@ -96,4 +96,8 @@ def test_the_data_set_knows_them(tmp_path: Path) -> None:
     assert found.classes(label).flatten().tolist() == [0, 4, 2, 3, 1]
     found.save(tmp_path / "saved.json")
     assert Dataset.load(tmp_path / "saved.json") == found
-    assert json.loads((tmp_path / "saved.json").read_text())["regions"][1] == ["core", [2, 3], 2]
+    assert json.loads((tmp_path / "saved.json").read_text())["regions"][1] == {
+        "name": "core",
+        "values": [2, 3],
+        "writes": 2,
+    }

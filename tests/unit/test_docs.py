@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from test_architecture import LAYERS
 
-from seg_transfer.evaluation.scores import METRICS
+from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.options.choices import StrategyName
+from seg_transfer.util.records import JsonRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = {
@@ -23,7 +28,12 @@ WORDS_NOT_USED = [
     for word in row.split(",")
     if word != "not"
 ]
-STRATEGIES = ("scratch", "frozen", "partial", "gradual", "finetune", "classic", "race")
+STRATEGIES = {*get_args(StrategyName), "classic", "race"}
+RECORD_MODULES = [
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for path in (ROOT / "seg_transfer").rglob("*.py")
+    if "(JsonRecord)" in path.read_text(encoding="utf-8")
+]
 
 
 def entries(text: str) -> dict[str, str]:
@@ -66,13 +76,29 @@ def test_links_resolve(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"docs/log.md"}))  # the log names files of earlier commits
 def test_paths_exist(name: str) -> None:
     named = re.findall(r"\b(?:seg_transfer|tests|bench|tools|plans|docker)/[\w./*{},-]*\w", DOCUMENTS[name])
-    assert [path for path in named if not any(ROOT.glob(path))] == []
+    assert [path for path in named if "NAME" not in path and not any(ROOT.glob(path))] == []
 
 
 def test_glossary_has_the_terms_of_plans_and_scores() -> None:
     known = {term.lower() for term in TERMS}
     assert known >= {*STRATEGIES, "stage", "patch", "current plan", "run", "preprocessed store", "evidence", "hint"}
     assert known >= {metric.replace("_", " ") for metric in METRICS}
+
+
+def test_architecture_has_the_version_of_every_file() -> None:
+    stated = re.findall(r"\(`(\w+)`\) \| (\d+) \|", DOCUMENTS["docs/architecture.md"])
+    records = [
+        member
+        for module in RECORD_MODULES
+        for member in vars(import_module(module)).values()
+        if isinstance(member, type) and issubclass(member, JsonRecord) and member.__module__ == module
+    ]
+    assert sorted(stated) == sorted((record.__name__, str(record.current_version())) for record in records)
+
+
+def test_architecture_has_every_package() -> None:
+    listed = re.findall(r"^\| `(\w+)/?` \| ", DOCUMENTS["docs/architecture.md"], flags=re.MULTILINE)
+    assert [*listed, "__main__"] == LAYERS
 
 
 def test_glossary_defines_each_term_once() -> None:

@@ -119,10 +119,10 @@ def test_other_ending_and_orientation(tmp_path):
 
 def test_2d_images_are_measured_in_pixels(tmp_path):
     for folder, shift in (("p", 3), ("r", 0)):
-        picture = np.zeros((20, 30), np.uint8)
-        picture[5:10, 5 + shift : 10 + shift] = 255
+        image = np.zeros((20, 30), np.uint8)
+        image[5:10, 5 + shift : 10 + shift] = 255
         (tmp_path / folder).mkdir()
-        Pillow.fromarray(picture).save(tmp_path / folder / "a.png")
+        Pillow.fromarray(image).save(tmp_path / folder / "a.png")
     scores = evaluate_folders(tmp_path / "p", tmp_path / "r", labels={"cell": 255})
     assert scores.unit == "pixel"
     assert scores.cases["a"]["cell"].metrics["hd95"] == 3

@@ -10,10 +10,11 @@ import torch
 from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
+from seg_transfer.data.description import Region
 from seg_transfer.evidence.baselines import SCALES, ImageFeatures
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.network.linear_head import LinearHead
-from seg_transfer.planning.data_plan import Channel, Normalization, Region
+from seg_transfer.planning.data_plan import Channel, Normalization
 
 
 def made_plan(configuration: str, channels: int = 1):

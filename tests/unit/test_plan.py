@@ -12,11 +12,13 @@ from made_fingerprints import channel, fingerprint, pictures, plan_of
 from made_plans import data_plan, learns
 from pydantic import BaseModel, ValidationError
 
+from seg_transfer.data.description import Region
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
-from seg_transfer.planning.data_plan import Label, Region
+from seg_transfer.planning.data_plan import Label
 from seg_transfer.planning.fields import json_hash, part_hash
 from seg_transfer.planning.folds import FoldAssignment
-from seg_transfer.planning.plan import Plan, Split, edited_parts
+from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
 # Facts about the data set and the user's seed: nothing that a rule decides.

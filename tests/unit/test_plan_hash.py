@@ -8,8 +8,9 @@ import pytest
 from made_plans import data_plan, model_plan, plan
 from pydantic import Field, create_model
 
+from seg_transfer.data.splits import Split
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Augmentation, Plan, RecipePlan, Split
+from seg_transfer.planning.plan import Augmentation, Plan, RecipePlan
 from seg_transfer.planning.strategy import Race
 from seg_transfer.util.records import Part
 

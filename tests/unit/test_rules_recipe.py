@@ -318,10 +318,10 @@ class TestAugmentation:
     ) -> None:
         assert mirror_axes(labels, axes, configuration, "mm")[0] == expected
 
-    def test_pictures_are_mirrored_in_plane(self) -> None:
+    def test_2d_images_are_mirrored_in_plane(self) -> None:
         assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
 
-    def test_pictures_whose_labels_tell_sides_apart_stay_upright(self) -> None:
+    def test_2d_images_whose_labels_tell_sides_apart_stay_upright(self) -> None:
         mirrored, reason = mirror_axes(["left lung", "right lung", "heart"], (2, 1, 0), "2d", "pixel")
         assert mirrored == () and "left lung, right lung mean" in reason
         assert varied(configuration="2d", unit="pixel", mirrored=mirrored)[0].rotate_degrees == 30
@@ -355,7 +355,7 @@ class TestAugmentation:
     def test_out_of_plane_only_where_nearly_isotropic(self, ratio: float, configuration: str, tilted: bool) -> None:
         assert varied(ratio=ratio, configuration=configuration)[0].rotate_out_of_plane is tilted
 
-    def test_pictures_have_no_upright(self) -> None:
+    def test_2d_images_have_no_upright(self) -> None:
         assert varied(configuration="2d", unit="pixel", mirrored=(1, 2))[0].rotate_degrees == 180
         assert varied(configuration="2d")[0].rotate_degrees == 30
 

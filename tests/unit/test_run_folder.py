@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from made_plans import data_plan, manifest, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedFolds, are_newer
 from seg_transfer.workflow.models import find_models

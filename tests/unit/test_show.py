@@ -9,8 +9,8 @@ import made_scores
 import pytest
 
 from seg_transfer.cli import console, show
+from seg_transfer.data.description import Region
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.planning.data_plan import Region
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.workflow.status import RunStatus, Status
@@ -60,8 +60,8 @@ def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: p
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
     show.show_runs(
         [
-            TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(0.9, 0.7), "gradual"),
-            TrainedFold(RunFolder(Path("runs/fold_1"), 1), scores(0.6, math.nan), "gradual"),
+            TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(0.9, 0.7), "gradual", True),
+            TrainedFold(RunFolder(Path("runs/fold_1"), 1), scores(0.6, math.nan), "gradual", True),
         ]
     )
     out = capsys.readouterr().out
@@ -73,13 +73,13 @@ def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_runs([TrainedFold(RunFolder(Path("runs/full"), "full"), None, "gradual")])
+    show.show_runs([TrainedFold(RunFolder(Path("runs/full"), "full"), None, "gradual", True)])
     assert capsys.readouterr().out == f"full: {Path('runs/full')}\n"
 
 
 def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str = "gradual") -> list[TrainedFold]:
-    control = TrainedFold(RunFolder(Path("runs/control"), 0), scores(*theirs), "scratch")
-    return [TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(*mine), strategy, control)]
+    control = TrainedFold(RunFolder(Path("runs/control"), 0), scores(*theirs), "scratch", False)
+    return [TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(*mine), strategy, strategy != "scratch", control)]
 
 
 def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from seg_transfer.data.splits import (
     Leak,
+    Split,
     groups_by_regex,
     groups_from_file,
     join_groups,
@@ -17,15 +19,20 @@ from seg_transfer.data.splits import (
 )
 from seg_transfer.errors import UserError
 
+
+def split(train: Iterable[str], validation: Iterable[str]) -> Split:
+    return Split(train=tuple(train), validation=tuple(validation))
+
+
 CASES = [f"case_{number:02d}" for number in range(13)]
 
 
 def test_every_case_is_validated_on_once_and_never_while_it_is_trained_on() -> None:
     splits = make_splits(CASES, folds=5)
-    assert sorted(case for _, validation in splits for case in validation) == CASES
-    assert sorted(len(validation) for _, validation in splits) == [2, 2, 3, 3, 3]
-    for train, validation in splits:
-        assert sorted(train + validation) == CASES
+    assert sorted(case for one in splits for case in one.validation) == CASES
+    assert sorted(len(one.validation) for one in splits) == [2, 2, 3, 3, 3]
+    for one in splits:
+        assert sorted(one.train + one.validation) == CASES
     assert splits_note(splits, 5) is None
 
 
@@ -37,15 +44,15 @@ def test_the_seed_decides_and_the_order_of_cases_does_not() -> None:
 def test_groups_stay_together_and_folds_stay_even() -> None:
     groups = groups_by_regex([f"p{patient}_{visit}" for patient in range(8) for visit in range(1 + patient)], r"p(\d)")
     splits = make_splits(list(groups), folds=4, groups=groups)
-    for train, validation in splits:
-        assert not {groups[case] for case in train} & {groups[case] for case in validation}
-    assert [len(validation) for _, validation in splits] == [9, 9, 9, 9]
+    for one in splits:
+        assert not {groups[case] for case in one.train} & {groups[case] for case in one.validation}
+    assert [len(one.validation) for one in splits] == [9, 9, 9, 9]
     with pytest.raises(UserError, match="case new has no group"):
         make_splits([*groups, "new"], groups=groups)
 
 
-def held_out_with(label: str, splits: list, labels: dict[str, tuple[str, ...]]) -> list[int]:
-    return [sum(label in labels[case] for case in validation) for _, validation in splits]
+def held_out_with(label: str, splits: list[Split], labels: dict[str, tuple[str, ...]]) -> list[int]:
+    return [sum(label in labels[case] for case in one.validation) for one in splits]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,7 +63,7 @@ def test_labels_are_spread_over_folds_of_even_size(seed: int) -> None:
         for index, case in enumerate(cases)
     }
     splits = make_splits(cases, folds=5, seed=seed, labels=labels)
-    assert sorted(len(validation) for _, validation in splits) == [10, 10, 11, 11, 11]
+    assert sorted(len(one.validation) for one in splits) == [10, 10, 11, 11, 11]
     assert held_out_with("cyst", splits, labels) == [1] * 5
     assert sorted(held_out_with("tumour", splits, labels)) == [2, 2, 2, 2, 3]
     assert make_splits(cases[::-1], folds=5, seed=seed, labels=labels) == splits
@@ -67,9 +74,9 @@ def test_labels_are_spread_over_folds_of_groups(seed: int) -> None:
     groups = {f"p{patient:02d}_{visit}": f"p{patient:02d}" for patient in range(20) for visit in range(1 + patient % 3)}
     labels = {case: ("tumour",) if int(group[1:]) % 4 == 1 else () for case, group in groups.items()}
     splits = make_splits(list(groups), folds=4, seed=seed, groups=groups, labels=labels)
-    for train, validation in splits:
-        assert not {groups[case] for case in train} & {groups[case] for case in validation}
-    sizes = [len(validation) for _, validation in splits]
+    for one in splits:
+        assert not {groups[case] for case in one.train} & {groups[case] for case in one.validation}
+    sizes = [len(one.validation) for one in splits]
     assert sum(sizes) == len(groups) and max(sizes) - min(sizes) <= 1
     assert sorted(held_out_with("tumour", splits, labels)) == [2, 3, 3, 3]
 
@@ -85,11 +92,11 @@ def test_groups_are_joined() -> None:
     assert join_groups("abcd", groups, ["ab"]) is groups
     assert join_groups("abcd", groups, ["bc", "ad"]) == dict.fromkeys("abcd", "one")
     dealt = make_splits("abcdef", folds=3, groups=join_groups("abcdef", None, ["ac", "cf"]))
-    assert ["a", "c", "f"] in [validation for _, validation in dealt]
+    assert ("a", "c", "f") in [one.validation for one in dealt]
 
 
 def test_leaks_are_found() -> None:
-    splits = [(["a", "b"], ["c", "d"]), (["c", "d"], ["a", "b"]), (["a", "b", "c"], ["d"])]
+    splits = [split("ab", "cd"), split("cd", "ab"), split("abc", "d")]
     assert leaks(splits, ["ab", "cd"]) == [Leak(2, ("c",), ("d",))]
     assert leaks(splits, ["acd"]) == [
         Leak(0, ("a",), ("c", "d")),
@@ -101,12 +108,12 @@ def test_leaks_are_found() -> None:
 
 def test_few_cases() -> None:
     splits = make_splits(["a", "b", "c"], folds=5)
-    assert sorted(validation for _, validation in splits) == [["a"], ["b"], ["c"]]
+    assert sorted(one.validation for one in splits) == [("a",), ("b",), ("c",)]
     assert splits_note(splits, 5) == "there are 3 cases (or groups) only: 3 folds instead of 5"
     one = make_splits(["a"])
-    assert one == [(["a"], ["a"])]
+    assert one == [split("a", "a")]
     assert "trained and validated on alike" in (splits_note(one, 5) or "")
-    assert make_splits(["a", "b"], groups={"a": "x", "b": "x"}) == [(["a", "b"], ["a", "b"])]
+    assert make_splits(["a", "b"], groups={"a": "x", "b": "x"}) == [split("ab", "ab")]
 
 
 @pytest.mark.parametrize(("cases", "folds", "message"), [([], 5, "no cases"), (CASES, 1, r"1 fold\(s\)")])
@@ -144,7 +151,7 @@ def test_groups_from_file(tmp_path: Path) -> None:
 def test_splits_from_file(tmp_path: Path) -> None:
     path = tmp_path / "splits.json"
     path.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "validation": ["a"]}]))
-    assert splits_from_file(path) == [(["a"], ["b"]), (["b"], ["a"])]
+    assert splits_from_file(path) == [split("a", "b"), split("b", "a")]
     for content, message in [
         ('[{"train": ["a", "b"], "val": ["b"]}]', "fold 0 trains and validates on b"),
         ('[{"train": ["a"]}]', "fold 0 has no lists train and val"),

@@ -10,15 +10,16 @@ import torch
 from made_plans import data_plan
 from scipy import ndimage
 
+from seg_transfer.data.description import Region
 from seg_transfer.data.geometry import Grid, to_canonical
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.label_map import fill_labels
-from seg_transfer.planning.data_plan import Channel, Normalization, Region
+from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import SLAB, resample, resample_labels
-from seg_transfer.preprocessing.transform import CaseTransform
 
 
 def blob_labels(shape: tuple[int, int, int]) -> np.ndarray:

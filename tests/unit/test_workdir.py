@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from made_plans import data_plan, learns, manifest, model_plan, plan
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
-from seg_transfer.planning.plan import Plan, Split
+from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work, fold_from_text
 

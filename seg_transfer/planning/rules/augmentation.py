@@ -33,23 +33,23 @@ LEFT_RIGHT = 0
 def mirror_axes(
     labels: Sequence[str], axes: Triple, configuration: Configuration, unit: Literal["mm", "pixel"]
 ) -> tuple[tuple[NetworkAxis, ...], str]:
-    """Choose the network axes along which mirroring gives pictures that could have been taken, under true names.
+    """Choose the network axes along which mirroring gives images that could have been taken, whose labels hold.
 
     Bodies are nearly symmetric from left to right and in no other direction: on hippocampus, volumes mirrored along
-    the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). Pictures have no upright, unless
-    their labels tell sides apart: a mirror image along either axis would then swap them.
+    the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). 2D images have no upright,
+    unless their labels tell sides apart: a mirror image along either axis would then swap them.
 
     Args:
         labels: Names, background left out.
         axes: Canonical axis of slice, u and v.
         configuration: 2D reads a single slice, which has no mirror image along the slice axis.
-        unit: ``pixel`` for pictures.
+        unit: ``pixel`` for 2D images.
     """
     sided = _sided(labels)
     if unit == "pixel":
         if sided:
             return (), f"not mirrored, which would swap what {', '.join(sided)} mean"
-        return (1, 2), "mirrored along u and v: pictures have no upright"
+        return (1, 2), "mirrored along u and v: 2D images have no upright"
     across: NetworkAxis = axes.index(LEFT_RIGHT)  # type: ignore[assignment]
     if across == 0 and configuration == "2d":
         return (), "not mirrored: left and right lie along the slice axis, of which 2D reads a single slice"
@@ -97,7 +97,7 @@ def augmentation(
         "rotate_degrees": f"rotated by up to {degrees:g} degrees, {'also' if tilted else 'not'} out of plane (3D up to "
         f"anisotropy {ISOTROPIC_LIMIT:g}: {ratio:.2g} here)",
         "low_resolution_probability": OFF,
-        "low_resolution_axes": "along slices, as if these were thicker"
+        "low_resolution_axes": "along slices, as thicker slices would look"
         if is_3d
         else "in-plane: there is one slice, or few",
         "stretch_probability": f"like shear and lens distortion {OFF}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Carry, Configuration
-from seg_transfer.planning.cost import Shape
+from seg_transfer.planning.cost import NetworkSize
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 
 
@@ -79,11 +79,11 @@ def stages(possible: tuple[int, str], earlier: EarlierModel) -> tuple[int, str]:
     return (there, f"those of the model to start from; by size {why}") if there <= most else (most, why)
 
 
-def weights(shape: Shape, earlier: EarlierModel, requested: Carry | None) -> tuple[Weights, str]:
+def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None) -> tuple[Weights, str]:
     """Choose what is carried over.
 
     Args:
-        shape: The new network.
+        network: The new network.
         earlier: The model.
         requested: The user's choice, if any.
 
@@ -91,16 +91,14 @@ def weights(shape: Shape, earlier: EarlierModel, requested: Carry | None) -> tup
         UserError: If the encoder cannot be carried over, or the decoder is asked for and does not fit.
     """
     model = earlier.plan.model
-    if model.configuration == "3d" and shape.configuration != "3d":
-        depths = replace(shape, configuration="3d", stages=model.stages, slice_strides=model.slice_strides).depths()
-        deep = [str(stage) for stage, depth in enumerate(depths[: shape.stages]) if depth > 1]
+    if model.configuration == "3d" and network.configuration != "3d":
+        depths = replace(network, configuration="3d", stages=model.stages, slice_strides=model.slice_strides).depths()
+        deep = [str(stage) for stage, depth in enumerate(depths[: network.stages]) if depth > 1]
         if deep:
-            what = (
-                f"its stages {', '.join(deep)} read several slices at once, and {shape.configuration} kernels read one"
-            )
+            what = f"its stages {', '.join(deep)} read several slices, and {network.configuration} kernels read one"
             hint = "plan with --config 3d, or start from a 2d or 2.5d model"
-            raise UserError(f"a 3d model cannot start a {shape.configuration} one: {what}", where="--from", hint=hint)
-    obstacle = _decoder_obstacle(model, shape)
+            raise UserError(f"a 3d model cannot start a {network.configuration} one: {what}", where="--from", hint=hint)
+    obstacle = _decoder_obstacle(model, network)
     if requested == "all" and obstacle:
         raise UserError(f"the decoder does not fit: {obstacle}", where="--carry all", hint="take --carry encoder")
     carry: Carry = requested or ("encoder" if obstacle else "all")
@@ -110,16 +108,16 @@ def weights(shape: Shape, earlier: EarlierModel, requested: Carry | None) -> tup
     return taken, f"encoder of an earlier model, {f'its decoder does not fit: {obstacle}' if obstacle else 'asked for'}"
 
 
-def _decoder_obstacle(model: ModelPlan, shape: Shape) -> str | None:
+def _decoder_obstacle(model: ModelPlan, network: NetworkSize) -> str | None:
     """Why the earlier model's decoder is not the new network's; None if it is."""
     if model.head != "unet":
         return f"it has none, but a {model.head} classifier"
-    if (model.configuration == "3d") != (shape.configuration == "3d"):
-        return f"{model.configuration} kernels against {shape.configuration}"
+    if (model.configuration == "3d") != (network.configuration == "3d"):
+        return f"{model.configuration} kernels against {network.configuration}"
     for what, before, now in (
-        ("stages", (model.stages,), (shape.stages,)),
-        ("strides along the slices", model.slice_strides, shape.slice_strides),
-        ("widths", model.decoder_channels, shape.decoder_channels),
+        ("stages", (model.stages,), (network.stages,)),
+        ("strides along the slices", model.slice_strides, network.slice_strides),
+        ("widths", model.decoder_channels, network.decoder_channels),
     ):
         if before != now:
             return f"{what} {' x '.join(map(str, before))} against {' x '.join(map(str, now))}"

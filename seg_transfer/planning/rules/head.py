@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Head
 from seg_transfer.planning.fields import MirrorAxes
-from seg_transfer.planning.plan import Split
 
 SECONDS = 30.0
 """To fit a classifier; about what 20 hippocampus cases in 2D took on a busy core (``bench/head.py``)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seg_transfer.planning.data_plan import Region
+from seg_transfer.data.description import Region
 
 
 def regions(found: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:

@@ -28,7 +28,7 @@ GRADIENT_CLIP: tuple[float, str] = (12.0, "nnU-Net's: cuts rare spikes and leave
 
 
 @dataclass(frozen=True)
-class Budget:
+class PlannedBudget:
     """Either epochs or seconds of training; ``steps_per_epoch`` is how often results are logged."""
 
     epochs: int | None
@@ -49,7 +49,7 @@ def steps_in_time(seconds_per_step: float, time_budget: float | None) -> float:
 
 def budget(
     device: DeviceKind, seconds_per_step: float, *, epochs: int | None, time_budget: float | None
-) -> tuple[Budget, str]:
+) -> tuple[PlannedBudget, str]:
     """Choose the training budget.
 
     Args:
@@ -59,17 +59,19 @@ def budget(
         time_budget: The user's choice in seconds, if any.
     """
     if epochs is not None:
-        return Budget(epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH), f"asked for {epochs} epoch(s)"
+        return PlannedBudget(
+            epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH
+        ), f"asked for {epochs} epoch(s)"
     if time_budget is None and device != "cpu":
         steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
-        return Budget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, steps), (
+        return PlannedBudget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, steps), (
             f"{steps} steps on a GPU: nnU-Net's curve on hippocampus is flat from about 12,500 steps on"
         )
     seconds = CPU_SECONDS if time_budget is None else time_budget
     steps_in_time = seconds / seconds_per_step
     per_epoch = int(min(GPU_STEPS_PER_EPOCH, max(1, steps_in_time / EPOCHS_IN_BUDGET)))
     why = "asked for" if time_budget is not None else "the default on a CPU:"
-    return Budget(None, seconds, per_epoch, steps_in_time), (
+    return PlannedBudget(None, seconds, per_epoch, steps_in_time), (
         f"{why} {seconds_text(seconds)}, about {steps_in_time:.0f} steps of {seconds_text(seconds_per_step)}; "
         f"logged every {per_epoch} of them"
     )

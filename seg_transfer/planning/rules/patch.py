@@ -12,7 +12,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.cost import (
     Machine,
-    Shape,
+    NetworkSize,
     step_flops,
     step_memory,
 )
@@ -134,7 +134,7 @@ def fit(
     *,
     configuration: Configuration,
     limits: Limits,
-) -> tuple[Shape, str]:
+) -> tuple[NetworkSize, str]:
     """Choose the patch, and fewer stages where even the smallest patch for that many is too much.
 
     It starts with the median case, rounded up so that every stage halves evenly, and gives up the axis of which it
@@ -160,7 +160,7 @@ def fit(
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(whole, steps, strict=True))
         patch = whole
         while True:
-            made = Shape(
+            made = NetworkSize(
                 entry,
                 configuration,
                 patch,
@@ -189,25 +189,25 @@ def fit(
     )
 
 
-def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_voxels: float) -> tuple[int, str]:
+def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, total_voxels: float) -> tuple[int, str]:
     """Choose the batch: as large as memory, time and the data set allow.
 
     Args:
-        shape: The network and its patch.
+        network: The network and its patch.
         limits: Memory of a step, and the device.
         target_seconds: Seconds that a step should take on a CPU.
         total_voxels: Voxels of all cases together on the network's grid.
     """
-    least, most = SMALLEST_BATCH[shape.configuration], LARGEST_BATCH[shape.configuration]
-    per_sample = limits.machine.seconds(step_flops(shape, 1))
-    memory_per_sample = step_memory(shape, 2) - step_memory(shape, 1)
+    least, most = SMALLEST_BATCH[network.configuration], LARGEST_BATCH[network.configuration]
+    per_sample = limits.machine.seconds(step_flops(network, 1))
+    memory_per_sample = step_memory(network, 2) - step_memory(network, 1)
     bounds = {
-        f"at most {most} in {shape.configuration}": most,
+        f"at most {most} in {network.configuration}": most,
         f"{bytes_text(limits.memory_bytes)} of memory at about {bytes_text(memory_per_sample)} a sample": int(
-            (limits.memory_bytes - step_memory(shape, 0)) / memory_per_sample
+            (limits.memory_bytes - step_memory(network, 0)) / memory_per_sample
         ),
         f"{BATCH_SHARE:.0%} of the data set's {total_voxels:.3g} voxels": int(
-            BATCH_SHARE * total_voxels / shape.voxels
+            BATCH_SHARE * total_voxels / network.voxels
         ),
     }
     if limits.machine.kind == "cpu":
@@ -216,7 +216,7 @@ def batch_size(shape: Shape, limits: Limits, *, target_seconds: float, total_vox
         )
     reason, batch = min(bounds.items(), key=lambda item: item[1])
     if batch < least:
-        return least, f"the smallest for {shape.configuration}; {reason} would allow {batch}"
+        return least, f"the smallest for {network.configuration}; {reason} would allow {batch}"
     return batch, reason
 
 
@@ -232,14 +232,16 @@ def _whole(shape: tuple[float, float, float], steps: Triple, configuration: Conf
     return (sizes[0] if configuration == "3d" else round(shape[0]), sizes[1], sizes[2])
 
 
-def _too_much(shape: Shape, batch: int, limits: Limits) -> bool:
-    if step_memory(shape, batch) > limits.memory_bytes:
+def _too_much(network: NetworkSize, batch: int, limits: Limits) -> bool:
+    if step_memory(network, batch) > limits.memory_bytes:
         return True
-    seconds = limits.machine.seconds(step_flops(shape, batch))
+    seconds = limits.machine.seconds(step_flops(network, batch))
     return limits.step_seconds is not None and seconds > limits.step_seconds
 
 
-def _patch_reason(made: Shape, whole: Triple, shape: tuple[float, float, float], batch: int, limits: Limits) -> str:
+def _patch_reason(
+    made: NetworkSize, whole: Triple, shape: tuple[float, float, float], batch: int, limits: Limits
+) -> str:
     median = " x ".join(f"{size:g}" for size in shape)
     steps = f"multiples of {made.entry.strides[made.stages - 1]} in-plane"
     if made.patch == whole:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from seg_transfer.data.splits import make_splits
+from seg_transfer.data.splits import Split, make_splits
 from seg_transfer.errors import UserError
-from seg_transfer.planning.plan import ModelPlan, Split
+from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.planning.rules.strategy import frozen, partial, scratch
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.statistics import mean_interval
@@ -63,12 +63,12 @@ def held_out(
     chosen = []
     for index, trained in enumerate([*(split.train for split in splits), tuple(cases)]):
         parts = max(2, min(LARGEST_PART, len(trained) // 2), math.ceil(len(trained) / MOST_HELD_OUT))
-        train, inner = make_splits(trained, folds=parts, seed=seed, groups=groups, labels=labels)[0]
-        if train == inner:
+        inner = make_splits(trained, folds=parts, seed=seed, groups=groups, labels=labels)[0]
+        if inner.train == inner.validation:
             fold = f"fold {index}" if index < len(splits) else "full"
             what = f"{fold} trains on a single case (or group), so that a race has none to hold out"
             raise UserError(what, where="--strategy race", hint="take another strategy, or more cases")
-        chosen.append(tuple(inner))
+        chosen.append(inner.validation)
     return tuple(chosen)
 
 

@@ -42,13 +42,7 @@ def scratch(model: ModelPlan) -> Strategy:
 
 def frozen(model: ModelPlan) -> Strategy:
     """No stage ever learns: the encoder is used as it is."""
-    return Strategy(
-        name="frozen",
-        start=(None,) * model.stages,
-        rate=(0.0,) * model.stages,
-        batchnorm=batchnorm(model, random_learn=False)[0],
-        pretrained_stages=_available(model),
-    )
+    return _from_pretrained("frozen", model, (None,) * model.stages)
 
 
 def partial(model: ModelPlan) -> Strategy:
@@ -72,12 +66,12 @@ def gradual(model: ModelPlan) -> Strategy:
     """Stages start to learn one after another from the top down, evenly between 0.1 and 0.3 of the budget."""
     step = (UNFREEZE_TO - UNFREEZE_FROM) / max(1, model.stages - 1)
     from_the_top = [round(UNFREEZE_FROM + step * index, 3) for index in range(model.stages)]
-    return _tuned("gradual", model, tuple(from_the_top[::-1]))
+    return _from_pretrained("gradual", model, tuple(from_the_top[::-1]))
 
 
 def finetune(model: ModelPlan) -> Strategy:
     """All stages learn from the start."""
-    return _tuned("finetune", model, (0.0,) * model.stages)
+    return _from_pretrained("finetune", model, (0.0,) * model.stages)
 
 
 STRATEGIES: dict[StrategyName, Callable[[ModelPlan], Strategy]] = {
@@ -165,13 +159,15 @@ def batchnorm(model: ModelPlan, *, random_learn: bool) -> tuple[BatchNorm, str]:
     return "recalibrated", "BatchNorm is re-estimated once on training patches and then kept"
 
 
-def _tuned(name: str, model: ModelPlan, start: tuple[float, ...]) -> Strategy:
-    """All stages learn, the lower the slower."""
+def _from_pretrained(name: str, model: ModelPlan, start: tuple[float | None, ...]) -> Strategy:
+    """All stages start from the weights that there are; of those that learn, the lower is the slower."""
+    rates = [ENCODER_RATE * STAGE_DECAY**below_the_top for below_the_top in range(model.stages)][::-1]
+    learn = any(each is not None for each in start)
     return Strategy(
         name=name,
         start=start,
-        rate=tuple(ENCODER_RATE * STAGE_DECAY ** (model.stages - 1 - stage) for stage in range(model.stages)),
-        batchnorm=batchnorm(model, random_learn=model.weights.source == "none")[0],
+        rate=tuple(0.0 if each is None else rate for each, rate in zip(start, rates, strict=True)),
+        batchnorm=batchnorm(model, random_learn=learn and model.weights.source == "none")[0],
         pretrained_stages=_available(model),
     )
 

@@ -25,7 +25,7 @@ GAMMA_INVERTED = 0.25
 TINY = 1e-6
 
 
-class Intensity(Transform):
+class IntensityTransform(Transform):
     """Changes intensities."""
 
     @abstractmethod
@@ -34,7 +34,7 @@ class Intensity(Transform):
 
 
 @dataclass(frozen=True)
-class Colour(Intensity):
+class Colour(IntensityTransform):
     """Hue, saturation and value of colours in [0, 1], as min-max normalization gives them; grey stays grey.
 
     All three are one matrix on (red, green, blue): a rotation about the grey axis, a factor on the distance from it,
@@ -77,7 +77,7 @@ class Colour(Intensity):
 
 
 @dataclass(frozen=True)
-class Noise(Intensity):
+class Noise(IntensityTransform):
     """Gaussian noise.
 
     Attributes:
@@ -103,7 +103,7 @@ class Noise(Intensity):
 
 
 @dataclass(frozen=True)
-class Blur(Intensity):
+class Blur(IntensityTransform):
     """Gaussian blur, one axis after the other; a sum of shifted copies needs no grouped convolution.
 
     Attributes:
@@ -139,7 +139,7 @@ class Blur(Intensity):
 
 
 @dataclass(frozen=True)
-class Brightness(Intensity):
+class Brightness(IntensityTransform):
     """A factor on every intensity.
 
     Attributes:
@@ -158,7 +158,7 @@ class Brightness(Intensity):
 
 
 @dataclass(frozen=True)
-class Contrast(Intensity):
+class Contrast(IntensityTransform):
     """A factor on the distance from the mean; intensities stay within the range that they had.
 
     Attributes:
@@ -180,7 +180,7 @@ class Contrast(Intensity):
 
 
 @dataclass(frozen=True)
-class LowResolution(Intensity):
+class LowResolution(IntensityTransform):
     """Voxels are averaged to a coarser grid and interpolated back: what a thicker slice or a worse lens shows.
 
     Attributes:
@@ -206,7 +206,7 @@ class LowResolution(Intensity):
 
 
 @dataclass(frozen=True)
-class Gamma(Intensity):
+class Gamma(IntensityTransform):
     """A power of the range from minimum to maximum; mean and standard deviation stay.
 
     Attributes:
@@ -235,5 +235,5 @@ class Gamma(Intensity):
         image[rows] = curved * sign
 
 
-INTENSITY: tuple[type[Intensity], ...] = (Colour, Noise, Blur, Brightness, Contrast, LowResolution, Gamma)
+INTENSITY: tuple[type[IntensityTransform], ...] = (Colour, Noise, Blur, Brightness, Contrast, LowResolution, Gamma)
 """In the order in which they are applied."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.training.augment.intensity import INTENSITY, Intensity
+from seg_transfer.training.augment.intensity import INTENSITY, IntensityTransform
 from seg_transfer.training.augment.spatial import SPATIAL, Mirror, Spatial, move
 from seg_transfer.training.augment.transform import Draw, Transform
 
@@ -52,7 +52,7 @@ def apply(
     spatial = [transform for transform in transforms if isinstance(transform, Spatial)]
     move(image, label, spatial, spacing=spacing, out_of_plane=out_of_plane)
     for transform in transforms:
-        if isinstance(transform, Intensity):
+        if isinstance(transform, IntensityTransform):
             transform.apply(image)
         elif isinstance(transform, Mirror):
             transform.apply(image, label)

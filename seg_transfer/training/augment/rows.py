@@ -15,7 +15,7 @@ def rows_of(chosen: Any, like: Tensor) -> Tensor | None:
 
     Args:
         chosen: ``(batch,)`` bool.
-        like: Where.
+        like: Tensor on the device that the indices go to.
     """
     if not chosen.any():
         return None
