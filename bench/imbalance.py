@@ -27,8 +27,8 @@ from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.run_folder import RunFolder

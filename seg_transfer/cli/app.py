@@ -27,6 +27,7 @@ from seg_transfer.options.base import Options
 from seg_transfer.options.model_options import CardOptions, ExportOptions, PredictOptions, SummaryOptions
 from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
+from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.workflow.work_folder import Work
 
@@ -196,6 +197,15 @@ COMMANDS = (
         "Example: [bold]segtl probe --with vgg16_bn[/]\n\n"
         "Figures are of cases that a classifier was not fitted to. What pretraining taught the encoder shows in its "
         "gain over random weights; features worse than intensities or local filters are of no use by themselves.",
+    ),
+    Command(
+        "pretrain",
+        PretrainOptions,
+        lambda made, _: show.show_pretrained(made),
+        "Pretrain an encoder on images in class folders.",
+        "Example: [bold]segtl pretrain IMAGES --encoder resnet18 --time-budget 100m -o my_encoder[/], then "
+        "[bold]segtl plan DATASET --encoder resnet18 --weights my_encoder.safetensors[/]\n\n"
+        "Interrupted? The same command resumes.",
     ),
 )
 FETCH = Command(

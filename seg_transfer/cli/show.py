@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
+    from seg_transfer.pretraining.fit import Pretrained
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.encoder_weights import EncoderStatus
     from seg_transfer.workflow.status import Status
@@ -231,6 +232,13 @@ def show_fetched(files: Sequence[Fetched]) -> None:
     """Show the SHA-256 of fetched weights, in the format of `sha256sum`."""
     for file in files:
         _line(f"{file.sha256}  {file.path}")
+
+
+def show_pretrained(made: Pretrained) -> None:
+    """Show the files of a pretrained encoder and its accuracy beside that of guessing."""
+    facts = made.facts
+    chance = f"always the most frequent class: {facts.chance:.3f}"
+    _line(f"{made.weights}, {made.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
 
 
 def _console() -> Console:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from seg_transfer.evidence.cases import case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import recalibration_images
+from seg_transfer.evidence.labelled_voxels import case_groups, draw_voxels
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.planning.plan import Plan

@@ -10,7 +10,7 @@ from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, write_volume
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.inference.files import label_file
+from seg_transfer.inference.folder import label_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import SCORES_FILE, TrainedFolds, are_newer

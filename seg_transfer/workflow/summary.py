@@ -158,7 +158,7 @@ def _label_maps(
     cases: Mapping[int, Sequence[str]],
 ) -> dict[str, tuple[Path, Path]]:
     """Case -> predicted and reference label map of the held-out cases."""
-    from seg_transfer.inference.files import label_file
+    from seg_transfer.inference.folder import label_file
 
     files = {}
     for fold, held_out in cases.items():

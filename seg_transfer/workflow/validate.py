@@ -13,8 +13,8 @@ from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
-from seg_transfer.evidence.race import run_race
-from seg_transfer.inference.files import label_file, predict_folder
+from seg_transfer.evidence.run_race import run_race
+from seg_transfer.inference.folder import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store

@@ -17,7 +17,7 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.evidence import race as held
+from seg_transfer.evidence import run_race as held
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.model_file import read_model_file

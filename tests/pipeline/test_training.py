@@ -19,8 +19,8 @@ from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix

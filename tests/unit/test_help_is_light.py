@@ -23,7 +23,7 @@ HEAVY = (
     "matplotlib",
 )
 COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
-COMMANDS += ("encoders", "probe")
+COMMANDS += ("encoders", "probe", "pretrain")
 
 PROGRAM = """
 import contextlib, io, json, sys
