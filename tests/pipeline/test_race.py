@@ -243,7 +243,7 @@ def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: p
     arguments = ["train", "0", "--control", "-w", str(work.path), "--device", "cpu", "--workers", "0", "-q"]
     assert main([*arguments, "--epochs", "1", "--seed", "7"]) == 0
     shown = capsys.readouterr().out
-    assert "planned" in shown and "from scratch" in shown and "The pretrained start d" in shown
+    assert "planned" in shown and "from scratch" in shown and "The pretrained start " in shown
     manifests = [json.loads(work.plan_folder(plan).run(0).manifest.read_text()) for plan in (made, control)]
     assert manifests[0]["options"] == manifests[1]["options"] and manifests[0]["options"]["epochs"] == 1
     assert manifests[0]["cases"] == manifests[1]["cases"]
