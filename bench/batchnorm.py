@@ -1,27 +1,27 @@
 """The encoder's BatchNorm: the source's statistics, re-estimated once, or trained; fine-tuned in 3D and 2.5D.
 
-20 hippocampus cases, scored on 40 others of the data set's list of 160; its test cases are not touched. Finished cells
-are kept in ``bench/results/batchnorm``.
+20 hippocampus cases, scored on 40 others of the data set's list of 160; its test cases are not touched. Finished runs
+are kept in ``bench/results/batchnorm.csv``.
 
     python bench/batchnorm.py --minutes 2
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
+from rows import figures_of, read_rows
+from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
 MODES = ("source", "recalibrated", "trained")
 CONFIGURATIONS = ("3d", "2.5d")
 
 
-def cells(data: Path, minutes: float) -> list[Cell]:
+def runs(data: Path, minutes: float) -> list[BenchRun]:
     dataset = data / "hippocampus"
     lists = lists_of(dataset.name)["few_shot"]
     return [
-        Cell(
+        BenchRun(
             name=f"{configuration}-{mode}-{minutes:g}min",
             dataset=dataset,
             train=lists["20"],
@@ -44,13 +44,12 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=2)
     options = parser.parse_args()
-    results = HERE / "results" / "batchnorm"
-    run_cells(cells(options.data, options.minutes), results, options)
-    print("| cell | seed | steps | anterior | posterior |\n|---|---|---|---|---|")
-    for path in sorted(results.glob("*.json")):
-        r = json.loads(path.read_text())
-        anterior, posterior = r["dice"].values()
-        print(f"| {r['cell']} | {r['seed']} | {r['steps']} | {anterior:.3f} | {posterior:.3f} |")
+    results = RESULTS / "batchnorm.csv"
+    run_all(runs(options.data, options.minutes), results, options)
+    print("| run | seed | steps | anterior | posterior |\n|---|---|---|---|---|")
+    for r in sorted(read_rows(results), key=lambda row: (row["name"], int(row["seed"]))):
+        anterior, posterior = figures_of(r["dice"]).values()
+        print(f"| {r['name']} | {r['seed']} | {r['steps']} | {anterior:.3f} | {posterior:.3f} |")
 
 
 if __name__ == "__main__":

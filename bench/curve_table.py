@@ -1,14 +1,14 @@
-"""Table and figure of the learning curve, from the result files of ``bench/curve.py``."""
+"""Table and figure of the learning curve, from the results of ``bench/curve.py``."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rows import Row, figures_of
 
 from seg_transfer.util.files import whole_file
 
@@ -18,26 +18,30 @@ BELOW = 0.05
 apart."""
 STYLES = {"planned": ("#c1432e", "-"), "scratch": ("#2e6fc1", "--"), "nnunet": ("#3c8c4a", "-.")}
 
-Curve = dict[int, dict[str, list[dict[str, Any]]]]
+Curve = dict[int, dict[str, list[Row]]]
 """Training cases -> method -> results, one for each seed."""
 
 
-def curves(results: Iterable[dict[str, Any]]) -> dict[str, Curve]:
+def curves(results: Iterable[Row]) -> dict[str, Curve]:
     """Data set -> its curve; data sets and sizes in order."""
     found: dict[str, Curve] = {}
-    for result in sorted(results, key=lambda one: (one["cell"].split("-")[0], one["train_cases"], one["seed"])):
-        dataset, _, method, _ = result["cell"].split("-")
-        by_method = found.setdefault(dataset, {}).setdefault(result["train_cases"], {})
+    for result in sorted(results, key=_order):
+        dataset, _, method, _ = result["name"].split("-")
+        by_method = found.setdefault(dataset, {}).setdefault(int(result["train_cases"]), {})
         by_method.setdefault(method, []).append(result)
     return found
 
 
-def mean_dice(result: dict[str, Any]) -> float:
+def _order(row: Row) -> tuple[str, int, int]:
+    return row["name"].split("-")[0], int(row["train_cases"]), int(row["seed"])
+
+
+def mean_dice(result: Row) -> float:
     """Over labels."""
-    return statistics.mean(result["dice"].values())
+    return statistics.mean(figures_of(result["dice"]).values())
 
 
-def curve_table(results: Iterable[dict[str, Any]]) -> str:
+def curve_table(results: Iterable[Row]) -> str:
     """Mean Dice over labels and seeds, what segtl chose, steps and seconds of training, as Markdown."""
     lines = [
         "| data set | training cases | seeds | " + " | ".join(METHODS.values()) + " | the plan | steps | training, s |",
@@ -60,11 +64,11 @@ def curve_table(results: Iterable[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _median(results: list[dict[str, Any]], name: str) -> str:
-    return f"{statistics.median(one[name] for one in results):.0f}" if results else "–"
+def _median(results: list[Row], name: str) -> str:
+    return f"{statistics.median(float(one[name]) for one in results):.0f}" if results else "–"
 
 
-def draw_curve(path: Path, results: Iterable[dict[str, Any]]) -> None:
+def draw_curve(path: Path, results: Iterable[Row]) -> None:
     """A panel per data set, mean Dice over training cases, a line through the means of each method; every seed a dot.
 
     Args:
@@ -97,7 +101,7 @@ def draw_curve(path: Path, results: Iterable[dict[str, Any]]) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(curve), [str(size) for size in curve], minor=False)
         minutes = dict.fromkeys(
-            one["cell"].rsplit("-", 1)[1] for ran in curve.values() for each in ran.values() for one in each
+            one["name"].rsplit("-", 1)[1] for ran in curve.values() for each in ran.values() for one in each
         )
         axes.set_title(f"{dataset}, {', '.join(minutes).replace('min', ' min')} of training")
         axes.set_xlabel("training cases")

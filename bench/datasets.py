@@ -1,31 +1,32 @@
 """The other four data sets with their defaults and 10 minutes of training, beside a constant baseline.
 
 The baseline predicts, for every case, the most frequent label per position (positions as a fraction of the image) of
-the training cases; a label it never predicts scores 0. Finished cells are kept in ``bench/results/datasets``.
+the training cases; a label that it never predicts scores 0. Finished runs are kept in ``bench/results/datasets.csv``.
 
     python bench/datasets.py
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-from cells import HERE, Cell, arguments, lists_of, run_cells
+from rows import Row, append_rows, figures_of, find_row, pairs_text, read_rows
+from runner import COLUMNS, RESULTS, BenchRun, arguments, lists_of, run_all
 from scipy.ndimage import zoom
 
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.image import read_label
-from seg_transfer.util.files import write_text
 
 MINUTES = 10
+BASELINE = "baseline"
+"""Strategy of the rows of the constant baseline."""
 RETINA_PATIENT = r"retina_(\d+)"
 TRAINING = {"abdomen_mr": "10", "sarcoma": "12", "cells": "150", "retina": "16"}
 ATLAS = (64, 64, 64)
 
 
-def cells(data: Path) -> list[Cell]:
+def runs(data: Path) -> list[BenchRun]:
     made = []
     for name, size in TRAINING.items():
         splits = lists_of(name)
@@ -33,7 +34,7 @@ def cells(data: Path) -> list[Cell]:
         if name == "retina":
             options["group_by"] = RETINA_PATIENT
         made.append(
-            Cell(
+            BenchRun(
                 name=name,
                 dataset=data / name,
                 train=splits["few_shot"][size],
@@ -78,37 +79,36 @@ def _dice(guess: np.ndarray, label: np.ndarray) -> float:
     return 2 * int((guess & label).sum()) / total if total else float("nan")
 
 
-def table(results: list[dict], baselines: dict[str, dict[str, float]]) -> str:
+def table(rows: list[Row]) -> str:
+    baselines = {row["name"]: figures_of(row["dice"]) for row in rows if row["strategy"] == BASELINE}
     lines = [
         "| data set | training cases | test cases | configuration | strategy | steps | label | Dice | baseline |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in results:
-        for label, dice in r["dice"].items():
+    for r in sorted(
+        (row for row in rows if row["strategy"] != BASELINE), key=lambda row: (row["name"], int(row["seed"]))
+    ):
+        for label, dice in figures_of(r["dice"]).items():
             lines.append(
-                f"| {r['cell']} | {r['train_cases']} | {r['test_cases']} | {r['configuration']} | {r['strategy']} | "
-                f"{r['steps']} | {label} | {dice:.3f} | {baselines[r['cell']][label]:.3f} |"
+                f"| {r['name']} | {r['train_cases']} | {r['test_cases']} | {r['configuration']} | {r['strategy']} | "
+                f"{r['steps']} | {label} | {dice:.3f} | {baselines[r['name']][label]:.3f} |"
             )
     return "\n".join(lines)
 
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    results = HERE / "results" / "datasets"
-    planned = cells(options.data)
-    run_cells(planned, results, options)
-    for cell in planned:
-        path = results / f"{cell.name}-baseline.json"
-        if options.only in cell.name and not (options.table or path.is_file()):
-            baseline = constant_baseline(find_dataset(cell.dataset), cell.train, cell.test)
-            write_text(path, json.dumps(baseline, indent=2) + "\n")
-    baselines = {
-        path.name.removesuffix("-baseline.json"): json.loads(path.read_text())
-        for path in results.glob("*-baseline.json")
-    }
-    done = [json.loads(path.read_text()) for path in sorted(results.glob("*-seed*.json"))]
-    print(table(done, baselines))
-    print("\n" + "; ".join(sorted({r["machine"] for r in done})))
+    results = RESULTS / "datasets.csv"
+    planned = runs(options.data)
+    run_all(planned, results, options)
+    for run in planned:
+        known = find_row(results, name=run.name, strategy=BASELINE)
+        if options.only in run.name and not (options.table or known):
+            baseline = constant_baseline(find_dataset(run.dataset), run.train, run.test)
+            append_rows(results, COLUMNS, [{"name": run.name, "strategy": BASELINE, "dice": pairs_text(baseline)}])
+    done = read_rows(results)
+    print(table(done))
+    print("\n" + "; ".join(sorted({row["machine"] for row in done} - {""})))
 
 
 if __name__ == "__main__":

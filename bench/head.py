@@ -1,7 +1,7 @@
 """Fitted classifiers in place of the U-Net: seconds to fit, and Dice, on 20 hippocampus cases.
 
 Scored on 40 cases of the data set's longest list that are in none of the shorter ones; its test cases are not touched.
-Bundled weights, defaults but for configuration and head. Finished cells are kept in ``bench/results/head``.
+Bundled weights, defaults but for configuration and head. Finished runs are kept in ``bench/results/head.csv``.
 
     python bench/head.py
     python bench/head.py --only 2d --seeds 0 1 2
@@ -9,21 +9,21 @@ Bundled weights, defaults but for configuration and head. Finished cells are kep
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
+from rows import figures_of, read_rows
+from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
 CONFIGURATIONS = ("2d", "3d")
 HEADS = ("softmax", "svm", "bayes")
 
 
-def cells(data: Path) -> list[Cell]:
+def runs(data: Path) -> list[BenchRun]:
     dataset = data / "hippocampus"
     lists = lists_of(dataset.name)["few_shot"]
     return [
-        Cell(
+        BenchRun(
             name=f"{configuration}-{head}",
             dataset=dataset,
             train=lists["20"],
@@ -40,12 +40,12 @@ def table(results: Path) -> str:
         "| configuration | head | seed | seconds to fit | anterior | posterior | mean Dice |",
         "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(results.glob("*.json")):
-        r = json.loads(path.read_text())
-        figures = [r["dice"]["Anterior"], r["dice"]["Posterior"], statistics.mean(r["dice"].values())]
-        configuration, head = r["cell"].split("-")
+    for r in sorted(read_rows(results), key=lambda row: (row["name"], int(row["seed"]))):
+        dice = figures_of(r["dice"])
+        figures = [dice["Anterior"], dice["Posterior"], statistics.mean(dice.values())]
+        configuration, head = r["name"].split("-")
         lines.append(
-            f"| {configuration} | {head} | {r['seed']} | {r['training_seconds']:.0f} | "
+            f"| {configuration} | {head} | {r['seed']} | {float(r['training_seconds']):.0f} | "
             + " | ".join(f"{figure:.3f}" for figure in figures)
             + " |"
         )
@@ -54,8 +54,8 @@ def table(results: Path) -> str:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
-    results = HERE / "results" / "head"
-    run_cells(cells(options.data), results, options)
+    results = RESULTS / "head.csv"
+    run_all(runs(options.data), results, options)
     print(table(results))
 
 

@@ -1,17 +1,17 @@
 """Hippocampus: 160 and 10 training cases, 20 minutes of training each, 2D / 2.5D / 3D, bundled weights / from scratch.
 
-Scored on the data set's fixed list of test cases, which no decision and no training sees. Finished cells are kept in
-``bench/results/hippocampus`` and not run again; ``--table`` prints what is done.
+Scored on the data set's fixed list of test cases, which no decision and no training sees. Finished runs are kept in
+``bench/results/hippocampus.csv``.
 
     python bench/hippocampus.py --seeds 0
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from cells import HERE, Cell, arguments, lists_of, run_cells
+from rows import Row, figures_of, read_rows
+from runner import RESULTS, BenchRun, arguments, lists_of, run_all
 
 MINUTES = 20
 SIZES = ("160", "10")
@@ -19,12 +19,12 @@ CONFIGURATIONS = ("3d", "2.5d", "2d")
 WEIGHTS = ("bundled", "none")
 
 
-def cells(data: Path, minutes: float) -> list[Cell]:
-    """Every cell of the benchmark, those that matter most first."""
+def runs(data: Path, minutes: float) -> list[BenchRun]:
+    """Every run of the study, the most important first."""
     dataset = data / "hippocampus"
     splits = lists_of(dataset.name)
     return [
-        Cell(
+        BenchRun(
             name=f"{size}-{configuration}-{'scratch' if weights == 'none' else weights}-{minutes:g}min",
             dataset=dataset,
             train=splits["few_shot"][size],
@@ -37,15 +37,15 @@ def cells(data: Path, minutes: float) -> list[Cell]:
     ]
 
 
-def table(results: list[dict]) -> str:
+def table(results: list[Row]) -> str:
     """The results as a Markdown table, best first within a number of training cases."""
     lines = [
         "| training cases | configuration | start | strategy | seed | steps | anterior | posterior | mean Dice |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in sorted(results, key=lambda r: (-r["train_cases"], -sum(r["dice"].values()))):
+    for r in sorted(results, key=lambda r: (-int(r["train_cases"]), -sum(figures_of(r["dice"]).values()))):
         start = "scratch" if r["weights"] == "none" else r["weights"]
-        dice = list(r["dice"].values())
+        dice = list(figures_of(r["dice"]).values())
         lines.append(
             f"| {r['train_cases']} | {r['configuration']} | {start} | {r['strategy']} | {r['seed']} | {r['steps']} | "
             f"{dice[0]:.3f} | {dice[1]:.3f} | {sum(dice) / len(dice):.3f} |"
@@ -55,12 +55,12 @@ def table(results: list[dict]) -> str:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="training time of a cell")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="training time of a run")
     options = parser.parse_args()
-    results = HERE / "results" / "hippocampus"
-    run_cells(cells(options.data, options.minutes), results, options)
-    done = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    print(table([r for r in done if f"-{options.minutes:g}min" in r["cell"]]))
+    results = RESULTS / "hippocampus.csv"
+    run_all(runs(options.data, options.minutes), results, options)
+    done = read_rows(results)
+    print(table([row for row in done if f"-{options.minutes:g}min" in row["name"]]))
     print("\n" + "; ".join(sorted({r["machine"] for r in done})))
 
 

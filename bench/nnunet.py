@@ -2,7 +2,7 @@
 
 nnU-Net has no time budget: its learning rate falls over a fixed number of epochs. So the seconds of an iteration are
 measured first, in a short training that is thrown away, and the number of iterations is what then fills the time. They
-are dealt over ``EPOCHS`` epochs, since the rate falls once per epoch. As with segtl's time budget only training steps
+are spread over ``EPOCHS`` epochs, since the rate falls once per epoch. As with segtl's time budget only training steps
 count, not validation, saving and drawing. Everything else is nnU-Net's default, and all training cases are trained on
 (fold ``all``).
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import HERE, link_cases
+from runner import HERE, link_cases
 
 from seg_transfer.util.environment import cores
 
@@ -29,6 +29,9 @@ NAME = "Dataset001_curve"
 TRAINER = "CountedTrainer"
 EPOCHS = 50
 FEWEST = 3
+SPANS = ("planning_seconds", "calibration_seconds", "training_wall_seconds", "prediction_seconds")
+COLUMNS = ("nnunet", "epochs", "calibrated_step_seconds", "median_step_seconds", *SPANS)
+"""Columns that only a run of nnU-Net has."""
 CALIBRATION = 0.1
 """The measured epoch takes at least this share of the budget."""
 
@@ -98,7 +101,7 @@ class NNUNet:
             raise RuntimeError(f"nnUNetv2_{command} failed ({log}):\n{log.read_text()[-2000:]}")
 
 
-def deal(iterations: int) -> tuple[int, int]:
+def spread(iterations: int) -> tuple[int, int]:
     """Epochs, at most ``EPOCHS``, and iterations of each, together as many as wanted but for rounding."""
     each = math.ceil(iterations / EPOCHS)
     return max(1, round(iterations / each)), each
@@ -122,14 +125,14 @@ def run_nnunet(nnunet: NNUNet, dataset: Path, cases: list[str], images: Path, se
     """Plan, calibrate, train on ``cases`` and predict the ``images`` into ``predictions`` of its folder.
 
     Returns:
-        What a result file says about it.
+        Columns of its row in the results.
     """
     times = [time.perf_counter()]
     planned = nnunet.plan(dataset, cases)
     times.append(time.perf_counter())
     calibrated = calibrate(nnunet, seconds)
     times.append(time.perf_counter())
-    epochs, each = deal(max(1, round(seconds / calibrated)))
+    epochs, each = spread(max(1, round(seconds / calibrated)))
     trained = nnunet.train(epochs, each)
     times.append(time.perf_counter())
     nnunet.predict(images, nnunet.folder / "predictions")
@@ -138,15 +141,13 @@ def run_nnunet(nnunet: NNUNet, dataset: Path, cases: list[str], images: Path, se
     return {
         "nnunet": nnunet.version(),
         "configuration": nnunet.configuration,
-        "patch": planned["patch_size"],
+        "patch": "x".join(map(str, planned["patch_size"])),
         "stages": planned["architecture"]["arch_kwargs"]["n_stages"],
         "batch_size": planned["batch_size"],
         "epochs": epochs,
         "steps": epochs * each,
         "training_seconds": round(sum(trained), 1),
-        "seconds_per_step": {
-            "calibrated": round(calibrated, 3),
-            "median": round(statistics.median(trained) / each, 3),
-        },
-        "walls": dict(zip(("planning", "calibration", "training", "prediction"), spans, strict=True)),
+        "calibrated_step_seconds": round(calibrated, 3),
+        "median_step_seconds": round(statistics.median(trained) / each, 3),
+        **dict(zip(SPANS, spans, strict=True)),
     }

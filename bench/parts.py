@@ -8,6 +8,7 @@ random: time does not depend on them.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -95,6 +96,7 @@ def update(*, fused: bool, parameters: int = 12_000_000) -> Callable[[], None]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     norms: dict[str, nn.Module] = {"sample by sample": InstanceNorm(16), "torch's": TorchInstanceNorm(16, affine=True)}
     compare(f"instance norm, {MAP}", {name: there_and_back(module, MAP) for name, module in norms.items()})

@@ -6,6 +6,7 @@ the store table reads random patches of the three configurations from a noisy vo
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
 import time
@@ -82,9 +83,14 @@ def store(folder: Path) -> None:
         path.unlink()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     blosc2.set_nthreads(1)
     resampling()
     with tempfile.TemporaryDirectory() as place:
         store(Path(place))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from cells import DATA, DATA_HELP, commit, lists_of, machine
+from runner import DATA, DATA_HELP, commit, lists_of
 
 import seg_transfer
 from seg_transfer.cli.show import show_probe
 from seg_transfer.planning.evidence_record import ProbeEvidence
+from seg_transfer.util.environment import machine_text
 
 
 def probe(work: Path) -> tuple[ProbeEvidence, float, float]:
@@ -68,7 +69,7 @@ def main() -> None:
             found, clock, processor = probe(work)
             show_probe(found, work)
             print(f"{clock:.0f} s on the clock, {processor:.0f} s of processor time, preparing the cases included")
-    print(f"{machine()}, {commit()}")
+    print(f"{machine_text()}, {commit()}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of retinas
 and of 5 in 2.5D of abdomen MR; bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest
 list that are not in the shorter ones. Their test cases are not touched. Every variant changes one thing against its
-reference, which is ``usual`` unless another strategy is needed. Finished cells are kept in ``bench/results/recipe``.
+reference, which is ``usual`` unless another strategy is needed. Finished runs are kept in
+``bench/results/recipe.csv``.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
@@ -11,7 +12,6 @@ reference, which is ``usual`` unless another strategy is needed. Finished cells 
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import HERE, Cell, arguments, held_out, lists_of, run_cells
+from rows import figures_of, read_rows
+from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
 from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
@@ -34,7 +35,7 @@ LATE_FROM, LATE_TO = 0.3, 0.6
 
 
 @dataclass(frozen=True)
-class Trial:
+class Setting:
     """A data set in a configuration, the encoder stages that are used, and what its augmentation is planned from."""
 
     name: str
@@ -48,30 +49,30 @@ class Trial:
 
 
 RGB = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "RGB")
-TRIALS = (
-    Trial("hippocampus", "hippocampus", (5, 20), "3d", 3, "mm"),
-    Trial("hippocampus_2.5d", "hippocampus", (5, 20), "2.5d", 3, "mm"),
-    Trial("abdomen_mr", "abdomen_mr", (5,), "2.5d", 4, "mm"),
-    Trial("cells", "cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
-    Trial("retina", "retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
+SETTINGS = (
+    Setting("hippocampus", "hippocampus", (5, 20), "3d", 3, "mm"),
+    Setting("hippocampus_2.5d", "hippocampus", (5, 20), "2.5d", 3, "mm"),
+    Setting("abdomen_mr", "abdomen_mr", (5,), "2.5d", 4, "mm"),
+    Setting("cells", "cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
+    Setting("retina", "retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
 )
 
 
-def planned(trial: Trial) -> dict[str, Any]:
+def planned(setting: Setting) -> dict[str, Any]:
     """The plan's augmentation at equal spacings; mirroring stays as planned."""
-    chosen, _ = augmentation(ratio=1, configuration=trial.configuration, unit=trial.unit, mirrored=trial.mirrored)
+    chosen, _ = augmentation(ratio=1, configuration=setting.configuration, unit=setting.unit, mirrored=setting.mirrored)
     fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
-    return {f"{AUGMENTATION}.{name}": setting for name, setting in fields.items()}
+    return {f"{AUGMENTATION}.{name}": value for name, value in fields.items()}
 
 
-def late(trial: Trial) -> dict[str, Any]:
+def late(setting: Setting) -> dict[str, Any]:
     """Gradual unfreezing from the top down in even steps, as planned, but later."""
-    return {"recipe.strategy.start": np.linspace(LATE_TO, LATE_FROM, trial.stages).round(3).tolist()}
+    return {"recipe.strategy.start": np.linspace(LATE_TO, LATE_FROM, setting.stages).round(3).tolist()}
 
 
-def rates(top: float, decay: float, trial: Trial) -> dict[str, Any]:
+def rates(top: float, decay: float, setting: Setting) -> dict[str, Any]:
     """Rates over the decoder's, from the top stage down each ``decay`` times that above."""
-    return {"recipe.strategy.rate": [top * decay**below for below in range(trial.stages)][::-1]}
+    return {"recipe.strategy.rate": [top * decay**below for below in range(setting.stages)][::-1]}
 
 
 MILD = {
@@ -117,12 +118,12 @@ REFERENCES = {"gradual-late": "gradual"}
 """What a variant is compared with, where that is not the usual recipe."""
 
 
-def edits(variant: str, trial: Trial) -> dict[str, Any]:
+def edits(variant: str, setting: Setting) -> dict[str, Any]:
     """What a variant changes in the plan."""
-    schedule = late(trial) if variant == "gradual-late" else {}
+    schedule = late(setting) if variant == "gradual-late" else {}
     if variant in RATES:
-        schedule |= rates(*RATES[variant], trial)
-    return {"recipe.steps_per_epoch": EPOCH, **planned(trial), **schedule, **VARIANTS[variant]}
+        schedule |= rates(*RATES[variant], setting)
+    return {"recipe.steps_per_epoch": EPOCH, **planned(setting), **schedule, **VARIANTS[variant]}
 
 
 def strategy(variant: str) -> str:
@@ -131,43 +132,48 @@ def strategy(variant: str) -> str:
     return named if named in STRATEGIES else "finetune"
 
 
-def options(variant: str, trial: Trial) -> dict[str, Any]:
+def options(variant: str, setting: Setting) -> dict[str, Any]:
     """What a variant asks of the planner."""
-    asked = {"config": trial.configuration, "encoder": "resnet18", "weights": "bundled", "strategy": strategy(variant)}
+    asked = {
+        "config": setting.configuration,
+        "encoder": "resnet18",
+        "weights": "bundled",
+        "strategy": strategy(variant),
+    }
     if variant in MINMAX:
-        asked["normalization"] = {channel.name: "minmax" for channel in trial.channels}
+        asked["normalization"] = {channel.name: "minmax" for channel in setting.channels}
     return asked
 
 
-def cells(data: Path, epochs: int) -> list[Cell]:
+def runs(data: Path, epochs: int) -> list[BenchRun]:
     made = []
-    for trial in TRIALS:
-        dataset = data / trial.dataset
-        lists = lists_of(trial.dataset)["few_shot"]
+    for setting in SETTINGS:
+        dataset = data / setting.dataset
+        lists = lists_of(setting.dataset)["few_shot"]
         made += [
-            Cell(
-                name=f"{trial.name}-{cases}-{variant}-{epochs * EPOCH}steps",
+            BenchRun(
+                name=f"{setting.name}-{cases}-{variant}-{epochs * EPOCH}steps",
                 dataset=dataset,
                 train=lists[str(cases)],
                 test=held_out(lists),
-                options={**options(variant, trial), "epochs": epochs},
-                edits=edits(variant, trial),
+                options={**options(variant, setting), "epochs": epochs},
+                edits=edits(variant, setting),
                 from_scratch=variant == "scratch",
             )
             for variant in VARIANTS
-            if trial.channels or variant not in MINMAX
-            for cases in trial.cases
+            if setting.channels or variant not in MINMAX
+            for cases in setting.cases
         ]
     return made
 
 
 def table(results: Path) -> str:
-    """Mean Dice of each cell, and its difference from its reference on the same seeds, in points."""
+    """Mean Dice of each run, and its difference from its reference on the same seeds, in points."""
     found: dict[tuple[str, int, int, str], dict[int, float]] = defaultdict(dict)
-    for path in results.glob("*.json"):
-        r = json.loads(path.read_text())
-        dataset, _, variant = r["cell"].rsplit("-", 1)[0].split("-", 2)
-        found[dataset, r["steps"], r["train_cases"], variant][r["seed"]] = statistics.mean(r["dice"].values())
+    for row in read_rows(results):
+        dataset, _, variant = row["name"].rsplit("-", 1)[0].split("-", 2)
+        key = dataset, int(row["steps"]), int(row["train_cases"]), variant
+        found[key][int(row["seed"])] = statistics.mean(figures_of(row["dice"]).values())
     lines = [
         "| data set | steps | cases | variant | mean Dice | minus | points, each seed |",
         "|---|---|---|---|---|---|---|",
@@ -185,8 +191,8 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=6, help=f"of {EPOCH} steps")
     given = parser.parse_args()
-    results = HERE / "results" / "recipe"
-    run_cells(cells(given.data, given.epochs), results, given)
+    results = RESULTS / "recipe.csv"
+    run_all(runs(given.data, given.epochs), results, given)
     print(table(results))
 
 

@@ -1,16 +1,17 @@
-"""Does the choice of a transfer strategy matter, and does segtl choose well? Regret over cells that were really run.
+"""Does the choice of a transfer strategy matter, and does segtl choose well? Regret over finished runs.
 
-A cell is a data set with so many training cases, a strategy and a draw. A draw is a training subset of its own (from
-all cases but the data set's ``test`` list, by patient where a patient has several), an initialisation and an order;
-draw K of a data set is the same for every strategy. Steps are fixed per data set, whatever the machine does.
+A run is a data set with so many training cases, a strategy and a draw. A draw is a training subset (of all cases but
+the data set's ``test`` list, by patient where a patient has several), an initialisation and an order; draw K of a data
+set is the same for every strategy. Steps are fixed per data set.
 
-    python bench/regret.py                          runs what is not done yet, hippocampus and few cases first
-    python bench/regret.py --only hippocampus-5-    runs these
-    python bench/regret.py --table --figure F.png   the regret of each choice, on development cases; runs nothing
+    python bench/regret.py                          do what is not done yet, hippocampus and few cases first
+    python bench/regret.py --only hippocampus-5-    do these runs
+    python bench/regret.py --choices                ask the planner anew what it chooses for each draw
+    python bench/regret.py --table --figure F.png   print the regret of each choice, on development cases; run nothing
 
-Each cell is one JSON file in ``bench/results/regret``: Dice of cases outside the draw, at most 40. Those of the
-``test`` cases are in a file of their own below ``test/``, which nothing here reads unless ``--release`` asks for it:
-thresholds of the planner are set on the others.
+``bench/results/regret.csv`` has a row per run, ``regret_cases.csv`` the Dice of at most 40 cases outside the draw, and
+``regret_test_cases.csv`` that of the ``test`` cases, which is only read with ``--release``: thresholds of the planner
+are set on the others. ``regret_choices.csv`` has the planner's choices and the commit that they were made with.
 
 The strategies: ``scratch``; ``frozen`` and ``finetune`` (all stages pretrained); ``gradual`` (the same, unfrozen one
 after the other); ``lower-only`` (the two finest stages pretrained and frozen, those above from random weights, learning
@@ -20,8 +21,7 @@ Network, patch, batch and everything else are those of the default plan with the
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import random
 import shutil
 import time
@@ -29,18 +29,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import HERE, Cell, arguments, commit, in_processes, lists_of, machine, score_cases, train_cell
 from regret_figure import draw_gains
-from regret_table import patient_of, regret_table
+from regret_table import CASES, CHOICES, RUNS, TEST_CASES, last_choices, patient_of, regret_table
+from rows import Row, append_rows, find_row, pairs_text
+from runner import RESULTS, BenchRun, arguments, commit, in_processes, lists_of, score_cases, train_run
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.files import write_text
+from seg_transfer.util.environment import machine_text
 
-RESULTS = HERE / "results" / "regret"
 DRAWS = 3
 EPOCH = 100
+KEY = ("dataset", "size", "strategy", "draw")
+RUN_COLUMNS = (*KEY, "train", "plan_hash", "normalization", "batchnorm", "configuration", "patch", "stages")
+RUN_COLUMNS += ("batch_size", "steps", "training_seconds", "wall_seconds", "machine", "commit", "finished")
+CASE_COLUMNS = (*KEY, "case", "dice")
+CHOICE_COLUMNS = ("dataset", "size", "draw", "strategy", "commit")
 MOST_SCORED = 40
 STRATEGIES = {
     "scratch": "finetune",
@@ -62,20 +67,20 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A data set: how many training cases, and how many steps."""
+class Sizes:
+    """A data set: how many training cases, and how many epochs."""
 
     dataset: str
     sizes: tuple[int, ...]
     epochs: int
 
 
-TRIALS = (
-    Trial("hippocampus", (5, 20, 160), 6),
-    Trial("cells", (5, 20, 150), 6),
-    Trial("abdomen_mr", (5, 10), 5),
-    Trial("retina", (8,), 5),
-    Trial("sarcoma", (12,), 5),
+DATASETS = (
+    Sizes("hippocampus", (5, 20, 160), 6),
+    Sizes("cells", (5, 20, 150), 6),
+    Sizes("abdomen_mr", (5, 10), 5),
+    Sizes("retina", (8,), 5),
+    Sizes("sarcoma", (12,), 5),
 )
 
 
@@ -93,22 +98,22 @@ def draw(cases: list[str], size: int, seed: int) -> list[str]:
     return sorted(drawn)
 
 
-def cases_of(trial: Trial, size: int, seed: int) -> tuple[list[str], list[str], list[str]]:
+def cases_of(one: Sizes, size: int, seed: int) -> tuple[list[str], list[str], list[str]]:
     """Cases of a draw to train on, those left over, and the data set's test cases."""
-    lists = lists_of(trial.dataset)
+    lists = lists_of(one.dataset)
     pool = max(lists["few_shot"].values(), key=len)
     train = draw(pool, size, seed)
     return train, sorted(set(pool) - set(train)), lists["test"]
 
 
-def plan_draw(trial: Trial, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
+def plan_draw(one: Sizes, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
     """The default plan of a draw, with the bundled weights and whatever else is asked for."""
-    train, _, _ = cases_of(trial, size, seed)
+    train, _, _ = cases_of(one, size, seed)
     return seg_transfer.plan(
-        data / trial.dataset,
+        data / one.dataset,
         work=folder,
         cases=train,
-        epochs=trial.epochs,
+        epochs=one.epochs,
         encoder="resnet18",
         weights="bundled",
         seed=seed,
@@ -116,79 +121,80 @@ def plan_draw(trial: Trial, size: int, seed: int, data: Path, folder: Path, **op
     )
 
 
-def run(trial: Trial, size: int, strategy: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
-    """Run a cell unless its result is there; returns it."""
-    name = f"{trial.dataset}-{size}-{strategy}-draw{seed}"
-    path = RESULTS / f"{name}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    dataset = data / trial.dataset
-    train, held_out, test = cases_of(trial, size, seed)
+def run(one: Sizes, size: int, strategy: str, seed: int, data: Path, work: Path) -> Row:
+    """Do a run unless its row is there; returns the row."""
+    name = f"{one.dataset}-{size}-{strategy}-draw{seed}"
+    key = {"dataset": one.dataset, "size": size, "strategy": strategy, "draw": seed}
+    known = find_row(RESULTS / RUNS, **key)
+    if known is not None:
+        return known
+    dataset = data / one.dataset
+    train, held_out, test = cases_of(one, size, seed)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
-    options = {"encoder": "resnet18", "epochs": trial.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
+    options = {"encoder": "resnet18", "epochs": one.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
-    scratch = strategy == "scratch"
-    cell = Cell(name=name, dataset=dataset, train=train, test=[], options=options, edits=edits, from_scratch=scratch)
-    plan, trained = train_cell(cell, folder, seed)
+    planned = BenchRun(
+        name=name,
+        dataset=dataset,
+        train=train,
+        test=[],
+        options=options,
+        edits=edits,
+        from_scratch=strategy == "scratch",
+    )
+    plan, trained = train_run(planned, folder, seed)
+    for file, cases in ((CASES, development), (TEST_CASES, test)):
+        scores = score_cases(dataset, cases, folder) if cases else None
+        rows = [] if scores is None else [{**key, "case": case, "dice": dice} for case, dice in _dice(scores).items()]
+        append_rows(RESULTS / file, CASE_COLUMNS, rows)
     result = {
-        "dataset": trial.dataset,
-        "size": size,
-        "strategy": strategy,
-        "draw": seed,
-        "train": train,
-        "plan": plan.hash,
-        "normalization": sorted({channel.normalization.kind for channel in plan.data.channels}),
+        **key,
+        "train": " ".join(train),
+        "plan_hash": plan.hash,
+        "normalization": "+".join(sorted({channel.normalization.kind for channel in plan.data.channels})),
         "batchnorm": plan.recipe.strategy.batchnorm,
         "configuration": plan.model.configuration,
-        "patch": plan.model.patch,
+        "patch": "x".join(map(str, plan.model.patch)),
         "stages": plan.model.stages,
         "batch_size": plan.recipe.batch_size,
         "steps": trained["steps"],
         "training_seconds": round(trained["seconds"], 1),
-        "dice": _dice(score_cases(dataset, development, folder)) if development else {},
-        "machine": machine(),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "machine": machine_text(),
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
-    write_text(RESULTS / "test" / path.name, json.dumps(_dice(score_cases(dataset, test, folder)), indent=1) + "\n")
-    result["wall_seconds"] = round(time.perf_counter() - started, 1)
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    append_rows(RESULTS / RUNS, RUN_COLUMNS, [result])
     shutil.rmtree(folder)
-    return result
+    return {name: str(value) for name, value in result.items()}
 
 
-def planned(data: Path, work: Path) -> dict[str, dict[int, str]]:
-    """What the planner chooses for each draw that was run: trial -> draw -> strategy; kept by the hash of its rules."""
-    package = HERE.parent / "seg_transfer"
-    rules = [file for room in ("planning", "evidence", "api") for file in sorted((package / room).rglob("*.py"))]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in rules)).hexdigest()[:12]
-    path = RESULTS / "planner" / f"{digest}.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    for trial in TRIALS:
-        for size in trial.sizes:
-            for seed in range(DRAWS):
-                name = f"{trial.dataset}-{size}"
-                if str(seed) in found.get(name, {}) or not list(RESULTS.glob(f"{name}-*-draw{seed}.json")):
-                    continue
+def ask_planner(data: Path, work: Path, only: str) -> None:
+    """Append what the planner chooses for each draw now; the table uses the latest choice."""
+    for one in DATASETS:
+        for size, seed in itertools.product(one.sizes, range(DRAWS)):
+            if only in f"{one.dataset}-{size}-draw{seed}":
                 folder = work / "planner"
-                plan = plan_draw(trial, size, seed, data, folder)
+                strategy = strategy_name(plan_draw(one, size, seed, data, folder))
                 shutil.rmtree(folder)
-                found.setdefault(name, {})[str(seed)] = strategy_name(plan)
-                write_text(path, json.dumps(found, indent=1) + "\n")
-    return {name: {int(seed): strategy for seed, strategy in draws.items()} for name, draws in found.items()}
+                row = {"dataset": one.dataset, "size": size, "draw": seed, "strategy": strategy, "commit": commit()}
+                append_rows(RESULTS / CHOICES, CHOICE_COLUMNS, [row])
+                print(pairs_text(row), flush=True)
 
 
 def strategy_name(plan: Plan) -> str:
-    """The cell that a plan would be."""
+    """The study's name of a plan's strategy."""
     return {"partial": "lower-only"}.get(plan.recipe.strategy.name, plan.recipe.strategy.name)
 
 
-def _dice(scores: Scores) -> dict[str, dict[str, float]]:
-    """Case -> label -> Dice; a label that neither map holds is left out."""
+def _dice(scores: Scores) -> dict[str, str]:
+    """Case -> Dice of each label; a label that neither map holds is left out."""
     return {
-        case: {label: round(dice, 5) for label, score in labels.items() if (dice := score.metrics["dice"]) == dice}
+        case: pairs_text(
+            {label: round(dice, 5) for label, score in labels.items() if (dice := score.metrics["dice"]) == dice}
+        )
         for case, labels in scores.cases.items()
     }
 
@@ -197,26 +203,30 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
     parser.add_argument("--figure", type=Path, help="with --table: a .png file to draw gains over scratch into")
+    parser.add_argument("--choices", action="store_true", help="ask the planner what it chooses for each draw")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
+    if options.choices:
+        ask_planner(options.data, options.work / "regret", options.only)
+        return
     if options.table:
-        choices = {"segtl's": planned(options.data, options.work / "regret")}
+        choices = {"segtl's": last_choices(RESULTS)}
         print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
         if options.figure:
             draw_gains(options.figure, RESULTS, list(STRATEGIES), release=options.release)
         return
     todo = [
-        (trial, size, strategy, seed, options.data, options.work / "regret")
-        for trial in TRIALS
-        for size in trial.sizes
+        (one, size, strategy, seed, options.data, options.work / "regret")
+        for one in DATASETS
+        for size in one.sizes
         for seed in options.seeds
         for strategy in STRATEGIES
-        if options.only in f"{trial.dataset}-{size}-{strategy}-draw{seed}"
+        if options.only in f"{one.dataset}-{size}-{strategy}-draw{seed}"
     ]
-    for result in in_processes(run, todo, options.parallel):
-        values = [value for labels in result["dice"].values() for value in labels.values()]
-        mean = f"{sum(values) / len(values):.4f}" if values else "–"
-        print(mean, result["dataset"], result["size"], result["strategy"], "draw", result["draw"], flush=True)
+    for row in in_processes(run, todo, options.parallel):
+        print(
+            row["dataset"], row["size"], row["strategy"], "draw", row["draw"], row["training_seconds"], "s", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each strategy gains over scratch in each trial of ``bench/regret.py``, as a picture."""
+"""What each strategy gains over scratch in each trial of ``bench/regret.py``, as a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw_gains(path: Path, folder: Path, strategies: Sequence[str], *, release: 
 
     Args:
         path: A .png file.
-        folder: Of the cells; only whole trials are drawn.
+        folder: Of the results; only whole trials are drawn.
         strategies: All of them, ``scratch`` among them.
         release: On the test cases.
     """

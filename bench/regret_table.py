@@ -1,4 +1,4 @@
-"""Regret of choosing among strategies, from the cells of ``bench/regret.py``.
+"""Regret of choosing among strategies, from the runs of ``bench/regret.py``.
 
 The naive regret, best strategy minus choice on the same draw, punishes even a perfect choice, since the best of several
 noisy figures is too high. Here the best strategy is found on the other draws: its Dice minus that of the choice, on the
@@ -11,7 +11,6 @@ that of the choice.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rows import Row, figures_of, read_rows
 
+RUNS, CASES, TEST_CASES = "regret.csv", "regret_cases.csv", "regret_test_cases.csv"
+CHOICES = "regret_choices.csv"
 BOOTSTRAPS = 1000
 POINTS = 100
 FEW = 4
@@ -169,20 +171,40 @@ def mean_dice(cases: Cases) -> float:
 
 
 def load_trials(folder: Path, *, release: bool) -> dict[str, Trial]:
-    """``<data set>-<size>`` -> what was run there, the smaller size first; of development cases, or of test cases."""
+    """``<data set>-<size>`` -> its runs, the smaller size first; of development cases, or of test cases.
+
+    Args:
+        folder: Holds the CSV files.
+        release: Read the test cases.
+
+    Raises:
+        SystemExit: If runs of a draw are normalized differently.
+    """
+    normalized: dict[tuple[str, str, str], str] = {}
+    for row in read_rows(folder / RUNS):
+        how, draw = row["normalization"], (row["dataset"], row["size"], row["draw"])
+        if how and normalized.setdefault(draw, how) != how:
+            raise SystemExit(f"{' '.join(draw)}: some strategies are normalized by {how}, others not: run them again")
     found: dict[str, Trial] = {}
-    normalized: dict[tuple[str, int, int], str] = {}
-    for path in sorted(folder.glob("*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        how = "+".join(cell.get("normalization", []))
-        if how and normalized.setdefault((cell["dataset"], cell["size"], cell["draw"]), how) != how:
-            raise SystemExit(f"{path}: normalized by {how}, other strategies of this draw otherwise: run one anew")
-        dice = json.loads((folder / "test" / path.name).read_text(encoding="utf-8")) if release else cell["dice"]
-        cases = {case: float(np.mean(list(labels.values()))) for case, labels in dice.items() if labels}
-        if cases:
-            trial = found.setdefault(f"{cell['dataset']}-{cell['size']}", {})
-            trial.setdefault(cell["strategy"], {})[cell["draw"]] = cases
+    for row in sorted(read_rows(folder / (TEST_CASES if release else CASES)), key=_file_order):
+        labels = figures_of(row["dice"])
+        if labels:
+            trial = found.setdefault(f"{row['dataset']}-{row['size']}", {})
+            cases = trial.setdefault(row["strategy"], {}).setdefault(int(row["draw"]), {})
+            cases[row["case"]] = float(np.mean(list(labels.values())))
     return dict(sorted(found.items(), key=lambda named: (dataset_of(named[0]), int(named[0].rsplit("-", 1)[1]))))
+
+
+def _file_order(row: Row) -> tuple[str, str, int]:
+    return row["dataset"], row["strategy"], int(row["draw"])
+
+
+def last_choices(folder: Path) -> dict[str, dict[int, str]]:
+    """Trial -> draw -> strategy that the planner chose last."""
+    found: dict[str, dict[int, str]] = {}
+    for row in read_rows(folder / CHOICES):
+        found.setdefault(f"{row['dataset']}-{row['size']}", {})[int(row["draw"])] = row["strategy"]
+    return found
 
 
 def dataset_of(name: str) -> str:
@@ -206,7 +228,7 @@ def regret_table(
     """Dice of every trial, and the regret of constant, random and given choices, in points, as Markdown.
 
     Args:
-        folder: Of the cells.
+        folder: Of the results.
         strategies: All of them; harm is counted against ``scratch``.
         choices: Who chooses -> trial -> draw -> strategy. Regret is over the trials in which all of them choose one of
             the strategies, so that it can be compared.

@@ -130,7 +130,7 @@ def measure(configuration: str, rounds: int) -> None:
         print(f"{configuration:5} {name:20} {took:7.3f} s")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
@@ -139,3 +139,7 @@ if __name__ == "__main__":
     torch.set_num_threads(options.threads)
     for chosen in options.configurations:
         measure(chosen, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

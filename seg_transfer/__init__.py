@@ -12,6 +12,7 @@ Example:
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
     >>> seg_transfer.evaluate("predictions", "labels").mean_dice
     >>> seg_transfer.fetch_encoders(["resnet50"])
+    >>> seg_transfer.pretrain("class_folders", output="my_encoder")
     >>> seg_transfer.export("model.segtl", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.plan import plan
     from seg_transfer.workflow.predict import predict
     from seg_transfer.workflow.preprocess import preprocess
+    from seg_transfer.workflow.pretrain import pretrain
     from seg_transfer.workflow.probe import probe
     from seg_transfer.workflow.summary import summary
     from seg_transfer.workflow.train import train
@@ -47,6 +49,7 @@ _MODULES = {
     "plan": "plan",
     "predict": "predict",
     "preprocess": "preprocess",
+    "pretrain": "pretrain",
     "probe": "probe",
     "summary": "summary",
     "train": "train",
@@ -60,6 +63,7 @@ __all__ = [
     "plan",
     "predict",
     "preprocess",
+    "pretrain",
     "probe",
     "summary",
     "train",

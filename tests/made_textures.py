@@ -1,32 +1,17 @@
-"""Pictures of three textures in class folders, and the modules of ``bench/pretrain``, which is no package."""
+"""Images of three textures in class folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from PIL import Image
 
-BENCH = Path(__file__).resolve().parents[1] / "bench" / "pretrain"
-MODULES = ("augment", "card", "images", "job", "learner", "pretrain", "schedule")
 CLASSES = ("checks", "noise", "waves")
 
 
-@contextmanager
-def pretrain_modules() -> Iterator[SimpleNamespace]:
-    """The modules by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCH)
-        yield SimpleNamespace(**{name: import_module(name) for name in MODULES})
-
-
 def texture(kind: str, generator: np.random.Generator, side: int) -> np.ndarray:
-    """One grey picture ``(side, side)`` uint8; position, contrast and noise differ from picture to picture."""
+    """One grey image ``(side, side)`` uint8; position, contrast and noise differ from image to image."""
     rows, columns = np.indices((side, side)) + generator.uniform(0, 16, 2)[:, None, None]
     plain = {
         "checks": np.sign(np.sin(rows * 0.8) * np.sin(columns * 0.8)),
@@ -37,8 +22,8 @@ def texture(kind: str, generator: np.random.Generator, side: int) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def make_pictures(folder: Path, *, count: int = 60, side: int = 32, seed: int = 0) -> Path:
-    """``count`` pictures of each class."""
+def make_images(folder: Path, *, count: int = 60, side: int = 32, seed: int = 0) -> Path:
+    """``count`` images of each class."""
     generator = np.random.default_rng(seed)
     for kind in CLASSES:
         (folder / kind).mkdir(parents=True)

@@ -6,6 +6,7 @@ hashes; ``torch-cpu.txt`` the same versions of torch and torchvision, whose CPU 
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ BUILD = "setuptools>=77\nwheel\n"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-annotate", "--no-header", str(ROOT / "pyproject.toml"), "-"]
     found = subprocess.run(command, input=BUILD, capture_output=True, text=True, check=True).stdout

@@ -9,6 +9,7 @@ these patches was used to make the catalogue's table, which is measured stage by
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -113,6 +114,7 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| encoder | configuration | patch | stages | strategy | measured MB | estimated MB | estimated / measured |")
     print("|---|---|---|---|---|---|---|---|")
     ratios = []

@@ -22,10 +22,12 @@ import seg_transfer as api
 from seg_transfer.cli import console, show
 from seg_transfer.cli.generate import command
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options.base import Options
 from seg_transfer.options.model_options import CardOptions, ExportOptions, PredictOptions, SummaryOptions
 from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
+from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.workflow.work_folder import Work
 
@@ -142,9 +144,9 @@ COMMANDS = (
         "evaluate",
         EvaluateOptions,
         _show_scores,
-        "Score label maps: Dice, IoU, HD95, NSD and volume, per case and label.",
+        "Score label maps per case and label.",
         "Example: [bold]segtl evaluate predictions data/labels --csv scores.csv[/]\n\n"
-        "Label maps pair by file name. Undefined figures (–) are left out of means and counted.",
+        f"{metrics_help()} Label maps pair by file name. Means leave out undefined values (–).",
     ),
     Command(
         "summary",
@@ -195,6 +197,15 @@ COMMANDS = (
         "Example: [bold]segtl probe --with vgg16_bn[/]\n\n"
         "Figures are of cases that a classifier was not fitted to. What pretraining taught the encoder shows in its "
         "gain over random weights; features worse than intensities or local filters are of no use by themselves.",
+    ),
+    Command(
+        "pretrain",
+        PretrainOptions,
+        lambda made, _: show.show_pretrained(made),
+        "Pretrain an encoder on images in class folders.",
+        "Example: [bold]segtl pretrain IMAGES --encoder resnet18 --time-budget 100m -o my_encoder[/], then "
+        "[bold]segtl plan DATASET --encoder resnet18 --weights my_encoder.safetensors[/]\n\n"
+        "Interrupted? The same command resumes.",
     ),
 )
 FETCH = Command(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
+    from seg_transfer.pretraining.fit import Pretrained
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.encoder_weights import EncoderStatus
     from seg_transfer.workflow.status import Status
     from seg_transfer.workflow.validate import TrainedFold
 
 logger = logging.getLogger(__name__)
+_dice = METRICS["dice"].text
 
 WIDTH_OF_A_FILE = 140
 """Columns of a table that goes to a file or pipe; rich would use 80."""
@@ -231,6 +234,13 @@ def show_fetched(files: Sequence[Fetched]) -> None:
         _line(f"{file.sha256}  {file.path}")
 
 
+def show_pretrained(made: Pretrained) -> None:
+    """Show the files of a pretrained encoder and its accuracy beside that of guessing."""
+    facts = made.facts
+    chance = f"always the most frequent class: {facts.chance:.3f}"
+    _line(f"{made.weights}, {made.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
+
+
 def _console() -> Console:
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 
@@ -245,7 +255,3 @@ def _loss(value: Estimate | None) -> str:
 
 def _values(values: Sequence[int]) -> str:
     return "+".join(map(str, values))
-
-
-def _dice(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

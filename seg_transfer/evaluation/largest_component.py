@@ -29,7 +29,7 @@ Values = tuple[int, ...]
 
 
 class Trial(FigurePart):
-    """One step of postprocessing, tried on the held-out cases."""
+    """One step of postprocessing and its effect on the held-out cases."""
 
     what: str = Field(description="label, or 'foreground' for all labels together")
     before: Figure = Field(description="mean Dice: of this label, or over all labels")
@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best postprocessing, how it was found, and Dice with it."""
+    """The chosen postprocessing, the trials, and Dice with it."""
 
     postprocessing: Postprocessing
     trials: tuple[Trial, ...]
@@ -69,14 +69,14 @@ def find_postprocessing(
     ignore: int | None = None,
     workers: int = 0,
 ) -> Outcome:
-    """Try every step on held-out cases and keep those that help.
+    """Try every step on held-out cases and keep those that improve Dice.
 
     Args:
         files: Case -> predicted and reference label map, on the same grid.
         labels: Name -> value in predicted label maps, without background.
-        scored: Name of what Dice is measured of -> the values that it consists of: the labels, or regions of several.
+        scored: Label or region -> its values, for which Dice is measured.
         ignore: Value in the references of voxels that are not annotated and do not count.
-        workers: Processes; 0 works in this one.
+        workers: Processes; 0 uses this process.
 
     Raises:
         UserError: If a label map cannot be read.
@@ -84,7 +84,9 @@ def find_postprocessing(
     values = tuple(labels.values())
     pairs = [Pair(case, *files[case], tuple(scored.values()), values, ignore) for case in sorted(files)]
     tables = []
-    for pair, table in map_cases(_tried, pairs, workers=workers, title="postprocessing", name=lambda pair: pair.case):
+    for pair, table in map_cases(
+        _dice_of_steps, pairs, workers=workers, title="postprocessing", name=lambda pair: pair.case
+    ):
         if isinstance(table, CaseFailure):
             raise UserError(table.cause, where=pair.prediction, hint="train and validate this fold again")
         tables.append(table)
@@ -106,7 +108,7 @@ def find_postprocessing(
     return Outcome(chosen, tuple(trials), dict(zip(scored, _means(final).tolist(), strict=True)))
 
 
-def _tried(pair: Pair) -> NDArray[np.float64]:
+def _dice_of_steps(pair: Pair) -> NDArray[np.float64]:
     """Dice ``(without and with the foreground cleaned, no step and each label's, what is scored)``; nan: undefined."""
     prediction, reference = read_label(pair.prediction).array[0], read_label(pair.reference).array[0]
     known = slice(None) if pair.ignore is None else reference != pair.ignore

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -87,6 +88,14 @@ def _iou(masks: LabelMasks) -> float:
     return masks.common / union if union else math.nan
 
 
+@contextmanager
+def _without_monai_warnings() -> Iterator[None]:
+    """MONAI 1.6 warns about a deprecated argument that it passes to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 # The surface metrics handle empty masks themselves: MONAI warns about them.
 
 
@@ -95,7 +104,10 @@ def _hd95(masks: LabelMasks) -> float:
 
     if masks.cut_off or not masks.predicted or not masks.true:
         return math.nan
-    distance = compute_hausdorff_distance(*masks.tensors, include_background=True, percentile=95, spacing=masks.steps)
+    with _without_monai_warnings():
+        distance = compute_hausdorff_distance(
+            *masks.tensors, include_background=True, percentile=95, spacing=masks.steps
+        )
     return float(distance)
 
 
@@ -106,9 +118,7 @@ def _nsd(masks: LabelMasks) -> float:
         return math.nan
     if not (masks.predicted and masks.true):
         return 0.0
-    with warnings.catch_warnings():
-        # MONAI 1.6 warns about a deprecated argument that it passes to itself.
-        warnings.simplefilter("ignore", FutureWarning)
+    with _without_monai_warnings():
         share = compute_surface_dice(
             *masks.tensors, [masks.tolerance], include_background=True, spacing=masks.steps, use_subvoxels=True
         )
@@ -169,4 +179,10 @@ METRICS: Mapping[str, Metric] = {
     # (Prediction minus reference) over reference; nan if the reference is empty.
     "relative_volume_difference": Metric(_relative_volume_difference, "±", best=0, unit="%", shown="+.1f", scale=100),
 }
-"""Name in files -> metric, in the order of columns."""
+"""Name in files -> metric, in the order of columns; a new metric goes last."""
+
+
+def metrics_help() -> str:
+    """The metrics as ``segtl evaluate --help`` lists them."""
+    listed = ", ".join(f"{name} ({metric.best:g})" for name, metric in METRICS.items())
+    return f"Metrics, and their value for a perfect prediction: {listed}."

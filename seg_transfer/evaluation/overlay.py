@@ -1,8 +1,8 @@
-"""Pictures of predictions over their images: the best, the median and the worst case in three planes.
+"""Predictions drawn over their images: the best, the median and the worst case in three planes.
 
 The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
-of nested regions the last one is on top.
-Planes are shown as radiologists see them: the patient's right on the left, anterior and superior on top.
+of nested regions the last one is on top. Planes have the radiological orientation: the patient's right on the left,
+anterior and superior on top.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import whole_file
 
 DICE = METRICS["dice"]
-# Okabe and Ito's palette, told apart by colour-blind readers as well; its black and grey are left out.
+# Okabe and Ito's palette, which colour-blind readers can distinguish, without its black and grey.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 AREA_OPACITY = 0.4
 POINTS_PER_INCH = 72
 LINE_WIDTHS = (0.35, 1.3)
-# Share of the foreground's extent that is shown around it, so that small structures are not lost in a large image.
+# Margin around the foreground as a fraction of its extent; the rest of a large image is cut off.
 MARGIN = 0.4
-# One plane alone is drawn larger; its picture may have a thousand pixels a side.
+# A single plane is drawn larger, since a 2D image may have a thousand pixels a side.
 INCHES = {1: 5.5, 3: 3.4}
 INCHES_LEGEND = 1.8
 DPI = 120
@@ -43,12 +43,12 @@ DPI = 120
 
 @dataclass(frozen=True)
 class Plane:
-    """How a slice of a volume ``(x, y, z)`` lies on paper.
+    """Orientation of a slice of a volume ``(x, y, z)`` in the figure.
 
     Args:
-        name: What it is called.
-        across: Canonical axis that the slice is cut at.
-        rows: Canonical axis that runs down the paper, and whether it is reversed.
+        name: Name in the figure.
+        across: Canonical axis perpendicular to the slice.
+        rows: Canonical axis that runs downwards, and whether it is reversed.
         columns: Canonical axis that runs to the right, and whether it is reversed.
         marks: Letters at the left, right and top.
     """
@@ -73,12 +73,12 @@ class Plane:
 AXIAL = Plane("axial", 2, (1, True), (0, True), ("R", "L", "A"))
 CORONAL = Plane("coronal", 1, (2, True), (0, True), ("R", "L", "S"))
 SAGITTAL = Plane("sagittal", 0, (2, True), (1, True), ("A", "P", "S"))
-PICTURE = Plane("", 2, (1, False), (0, False), ("", "", ""))
+IMAGE_2D = Plane("", 2, (1, False), (0, False), ("", "", ""))
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """What a case is drawn from: its image, true and predicted label map."""
+    """Files of a case: its image, and the reference and predicted label map."""
 
     images: tuple[Path, ...]
     reference: Path
@@ -102,9 +102,9 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
     """Draw the best, the median and the worst case into one PNG.
 
     Args:
-        path: Where the picture goes.
-        scores: Chooses the cases and names the labels.
-        files: Of every scored case.
+        path: The PNG file to write.
+        scores: The scores, by which cases are chosen.
+        files: The files of every scored case.
 
     Raises:
         UserError: If a file cannot be read.
@@ -132,9 +132,9 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
 
 
 def planes_of(image: Image) -> tuple[Plane, ...]:
-    """The planes in which an image is looked at: one for a picture or a single slice, else three."""
+    """The planes to draw: one for a 2D image or a single slice, otherwise three."""
     if image.unit == "pixel":
-        return (PICTURE,)
+        return (IMAGE_2D,)
     shape = image.array.shape[1:]
     flat = tuple(plane for plane in (AXIAL, CORONAL, SAGITTAL) if shape[plane.across] == 1)
     return flat[:1] or (AXIAL, CORONAL, SAGITTAL)
@@ -153,13 +153,13 @@ def draw_plane(
     """Draw the slice that holds most of the reference's foreground.
 
     Args:
-        axes: Where to draw.
-        plane: Which way the slice is cut.
-        image: In canonical order.
-        reference: True label values ``(x, y, z)``.
+        axes: The axes to draw into.
+        plane: Orientation of the slice.
+        image: Image in canonical order.
+        reference: Reference label values ``(x, y, z)``.
         prediction: Predicted label values ``(x, y, z)``.
         values: Label values, of a region all of its values, in the order of the colours.
-        inches: Size of the axes on paper; where it leaves little for a voxel, outlines are thin.
+        inches: Size of the axes; outlines are thin where voxels are small.
     """
     shown = [value if isinstance(value, tuple) else (value,) for value in values]
     foreground = sum(shown, ())
@@ -217,7 +217,7 @@ def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray]:
 
 
 def _background(channels: np.ndarray, image: Image) -> np.ndarray:
-    """Slice ``(channel, row, column)`` -> RGB for an RGB picture, else the first channel between its percentiles."""
+    """Slice ``(channel, row, column)`` -> RGB for a 2D RGB image, otherwise the first channel scaled to 0..1."""
     if image.unit == "pixel" and image.array.shape[0] == 3:
         top = 255.0 if image.array.max() > 1 else 1.0
         return np.clip(np.moveaxis(channels, 0, -1) / top, 0, 1)

@@ -1,7 +1,7 @@
-"""Cross-validated scores of several runs side by side, and which of them is the best.
+"""Rank runs by their cross-validated scores.
 
-A run is one plan with its folds. Its score is the mean over labels of the mean Dice over every held-out case of every
-fold. Runs are only ranked on the same cases: those that held out every case that any of them held out.
+A run is one plan with its folds. Its score is the mean over labels of the mean Dice over all held-out cases of all
+folds. Only runs on the same cases are ranked: those that held out every case that any run held out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seg_transfer.util.records import JsonRecord
 
 
 class RunSummary(FigurePart):
-    """One run, or several that predict together."""
+    """One run, or an ensemble of several."""
 
     name: str
     runs: tuple[str, ...] = Field(description="folders in runs/; two for an ensemble")
@@ -28,12 +28,12 @@ class RunSummary(FigurePart):
     encoder: str
     strategy: str
     folds: tuple[int, ...] = Field(description="folds whose held-out cases are scored")
-    cases: int = Field(description="held-out cases of these folds")
+    cases: int = Field(description="number of held-out cases of these folds")
     dice: dict[str, Figure] = Field(description="label -> mean over the held-out cases of all folds")
     mean_dice: Figure = Field(description="mean over the labels")
     fold_dice: tuple[Figure, ...] = Field(description="mean Dice of each fold by itself")
     fold_std: Figure = Field(description="sample standard deviation of fold_dice; undefined for one fold")
-    ranked: bool = Field(description="false where other runs held out cases that this one did not")
+    ranked: bool = Field(description="false if other runs held out cases that this one did not")
 
 
 class Summary(JsonRecord):
@@ -56,7 +56,7 @@ class Summary(JsonRecord):
 
     @property
     def beyond_spread(self) -> bool:
-        """Whether the best run leads by more than scores differ from fold to fold."""
+        """Whether the lead of the best run exceeds the spread between folds."""
         return self.lead > self.spread
 
 
@@ -77,7 +77,7 @@ class Validated:
 
 
 def pooled(scores: Sequence[Scores]) -> Scores:
-    """Scores of several folds as one; a case that was held out twice counts once, by the later fold."""
+    """Scores of several folds together; of a case that was held out twice the later fold's."""
     first = scores[0]
     cases = {case: of_label for each in scores for case, of_label in each.cases.items()}
     failures = {case: cause for each in scores for case, cause in each.failures.items() if case not in cases}
@@ -85,7 +85,7 @@ def pooled(scores: Sequence[Scores]) -> Scores:
 
 
 def rank(validated: Sequence[Validated]) -> list[RunSummary]:
-    """Summarise runs of the same labels: those ranked first, the best of them first; ties keep their order.
+    """Summarise runs of the same labels: ranked runs first, sorted by score; ties keep their order.
 
     Args:
         validated: At least one.
@@ -97,10 +97,10 @@ def rank(validated: Sequence[Validated]) -> list[RunSummary]:
 
 
 def lead_and_spread(runs: Sequence[RunSummary]) -> tuple[float, float]:
-    """By how much the best run leads, and how much scores differ between the folds of the best two.
+    """Lead of the best run, and the spread between the folds of the best two.
 
     Args:
-        runs: As :func:`rank` gives them.
+        runs: The result of :func:`rank`.
     """
     best, *others = [run for run in runs if run.ranked]
     spreads = [run.fold_std for run in (best, *others[:1]) if not math.isnan(run.fold_std)]

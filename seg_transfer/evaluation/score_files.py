@@ -1,4 +1,4 @@
-"""A folder of predictions and a folder of references -> :class:`Scores`."""
+"""Score a folder of predictions against a folder of references."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def evaluate_folders(
     Args:
         predictions: Folder of predicted label maps, or one file.
         reference: Folder of reference label maps, or one file.
-        labels: Name -> value in the files, of a region all of its values; None takes every value but 0 that occurs,
-            named ``label 3``.
+        labels: Name -> value in the files, of a region all of its values; None: every value but 0 that occurs, named
+            ``label 3``.
         ignore: Value in the references of voxels that are not annotated and do not count.
-        tolerance: Of NSD, in mm (pictures: pixels).
-        workers: Processes; 0 works in this one.
+        tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
+        workers: Processes; 0 uses this process.
 
     Returns:
         The scores; references without a prediction and cases that could not be scored are in ``failures``.
 
     Raises:
         UserError: If a folder is missing or holds no label map, two files share a name, no name occurs in both, or
-            pictures and volumes are mixed.
+            2D images and volumes are mixed.
     """
     if tolerance < 0:
         raise UserError(f"the tolerance {tolerance} is negative", hint="give a distance from 0 on")
@@ -100,14 +100,14 @@ def evaluate_files(
         labels: As for :func:`evaluate_folders`.
         ignore: As for :func:`evaluate_folders`.
         tolerance: As for :func:`evaluate_folders`.
-        workers: Processes; 0 works in this one.
-        failures: Cases known not to have a prediction -> why; carried over into the scores.
+        workers: Processes; 0 uses this process.
+        failures: Cases without a prediction -> why; copied into the scores.
 
     Returns:
         The scores; cases that could not be scored are in ``failures``.
 
     Raises:
-        UserError: If pictures and volumes are mixed.
+        UserError: If 2D images and volumes are mixed.
     """
     named = None if labels is None else _foreground(labels)
     values = None if named is None else tuple(named.values())
@@ -123,13 +123,13 @@ def evaluate_files(
 
 
 def find_label_maps(path: Path) -> dict[str, Path]:
-    """Case (file name without its ending) -> label map, in the order of the names.
+    """Case (file name without its ending) -> label map, sorted by name.
 
     Args:
         path: A folder, or one file.
 
     Raises:
-        UserError: If there is nothing of a supported ending, or two files are named alike.
+        UserError: If there is no file of a supported format, or two files have the same name.
     """
     if not path.exists():
         raise UserError("there is no such folder or file", where=path, hint="check the path")
@@ -148,7 +148,7 @@ def find_label_maps(path: Path) -> dict[str, Path]:
 
 
 def _score_pair(pair: _Pair) -> tuple[Unit, dict[LabelValue, LabelScore]]:
-    """Unit of the case's grid, and its scores by label value."""
+    """Unit of the case's grid, and the scores of each label value."""
     prediction, reference = read_label(pair.prediction), read_label(pair.reference)
     difference = grid_difference(reference.native, prediction.native)
     if difference:
@@ -175,10 +175,10 @@ def _collect(
     labels: Mapping[str, LabelValue] | None,
     tolerance: float,
 ) -> Scores:
-    """Put the cases in order and give each of them every label."""
+    """Sort the cases and give each of them every label."""
     units = {unit for unit, _ in found.values()}
     if len(units) > 1:
-        raise UserError("pictures and volumes are mixed", hint="evaluate them one after the other")
+        raise UserError("2D images and volumes are mixed", hint="evaluate them one after the other")
     if labels is None:
         occurring = sorted({value for _, scores in found.values() for value in scores})
         labels = {f"label {value}": value for value in occurring}
@@ -194,7 +194,7 @@ def _collect(
 
 
 def _foreground(labels: Mapping[str, Values]) -> dict[str, LabelValue]:
-    """Labels and regions without the background; what has one value is a label."""
+    """Labels and regions without the background; a region of a single value is a label."""
     found: dict[str, LabelValue] = {}
     for name, values in labels.items():
         of_label = (values,) if isinstance(values, int) else tuple(values)

@@ -27,20 +27,22 @@ def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release
     assert scored == splits["test"]
 
 
-def test_cells_are_named_by_what_they_train_on(tmp_path: Path) -> None:
-    made = {cell.name: cell for cell, _ in curve.cells(tmp_path, 5, release=False)}
+def test_runs_are_named_by_what_they_train_on(tmp_path: Path) -> None:
+    made = {run.name: run for run, _ in curve.runs(tmp_path, 5, release=False)}
     assert len(made) == 30
     assert next(iter(made)) == "hippocampus-5-planned-5min"
     assert made["hippocampus-120-planned-5min"].options == {"time_budget": 300}
     assert made["cells-110-scratch-5min"].options == {"time_budget": 300, "strategy": "scratch"}
-    for cell in made.values():
-        assert len(cell.test) == 40 and not set(cell.test) & set(cell.train)
-    assert "hippocampus-160-nnunet-0.5min" in {cell.name for cell, _ in curve.cells(tmp_path, 0.5, release=True)}
+    for run in made.values():
+        assert len(run.test) == 40 and not set(run.test) & set(run.train)
+    assert "hippocampus-160-nnunet-0.5min" in {run.name for run, _ in curve.runs(tmp_path, 0.5, release=True)}
 
 
-def result(cell: str, cases: int, seed: int, dice: float, steps: int) -> dict[str, Any]:
-    common = {"cell": cell, "seed": seed, "train_cases": cases, "steps": steps, "training_seconds": 300.2}
-    return {**common, "configuration": "3d", "strategy": "gradual", "dice": {"a": dice + 0.1, "b": dice - 0.1}}
+def result(name: str, cases: int, seed: int, dice: float, steps: int) -> dict[str, str]:
+    figures = {"seed": seed, "train_cases": cases, "steps": steps, "training_seconds": 300.2}
+    texts = {column: str(figure) for column, figure in figures.items()}
+    dice_text = f"a={dice + 0.1}; b={dice - 0.1}"
+    return {"name": name, **texts, "configuration": "3d", "strategy": "gradual", "dice": dice_text}
 
 
 def test_a_table_and_a_figure_of_what_is_there(tmp_path: Path) -> None:
@@ -63,15 +65,15 @@ def test_a_table_and_a_figure_of_what_is_there(tmp_path: Path) -> None:
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_iterations_are_dealt_over_epochs() -> None:
-    from nnunet import deal
+def test_iterations_are_spread_over_epochs() -> None:
+    from nnunet import spread
 
-    assert deal(1) == (1, 1)
-    assert deal(50) == (50, 1)
-    assert deal(73) == (36, 2)
-    assert deal(12_000) == (50, 240)
+    assert spread(1) == (1, 1)
+    assert spread(50) == (50, 1)
+    assert spread(73) == (36, 2)
+    assert spread(12_000) == (50, 240)
     for iterations in range(1, 3000):
-        epochs, each = deal(iterations)
+        epochs, each = spread(iterations)
         assert epochs <= 50
         assert abs(epochs * each - iterations) <= max(1, iterations / 50)
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import regret_table
-from cells import HERE, lists_of
+from runner import HERE, lists_of
 
 DATASETS = sorted(path.stem for path in (HERE / "lists").glob("*.json"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,29 @@ import pytest
 import regret
 import regret_figure
 import regret_table
+from rows import append_rows, pairs_text
+
+
+def add_run(
+    folder: Path,
+    size: int,
+    strategy: str,
+    draw: int,
+    dice: dict[str, dict[str, float]],
+    test_dice: dict[str, dict[str, float]] | None = None,
+    dataset: str = "made",
+) -> None:
+    key = {"dataset": dataset, "size": size, "strategy": strategy, "draw": draw}
+    append_rows(folder / regret_table.RUNS, regret.RUN_COLUMNS, [key])
+    for file, cases in ((regret_table.CASES, dice), (regret_table.TEST_CASES, test_dice or {})):
+        rows: Iterable[dict[str, object]] = ({**key, "case": c, "dice": pairs_text(d)} for c, d in cases.items())
+        append_rows(folder / file, regret.CASE_COLUMNS, rows)
+
+
+def remove_draw(folder: Path, strategy: str, draw: int) -> None:
+    path = folder / regret_table.CASES
+    kept = [line for line in path.read_text().splitlines() if f",{strategy},{draw}," not in line]
+    path.write_text("\n".join(kept) + "\n")
 
 
 def test_the_best_is_found_on_the_other_draws() -> None:
@@ -43,13 +66,10 @@ def test_among_equal_strategies_every_choice_has_no_regret_where_the_naive_one_h
 
 
 def test_a_table_of_what_is_there(tmp_path: Path) -> None:
-    (tmp_path / "test").mkdir()
     for draw in range(3):
-        for strategy, stage in (("good", 0.8), ("scratch", 0.7)):
-            cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
-            cell["dice"] = {f"case{case}": {"a": stage + 0.02 * case, "b": stage} for case in range(4)}
-            (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
-            (tmp_path / "test" / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps({"x": {"a": stage - 0.5}}))
+        for strategy, mean in (("good", 0.8), ("scratch", 0.7)):
+            dice = {f"case{case}": {"a": mean + 0.02 * case, "b": mean} for case in range(4)}
+            add_run(tmp_path, 5, strategy, draw, dice, {"x": {"a": mean - 0.5}})
     planned = {"segtl's": {"made-5": {0: "good", 1: "good", 2: "scratch"}}}
     text = regret_table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
     assert "| made-5 | 3/3 | 0.815 | 0.715 |" in text
@@ -67,15 +87,14 @@ def test_a_table_of_what_is_there(tmp_path: Path) -> None:
     assert "no trial yet" in regret_table.regret_table(tmp_path, ["good", "scratch"], other, release=False)
     regret_figure.draw_gains(tmp_path / "gains.png", tmp_path, ["good", "scratch"], release=False)
     assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "made-5-scratch-draw1.json").unlink()
-    (tmp_path / "made-5-scratch-draw2.json").unlink()
+    remove_draw(tmp_path, "scratch", 1)
+    remove_draw(tmp_path, "scratch", 2)
     assert "no trial yet" in regret_table.regret_table(tmp_path, ["good", "scratch"], planned, release=False)
 
 
 def test_trials_come_in_the_order_of_their_sizes(tmp_path: Path) -> None:
     for dataset, size in (("b", 5), ("a", 160), ("a", 5), ("a", 20)):
-        cell = {"dataset": dataset, "size": size, "strategy": "scratch", "draw": 0, "dice": {"case": {"label": 0.5}}}
-        (tmp_path / f"{dataset}-{size}-scratch-draw0.json").write_text(json.dumps(cell))
+        add_run(tmp_path, size, "scratch", 0, {"case": {"label": 0.5}}, dataset=dataset)
     assert list(regret_table.load_trials(tmp_path, release=False)) == ["a-5", "a-20", "a-160", "b-5"]
 
 
@@ -83,9 +102,8 @@ def test_both_eyes_of_a_person_are_drawn_together(tmp_path: Path) -> None:
     dice = {"1L": 0.4, "1R": 0.6, "2L": 0.6, "2R": 0.8}
     for draw in range(2):
         for strategy, gain in (("good", 1), ("scratch", 0)):
-            cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
-            cell["dice"] = {f"retina_{eye}": {"label": stage * gain} for eye, stage in dice.items()}
-            (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+            scored = {f"retina_{eye}": {"label": value * gain} for eye, value in dice.items()}
+            add_run(tmp_path, 5, strategy, draw, scored)
     trials = regret_table.load_trials(tmp_path, release=False)
     # of persons there are only three resamples: means 0.5, 0.6 and 0.7 of a draw; of four eyes down to 0.4
     found = regret_table.harms(trials, lambda name, draw: {"good": 1.0})
@@ -97,9 +115,8 @@ def test_a_patient_counts_alike_in_all_draws_and_sizes_of_a_data_set(tmp_path: P
     for size in (5, 20):
         for draw in range(3):
             for strategy, gain in (("good", 0.1), ("scratch", 0.0)):
-                cell = {"dataset": "made", "size": size, "strategy": strategy, "draw": draw}
-                cell["dice"] = {"one": {"label": 0.5 + gain}, "two": {"label": 0.5 - gain}}
-                (tmp_path / f"made-{size}-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+                dice = {"one": {"label": 0.5 + gain}, "two": {"label": 0.5 - gain}}
+                add_run(tmp_path, size, strategy, draw, dice)
     trials = regret_table.load_trials(tmp_path, release=False)
     found = regret_table.harms(trials, lambda name, draw: {"good": 1.0})
     assert found == pytest.approx((0, -0.1, 0.1))
@@ -108,9 +125,7 @@ def test_a_patient_counts_alike_in_all_draws_and_sizes_of_a_data_set(tmp_path: P
 def test_cases_are_told_one_by_one_where_they_are_few_and_the_same(tmp_path: Path) -> None:
     for draw, cases in ((0, ("one", "two")), (1, ("one", "three"))):
         for strategy in ("good", "scratch"):
-            cell = {"dataset": "made", "size": 5, "strategy": strategy, "draw": draw}
-            cell["dice"] = {case: {"label": 0.5} for case in cases}
-            (tmp_path / f"made-5-{strategy}-draw{draw}.json").write_text(json.dumps(cell))
+            add_run(tmp_path, 5, strategy, draw, {case: {"label": 0.5} for case in cases})
     assert "| always good |" in (text := regret_table.regret_table(tmp_path, ["good", "scratch"], {}, release=False))
     assert "| trial | case |" not in text
 
@@ -122,3 +137,18 @@ def test_draws_are_of_whole_patients() -> None:
     assert all((case[:-1] + other) in drawn for case in drawn for other in "LR")
     assert regret.draw(cases, 8, 0) == drawn != regret.draw(cases, 8, 1)
     assert regret.draw(["b", "a"], 2, 0) == ["a", "b"]
+
+
+def test_runs_of_a_draw_with_different_normalization_are_refused(tmp_path: Path) -> None:
+    for strategy, how in (("good", "zscore"), ("scratch", "minmax")):
+        row = {"dataset": "made", "size": 5, "strategy": strategy, "draw": 0, "normalization": how}
+        append_rows(tmp_path / regret_table.RUNS, regret.RUN_COLUMNS, [row])
+    with pytest.raises(SystemExit, match="made 5 0: some strategies are normalized by minmax"):
+        regret_table.load_trials(tmp_path, release=False)
+
+
+def test_the_latest_choice_of_the_planner_counts(tmp_path: Path) -> None:
+    for strategy, commit in (("frozen", "a1"), ("gradual", "b2")):
+        row = {"dataset": "made", "size": 5, "draw": 1, "strategy": strategy, "commit": commit}
+        append_rows(tmp_path / regret_table.CHOICES, regret.CHOICE_COLUMNS, [row])
+    assert regret_table.last_choices(tmp_path) == {"made-5": {1: "gradual"}}

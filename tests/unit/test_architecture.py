@@ -25,6 +25,7 @@ LAYERS = [
     "evidence",
     "evaluation",
     "exporting",
+    "pretraining",
     "workflow",
     "demo",
     "cli",

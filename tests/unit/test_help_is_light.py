@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from seg_transfer.evaluation.metrics import METRICS
+
 HEAVY = (
     "torch",
     "torchvision",
@@ -21,7 +23,7 @@ HEAVY = (
     "matplotlib",
 )
 COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
-COMMANDS += ("encoders", "probe")
+COMMANDS += ("encoders", "probe", "pretrain")
 
 PROGRAM = """
 import contextlib, io, json, sys
@@ -54,6 +56,11 @@ def test_help_loads_nothing_heavy(helped: tuple[str, dict[str, tuple[int, list[s
 def test_every_command_is_listed_with_an_example(helped: tuple[str, dict[str, tuple[int, list[str]]]]) -> None:
     for command in COMMANDS:
         assert f"segtl {command}" in helped[0]
+
+
+def test_help_of_evaluate_lists_every_metric(helped: tuple[str, dict[str, tuple[int, list[str]]]]) -> None:
+    for name, metric in METRICS.items():
+        assert f"{name} ({metric.best:g})" in " ".join(helped[0].split())
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -85,6 +85,13 @@ def test_nsd_tolerance():
     assert 0 < nsd[0] < nsd[1] < nsd[2] == 1
 
 
+@pytest.mark.parametrize("predicted", [0, 3])
+def test_surfaces_are_measured_without_warnings(recwarn, predicted):
+    reference = volume((8, 8, 8), label1=((2, 5), (2, 5), (2, 5)))
+    score_case(volume((8, 8, 8), label1=((2, 2 + predicted), (2, 5), (3, 6))), reference, [1], (1, 1, 1))
+    assert not [warning for warning in recwarn.list if warning.category is FutureWarning]
+
+
 def test_a_perfect_prediction():
     labels = volume((8, 8, 4), label1=((0, 3), (0, 8), (0, 4)), label2=((4, 8), (2, 5), (1, 2)))
     for score in score_case(labels, labels.astype(np.int64), None, (1, 1, 3)).values():

@@ -10,7 +10,7 @@ from seg_transfer.data.image import Grid, image_from_array, write_volume
 from seg_transfer.evaluation.overlay import (
     AXIAL,
     CORONAL,
-    PICTURE,
+    IMAGE_2D,
     SAGITTAL,
     CaseFiles,
     best_slice,
@@ -47,19 +47,19 @@ def test_planes_lie_as_radiologists_see_them():
     assert AXIAL.cut(volume[None], 4).shape == (1, 4, 3)
 
 
-def test_a_picture_keeps_its_rows_and_columns():
-    """A picture is read with x along its columns and y down its rows."""
-    picture = np.arange(6).reshape(3, 2, 1)
-    np.testing.assert_array_equal(PICTURE.cut(picture, 0), [[0, 2, 4], [1, 3, 5]])
+def test_a_2d_image_keeps_its_rows_and_columns():
+    """A 2D image is read with x along its columns and y down its rows."""
+    image = np.arange(6).reshape(3, 2, 1)
+    np.testing.assert_array_equal(IMAGE_2D.cut(image, 0), [[0, 2, 4], [1, 3, 5]])
 
 
-def test_one_plane_for_pictures_and_single_slices():
+def test_one_plane_for_2d_images_and_single_slices():
     def planes(shape, unit="mm"):
         return planes_of(image_from_array(np.zeros(shape, np.float32), (1, 1, 1), unit))
 
     assert planes((4, 4, 4)) == (AXIAL, CORONAL, SAGITTAL)
     assert planes((4, 1, 4)) == (CORONAL,)
-    assert planes((4, 4, 1), "pixel") == (PICTURE,)
+    assert planes((4, 4, 1), "pixel") == (IMAGE_2D,)
 
 
 def test_the_slice_with_most_foreground_is_shown():
@@ -82,10 +82,10 @@ def test_an_outline_runs_along_the_edges_of_pixels():
     assert len(outline(np.zeros((5, 7), bool))) == 0
 
 
-@pytest.mark.parametrize("picture", [False, True])
-def test_the_picture_shows_reference_and_prediction(tmp_path, picture):
-    shape, ending = ((40, 32, 1), ".png") if picture else ((40, 32, 8), ".nii.gz")
-    grid = Grid(shape, np.diag([1.0, 1.0, 1.0 if picture else 4.0, 1.0]), "pixel" if picture else "mm", flat=picture)
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_overlay_shows_reference_and_prediction(tmp_path, flat):
+    shape, ending = ((40, 32, 1), ".png") if flat else ((40, 32, 8), ".nii.gz")
+    grid = Grid(shape, np.diag([1.0, 1.0, 1.0 if flat else 4.0, 1.0]), "pixel" if flat else "mm", flat=flat)
     files = {}
     for case, shift in (("a", 0), ("b", 6)):
         labels = np.zeros(shape, np.uint8)

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from made_fingerprints import fingerprint, plan_of
 from made_plans import data_plan, learns, model_plan, plan
@@ -18,7 +17,6 @@ from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules import race
 from seg_transfer.planning.strategy import Race
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
-from seg_transfer.util.statistics import mean_interval
 
 LABELS: dict[str, list[str]] = {}
 BUNDLED = Weights(source="bundled")
@@ -118,24 +116,6 @@ class TestChoose:
         assert race.choose(self.names, [[math.nan], [0.5]])[1] == (
             "gradual: no held-out case has a label, so that nothing tells the candidates apart"
         )
-
-
-class TestInterval:
-    def test_equal_values_leave_no_doubt(self) -> None:
-        assert mean_interval([0.25] * 5) == (0.25, 0.25)
-
-    def test_it_is_as_wide_as_theory_says(self) -> None:
-        assert mean_interval([0.0, 1.0] * 50) == pytest.approx((0.5 - 1.984 * 0.05025, 0.5 + 1.984 * 0.05025), abs=1e-4)
-        assert mean_interval([0.0, 1.0]) == pytest.approx((0.5 - 12.706 * 0.5, 0.5 + 12.706 * 0.5), abs=1e-3)
-
-    def test_of_few_values_that_mean_nothing_one_in_twenty_proves_something(self) -> None:
-        """Percentiles of a bootstrap would say so of three values every fourth time."""
-        draws = np.random.default_rng(0).normal(size=(2000, 3))
-        proven = [not low <= 0 <= high for low, high in map(mean_interval, draws.tolist())]
-        assert np.mean(proven) == pytest.approx(0.05, abs=0.015)
-
-    def test_one_value_has_none(self) -> None:
-        assert all(map(math.isnan, mean_interval([0.3])))
 
 
 def a_plan(**recipe: Any) -> Plan:

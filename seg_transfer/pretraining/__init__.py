@@ -1,0 +1,1 @@
+"""Pretrain an encoder as a classifier of images in class folders."""

@@ -1,0 +1,153 @@
+"""Fit a classifier within a time budget and write its weights and card; an interrupted job resumes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from seg_transfer.catalogue.encoders import EncoderEntry
+from seg_transfer.errors import UserError
+from seg_transfer.planning.cost import FEWEST_GAIN
+from seg_transfer.pretraining import weights_card
+from seg_transfer.pretraining.job import Job, PretrainState, SplitImages
+from seg_transfer.pretraining.learner import Learner, known_architecture
+from seg_transfer.pretraining.time_schedule import rate_factor, side_at
+from seg_transfer.training.checkpoint import load_state, save_state
+from seg_transfer.training.interrupt import stop_requests
+from seg_transfer.util.environment import bfloat16_gain, machine_text, resolve_device
+from seg_transfer.util.files import whole_file, write_text
+from seg_transfer.util.progress import meter
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_CHECKPOINTS = 180.0
+STATISTICS = 9984
+"""Most images that BatchNorm statistics are estimated from at the end."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The files of a pretrained encoder and the figures on its card."""
+
+    weights: Path
+    card: Path
+    facts: weights_card.Facts
+
+
+def fit(job: Job, *, clock: Clock = time.perf_counter) -> Pretrained:
+    """Train an encoder, or resume its training, and write its weights and card.
+
+    Args:
+        job: Options and files.
+        clock: Seconds; only time spent in steps counts.
+
+    Raises:
+        UserError: If images or options are unusable, another job was started here, the result exists already, or the
+            loss is not finite.
+        KeyboardInterrupt: If the user asked to stop; a checkpoint was written.
+    """
+    options = job.options
+    known = known_architecture(options.encoder, side_at(0, options.side))
+    device = resolve_device(options.device)
+    if options.restart:
+        for path in (job.resume_file, job.weights_file, job.card_file):
+            path.unlink(missing_ok=True)
+    if job.weights_file.exists() and not job.resume_file.exists():
+        raise UserError("exists already", where=job.weights_file, hint="name another -o, or start over with --restart")
+    data = SplitImages.of(job)
+    task, state = job.task(data), PretrainState()
+    bfloat16 = bfloat16_gain(device) > FEWEST_GAIN
+    learner = Learner(known, len(data.folders.classes), seed=options.seed, device=device, bfloat16=bfloat16)
+    if job.resume_file.exists():
+        tensors, header = load_state(job.resume_file, "resume")
+        state = PretrainState.resumed(header, task, job.resume_file)
+        learner.load(tensors)
+        logger.info(f"resuming after step {state.step}")
+
+    def save() -> None:
+        save_state(job.resume_file, "resume", learner.tensors(), state.header(task))
+
+    learn(learner, job, data, state, save, clock)
+    facts = finish(learner, known, job, data, state, "bfloat16" if bfloat16 else "float32")
+    job.resume_file.unlink()
+    return Pretrained(job.weights_file, job.card_file, facts)
+
+
+def learn(
+    learner: Learner, job: Job, data: SplitImages, state: PretrainState, save: Callable[[], None], clock: Clock
+) -> None:
+    """Take steps until the time budget is used up, with a checkpoint every few minutes and at the end."""
+    budget, saved = job.options.time_budget, state.seconds
+    with stop_requests() as stop, meter(total=1.0, title="training") as show:
+        while state.seconds < budget:
+            share, started = state.seconds / budget, clock()
+            side = side_at(share, job.options.side)
+            images, labels = data.batch(job, state.step, side, learner.device)
+            drawn = clock()
+            loss = learner.step(images, labels, job.peak * rate_factor(share))
+            ended = clock()
+            if not np.isfinite(loss):
+                hint = f"start over with --restart and a --rate below {job.peak:g}"
+                raise UserError(f"the loss is not finite after {state.step} steps", where="--rate", hint=hint)
+            state.step, state.seconds = state.step + 1, state.seconds + ended - started
+            state.drawing += drawn - started
+            epochs = state.step * job.options.batch_size / len(data.train)
+            show(min(1.0, state.seconds / budget), f"epoch {epochs:.1f}, side {side}, loss {loss:.2f}")
+            if stop.requested or state.seconds - saved >= SECONDS_BETWEEN_CHECKPOINTS:
+                save()
+                saved = state.seconds
+            if stop.requested:
+                raise KeyboardInterrupt
+    save()
+
+
+def finish(
+    learner: Learner, known: EncoderEntry, job: Job, data: SplitImages, state: PretrainState, precision: str
+) -> weights_card.Facts:
+    """Estimate BatchNorm statistics again, measure the accuracy, and write weights and card."""
+    size = job.options.batch_size
+    rows = statistics_rows(data.train, size, job.options.seed) if known.batchnorm else data.train[:0]
+    logger.info("estimating BatchNorm statistics again and measuring the accuracy")
+    learner.reestimate(images for images, _ in data.plain(rows, size))
+    learner.round()
+    top1, top5 = learner.accuracy(data.plain(data.validation, size))
+    facts = weights_card.Facts(
+        known=known,
+        state=state,
+        parameters=sum(parameter.numel() for parameter in learner.network.parameters()),
+        statistics=len(rows),
+        top1=top1,
+        top5=top5,
+        chance=np.bincount(data.labels[data.validation]).max() / len(data.validation),
+        precision=precision,
+        machine=machine_text(),
+        versions=f"torch {torch.__version__}, segtl {metadata.version('seg-transfer')}",
+        date=time.strftime("%Y-%m-%d"),
+    )
+    with whole_file(job.weights_file) as temporary:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        save_file(learner.kept(), temporary, metadata=weights_card.metadata(job, data, facts))
+        temporary.chmod(usual)  # safetensors makes files that only the owner can read
+    write_text(job.card_file, weights_card.text(job, data, facts))
+    return facts
+
+
+def statistics_rows(train: np.ndarray, batch: int, seed: int) -> np.ndarray:
+    """Rows of training images for BatchNorm statistics, in whole batches, since each batch counts the same.
+
+    They are shuffled: a batch of a single class would have other statistics.
+    """
+    count = min(len(train), STATISTICS)
+    whole = count - count % batch if count > batch else count
+    return np.random.default_rng(seed).permutation(train)[:whole]
