@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.environment import training_workers
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from seg_transfer.transfer.unfreezing import StrategySchedule
     from seg_transfer.transfer.weights import LoadReport
 
-Fold = int | Literal["full"]
-"""One split of the plan, counted from 0; or ``full``, which trains on every case and holds none out."""
 PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 

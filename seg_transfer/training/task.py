@@ -7,8 +7,8 @@ from typing import Any
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.train_options import RunOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.schedule import Budget
 

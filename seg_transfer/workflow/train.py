@@ -9,9 +9,9 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
 from seg_transfer.workflow.preprocess import prepare

@@ -17,10 +17,11 @@ from seg_transfer.evidence.run_race import run_race
 from seg_transfer.inference.folder import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.options.train_options import RunOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.loop import train_fold
-from seg_transfer.training.manifest import Cases, Fold
+from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.util.environment import case_workers
 

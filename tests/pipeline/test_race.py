@@ -28,7 +28,7 @@ from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
-from seg_transfer.training.run_folder import RunFolder, TrainedFolds
+from seg_transfer.training.run_folder import RunFolder, TrainedRuns
 from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -217,7 +217,7 @@ def test_too_few_steps_are_no_race(
         caplog.clear()
     evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.results, evidence.winner) == ((), 0)
-    assert TrainedFolds(folder, (0,)).plan_as_trained == chosen
+    assert TrainedRuns(folder, (0,)).plan_as_trained == chosen
 
 
 def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
