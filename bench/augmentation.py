@@ -26,8 +26,8 @@ from steps import SHAPES, make_plan, seconds
 from seg_transfer.data.image import image_from_array
 from seg_transfer.planning.plan import Augmentation, Plan
 from seg_transfer.planning.rules.augmentation import augmentation
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, PatchSampler, seeded_generator
 from seg_transfer.training.trainer import Trainer

@@ -26,13 +26,13 @@ import torch
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import RunOptions
 
 SHAPE = (96, 96, 24)
 TRAIN, TEST = 12, 6
@@ -135,7 +135,7 @@ def run(way: str, seed: int, steps: int, folder: Path) -> tuple[float, float]:
         store.add(case, transform.slabs(image), transform.label(classes), transform)
         voxels += store.case(case).voxels
     loop.PatchSampler = CaseFirst if way == "case first" else PatchSampler  # type: ignore[misc]
-    options = RunOptions(seed=seed, workers=1)
+    options = RunOptions(device="cpu", seed=seed, workers=1)
     full = RunFolder(folder / f"{way}-{seed}", "full")
     loop.train_fold(plan, store, full, options=options)
     predictor = Predictor.load([full.model])

@@ -102,8 +102,8 @@ def make_case(folder: Path, shape: tuple[int, int, int], labels: int) -> None:
 def store_case(folder: Path, options: argparse.Namespace) -> None:
     """One preprocessed volume; its values matter only in so far as they fill memory."""
     from seg_transfer.data.image import image_from_array
+    from seg_transfer.preprocessing.case_transform import CaseTransform
     from seg_transfer.preprocessing.store import Store
-    from seg_transfer.preprocessing.transform import CaseTransform
 
     make_case(folder, options.shape, options.labels)
     image = np.asarray(nib.load(folder / "images" / "case0.nii.gz").dataobj)
@@ -190,7 +190,7 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
     import torch
 
     from seg_transfer.data.dataset import find_images
-    from seg_transfer.inference.files import predict_folder
+    from seg_transfer.inference.folder import predict_folder
     from seg_transfer.inference.predictor import Predictor
 
     torch.set_num_threads(options.threads)

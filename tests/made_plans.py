@@ -8,12 +8,12 @@ import torch
 
 from seg_transfer.data.splits import Split
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import ModelPlan, Plan, RecipePlan, Weights
 from seg_transfer.planning.rules.strategy import finetune, scratch
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.training.manifest import (
     Cases,
-    Fold,
     LearningStages,
     LoadedWeights,
     Manifest,

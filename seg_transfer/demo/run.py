@@ -11,8 +11,8 @@ import seg_transfer as api
 from seg_transfer.data.dataset import Case, find_images
 from seg_transfer.data.image import read_image, read_label, to_native, write_volume
 from seg_transfer.demo.baseline import Thresholds
-from seg_transfer.demo.dataset import make_dataset
 from seg_transfer.demo.phantom import LABELS
+from seg_transfer.demo.phantom_dataset import make_dataset
 from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.scores import Scores

@@ -21,7 +21,7 @@ from seg_transfer.evaluation.metrics import METRICS, LabelMasks
 from seg_transfer.evaluation.scores import LabelScore, LabelValue
 
 MM3_PER_ML = 1000.0
-Box = tuple[slice, ...]
+Slices = tuple[slice, ...]
 
 
 def score_case(
@@ -84,13 +84,13 @@ def _touches(mask: np.ndarray, other: np.ndarray) -> bool:
     return bool((ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim)) & other).any())
 
 
-def _boxes(labels: np.ndarray) -> dict[int, Box]:
+def _boxes(labels: np.ndarray) -> dict[int, Slices]:
     """Bounding box of every label value but 0."""
     found = ndimage.find_objects(labels.astype(np.int32, copy=False))
     return {value: box for value, box in enumerate(found, start=1) if box is not None}
 
 
-def _union(boxes: Sequence[Box]) -> Box:
+def _union(boxes: Sequence[Slices]) -> Slices:
     return tuple(
         slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes, strict=True)
     )

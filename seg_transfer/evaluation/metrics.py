@@ -179,7 +179,7 @@ METRICS: Mapping[str, Metric] = {
     # (Prediction minus reference) over reference; nan if the reference is empty.
     "relative_volume_difference": Metric(_relative_volume_difference, "±", best=0, unit="%", shown="+.1f", scale=100),
 }
-"""Name in files -> metric, in the order of columns."""
+"""Name in files -> metric, in the order of columns; a new metric goes last."""
 
 
 def metrics_help() -> str:

@@ -109,6 +109,7 @@ class Scores(JsonRecord):
     noun: ClassVar[str] = "file of scores"
     if_missing: ClassVar[str] = "evaluate first"
     if_wrong: ClassVar[str] = "evaluate again"
+    reads_newer: ClassVar[bool] = True
 
     version: Literal[2] = 2
     unit: Unit = Field(description="of HD95 and the tolerance; volumes are in ml or pixels")

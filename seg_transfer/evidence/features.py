@@ -23,9 +23,9 @@ from seg_transfer.network.build import lay_channels_last
 from seg_transfer.network.encoder_network import Reader
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.preprocessing.resample import Box
 from seg_transfer.transfer.centres import Offset, map_centres
 
-Box = tuple[slice, slice, slice]
 """Part of a case, in ``(slice, u, v)``."""
 
 

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from seg_transfer.evidence.cases import case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import recalibration_images
+from seg_transfer.evidence.labelled_voxels import case_groups, draw_voxels
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header, save_state
@@ -39,7 +40,7 @@ from seg_transfer.training.manifest import (
     installed_versions,
 )
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import RunOptions, Task, check_plan
+from seg_transfer.training.task import Task, check_plan
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.progress import track
 
@@ -57,13 +58,11 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         plan: Its head is a classifier; its budget is not used.
         store: The preprocessed cases.
         run: Which fold, and its folder, which is made if need be.
-        options: Of this run.
+        options: Of this run; its device is resolved.
 
     Raises:
         UserError: If what is there was fitted with other options, or the cases hold one label alone.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     if options.restart:
         run.clear()
     task = Task.of(plan, run.fold, options)

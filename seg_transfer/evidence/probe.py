@@ -21,15 +21,16 @@ from torch import Tensor
 
 from seg_transfer.evidence.aggregate import FeatureScores, FeatureSet, report
 from seg_transfer.evidence.baselines import ImageFeatures
-from seg_transfer.evidence.cases import case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import affine, cross_validate, linear_heads, share_bias
-from seg_transfer.evidence.features import Box, FrozenEncoder
+from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
+from seg_transfer.evidence.labelled_voxels import case_groups, draw_voxels
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Weights
+from seg_transfer.preprocessing.resample import Box
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.util.progress import track
 
@@ -77,7 +78,7 @@ def run_probe(
     Args:
         plan: Names the encoder, its weights and the patch.
         store: The preprocessed cases.
-        cases: Of :func:`~seg_transfer.evidence.cases.choose_cases`.
+        cases: Of :func:`~seg_transfer.evidence.labelled_voxels.choose_cases`.
         others: Further encoders and their weights, probed by themselves and together with the plan's.
         context: Append the mean over the slice or patch to each stage's features.
         seed: Random seed.

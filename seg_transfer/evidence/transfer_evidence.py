@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.evidence.aggregate import estimate
-from seg_transfer.evidence.cases import Drawn, case_groups, draw_voxels
 from seg_transfer.evidence.classifiers import cross_validate
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
+from seg_transfer.evidence.labelled_voxels import Drawn, case_groups, draw_voxels
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store

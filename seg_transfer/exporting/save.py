@@ -11,13 +11,13 @@ from seg_transfer.exporting.anonymise import stripped
 from seg_transfer.exporting.card import write_card
 from seg_transfer.planning.model_file import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.training.checkpoint import Tensors, add_to_checksum, load_state, save_state
-from seg_transfer.training.run_folder import TrainedFolds
+from seg_transfer.training.run_folder import TrainedRuns
 
 UNNAMED = "unnamed"
 
 
 def make_header(
-    trained: Sequence[TrainedFolds],
+    trained: Sequence[TrainedRuns],
     *,
     name: str = UNNAMED,
     dice: Mapping[str, float] | None = None,
@@ -43,7 +43,7 @@ def make_header(
     return ModelHeader(segtl=version, members=members, postprocessing=postprocessing, card=card)
 
 
-def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedFolds]) -> None:
+def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedRuns]) -> None:
     """Write the header and the weights of every fold into one file, whole or not at all.
 
     Args:

@@ -2,7 +2,7 @@
 
 Between two grids probabilities are interpolated linearly, so a slice of the result needs two slices of the source, and
 memory beside the slabs holds a few slices of all outputs. The grids are those of
-:class:`~seg_transfer.preprocessing.transform.CaseTransform`.
+:class:`~seg_transfer.preprocessing.case_transform.CaseTransform`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
-from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
 
 Integers = NDArray[np.integer]

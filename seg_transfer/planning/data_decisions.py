@@ -11,7 +11,7 @@ from seg_transfer.planning.grid_statistics import in_network_order
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import normalization
-from seg_transfer.planning.rules import spacing as geometry
+from seg_transfer.planning.rules import spacing as spacing_rule
 
 
 def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> DataPlan:
@@ -24,15 +24,15 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
     """
     take = reasons.take
     flat = fingerprint.dimension == 2
-    axes = take("data.axes", geometry.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension))
-    crop = take("data.crop_nonzero", geometry.crop_nonzero(fingerprint.crop_ratio))
+    axes = take("data.axes", spacing_rule.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension))
+    crop = take("data.crop_nonzero", spacing_rule.crop_nonzero(fingerprint.crop_ratio))
     spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
     slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
     spacing = take(
         "data.spacing",
-        geometry.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
+        spacing_rule.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
     )
-    ratio = 1.0 if flat else geometry.anisotropy([fingerprint.spacing[axis] for axis in axes])
+    ratio = 1.0 if flat else spacing_rule.anisotropy([fingerprint.spacing[axis] for axis in axes])
     channels = _channels(fingerprint, options, reasons)
     if fingerprint.regions:
         take("data.regions", labels_rule.regions(fingerprint.regions))
@@ -54,8 +54,8 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
         axes=axes,
         spacing=spacing,
         crop_nonzero=crop,
-        image_order=take("data.image_order", geometry.IMAGE_ORDER),
-        slice_order=take("data.slice_order", geometry.slice_order(ratio)),
+        image_order=take("data.image_order", spacing_rule.IMAGE_ORDER),
+        slice_order=take("data.slice_order", spacing_rule.slice_order(ratio)),
     )
 
 

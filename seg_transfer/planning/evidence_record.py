@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.records import JsonRecord, Part
 from seg_transfer.util.statistics import mean_of_defined
@@ -141,7 +142,7 @@ class RaceEvidence(JsonRecord):
     if_older: ClassVar[str] = "train again with --restart"
 
     version: Literal[2] = 2
-    fold: int | Literal["full"]
+    fold: Fold
     seed: int
     epochs: int | None = Field(description="budget of race and training together; or time_budget")
     time_budget: float | None = Field(description="budget of race and training together, in seconds")

@@ -17,6 +17,8 @@ Spacing = tuple[
     Annotated[float, Field(gt=0)],
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Fold = int | Literal["full"]
+"""One split of the plan, counted from 0; or ``full``, which trains on every case and holds none out."""
 
 
 def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:

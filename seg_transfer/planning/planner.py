@@ -28,13 +28,12 @@ from seg_transfer.planning.plan import Expected, ModelPlan, Plan, RecipePlan, We
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules import configuration as configuration_rule
-from seg_transfer.planning.rules import earlier_model as carry_rule
+from seg_transfer.planning.rules import earlier_model as earlier_model_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
-from seg_transfer.planning.rules import normalization
-from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules import normalization, optimization
 from seg_transfer.planning.rules import race as race_rule
-from seg_transfer.planning.rules import strategy as transfer
+from seg_transfer.planning.rules import strategy as strategy_rule
 from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
@@ -64,7 +63,7 @@ def make_plan(
     folds: FoldAssignment,
     resources: Resources,
     *,
-    earlier: carry_rule.EarlierModel | None = None,
+    earlier: earlier_model_rule.EarlierModel | None = None,
     evidence: TransferEvidence | None = None,
 ) -> Plan:
     """Decide everything about a data set.
@@ -97,7 +96,7 @@ class _Planner:
     options: PlanOptions
     folds: FoldAssignment
     resources: Resources
-    earlier: carry_rule.EarlierModel | None
+    earlier: earlier_model_rule.EarlierModel | None
     evidence: TransferEvidence | None
     reasons: Reasons = field(default_factory=Reasons)
 
@@ -123,10 +122,10 @@ class _Planner:
         """Decide encoder, weights and size of the network."""
         options, take = self.options, self.reasons.take
         if self.earlier is not None:
-            encoder = entry(take("model.encoder", carry_rule.encoder(options.encoder, self.earlier)))
+            encoder = entry(take("model.encoder", earlier_model_rule.encoder(options.encoder, self.earlier)))
             size = self._network_size(grid, data, encoder, bundled=False)
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
-            return size, take("model.weights", carry_rule.weights(size, self.earlier, carry))
+            return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
         wanted = "none" if options.strategy == "scratch" else options.weights
         weights = take("model.weights", encoder_rule.weights(encoder, wanted, self.resources.imagenet_cached))
@@ -139,7 +138,7 @@ class _Planner:
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
         stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
         if self.earlier is not None:
-            stages, why_stages = carry_rule.stages((stages, why_stages), self.earlier)
+            stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
         chosen = self._configuration(grid, data, architecture)
         slices, why_slices = grid.shape[0], ""
@@ -148,7 +147,7 @@ class _Planner:
         elif chosen == "2.5d":
             slices, why_slices = stack(grid.ratio, grid.shape[0])
             why_slices += "; "
-        seconds = training.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
+        seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
         limits = Limits(machine, memory, seconds)
         size, why_patch = fit(
             (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
@@ -171,7 +170,7 @@ class _Planner:
         options, resources = self.options, self.resources
         requested = None if options.config == "auto" else options.config
         if self.earlier is not None:
-            decision = carry_rule.configuration(requested, self.earlier, data.dimension)
+            decision = earlier_model_rule.configuration(requested, self.earlier, data.dimension)
             return self.reasons.take("model.configuration", decision)
         steps_3d = 0.0
         if data.dimension == 3 and requested is None and architecture.entry.volumes:
@@ -179,7 +178,7 @@ class _Planner:
             limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
             candidate, _ = fit(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
             seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
-            steps_3d = training.steps_in_time(seconds, options.time_budget)
+            steps_3d = optimization.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
@@ -213,11 +212,11 @@ class _Planner:
         """Decide how the network learns."""
         fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
         machine = self.resources.machine
-        target = training.target_step_seconds(options.time_budget)
+        target = optimization.target_step_seconds(options.time_budget)
         limits = Limits(machine, self.resources.memory_bytes, target)
         batch = take("recipe.batch_size", batch_size(size, limits, target_seconds=target, total_voxels=grid.voxels))
         seconds = machine.seconds(step_flops(size, batch))
-        spent, why_spent = training.budget(
+        spent, why_spent = optimization.budget(
             machine.kind, seconds, epochs=options.epochs, time_budget=options.time_budget
         )
         take("recipe.epochs", (spent.epochs, why_spent))
@@ -233,7 +232,7 @@ class _Planner:
         for name, why in whys.items():
             take(f"recipe.augmentation.{name}", (getattr(varied, name), why))
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
-        foreground = training.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
+        foreground = optimization.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
         return RecipePlan(
             strategy=strategy,
             race=race,
@@ -241,13 +240,13 @@ class _Planner:
             epochs=spent.epochs,
             time_budget=spent.time_budget,
             steps_per_epoch=spent.steps_per_epoch,
-            learning_rate=take("recipe.learning_rate", training.LEARNING_RATE),
-            weight_decay=take("recipe.weight_decay", training.WEIGHT_DECAY),
-            warmup=take("recipe.warmup", training.warmup(spent.steps)),
-            gradient_clip=take("recipe.gradient_clip", training.GRADIENT_CLIP),
-            ema_decay=take("recipe.ema_decay", training.ema_decay(spent.steps)),
-            precision=take("recipe.precision", training.precision(machine)),
-            deep_supervision=take("recipe.deep_supervision", training.deep_supervision(model.stages)),
+            learning_rate=take("recipe.learning_rate", optimization.LEARNING_RATE),
+            weight_decay=take("recipe.weight_decay", optimization.WEIGHT_DECAY),
+            warmup=take("recipe.warmup", optimization.warmup(spent.steps)),
+            gradient_clip=take("recipe.gradient_clip", optimization.GRADIENT_CLIP),
+            ema_decay=take("recipe.ema_decay", optimization.ema_decay(spent.steps)),
+            precision=take("recipe.precision", optimization.precision(machine)),
+            deep_supervision=take("recipe.deep_supervision", optimization.deep_supervision(model.stages)),
             foreground_share=take("recipe.foreground_share", foreground),
             augmentation=varied,
             tta_axes=take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
@@ -270,9 +269,9 @@ class _Planner:
             )
         requested = None if options.strategy == "auto" or options.strategy == "race" else options.strategy
         requested = requested if options.head == "unet" else "frozen"
-        return transfer.strategy(model, evidence=self.evidence, requested=requested)
+        return strategy_rule.strategy(model, evidence=self.evidence, requested=requested)
 
-    def _race(self, model: ModelPlan, spent: training.PlannedBudget) -> tuple[Race | None, str]:
+    def _race(self, model: ModelPlan, spent: optimization.PlannedBudget) -> tuple[Race | None, str]:
         """Decide the race that each fold starts with, if one is asked for."""
         if self.options.strategy != "race":
             return None, "not asked for (--strategy race)"

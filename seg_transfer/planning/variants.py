@@ -8,7 +8,7 @@ from __future__ import annotations
 from seg_transfer.data.splits import Split
 from seg_transfer.planning.plan import ModelPlan, Plan, Reason, Weights
 from seg_transfer.planning.reasons import show
-from seg_transfer.planning.rules import optimization as training
+from seg_transfer.planning.rules import optimization
 from seg_transfer.planning.rules.strategy import scratch
 from seg_transfer.planning.strategy import Strategy
 
@@ -64,8 +64,8 @@ def shortened(plan: Plan, split: Split, steps: int) -> Plan:
             "epochs": 1,
             "steps_per_epoch": steps,
             "time_budget": None,
-            "warmup": max(plan.recipe.warmup, training.warmup(steps)[0]),
-            "ema_decay": min(plan.recipe.ema_decay, training.ema_decay(steps)[0]),
+            "warmup": max(plan.recipe.warmup, optimization.warmup(steps)[0]),
+            "ema_decay": min(plan.recipe.ema_decay, optimization.ema_decay(steps)[0]),
         }
     )
     return plan.model_copy(update={"recipe": recipe})

@@ -11,8 +11,8 @@ from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.data.label_values import to_classes
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.util.files import file_stamp
 from seg_transfer.util.parallel import CaseFailure, map_cases
 

@@ -27,6 +27,7 @@ SLAB = 16
 """Slices of the result that are made at a time: as many as a chunk of the store has."""
 
 Box = tuple[slice, slice, slice]
+"""Part of a volume, axis by axis."""
 Floats = NDArray[np.float32]
 
 

@@ -28,9 +28,9 @@ from pydantic import Field
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
 from seg_transfer.preprocessing.store_record import STORE_FILE, StoreRecord, store_data
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.util.records import JsonRecord
 
 CHUNK, BLOCK = (16, 128, 128), (4, 32, 32)

@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler, ReadAhead
@@ -36,8 +37,10 @@ from seg_transfer.training.manifest import (
 )
 from seg_transfer.training.progress_plot import draw_progress
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import RunOptions, State, Task, check_plan
+from seg_transfer.training.state import State
+from seg_transfer.training.task import Task, check_plan
 from seg_transfer.training.trainer import Trainer
+from seg_transfer.util.environment import training_workers
 from seg_transfer.util.progress import meter
 
 logger = logging.getLogger(__name__)
@@ -59,14 +62,12 @@ def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions)
         plan: What to train.
         store: The preprocessed cases.
         run: Which fold, and its folder, which is made if need be.
-        options: Of this run.
+        options: Of this run; its device is resolved.
 
     Raises:
         UserError: If what is there is of another run, a case is not preprocessed, or the loss stays not finite.
         KeyboardInterrupt: On SIGINT or SIGTERM, after the step at hand is finished and everything is saved.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     if options.restart:
         run.clear()
     training = _Training(plan, store, run, options)
@@ -114,7 +115,8 @@ class _Training:
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
         self.board = TensorBoard(self.run.tensorboard, self.state.step)
-        batches = ReadAhead(self.sampler.batch, workers=self.options.workers)
+        workers = training_workers(self.options.device, self.options.workers)
+        batches = ReadAhead(self.sampler.batch, workers=workers)
         try:
             self._loop(batches)
         finally:

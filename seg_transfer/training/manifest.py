@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
+from seg_transfer.util.environment import training_workers
 from seg_transfer.util.records import JsonRecord, Part
 
 if TYPE_CHECKING:
-    from seg_transfer.training.state import RunOptions, Task
+    from seg_transfer.options.train_options import RunOptions
+    from seg_transfer.training.task import Task
     from seg_transfer.transfer.unfreezing import StrategySchedule
     from seg_transfer.transfer.weights import LoadReport
 
-Fold = int | Literal["full"]
-"""One split of the plan, counted from 0; or ``full``, which trains on every case and holds none out."""
 PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
@@ -53,7 +54,7 @@ class UsedOptions(Part):
             seed=task.seed,
             epochs=task.epochs,
             time_budget=task.time_budget,
-            workers=options.workers,
+            workers=training_workers(options.device, options.workers),
             threads=threads,
         )
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.planning.evidence_record import RaceEvidence
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import with_strategy
-from seg_transfer.training.manifest import Fold, Manifest
+from seg_transfer.training.manifest import Manifest
 
 PLAN_FILE = "plan.json"
 SCORES_FILE = "scores.json"
@@ -189,8 +190,8 @@ class PlanFolder:
 
 
 @dataclass(frozen=True)
-class TrainedFolds:
-    """Trained folds of one plan.
+class TrainedRuns:
+    """Trained runs of one plan, which predict together.
 
     Attributes:
         folder: The plan's.

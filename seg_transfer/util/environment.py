@@ -160,8 +160,10 @@ def case_workers(wanted: int | None = None) -> int:
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 
-def training_workers(device: str) -> int:
-    """Worker processes by default beside a training: none on the CPU, where they would take its cores."""
+def training_workers(device: str, wanted: int | None = None) -> int:
+    """Workers beside a training: as many as wanted; None: none on the CPU, where they would take its cores."""
+    if wanted is not None:
+        return wanted
     return 0 if device == "cpu" else min(8, max(1, cores() - 1))
 
 

@@ -32,6 +32,7 @@ class JsonRecord(Part):
         if_missing: Hint where there is no file.
         if_wrong: Hint where the file is damaged or was edited into something else.
         if_older: Hint where the file is of an older version that cannot be upgraded; ``if_wrong`` unless it is set.
+        reads_newer: Whether a newer version is read as far as its fields are known, instead of refused.
     """
 
     version: int
@@ -40,6 +41,7 @@ class JsonRecord(Part):
     if_missing: ClassVar[str]
     if_wrong: ClassVar[str]
     if_older: ClassVar[str] = ""
+    reads_newer: ClassVar[bool] = False
 
     @classmethod
     def current_version(cls) -> int:
@@ -80,6 +82,8 @@ class JsonRecord(Part):
             upgraded = None
             if type(version) is int and version < current:
                 upgraded = cls.upgrade(content, version)
+            elif type(version) is int and cls.reads_newer:
+                upgraded = content
             if upgraded is None:
                 raise wrong_version(cls.noun, version, current, where=where, if_older=cls.if_older or cls.if_wrong)
             content = upgraded | {"version": current}

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.model_file import Postprocessing
-from seg_transfer.training.manifest import Fold
 from seg_transfer.util.records import JsonRecord, Part
 
 

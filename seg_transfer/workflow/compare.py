@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.evaluation.comparison import Comparison, compare
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.manifest import Manifest
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.training.state import RunOptions
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
 
 logger = logging.getLogger(__name__)
 
 
 def train_control(
-    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions, workers: int
+    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions
 ) -> TrainedFold:
     """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
 
@@ -31,7 +31,6 @@ def train_control(
         dataset: The cases' files.
         store: The preprocessed cases.
         options: Of this run.
-        workers: Processes that score; 0 scores in this one.
 
     Returns:
         The fold, with its control.
@@ -42,7 +41,7 @@ def train_control(
     logger.info("its control from scratch:")
     control.keep_plan()
     options = _as_trained(run.run, options)
-    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options, workers=workers)
+    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options)
     run = replace(run, control=made)
     comparison = compare_with_controls([run])
     assert comparison is not None
@@ -63,4 +62,5 @@ def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
 def _as_trained(run: RunFolder, options: RunOptions) -> RunOptions:
     """The options with the seed and the whole budget that a finished fold has used."""
     used = RaceEvidence.load(run.race) if run.race.is_file() else Manifest.load(run.manifest).options
-    return replace(options, seed=used.seed, epochs=used.epochs, time_budget=used.time_budget)
+    used_up = {"seed": used.seed, "epochs": used.epochs, "time_budget": used.time_budget}
+    return options.model_copy(update=used_up)

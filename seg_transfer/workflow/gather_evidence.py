@@ -42,7 +42,7 @@ def gather_evidence(made: Plan, place: Work, dataset: Dataset, *, device: str, w
     environment.check_torch()
     import torch
 
-    from seg_transfer.evidence.cases import TooFewError, case_groups, choose_cases
+    from seg_transfer.evidence.labelled_voxels import TooFewError, case_groups, choose_cases
     from seg_transfer.evidence.transfer_evidence import gather
     from seg_transfer.preprocessing.store import Store
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.model_file import NOTHING, Postprocessing
-from seg_transfer.training.manifest import Fold
-from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
+from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import Work, fold_from_text
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Models:
     """Trained models that predict together; ``choice`` is where they come from, if cross-validation chose them."""
 
-    runs: tuple[TrainedFolds, ...]
+    runs: tuple[TrainedRuns, ...]
     postprocessing: Postprocessing = NOTHING
     choice: Choice | None = None
 
@@ -38,7 +38,7 @@ def find_models(place: Work, folds: Sequence[int | str] | None) -> Models:
     if folds is None and place.choice.is_file():
         return _chosen(place)
     folder = place.plan_folder(place.load_plan())
-    return Models((TrainedFolds(folder, tuple(_trained(place, folder, folds))),))
+    return Models((TrainedRuns(folder, tuple(_trained(place, folder, folds))),))
 
 
 def _chosen(place: Work) -> Models:
@@ -52,7 +52,7 @@ def _chosen(place: Work) -> Models:
             raise UserError(
                 f"{chosen.run} is not there any more, or not all of its folds", where=place.choice, hint=hint
             )
-        runs.append(TrainedFolds(folder, chosen.folds))
+        runs.append(TrainedRuns(folder, chosen.folds))
     logger.info(f"as chosen in {place.choice}: {choice.name}")
     decided = place.choice.stat().st_mtime_ns
     if any(model.stat().st_mtime_ns > decided for run in runs for model in run.models):

@@ -10,10 +10,10 @@ from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, write_volume
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.inference.files import label_file
+from seg_transfer.inference.folder import label_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.run_folder import SCORES_FILE, TrainedFolds, are_newer
+from seg_transfer.training.run_folder import SCORES_FILE, TrainedRuns, are_newer
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
@@ -21,7 +21,7 @@ from seg_transfer.workflow.work_folder import Work
 
 
 def score_pairs(
-    work: Work, dataset: Dataset, candidates: Sequence[TrainedFolds], *, device: str, workers: int
+    work: Work, dataset: Dataset, candidates: Sequence[TrainedRuns], *, device: str, workers: int
 ) -> dict[tuple[int, int], dict[int, Scores]]:
     """Predict every case by each pair of candidates whose models have not seen it, and score.
 
@@ -65,7 +65,7 @@ def score_pairs(
 def _predict(
     work: Work,
     dataset: Dataset,
-    candidates: Sequence[TrainedFolds],
+    candidates: Sequence[TrainedRuns],
     held_out: Sequence[Mapping[str, int]],
     todo: Mapping[str, Sequence[tuple[int, int]]],
     device: str,
@@ -132,5 +132,5 @@ def _by_fold(first: Mapping[str, int], second: Mapping[str, int]) -> dict[int, l
     return folds
 
 
-def _folder(work: Work, candidates: Sequence[TrainedFolds], pair: tuple[int, int], fold: int) -> Path:
+def _folder(work: Work, candidates: Sequence[TrainedRuns], pair: tuple[int, int], fold: int) -> Path:
     return work.pair_folder([candidates[index].name for index in pair], fold)

@@ -63,7 +63,7 @@ def _predict_files(options: PredictOptions) -> Path:
         raise UserError(what, where=folder, hint="name another output folder")
     check_folder(folder)
     predictor = load(options.device)
-    from seg_transfer.inference.files import predict_folder
+    from seg_transfer.inference.folder import predict_folder
 
     failures = predict_folder(
         predictor,

@@ -38,7 +38,7 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
     environment.check_torch()
     import torch
 
-    from seg_transfer.evidence.cases import choose_cases
+    from seg_transfer.evidence.labelled_voxels import choose_cases
     from seg_transfer.evidence.probe import run_probe
     from seg_transfer.evidence.probe_plot import draw_probe
     from seg_transfer.preprocessing.store import Store

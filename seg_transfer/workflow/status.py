@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from seg_transfer.errors import UserError
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan, edited_parts
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
 from seg_transfer.workflow.work_folder import Work
 

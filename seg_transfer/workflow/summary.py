@@ -13,7 +13,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import SummaryOptions
 from seg_transfer.planning.plan import Plan
-from seg_transfer.training.run_folder import TrainedFolds
+from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import Work
@@ -86,7 +86,7 @@ def summary(options: SummaryOptions) -> Summary:
     return found
 
 
-def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, TrainedFolds], dict[str, str]]:
+def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, TrainedRuns], dict[str, str]]:
     """Validated runs of the data set by identity, those of the current plan first; and others -> why not."""
     here = {case.id for case in dataset.cases}
     runs, left_out = {}, {}
@@ -95,7 +95,7 @@ def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, Tr
         if _scheme(folder.plan) != _scheme(made) or not here >= set(folder.plan.data.cases):
             left_out[folder.name] = "of another data set than the current plan: other labels or cases"
         elif folds := folder.validated_folds:
-            runs[folder.name] = TrainedFolds(folder, folds)
+            runs[folder.name] = TrainedRuns(folder, folds)
         else:
             left_out[folder.name] = "no fold is trained to the end and validated"
     return runs, left_out
@@ -105,7 +105,7 @@ def _scheme(plan: Plan) -> tuple[object, ...]:
     return plan.data.labels, plan.data.regions, plan.data.ignore
 
 
-def _validated(run: TrainedFolds) -> Validated:
+def _validated(run: TrainedRuns) -> Validated:
     from seg_transfer.evaluation.ranking import Validated
     from seg_transfer.evaluation.scores import Scores
 
@@ -119,7 +119,7 @@ def _validated(run: TrainedFolds) -> Validated:
     )
 
 
-def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, TrainedFolds]) -> list[str]:
+def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, TrainedRuns]) -> list[str]:
     """Names of runs to combine: of each configuration the best, if it prepares images as the best of all does."""
     chosen: dict[str, str] = {}
     data = runs[ranked[0].name].plan.data
@@ -131,7 +131,7 @@ def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str,
     return list(chosen.values())
 
 
-def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedFolds], device: str, workers: int) -> list[Validated]:
+def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int) -> list[Validated]:
     from seg_transfer.evaluation.ranking import Validated
     from seg_transfer.workflow.pairs import score_pairs
 
@@ -153,12 +153,12 @@ def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedFolds], device: 
 def _label_maps(
     place: Work,
     dataset: Dataset,
-    runs: Mapping[str, TrainedFolds],
+    runs: Mapping[str, TrainedRuns],
     run: RunSummary,
     cases: Mapping[int, Sequence[str]],
 ) -> dict[str, tuple[Path, Path]]:
     """Case -> predicted and reference label map of the held-out cases."""
-    from seg_transfer.inference.files import label_file
+    from seg_transfer.inference.folder import label_file
 
     files = {}
     for fold, held_out in cases.items():

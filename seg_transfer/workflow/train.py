@@ -9,9 +9,9 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
 from seg_transfer.workflow.preprocess import prepare
@@ -44,34 +44,26 @@ def train(options: TrainOptions) -> list[TrainedFold]:
         folds = [fold_from_text(options.fold, made, option="FOLD")]
     if options.control:
         _check_control(made, folds)
-    device = environment.resolve_device(options.device)
+    options = options.model_copy(update={"device": environment.resolve_device(options.device)})
     environment.check_torch()
+    import torch
+
     from seg_transfer.preprocessing.store import Store
-    from seg_transfer.training.state import RunOptions
     from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
     dataset = Dataset.load(place.dataset)
-    case_workers = environment.case_workers(options.workers)
-    prepare(place, made, dataset, case_workers)
-    run_options = RunOptions(
-        device=device,
-        epochs=options.epochs,
-        time_budget=options.time_budget,
-        restart=options.restart,
-        seed=options.seed,
-        workers=environment.training_workers(device) if options.workers is None else options.workers,
-        threads=environment.cores(),
-    )
+    prepare(place, made, dataset, environment.case_workers(options.workers))
+    torch.set_num_threads(environment.cores())
     store = Store.open(place.store_folder(made), made.data)
     folder = place.plan_folder(made)
     folder.keep_plan()
     runs = []
     for one in folds:
-        run = train_and_validate(made, dataset, store, folder.run(one), options=run_options, workers=case_workers)
+        run = train_and_validate(made, dataset, store, folder.run(one), options=options)
         if options.control:
             scratch = place.plan_folder(scratch_control(made))
-            run = train_control(run, scratch, dataset, store, options=run_options, workers=case_workers)
+            run = train_control(run, scratch, dataset, store, options=options)
         runs.append(run)
     return runs
 

@@ -13,15 +13,17 @@ from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
-from seg_transfer.evidence.race import run_race
-from seg_transfer.inference.files import label_file, predict_folder
+from seg_transfer.evidence.run_race import run_race
+from seg_transfer.inference.folder import label_file, predict_folder
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.options.train_options import RunOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.loop import train_fold
-from seg_transfer.training.manifest import Cases, Fold
+from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
-from seg_transfer.training.state import RunOptions
+from seg_transfer.util.environment import case_workers
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class TrainedFold:
 
 
 def train_and_validate(
-    plan: Plan, dataset: Dataset, store: Store, run: RunFolder, *, options: RunOptions, workers: int
+    plan: Plan, dataset: Dataset, store: Store, run: RunFolder, *, options: RunOptions
 ) -> TrainedFold:
     """Train one fold and validate it; what an earlier call has done already is not done again.
 
@@ -68,21 +70,18 @@ def train_and_validate(
         dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
         store: The preprocessed cases.
         run: Which fold, and its folder.
-        options: Of this run alone.
-        workers: Processes that score; 0 scores in this one.
+        options: Of this run alone; its device is resolved.
     """
     logger.info(f"{fold_name(run.fold)}: {run.path}")
     plan, options = run_race(plan, store, run, options=options)
     learn = train_fold if plan.model.head == "unet" else fit_head
     learn(plan, store, run, options=options)
     held_out = Cases.of(plan, run.fold).validation
-    scores = _validate(plan, dataset, run, held_out, options.device, workers) if held_out else None
+    scores = _validate(plan, dataset, run, held_out, options) if held_out else None
     return TrainedFold(run, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
-def _validate(
-    plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], device: str, workers: int
-) -> Scores:
+def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], options: RunOptions) -> Scores:
     """Predict into ``validation/`` and write ``scores.json``, ``scores.csv`` and ``overlay.png`` beside.
 
     ``scores.json`` comes last and is newer than its model, so that one of a former model is not taken for this one's.
@@ -90,7 +89,7 @@ def _validate(
     if run.validated:
         return Scores.load(run.scores)
     cases = dataset.select(held_out).cases
-    failures = predict_folder(Predictor.load([run.model], device), cases, run.validation, overwrite=True)
+    failures = predict_folder(Predictor.load([run.model], options.device), cases, run.validation, overwrite=True)
     files = {}
     for case in cases:
         assert case.label is not None, "every case of a data set has a label"
@@ -100,7 +99,7 @@ def _validate(
         {case: (file.prediction, file.reference) for case, file in files.items()},
         labels=plan.data.scored,
         ignore=plan.data.ignore,
-        workers=workers if len(files) >= CASES_WORTH_WORKERS else 0,
+        workers=case_workers(options.workers) if len(files) >= CASES_WORTH_WORKERS else 0,
         failures=failures,
     )
     save_overlay(run.overlay, scores, files)

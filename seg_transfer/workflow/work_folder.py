@@ -28,10 +28,9 @@ from pathlib import Path
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
-from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.fields import Fold, part_hash
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.preprocessing.store_record import STORE_FILE, store_data
-from seg_transfer.training.manifest import Fold
 from seg_transfer.training.run_folder import PLAN_FILE, PlanFolder, fold_name
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from made_plans import data_plan, model_plan, plan, threshold
 
 from seg_transfer.data.dataset import find_images
-from seg_transfer.inference.files import predict_folder
+from seg_transfer.inference.folder import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import Channel, Label, Normalization
 from seg_transfer.planning.plan import Plan

@@ -167,6 +167,8 @@ def test_a_model_that_cannot_be_built_leaves_no_run(
 ) -> None:
     text = json.dumps(model).replace("{work}", str(mine))
     edit(mine, lambda plan: plan["model"].update(json.loads(text)))
+    if "weights" in model:
+        edit(mine, lambda plan: plan["recipe"]["strategy"].update(pretrained_stages=plan["model"]["stages"]))
     assert said in refused(capsys, "train", 0, "-w", mine, *LOCAL)
     if "weights" in model:
         assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}

@@ -24,14 +24,14 @@ from seg_transfer.data.description import Region
 from seg_transfer.data.image import Grid, Image, image_from_array, read_label
 from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
-from seg_transfer.inference.files import predict_folder
+from seg_transfer.inference.folder import predict_folder
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
 from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.checkpoint import save_state
 
 RAW = Channel(name="T1", normalization=Normalization(kind="none"))

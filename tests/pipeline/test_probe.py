@@ -13,7 +13,7 @@ import seg_transfer
 import seg_transfer as api
 from seg_transfer.cli.app import main
 from seg_transfer.evidence import probe
-from seg_transfer.evidence.cases import choose_cases
+from seg_transfer.evidence.labelled_voxels import choose_cases
 from seg_transfer.evidence.probe import run_probe
 from seg_transfer.planning.evidence_record import Evidence, ProbedFeatures, ProbeEvidence
 from seg_transfer.planning.plan import Plan, Weights

@@ -17,8 +17,9 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.evidence import race as held
+from seg_transfer.evidence import run_race as held
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan, Weights
@@ -27,8 +28,7 @@ from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
-from seg_transfer.training.run_folder import RunFolder, TrainedFolds
-from seg_transfer.training.state import RunOptions
+from seg_transfer.training.run_folder import RunFolder, TrainedRuns
 from seg_transfer.workflow.work_folder import Work
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,7 +83,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     case = Store.case
     monkeypatch.setattr(Store, "case", lambda self, name: (opened.add(name), case(self, name))[1])
     run = work.plan_folder(made).run(0)
-    chosen, options = held.run_race(made, store, run, options=RunOptions(threads=1))
+    chosen, options = held.run_race(made, store, run, options=RunOptions(device="cpu"))
     split = made.recipe.splits[0]
     assert opened == set(split.train) and not opened & set(split.validation)
 
@@ -160,7 +160,7 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
         return score(predictor, stored)
 
     def hold(**options: Any) -> tuple[Plan, RunOptions]:
-        return held.run_race(made, store, RunFolder(path.parent, 0), options=RunOptions(threads=1, **options))
+        return held.run_race(made, store, RunFolder(path.parent, 0), options=RunOptions(device="cpu", **options))
 
     seg_transfer.preprocess(work=work.path, workers=0)
     store, path = Store.open(work.store_folder(made), made.data), work.plan_folder(made).run(0).race
@@ -197,7 +197,7 @@ def test_a_broken_candidate_loses(work: Work) -> None:
     made = made.model_copy(update={"recipe": made.recipe.model_copy(update={"race": three})})
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
-    chosen, _ = held.run_race(made, store, work.plan_folder(made).run(0), options=RunOptions(threads=1))
+    chosen, _ = held.run_race(made, store, work.plan_folder(made).run(0), options=RunOptions(device="cpu"))
     evidence = RaceEvidence.load(work.plan_folder(made).run(0).race)
     assert evidence.winner == 1 and chosen.recipe.strategy == good
 
@@ -210,14 +210,14 @@ def test_too_few_steps_are_no_race(
     seg_transfer.preprocess(work=work.path, workers=0)
     store, folder = Store.open(work.store_folder(made), made.data), work.plan_folder(made)
     for _ in range(2):
-        chosen, options = held.run_race(made, store, folder.run(0), options=RunOptions(threads=1))
+        chosen, options = held.run_race(made, store, folder.run(0), options=RunOptions(device="cpu"))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
         assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
         caplog.clear()
     evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.results, evidence.winner) == ((), 0)
-    assert TrainedFolds(folder, (0,)).plan_as_trained == chosen
+    assert TrainedRuns(folder, (0,)).plan_as_trained == chosen
 
 
 def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
@@ -243,7 +243,7 @@ def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: p
     arguments = ["train", "0", "--control", "-w", str(work.path), "--device", "cpu", "--workers", "0", "-q"]
     assert main([*arguments, "--epochs", "1", "--seed", "7"]) == 0
     shown = capsys.readouterr().out
-    assert "planned" in shown and "from scratch" in shown and "The pretrained start d" in shown
+    assert "planned" in shown and "from scratch" in shown and "The pretrained start " in shown
     manifests = [json.loads(work.plan_folder(plan).run(0).manifest.read_text()) for plan in (made, control)]
     assert manifests[0]["options"] == manifests[1]["options"] and manifests[0]["options"]["epochs"] == 1
     assert manifests[0]["cases"] == manifests[1]["cases"]

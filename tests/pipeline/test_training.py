@@ -17,16 +17,16 @@ from made_plans import learns
 
 from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training import loop
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.training.checkpoint import load_header, load_state, under_prefix
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import RunOptions
 from seg_transfer.training.trainer import Trainer
 
 FILES = {"manifest.json", "model.safetensors", "resume.safetensors", "log.csv", "tensorboard", "progress.png"}
@@ -115,7 +115,7 @@ def test_a_run_leaves_exactly_these_files(
     caplog.set_level(logging.INFO)
     plan = make_plan(configuration, precision="bfloat16")
     run = RunFolder(tmp_path / "fold_0", 0)
-    result = train_fold(plan, store, run, options=RunOptions(threads=1))
+    result = train_fold(plan, store, run, options=RunOptions(device="cpu"))
     assert {path.name for path in run.path.iterdir()} == FILES
     assert "100.0% of the encoder's stages in use are pretrained" in caplog.text
     assert (result.finished, result.epochs, result.steps) == (True, 2, 6)
@@ -135,13 +135,13 @@ def test_a_run_leaves_exactly_these_files(
     assert all(np.isfinite(float(row["loss"])) for row in rows)
 
     before = states(run.path)
-    again = train_fold(plan, store, run, options=RunOptions(threads=1))
+    again = train_fold(plan, store, run, options=RunOptions(device="cpu"))
     assert again == result and all(torch.equal(before[name], value) for name, value in states(run.path).items())
 
 
 def test_training_lowers_the_loss(tmp_path: Path, store: Store) -> None:
     plan = make_plan(epochs=5, steps_per_epoch=10, batch_size=4, learning_rate=1e-2)
-    train_fold(plan, store, RunFolder(tmp_path, 0), options=RunOptions(threads=1))
+    train_fold(plan, store, RunFolder(tmp_path, 0), options=RunOptions(device="cpu"))
     rows = load_header(tmp_path / "resume.safetensors", "resume")["state"]["rows"]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
     assert rows[-1]["dice"]["big"] > 0.6
@@ -163,7 +163,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int
 ) -> None:
     plan = make_plan(strategy=strategy)
-    train_fold(plan, store, RunFolder(tmp_path / "whole", 0), options=RunOptions(threads=1))
+    train_fold(plan, store, RunFolder(tmp_path / "whole", 0), options=RunOptions(device="cpu"))
 
     original = Trainer.step
 
@@ -177,11 +177,11 @@ def test_killed_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(Trainer, "step", stopping)
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(KeyboardInterrupt if how == "interrupted" else Killed):
-        train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(threads=1))
+        train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(device="cpu"))
     monkeypatch.undo()
     done = load_header(tmp_path / "parts" / "resume.safetensors", "resume")["state"]["step"]
     assert done == (step + 1 if how == "interrupted" else step)
-    train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(threads=1, workers=1))
+    train_fold(plan, store, RunFolder(tmp_path / "parts", 0), options=RunOptions(device="cpu", workers=1))
 
     assert_same(tmp_path / "whole", tmp_path / "parts")
     whole, parts = (load_header(tmp_path / n / "resume.safetensors", "resume")["state"] for n in ("whole", "parts"))
@@ -193,17 +193,17 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 def test_another_seed_or_budget_is_refused_and_restart_starts_over(tmp_path: Path, store: Store) -> None:
     plan, run = make_plan(), RunFolder(tmp_path, 0)
-    first = train_fold(plan, store, run, options=RunOptions(epochs=1, threads=1))
+    first = train_fold(plan, store, run, options=RunOptions(device="cpu", epochs=1))
     assert first.steps == 3
-    assert train_fold(plan, store, run, options=RunOptions(threads=1)) == first  # the recorded budget
+    assert train_fold(plan, store, run, options=RunOptions(device="cpu")) == first  # the recorded budget
     with pytest.raises(UserError, match=r"started with epochs 1 \(now 3\)\n.*--restart"):
-        train_fold(plan, store, run, options=RunOptions(epochs=3, threads=1))
+        train_fold(plan, store, run, options=RunOptions(device="cpu", epochs=3))
     with pytest.raises(UserError, match=r"started with seed 0 \(now 5\)"):
-        train_fold(plan, store, run, options=RunOptions(seed=5, threads=1))
+        train_fold(plan, store, run, options=RunOptions(device="cpu", seed=5))
     other = make_plan(learning_rate=2e-3, precision="bfloat16")
     with pytest.raises(UserError, match=r"started with another plan, which differs in recipe\n.*--restart"):
-        train_fold(other, store, run, options=RunOptions(threads=1))
-    again = train_fold(plan, store, run, options=RunOptions(seed=5, restart=True, threads=1))
+        train_fold(other, store, run, options=RunOptions(device="cpu"))
+    again = train_fold(plan, store, run, options=RunOptions(device="cpu", seed=5, restart=True))
     assert again.steps == 6
 
 
@@ -229,7 +229,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
     monkeypatch.setattr(Trainer, "dice", slow(Trainer.dice, 100.0, validated))
     monkeypatch.setattr(Trainer, "recalibrate", slow(Trainer.recalibrate, 100.0))
     monkeypatch.setattr(loop, "save_state", slow(loop.save_state, 100.0))
-    options = RunOptions(time_budget=12.0, threads=1)
+    options = RunOptions(device="cpu", time_budget=12.0)
     strategy = learns(0.0, 0.0, rate=0.5, batchnorm="recalibrated", pretrained=2)
     plan = make_plan(strategy=strategy, steps_per_epoch=5, warmup=0.25)
     result = train_fold(plan, store, RunFolder(tmp_path, 0), options=options)
@@ -243,7 +243,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
 
 
 def test_all_cases_train_in_full(tmp_path: Path, store: Store) -> None:
-    result = train_fold(make_plan(), store, RunFolder(tmp_path, "full"), options=RunOptions(epochs=1, threads=1))
+    result = train_fold(make_plan(), store, RunFolder(tmp_path, "full"), options=RunOptions(device="cpu", epochs=1))
     assert result.dice == {"big": None, "small": None}
     assert json.loads((tmp_path / "manifest.json").read_text())["cases"]["train"] == ["a", "b", "c"]
 
@@ -254,7 +254,7 @@ def test_of_frozen_stages_only_the_recalibrated_statistics_change(tmp_path: Path
     source = Trainer(plan, seed=0, device="cpu", load=True).network.state_dict()
     states = []
     for epochs in (1, 2):
-        train_fold(plan, store, RunFolder(tmp_path / str(epochs), 0), options=RunOptions(epochs=epochs, threads=1))
+        train_fold(plan, store, RunFolder(tmp_path / str(epochs), 0), options=RunOptions(device="cpu", epochs=epochs))
         states.append(load_state(tmp_path / str(epochs) / "resume.safetensors", "resume")[0])
     for kind in ("network", "averaged"):
         short, state = (under_prefix(kind, each) for each in states)
@@ -333,7 +333,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path
     states = []
     for epochs in (1, 2):
         folder = tmp_path / str(epochs)
-        train_fold(plan, store, RunFolder(folder, 0), options=RunOptions(epochs=epochs, threads=1))
+        train_fold(plan, store, RunFolder(folder, 0), options=RunOptions(device="cpu", epochs=epochs))
         states.append(load_state(folder / "resume.safetensors", "resume")[0])
     encoder = [name for name in source if name.startswith("encoder.")]
     statistics = {name for name in encoder if "running_" in name}
@@ -398,7 +398,7 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
 ) -> None:
     monkeypatch.setattr("seg_transfer.training.trainer.deep_loss", lambda outputs, *_: outputs[0].sum() * torch.inf)
     with pytest.raises(UserError, match=rf"not finite in {loop.MOST_SKIPPED} steps in a row.*\n.*learning_rate"):
-        train_fold(make_plan(epochs=20), store, RunFolder(tmp_path, 0), options=RunOptions(threads=1))
+        train_fold(make_plan(epochs=20), store, RunFolder(tmp_path, 0), options=RunOptions(device="cpu"))
 
 
 def test_a_plan_that_unfreezes_more_stages_than_there_are_is_refused() -> None:

@@ -15,8 +15,8 @@ from seg_transfer.data.image import image_from_array
 from seg_transfer.inference.sliding_window import predict_slabs
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store, StoredCase
-from seg_transfer.preprocessing.transform import CaseTransform
 from seg_transfer.training.batches import OPEN_CASES, Batch, PatchSampler, ReadAhead
 from seg_transfer.training.losses import IGNORE
 

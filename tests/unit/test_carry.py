@@ -18,7 +18,7 @@ from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
-from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
+from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
 from seg_transfer.transfer.carry import CarryReport
 from seg_transfer.util.files import file_digest
 
@@ -40,7 +40,7 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
         for name, tensor in network.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1)
-    trained = TrainedFolds(PlanFolder(folder, made), (0,))
+    trained = TrainedRuns(PlanFolder(folder, made), (0,))
     save_state(trained.models[0], "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
     save_model_file(folder / "model.segtl", make_header([trained]), [trained])
     return folder / "model.segtl", network.eval()

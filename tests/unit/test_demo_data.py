@@ -7,8 +7,8 @@ import pytest
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.demo.baseline import EDGES, Thresholds
-from seg_transfer.demo.dataset import HELD_OUT, TRAINING, make_case, make_dataset
 from seg_transfer.demo.phantom import LABELS
+from seg_transfer.demo.phantom_dataset import HELD_OUT, TRAINING, make_case, make_dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 

@@ -29,6 +29,7 @@ WORDS_NOT_USED = [
     if word != "not"
 ]
 STRATEGIES = {*get_args(StrategyName), "classic", "race"}
+SHARED_OPTIONS = (ROOT / "bench" / "runner.py").read_text(encoding="utf-8")
 RECORD_MODULES = [
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     for path in (ROOT / "seg_transfer").rglob("*.py")
@@ -77,6 +78,14 @@ def test_links_resolve(name: str) -> None:
 def test_paths_exist(name: str) -> None:
     named = re.findall(r"\b(?:seg_transfer|tests|bench|tools|plans|docker)/[\w./*{},-]*\w", DOCUMENTS[name])
     assert [path for path in named if "NAME" not in path and not any(ROOT.glob(path))] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"docs/log.md"}))
+def test_options_of_scripts_exist(name: str) -> None:
+    for folder, script, arguments in re.findall(r"python (bench|tools)/(\w+\.py)([^`\n]*)", DOCUMENTS[name]):
+        code = (ROOT / folder / script).read_text(encoding="utf-8") + SHARED_OPTIONS
+        for option in re.findall(r"--[\w-]+", arguments):
+            assert f'"{option}"' in code, f"{script} has no {option}"
 
 
 def test_glossary_has_the_terms_of_plans_and_scores() -> None:

@@ -80,6 +80,7 @@ def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert environment.device_memory("cpu") == 5 * 10**8
     assert environment.case_workers() == 1
     assert [environment.case_workers(wanted) for wanted in (0, 5)] == [0, 5]
+    assert [environment.training_workers("cpu", wanted) for wanted in (None, 0, 2)] == [0, 0, 2]
 
 
 def test_the_gain_of_bfloat16_is_a_ratio_of_times(monkeypatch: pytest.MonkeyPatch) -> None:

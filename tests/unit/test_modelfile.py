@@ -21,7 +21,7 @@ from seg_transfer.network.build import build_network
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import save_state
-from seg_transfer.training.run_folder import PlanFolder, TrainedFolds
+from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +37,7 @@ def made() -> Plan:
 def good(tmp_path_factory: pytest.TempPathFactory, made: Plan) -> Path:
     folder = tmp_path_factory.mktemp("model")
     network, _ = build_network(made.model, channels=1, classes=3, seed=0, pretrained_stages=0)
-    trained = TrainedFolds(PlanFolder(folder, made), (0,))
+    trained = TrainedRuns(PlanFolder(folder, made), (0,))
     save_state(trained.models[0], "model", network.state_dict(), {"plan": made.model_dump(mode="json")})
     save_model_file(folder / "model.segtl", make_header([trained]), [trained])
     return folder / "model.segtl"

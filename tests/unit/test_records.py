@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from pydantic import ConfigDict
 
 from seg_transfer.errors import UserError
+from seg_transfer.evaluation.scores import Scores
 from seg_transfer.util.records import JsonRecord, Part
 
 
@@ -47,6 +50,26 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_older_version_is_upgraded(content: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "box.json").write_text(json.dumps(content))
     assert Box.load(tmp_path / "box.json") == Box(size=Size(width=5, height=1))
+
+
+def test_a_newer_version_is_read_where_its_fields_are_known(tmp_path: Path) -> None:
+    class Lenient(Box):
+        model_config = ConfigDict(extra="ignore")
+        reads_newer: ClassVar[bool] = True
+
+    (tmp_path / "box.json").write_text('{"version": 9, "size": {"width": 2}, "colour": "red"}')
+    assert Lenient.load(tmp_path / "box.json").size.width == 2
+    (tmp_path / "box.json").write_text('{"version": 9, "sizes": []}')
+    with pytest.raises(UserError, match="size: Field required"):
+        Lenient.load(tmp_path / "box.json")
+
+
+def test_scores_of_another_segtl_are_read(tmp_path: Path) -> None:
+    score = {"prediction_voxels": 1, "reference_voxels": 2, "colour": "red", "metrics": {"dice": 0.5, "new": 1.0}}
+    content = {"version": 9, "unit": "mm", "tolerance": 1.0, "labels": {"a": 1}, "cases": {"x": {"a": score}}, "new": 1}
+    (tmp_path / "scores.json").write_text(json.dumps(content))
+    scores = Scores.load(tmp_path / "scores.json")
+    assert scores.mean_dice == 0.5 and math.isnan(scores.cases["x"]["a"].metrics["hd95"])
 
 
 @pytest.mark.parametrize(

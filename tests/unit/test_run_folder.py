@@ -13,7 +13,7 @@ from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedFolds, are_newer
+from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedRuns, are_newer
 from seg_transfer.workflow.models import find_models
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.work_folder import Work
@@ -101,9 +101,9 @@ class TestPlanFolder:
 
     def test_held_out_cases_by_fold(self, tmp_path: Path) -> None:
         folder = PlanFolder(tmp_path, a_plan())
-        assert TrainedFolds(folder, (0, 1)).held_out == {"b": 0, "a": 1}
-        assert TrainedFolds(folder, ("full",)).held_out == {}
-        assert TrainedFolds(folder, (1,)).models == [tmp_path / "fold_1" / "model.safetensors"]
+        assert TrainedRuns(folder, (0, 1)).held_out == {"b": 0, "a": 1}
+        assert TrainedRuns(folder, ("full",)).held_out == {}
+        assert TrainedRuns(folder, (1,)).models == [tmp_path / "fold_1" / "model.safetensors"]
 
 
 @pytest.fixture

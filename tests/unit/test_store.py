@@ -12,8 +12,8 @@ from seg_transfer.data.image import image_from_array
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import Channel, Normalization
 from seg_transfer.preprocessing import store as store_module
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import CHUNK, Store
-from seg_transfer.preprocessing.transform import CaseTransform
 
 
 def filled(folder: Path) -> tuple[Store, np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.label_map import fill_labels
 from seg_transfer.planning.data_plan import Channel, Normalization
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import SLAB, resample, resample_labels
-from seg_transfer.preprocessing.transform import CaseTransform
 
 
 def blob_labels(shape: tuple[int, int, int]) -> np.ndarray:

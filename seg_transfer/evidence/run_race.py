@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from statistics import median
 
 import torch
@@ -19,6 +19,7 @@ from seg_transfer.data.splits import Split
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.inference.classes import decide
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.evidence_record import CandidateResult, RaceEvidence
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules import race as rules
@@ -28,7 +29,7 @@ from seg_transfer.preprocessing.store import Store, StoredCase
 from seg_transfer.training.loop import sampler_of, train_fold
 from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import RunOptions, Task
+from seg_transfer.training.task import Task
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.progress import track
 from seg_transfer.util.statistics import none_if_undefined
@@ -46,7 +47,7 @@ def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         plan: What to train; nothing happens if it asks for no race.
         store: The preprocessed cases.
         run: Which fold, and its folder.
-        options: Of this run.
+        options: Of this run; its device is resolved.
 
     Returns:
         The plan with the strategy that won, and the options with the rest of the budget; the plan's own strategy and
@@ -59,29 +60,27 @@ def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
     race = plan.recipe.race
     if race is None:
         return plan, options
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)  # steps are timed as they will be trained
     if options.restart:
         run.clear()
         run.clear_race()
     evidence, task = _load_or_start(plan, store, run, options)
-    own = replace(options, restart=False, seed=task.seed, epochs=None, time_budget=None)
+    own = options.model_copy(update={"restart": False, "seed": task.seed, "epochs": None, "time_budget": None})
     if evidence.winner is None:
         evidence = _train_candidates(evidence, plan, store, run, own)
     assert evidence.winner is not None
     chosen = with_strategy(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
     if not evidence.results:
         logger.warning(evidence.reason)
-        return chosen, replace(own, epochs=task.epochs, time_budget=task.time_budget)
+        return chosen, own.model_copy(update={"epochs": task.epochs, "time_budget": task.time_budget})
     logger.info(f"race won by {evidence.reason}")
     if task.time_budget is None:
         assert task.epochs is not None, "a budget is in epochs or in seconds"
         spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
-        return chosen, replace(own, epochs=task.epochs - spent)
+        return chosen, own.model_copy(update={"epochs": task.epochs - spent})
     taken = sum(result.seconds for result in evidence.results)
     rest = rules.time_left(task.time_budget, taken)
     logger.info(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
-    return chosen, replace(own, time_budget=rest)
+    return chosen, own.model_copy(update={"time_budget": rest})
 
 
 def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions) -> tuple[RaceEvidence, Task]:

@@ -22,7 +22,7 @@ from seg_transfer.data.image import ending, is_raster, read_header, read_image, 
 from seg_transfer.errors import UserError
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.preprocessing.transform import CaseTransform
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.util.files import make_folder, whole_file
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
