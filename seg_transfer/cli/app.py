@@ -14,12 +14,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import seg_transfer as api
-from seg_transfer.cli import console, show
+from seg_transfer.cli import console
 from seg_transfer.cli.generate import command
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.evaluation.metrics import metrics_help
@@ -29,7 +30,6 @@ from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, Fet
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
 from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.options.train_options import TrainOptions
-from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
@@ -50,7 +50,8 @@ class Command:
     Attributes:
         name: As it is typed.
         options: Type of its options.
-        show: Shows the result, given the options too.
+        show: Shows the result; takes :mod:`seg_transfer.cli.show`, which is not loaded for ``--help``, the result and
+            the options.
         help: One sentence.
         epilog: Examples and notes below the options.
         run: Does the work; by default the function of :mod:`seg_transfer` with the command's name.
@@ -58,7 +59,7 @@ class Command:
 
     name: str
     options: type[Options]
-    show: Callable[[Any, Any], object]
+    show: Callable[[Any, Any, Any], object]
     help: str
     epilog: str
     run: Callable[[Any], Any] | None = None
@@ -66,7 +67,10 @@ class Command:
     def __call__(self, options: Options) -> None:
         """Do the work and show the result."""
         run = self.run or getattr(api, self.name)
-        self.show(run(options), options)
+        result = run(options)
+        from seg_transfer.cli import show
+
+        self.show(show, result, options)
 
 
 def _status(options: StatusOptions) -> Status:
@@ -77,16 +81,17 @@ def _status(options: StatusOptions) -> Status:
 
 def _demo(options: DemoOptions) -> object:
     from seg_transfer.demo import run_demo
+    from seg_transfer.workflow.work_folder import Work
 
     console.log_tracebacks(Work(options.output / "work").log)
     return run_demo(options.output, seed=options.seed, device=options.device)
 
 
-def _show_line(result: object, _: Options) -> None:
+def _show_line(_: ModuleType, result: object, __: Options) -> None:
     typer.echo(result)
 
 
-def _show_training(runs: list[TrainedFold], options: TrainOptions) -> None:
+def _show_training(show: ModuleType, runs: list[TrainedFold], options: TrainOptions) -> None:
     show.show_runs(runs)
     if options.control:
         show.show_control(runs, options.work)
@@ -96,13 +101,13 @@ def _show_training(runs: list[TrainedFold], options: TrainOptions) -> None:
         raise SomeCasesFailed(failures)
 
 
-def _show_scores(scores: Scores, _: EvaluateOptions) -> None:
+def _show_scores(show: ModuleType, scores: Scores, _: EvaluateOptions) -> None:
     show.show_scores(scores)
     if scores.failures:
         raise SomeCasesFailed(scores.failures)
 
 
-def _show_status(found: Status, options: StatusOptions) -> None:
+def _show_status(show: ModuleType, found: Status, options: StatusOptions) -> None:
     if options.as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -113,7 +118,7 @@ COMMANDS = (
     Command(
         "plan",
         PlanOptions,
-        lambda made, options: show.show_plan(made, options.work),
+        lambda show, made, options: show.show_plan(made, options.work),
         "Check and measure a data set, and decide how to train on it.",
         "Example: [bold]segtl plan data/hippocampus --config 2.5d --time-budget 20m --memory 8GB[/]\n\n"
         "Plan again as often as you like: what is measured and preprocessed is used again, earlier runs stay.",
@@ -151,7 +156,7 @@ COMMANDS = (
     Command(
         "summary",
         SummaryOptions,
-        lambda found, options: show.show_summary(found, options.work),
+        lambda show, found, options: show.show_summary(found, options.work),
         "Compare all validated runs, and choose what `predict` and `export` use.",
         "Example: [bold]segtl summary --ensembles[/]\n\n"
         "Runs are ranked by cross-validated mean Dice, on the same cases. The choice is in choice.json of the work "
@@ -160,7 +165,7 @@ COMMANDS = (
     Command(
         "export",
         ExportOptions,
-        lambda files, _: typer.echo("\n".join(map(str, files))),
+        lambda _, files, __: typer.echo("\n".join(map(str, files))),
         "Write trained models into one file that needs no work folder.",
         "Example: [bold]segtl export -o model.segtl[/], then anywhere "
         "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
@@ -184,7 +189,7 @@ COMMANDS = (
     Command(
         "demo",
         DemoOptions,
-        lambda result, _: show.show_demo(result),
+        lambda show, result, _: show.show_demo(result),
         "Make a small data set and go the whole way on it; about 5 minutes on 2 cores.",
         "Example: [bold]segtl demo[/]",
         _demo,
@@ -192,7 +197,7 @@ COMMANDS = (
     Command(
         "probe",
         ProbeOptions,
-        lambda found, options: show.show_probe(found, options.work),
+        lambda show, found, options: show.show_probe(found, options.work),
         "Measure how well labels can be read off the plan's frozen encoder, beside controls.",
         "Example: [bold]segtl probe --with vgg16_bn[/]\n\n"
         "Figures are of cases that a classifier was not fitted to. What pretraining taught the encoder shows in its "
@@ -201,7 +206,7 @@ COMMANDS = (
     Command(
         "pretrain",
         PretrainOptions,
-        lambda made, _: show.show_pretrained(made),
+        lambda show, made, _: show.show_pretrained(made),
         "Pretrain an encoder on images in class folders.",
         "Example: [bold]segtl pretrain IMAGES --encoder resnet18 --time-budget 100m -o my_encoder[/], then "
         "[bold]segtl plan DATASET --encoder resnet18 --weights my_encoder.safetensors[/]\n\n"
@@ -211,7 +216,7 @@ COMMANDS = (
 FETCH = Command(
     "fetch",
     FetchOptions,
-    lambda fetched, _: show.show_fetched(fetched),
+    lambda show, fetched, _: show.show_fetched(fetched),
     "Cache ImageNet weights and record their sha256, which is checked whenever they are loaded.",
     "Examples: [bold]segtl encoders fetch resnet34 resnet50[/]\n\n"
     "For a machine without a network: [bold]segtl encoders fetch resnet50 --to stick[/], and there "
@@ -264,6 +269,8 @@ def _segtl(
 def _encoders(context: typer.Context) -> None:
     """List the encoders, or fetch their ImageNet weights."""
     if context.invoked_subcommand is None:
+        from seg_transfer.cli import show
+
         show.show_encoders(api.encoders())
 
 

@@ -17,7 +17,6 @@ from seg_transfer.cli import console
 from seg_transfer.options.base import Options, bounds_of, cli_of, fields_of, keyword_of
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.workflow.work_folder import Work
 
 
 def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
@@ -48,6 +47,8 @@ def _apply(options: Options) -> None:
     work = getattr(options, "work", None)
     if getattr(options, "model", None) is not None:
         work = None  # an exported model needs no work folder
+    from seg_transfer.workflow.work_folder import Work
+
     console.log_tracebacks(None if work is None else Work(work).log)
     if isinstance(options, OfflineOption) and options.offline:
         os.environ[OFFLINE] = "1"

@@ -50,7 +50,7 @@ class Options(BaseModel):
         UserError: If a value is impossible; it names the option as the command line does.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     def __init__(self, **values: object) -> None:
         try:

@@ -123,8 +123,8 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
     def _go_together(self) -> PlanOptions:
         at_most_one(self, "group_by", "groups")
         self._check_race()
-        self._check_start()
         self._check_head()
+        self._check_start()
         return self
 
     def _check_race(self) -> None:

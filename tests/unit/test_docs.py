@@ -29,6 +29,7 @@ WORDS_NOT_USED = [
     if word != "not"
 ]
 STRATEGIES = {*get_args(StrategyName), "classic", "race"}
+SHARED_OPTIONS = (ROOT / "bench" / "runner.py").read_text(encoding="utf-8")
 RECORD_MODULES = [
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     for path in (ROOT / "seg_transfer").rglob("*.py")
@@ -79,6 +80,14 @@ def test_paths_exist(name: str) -> None:
     assert [path for path in named if "NAME" not in path and not any(ROOT.glob(path))] == []
 
 
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTS) - {"docs/log.md"}))
+def test_options_of_scripts_exist(name: str) -> None:
+    for folder, script, arguments in re.findall(r"python (bench|tools)/(\w+\.py)([^`\n]*)", DOCUMENTS[name]):
+        code = (ROOT / folder / script).read_text(encoding="utf-8") + SHARED_OPTIONS
+        for option in re.findall(r"--[\w-]+", arguments):
+            assert f'"{option}"' in code, f"{script} has no {option}"
+
+
 def test_glossary_has_the_terms_of_plans_and_scores() -> None:
     known = {term.lower() for term in TERMS}
     assert known >= {*STRATEGIES, "stage", "patch", "current plan", "run", "preprocessed store", "evidence", "hint"}
@@ -99,6 +108,14 @@ def test_architecture_has_the_version_of_every_file() -> None:
 def test_architecture_has_every_package() -> None:
     listed = re.findall(r"^\| `(\w+)/?` \| ", DOCUMENTS["docs/architecture.md"], flags=re.MULTILINE)
     assert [*listed, "__main__"] == LAYERS
+
+
+def test_main_modules_of_packages_exist() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| [^|]+ \| ([^|]+) \|$", DOCUMENTS["docs/architecture.md"], flags=re.MULTILINE)
+    modules = [f"{package}/{module.rstrip('/')}" for package, cell in rows for module in re.findall(r"`([^`]+)`", cell)]
+    assert len(rows) == len(LAYERS) - 2  # errors and __main__ are modules
+    package = ROOT / "seg_transfer"
+    assert [one for one in modules if not (package / f"{one}.py").is_file() and not (package / one).is_dir()] == []
 
 
 def test_glossary_defines_each_term_once() -> None:

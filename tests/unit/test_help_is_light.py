@@ -11,6 +11,7 @@ import pytest
 from seg_transfer.evaluation.metrics import METRICS
 
 HEAVY = (
+    "numpy",
     "torch",
     "torchvision",
     "timm",
