@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.locations import Place
+from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
@@ -132,7 +132,7 @@ class PatchSampler:
         """Where a patch is centred that is not centred on a label; None: it may lie anywhere."""
         return None if self.not_annotated is None else self._place(case, "annotated", generator)
 
-    def _place(self, case: int, of: Place, generator: np.random.Generator) -> NDArray[np.int32] | None:
+    def _place(self, case: int, of: LocationKey, generator: np.random.Generator) -> NDArray[np.int32] | None:
         places = self._open(case).locations[of]
         return places[generator.integers(len(places))] if len(places) else None
 
