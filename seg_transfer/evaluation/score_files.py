@@ -16,7 +16,6 @@ from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
-Values = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def evaluate_folders(
     predictions: Path,
     reference: Path,
     *,
-    labels: Mapping[str, Values] | None = None,
+    labels: Mapping[str, int | Sequence[int]] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -87,7 +86,7 @@ def evaluate_folders(
 def evaluate_files(
     files: Mapping[str, tuple[Path, Path]],
     *,
-    labels: Mapping[str, Values] | None = None,
+    labels: Mapping[str, int | Sequence[int]] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -193,7 +192,7 @@ def _collect(
     )
 
 
-def _foreground(labels: Mapping[str, Values]) -> dict[str, LabelValue]:
+def _foreground(labels: Mapping[str, int | Sequence[int]]) -> dict[str, LabelValue]:
     """Labels and regions without the background; a region of a single value is a label."""
     found: dict[str, LabelValue] = {}
     for name, values in labels.items():

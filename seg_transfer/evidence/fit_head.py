@@ -22,7 +22,7 @@ from torch import Tensor
 from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import recalibration_images
-from seg_transfer.evidence.labelled_voxels import case_groups, draw_voxels
+from seg_transfer.evidence.labelled_voxels import case_groups, sample_cases
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.options.train_options import RunOptions
@@ -125,7 +125,7 @@ def _fit(
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=encoder.reduced):
             recalibrate_batchnorm(encoder, encoder.encoder, images)
     per_label = max(1, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
-    drawn = draw_voxels(plan, store, cases, _groups(plan, cases), per_label=per_label, seed=seed)
+    drawn = sample_cases(plan, store, cases, _groups(plan, cases), per_label=per_label, seed=seed)
     read = [
         np.concatenate(encoder.at(store.case(case).image[:], samples.positions), axis=1)
         for case, samples in track(zip(cases, drawn.samples, strict=True), total=len(cases), title="reading features")

@@ -24,7 +24,7 @@ from seg_transfer.evidence.baselines import ImageFeatures
 from seg_transfer.evidence.classifiers import affine, cross_validate, linear_heads, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
-from seg_transfer.evidence.labelled_voxels import case_groups, draw_voxels
+from seg_transfer.evidence.labelled_voxels import case_groups, sample_cases
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
@@ -140,7 +140,7 @@ class _Probe:
         self.plan, self.store, self.cases, self.seed = plan, store, cases, seed
         per_label = max(FEWEST_PER_LABEL, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
         groups = case_groups(plan)
-        drawn = draw_voxels(plan, store, cases, [groups[case] for case in cases], per_label=per_label, seed=seed)
+        drawn = sample_cases(plan, store, cases, [groups[case] for case in cases], per_label=per_label, seed=seed)
         self.samples, self.voxels, self.weights = drawn.samples, drawn.voxels, drawn.weights
         train, test = self.voxels.folds()[0]
         self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:HELD_OUT]]

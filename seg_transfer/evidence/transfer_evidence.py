@@ -17,7 +17,7 @@ from seg_transfer.evidence.aggregate import estimate
 from seg_transfer.evidence.classifiers import cross_validate
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
-from seg_transfer.evidence.labelled_voxels import Drawn, case_groups, draw_voxels
+from seg_transfer.evidence.labelled_voxels import CaseSamples, case_groups, sample_cases
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
@@ -54,7 +54,7 @@ def gather(
     """
     started = time.perf_counter()
     groups = case_groups(plan)
-    drawn = draw_voxels(
+    drawn = sample_cases(
         plan,
         store,
         cases,
@@ -101,7 +101,7 @@ class _SampledVoxels:
 
     store: Store
     cases: Sequence[str]
-    drawn: Drawn
+    drawn: CaseSamples
     seed: int
 
     def accuracies(self, encoder: FrozenEncoder) -> Accuracies:

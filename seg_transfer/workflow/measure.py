@@ -40,7 +40,7 @@ def check_and_measure(
 
     Args:
         dataset: The data set with the selected cases.
-        work: Work folder with the earlier result, if there is one; nothing is written.
+        work: WorkFolder folder with the earlier result, if there is one; nothing is written.
         skip_broken: Leave cases with problems out instead of refusing the data set.
         workers: Processes; 0 works in this one.
         seed: Random seed of the samples.

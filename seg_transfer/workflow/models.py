@@ -35,7 +35,7 @@ def find_models(work: WorkFolder, folds: Sequence[int | str] | None) -> Models:
     """Find the models to predict with.
 
     Args:
-        work: Work folder.
+        work: WorkFolder folder.
         folds: Folds of the current plan; None for the runs in ``choice.json``, or without it all trained folds.
 
     Raises:

@@ -32,7 +32,7 @@ def score_pairs(
     Label maps and scores are in ``ensembles/<run>+<run>/fold_K/``, by the folds of the first candidate.
 
     Args:
-        work: Work folder.
+        work: WorkFolder folder.
         dataset: The cases' files.
         candidates: Validated folds of plans with the same data part.
         device: Device of the networks.
