@@ -98,7 +98,7 @@ def test_the_card_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str
         "Trained on: 4 labelled volumes",
         "2.5d U-Net on resnet18 (2 stages), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
         "Dice by cross-validation over 4 volumes: ball 1.000, core 1.000",
-        "licence: a file of the trainer's own",
+        "licence: unknown, a local file",
         "segtl predict -m model.segtl",
     ):
         assert line in card
