@@ -25,7 +25,6 @@ from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.statistics import dice, mean_interval, mean_of_defined
 
 FEWEST_CASES = 5
-Values = tuple[int, ...]
 
 
 class Trial(FigurePart):
@@ -45,8 +44,8 @@ class _HeldOutCase:
     case: str
     prediction: Path
     reference: Path
-    scored: tuple[Values, ...]
-    values: Values
+    scored: tuple[tuple[int, ...], ...]
+    values: tuple[int, ...]
     ignore: int | None
 
 
@@ -63,7 +62,7 @@ def find_postprocessing(
     files: Mapping[str, tuple[Path, Path]],
     *,
     labels: Mapping[str, int],
-    scored: Mapping[str, Values],
+    scored: Mapping[str, tuple[int, ...]],
     ignore: int | None = None,
     workers: int = 0,
 ) -> Outcome:
@@ -121,7 +120,7 @@ def _dice_of_steps(case: _HeldOutCase) -> NDArray[np.float64]:
     return table
 
 
-def _dice(prediction: NDArray, reference: NDArray, values: Values) -> float:
+def _dice(prediction: NDArray, reference: NDArray, values: tuple[int, ...]) -> float:
     predicted, true = np.isin(prediction, values), np.isin(reference, values)
     return dice(int((predicted & true).sum()), int(predicted.sum()), int(true.sum()))
 

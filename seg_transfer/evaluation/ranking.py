@@ -16,6 +16,7 @@ from pydantic import Field
 
 from seg_transfer.evaluation.largest_component import Trial
 from seg_transfer.evaluation.scores import NAN_AS_NULL, Figure, FigurePart, Scores
+from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util.records import JsonRecord
 
 
@@ -61,19 +62,21 @@ class Summary(JsonRecord):
 
 
 @dataclass(frozen=True)
-class Validated:
-    """A run's held-out scores; see :class:`RunSummary` for the fields."""
+class ScoredRuns:
+    """Trained runs of one plan, or of several that predict together, and their held-out scores.
 
-    runs: tuple[str, ...]
-    configuration: str
-    encoder: str
-    strategy: str
+    Attributes:
+        members: One for each plan.
+        scores: Fold of the first member -> scores of its held-out cases.
+    """
+
+    members: tuple[TrainedRuns, ...]
     scores: Mapping[int, Scores]
 
     @property
     def name(self) -> str:
-        """The runs' names, joined."""
-        return "+".join(self.runs)
+        """The members' names, joined."""
+        return "+".join(member.name for member in self.members)
 
 
 def pooled(scores: Sequence[Scores]) -> Scores:
@@ -83,7 +86,7 @@ def pooled(scores: Sequence[Scores]) -> Scores:
     return scores[0].model_copy(update={"cases": cases, "failures": failures})
 
 
-def rank(validated: Sequence[Validated]) -> list[RunSummary]:
+def rank(validated: Sequence[ScoredRuns]) -> list[RunSummary]:
     """Summarise at least one run of the same labels: ranked runs first, sorted by mean Dice; ties keep their order."""
     cases = {run.name: set(pooled(list(run.scores.values())).cases) for run in validated}
     most = max(cases.values(), key=len)
@@ -102,16 +105,17 @@ def lead_and_spread(runs: Sequence[RunSummary]) -> tuple[float, float]:
     return best.mean_dice - others[0].mean_dice if others else math.nan, max(spreads, default=math.nan)
 
 
-def _summarise(run: Validated, *, ranked: bool) -> RunSummary:
+def _summarise(run: ScoredRuns, *, ranked: bool) -> RunSummary:
+    plans = [member.plan for member in run.members]
     scores = pooled(list(run.scores.values()))
     fold_dice = [of_fold.mean_dice for of_fold in run.scores.values()]
     defined = [value for value in fold_dice if not math.isnan(value)]
     return RunSummary(
         name=run.name,
-        runs=run.runs,
-        configuration=run.configuration,
-        encoder=run.encoder,
-        strategy=run.strategy,
+        runs=tuple(member.name for member in run.members),
+        configuration=" + ".join(plan.model.configuration for plan in plans),
+        encoder=" + ".join(dict.fromkeys(plan.model.encoder for plan in plans)),
+        strategy=" + ".join(dict.fromkeys(plan.strategy_name for plan in plans)),
         folds=tuple(run.scores),
         cases=len(scores.cases),
         dice=scores.label_dice,

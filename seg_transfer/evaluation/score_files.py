@@ -16,7 +16,6 @@ from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
-Values = int | Sequence[int]
 CaseResult = tuple[Unit, dict[LabelValue, LabelScore]]
 """Unit of a case's grid, and the scores of each label value."""
 
@@ -25,7 +24,7 @@ def evaluate_folders(
     predictions: Path,
     reference: Path,
     *,
-    labels: Mapping[str, Values] | None = None,
+    labels: Mapping[str, int | Sequence[int]] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -79,7 +78,7 @@ def evaluate_folders(
 def evaluate_files(
     files: Mapping[str, tuple[Path, Path]],
     *,
-    labels: Mapping[str, Values] | None = None,
+    labels: Mapping[str, int | Sequence[int]] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -187,7 +186,7 @@ def _score_files(
     return reference.unit, scores
 
 
-def _foreground(labels: Mapping[str, Values]) -> dict[str, LabelValue]:
+def _foreground(labels: Mapping[str, int | Sequence[int]]) -> dict[str, LabelValue]:
     """Labels and regions without the background; a region of a single value is a label."""
     foreground: dict[str, LabelValue] = {}
     for name, values in labels.items():

@@ -22,7 +22,7 @@ from torch import Tensor
 from seg_transfer.evidence.classifiers import affine, cross_validate, fit, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import recalibration_images
-from seg_transfer.evidence.labelled_voxels import draw_voxels
+from seg_transfer.evidence.labelled_voxels import sample_cases
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.options.train_options import RunOptions
@@ -125,15 +125,15 @@ def _fit(
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=encoder.reduced):
             recalibrate_batchnorm(encoder, encoder.encoder, images)
     per_label = max(1, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
-    drawn = draw_voxels(plan, store, cases, per_label=per_label, seed=seed)
+    sampled = sample_cases(plan, store, cases, per_label=per_label, seed=seed)
     of_cases = [
         np.concatenate(encoder.at(store.case(case).image[:], samples.positions), axis=1)
-        for case, samples in track(zip(cases, drawn.samples, strict=True), total=len(cases), title="reading features")
+        for case, samples in track(zip(cases, sampled.samples, strict=True), total=len(cases), title="reading features")
     ]
-    features, classes = np.concatenate(of_cases), drawn.voxels.classes
-    validated = cross_validate(features, drawn.voxels, seed=seed, kinds=(kind,))
+    features, classes = np.concatenate(of_cases), sampled.voxels.classes
+    validated = cross_validate(features, sampled.voxels, seed=seed, kinds=(kind,))
     pipeline = fit(kind, features, classes, penalty=validated.penalty, seed=seed)
-    bias = share_bias(validated.logits[kind], drawn.voxels, drawn.weights, np.arange(len(classes)))
+    bias = share_bias(validated.logits[kind], sampled.voxels, sampled.weights, np.arange(len(classes)))
     with torch.no_grad():
         put_head(network, pipeline, bias)
     scores = validated.scores[kind]

@@ -22,7 +22,7 @@ class TooFewError(UserError):
 
 
 @dataclass(frozen=True)
-class SampledVoxels:
+class CaseSamples:
     """Sampled voxels of several cases.
 
     Attributes:
@@ -70,7 +70,7 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
     return sorted(sorted(shuffled, key=lambda case: rank[case])[:count])
 
 
-def draw_voxels(
+def sample_cases(
     plan: Plan,
     store: Store,
     cases: Sequence[str],
@@ -78,7 +78,7 @@ def draw_voxels(
     per_label: int,
     seed: int,
     slices_per_label: int | None = None,
-) -> SampledVoxels:
+) -> CaseSamples:
     """Sample voxels of some cases.
 
     Cases are grouped as :func:`case_groups` says. If all of them are in one group, as the training cases of a plan with
@@ -117,4 +117,4 @@ def draw_voxels(
         if len(np.unique(voxels.classes[train])) < 2:
             what = "with the cases of a fold held out, the others have a single label: a classifier needs two"
             raise TooFewError(what, where="--cases", hint=HINT)
-    return SampledVoxels(samples, voxels, np.concatenate([of_case.weights for of_case in samples]))
+    return CaseSamples(samples, voxels, np.concatenate([of_case.weights for of_case in samples]))

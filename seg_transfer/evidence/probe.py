@@ -23,7 +23,7 @@ from seg_transfer.evidence.baselines import ImageFeatures
 from seg_transfer.evidence.classifiers import affine, cross_validate, linear_heads, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
-from seg_transfer.evidence.labelled_voxels import draw_voxels
+from seg_transfer.evidence.labelled_voxels import sample_cases
 from seg_transfer.evidence.overlap import Overlaps
 from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
@@ -138,8 +138,8 @@ class _Probe:
     def __init__(self, plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> None:
         self.plan, self.store, self.cases, self.seed = plan, store, cases, seed
         per_label = max(FEWEST_PER_LABEL, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
-        drawn = draw_voxels(plan, store, cases, per_label=per_label, seed=seed)
-        self.samples, self.voxels, self.weights = drawn.samples, drawn.voxels, drawn.weights
+        sampled = sample_cases(plan, store, cases, per_label=per_label, seed=seed)
+        self.samples, self.voxels, self.weights = sampled.samples, sampled.voxels, sampled.weights
         self.train, test = self.voxels.folds()[0]
         self.held_out = [cases[index] for index in np.unique(self.voxels.cases[test])[:SEGMENTED_CASES]]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seg_transfer.evidence.aggregate import estimate
 from seg_transfer.evidence.classifiers import cross_validate
 from seg_transfer.evidence.frozen_encoders import frozen_encoder, probed_model, recalibration_images
-from seg_transfer.evidence.labelled_voxels import draw_voxels
+from seg_transfer.evidence.labelled_voxels import sample_cases
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
@@ -49,7 +49,7 @@ def gather(
         UserError: If weights cannot be loaded.
     """
     started = time.perf_counter()
-    drawn = draw_voxels(plan, store, cases, per_label=PER_LABEL, seed=seed, slices_per_label=SLICES_PER_LABEL)
+    sampled = sample_cases(plan, store, cases, per_label=PER_LABEL, seed=seed, slices_per_label=SLICES_PER_LABEL)
     images = list(recalibration_images(plan, store, cases, seed=seed))
     keeps_source = plan.recipe.strategy.batchnorm == "source"
     model = probed_model(plan, stages=plan.model.stages)
@@ -67,10 +67,10 @@ def gather(
             )
             of_cases = [
                 encoder.at(store.case(case).image[:], samples.positions)
-                for case, samples in zip(cases, drawn.samples, strict=True)
+                for case, samples in zip(cases, sampled.samples, strict=True)
             ]
             validated = [
-                cross_validate(np.concatenate(features), drawn.voxels, seed=seed, kinds=("softmax",))
+                cross_validate(np.concatenate(features), sampled.voxels, seed=seed, kinds=("softmax",))
                 for features in zip(*of_cases, strict=True)
             ]
             yield np.stack([stage.scores["softmax"].balanced_accuracy for stage in validated])
@@ -80,7 +80,7 @@ def gather(
     return TransferEvidence(
         measured_on=measured_on,
         cases=len(cases),
-        voxels=len(drawn.voxels.classes),
+        voxels=len(sampled.voxels.classes),
         pretrained=tuple(map(estimate, pretrained)),
         random=tuple(map(estimate, random)),
         gain=tuple(map(estimate, pretrained - random)),

@@ -19,7 +19,7 @@ from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import Work
 
 if TYPE_CHECKING:
-    from seg_transfer.evaluation.ranking import RunSummary, Summary, Validated
+    from seg_transfer.evaluation.ranking import RunSummary, ScoredRuns, Summary
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def summary(options: SummaryOptions) -> Summary:
     from seg_transfer.evaluation.largest_component import find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
 
-    validated = [_validated(run) for run in runs.values()]
+    validated = [_scored(run) for run in runs.values()]
     ranked = rank(validated)
     if options.ensembles:
         best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
@@ -105,18 +105,12 @@ def _scheme(plan: Plan) -> tuple[object, ...]:
     return plan.data.labels, plan.data.regions, plan.data.ignore
 
 
-def _validated(run: TrainedRuns) -> Validated:
-    from seg_transfer.evaluation.ranking import Validated
+def _scored(run: TrainedRuns) -> ScoredRuns:
+    from seg_transfer.evaluation.ranking import ScoredRuns
     from seg_transfer.evaluation.scores import Scores
 
-    model = run.plan.model
-    return Validated(
-        runs=(run.name,),
-        configuration=model.configuration,
-        encoder=model.encoder,
-        strategy=run.plan.strategy_name,
-        scores={fold: Scores.load(run.folder.run(fold).scores) for fold in run.folds if fold != "full"},
-    )
+    scores = {fold: Scores.load(run.folder.run(fold).scores) for fold in run.folds if fold != "full"}
+    return ScoredRuns((run,), scores)
 
 
 def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, TrainedRuns]) -> list[str]:
@@ -131,23 +125,12 @@ def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str,
     return list(chosen.values())
 
 
-def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int) -> list[Validated]:
-    from seg_transfer.evaluation.ranking import Validated
+def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int) -> list[ScoredRuns]:
+    from seg_transfer.evaluation.ranking import ScoredRuns
     from seg_transfer.workflow.pairs import score_pairs
 
-    found = []
-    for pair, scores in score_pairs(place, dataset, best, device=device, workers=workers).items():
-        plans = [best[index].plan for index in pair]
-        found.append(
-            Validated(
-                runs=tuple(best[index].name for index in pair),
-                configuration=" + ".join(plan.model.configuration for plan in plans),
-                encoder=" + ".join(dict.fromkeys(plan.model.encoder for plan in plans)),
-                strategy=" + ".join(dict.fromkeys(plan.strategy_name for plan in plans)),
-                scores=scores,
-            )
-        )
-    return found
+    found = score_pairs(place, dataset, best, device=device, workers=workers)
+    return [ScoredRuns(tuple(best[index] for index in pair), scores) for pair, scores in found.items()]
 
 
 def _label_maps(

@@ -24,4 +24,4 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_step_keeps_is_estimated_within_a_quarter(case):
     made = memory_estimate.Case(*CASES[case])
-    assert saved_bytes(made.shape(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)
+    assert saved_bytes(made.network_size(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)
