@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -84,15 +83,8 @@ def _iou(masks: LabelMasks) -> float:
     return masks.common / union if union else math.nan
 
 
-@contextmanager
-def _without_monai_warnings() -> Iterator[None]:
-    """MONAI 1.6 warns about a deprecated argument that it passes to itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-# The surface metrics handle empty masks themselves: MONAI warns about them.
+# The surface metrics handle empty masks themselves, since MONAI warns about them. MONAI 1.6 also gives a FutureWarning
+# about a deprecated argument that it passes to itself.
 
 
 def _hd95(masks: LabelMasks) -> float:
@@ -100,7 +92,7 @@ def _hd95(masks: LabelMasks) -> float:
 
     if masks.cut_off or not masks.predicted or not masks.true:
         return math.nan
-    with _without_monai_warnings():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         distance = compute_hausdorff_distance(
             *masks.tensors, include_background=True, percentile=95, spacing=masks.float_spacing
         )
@@ -114,7 +106,7 @@ def _nsd(masks: LabelMasks) -> float:
         return math.nan
     if not (masks.predicted and masks.true):
         return 0.0
-    with _without_monai_warnings():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         share = compute_surface_dice(
             *masks.tensors,
             [masks.tolerance],

@@ -258,9 +258,8 @@ def _fit_projected(kind: Classifier, features: NDArray, classes: NDArray[np.int6
     else:
         count = len(np.unique(classes))
         model = GaussianNB(priors=np.full(count, 1 / count))
-    with warnings.catch_warnings():
-        # Held-out scores no longer change by then; a fit that has not converged acts like a larger penalty.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # Held-out scores no longer change by then; a fit that has not converged acts like a larger penalty.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         model.fit(features, classes)
     return model
 

@@ -67,8 +67,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
 
     plan = header.plan
     example = torch.zeros(2, len(plan.data.channels), *plan.model.patch)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
             MeanProbabilities(networks, plan.data).eval(),
             (example,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def fit(job: Job, *, clock: Clock = time.perf_counter) -> Pretrained:
         logger.info(f"resuming after step {state.step}")
 
     def save() -> None:
-        save_state(job.resume_file, "resume", learner.tensors(), state.header(task))
+        save_state(job.resume_file, "resume", learner.tensors(), {"task": task, "state": asdict(state)})
 
     learn(learner, job, data, state, save, clock)
     facts = finish(learner, encoder, job, data, state, "bfloat16" if bfloat16 else "float32")

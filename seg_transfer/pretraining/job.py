@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,6 @@ class PretrainState:
     step: int = 0
     seconds: float = 0.0
     drawing: float = 0.0
-
-    def header(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Header of a checkpoint."""
-        return {"task": task, "state": asdict(self)}
 
     @classmethod
     def resumed(cls, header: dict[str, Any], task: dict[str, Any], file: Path) -> PretrainState:
