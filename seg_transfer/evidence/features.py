@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seg_transfer.inference.predictor import VOXELS_PER_CALL
 from seg_transfer.inference.sliding_window import longest_axis, predict_slabs, read_window, window_starts, written_shape
 from seg_transfer.network.build import lay_channels_last
-from seg_transfer.network.encoder_network import Reader
+from seg_transfer.network.encoder_network import EncoderNetwork
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.resample import Box
@@ -49,7 +49,13 @@ class FrozenEncoder(nn.Module):
     """
 
     def __init__(
-        self, network: Reader, model: ModelPlan, *, reduced: bool, context: bool = False, whole_slices: bool = True
+        self,
+        network: EncoderNetwork,
+        model: ModelPlan,
+        *,
+        reduced: bool,
+        context: bool = False,
+        whole_slices: bool = True,
     ) -> None:
         super().__init__()
         self.encoder, self._scaled = network.encoder, network.scaled

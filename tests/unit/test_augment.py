@@ -210,7 +210,7 @@ def test_resolution_is_reduced_along_the_axis_that_is_drawn() -> None:
     assert torch.allclose(coarse[1, 0, :, 0, 0], expected, atol=1e-6)
     assert torch.allclose(coarse[1, 0], expected[:, None, None].expand(8, 4, 4), atol=1e-6)
     plan = OFF.model_copy(update={"low_resolution_probability": 1.0, "low_resolution_axes": (1, 2)})
-    kept = one(LowResolution, plan, batch=100).kept
+    kept = one(LowResolution, plan, batch=100).shares
     assert (kept[:, 0] == 1).all() and (kept[:, 1] == kept[:, 2]).all()
     assert 0.5 <= kept[:, 1].min() < 0.55 and 0.95 < kept[:, 1].max() <= 1
 

@@ -19,7 +19,7 @@ from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
-from seg_transfer.transfer.carry import CarryReport
+from seg_transfer.transfer.weights import LoadReport
 from seg_transfer.util.files import file_digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,11 +48,10 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
 
 def started(
     file: Path, configuration: str, *, carry: str, channels: int = 1, classes: int = 5, **changes: Any
-) -> tuple[UNet, CarryReport]:
+) -> tuple[UNet, LoadReport]:
     weights = Weights(source="model", path=str(file), sha256=file_digest(file), carry=carry)  # type: ignore[arg-type]
     model: ModelPlan = model_plan(configuration, PATCHES[configuration], weights=weights, **changes)
     network, report = build_network(model, channels=channels, classes=classes, seed=0)
-    assert isinstance(report, CarryReport)
     return network.eval(), report
 
 
@@ -131,7 +130,7 @@ def test_deep_kernels_become_flat_where_the_new_stage_sees_single_slices(tmp_pat
 def test_another_file_in_its_place_is_refused(tmp_path: Path) -> None:
     file, _ = export(tmp_path, earlier_plan("2d"))
     weights = Weights(source="model", path=str(file), sha256="0" * 64, carry="all")
-    with pytest.raises(UserError, match="its content has changed"):
+    with pytest.raises(UserError, match="has changed since planning"):
         build_network(model_plan("2d", (1, 32, 32), weights=weights), channels=1, classes=2, seed=0)
     file.unlink()
     with pytest.raises(UserError, match="there is no model file"):
