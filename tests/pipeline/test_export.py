@@ -174,7 +174,8 @@ def test_the_choice_is_what_predict_and_export_use(
     seg_transfer.export(tmp_path / "both.segtl", work=place.path)
     found = load_model_file(tmp_path / "both.segtl")
     assert found.postprocessing == cleaning
-    assert "ball 0.500, core undefined; the models were chosen by" in seg_transfer.card(tmp_path / "both.segtl")
+    card = seg_transfer.card(tmp_path / "both.segtl")
+    assert "ball 0.500, core undefined; slightly optimistic, since the models were chosen by" in card
     np.testing.assert_array_equal(found.array(array, (1.0, 1.0, 2.5)), by_choice)
     folds = [seg_transfer.predict(array, work=place.path, folds=[0], **options), by_choice]
     assert (folds[0] != folds[1]).any()

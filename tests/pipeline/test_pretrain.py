@@ -124,7 +124,7 @@ def test_card_has_the_figures(made):
         "BatchNorm recalibrated at the end on 128 training images at 32",
         f"top-1 {made.facts.top1:.3f} on 45 images held out",
         "(always guessing the most frequent class: 0.333)",
-        "50% of the time to draw them",
+        "50% of the time to load them",
         "## Terms",
     ):
         assert figure in text
