@@ -98,7 +98,7 @@ def test_the_card_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str
         "Trained on: 4 labelled volumes",
         "2.5d U-Net on resnet18 (2 stages), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
         "Dice by cross-validation over 4 volumes: ball 1.000, core 1.000",
-        "licence: a file of the trainer's own",
+        "licence: unknown, a local file",
         "segtl predict -m model.segtl",
     ):
         assert line in card
@@ -174,7 +174,8 @@ def test_the_choice_is_what_predict_and_export_use(
     seg_transfer.export(tmp_path / "both.segtl", work=place.path)
     found = load_model_file(tmp_path / "both.segtl")
     assert found.postprocessing == cleaning
-    assert "ball 0.500, core undefined; the models were chosen by" in seg_transfer.card(tmp_path / "both.segtl")
+    card = seg_transfer.card(tmp_path / "both.segtl")
+    assert "ball 0.500, core undefined; slightly optimistic, since the models were chosen by" in card
     np.testing.assert_array_equal(found.array(array, (1.0, 1.0, 2.5)), by_choice)
     folds = [seg_transfer.predict(array, work=place.path, folds=[0], **options), by_choice]
     assert (folds[0] != folds[1]).any()

@@ -127,7 +127,7 @@ def test_several_encoders_are_also_tried_together(
 def test_the_command_shows_a_table(
     planned: Path, probed: ProbeEvidence, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(api, "probe", lambda **_: probed)
+    monkeypatch.setattr(api, "probe", lambda _: probed)
     assert main(["probe", "-w", str(planned)]) == 0
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     rows = {cells[0]: cells[1:] for cells in lines if cells}
@@ -162,6 +162,7 @@ class TestMistakes:
     def test_a_plan_from_scratch(self, planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content = json.loads((planned / "plan.json").read_text())
         content["model"]["weights"] = {"source": "none"}
+        content["recipe"]["strategy"]["pretrained_stages"] = 0
         (tmp_path / "plan.json").write_text(json.dumps(content))
         assert "nothing to probe" in self.said(capsys, "-w", tmp_path)
 

@@ -217,7 +217,7 @@ def test_too_few_steps_are_no_race(
         chosen, options = held.run_race(made, store, folder.run(0), options=RunOptions(device="cpu"))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
-        assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
+        assert "no race: 4 step(s) of each candidate are too few (at least 5)" in caplog.text
         caplog.clear()
     evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.results, evidence.winner) == ((), 0)
