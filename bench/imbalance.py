@@ -44,11 +44,13 @@ WAYS = {"label first": 0.5, "case first": 0.5, "anywhere": 0.0}
 class CaseFirst(PatchSampler):
     """Draws the case first: a label of few cases is seen in few patches."""
 
-    def labelled(self, count: int, taken: Sequence[int], generator: np.random.Generator) -> list[tuple[int, int]]:
-        cases = sorted({case for holders in self.holders.values() for case in holders})
+    def foreground_patches(
+        self, count: int, used: Sequence[int], generator: np.random.Generator
+    ) -> list[tuple[int, int]]:
+        cases = sorted({case for indices in self.cases_with.values() for case in indices})
         chosen = generator.choice(cases, count)
         return [
-            (int(case), int(generator.choice([label for label, holders in self.holders.items() if case in holders])))
+            (int(case), int(generator.choice([label for label, indices in self.cases_with.items() if case in indices])))
             for case in chosen
         ]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
-    joined,
+    join_slabs,
     longest_axis,
     predict_slabs,
     window_starts,
@@ -44,7 +44,7 @@ def gaussian(patch: tuple[int, ...]) -> Tensor:
 def slab_by_slab(scores: NetworkFn, volume: Tensor, model: ModelPlan, batch: int) -> Tensor:
     """What the package does, joined to one volume."""
     axis = longest_axis(SHAPE, [model])
-    return joined(predict_slabs(scores, volume, model, CLASSES, axis=axis, batch=batch), CLASSES, SHAPE, axis=axis)
+    return join_slabs(predict_slabs(scores, volume, model, CLASSES, axis=axis, batch=batch), CLASSES, SHAPE, axis=axis)
 
 
 @torch.inference_mode()

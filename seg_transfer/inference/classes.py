@@ -1,7 +1,7 @@
-"""From a network's logits to probabilities, and from probabilities to classes.
+"""Logits to probabilities, and probabilities to classes.
 
-Only this module distinguishes labels, which exclude each other, from regions, which overlap. Everything between the two
-steps (windows, mirroring, folds, resampling) averages probabilities.
+Only this module distinguishes labels, which exclude each other, from regions, which may overlap. Windows, mirroring,
+folds and resampling average probabilities in between.
 """
 
 from __future__ import annotations
@@ -21,25 +21,22 @@ REGION_THRESHOLD = 0.5
 
 
 def activate(logits: Tensor, data: DataPlan) -> Tensor:
-    """Probabilities of the network's logits ``(batch, output, ...)``.
-
-    Labels exclude each other: their probabilities add up to 1. Regions do not: each has a probability of its own.
-    """
+    """Probabilities of logits ``(batch, output, ...)``: softmax for labels, sigmoid for regions."""
     return logits.sigmoid() if data.regions else logits.softmax(dim=1)
 
 
 def decide(probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.unsignedinteger]:
-    """Class of every voxel, independent of other voxels, so that a volume can be decided part by part.
+    """Class of every voxel, independent of other voxels.
 
-    The label with the highest probability wins; of equal ones the first. Regions with a probability above 0.5 are
-    painted one after the other in order of precedence, each with the label that it writes.
+    The label with the highest probability wins; ties go to the first. Regions with a probability above 0.5 are written
+    one over the other in order of precedence, each with its label.
 
     Args:
         probabilities: ``(output, ...)``, in the order of ``data.outputs``.
-        data: The labels or regions of the outputs.
+        data: The plan's labels and regions.
 
     Returns:
-        Class indices ``(...)`` of ``data.labels``, in the smallest type that holds all of them.
+        Indices ``(...)`` into ``data.labels``, in the smallest unsigned type.
     """
     winner = np.zeros(probabilities.shape[1:], class_dtype(len(data.labels)))
     if data.regions:
@@ -48,7 +45,7 @@ def decide(probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.un
             winner[probability > REGION_THRESHOLD] = values.index(region.writes)
         return winner
     best = probabilities[0].copy()
-    # argmax over the first axis strides through memory: class by class is several times as fast.
+    # class by class is several times as fast as argmax over the first axis, which strides through memory
     for index in range(1, len(probabilities)):
         np.copyto(winner, index, where=probabilities[index] > best, casting="unsafe")
         np.maximum(best, probabilities[index], out=best)

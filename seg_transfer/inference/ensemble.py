@@ -1,4 +1,4 @@
-"""Several configurations that predict together: the mean of their probabilities."""
+"""Ensembles of configurations: the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from seg_transfer.planning.fields import part_hash
 
 
 class Ensemble(Predictor):
-    """Predictors whose plans prepare images alike, so that their probabilities lie on one grid; each counts the same.
+    """The unweighted mean of predictors whose plans have equal data parts, so that they share one grid.
 
-    Each member holds sums of probabilities as it does alone, so that memory grows with the number of members.
+    Each member holds its sums of probabilities, so that memory grows with the number of members.
 
     Args:
-        members: At least one.
+        members: At least one predictor.
+
+    Raises:
+        ValueError: If the data parts differ.
     """
 
     def __init__(self, members: Sequence[Predictor]) -> None:
@@ -30,9 +33,9 @@ class Ensemble(Predictor):
         self.members = tuple(members)
 
     def slab_axis(self, shape: Sequence[int]) -> int:
-        """The axis along which the slabs of all members together need the least memory."""
+        """The axis along which the slabs of all members need the least memory in sum."""
         return longest_axis(shape, [member.plan.model for member in self.members])
 
     def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
-        """Mean probabilities of the members in slabs, as :meth:`Predictor.slabs` gives them."""
+        """Mean probabilities of the members in slabs, as of :meth:`Predictor.slabs`."""
         return mean_slabs([member.slabs(array, axis=axis, tta=tta) for member in self.members], axis=axis)

@@ -1,4 +1,4 @@
-"""A folder of cases -> a folder of label maps; cases are read ahead and written behind while one is predicted."""
+"""Predicts cases into a folder of label maps; the next cases are read and the last one is written meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,15 +28,13 @@ from seg_transfer.util.progress import track
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Predictor", "predict_folder"]
-
 R = TypeVar("R")
 PROBABILITIES = "probabilities"
 BYTES_AHEAD = 16
-"""Memory that a case prepared ahead may need, per voxel and channel of its files: stored values, prepared image (which
-may be on a finer grid) and what is between."""
+"""Estimated memory to prepare a case, per voxel and channel of its files: stored values, intermediate arrays and the
+image on the network's grid, which may be finer."""
 SHARE_AHEAD = 0.25
-"""Of the memory that is free, what one case prepared ahead may need at most."""
+"""Share of the free memory that a case prepared ahead may need at most."""
 
 
 def predict_folder(
@@ -52,90 +49,88 @@ def predict_folder(
 ) -> dict[str, str]:
     """Predict every case and write its label map.
 
-    ``<output>/<case><ending of the input>`` holds the label map with the user's label values, in the geometry of the
-    case's first file (``.png`` for JPEG, whose compression would change labels).
+    ``<output>/<case><ending of the input>`` has the data set's label values and the geometry of the case's first file
+    (``.png`` for JPEG, whose compression would change labels).
 
     Args:
         predictor: The models.
-        cases: What to predict; labels are not read.
-        output: Folder; made if need be.
+        cases: The cases to predict; labels are not read.
+        output: Folder of the label maps.
         probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (one map per output along the fourth
-            axis), or for pictures ``.npz`` with ``probabilities`` ``(output, row, column)``.
+            axis), or for 2D images ``.npz`` with ``probabilities`` ``(output, row, column)``.
         tta: Average over the plan's mirrorings.
-        overwrite: Predict again what is there; otherwise it is skipped.
-        workers: Cases prepared ahead, each in a thread of its own, beside one that is written behind; 0: one case after
-            the other, without threads. Memory holds the case being predicted (see :class:`Predictor`), as many prepared
-            images more, and the label map (with ``probabilities``, these too) of the one being written. A case that
-            would need more than a quarter of the free memory is not prepared ahead: it waits until the cases before it
-            are predicted.
+        overwrite: Predict cases again whose files exist; they are skipped otherwise.
+        workers: Cases prepared ahead, each in a thread, while another thread writes; 0: no threads. Memory holds the
+            case being predicted (see :class:`Predictor`), this many prepared images, and the label map (and
+            ``probabilities``) being written. A case that would need more than a quarter of the free memory is prepared
+            only after the cases before it are predicted.
 
     Returns:
-        Case identifier -> one-line cause, for the cases that failed; the others are done.
+        Case identifier -> one-line cause, for the cases that failed.
     """
     make_folder(output)
-    todo = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
-    if len(todo) < len(cases):
-        logger.info(f"{len(cases) - len(todo)} of {len(cases)} cases are in {output} already and are skipped")
+    pending = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
+    if len(pending) < len(cases):
+        logger.info(f"{len(cases) - len(pending)} of {len(cases)} cases are in {output} already and are skipped")
     failures: dict[str, str] = {}
 
     def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:
         return predictor.prepare(read_image(case.images))
 
-    def write_with_probabilities(case: Case, transform: CaseTransform, predicted: NDArray[np.float32]) -> None:
+    def write(case: Case, transform: CaseTransform, predicted: NDArray[Any]) -> None:
         with _reported(case, failures):
-            _write_probabilities(_probabilities_file(case, output), transform, predicted, predictor.plan.data)
-            # Last, since a case counts as done once its label map is there.
-            write_volume(label_file(case, output), predictor.labels_of(transform, predicted), transform.native)
-
-    def write_labels(case: Case, transform: CaseTransform, labels: NDArray[np.integer]) -> None:
-        with _reported(case, failures):
-            write_volume(label_file(case, output), labels, transform.native)
+            if probabilities:
+                _write_probabilities(_probabilities_file(case, output), transform, predicted, predictor.plan.data)
+                predicted = predictor.labels_of(transform, predicted)
+            # last, since a case with a label map counts as done
+            write_volume(label_file(case, output), predicted, transform.native)
 
     with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
-        written: Future[None] | None = None
-        ahead = _Ahead(reader, read, todo, workers)
-        for case in track(todo, total=len(todo), title="predicting"):
+        writing: Future[None] | None = None
+        ahead = _Ahead(reader, read, pending, workers)
+        for case in track(pending, total=len(pending), title="predicting"):
             with _reported(case, failures):
                 transform, array = ahead.take().result()
+                predicted: NDArray[Any]
                 if probabilities:
-                    work = partial(write_with_probabilities, case, transform, predictor.probabilities(array, tta=tta))
+                    predicted = predictor.probabilities(array, tta=tta)
                 else:
-                    work = partial(write_labels, case, transform, predictor.labels(transform, array, tta=tta))
+                    predicted = predictor.labels(transform, array, tta=tta)
                 del array
-                if written is not None:
-                    written.result()  # one at a time, or finished cases would pile up in memory
-                written = writer.submit(work)
-                del work
+                if writing is not None:
+                    writing.result()  # one at a time, so that memory does not fill with predicted cases
+                writing = writer.submit(write, case, transform, predicted)
+                del predicted
     return failures
 
 
 @contextmanager
 def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
-    """Note what goes wrong with one case, so that the others go on."""
+    """Record the failure of one case; the others continue."""
     try:
         yield
     except Exception as error:
         failures[case.id] = report_failure(case.id, error, title="predicting").cause
 
 
-class _AtOnce(Executor):
-    """Does work when it is asked for, in the thread that asks."""
+class _Sequential(Executor):
+    """Runs each call in the caller's thread when it is submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
+        future: Future[Any] = Future()
         try:
-            done.set_result(fn(*args, **kwargs))
+            future.set_result(fn(*args, **kwargs))
         except Exception as error:
-            done.set_exception(error)
-        return done
+            future.set_exception(error)
+        return future
 
 
 def _threads(count: int) -> Executor:
-    return ThreadPoolExecutor(count) if count else _AtOnce()
+    return ThreadPoolExecutor(count) if count else _Sequential()
 
 
 class _Ahead(Generic[R]):
-    """Work on cases that starts while ``count`` cases before it are in use or waiting, if memory allows."""
+    """Starts work on up to ``count`` cases ahead of the one in use, if memory allows."""
 
     def __init__(self, executor: Executor, work: Callable[[Case], R], cases: Sequence[Case], count: int) -> None:
         self._executor, self._work, self._count = executor, work, count
@@ -151,19 +146,19 @@ class _Ahead(Generic[R]):
 
 
 def _fits_beside(case: Case) -> bool:
-    """Whether there is memory to prepare a case while others are worked on."""
+    """Whether a case fits into memory beside others."""
     try:
         headers = [read_header(path) for path in case.images]
     except UserError:
-        return True  # said when the case is read
+        return True  # reported when the case is read
     voxels = sum(header.channels * math.prod(header.shape) for header in headers)
     return BYTES_AHEAD * voxels <= SHARE_AHEAD * psutil.virtual_memory().available
 
 
 def label_file(case: Case, output: Path) -> Path:
-    """Where a case's label map goes."""
-    kind = ending(case.images[0])
-    return output / f"{case.id}{'.png' if kind in LOSSY_ENDINGS else kind}"
+    """Path of a case's label map."""
+    suffix = ending(case.images[0])
+    return output / f"{case.id}{'.png' if suffix in LOSSY_ENDINGS else suffix}"
 
 
 def _probabilities_file(case: Case, output: Path) -> Path:

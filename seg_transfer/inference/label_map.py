@@ -1,7 +1,7 @@
-"""Slabs of probabilities on the network's grid -> labels on the grid of the file, one slice of the result at a time.
+"""Slabs of probabilities on the network's grid to labels on the file's grid, slice by slice.
 
-Between two grids probabilities are interpolated linearly, so a slice of the result needs two slices of the source, and
-memory beside the slabs holds a few slices of all outputs. The grids are those of
+Probabilities are interpolated linearly, so that one slice needs two slices of the source, and memory beside the slabs
+is a few slices of all outputs. The grids are those of
 :class:`~seg_transfer.preprocessing.case_transform.CaseTransform`.
 """
 
@@ -30,15 +30,16 @@ def fill_labels(
     *,
     axis: int,
 ) -> None:
-    """Resample probabilities to the grid of ``labels`` and write the decided labels there.
+    """Resample probabilities to the grid of ``labels`` and write the decided labels into it.
 
     Args:
-        labels: ``(slice, u, v)``, written to.
-        slabs: Of the network's grid, adjoining along ``axis`` and ascending; one is used up before the next is drawn.
-        shape: The network's grid, which covers the same box as ``labels``.
+        labels: ``(slice, u, v)``, changed in place.
+        slabs: Slabs of the network's grid, adjoining and ascending along ``axis``. Each is read before the next is
+            requested.
+        shape: ``(slice, u, v)`` of the network's grid, which covers the same box as ``labels``.
         orders: Spline order along each axis, 0 or 1.
         decide: Probabilities ``(output, ...)`` -> values ``(...)`` of the label map.
-        axis: Axis of ``(slice, u, v)`` along which the slabs lie.
+        axis: Axis of ``(slice, u, v)`` along which the slabs follow each other.
     """
     sizes = zip(shape, labels.shape, orders, strict=True)
     steps = [None if before == after else neighbours(before, after, order) for before, after, order in sizes]
@@ -54,10 +55,9 @@ def fill_labels(
             probabilities = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
             for dim, step in enumerate(others, start=1):
                 probabilities = probabilities if step is None else _interpolated(probabilities, dim, step)
-            place = [slice(None)] * axis + [done]
-            labels[tuple(place)] = decide(probabilities.cpu().numpy())
+            labels[(slice(None),) * axis + (done,)] = decide(probabilities.cpu().numpy())
             done += 1
-        last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is used again
+        last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is reused
 
 
 def _interpolated(probabilities: Tensor, dim: int, step: Neighbours) -> Tensor:

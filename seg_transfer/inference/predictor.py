@@ -1,4 +1,4 @@
-"""Label maps in the input's own geometry, from one trained model or the mean of several folds."""
+"""Predicts label maps in the input's geometry, with one trained model or the mean of several folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
-    joined,
+    join_slabs,
     longest_axis,
     predict_slabs,
     written_shape,
@@ -35,31 +35,29 @@ Integers = NDArray[np.integer]
 
 INTEGERS = (np.uint8, np.uint16, np.uint32, np.int64)
 VOXELS_PER_CALL = 2**16
-"""Small windows share a call of the network up to this many voxels: 16 windows of 64x64 took a third of the time of
-16 calls on the CPU (``bench/sliding_window.py``)."""
+"""Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
+the CPU (``bench/sliding_window.py``)."""
 
 
 class Predictor:
     """Models of one plan that predict together: the mean of their probabilities.
 
-    Memory for one case, beside the windows of one call of the networks: ``4 * channels`` bytes per voxel of the
-    network's grid for the image; at most ``2 * outputs`` for the sums of probabilities (:func:`predict_slabs`), and far
-    less where the volume is many patches long; one byte per voxel of the file for the label map (two from 256 label
-    values on). That is ``2 * outputs + k`` with ``k = 4 * channels + r``, where the file has ``r`` voxels for each one
-    of the network's grid. The image is prepared before prediction starts, which takes the file's values as they are
-    stored (two bytes for CT) beside the prepared image. ``bench/memory.py`` measures both.
+    Memory for one case, beside the windows of one call of the networks: per voxel of the network's grid ``4 *
+    channels`` bytes for the image and at most ``2 * outputs`` for the sums of probabilities (:func:`predict_slabs`),
+    far less for volumes of many patches; per voxel of the file one byte for the label map (two above label value 255).
+    Preparing the image needs the file's stored values (two bytes for CT) beside it. ``bench/memory.py`` measures both.
 
     Example:
         >>> predictor = Predictor.load([Path("runs/3d-resnet18-finetune-1a2b3c4d/fold_0/model.safetensors")])
-        >>> labels = predictor.array(volume, spacing=(1.0, 1.0, 3.0))  # (x, y, z), the user's label values
+        >>> labels = predictor.array(volume, spacing=(1.0, 1.0, 3.0))  # (x, y, z)
 
     Args:
-        plan: What the models were trained on.
+        plan: The models' plan.
         networks: At least one; each maps ``(batch, channel, slice, u, v)`` on ``device`` to logits.
-        device: Where the networks are.
+        device: Device of the networks.
 
     Attributes:
-        postprocessing: What is removed from label maps; nothing unless it is set.
+        postprocessing: Components to remove from label maps; none by default.
     """
 
     def __init__(self, plan: Plan, networks: Sequence[NetworkFn], device: torch.device) -> None:
@@ -72,16 +70,16 @@ class Predictor:
 
         Args:
             files: ``model.safetensors`` of one run, or of several folds of one plan.
-            device: Where to compute.
+            device: Device of the networks.
 
         Raises:
-            UserError: If a file is no model of segtl, or the files belong to plans with other data or another network.
+            UserError: If a file is no model of segtl, or the plans differ in data or network.
         """
         plans = [Plan.from_content(load_header(path, "model")["plan"], where=path) for path in files]
         for path, plan in zip(files, plans, strict=True):
             if _network_hash(plan) != _network_hash(plans[0]):
                 what = f"was trained on another plan than {files[0]}"
-                raise UserError(what, where=path, hint="predict with the folds of one plan")
+                raise UserError(what, where=path, hint="predict with folds of one plan")
         device = torch.device(device)
         return cls(
             plans[0],
@@ -98,7 +96,7 @@ class Predictor:
             tta: Average over the plan's mirrorings.
 
         Returns:
-            ``(x, y, z)`` with the values of the user's labels.
+            Label map ``(x, y, z)`` with the data set's label values.
         """
         transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
         return self.labels(transform, prepared, tta=tta)
@@ -107,45 +105,45 @@ class Predictor:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
 
         Raises:
-            UserError: If the image does not fit the plan, or on the network's grid not into the memory that is free.
+            UserError: If the image does not fit the plan, or its resampled size does not fit into free memory.
         """
         transform = CaseTransform.fit(image, self.plan.data)
         self._check_memory(transform)
         return transform, transform.image(image)
 
     def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
-        """The label map ``(i, j, k)`` in the file's own order, with the values of the user's labels.
+        """The label map ``(i, j, k)`` in the file's axis order, with the data set's label values.
 
         Args:
-            transform: What :meth:`prepare` gave.
-            array: Likewise.
+            transform: The case's transform, of :meth:`prepare`.
+            array: The networks' input, of :meth:`prepare`.
             tta: Average over the plan's mirrorings.
         """
         axis = self.slab_axis(transform.shape)
-        return self._decided(transform, self.slabs(array, axis=axis, tta=tta), axis)
+        return self._label_map(transform, self.slabs(array, axis=axis, tta=tta), axis)
 
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
-        """Probabilities ``(output, slice, u, v)`` on the networks' grid, all of them in memory.
+        """Probabilities ``(output, slice, u, v)`` of a whole case on the networks' grid.
 
         Args:
-            array: What :meth:`prepare` gave.
+            array: The networks' input, of :meth:`prepare`.
             tta: Average over the plan's mirrorings.
         """
         shape = array.shape[1:]
         axis = self.slab_axis(shape)
         slabs = self.slabs(array, axis=axis, tta=tta)
-        return joined(slabs, len(self.plan.data.outputs), shape, axis=axis).numpy()
+        return join_slabs(slabs, len(self.plan.data.outputs), shape, axis=axis).numpy()
 
     def slab_axis(self, shape: Sequence[int]) -> int:
         """The axis of ``(slice, u, v)`` along which slabs of a volume need the least memory."""
         return longest_axis(shape, [self.plan.model])
 
     def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
-        """Probabilities in slabs along an axis, as :func:`predict_slabs` gives them.
+        """Probabilities in slabs along an axis, as of :func:`predict_slabs`.
 
         Args:
-            array: What :meth:`prepare` gave.
-            axis: Of ``(slice, u, v)``.
+            array: The networks' input, of :meth:`prepare`.
+            axis: Axis of ``(slice, u, v)``.
             tta: Average over the plan's mirrorings.
         """
         plan = self.plan
@@ -153,7 +151,7 @@ class Predictor:
         held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
         return predict_slabs(
             self._probabilities,
-            self._placed(array, int(4 * outputs * held * array[0].size)),
+            self._to_device(array, int(4 * outputs * held * array[0].size)),
             model,
             outputs,
             axis=axis,
@@ -162,11 +160,11 @@ class Predictor:
         )
 
     def labels_of(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:
-        """The label map that :meth:`labels` gives, of what :meth:`probabilities` gave."""
-        return self._decided(transform, [(0, torch.from_numpy(probabilities))], 0)
+        """The label map of :meth:`labels` from the result of :meth:`probabilities`."""
+        return self._label_map(transform, [(0, torch.from_numpy(probabilities))], 0)
 
     def _check_memory(self, transform: CaseTransform) -> None:
-        """Refuse what the system would kill the process for: a huge image, or a spacing far finer than the file's."""
+        """Refuse an image that is too large on the network's grid, before the system kills the process."""
         data = self.plan.data
         needed = (4 * len(data.channels) + 2 * len(data.outputs)) * math.prod(transform.shape)
         free = psutil.virtual_memory().available
@@ -176,7 +174,7 @@ class Predictor:
             hint = "cut the image down to the part that matters, or use a machine with more memory"
             raise UserError(f"{what}; {free / 1e9:.1f} GB are free", hint=hint)
 
-    def _decided(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
+    def _label_map(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
         data = self.plan.data
         values = [label.value for label in data.labels]
         table = np.array(values, next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max))
@@ -191,8 +189,8 @@ class Predictor:
         )
         return postprocess(native, self.postprocessing)
 
-    def _placed(self, array: NDArray[np.float32], needed: int) -> Tensor:
-        """The volume, on the GPU if it fits there with as many bytes more."""
+    def _to_device(self, array: NDArray[np.float32], needed: int) -> Tensor:
+        """The volume, on the GPU if it and ``needed`` bytes take less than half of the free memory there."""
         volume = torch.from_numpy(array)
         if self.device.type == "cuda" and array.nbytes + needed < torch.cuda.mem_get_info(self.device)[0] / 2:
             volume = volume.to(self.device)
@@ -209,26 +207,26 @@ class Predictor:
             probabilities = activate(logits.float(), self.plan.data)
             del logits
             total = probabilities if total is None else total.add_(probabilities)
-        assert total is not None, "there is at least one network"
+        assert total is not None, "a predictor has at least one network"
         return total.div_(len(self.networks))
 
 
 def _network_hash(plan: Plan) -> str:
-    """Of the data and the network, whatever its weights started from: the folds of a race may differ in that."""
+    """Hash of data and network without the source of weights, in which the folds of a race may differ."""
     return part_hash(plan.data, plan.model.model_copy(update={"weights": Weights(source="none")}))
 
 
 def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: Path) -> nn.Module:
-    """A plan's network with these weights, ready to predict.
+    """Build a plan's network with trained weights for prediction.
 
     Args:
-        tensors: The network's state.
-        plan: Which network.
-        device: Where to compute.
+        tensors: State dict of the network.
+        plan: The network's plan.
+        device: Device of the network.
         where: File of the tensors, for messages.
 
     Raises:
-        UserError: If the tensors are not those of this network.
+        UserError: If the tensors do not fit the network.
     """
     network, _ = build_network(
         plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, pretrained_stages=0

@@ -1,12 +1,11 @@
-"""Sliding-window prediction of a whole volume, slab by slab.
+"""Sliding-window prediction of a volume, slab by slab.
 
-Windows have the patch's size, because the decoder's instance norms were trained at that size, and overlap. Each
-window's probabilities have a Gaussian weight that is highest in the centre (sigma 1/8 of the patch, overlap one half:
-Isensee et al., nnU-Net, Nature Methods 2021). ``bench/sliding_window.py`` compares it with MONAI's.
+Windows have the patch's size, at which the decoder's instance norms were trained, and overlap by one half. Their
+probabilities are weighted by a Gaussian with sigma 1/8 of the patch (nnU-Net: Isensee et al., Nature Methods 2021).
+``bench/sliding_window.py`` compares this with MONAI's.
 
-Windows are visited along one axis from its beginning to its end. Slices that no later window reaches are finished and
-handed out, so that sums are held for about one patch's length of that axis and not for the volume. For the memory see
-:func:`predict_slabs`.
+Windows ascend along one axis. Slices that no later window reaches are finished and yielded, so that sums are held for
+about one patch's length of that axis; see :func:`predict_slabs` for the memory.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ OVERLAP = 0.5
 SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
-"""``(batch, channel, slice, u, v)`` -> probabilities ``(batch, output, slice out, u, v)`` float32, which
-the caller may change in place; 1 slice out in 2D and 2.5D. Any other outputs that may be averaged are treated alike."""
+"""``(batch, channel, slice, u, v)`` -> probabilities ``(batch, output, slice out, u, v)`` float32, or any other outputs
+that may be averaged; 1 slice out in 2D and 2.5D. The caller may change them in place."""
 
 
 @torch.inference_mode()
@@ -43,26 +42,25 @@ def predict_slabs(
 ) -> Iterator[tuple[int, Tensor]]:
     """Probabilities of every output at every voxel, in slabs along one axis.
 
-    Where the patch reaches beyond the volume there are zeros, where in 2.5D the stack around a slice does, the edge
-    slice is repeated: as in training (``training/batches.py``).
+    Outside the volume a patch has zeros, and a 2.5D stack repeats the edge slice, as in training
+    (``training/batches.py``).
 
-    Beside the windows of one call of the network, memory holds ``4 * outputs`` bytes for every voxel within as many
-    slices as the windows of one call span. With :func:`longest_axis`, and one window a call, these are at most half of
-    a volume that is twice as long as the patch along any axis: ``2 * outputs`` bytes per voxel of the volume. A smaller
-    one has fewer voxels than eight patches.
+    Beside the windows of one call of the network, memory holds ``4 * outputs`` bytes per voxel of the slices that the
+    windows of one call span. With :func:`longest_axis` and one window per call, that is at most ``2 * outputs`` bytes
+    per voxel of a volume that is twice as long as the patch along any axis; smaller ones have less than eight patches.
 
     Args:
-        network: Maps windows to probabilities, on any device and at any precision; sums are kept in float32.
-        array: ``(channel, slice, u, v)``; the slabs lie on its device.
-        model: Says configuration and patch.
-        outputs: Values that the network gives per voxel.
+        network: Maps windows to probabilities, on any device and at any precision; sums are float32.
+        array: ``(channel, slice, u, v)``; slabs are on its device.
+        model: The plan's model: configuration and patch.
+        outputs: Number of outputs of the network.
         axis: Axis of ``(slice, u, v)`` along which slabs follow each other.
         tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
         batch: Windows per call of the network.
 
     Yields:
-        The slab's first index along the axis, and the slab ``(output, slice, u, v)`` float32, which is whole along the
-        other axes and valid until the next one is asked for. Together they cover the volume.
+        First index of the slab along the axis, and the slab ``(output, slice, u, v)`` float32, complete along the other
+        axes and valid until the next one is requested. All slabs together cover the volume.
     """
     shape, written = array.shape[1:], written_shape(model)
     starts = [window_starts(size, window) for size, window in zip(shape, written, strict=True)]
@@ -78,65 +76,65 @@ def predict_slabs(
         lowest = max(corners[0][axis], 0)
         if lowest > base:
             yield base, _finished(held, sums, axis, base, lowest)
-            _move_down(held, axis + 1, lowest - base)
+            _shift_sums(held, axis + 1, lowest - base)
             base = lowest
         windows = torch.stack(
             [read_window(array, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in corners]
         )
-        for corner, probabilities in zip(corners, _mirrored(network, windows, tta_axes).to(held), strict=True):
+        for corner, probabilities in zip(corners, _mean_of_mirrored(network, windows, tta_axes).to(held), strict=True):
             _add(held, probabilities, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
 
 
-def joined(slabs: Iterable[tuple[int, Tensor]], outputs: int, shape: Sequence[int], *, axis: int) -> Tensor:
+def join_slabs(slabs: Iterable[tuple[int, Tensor]], outputs: int, shape: Sequence[int], *, axis: int) -> Tensor:
     """Slabs that cover a volume of ``shape`` as one tensor ``(output, slice, u, v)`` float32 on the CPU."""
-    result = torch.empty((outputs, *shape))
+    volume = torch.empty((outputs, *shape))
     for start, slab in slabs:
-        result.narrow(axis + 1, start, slab.shape[axis + 1]).copy_(slab)
-    return result
+        volume.narrow(axis + 1, start, slab.shape[axis + 1]).copy_(slab)
+    return volume
 
 
 @torch.inference_mode()
 def mean_slabs(streams: Sequence[Iterator[tuple[int, Tensor]]], *, axis: int) -> Iterator[tuple[int, Tensor]]:
-    """The mean of several :func:`predict_slabs` of one volume along one axis, whose slabs may be of different depth.
+    """Mean of several :func:`predict_slabs` of one volume along one axis, whose slabs may differ in depth.
 
     Yields:
-        Slabs as deep as all streams have finished; the first stream's memory is written over.
+        Slabs as deep as the shallowest finished one; the memory of the first stream is overwritten.
     """
     dim, base = axis + 1, 0
-    rests: list[Tensor | None] = [None] * len(streams)
+    rests: list[Tensor | None] = [None] * len(streams)  # of each stream the part of its slab that is not yet used
     while True:
-        ready: list[Tensor] = []
+        slabs: list[Tensor] = []
         for stream, rest in zip(streams, rests, strict=True):
-            if rest is None and (slab := next(stream, None)) is not None:
-                rest = slab[1]
+            if rest is None and (following := next(stream, None)) is not None:
+                rest = following[1]
             if rest is None:
                 return
-            ready.append(rest)
-        count = min(rest.shape[dim] for rest in ready)
-        total = ready[0].narrow(dim, 0, count)
-        for rest in ready[1:]:
-            total.add_(rest.narrow(dim, 0, count).to(total.device))
-        yield base, total.div_(len(ready))
-        base += count
+            slabs.append(rest)
+        depth = min(slab.shape[dim] for slab in slabs)
+        total = slabs[0].narrow(dim, 0, depth)
+        for slab in slabs[1:]:
+            total.add_(slab.narrow(dim, 0, depth).to(total.device))
+        yield base, total.div_(len(slabs))
+        base += depth
         rests = [
-            rest.narrow(dim, count, rest.shape[dim] - count) if rest.shape[dim] > count else None for rest in ready
+            slab.narrow(dim, depth, slab.shape[dim] - depth) if slab.shape[dim] > depth else None for slab in slabs
         ]
 
 
 def longest_axis(shape: Sequence[int], models: Sequence[ModelPlan]) -> int:
-    """The axis of ``(slice, u, v)`` along which a volume is the longest, counted in windows; ties go to the first.
+    """The axis of ``(slice, u, v)`` along which a volume has the most windows' lengths; ties go to the first.
 
-    Several models that predict together each hold their own windows' slices: the sum of their windows counts.
+    For several models the lengths of their windows are added, since each holds the slices of its windows.
     """
     return max(range(3), key=lambda axis: shape[axis] / sum(written_shape(model)[axis] for model in models))
 
 
 def window_starts(size: int, window: int) -> list[int]:
-    """Where windows begin that cover an axis evenly and overlap by at least one half.
+    """First voxels of windows that cover an axis evenly and overlap by at least one half.
 
     Args:
-        size: Voxels along the axis; below the window there is one window with the volume in its middle.
+        size: Voxels along the axis; if fewer than the window's, one window has the volume in its middle.
         window: Voxels of a window; windows of one slice do not overlap.
     """
     if size < window:
@@ -146,18 +144,18 @@ def window_starts(size: int, window: int) -> list[int]:
 
 
 def written_shape(model: ModelPlan) -> Triple:
-    """Size of what the network gives for one patch."""
+    """Size ``(slice, u, v)`` of the network's output for one patch."""
     return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])
 
 
 def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) -> Tensor:
-    """One window of a volume, filled where it reaches beyond it.
+    """A window of a volume, padded with zeros where it reaches beyond it.
 
     Args:
         volume: ``(channel, slice, u, v)``.
-        corner: The window's first voxel; may lie outside.
-        size: The window's.
-        repeats: Fill with the edge slice along the slice axis, as in 2.5D; everything else is filled with zeros.
+        corner: First voxel of the window, which may be outside.
+        size: Size ``(slice, u, v)`` of the window.
+        repeats: Pad with the edge slice along the slice axis, as in 2.5D.
     """
     inside = [slice(max(c, 0), min(c + n, limit)) for c, n, limit in zip(corner, size, volume.shape[1:], strict=True)]
     around = [(part.start - c, c + n - part.stop) for part, c, n in zip(inside, corner, size, strict=True)]
@@ -182,7 +180,7 @@ def _outer(factors: Sequence[Tensor]) -> Tensor:
 
 
 def _sum_along(size: int, starts: Sequence[int], weight: Tensor) -> Tensor:
-    """What the weights of all windows add up to along one axis; of three axes, their product is that of a voxel."""
+    """Sum of all windows' weights along one axis; the product over three axes is the sum at a voxel."""
     total = torch.zeros(size)
     for start in starts:
         first, stop = max(start, 0), min(start + len(weight), size)
@@ -191,12 +189,12 @@ def _sum_along(size: int, starts: Sequence[int], weight: Tensor) -> Tensor:
 
 
 def _calls(starts: Sequence[Sequence[int]], axis: int, batch: int) -> list[list[Triple]]:
-    """Corners of the windows, ascending along the axis, in groups for one call of the network each."""
+    """Corners of the windows, ascending along the axis, grouped by call of the network."""
     corners = sorted(((s, u, v) for s, u, v in itertools.product(*starts)), key=lambda corner: corner[axis])
     return [corners[first : first + batch] for first in range(0, len(corners), batch)]
 
 
-def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
+def _mean_of_mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
     """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
     total = network(windows)
     flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
@@ -209,7 +207,7 @@ def _mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tenso
 def _add(
     held: Tensor, probabilities: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
 ) -> None:
-    """Add one window's weighted probabilities ``(output, slice, u, v)`` to the sums, of which ``base`` comes first."""
+    """Add a window's weighted probabilities ``(output, slice, u, v)`` to the sums, which start at ``base``."""
     source, target = [slice(None)], [slice(None)]
     for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
         first, stop = max(start, 0), min(start + probabilities.shape[a + 1], size)
@@ -220,15 +218,15 @@ def _add(
 
 
 def _finished(held: Tensor, sums: Sequence[Tensor], axis: int, first: int, stop: int) -> Tensor:
-    """View of the first slices, their sums divided by those of the weights."""
+    """View of the sums up to ``stop``, divided by those of the weights."""
     weights = [each[first:stop] if a == axis else each for a, each in enumerate(sums)]
     return held.narrow(axis + 1, 0, stop - first).div_(_outer(weights))
 
 
-def _move_down(held: Tensor, dim: int, count: int) -> None:
-    """Drop the first slices, move the others to their place and begin new ones at zero."""
-    kept = held.shape[dim] - count
-    for first in range(0, kept, count):  # pieces that do not overlap with where they go
-        size = min(count, kept - first)
+def _shift_sums(held: Tensor, dim: int, count: int) -> None:
+    """Shift the sums by ``count`` slices to the front and set the new ones to zero, in place."""
+    remaining = held.shape[dim] - count
+    for first in range(0, remaining, count):  # in pieces, so that source and target do not overlap
+        size = min(count, remaining - first)
         held.narrow(dim, first, size).copy_(held.narrow(dim, first + count, size))
-    held.narrow(dim, kept, count).zero_()
+    held.narrow(dim, remaining, count).zero_()

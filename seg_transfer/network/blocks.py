@@ -1,7 +1,7 @@
 """The decoder's building blocks, in 2D and 3D.
 
-They are laid out for a CPU in bfloat16 and channels_last, where one pass over a full-resolution map costs as much as a
-narrow convolution. Figures are CPU milliseconds on one core with AMX, forward and backward, for a batch of 4 maps of 16
+They are designed for a CPU in bfloat16 and channels_last, where one pass over a full-resolution map costs as much as a
+narrow convolution. Figures are milliseconds on one CPU core with AMX, forward and backward, for a batch of 4 maps of 16
 channels and 40x56x40 voxels (``bench/parts.py``).
 """
 
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FEWEST_FOR_INSTANCE_NORM = 16
-GROUP = 16
+from seg_transfer.transfer.stages import pad_to_multiple
+
+MIN_INSTANCE_VOXELS = 16
+GROUP_CHANNELS = 16
 
 
 def convolution(
     inputs: int, outputs: int, *, is_3d: bool, size: int, has_depth: bool = True, bias: bool = True
 ) -> nn.Module:
-    """Convolution that keeps the map's size; in 3D with depth 1 where kernels do not reach along the slice axis."""
+    """Convolution that keeps the map's size; without depth its 3D kernel spans one slice."""
     if not is_3d:
         return nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias)
     depth = size if has_depth else 1
@@ -32,8 +34,8 @@ def convolution(
 class InstanceNorm(nn.Module):
     """Instance norm with weight and bias, for 2D and 3D maps of more than one voxel.
 
-    On a CPU it normalizes one sample after the other: torch's own leaves channels_last, and with the way back into it
-    takes 44 ms where this takes 26 ms. An exported graph has any number of samples, and torch's own.
+    On a CPU it normalizes sample by sample (26 ms): torch's own leaves channels_last, and takes 44 ms with the
+    conversion back. Exported graphs use torch's own, since their batch size is not fixed.
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,13 +53,12 @@ class InstanceNorm(nn.Module):
 
 
 def normalization(channels: int, *, voxels: int) -> nn.Module:
-    """Norm without batch statistics, so that small batches do not hurt (nnU-Net).
+    """Norm without batch statistics, for small batches: instance norm, as in nnU-Net, or group norm on few voxels.
 
-    That is instance norm; a map of few voxels has no instance statistics and gets group norm. Groups have 16 channels
-    where the width allows: 21 ms, against 39 ms with 8 and 96 ms with 2.
+    Groups have 16 channels where the width allows: 21 ms, against 39 ms with 8 and 96 ms with 2.
     """
-    if voxels < FEWEST_FOR_INSTANCE_NORM:
-        return nn.GroupNorm(channels // math.gcd(channels, GROUP), channels)
+    if voxels < MIN_INSTANCE_VOXELS:
+        return nn.GroupNorm(channels // math.gcd(channels, GROUP_CHANNELS), channels)
     return InstanceNorm(channels)
 
 
@@ -73,13 +74,16 @@ class ConvNormAct(nn.Sequential):
 
 
 class DecoderBlock(nn.Module):
-    """One stage of the decoder: the coarser stage's result, enlarged, beside the maps of this stage; two convolutions.
+    """One decoder stage: two convolutions on the upsampled coarser stage, concatenated with the maps of this stage.
 
-    Linear interpolation costs what a transposed convolution costs (19 and 23 ms) and leaves no checkerboard.
+    Linear upsampling takes 19 ms and a transposed convolution 23 ms, which leaves checkerboard artefacts.
 
     Args:
         inputs: Channels of all maps together.
         outputs: Channels of the result.
+        is_3d: Whether maps have a slice axis.
+        has_depth: Whether 3D kernels reach along the slice axis.
+        voxels: Voxels of a map of the planned patch, which decide on the norm.
     """
 
     def __init__(self, inputs: int, outputs: int, *, is_3d: bool, has_depth: bool, voxels: int) -> None:
@@ -95,13 +99,11 @@ class DecoderBlock(nn.Module):
 
 
 def space_to_depth(x: Tensor, block: Sequence[int]) -> Tensor:
-    """Move blocks of voxels into channels, ``(batch, channel, *sizes)`` to ``(…, channel * voxels, *sizes / block)``.
+    """Move blocks of voxels into channels: ``(batch, channel, *sizes)`` to ``(batch, channel * voxels, *coarse)``.
 
-    Sizes are first rounded up to whole blocks by repeating the edge, so that a size becomes ``ceil(size / block)``.
+    Sizes are padded to whole blocks by repeating the edge, so that a coarse size is ``ceil(size / block)``.
     """
-    missing = [-size % step for size, step in zip(x.shape[2:], block, strict=True)]
-    if any(missing):
-        x = functional.pad(x, [pad for size in reversed(missing) for pad in (0, size)], mode="replicate")
+    x = pad_to_multiple(x, block)
     batch, channels, *sizes = x.shape
     rank = len(sizes)
     split = [part for size, step in zip(sizes, block, strict=True) for part in (size // step, step)]
@@ -111,7 +113,7 @@ def space_to_depth(x: Tensor, block: Sequence[int]) -> Tensor:
 
 
 def depth_to_space(x: Tensor, block: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Undo :func:`space_to_depth`: ``(batch, channel * voxels, *coarse)`` to ``(batch, channel, *sizes)``."""
+    """Inverse of :func:`space_to_depth`: ``(batch, channel * voxels, *coarse)`` to ``(batch, channel, *sizes)``."""
     batch, channels, *coarse = x.shape
     rank = len(coarse)
     x = x.reshape(batch, channels // math.prod(block), *block, *coarse)

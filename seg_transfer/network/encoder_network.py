@@ -1,4 +1,4 @@
-"""What every network begins with: the input scaled as the encoder was trained, and the encoder."""
+"""The part that all networks share: input scaling and encoder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.encoder import Encoder
 
 
-class Reader(nn.Module):
-    """A network that reads its input through the plan's encoder.
+class EncoderNetwork(nn.Module):
+    """Base of networks on the plan's encoder.
 
     Args:
         model: The plan's model.
         channels: Image channels.
 
     Attributes:
-        encoder: The pyramid.
-        is_3d: Whether slices are an axis of its maps.
-        block: Stride (slice, u, v) of the first stage; (u, v) in 2D and 2.5D.
-        folded: Channels that the encoder reads: in 2.5D every slice's are side by side.
+        encoder: The encoder.
+        is_3d: Whether its maps have a slice axis.
+        block: Stride (slice, u, v) of stage 0; (u, v) in 2D and 2.5D.
+        input_channels: Channels that the encoder reads: in 2.5D image channels times slices.
     """
 
     mean: Tensor
@@ -30,10 +30,10 @@ class Reader(nn.Module):
     def __init__(self, model: ModelPlan, *, channels: int) -> None:
         super().__init__()
         self.is_3d = is_3d = model.configuration == "3d"
-        self.folded = channels if is_3d else channels * model.patch[0]
+        self.input_channels = channels if is_3d else channels * model.patch[0]
         self.encoder = Encoder(
             model.encoder,
-            channels=self.folded,
+            channels=self.input_channels,
             stages=model.stages,
             slice_strides=model.slice_strides if is_3d else None,
             inflation=model.inflation,
@@ -44,15 +44,15 @@ class Reader(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """The input as the encoder reads it: scaled as it was trained, and laid out as convolutions are fastest."""
-        # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format.
+        """The input with the mean and std that the encoder was trained with, in channels_last."""
+        # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format
         return ((x - self.mean) / self.std).clone(memory_format=torch.channels_last_3d)
 
 
 def _input_scaling(model: ModelPlan, channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's own input; channels other than RGB get their mean."""
-    known = entry(model.encoder)
-    mean, std = torch.tensor(known.mean), torch.tensor(known.std)
+    """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's training images; without RGB, their mean per channel."""
+    encoder = entry(model.encoder)
+    mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
     if model.input_mapping == "as_is":
         mean, std = torch.zeros(channels), torch.ones(channels)
     elif channels != 3:

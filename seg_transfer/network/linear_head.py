@@ -1,9 +1,9 @@
-"""Logits of linear classifiers of an encoder's features, at every voxel of the input.
+"""Logits of linear classifiers on an encoder's features, at every voxel of the input.
 
-A linear map of all stages' features side by side is a 1x1 convolution of each stage, whose results are added. An affine
-map commutes with linear interpolation, whose weights add up to 1: logits are computed on the stage's own map and only
-then interpolated to the voxels. The result equals that of features interpolated to each voxel, at a fraction of the
-cost. Standardizing, PCA and a linear classifier together are one affine map.
+A linear map of the concatenated features of all stages is a sum of 1x1 convolutions, one per stage. Affine maps commute
+with linear interpolation, whose weights add up to 1, so logits are computed on each stage's map and then interpolated:
+the same result as on interpolated features, at a fraction of the cost. Standardizing, PCA and a linear classifier
+together are one affine map.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear map from the features of at least one stage of an encoder to logits.
+    """An affine map from the features of at least one stage to logits.
 
     Attributes:
-        weights: Stage -> ``(class, feature)`` float32; stages that are not read are absent.
+        weights: Stage -> ``(class, feature)`` float32, of the stages that it uses.
         bias: ``(class,)`` float32.
     """
 
@@ -40,19 +40,19 @@ def head_logits(
 
     Args:
         maps: ``(batch, feature, slice, u, v)`` of each stage, finest first.
-        heads: All with as many classes.
+        heads: Heads with equal numbers of classes.
         sizes: ``(slice, u, v)`` of the result.
-        strides: Of each stage's map, ``(slice, u, v)``.
-        centres: Where in the input the first voxel of each stage's map is centred, ``(slice, u, v)``.
+        strides: ``(slice, u, v)`` of each stage.
+        centres: ``(slice, u, v)`` of each stage, as :func:`~seg_transfer.transfer.centres.map_centres` gives them.
     """
     logits: list[Tensor] = [head.bias[None, :, None, None, None] for head in heads]
     for stage, features in enumerate(maps):
-        readers = [index for index, head in enumerate(heads) if stage in head.weights]
-        if not readers:
+        users = [index for index, head in enumerate(heads) if stage in head.weights]
+        if not users:
             continue
-        weight = torch.cat([heads[index].weights[stage] for index in readers]).to(features.device)
-        parts = _stage_logits(features, weight, sizes, strides[stage], centres[stage]).chunk(len(readers), dim=1)
-        for index, part in zip(readers, parts, strict=True):
+        weight = torch.cat([heads[index].weights[stage] for index in users]).to(features.device)
+        parts = _stage_logits(features, weight, sizes, strides[stage], centres[stage]).chunk(len(users), dim=1)
+        for index, part in zip(users, parts, strict=True):
             logits[index] = logits[index].to(part.device) + part
     return logits
 
@@ -60,15 +60,15 @@ def head_logits(
 def _stage_logits(
     maps: Tensor, weight: Tensor, sizes: Sequence[int], stride: Sequence[int], centre: Sequence[float]
 ) -> Tensor:
-    """What one stage adds to the logits, ``(batch, row, slice, u, v)``; weight is ``(row, feature)``."""
+    """Contribution of one stage to the logits, ``(batch, row, slice, u, v)``; weight is ``(row, feature)``."""
     logits = torch.einsum("of,bfsuv->bosuv", weight, maps.float())
     for axis, size in enumerate(sizes):
         linear = _interpolation(maps.shape[axis + 2], size, stride[axis], centre[axis]).to(logits)
-        logits = torch.tensordot(logits, linear, dims=([2], [1]))  # puts the new axis last, so each gets its turn
+        logits = torch.tensordot(logits, linear, dims=([2], [1]))  # moves the axis to the end
     return logits
 
 
-def _interpolation(short: int, long: int, stride: int, centre: float) -> Tensor:
-    """Matrix ``(long, short)`` of linear interpolation between map voxels; the outermost ones extend beyond the map."""
-    place = ((torch.arange(long) - centre) / stride).clamp(0, short - 1)
-    return (1 - (place[:, None] - torch.arange(short)).abs()).clamp(min=0)
+def _interpolation(map_size: int, size: int, stride: int, centre: float) -> Tensor:
+    """Matrix ``(size, map_size)`` of linear interpolation between map voxels; constant beyond the outermost ones."""
+    position = ((torch.arange(size) - centre) / stride).clamp(0, map_size - 1)
+    return (1 - (position[:, None] - torch.arange(map_size)).abs()).clamp(min=0)

@@ -1,8 +1,8 @@
-"""A classifier of single voxels by the encoder's features, with the interface of a segmentation network.
+"""A classifier of single voxels on the encoder's features, with the interface of a segmentation network.
 
-A linear classifier is a :class:`~seg_transfer.network.linear_head.LinearHead`. Gaussian naive Bayes is quadratic in its
-features, and squares do not commute with interpolation: the projected features (at most 64, which are linear) are
-interpolated and added, and then squared, so that it classifies the same features as those it was fitted to.
+Softmax and SVM are a :class:`~seg_transfer.network.linear_head.LinearHead`. Gaussian naive Bayes is quadratic, and
+squares do not commute with interpolation: the projected features (at most 64, a linear map) are interpolated first and
+then squared.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seg_transfer.network.encoder_network import Reader
+from seg_transfer.network.encoder_network import EncoderNetwork
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.centres import map_centres
 
 COMPONENTS = 64
-"""Principal components that classifiers read."""
+"""Principal components that classifiers use at most."""
 
 
-class PixelHead(Reader):
+class PixelHead(EncoderNetwork):
     """``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out, 1 slice in 2D and 2.5D.
 
-    Logits of an SVM are its decision values. Naive Bayes holds ``4 * 64`` bytes for every voxel of the input. Logits
-    are computed in float32, whatever the encoder computes in. Before fitting, all logits are 0.
+    Logits of an SVM are its decision values. Logits are float32 at any precision of the encoder, and 0 before fitting.
+    Naive Bayes holds ``4 * 64`` bytes for every voxel of the input.
 
     Args:
         model: The plan's model.
         channels: Image channels.
-        classes: Classes, background included.
+        classes: Number of classes, background included.
 
     Attributes:
         weight_K: ``(row, channel)`` of stage K; rows are classes, for naive Bayes projected features.

@@ -1,10 +1,9 @@
-"""The U-Net: an ImageNet encoder, a decoder block at each of its stages, and a sub-pixel way in and out of stage 0.
+"""The U-Net: an ImageNet encoder with a decoder block at each stage, and sub-pixel input and output at stage 0.
 
-ImageNet encoders start at stride 2 or 4. What lies between full resolution and the first stage is bridged without
-convolutions at full resolution: the raw input enters stage 0 as blocks of voxels in channels, and the head predicts all
-voxels of a block at once (sub-pixel convolution, Shi et al., CVPR 2016). Every raw voxel still reaches every logit of
-its block. A block of 16 channels at full resolution in its place took most of a step's time and reached a lower Dice
-after the same number of steps (docs/log.md, 2026-11-22).
+ImageNet encoders start at stride 2 or 4. There are no convolutions at full resolution: the raw input enters stage 0 as
+blocks of voxels in channels, and the head predicts all voxels of a block at once (sub-pixel convolution, Shi et al.,
+CVPR 2016), so every voxel reaches every logit of its block. A decoder block of 16 channels at full resolution took most
+of a step's time and reached a lower Dice after the same number of steps (docs/log.md, 2026-11-22).
 """
 
 from __future__ import annotations
@@ -14,35 +13,40 @@ import math
 from torch import Tensor, nn
 
 from seg_transfer.network.blocks import ConvNormAct, DecoderBlock, convolution, depth_to_space, space_to_depth
-from seg_transfer.network.encoder_network import Reader
+from seg_transfer.network.encoder_network import EncoderNetwork
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.transfer.inflate import stages_with_depth
 
 
-class UNet(Reader):
+class UNet(EncoderNetwork):
     """Segmentation network of a plan: ``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out.
 
-    In 2D and 2.5D the output has one slice, the middle one of the input; in 3D as many as the input. Any size works;
-    the patch of the plan only decides which norm a map's size allows.
+    In 2D and 2.5D the output is the middle slice of the input; in 3D it has all slices. Any input size works; the
+    plan's patch decides the norms.
 
     Args:
         model: The plan's model.
         channels: Image channels.
-        classes: Outputs: classes, background included, or regions.
+        classes: Number of outputs: classes with the background, or regions.
 
     Attributes:
-        heads: One head per decoder block, finest first: the first predicts full resolution, the others their own
-            stage's, for deep supervision. They exist whether it is on or off, so that a checkpoint fits both.
+        raw: Convolution on blocks of the raw input.
+        blocks: One decoder block per stage, finest first.
+        heads: One head per decoder block. The first predicts at full resolution, the others at their stage's, for deep
+            supervision; they exist without it too, so that checkpoints fit both.
     """
 
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
         super().__init__(model, channels=channels)
-        is_3d, folded = self.is_3d, self.folded
+        is_3d = self.is_3d
         depth = stages_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
         widths = model.decoder_channels
-        finest = self._voxels(model, 0)
         self.raw = ConvNormAct(
-            folded * math.prod(self.block), widths[0], is_3d=is_3d, has_depth=depth[0], voxels=finest
+            self.input_channels * math.prod(self.block),
+            widths[0],
+            is_3d=is_3d,
+            has_depth=depth[0],
+            voxels=self._voxels(model, 0),
         )
         self.blocks, self.heads = nn.ModuleList(), nn.ModuleList()
         for stage, width in enumerate(widths):
@@ -59,7 +63,7 @@ class UNet(Reader):
         return self._logits(0, self._decode(x)[0], x)
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
-        """Logits as :meth:`forward` gives them, then those of every coarser decoder block, for deep supervision."""
+        """Logits of every decoder block, finest first, for deep supervision; the first as in :meth:`forward`."""
         return [self._logits(stage, decoded, x) for stage, decoded in enumerate(self._decode(x))]
 
     def _decode(self, x: Tensor) -> list[Tensor]:

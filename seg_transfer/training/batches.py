@@ -1,10 +1,10 @@
 """Patches from the preprocessed store.
 
-The batch of a step depends on the seed and the step alone, so that a resumed training sees what it would have seen.
+A batch depends on the random seed and the step alone, so that a resumed training sees the same batches.
 
-A patch larger than its case has the case in the middle and zeros around it, as in prediction; the label says ``IGNORE``
-there, so that the loss does not take padding for background, as it does where nothing is annotated. A 2.5D stack at the
-border repeats the edge slice instead.
+A patch larger than its case has the case in the middle and zeros around it, as in prediction. The label there is
+``IGNORE``, as it is where nothing is annotated, so that the loss does not count padding as background. A 2.5D stack at
+the border repeats the edge slice instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.locations import Place
+from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
@@ -31,8 +31,8 @@ Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
 OPEN_CASES = 16
-"""Cases that a sampler keeps open. Opening one takes a fraction of the time of reading a patch; while it is open, what
-was read of it stays mapped."""
+"""Cases that a sampler keeps open: blocks read from an open case stay mapped, and opening one takes a fraction of the
+time of reading a patch."""
 
 
 class Batch(NamedTuple):
@@ -43,29 +43,24 @@ class Batch(NamedTuple):
 
 
 class PatchSampler:
-    """Draws batches of patches from some cases of a store.
+    """Draws batches of patches from cases of a store.
 
-    A share of the patches is centred on a voxel of a label: first the label is drawn, uniformly from those that any of
-    the cases has, then a case that has it, then one of its voxels. So every label is seen as often as any other,
-    however small it is and however few cases have it (``bench/imbalance.py``). The other patches lie anywhere in any
-    case, each case as likely as any other, whatever its size.
+    A share of the patches is centred on a voxel with a label. The label is drawn first, uniformly from those in any of
+    the cases, then a case with it, then one of its voxels: every label is seen equally often, also small ones and ones
+    that few cases have (``bench/imbalance.py``). The other patches lie anywhere, equally often in each case. With an
+    ignore label these are centred on annotated voxels of any class, background included.
 
-    Where the plan has ``ignore``, a patch without an annotated voxel would teach nothing: the other patches then are
-    centred on annotated voxels of any class, background included, in those cases that have some.
-
-    A batch repeats a case only where it cannot be avoided among the other patches, and where the label drawn is in no
-    other case among those that are centred on a label.
+    A batch repeats a case only if there are too few cases, or if no other case has the label drawn.
 
     Args:
-        store: Where the cases are.
-        cases: Their identifiers.
+        store: The preprocessed cases.
+        cases: Identifiers of the cases to draw from.
         model: The plan's model: patch and configuration.
-        batch_size: Samples.
+        batch_size: Patches per batch.
         foreground_share: Share of patches centred on a label.
-        seed: Decides every batch.
-        cache_bytes: The cases are held decompressed in memory if they need no more than this. Otherwise patches are
-            read from disk, and only the cases used last are kept open, so that neither memory nor the limit on open
-            files bounds their number.
+        seed: Random seed.
+        cache_bytes: Cases are decompressed into memory if all of them fit into this. Otherwise patches are read from
+            disk and only the cases used last stay open, so that the number of cases is not limited.
     """
 
     def __init__(
@@ -80,67 +75,58 @@ class PatchSampler:
         cache_bytes: int,
     ) -> None:
         self.patch, self.batch_size, self.foreground_share, self.seed = model.patch, batch_size, foreground_share, seed
-        self.only_middle = model.configuration != "3d"
+        self.middle_slice_only = model.configuration != "3d"
         self.not_annotated = store.data.not_annotated
-        figures = [(case.shape, case.voxels) for case in map(store.case, cases)]
-        self._shapes = [shape for shape, _ in figures]
+        records = [(case.shape, case.voxels) for case in map(store.case, cases)]
+        self._shapes = [shape for shape, _ in records]
         self.cached = sum(map(math.prod, self._shapes)) * (4 * len(store.data.channels) + 2) <= cache_bytes
         self._open = lru_cache(OPEN_CASES)(lambda index: store.case(cases[index]))
-        self._held = [(case.image[:], case.label[:]) for case in map(store.case, cases)] if self.cached else []
-        holders = {
-            label: [index for index, (_, voxels) in enumerate(figures) if voxels[label]]
+        self._cache = [(case.image[:], case.label[:]) for case in map(store.case, cases)] if self.cached else []
+        cases_with = {
+            label: [index for index, (_, voxels) in enumerate(records) if voxels[label]]
             for label in range(1, len(store.data.labels))
         }
-        self.holders = {label: positions for label, positions in holders.items() if positions}
-        """Class index -> the cases, by their position, that have it."""
-        annotated = [index for index, (_, voxels) in enumerate(figures) if sum(voxels[: self.not_annotated])]
+        self.cases_with = {label: indices for label, indices in cases_with.items() if indices}
+        """Class index -> indices of the cases that have it."""
+        annotated = [index for index, (_, voxels) in enumerate(records) if sum(voxels[: self.not_annotated])]
         self._annotated_cases = annotated or list(range(len(cases)))
 
     def batch(self, step: int, stream: Stream = "train") -> Batch:
-        """The batch of one step; always the same one.
+        """The batch of one step.
 
         Args:
             step: Counted from 0.
-            stream: Batches of different streams have nothing to do with each other.
+            stream: Batches of different streams are independent.
         """
         generator = seeded_generator(self.seed, stream, step)
-        # the share holds on average, and as closely as possible in each batch
-        on_label = int(self.foreground_share * self.batch_size + generator.random()) if self.holders else 0
-        anywhere = _spread(self._annotated_cases, self.batch_size - on_label, generator)
-        starts = [(case, self._start(case, generator, self._anywhere(case, generator))) for case in anywhere]
-        for case, label in self.labelled(on_label, anywhere, generator):
-            starts.append((case, self._start(case, generator, self._place(case, label, generator))))
+        # The share holds on average, and as closely as possible in each batch.
+        count = int(self.foreground_share * self.batch_size + generator.random()) if self.cases_with else 0
+        anywhere = _spread(self._annotated_cases, self.batch_size - count, generator)
+        centre: LocationKey | None = None if self.not_annotated is None else "annotated"
+        starts = [(case, self._start(case, centre, generator)) for case in anywhere]
+        for case, label in self.foreground_patches(count, anywhere, generator):
+            starts.append((case, self._start(case, label, generator)))
         images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
-    def labelled(self, count: int, taken: Sequence[int], generator: np.random.Generator) -> list[tuple[int, int]]:
-        """Case and label of each patch that is centred on a label.
-
-        Args:
-            count: How many.
-            taken: Cases that the batch has already; others are preferred.
-            generator: Random generator.
-        """
+    def foreground_patches(
+        self, count: int, used: Sequence[int], generator: np.random.Generator
+    ) -> list[tuple[int, int]]:
+        """Case and label of each patch that is centred on a label; cases not yet used are preferred."""
         chosen: list[tuple[int, int]] = []
-        for label in _spread(list(self.holders), count, generator):
-            used = {*taken, *(case for case, _ in chosen)}
-            cases = [case for case in self.holders[label] if case not in used] or self.holders[label]
+        for label in _spread(list(self.cases_with), count, generator):
+            in_batch = {*used, *(case for case, _ in chosen)}
+            cases = [case for case in self.cases_with[label] if case not in in_batch] or self.cases_with[label]
             chosen.append((cases[generator.integers(len(cases))], label))
         return chosen
 
-    def _anywhere(self, case: int, generator: np.random.Generator) -> NDArray[np.int32] | None:
-        """Where a patch is centred that is not centred on a label; None: it may lie anywhere."""
-        return None if self.not_annotated is None else self._place(case, "annotated", generator)
-
-    def _place(self, case: int, of: Place, generator: np.random.Generator) -> NDArray[np.int32] | None:
-        places = self._open(case).locations[of]
-        return places[generator.integers(len(places))] if len(places) else None
-
-    def _start(self, case: int, generator: np.random.Generator, middle: NDArray[np.int32] | None) -> Triple:
-        """Lowest corner of a patch: around ``middle`` as far as it fits, or anywhere."""
+    def _start(self, case: int, centre: LocationKey | None, generator: np.random.Generator) -> Triple:
+        """Lowest corner of a patch: around a random voxel of ``centre`` as far as the patch fits, or anywhere."""
+        voxels = () if centre is None else self._open(case).locations[centre]
+        middle = voxels[generator.integers(len(voxels))] if len(voxels) else None
         start = []
         for axis, (size, patch) in enumerate(zip(self._shapes[case], self.patch, strict=True)):
-            if axis == 0 and self.only_middle:
+            if axis == 0 and self.middle_slice_only:
                 target = int(generator.integers(size)) if middle is None else int(middle[0])
                 start.append(target - patch // 2)
             elif size <= patch:
@@ -152,12 +138,14 @@ class PatchSampler:
         return start[0], start[1], start[2]
 
     def _read(self, case: int, start: Triple) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        image, label = self._held[case] if self.cached else (self._open(case).image, self._open(case).label)
+        image, label = self._cache[case] if self.cached else (self._open(case).image, self._open(case).label)
         box, around = _overlap(start, self.patch, self._shapes[case])
-        slices, plane = [(0, 0), around[0], (0, 0), (0, 0)], [(0, 0), (0, 0), *around[1:]]
-        patch = np.pad(image[(slice(None), *box)], slices, mode="edge" if self.only_middle else "constant")
-        patch = np.pad(patch, plane)
-        if self.only_middle:
+        patch = image[(slice(None), *box)]
+        patch = np.pad(
+            patch, [(0, 0), around[0], (0, 0), (0, 0)], mode="edge" if self.middle_slice_only else "constant"
+        )
+        patch = np.pad(patch, [(0, 0), (0, 0), *around[1:]])
+        if self.middle_slice_only:
             middle = start[0] + self.patch[0] // 2
             box[0], around[0] = slice(middle, middle + 1), (0, 0)
         classes = label[tuple(box)].astype(np.int64)
@@ -167,15 +155,15 @@ class PatchSampler:
 
 
 class ReadAhead:
-    """Makes the batches of the next steps in a thread while the device works on this one.
+    """Reads the batches of the next steps in a thread while the device computes.
 
     Args:
-        make: Step -> batch.
-        workers: 0: make every batch when it is asked for.
+        read: Step -> batch.
+        workers: 0: read every batch when it is needed.
     """
 
-    def __init__(self, make: Callable[[int], Batch], *, workers: int) -> None:
-        self.make = make
+    def __init__(self, read: Callable[[int], Batch], *, workers: int) -> None:
+        self.read = read
         # one thread: an open blosc2 array must not be read from two
         self._pool = ThreadPoolExecutor(1) if workers else None
         self._pending: dict[int, Future[Batch]] = {}
@@ -183,10 +171,10 @@ class ReadAhead:
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""
         if self._pool is None:
-            return self.make(step)
+            return self.read(step)
         for ahead in range(step, step + READ_AHEAD + 1):
             if ahead not in self._pending:
-                self._pending[ahead] = self._pool.submit(self.make, ahead)
+                self._pending[ahead] = self._pool.submit(self.read, ahead)
         return self._pending.pop(step).result()
 
     def close(self) -> None:
@@ -196,13 +184,13 @@ class ReadAhead:
 
 
 def seeded_generator(seed: int, stream: Stream, step: int, name: str = "") -> np.random.Generator:
-    """Random numbers of one step of one stream, and within it of what bears a name."""
-    named = [zlib.crc32(name.encode())] if name else []
-    return np.random.default_rng([seed, STREAMS.index(stream), step, *named])
+    """Random generator of a step of a stream, or of a named part of it."""
+    part = [zlib.crc32(name.encode())] if name else []
+    return np.random.default_rng([seed, STREAMS.index(stream), step, *part])
 
 
 def _spread(items: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:
-    """Items in random order, none of them again before all of the others; each is as likely as any other."""
+    """Items in random order, each as often as any other plus or minus one."""
     if not count:
         return []
     rounds = [generator.permutation(len(items)) for _ in range(-(-count // len(items)))]
@@ -210,7 +198,7 @@ def _spread(items: Sequence[int], count: int, generator: np.random.Generator) ->
 
 
 def _overlap(start: Triple, patch: Triple, shape: Triple) -> tuple[list[slice], list[tuple[int, int]]]:
-    """Part of a patch that lies in the case, and how much to pad before and after it along each axis."""
+    """The part of a patch inside its case, and the padding before and after it along each axis."""
     box, around = [], []
     for first, length, size in zip(start, patch, shape, strict=True):
         inside = slice(max(first, 0), min(first + length, size))

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file per state, with JSON in its header, replaced as a whole; no pickle.
 
-Two files cannot be replaced together, so everything that must agree lies in one. ``model.safetensors`` holds what
-inference needs (the weights to predict with, and the plan); ``resume.safetensors`` holds what continuing needs (weights
-that learn, averaged weights, optimizer state, and how far training has come).
+Two files cannot be replaced together, so everything that must agree is in one. ``model.safetensors`` is for inference:
+the averaged weights and the plan. ``resume.safetensors`` is for resuming: both sets of weights, the optimizer's state
+and the progress.
 """
 
 from __future__ import annotations
@@ -24,52 +24,49 @@ CHECKPOINT_VERSION = 2
 CHECKPOINT = TensorFileKind(
     noun="checkpoint",
     if_missing="train first",
-    if_foreign="name a file that `segtl train` wrote",
+    if_foreign="give a file that `segtl train` wrote",
     if_damaged="restore it from a copy, or train again with --restart",
 )
-CONTIGUOUS = torch.contiguous_format
 
 CheckpointKind = Literal["model", "resume", "exported"]
 Tensors = dict[str, Tensor]
 
 
 class Checksum(Protocol):
-    """What :mod:`hashlib` makes."""
+    """A checksum of :mod:`hashlib`."""
 
     def update(self, data: Any, /) -> None: ...
 
 
 def save_state(path: Path, kind: CheckpointKind, tensors: Tensors, header: dict[str, Any]) -> None:
-    """Write tensors and header into one file that replaces the former at once.
+    """Write tensors and header into one file, which is replaced atomically.
 
     Args:
-        path: Where to.
+        path: The file.
         kind: ``model`` (for inference), ``resume`` or ``exported`` (see :mod:`seg_transfer.planning.model_file`).
-        tensors: Any device, shape and memory format.
-        header: Anything that JSON keeps, such as the plan; floats come back to the bit. An exported model's has its own
-            ``version``.
+        tensors: Tensors of any device, shape and memory format.
+        header: Content for JSON, such as the plan; an exported model's has its own ``version``.
     """
     content = {"version": CHECKPOINT_VERSION, "kind": kind, **header}
     metadata = {HEADER_KEY: json.dumps(content, allow_nan=True)}
     # safetensors refuses tensors that share memory or are not contiguous
-    apart = {name: tensor.detach().cpu().clone(memory_format=CONTIGUOUS) for name, tensor in tensors.items()}
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     with whole_file(path) as temporary:
         temporary.touch()
-        usual = temporary.stat().st_mode
-        save_file(apart, temporary, metadata=metadata)
-        temporary.chmod(usual)  # safetensors lets the owner alone read
+        default_mode = temporary.stat().st_mode
+        save_file(copies, temporary, metadata=metadata)
+        temporary.chmod(default_mode)  # safetensors makes files that only the owner can read
 
 
 def load_state(
     path: Path, kind: CheckpointKind, *, device: torch.device | str = "cpu"
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Read what :func:`save_state` wrote.
-
-    Returns:
-        The tensors and the header.
+    """Read the tensors and the header that :func:`save_state` wrote.
 
     Raises:
-        UserError: If the file is missing, cut off, no checkpoint of segtl, or of another kind or version.
+        UserError: If the file is missing, damaged, no checkpoint of segtl, or of another kind or version.
     """
     with open_tensor_file(path, CHECKPOINT, framework="pt", device=str(device)) as (file, header):
         _check(path, kind, header)
@@ -77,21 +74,21 @@ def load_state(
 
 
 def load_header(path: Path, kind: CheckpointKind) -> dict[str, Any]:
-    """Read the header alone, which is quick; raises as :func:`load_state` does."""
+    """Read the header only; raises as :func:`load_state` does."""
     with open_tensor_file(path, CHECKPOINT) as (_, header):
         _check(path, kind, header)
         return header
 
 
 def add_to_checksum(checksum: Checksum, tensors: Tensors) -> None:
-    """Add names and bytes of tensors, in the order of their names."""
+    """Add names and bytes of tensors to a checksum, in the order of their names."""
     for name in sorted(tensors):
         checksum.update(name.encode())
         checksum.update(tensors[name].contiguous().numpy())
 
 
 def with_prefix(prefix: str, tensors: Tensors) -> Tensors:
-    """Put ``prefix/`` before every name, so that several states share one file."""
+    """Put ``prefix/`` before every name."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
@@ -102,12 +99,7 @@ def under_prefix(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> Tensors:
-    """Flatten an optimizer's state to ``parameter name/entry``.
-
-    Args:
-        optimizer: Its state may lack parameters that never learned.
-        names: ``id(parameter)`` -> name.
-    """
+    """An optimizer's state as ``parameter name/entry`` -> tensor; names are by ``id(parameter)``."""
     return {
         f"{names[id(parameter)]}/{entry}": value
         for parameter, state in optimizer.state.items()
@@ -117,7 +109,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: Tensors) -> None:
-    """Give an optimizer the state that :func:`optimizer_tensors` flattened; its groups stay as they are."""
+    """Load the state of :func:`optimizer_tensors` into an optimizer; its groups stay unchanged."""
     by_parameter: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
         parameter, _, entry = name.rpartition("/")
@@ -127,13 +119,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tens
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if (entries := by_parameter.get(names[id(parameter)])) is not None:
-                state[index] = {entry: _like(parameter, tensor) for entry, tensor in entries.items()}
+                state[index] = {entry: _in_layout_of(parameter, tensor) for entry, tensor in entries.items()}
             index += 1
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Lay a moment out in memory as its parameter is: mixed layouts make the optimizer's step slow."""
+def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Give a moment the memory format of its parameter: mixed formats slow the optimizer's step down."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, device=tensor.device, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

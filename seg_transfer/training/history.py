@@ -1,4 +1,4 @@
-"""What is recorded of a training: one row per epoch, as CSV and for TensorBoard."""
+"""Training history: one row per epoch, as CSV and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
 class Row(TypedDict):
     """One epoch.
 
-    ``dice`` is that of random validation patches with the averaged weights, None for a label that is in none of them;
-    ``rates`` are learning rates by group, and ``stages`` what each encoder stage (0 the finest) does, both at the
-    epoch's last step; ``skipped`` counts steps whose loss or gradient was not finite.
+    ``dice`` is that of the averaged weights on random validation patches, None for a label that is in none of them.
+    ``rates`` (by parameter group) and ``stages`` (state of each encoder stage, 0 the finest) are those of the last
+    step. ``skipped`` counts all steps so far whose loss or gradient was not finite.
     """
 
     epoch: int
@@ -33,12 +33,12 @@ class Row(TypedDict):
 
 
 def mean_dice(row: Row) -> float | None:
-    """Mean over the labels that occur; None if none does."""
+    """Mean over the labels that occur, or None."""
     return none_if_undefined(mean_of_defined(row["dice"].values()))
 
 
 def flat(row: Row) -> dict[str, float | int | str | None]:
-    """One row of the table: column -> value."""
+    """A row as column -> value."""
     scalars = {name: row[name] for name in ("epoch", "step", "seconds", "progress", "loss", "skipped")}
     frozen = " ".join(stage for stage, state in row["stages"].items() if state == "frozen")
     return (
@@ -51,7 +51,7 @@ def flat(row: Row) -> dict[str, float | int | str | None]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write the whole table; whole or not at all. Nothing is written before the first epoch ends."""
+    """Write all rows; no file without rows."""
     if not rows:
         return
     table = [flat(row) for row in rows]
@@ -62,7 +62,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 class TensorBoard:
-    """Writes rows as scalars; a resumed run overwrites what lies beyond the step it goes on from."""
+    """Writes rows as scalars; a resumed run replaces those after its first step."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=first_step)

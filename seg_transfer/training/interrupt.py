@@ -1,4 +1,4 @@
-"""Ctrl-C and termination wait for the end of a step, so that what is saved is consistent."""
+"""Defers Ctrl-C and termination to the end of a training step, so that checkpoints are consistent."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether somebody asked to stop."""
+    """Whether a signal to stop has arrived."""
 
     requested = False
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one interrupts at once.
+    """Record SIGINT and SIGTERM; a second signal raises ``KeyboardInterrupt`` at once.
 
-    Outside the main thread, where Python allows no handlers, nothing is noted.
+    Outside the main thread, where Python allows no handlers, signals are not recorded.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
 
-    former = {number: signal.signal(number, note) for number in SIGNALS}
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield stop
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

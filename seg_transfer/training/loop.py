@@ -1,17 +1,15 @@
-"""Trains one fold: from a plan and a preprocessed store to a run folder with a model in it.
+"""Trains one fold: from a plan and a preprocessed store to a run folder with a model.
 
-The run folder holds ``manifest.json``, ``model.safetensors`` (averaged weights, the plan in its header),
-``resume.safetensors``, ``log.csv``, ``tensorboard/`` and ``progress.png``. Each is replaced as a whole every minute,
-when training is interrupted and at its end; the logs at the end of each epoch.
+The files of a run are listed in :mod:`~seg_transfer.training.run_folder`. Each is replaced as a whole every minute, on
+interruption and at the end; the logs after each epoch.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -37,7 +35,6 @@ from seg_transfer.training.manifest import (
 )
 from seg_transfer.training.progress_plot import draw_progress
 from seg_transfer.training.run_folder import RunFolder
-from seg_transfer.training.state import State
 from seg_transfer.training.task import Task, check_plan
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.environment import training_workers
@@ -53,27 +50,50 @@ SHARE_OF_FREE_MEMORY = 0.25
 
 
 def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
-    """Train a fold to the end of its budget; goes on where an earlier call stopped, returns at once where it finished.
+    """Train a fold to the end of its budget; resumes an interrupted run and returns at once for a finished one.
 
-    On the CPU with a budget in epochs and a fixed number of threads, a training that was stopped and goes on equals an
-    uninterrupted one to the bit.
+    On the CPU with a budget in epochs and a fixed number of threads, a resumed run equals an uninterrupted one to the
+    bit.
 
     Args:
-        plan: What to train.
+        plan: The plan to train.
         store: The preprocessed cases.
-        run: Which fold, and its folder, which is made if need be.
-        options: Of this run; its device is resolved.
+        run: The fold and its folder.
+        options: Options of this run, with a resolved device.
 
     Raises:
-        UserError: If what is there is of another run, a case is not preprocessed, or the loss stays not finite.
-        KeyboardInterrupt: On SIGINT or SIGTERM, after the step at hand is finished and everything is saved.
+        UserError: If the folder has another run, a case is not preprocessed, or the loss is not finite for some steps.
+        KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is finished and everything is saved.
     """
     if options.restart:
         run.clear()
     training = _Training(plan, store, run, options)
     if not training.is_done:
-        training.go_on()
+        training.run_to_end()
     return training.result()
+
+
+@dataclass
+class State:
+    """Progress of a run; with the trainer's tensors, all that resuming needs.
+
+    Attributes:
+        step: Steps done, skipped ones included.
+        seconds: Training time.
+        losses: Losses of the current epoch.
+        skipped: Steps whose loss or gradient was not finite.
+        skipped_in_a_row: Such steps since the last one that was finite.
+        rows: Finished epochs.
+        weights: How the encoder's weights were loaded.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    rows: list[Row] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
 class _Training:
@@ -97,20 +117,20 @@ class _Training:
     def is_done(self) -> bool:
         return self.progress >= 1 and self.run.model.is_file() and self.run.manifest.is_file()
 
-    def go_on(self) -> None:
-        goes_on = self.state.step > 0
-        self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not goes_on)
+    def run_to_end(self) -> None:
+        resumes = self.state.step > 0
+        self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not resumes)
         make_sampler = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
         self.sampler = make_sampler(self.cases.train)
         self.validation = make_sampler(self.cases.validation) if self.cases.validation else None
-        if goes_on:
+        if resumes:
             self.trainer.load(load_state(self.run.resume, "resume")[0])
-            logger.info(f"going on after step {self.state.step}")
+            logger.info(f"resuming after step {self.state.step}")
         else:
             self.state.weights = LoadedWeights.of(self.trainer.report).model_dump(mode="json")
             logger.info(str(self.trainer.report))
             if self.plan.recipe.strategy.recalibrates:
-                # Not timed: a small time budget would be used up before the first step.
+                # Not timed, since it could use up a small time budget.
                 steps = range(RECALIBRATION_BATCHES)
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
@@ -118,31 +138,32 @@ class _Training:
         workers = training_workers(self.options.device, self.options.workers)
         batches = ReadAhead(self.sampler.batch, workers=workers)
         try:
-            self._loop(batches)
+            self._train(batches)
         finally:
             batches.close()
             self.board.close()
-        if not self.run.model.is_file():  # deleted since
+        if not self.run.model.is_file():  # deleted after the last save
             self._save_model()
 
     def result(self) -> RunResult:
         last = self.state.rows[-1] if self.state.rows else None
         return RunResult(
-            **self._how_far(),
+            **self._progress_fields(),
             skipped=self.state.skipped,
             dice=last and last["dice"],
             mean_dice=last and mean_dice(last),
         )
 
-    def _loop(self, batches: ReadAhead) -> None:
+    def _train(self, batches: ReadAhead) -> None:
         state, per_epoch = self.state, self.plan.recipe.steps_per_epoch
         saved = time.monotonic()
         with stop_requests() as stop, meter(total=1.0, title="training") as show:
             while (before := self.progress) < 1:
-                with self._timed():
-                    loss, learned = self.trainer.step(batches(state.step), state.step, before)
+                start = time.perf_counter()
+                loss, learned = self.trainer.step(batches(state.step), state.step, before)
+                state.seconds += time.perf_counter() - start
                 state.step += 1
-                self._note(loss, learned)
+                self._count(loss, learned)
                 if state.step % per_epoch == 0 or self.progress >= 1:
                     self._end_epoch(before)
                 if stop.requested or self.progress >= 1 or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
@@ -150,9 +171,9 @@ class _Training:
                     saved = time.monotonic()
                 if stop.requested:
                     raise KeyboardInterrupt
-                show(self.progress, self._note_for_user())
+                show(self.progress, self._status())
 
-    def _note(self, loss: float, learned: bool) -> None:
+    def _count(self, loss: float, learned: bool) -> None:
         state = self.state
         if learned:
             state.losses.append(loss)
@@ -170,10 +191,10 @@ class _Training:
 
     def _end_epoch(self, progress: float) -> None:
         state = self.state
-        fixed = range(VALIDATION_BATCHES)
         dice: dict[str, float | None] = dict.fromkeys(self.plan.data.scored)
         if self.validation is not None:
-            dice = self.trainer.dice(self.validation.batch(step, "validate") for step in fixed)
+            steps = range(VALIDATION_BATCHES)  # the same ones after every epoch
+            dice = self.trainer.dice(self.validation.batch(step, "validate") for step in steps)
         row = Row(
             epoch=len(state.rows) + 1,
             step=state.step,
@@ -191,7 +212,7 @@ class _Training:
         write_csv(self.run.log, state.rows)
 
     def _save(self) -> None:
-        """Write everything; the resume state last, so that a finished one means that the rest is there."""
+        """Write everything, the resume state last: a finished one implies that the other files are complete."""
         if self.state.rows:
             draw_progress(self.run.progress_plot, self.state.rows, title=self._title())
         self._save_model()
@@ -200,7 +221,7 @@ class _Training:
         save_state(self.run.resume, "resume", self.trainer.tensors(), header)
 
     def _save_model(self) -> None:
-        header = self._header() | {"weights": "averaged", **self._how_far()}
+        header = self._header() | {"weights": "averaged", **self._progress_fields()}
         save_state(self.run.model, "model", self.trainer.averaged.network.state_dict(), header)
 
     def _header(self) -> dict[str, Any]:
@@ -220,21 +241,14 @@ class _Training:
         )
         manifest.save(self.run.manifest)
 
-    def _how_far(self) -> dict[str, Any]:
-        progress = self.progress
+    def _progress_fields(self) -> dict[str, Any]:
         return {
-            "finished": progress >= 1,
-            "progress": progress,
+            "finished": self.progress >= 1,
+            "progress": self.progress,
             "epochs": len(self.state.rows),
             "steps": self.state.step,
             "seconds": self.state.seconds,
         }
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.state.seconds += time.perf_counter() - start
 
     def _title(self) -> str:
         plan = self.plan
@@ -243,20 +257,21 @@ class _Training:
             f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {fold}"
         )
 
-    def _note_for_user(self) -> str:
+    def _status(self) -> str:
+        """Step, loss and Dice for the progress display."""
         rows, losses = self.state.rows, self.state.losses
         loss = losses[-1] if losses else rows[-1]["loss"] if rows else None
         dice = mean_dice(rows[-1]) if rows else None
-        shown = [f"step {self.state.step}"]
+        parts = [f"step {self.state.step}"]
         if loss is not None:
-            shown.append(f"loss {loss:.3f}")
+            parts.append(f"loss {loss:.3f}")
         if dice is not None:
-            shown.append(f"Dice {dice:.3f}")
-        return ", ".join(shown)
+            parts.append(f"Dice {dice:.3f}")
+        return ", ".join(parts)
 
 
 def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> PatchSampler:
-    """What draws the batches of a plan's training from some cases."""
+    """The sampler of a plan's training for some of the cases."""
     sampler = PatchSampler(
         store,
         cases,

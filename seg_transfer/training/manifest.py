@@ -1,4 +1,4 @@
-"""``manifest.json``: what one run was asked to do, and how far it has come; no torch, so that a status is quick."""
+"""``manifest.json``: the record of one run. Imports no torch, so that ``segtl status`` is fast."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cases(Part):
 
     @classmethod
     def of(cls, plan: Plan, fold: Fold) -> Self:
-        """The plan's split, or every case."""
+        """The split of a fold, or every case."""
         if fold == "full":
             return cls(train=plan.data.cases, validation=())
         split = plan.recipe.splits[fold]
@@ -39,7 +39,7 @@ class Cases(Part):
 
 
 class UsedOptions(Part):
-    """What belongs to one run alone."""
+    """Options of one run, as they were used."""
 
     seed: int
     epochs: int | None = Field(description="budget in epochs; or time_budget")
@@ -49,7 +49,13 @@ class UsedOptions(Part):
 
     @classmethod
     def of(cls, task: Task, options: RunOptions, *, threads: int) -> Self:
-        """The options as they were used."""
+        """The options of a run.
+
+        Args:
+            task: Seed and budget.
+            options: Device and workers.
+            threads: torch's threads on the CPU.
+        """
         return cls(
             seed=task.seed,
             epochs=task.epochs,
@@ -60,7 +66,7 @@ class UsedOptions(Part):
 
 
 class LoadedWeights(Part):
-    """Where the encoder's weights came from."""
+    """How the encoder's weights were loaded."""
 
     share: float = Field(description="share of the encoder's elements that is pretrained")
     elements: dict[str, int] = Field(description="how they were loaded -> number of elements")
@@ -70,7 +76,7 @@ class LoadedWeights(Part):
 
     @classmethod
     def of(cls, report: LoadReport) -> Self:
-        """A record of what was loaded."""
+        """The record of a load report."""
         return cls(
             share=report.share,
             elements={name: sum(group.values()) for name, group in report.groups.items()},
@@ -81,7 +87,7 @@ class LoadedWeights(Part):
 
 
 class LearningStages(Part):
-    """What each encoder stage (0 the finest) does at the start and at the end."""
+    """State of each encoder stage (0 the finest) at the start and at the end."""
 
     strategy: Strategy
     at_start: dict[str, str]
@@ -91,7 +97,7 @@ class LearningStages(Part):
 
     @classmethod
     def of(cls, schedule: StrategySchedule) -> Self:
-        """A record of a schedule."""
+        """The record of a schedule."""
         learning = {id(p) for group in schedule.parameter_groups(1.0, 0.0) for p in group["params"]}
         parameters = [p for _, p in schedule.network.named_parameters()]
         return cls(
@@ -104,31 +110,31 @@ class LearningStages(Part):
 
 
 class RunResult(Part):
-    """How far a run has come."""
+    """Progress of a run and Dice at its end."""
 
     finished: bool
     progress: float = Field(description="share of the budget that is used")
     epochs: int
     steps: int
-    seconds: float = Field(description="of training")
+    seconds: float = Field(description="training time")
     skipped: int = Field(default=0, description="steps whose loss or gradient was not finite")
     dice: dict[str, float | None] | None = Field(
-        default=None, description="of random validation patches at the end; null: label absent"
+        default=None, description="on random validation patches, by label; null: label absent"
     )
     mean_dice: float | None = Field(default=None, description="mean over the labels that occur")
     head: dict[str, Any] | None = Field(default=None, description="figures of the fit, where a classifier is fitted")
 
 
 class Manifest(JsonRecord):
-    """The record of one run. The plan lies beside the runs and in every checkpoint."""
+    """The record of one run. Its plan is in the folder above and in every checkpoint."""
 
     noun: ClassVar[str] = "run's manifest"
     if_missing: ClassVar[str] = "train this fold"
-    if_wrong: ClassVar[str] = "delete this file and train again: what is trained is kept"
+    if_wrong: ClassVar[str] = "delete this file and train again; trained weights are kept"
     if_older: ClassVar[str] = "use the segtl that trained this run, or train again with --restart"
 
     version: Literal[2] = 2
-    plan: str = Field(description="hash of the plan as this segtl computes it; for people, nothing is found by it")
+    plan: str = Field(description="hash of the plan, for information: runs are found by comparing plans")
     fold: Fold
     cases: Cases
     options: UsedOptions

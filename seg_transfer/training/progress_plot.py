@@ -1,4 +1,4 @@
-"""``progress.png``: losses, Dice, learning rates, and what is frozen when."""
+"""``progress.png``: losses, Dice, learning rates and frozen stages over training time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MOST_LABELS = 10
 
 
 def draw_progress(path: Path, rows: Sequence[Row], *, title: str) -> None:
-    """Draw all epochs so far over training time in minutes; whole or not at all.
+    """Draw at least one epoch over training time in minutes.
 
     Args:
         path: A .png file.
-        rows: At least one.
-        title: What was trained.
+        rows: Finished epochs.
+        title: First line of the title.
     """
     figure = Figure(figsize=(9, 11), layout="constrained")
     FigureCanvasAgg(figure)
@@ -59,7 +59,7 @@ def _draw_dice(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
 
 
 def _draw_stages(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
-    """One bar per encoder stage, its colour what it did in each epoch."""
+    """One bar per encoder stage, coloured by its state in each epoch."""
     names, states = list(rows[-1]["stages"]), list(STATES)
     codes = np.array([[states.index(row["stages"][name]) for row in rows] for name in names])
     edges = [0.0, *minutes]

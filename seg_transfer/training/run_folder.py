@@ -1,12 +1,12 @@
-"""Where everything of a run lies, and which runs a plan has; no torch, so that a status is quick.
+"""Paths of runs and their files, and which runs a plan has. Imports no torch, so that ``segtl status`` is fast.
 
-A run is one fold of one plan. The runs of a plan lie in one folder, beside the plan that they were trained on::
+A run is one fold of one plan. The runs of a plan are in one folder with their plan::
 
     <config>-<encoder>-<strategy or head>-<hash>/
       plan.json
       fold_0/ … or full/
 
-The folder's name is the identity of the plan's runs. It is made once and read from then on, never computed again.
+The folder's name is the identity of the plan's runs. The hash is computed once, when the folder is made.
 """
 
 from __future__ import annotations
@@ -31,89 +31,61 @@ def fold_name(fold: Fold) -> str:
     return "full" if fold == "full" else f"fold_{fold}"
 
 
+class _RunFile:
+    """A path below a :class:`RunFolder`, as an attribute of it."""
+
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    def __get__(self, run: RunFolder, owner: type[RunFolder]) -> Path:
+        return run.path.joinpath(*self.parts)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run.
 
     Attributes:
-        path: The folder; it need not be there yet.
-        fold: Which fold is trained in it.
+        path: The folder, which may not exist yet.
+        fold: The fold that is trained in it.
     """
 
     path: Path
     fold: Fold
 
-    @property
-    def model(self) -> Path:
-        """Averaged weights to predict with, and the plan."""
-        return self.path / "model.safetensors"
-
-    @property
-    def resume(self) -> Path:
-        """What going on needs."""
-        return self.path / "resume.safetensors"
-
-    @property
-    def manifest(self) -> Path:
-        """The run's :class:`Manifest`."""
-        return self.path / "manifest.json"
-
-    @property
-    def log(self) -> Path:
-        """A row per epoch, as CSV."""
-        return self.path / "log.csv"
-
-    @property
-    def progress_plot(self) -> Path:
-        """The log as a plot."""
-        return self.path / "progress.png"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of the log for TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def validation(self) -> Path:
-        """Folder of the held-out cases' label maps and scores."""
-        return self.path / "validation"
-
-    @property
-    def scores(self) -> Path:
-        """Scores of the held-out cases."""
-        return self.validation / SCORES_FILE
-
-    @property
-    def score_table(self) -> Path:
-        """The scores as CSV."""
-        return self.validation / "scores.csv"
-
-    @property
-    def overlay(self) -> Path:
-        """Drawings of some held-out cases."""
-        return self.validation / "overlay.png"
-
-    @property
-    def control(self) -> Path:
-        """Comparison with the from-scratch control; beside the scores, so that it goes with them."""
-        return self.validation / "control.json"
-
-    @property
-    def race(self) -> Path:
-        """Evidence of the race at the run's start."""
-        return self.path / "race.json"
+    model = _RunFile("model.safetensors")
+    """Averaged weights for prediction, and the plan."""
+    resume = _RunFile("resume.safetensors")
+    """Checkpoint to resume from."""
+    manifest = _RunFile("manifest.json")
+    """The run's :class:`Manifest`."""
+    log = _RunFile("log.csv")
+    """One row per epoch, as CSV."""
+    progress_plot = _RunFile("progress.png")
+    """The log as a plot."""
+    tensorboard = _RunFile("tensorboard")
+    """Folder of TensorBoard's log."""
+    validation = _RunFile("validation")
+    """Folder of the held-out cases' label maps and scores."""
+    scores = _RunFile("validation", SCORES_FILE)
+    """Scores of the held-out cases."""
+    score_table = _RunFile("validation", "scores.csv")
+    """The scores as CSV."""
+    overlay = _RunFile("validation", "overlay.png")
+    """Overlays of some held-out cases."""
+    control = _RunFile("validation", "control.json")
+    """Comparison with the from-scratch control; deleted with the scores."""
+    race = _RunFile("race.json")
+    """Evidence of the race at the run's start."""
+    _race_candidates = _RunFile("race")
 
     def race_candidate(self, index: int) -> RunFolder:
-        """Folder of one candidate while the race goes on."""
+        """Folder of one candidate during the race."""
         return RunFolder(self._race_candidates / str(index), 0)
 
     @property
-    def _race_candidates(self) -> Path:
-        return self.path / "race"
-
-    @property
     def started(self) -> bool:
-        """Whether there is anything of the run."""
+        """Whether the folder exists."""
         return self.path.is_dir()
 
     @property
@@ -127,33 +99,33 @@ class RunFolder:
 
     @property
     def validated(self) -> bool:
-        """Whether the run is trained to its end and its held-out cases are scored with this very model."""
+        """Whether the run is finished and its held-out cases were scored after the model was written."""
         return are_newer(self.scores, [self.model]) and self.finished
 
     def clear(self) -> None:
-        """Delete what training left, and nothing else; the race stays."""
+        """Delete the files of training and validation; the race stays."""
         for file in (self.resume, self.model, self.manifest, self.log, self.progress_plot):
             file.unlink(missing_ok=True)
         for folder in (self.tensorboard, self.validation):
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear_race(self) -> None:
-        """Delete what the race left."""
+        """Delete the race's evidence and candidates."""
         self.race.unlink(missing_ok=True)
         self.clear_race_candidates()
 
     def clear_race_candidates(self) -> None:
-        """Delete what the candidates needed."""
+        """Delete the folders of the race's candidates."""
         shutil.rmtree(self._race_candidates, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class PlanFolder:
-    """The folder of a plan's runs; its name is their identity.
+    """The folder of a plan's runs.
 
     Attributes:
-        path: The folder; it need not be there yet.
-        plan: What the runs are trained on.
+        path: The folder, which may not exist yet.
+        plan: The plan of its runs.
     """
 
     path: Path
@@ -166,26 +138,26 @@ class PlanFolder:
 
     @property
     def plan_file(self) -> Path:
-        """The plan, so that its runs can be read after planning again."""
+        """Copy of the plan, which remains when the current plan changes."""
         return self.path / PLAN_FILE
 
     def keep_plan(self) -> None:
-        """Save the plan unless it is there."""
+        """Save the plan unless it is saved already."""
         if not self.plan_file.is_file():
             self.plan.save(self.plan_file)
 
     def run(self, fold: Fold) -> RunFolder:
-        """One run."""
+        """The run of a fold."""
         return RunFolder(self.path / fold_name(fold), fold)
 
     @property
     def runs(self) -> list[RunFolder]:
-        """Every run that the plan can have: folds ``0 … K-1`` and ``full``."""
+        """Every possible run: folds ``0 … K-1`` and ``full``."""
         return [self.run(fold) for fold in (*range(len(self.plan.recipe.splits)), "full")]
 
     @property
     def validated_folds(self) -> tuple[int, ...]:
-        """Folds that are trained to the end and validated."""
+        """Folds whose runs are finished and validated."""
         return tuple(run.fold for run in self.runs if run.fold != "full" and run.validated)
 
 
@@ -194,8 +166,8 @@ class TrainedRuns:
     """Trained runs of one plan, which predict together.
 
     Attributes:
-        folder: The plan's.
-        folds: At least one.
+        folder: The plan's folder.
+        folds: At least one fold.
     """
 
     folder: PlanFolder
@@ -213,15 +185,15 @@ class TrainedRuns:
 
     @property
     def plan(self) -> Plan:
-        """The plan as it was made, perhaps with a race."""
+        """The plan, possibly with a race."""
         return self.folder.plan
 
     @property
     def plan_as_trained(self) -> Plan:
-        """The plan with the winner of its folds' races; unchanged where they differ.
+        """The plan with the winner of its folds' races, or with the race if the winners differ.
 
         Raises:
-            UserError: If a race's evidence is gone or damaged.
+            UserError: If a race's evidence is missing or damaged.
         """
         if self.plan.recipe.race is None:
             return self.plan
@@ -239,8 +211,7 @@ class TrainedRuns:
 
 
 def are_newer(file: Path, than: Sequence[Path]) -> bool:
-    """Whether a file and all of the others are there, and none of the others was written after it."""
-    files = (file, *than)
-    return all(each.is_file() for each in files) and file.stat().st_mtime_ns >= max(
-        each.stat().st_mtime_ns for each in than
-    )
+    """Whether all files exist and none of ``than`` was written after ``file``."""
+    if not all(path.is_file() for path in (file, *than)):
+        return False
+    return file.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in than)

@@ -1,4 +1,4 @@
-"""How far training has come, and the learning rate there."""
+"""Budget and learning rate of a training."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ POWER = 0.9
 
 @dataclass(frozen=True)
 class Budget:
-    """What training may use; either limit may be absent, but not both.
+    """Limits of a training, at least one of the two.
 
-    Args:
+    Attributes:
         steps: Optimizer steps.
-        seconds: Training time; validation, saving and drawing are not counted.
+        seconds: Training time, without validation, saving and drawing.
     """
 
     steps: int | None
     seconds: float | None
 
     def progress(self, steps: int, seconds: float) -> float:
-        """Share used up, 0 to 1: the larger of steps done and time used.
-
-        Without a limit on seconds it depends on the step alone, and so does everything that training does.
-        """
+        """Share of the budget used, 0 to 1: the larger of the shares of steps and of seconds."""
         shares = []
         if self.steps is not None:
             shares.append(steps / self.steps)
@@ -34,10 +31,10 @@ class Budget:
 
 
 def rate_factor(progress: float, warmup: float) -> float:
-    """Learning rate over its peak: a linear climb from a tenth, then ``(1 - p) ** 0.9`` down to zero.
+    """Learning rate over its peak: a linear warm-up from 0.1, then nnU-Net's decay ``(1 - p) ** 0.9`` to zero.
 
-    The decay is that of nnU-Net (Isensee et al., Nature Methods 2021), stretched over what follows the warm-up. The
-    climb does not start at zero because the first step would then do nothing.
+    The warm-up does not start at zero, so that the first step changes the weights. The decay is stretched over the rest
+    of the budget (Isensee et al., Nature Methods 2021).
 
     Args:
         progress: Share of the budget used, 0 to 1.

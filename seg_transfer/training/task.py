@@ -1,4 +1,4 @@
-"""What a run was asked to do, and whether a run on disk was asked the same."""
+"""The task of a run, and whether a run on disk has the same task and plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seg_transfer.training.schedule import Budget
 
 @dataclass(frozen=True)
 class Task:
-    """What decides a run's result beside its plan; a run is only resumed by the same task of the same plan."""
+    """Everything but the plan that decides a run's result. A run is resumed only with the same task and plan."""
 
     fold: Fold
     seed: int
@@ -24,7 +24,7 @@ class Task:
 
     @classmethod
     def of(cls, plan: Plan, fold: Fold, options: RunOptions) -> Task:
-        """The plan's own figures where the options give none; a budget of either kind replaces the plan's."""
+        """Options, or the plan's values where they are not given; a budget of either kind replaces the plan's."""
         recipe = plan.recipe
         seed = recipe.seed if options.seed is None else options.seed
         if options.epochs is None and options.time_budget is None:
@@ -32,10 +32,15 @@ class Task:
         return cls(fold, seed, options.epochs, options.time_budget)
 
     def resumed(self, recorded: dict[str, Any], options: RunOptions, run: RunFolder) -> Task:
-        """The task to go on with: options that are not given are those recorded.
+        """The task to resume: options that are not given are taken from the record.
+
+        Args:
+            recorded: The recorded task.
+            options: Options of the present call.
+            run: The run's folder, for messages.
 
         Raises:
-            UserError: If something else was trained here.
+            UserError: If the recorded task differs.
         """
         task = self
         if options.epochs is None and options.time_budget is None:
@@ -45,7 +50,7 @@ class Task:
         different = [name for name, value in asdict(task).items() if recorded[name] != value]
         if different:
             was = ", ".join(f"{name} {recorded[name]} (now {getattr(task, name)})" for name in different)
-            hint = "give the same options to go on, or --restart to start over"
+            hint = "give the same options to resume, or --restart to start over"
             raise UserError(f"the training here was started with {was}", where=run.path, hint=hint)
         return task
 
@@ -55,15 +60,15 @@ class Task:
 
 
 def check_plan(plan: Plan, header: dict[str, Any], run: RunFolder) -> None:
-    """Refuse to go on with another plan than the run was started with.
+    """Refuse to resume a run with another plan.
 
     Args:
-        plan: What is to be trained now.
-        header: Of the run's checkpoint, which holds its plan.
-        run: The run.
+        plan: The plan to train.
+        header: Header of the run's checkpoint, which has its plan.
+        run: The run's folder, for messages.
 
     Raises:
-        UserError: If another plan was trained here.
+        UserError: If the plans differ.
     """
     if different := plan.differs_in(Plan.from_content(header["plan"], where=run.path)):
         hint = "train it in another folder, or with --restart to start over"

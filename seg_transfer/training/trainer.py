@@ -1,4 +1,4 @@
-"""A network that learns: its optimizer, averaged weights and strategy; one step at a time."""
+"""Network, optimizer, averaged weights and strategy schedule of a training, one step at a time."""
 
 from __future__ import annotations
 
@@ -13,46 +13,45 @@ from torch import Tensor
 
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.network.unet import UNet
-from seg_transfer.planning.plan import Plan, RecipePlan
+from seg_transfer.planning.plan import Plan
 from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
-from seg_transfer.training.losses import deep_loss, overlap
+from seg_transfer.training.losses import deep_loss, overlap_counts
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.statistics import dice, none_if_undefined
 
 ADAM_BETAS = (0.9, 0.999)
-"""AdamW's usual ones. AdamW (Loshchilov and Hutter, ICLR 2019), since it adapts to the unlike gradients of a pretrained
-encoder and a new decoder without tuning."""
+"""Defaults of AdamW (Loshchilov and Hutter, ICLR 2019), which adapts to the different gradients of a pretrained encoder
+and a new decoder without tuning."""
 
 
 class StepResult(NamedTuple):
-    """Loss of a step, and whether it was finite along with the gradient, so that the weights were changed."""
+    """Loss of a step, and whether loss and gradient were finite, so that the weights changed."""
 
     loss: float
     learned: bool
 
 
 class Trainer:
-    """Everything that learning changes.
+    """Everything that training changes.
 
     Args:
-        plan: What to train.
-        seed: Of random weights and augmentation.
+        plan: The plan to train.
+        seed: Random seed of weights and augmentation.
         device: ``cpu``, ``cuda:N`` or ``mps``.
-        load: Load pretrained weights; False when a checkpoint follows.
+        load: Load pretrained weights; False before a checkpoint.
     """
 
     def __init__(self, plan: Plan, *, seed: int, device: str, load: bool) -> None:
         model, recipe = plan.model, plan.recipe
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
-        channels, classes = len(plan.data.channels), len(plan.data.outputs)
         network, self.report = build_network(
             model,
-            channels=channels,
-            classes=classes,
+            channels=len(plan.data.channels),
+            classes=len(plan.data.outputs),
             seed=seed,
             pretrained_stages=recipe.strategy.pretrained_stages if load else 0,
         )
@@ -63,10 +62,15 @@ class Trainer:
         self._fabric = Fabric(
             accelerator=self.device.type,
             devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-            # a plugin, since Fabric announces on stderr what it is told by name
+            # a plugin, since Fabric prints a precision that is given by name
             plugins=MixedPrecision("bf16-mixed", device) if recipe.precision == "bfloat16" else Precision(),
         )
-        self.optimizer = _make_optimizer(self.schedule, recipe)
+        self.optimizer = torch.optim.AdamW(
+            self.schedule.parameter_groups(recipe.learning_rate, recipe.weight_decay),
+            lr=recipe.learning_rate,
+            betas=ADAM_BETAS,
+            fused=True,  # 14 ms instead of 36 ms for 12 M parameters on one core (bench/parts.py)
+        )
         self._module, self._optimizer = self._fabric.setup(self.network, self.optimizer)
         self._module.mark_forward_method("forward_deep")
         self._names = {id(parameter): name for name, parameter in self.network.named_parameters()}
@@ -75,7 +79,7 @@ class Trainer:
     def recalibrate(self, images: Iterable[Tensor]) -> None:
         """Re-estimate the encoder's BatchNorm statistics on training patches ``(batch, channel, slice, u, v)``.
 
-        Belongs before the first step, since averaged weights start anew.
+        Call it before the first step only: it resets the averaged weights.
         """
         with self._fabric.autocast():
             recalibrate_batchnorm(self.network, self.network.encoder, (image.to(self.device) for image in images))
@@ -88,17 +92,16 @@ class Trainer:
         return {group: peak * scale for group, scale in self.schedule.lr_scales(progress).items()}
 
     def step(self, batch: Batch, step: int, progress: float) -> StepResult:
-        """Learn from one batch; a loss or gradient that is not finite changes nothing.
+        """Learn from one batch; a loss or gradient that is not finite changes no weights.
 
         Args:
-            batch: As sampled, on the CPU.
+            batch: A batch on the CPU, not augmented.
             step: Counted from 0; decides the augmentation.
             progress: Share of the budget used before this step.
         """
         recipe = self.plan.recipe
-        torch.manual_seed(
-            int(seeded_generator(self.seed, "augment", step).integers(2**31))
-        )  # for drop path in the encoder
+        # for drop path in the encoder
+        torch.manual_seed(int(seeded_generator(self.seed, "augment", step).integers(2**31)))
         self.network.train()
         self.schedule.apply(progress)
         rates = self.rates(progress)
@@ -120,29 +123,29 @@ class Trainer:
         return StepResult(value, learned)
 
     def loss(self, image: Tensor, label: Tensor) -> Tensor:
-        """Loss of patches as training takes it, with deep supervision where the plan has it; as in :class:`Batch`."""
-        with self._fabric.autocast():  # on one device Fabric's own covers forward() alone
+        """Training loss of a :class:`Batch`, with deep supervision if the plan has it."""
+        with self._fabric.autocast():  # on one device Fabric's own covers forward() only
             deep = self.plan.recipe.deep_supervision
             outputs = self._module.forward_deep(image) if deep else [self._module(image)]
         return deep_loss(outputs, label, self.plan.data.region_classes)
 
     @torch.no_grad()
     def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:
-        """Dice of the averaged weights, per label or region over all voxels of these batches; None where absent."""
+        """Dice of the averaged weights over all voxels of the batches, per label or region; None if absent."""
         data = self.plan.data
         counts = torch.zeros(3, len(data.outputs), dtype=torch.float64)
         for batch in batches:
             with self._fabric.autocast():
                 logits = self.averaged.network(batch.image.to(self.device))
-            counts += overlap(logits.cpu(), batch.label, data.region_classes)
-        found = dict(zip(data.outputs, counts.T.tolist(), strict=True))
+            counts += overlap_counts(logits.cpu(), batch.label, data.region_classes)
         return {
             name: none_if_undefined(dice(common, predicted, reference))
-            for name, (predicted, reference, common) in ((name, found[name]) for name in data.scored)
+            for name, (predicted, reference, common) in zip(data.outputs, counts.T.tolist(), strict=True)
+            if name in data.scored
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is needed to go on."""
+        """Network, averaged weights and optimizer state, to resume from."""
         return (
             with_prefix("network", self.network.state_dict())
             | with_prefix("averaged", self.averaged.network.state_dict())
@@ -150,7 +153,7 @@ class Trainer:
         )
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from :meth:`tensors`."""
+        """Load the tensors of :meth:`tensors`."""
         self.network.load_state_dict(under_prefix("network", tensors))
         self.averaged.network.load_state_dict(under_prefix("averaged", tensors))
         load_optimizer(self.optimizer, self._names, under_prefix("optimizer", tensors))
@@ -168,9 +171,3 @@ class Trainer:
         )
         out_of_plane = augmentation.rotate_out_of_plane
         return apply(image, label, transforms, spacing=self.plan.data.spacing, out_of_plane=out_of_plane)
-
-
-def _make_optimizer(schedule: StrategySchedule, recipe: RecipePlan) -> torch.optim.Optimizer:
-    groups = schedule.parameter_groups(recipe.learning_rate, recipe.weight_decay)
-    # fused: one pass over memory, 14 ms instead of 36 ms for 12 M parameters on one core (bench/parts.py)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=ADAM_BETAS, fused=True)

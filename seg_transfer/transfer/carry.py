@@ -1,4 +1,4 @@
-"""Starts a network from an earlier model of the user's own: its encoder, or encoder and decoder; heads start anew."""
+"""Starts a network from an earlier segtl model: its encoder, or encoder and decoder; heads start at random."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from seg_transfer.planning.model_file import prefix, read_model_file
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.planning.rules.earlier_model import choose_member
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.inflate import Inflation, inflate_weight
+from seg_transfer.transfer.inflate import fit_depth
 from seg_transfer.transfer.weights import LoadReport, adapt_input
 from seg_transfer.util.files import file_digest
 
 ENCODER, HEADS, RAW = "encoder.", "heads.", "raw.0.weight"
 FOLD = 0
-"""Of several folds the first is taken: the mean of their weights is no network that was trained."""
+"""The fold whose weights are taken; the mean over folds would be a network that was never trained."""
 
 
 class Network(Protocol):
-    """What of the U-Net carrying over needs."""
+    """The parts of a network that :func:`carry_over` uses."""
 
     encoder: Encoder
 
@@ -37,86 +37,62 @@ class Network(Protocol):
         """As in torch."""
 
 
-class CarryReport(LoadReport):
-    """What became of the tensors that were to be carried over, under their names in the network."""
+def carry_over(network: Network, model: ModelPlan) -> LoadReport:
+    """Load the model file of ``model.weights`` into a network, in place.
 
-    def __str__(self) -> str:
-        whole = any(not name.startswith(ENCODER) for name in self.matched)
-        return (
-            super()
-            .__str__()
-            .replace(
-                "the encoder's stages in use are pretrained",
-                f"the {'network' if whole else 'encoder'} is carried over from an earlier model",
-            )
-        )
-
-
-def carry_over(network: Network, model: ModelPlan) -> CarryReport:
-    """Load what ``model.weights`` names into a network.
-
-    The first convolution, and the decoder's on the raw input, are adapted to other channels as ImageNet's are
-    (:func:`adapt_input`); 2D kernels are inflated to 3D; 3D kernels are summed along the slices where the new stage has
-    none. Half precision does not occur in model files.
+    The first convolution, and the decoder's on the raw input, are adapted to other channels by :func:`adapt_input`. 2D
+    kernels are inflated to 3D; 3D kernels are summed along the slice axis where the new stage is 2D.
 
     Args:
-        network: The new network, of random weights.
+        network: The new network, with random weights.
         model: Its plan; ``weights.source`` is ``model``.
 
     Raises:
-        UserError: If the file is gone, has changed since planning, or its tensors do not fit.
+        UserError: If the file is missing, has changed since planning, or its tensors do not fit.
     """
     weights = model.weights
     path = Path(str(weights.path))
-    found = read_model_file(path)
+    file = read_model_file(path)
     if file_digest(path) != weights.sha256:
-        hint = "plan again with --from, or put the former file back"
-        raise UserError("this is not the file that was planned with: its content has changed", where=path, hint=hint)
-    member = choose_member([each.plan.model.configuration for each in found.header.members], model.configuration)
-    start = prefix(member, FOLD)
-    report = CarryReport()
+        hint = "plan again with --from, or restore the file"
+        raise UserError("this file has changed since planning", where=path, hint=hint)
+    member = choose_member([each.plan.model.configuration for each in file.header.members], model.configuration)
+    start, shapes = prefix(member, FOLD), file.of_fold(member, FOLD)
+    subject = "network" if weights.carry == "all" else "encoder"
+    report = LoadReport(outcome=f"the {subject} is carried over from an earlier model")
     first = ENCODER + network.encoder.first_convolution()
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        there = set(found.of_fold(member, FOLD))
+    with safe_open(path, framework="pt") as tensors, torch.no_grad():
         for name, target in network.state_dict().items():
             if not target.is_floating_point() or (weights.carry == "encoder" and not name.startswith(ENCODER)):
                 continue
             if name.startswith(HEADS):
                 report.random[name] = target.numel()
                 continue
-            if name not in there:
-                raise _unfit(path, name, "absent")
-            source = file.get_tensor(start + name)
-            fitted = source
+            if name not in shapes:
+                raise _unfit(path, name, "missing")
+            fitted = source = tensors.get_tensor(start + name)
             if name == first:
                 fitted = adapt_input(source, target.shape[1])
             elif name == RAW:
                 fitted = _adapt_raw(source, target.shape[1], math.prod(network.block))
-            fitted = _fit_depth(fitted, target, network.encoder.inflation)
+            if fitted.ndim == 5 and target.ndim == 4:
+                fitted = fitted.sum(2)
+            fitted = fit_depth(fitted, target, network.encoder.inflation)
             if fitted.shape != target.shape:
                 raise _unfit(path, name, " x ".join(map(str, source.shape)))
             target.copy_(fitted)
             (report.matched if fitted is source else report.adapted)[name] = target.numel()
     used = report.matched.keys() | report.adapted.keys()
-    sizes = found.of_fold(member, FOLD).items()
-    report.unused.update({name: math.prod(shape) for name, shape in sizes if name not in used and shape})
+    report.unused.update({name: math.prod(shape) for name, shape in shapes.items() if name not in used and shape})
     return report
 
 
 def _adapt_raw(weight: Tensor, inputs: int, block: int) -> Tensor:
-    """Adapt a kernel that reads blocks of voxels in channels, channel by channel, to other channels."""
+    """Adapt a kernel ``(out, channel * block, ...)`` on blocks of voxels to another number of channels."""
     adapted = adapt_input(weight.unflatten(1, (-1, block)), inputs // block)
     return weight if adapted.shape[1] * block == weight.shape[1] else adapted.flatten(1, 2)
 
 
-def _fit_depth(weight: Tensor, target: Tensor, inflation: Inflation) -> Tensor:
-    if weight.ndim == 4 and target.ndim == 5:
-        return inflate_weight(weight, target.shape[2], inflation)
-    if weight.ndim == 5 and target.ndim == 4:
-        return weight.sum(2)
-    return weight
-
-
-def _unfit(path: Path, name: str, there: str) -> UserError:
+def _unfit(path: Path, name: str, shape: str) -> UserError:
     hint = "plan again with --from, with this version of segtl"
-    return UserError(f"does not fit the planned network: {name} is {there}", where=path, hint=hint)
+    return UserError(f"does not fit the planned network: {name} is {shape}", where=path, hint=hint)

@@ -1,4 +1,4 @@
-"""Where in the input the voxels of an encoder's maps are centred."""
+"""Positions of an encoder's feature maps in its input."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ Offset = tuple[float, float, float]
 
 
 def map_centres(encoder: Encoder) -> list[Offset]:
-    """Where in the input ``(slice, u, v)`` the first voxel of each stage's map is centred.
+    """Centre of the first voxel of each stage's map, in voxels ``(slice, u, v)`` of the input.
 
-    Odd kernels are centred on their voxel (``transfer/stages.py``); even ones are as wide as their stride and begin at
-    it, so that they lie ``(kernel - 1) / 2`` of their input's voxels further.
+    Odd kernels are centred on their voxel (``transfer/stages.py``). Even ones are as wide as their stride and begin at
+    their voxel, which shifts the centre by ``(kernel - 1) / 2`` voxels of their input.
     """
-    found: list[Offset] = []
-    centre, before = np.zeros(3), np.ones(3)
-    for stage, strides in zip(encoder.stage_modules(), encoder.strides, strict=True):
+    centres: list[Offset] = []
+    centre, input_stride = np.zeros(3), np.ones(3)
+    for stage, strides in zip(encoder.stages, encoder.strides, strict=True):
         shifts = [_shift(module) for module in stage.modules()]
-        centre = centre + before * np.max(shifts, axis=0)  # branches of one stage stride alike
-        before = np.array(strides)
-        found.append((float(centre[0]), float(centre[1]), float(centre[2])))
-    return found
+        centre = centre + input_stride * np.max(shifts, axis=0)  # all branches of a stage have the same stride
+        input_stride = np.array(strides)
+        centres.append((float(centre[0]), float(centre[1]), float(centre[2])))
+    return centres
 
 
 def _shift(module: nn.Module) -> list[float]:
-    """By how many voxels of its input ``(slice, u, v)`` a module's first result lies behind the first voxel."""
+    """Centre of a module's first output voxel, in voxels ``(slice, u, v)`` of its input."""
     if not isinstance(module, nn.Conv2d | nn.Conv3d | nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool2d | nn.AvgPool3d):
         return [0.0] * 3
     rank = 3 if isinstance(module, nn.Conv3d | nn.MaxPool3d | nn.AvgPool3d) else 2

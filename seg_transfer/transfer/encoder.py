@@ -1,13 +1,15 @@
-"""An ImageNet backbone as a pyramid of stages, each of size ``ceil(input / stride)``, for slices, stacks and volumes.
+"""An ImageNet backbone as a pyramid of stages, each of size ``ceil(input / stride)``, in 2D, 2.5D and 3D.
 
-Strides are the catalogue's: stage 0 has 2 in most networks and 4 in some, and each further stage twice the one before.
-The modules are the library's, with its names; only those of the stages in use hold data.
+Strides are the catalogue's: stage 0 has 2 in most networks and 4 in some; the stride doubles from stage to stage.
+Modules keep the library's names. Only the stages in use allocate memory.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import cast
 
 import torch
@@ -17,14 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.catalogue import encoders as catalogue
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
-from seg_transfer.transfer.stages import Stage, load_stages
+from seg_transfer.transfer.stages import load_stages
 
 
 def initialise(module: nn.Module) -> None:
-    """Random weights where no pretrained ones follow: Kaiming for convolutions and dense layers, norms at one and zero.
+    """Set random weights: Kaiming for convolutions and dense layers, 1 and 0 for norms.
 
-    Also what scales the end of a residual branch starts at one, where timm starts norms at zero and ConvNeXt's layer
-    scale at a millionth.
+    The last scale of a residual branch starts at 1 too, where timm sets norms to 0 and ConvNeXt's layer scale to 1e-6.
     """
     if isinstance(module, nn.Conv2d | nn.Conv3d):
         outputs = module.out_channels // module.groups * math.prod(module.kernel_size)
@@ -47,8 +48,8 @@ class Encoder(nn.Module):
     is ``(batch, channels[k], u', v')``; in 3D it is ``(batch, channels[k], slice', u', v')``. Every size is
     ``ceil(input size / stride)``.
 
-    Stages of a 3D encoder before the first stride along the slice axis stay 2D modules which see every slice by
-    itself, equal to 3D ones with kernel 1 along it; the stages from there on are converted (see ``inflate``).
+    In 3D, stages before the first stride along the slice axis stay 2D modules that are applied slice by slice, which
+    equals 3D kernels of depth 1; the stages from there on are inflated (see :mod:`~seg_transfer.transfer.inflate`).
 
     Args:
         name: Name in the catalogue.
@@ -58,6 +59,7 @@ class Encoder(nn.Module):
         inflation: 3D only: how ``load_weights`` inflates kernels.
 
     Attributes:
+        stages: One module per stage, finest first.
         channels: Channels of each stage.
         strides: Stride (slice, u, v) of each stage relative to the input; 1 along the slice axis in 2D and 2.5D.
     """
@@ -72,22 +74,24 @@ class Encoder(nn.Module):
         inflation: Inflation = "average",
     ) -> None:
         super().__init__()
-        known = catalogue.entry(name)
+        entry = catalogue.entry(name)
         self.name, self.inflation = name, inflation
         self.is_3d = slice_strides is not None
-        # Without data at first: stages beyond those in use, and VGG's 120 million classifier weights, cost nothing.
+        # On "meta", so that unused stages and VGG's 120 million classifier weights allocate nothing.
         with torch.device("meta"):
-            loaded = load_stages(known.library, known.library_name, channels)[:stages]
+            loaded = load_stages(entry.library, entry.library_name, channels)[:stages]
         self.channels = tuple(each.channels for each in loaded)
         per_stage = tuple(slice_strides) if slice_strides is not None else (1,) * len(loaded)
-        self.strides = _cumulative(per_stage, loaded)
+        self.strides = tuple(
+            (along, each.stride, each.stride) for along, each in zip(accumulate(per_stage, mul), loaded, strict=True)
+        )
         depth = stages_with_depth(per_stage) if self.is_3d else (False,) * len(loaded)
         self.stages = nn.ModuleList()
         for each, slice_stride, has_depth in zip(loaded, per_stage, depth, strict=True):
             with torch.device("meta"):
                 self.stages.append(inflate_modules(each.modules, slice_stride) if has_depth else each.modules)
         self.has_depth = depth
-        self.stages.to_empty(device=torch.get_default_device())  # "meta" where only shapes are asked for
+        self.stages.to_empty(device=torch.get_default_device())  # "meta" where only shapes are needed
         self.stages.apply(initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -99,25 +103,13 @@ class Encoder(nn.Module):
             outputs.append(x)
         return outputs
 
-    def stage_modules(self) -> list[nn.Module]:
-        """One module per stage, finest first."""
-        return list(self.stages)
-
     def first_convolution(self) -> str:
-        """Name of the weight in this module which reads the image's channels."""
+        """Name, in this module, of the weight that reads the image's channels."""
         return next(name for name, parameter in self.named_parameters() if parameter.ndim > 1)
 
 
 def _by_slice(stage: nn.Module, x: Tensor) -> Tensor:
-    """Apply a 2D module to every slice: slices join the batch, so that BatchNorm's statistics are those of 3D."""
+    """Apply a 2D module to every slice. Slices join the batch, so that BatchNorm's statistics equal those of 3D."""
     batch, _, slices = x.shape[:3]
     y = stage(x.transpose(1, 2).flatten(0, 1))
     return y.unflatten(0, (batch, slices)).transpose(1, 2)
-
-
-def _cumulative(slice_strides: Sequence[int], stages: Sequence[Stage]) -> tuple[tuple[int, int, int], ...]:
-    strides, along = [], 1
-    for slice_stride, stage in zip(slice_strides, stages, strict=True):
-        along *= slice_stride
-        strides.append((along, stage.stride, stage.stride))
-    return tuple(strides)

@@ -1,8 +1,8 @@
-"""ImageNet weights from the network into the usual caches, with the sha256 of every file on record.
+"""Downloads ImageNet weights into the caches of their libraries, and records the sha256 of every file.
 
-A record (``segtl-weights.json``) says which sha256 a file had when segtl fetched it. One lies in the user's cache,
-keyed by source and revision; one beside the files that ``segtl encoders fetch --to`` wrote, keyed by their names. A
-file on record that has changed since is refused.
+A record (``segtl-weights.json``) holds the sha256 that a file had when segtl fetched it: in the user's cache by source
+and revision, and beside the files that ``segtl encoders fetch --to`` wrote by file name. A recorded file that has
+changed since is refused.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from seg_transfer.util.files import check_folder, file_digest, whole_file, write
 logger = logging.getLogger(__name__)
 
 OFFLINE = "HF_HUB_OFFLINE"
-"""Environment variable that forbids every connection. It is the hub client's own, and worker processes inherit it."""
+"""Environment variable of the hub client that forbids connections; worker processes inherit it."""
 RECORD = "segtl-weights.json"
-PATIENCE = 5.0
-"""Seconds for the server's first answer, asked for once: the hub's client alone tries six times and waits between."""
+TIMEOUT = 5.0
+"""Seconds for the server's first answer. One attempt: the hub's client alone retries six times with waits between."""
 
 
 @dataclass(frozen=True)
@@ -58,90 +58,85 @@ def is_offline() -> bool:
 
 
 def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
-    """Have the ImageNet weights of encoders on this machine, checked, and on record.
+    """Fetch the ImageNet weights of encoders, check and record them.
 
-    What is in the cache already is not fetched again, unless it has changed since it was recorded.
+    Cached files are fetched again only if they have changed since they were recorded.
 
     Args:
-        names: In the catalogue.
-        to: Folder that gets a copy of each, named after its encoder, and a record, for a machine without a network.
+        names: Encoders of the catalogue.
+        to: Folder for a copy of each, named after its encoder, and a record, for machines without a network.
 
     Raises:
         UserError: If an encoder is unknown, or its weights cannot be fetched.
     """
-    entries = [entry(name) for name in names]  # all names are looked up before anything is fetched
+    entries = [entry(name) for name in names]  # refuses unknown names before anything is fetched
     if to is not None:
         check_folder(to)
-    return [_fetch(known, to) for known in entries]
+    return [_fetch(each, to) for each in entries]
 
 
 def weights_file(source: str, revision: str, encoder: str) -> Path:
-    """The file of ImageNet weights: from the cache, else from the network in one quick attempt.
+    """The file of ImageNet weights, from the cache or else from the network.
 
     Args:
-        source: As in the catalogue.
-        revision: As in the catalogue.
+        source: Repository or torchvision weights, as in the catalogue.
+        revision: Revision, as in the catalogue.
         encoder: Name in the catalogue, for messages.
 
     Raises:
-        UserError: If the file is not in the cache and cannot be fetched, or is not what was recorded.
+        UserError: If the file is not in the cache and cannot be fetched, or differs from the record.
     """
     path = cached_weights(source, revision)
     if path is None:
         path = _download(source, revision, encoder)
-    check_sha256(path, _recorded(_cache_record(), _key(source, revision)), encoder)
+    _check_sha256(path, _recorded(_cache_record(), _key(source, revision)), encoder)
     return path
 
 
 def check_beside(path: Path) -> None:
-    """Refuse a file of weights that differs from the record beside it; without a record nothing is checked.
+    """Check a weights file against the record beside it, if there is one.
 
     Raises:
-        UserError: If it does.
+        UserError: If the file has changed since it was recorded.
     """
-    check_sha256(path, _recorded(path.with_name(RECORD), path.name), path.stem)
+    _check_sha256(path, _recorded(path.with_name(RECORD), path.name), path.stem)
 
 
-def check_sha256(path: Path, recorded: str | None, encoder: str) -> None:
-    """Refuse a file whose sha256 is not the recorded one; None is not checked.
+def is_recorded(encoder: EncoderEntry) -> bool:
+    """Whether the cache's record has an encoder's ImageNet weights; reads no weights."""
+    return _recorded(_cache_record(), _key(encoder.source, encoder.revision)) is not None
 
-    Raises:
-        UserError: If it is not.
-    """
-    if recorded is not None and (found := file_digest(path)) != recorded:
+
+def _check_sha256(path: Path, recorded: str | None, encoder: str) -> None:
+    if recorded is not None and (sha256 := file_digest(path)) != recorded:
         raise UserError(
-            f"this file has changed since it was fetched: its sha256 is {found}, on record is {recorded}",
+            f"this file has changed since it was fetched: its sha256 is {sha256}, on record is {recorded}",
             where=path,
-            hint=f"fetch it anew: `segtl encoders fetch {encoder}`, on a machine with a network",
+            hint=f"fetch it again: `segtl encoders fetch {encoder}`, on a machine with a network",
         )
 
 
-def is_recorded(known: EncoderEntry) -> bool:
-    """Whether the cache's record has an encoder's ImageNet weights; reads no weights."""
-    return _recorded(_cache_record(), _key(known.source, known.revision)) is not None
-
-
-def _fetch(known: EncoderEntry, to: Path | None) -> Fetched:
-    key = _key(known.source, known.revision)
-    path = cached_weights(known.source, known.revision)
+def _fetch(encoder: EncoderEntry, to: Path | None) -> Fetched:
+    key = _key(encoder.source, encoder.revision)
+    path = cached_weights(encoder.source, encoder.revision)
     recorded = _recorded(_cache_record(), key)
     if path is None or recorded not in (None, file_digest(path)):
-        path = _download(known.source, known.revision, known.name, again=path is not None)
-        check_sha256(path, _recorded(_cache_record(), key), known.name)
+        path = _download(encoder.source, encoder.revision, encoder.name, again=path is not None)
+        _check_sha256(path, _recorded(_cache_record(), key), encoder.name)
     elif recorded is None:
-        _note(_cache_record(), key, path, file_digest(path))
+        _add_to_record(_cache_record(), key, path, file_digest(path))
     sha256 = file_digest(path)
     if to is not None:
-        copy = to / f"{known.name}{path.suffix}"
+        copy = to / f"{encoder.name}{path.suffix}"
         with whole_file(copy) as temporary:
             shutil.copyfile(path, temporary)
-        _note(to / RECORD, copy.name, path, sha256, source=key)
+        _add_to_record(to / RECORD, copy.name, path, sha256, source=key)
         path = copy
-    return Fetched(known.name, path, sha256)
+    return Fetched(encoder.name, path, sha256)
 
 
 def _download(source: str, revision: str, encoder: str, *, again: bool = False) -> Path:
-    """Fetch a file into its cache, and record the sha256 that the server names, else that of what came."""
+    """Fetch a file into its cache; record the server's sha256, or else that of the file."""
     if is_offline():
         raise UserError(
             f"these ImageNet weights of {encoder} are not on this machine, and connections are forbidden "
@@ -163,16 +158,17 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             hint=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
             f"where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with --weights FILE",
         ) from error
-    _note(_cache_record(), _key(source, revision), path, sha256)
+    _add_to_record(_cache_record(), _key(source, revision), path, sha256)
     return path
 
 
 def _from_hub(source: str, revision: str, again: bool) -> tuple[Path, str]:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    about = get_hf_file_metadata(hf_hub_url(source, WEIGHTS_FILE, revision=revision), timeout=PATIENCE)
+    metadata = get_hf_file_metadata(hf_hub_url(source, WEIGHTS_FILE, revision=revision), timeout=TIMEOUT)
     path = Path(hf_hub_download(source, WEIGHTS_FILE, revision=revision, force_download=again))
-    return path, about.etag if about.etag and re.fullmatch("[0-9a-f]{64}", about.etag) else file_digest(path)
+    etag = metadata.etag
+    return path, etag if etag and re.fullmatch("[0-9a-f]{64}", etag) else file_digest(path)
 
 
 def _from_torchvision(source: str, revision: str) -> tuple[Path, str]:
@@ -182,13 +178,13 @@ def _from_torchvision(source: str, revision: str) -> tuple[Path, str]:
 
     path, address = torch_cache(source), get_weight(revision).url
     with whole_file(path) as temporary:
-        with urlopen(address, timeout=PATIENCE) as response, temporary.open("wb") as file:
+        with urlopen(address, timeout=TIMEOUT) as response, temporary.open("wb") as file:
             shutil.copyfileobj(response, file)
         sha256 = file_digest(temporary)
-        # torch's own convention: the name of a file ends with the first digits of its sha256.
-        named = re.search(r"-([0-9a-f]{8,})\.", path.name)
-        if named and not sha256.startswith(named[1]):
-            raise ValueError(f"what came has sha256 {sha256}, its name says {named[1]}")
+        # torch's file names end with the first digits of the sha256
+        expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        if expected and not sha256.startswith(expected[1]):
+            raise ValueError(f"the file has sha256 {sha256}, its name says {expected[1]}")
     return path, sha256
 
 
@@ -206,10 +202,10 @@ def _recorded(record: Path, key: str) -> str | None:
     return _read(record).get(key, {}).get("sha256")
 
 
-def _note(record: Path, key: str, path: Path, sha256: str, **more: str) -> None:
-    """Add a file to a record; of a hub's file also the commit, which is the name of its folder there."""
-    known = {"commit": path.parent.name} if path.parent.parent.name == "snapshots" else {}
-    write_text(record, json.dumps(_read(record) | {key: {"sha256": sha256, **known, **more}}, indent=1) + "\n")
+def _add_to_record(record: Path, key: str, path: Path, sha256: str, **more: str) -> None:
+    """Add a file to a record, with its commit if it is in the hub's cache, where the commit names its folder."""
+    commit = {"commit": path.parent.name} if path.parent.parent.name == "snapshots" else {}
+    write_text(record, json.dumps(_read(record) | {key: {"sha256": sha256, **commit, **more}}, indent=1) + "\n")
 
 
 def _read(record: Path) -> dict[str, dict[str, str]]:
@@ -218,5 +214,5 @@ def _read(record: Path) -> dict[str, dict[str, str]]:
     try:
         content: dict[str, dict[str, str]] = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=record, hint="delete it and fetch anew") from None
+        raise UserError(f"not readable as JSON: {error}", where=record, hint="delete it and fetch again") from None
     return content

@@ -1,16 +1,15 @@
 """A library's ImageNet network cut into stages, each of size ``ceil(input / stride)`` for every input size.
 
-Sizes come from padding, not from resizing what comes out: weights work as they were trained, on pixels of the size they
-were trained for, and away from the border every map holds features of the library's own network.
+Sizes are set by padding, not by resizing maps: kernels see pixels of the size that they were trained on, and away from
+the border every map equals that of the library's network.
 
-- Convolutions and max pools of odd kernels are centred (padding is half the kernel), as nearly all are by themselves.
-  The others are InceptionV3's unpadded ones and AlexNet's stem (11 wide, padding 2) and pools. Their maps gain the
-  border that they used to lose; where such a layer strides, it starts some pixels earlier, so that the same features
-  are taken at other positions.
-- Kernels as wide as their stride (ConvNeXt's patches, 2 x 2 pools) begin at the first pixel. Where the size is no
-  multiple, convolutions see the last row and column repeated, and pools take the pixels that exist.
-- InceptionV3's blocks that halve pool with a function, not a module: their whole input gets a border of zeros, and no
-  feature after a ReLU is smaller.
+- Convolutions and max pools with odd kernels are centred (padding is half the kernel), as most are in the libraries.
+  The exceptions are InceptionV3's unpadded ones and AlexNet's stem (11 wide, padding 2) and pools. Their maps gain a
+  border; where such a layer has a stride, it starts some pixels earlier and samples the features at other positions.
+- Kernels as wide as their stride (ConvNeXt's patches, 2 x 2 pools) begin at the first pixel. Where the size is not a
+  multiple of it, convolutions see the last row and column repeated, and pools use the pixels that exist.
+- InceptionV3's blocks that halve the size pool with a function, not a module. Their input gets a border of zeros, which
+  no max pool prefers, since features after a ReLU are at least 0.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ Library = Literal["timm", "torchvision"]
 TORCHVISION_ENDS: dict[str, dict[str, tuple[int, int]]] = {
     "alexnet": {"features_1": (64, 4), "features_4": (192, 8), "features_11": (256, 16), "features_12": (256, 32)},
 }
-"""Where torchvision records no pyramid: last module of each stage -> channels and stride (last map of each size)."""
+"""torchvision network -> last module of each stage -> channels and stride of its map."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a network: its modules in order, its channels and in-plane stride."""
+    """Modules of one stage in order of execution, its channels and its in-plane stride."""
 
     modules: nn.Sequential
     channels: int
@@ -42,14 +41,14 @@ class Stage:
 
 
 class PatchConv2d(nn.Conv2d):
-    """Convolution as wide as its stride; a size that is no multiple is filled up by repeating the last pixel."""
+    """Convolution as wide as its stride; sizes are padded to a multiple of it by repeating the last pixel."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(fill_up(input, self.stride))
+        return super().forward(pad_to_multiple(input, self.stride))
 
 
-def fill_up(x: Tensor, steps: Sequence[int]) -> Tensor:
-    """Repeat the last positions of ``(batch, channel, *sizes)`` until each size is a multiple of its step."""
+def pad_to_multiple(x: Tensor, steps: Sequence[int]) -> Tensor:
+    """Pad ``(batch, channel, *sizes)`` at the end with the edge, until each size is a multiple of its step."""
     missing = [-size % step for size, step in zip(x.shape[2:], steps, strict=True)]
     if not any(missing):
         return x
@@ -59,21 +58,22 @@ def fill_up(x: Tensor, steps: Sequence[int]) -> Tensor:
 def load_stages(library: Library, library_name: str, channels: int) -> list[Stage]:
     """Build a network with random weights and cut it into stages, finest first.
 
-    Modules keep the library's names, with "_" for "." between nested sequences. Features at stride 1 belong to the
-    first stage.
+    Modules keep the library's names, with "_" for "." between nested sequences. Modules at stride 1 belong to the first
+    stage.
 
     Args:
-        library: Whose network.
-        library_name: Its name there.
+        library: Library of the network.
+        library_name: Name of the network in the library.
         channels: Channels that the first convolution reads.
     """
     if library == "timm":
         network = timm.create_model(library_name, features_only=True, pretrained=False, in_chans=channels)
-        described = cast(timm.models.FeatureInfo, network.feature_info).get_dicts(["module", "num_chs", "reduction"])
-        ends = {row["module"].replace(".", "_"): (row["num_chs"], row["reduction"]) for row in described}
+        features = cast(timm.models.FeatureInfo, network.feature_info).get_dicts(["module", "num_chs", "reduction"])
+        ends = {row["module"].replace(".", "_"): (row["num_chs"], row["reduction"]) for row in features}
     else:
         network = torchvision.models.get_model(library_name, weights=None)
-        _read_channels(network.features, channels)
+        first = network.features[0]
+        network.features[0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride)
         ends = TORCHVISION_ENDS[library_name]
     stages: list[Stage] = []
     modules = nn.Sequential()
@@ -88,7 +88,7 @@ def load_stages(library: Library, library_name: str, channels: int) -> list[Stag
 
 
 def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules in order of execution, with the sequences taken apart in which stages end: timm's and torchvision's."""
+    """Modules in order of execution; sequences in which stages end are replaced by their children."""
     for name, module in network.named_children():
         if name in ("blocks", "features"):
             yield from ((f"{name}_{inner}", child) for inner, child in module.named_children())
@@ -96,14 +96,8 @@ def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _read_channels(features: nn.Sequential, channels: int) -> None:
-    """Replace the first convolution by one that reads so many channels."""
-    first = cast(nn.Conv2d, features[0])
-    features[0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride)  # type: ignore[arg-type]
-
-
 def _keep_size(module: nn.Module) -> nn.Module:
-    """Make every output of size ``ceil(input / stride)``, in place; returns what replaces the module."""
+    """Make every output of size ``ceil(input / stride)``, in place; returns the module or its replacement."""
     if isinstance(module, nn.Conv2d):
         return _keep_convolution(module)
     if isinstance(module, nn.MaxPool2d):

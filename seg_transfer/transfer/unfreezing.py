@@ -1,15 +1,14 @@
 """Applies a strategy to a network while it trains: which encoder stages learn, how fast, and how BatchNorm behaves.
 
-A stage is frozen or learns. Frozen means: no gradient, eval mode, BatchNorm statistics untouched, and no place in the
-optimizer, so that weight decay does not reach it either. Since no parameter before a frozen stage asks for a gradient,
-autograd records nothing there.
+A frozen stage has no gradient, is in eval mode, keeps its BatchNorm statistics and has no weight decay. Autograd
+records nothing before the first stage that learns.
 
 BatchNorm of stages that learn follows ``Strategy.batchnorm``. ``source`` and ``recalibrated`` keep it frozen (eval
-mode, scale and shift without gradient, as detectors do: He et al., "Mask R-CNN", 2017): small batches cannot then
-disturb it. ``trained`` normalises with the batch's statistics, as stages that start from random weights need it.
+mode, scale and shift without gradient, as in He et al., "Mask R-CNN", 2017), so that small batches do not disturb it.
+``trained`` normalises with the batch's statistics, which stages that start from random weights need.
 
-The first convolution is frozen with its stage, also where it was adapted to several channels: letting it learn would
-record every stage above it and undo what freezing saves. Recalibrated statistics take up the change of scale.
+The first convolution is frozen with its stage, also where it was adapted to other channels: a gradient there would make
+autograd record every stage above it. Recalibrated statistics absorb the change of scale.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class HasEncoder(Protocol):
 
 
 class StrategySchedule:
-    """Applies a strategy to one network over progress from 0 to 1.
+    """Applies a strategy to one network by progress, the share of the budget used, from 0 to 1.
 
     Example:
         >>> schedule = StrategySchedule(network, plan.recipe.strategy, warmup=plan.recipe.warmup)
@@ -46,27 +45,25 @@ class StrategySchedule:
         >>> schedule.apply(progress=0.3)
 
     Args:
-        network: Has an ``encoder``.
-        strategy: What the plan says.
-        warmup: Share of the budget over which a group of parameters climbs to its rate once it starts to learn.
+        network: The network that learns.
+        strategy: The plan's strategy.
+        warmup: Share of the budget over which a stage's rate climbs once it is unfrozen.
     """
 
     def __init__(self, network: HasEncoder, strategy: Strategy, *, warmup: float) -> None:
         self.network, self.strategy, self.warmup = network, strategy, warmup
-        self.stages = network.encoder.stage_modules()
+        self.stages = network.encoder.stages
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for the optimizer; parameters that never learn are in none of them.
-
-        Norms' scales and shifts and biases (parameters of at most one dimension) are not decayed.
+        """Groups for the optimizer, without parameters that never learn.
 
         Args:
-            lr: Rate of the decoder.
-            weight_decay: Of everything else.
+            lr: Learning rate of the decoder.
+            weight_decay: Weight decay of kernels; 0 for biases and norms (parameters of at most one dimension).
 
         Returns:
-            Dictionaries with ``params``, ``name`` (``decoder`` or ``encoder.K``, with ``.no_decay`` where that holds),
-            ``lr_scale`` (rate over the decoder's), ``lr`` and ``weight_decay``.
+            Dictionaries with ``params``, ``name`` (``decoder`` or ``encoder.K``, plus ``.no_decay``), ``lr_scale``
+            (rate over the decoder's), ``lr`` and ``weight_decay``.
         """
         encoder = {id(parameter) for stage in self.stages for parameter in stage.parameters()}
         members = {"decoder": [p for _, p in self.network.named_parameters() if id(p) not in encoder]}
@@ -89,11 +86,7 @@ class StrategySchedule:
         return groups
 
     def apply(self, progress: float) -> None:
-        """Set what asks for a gradient and what is in training mode; call it after every ``network.train()``.
-
-        Args:
-            progress: Share of the budget used so far, 0 to 1.
-        """
+        """Set gradients and training mode of every stage; call it after every ``network.train()``."""
         for stage, start in zip(self.stages, self.strategy.start, strict=True):
             learns = start is not None and progress >= start
             stage.train(learns)
@@ -103,44 +96,43 @@ class StrategySchedule:
                 norm.requires_grad_(learns and self._trains_batchnorm)
 
     def lr_scales(self, progress: float) -> dict[str, float]:
-        """Rate over the decoder's, for ``decoder`` and each ``encoder.K``: 0 while frozen, a ramp after unfreezing."""
+        """Rates over the decoder's of ``decoder`` and each ``encoder.K``: 0 while frozen, a ramp after unfreezing."""
         stages = enumerate(zip(self.strategy.rate, self.strategy.start, strict=True))
         return {"decoder": 1.0} | {f"encoder.{k}": rate * self._ramp(start, progress) for k, (rate, start) in stages}
 
     def describe(self, progress: float) -> dict[int, StageState]:
-        """Stage (0 the finest) -> what it does at this progress."""
-        states: dict[int, StageState] = {}
-        for stage, start in enumerate(self.strategy.start):
-            if start is None or progress < start:
-                states[stage] = "frozen"
-            else:
-                states[stage] = "warming" if progress < start + self.warmup else "learning"
-        return states
+        """Stage (0 the finest) -> its state at this progress."""
+        return {stage: self._state(start, progress) for stage, start in enumerate(self.strategy.start)}
 
     @property
     def _trains_batchnorm(self) -> bool:
         return self.strategy.batchnorm == "trained"
 
+    def _state(self, start: float | None, progress: float) -> StageState:
+        if start is None or progress < start:
+            return "frozen"
+        return "warming" if progress < start + self.warmup else "learning"
+
     def _ramp(self, start: float | None, progress: float) -> float:
         if start is None or progress < start:
             return 0.0
         if start == 0 or self.warmup == 0:
-            return 1.0  # the whole schedule's warm-up is there
+            return 1.0  # from the start the learning rate has a warm-up of its own
         return min(1.0, (progress - start) / self.warmup)
 
 
 def recalibrate_batchnorm(network: nn.Module, encoder: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Re-estimate the running statistics of every BatchNorm in the encoder, in place; everything else stays as it is.
+    """Re-estimate the running statistics of every BatchNorm in the encoder, in place.
 
-    Averaging inflated weights is a low-pass along the slice axis, so variances fall below what the source's BatchNorm
-    has stored, and the error compounds from stage to stage. Statistics are pooled over all batches by the law of total
-    variance (mean of the variances plus variance of the means): patches of one small batch are alike, and the mean of
-    their variances alone would be too small.
+    Inflation by averaging is a low-pass along the slice axis, so variances fall below the source's stored ones, and the
+    error grows from stage to stage. Statistics are pooled over batches by the law of total variance (mean of the
+    variances plus variance of the means): the mean of variances alone would be too small, since patches of one small
+    batch are alike.
 
     Args:
-        network: Reads the batches; left in eval mode.
-        encoder: Part of the network whose BatchNorms are estimated anew.
-        batches: Images ``(batch, channel, slice, u, v)`` as the network reads them, at least one batch.
+        network: The network that reads the batches; in eval mode afterwards.
+        encoder: The part of the network with the BatchNorms.
+        batches: At least one batch of images ``(batch, channel, slice, u, v)``.
     """
     norms = list(_batchnorms(encoder))
     momenta = [norm.momentum for norm in norms]
@@ -148,7 +140,7 @@ def recalibrate_batchnorm(network: nn.Module, encoder: nn.Module, batches: Itera
     network.eval()
     for norm in norms:
         norm.train()
-        norm.momentum = 1.0  # running statistics are then those of the latest batch
+        norm.momentum = 1.0  # running statistics are those of the latest batch
     count = 0
     for images in batches:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Weights files that others made, read without running any code in them: the state dicts that one holds."""
+"""Reads the state dicts of third-party weights files without running code in them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ HDF5 = b"\x89HDF"
 
 
 def read_state_dicts(path: Path) -> StateDicts:
-    """Every state dict in a file, each under its place, such as ``teacher`` or ``model.encoder``.
+    """Every state dict in a file by its key, such as ``teacher`` or ``model.encoder``; the outermost one has "".
 
-    A state dict is a dictionary that holds tensors of floating point; the outermost one has the place "". What else
-    the file holds (epochs, hyperparameters, names) is passed over.
+    A state dict is a dictionary with floating-point tensors. Other content (epochs, hyperparameters) is ignored.
 
     Args:
-        path: safetensors, or what ``torch.save`` wrote.
+        path: A safetensors file, or one that ``torch.save`` wrote.
 
     Raises:
         UserError: If the file is neither, would run code when it is read, or holds no tensors.
     """
     content = _read(path)
-    found = dict(_state_dicts(content, ())) if isinstance(content, dict) else {}
-    if not found:
+    state_dicts = dict(_state_dicts(content, ())) if isinstance(content, dict) else {}
+    if not state_dicts:
         raise UserError("holds no dictionary of tensors", where=path, hint="give a state dict")
-    return found
+    return state_dicts
 
 
-def _state_dicts(content: Mapping[object, object], place: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _state_dicts(content: Mapping[object, object], keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     tensors = {
         str(name): value
         for name, value in content.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
     }
     if tensors:
-        yield ".".join(place), tensors
+        yield ".".join(keys), tensors
     for name, value in content.items():
         if isinstance(value, dict):
-            yield from _state_dicts(value, (*place, str(name)))
+            yield from _state_dicts(value, (*keys, str(name)))
 
 
 def _read(path: Path) -> object:
@@ -57,11 +56,10 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Training scripts of many encoders (DINO, MAE) keep their arguments beside the weights; a Namespace is no
-        # more than a bag of values.
+        # DINO, MAE and others save their arguments beside the weights; a Namespace holds values only.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a file that is no checkpoint makes the unpickler raise is anything at all
+    except Exception as error:  # the unpickler raises any type on a file that is no checkpoint
         text = str(error).strip()
         if needed := re.search(r"Unsupported global: GLOBAL ([\w.]+)", text):
             raise UserError(
@@ -71,11 +69,11 @@ def _read(path: Path) -> object:
                 f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt') "
                 "(the key may have another name)",
             ) from error
-        # torch's own text for a broken file advises to load it without its safeguard.
+        # torch's message for a broken file recommends weights_only=False.
         broken = isinstance(error, UnpicklingError) or not text
         cause = type(error).__name__ if broken else text.splitlines()[0]
         raise UserError(
             f"not readable as weights: {cause}",
             where=path,
-            hint="give a safetensors file, or a torch checkpoint that holds nothing but tensors",
+            hint="give a safetensors file, or a torch checkpoint with tensors only",
         ) from error

@@ -1,4 +1,4 @@
-"""Find, fetch, check and load the encoder's pretrained weights, and say what was loaded and what was not."""
+"""Finds, fetches, checks and loads an encoder's pretrained weights, and reports what was loaded."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import check_beside, weights_file
-from seg_transfer.transfer.inflate import inflate_weight
+from seg_transfer.transfer.inflate import fit_depth
 from seg_transfer.transfer.matching import Match, Shapes, Target, best_matches
 from seg_transfer.transfer.weight_files import StateDicts, read_state_dicts
 
 logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_tinyimagenet.safetensors"
-LEAST_SHARE = 0.9
+MIN_SHARE = 0.9
+"""Least share of the elements of the stages in use that a file has to fill."""
 EXAMPLES = 3
-"""Names in a message."""
+"""Most tensor names in a message."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor; every dictionary maps a name to its number of elements.
+    """How each tensor was loaded; every dictionary maps a name to its number of elements.
 
     Attributes:
-        matched: Taken from the source as it is.
-        adapted: Taken from the source and changed to fit: other input channels, or inflated to 3D.
-        random: Of the encoder's stages in use, not in the source or of another shape: random.
-        unused: Of the source, not in the encoder's stages in use: its head, and deeper stages.
-        place: Where in a file with prefixes or several state dicts they were, such as ``teacher: backbone.``.
+        matched: Loaded unchanged.
+        adapted: Loaded and adapted: other input channels, or inflated to 3D.
+        random: Tensors of the stages in use that the source lacks or has in another shape.
+        unused: Tensors of the source that the stages in use do not have: its head, and deeper stages.
+        place: State dict and prefix in the file, such as ``teacher: backbone.``.
+        outcome: What the loaded share means, for messages.
     """
 
     matched: dict[str, int] = field(default_factory=dict)
@@ -45,10 +47,11 @@ class LoadReport:
     random: dict[str, int] = field(default_factory=dict)
     unused: dict[str, int] = field(default_factory=dict)
     place: str = ""
+    outcome: str = "the encoder's stages in use are pretrained"
 
     @property
     def share(self) -> float:
-        """Elements of the stages in use that come from the source, in [0, 1]."""
+        """Share of the elements of the stages in use that were loaded, in [0, 1]."""
         loaded = sum(self.matched.values()) + sum(self.adapted.values())
         return loaded / (loaded + sum(self.random.values()))
 
@@ -65,7 +68,7 @@ class LoadReport:
         ]
         if self.place:
             parts.append(f"found under {self.place}")
-        return f"{self.share:.1%} of the encoder's stages in use are pretrained ({'; '.join(parts)})"
+        return f"{self.share:.1%} of {self.outcome} ({'; '.join(parts)})"
 
 
 def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages: int | None = None) -> LoadReport:
@@ -74,49 +77,49 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
     Half precision in the source becomes float32. BatchNorm statistics count as elements, step counters do not.
 
     Args:
-        module: The encoder; with ``weights.source`` "none" it stays as it is.
-        weights: Where they come from.
+        module: The encoder; unchanged with ``weights.source`` "none".
+        weights: The plan's source of weights.
         encoder_name: Name in the catalogue.
-        stages: How many stages take them, from the finest; by default all that the encoder has.
+        stages: Number of stages to load, from the finest; all by default.
 
     Raises:
-        UserError: If the weights cannot be had or read, fill less than 90 % of the elements of the stages in use,
-            are those of another network, or are in the file twice and differ.
+        UserError: If the weights cannot be fetched or read, fill less than 90 % of the elements of the stages in use,
+            belong to another network, or are in the file twice and differ.
     """
     target = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
     if weights.source == "none" or stages == 0:
         return LoadReport(random={name: tensor.numel() for name, tensor in target.items()})
     path = _locate(weights, encoder_name)
     file = read_state_dicts(path)
-    match = _matching(module, file, path, encoder_name)
+    match = _only_match(module, file, path, encoder_name)
     source = file[match.part]
     report, first = LoadReport(place=str(match)), module.first_convolution()
     with torch.no_grad():
         for name, tensor in target.items():
-            wanted = stages is None or _stage(name) < stages
-            given = match.pairs.get(_without_stage(name)) if wanted else None
-            if given is None:
+            is_pretrained = stages is None or _stage(name) < stages
+            source_name = match.pairs.get(_without_stage(name)) if is_pretrained else None
+            if source_name is None:
                 report.random[name] = tensor.numel()
                 continue
-            found = source[given].to(tensor.dtype)
-            fitted = _fit(found, tensor, module, is_first=name == first)
+            fitted = original = source[source_name].to(tensor.dtype)
+            if name == first and fitted.ndim == 4:
+                fitted = adapt_input(fitted, tensor.shape[1])
+            fitted = fit_depth(fitted, tensor, module.inflation)
             tensor.copy_(fitted)
-            (report.matched if fitted is found else report.adapted)[name] = tensor.numel()
+            (report.matched if fitted is original else report.adapted)[name] = tensor.numel()
     loaded = report.matched | report.adapted
     used = {match.pairs[_without_stage(name)] for name in loaded}
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
     if first in report.random:
-        logger.warning(
-            f"{path}: the first convolution does not fit (RGB or grey is needed), so that it starts at random"
-        )
+        logger.warning(f"{path}: the first convolution does not fit (RGB or grey is needed) and starts at random")
     return report
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:
-    """A convolution kernel ``(out, 3, u, v)`` of RGB, or ``(out, 1, u, v)`` of grey, for any number of channels.
+    """Adapt a convolution kernel ``(out, in, ...)`` to another number of input channels.
 
-    One channel: the sum of the filters, the response to a grey picture. Others: the filters repeat cyclically times
-    old / new channels, so that the response to equal channels stays that to grey. As many as before: as they are.
+    For one channel the filters are summed: the response to a grey image. Otherwise they repeat cyclically, times
+    old / new channels, so that the response to equal channels stays that to grey.
     """
     before = weight.shape[1]
     if channels == before:
@@ -126,21 +129,12 @@ def adapt_input(weight: Tensor, channels: int) -> Tensor:
     return weight[:, torch.arange(channels) % before] * (before / channels)
 
 
-def _fit(found: Tensor, target: Tensor, module: Encoder, *, is_first: bool) -> Tensor:
-    if is_first and found.ndim == 4:
-        found = adapt_input(found, target.shape[1])
-    if found.ndim == 4 and target.ndim == 5:
-        found = inflate_weight(found, target.shape[2], module.inflation)
-    return found
-
-
 def _without_stage(name: str) -> str:
-    """The architecture's name of a tensor: without the ``stages.<stage>.`` of this package."""
+    """The library's name of a tensor: without ``stages.<stage>.``."""
     return name.split(".", 2)[2]
 
 
 def _stage(name: str) -> int:
-    """The stage of a tensor, from ``stages.<stage>.``."""
     return int(name.split(".", 2)[1])
 
 
@@ -150,16 +144,16 @@ def _target(module: Encoder) -> Target:
     return Target(shapes, _without_stage(module.first_convolution()))
 
 
-def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) -> Match:
-    """The one way to read the encoder from the file.
+def _only_match(module: Encoder, file: StateDicts, path: Path, encoder_name: str) -> Match:
+    """The match of the encoder with the file.
 
     Raises:
-        UserError: If there is none, or more than one.
+        UserError: If there is none, or several that differ in their values.
     """
     target = _target(module)
-    parts = {part: {name: tuple(tensor.shape) for name, tensor in held.items()} for part, held in file.items()}
+    parts = {part: {name: tuple(tensor.shape) for name, tensor in state.items()} for part, state in file.items()}
     matches = best_matches(target, parts)
-    if not matches or matches[0].share < LEAST_SHARE:
+    if not matches or matches[0].share < MIN_SHARE:
         raise _refusal(target, parts, matches[0] if matches else None, path, encoder_name)
     best, *others = matches
     for other in others:
@@ -171,7 +165,7 @@ def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) 
             raise UserError(
                 f"holds weights of {encoder_name} more than once, and they differ: {places}",
                 where=path,
-                hint="save those that you mean as a file of their own",
+                hint="save the ones to use in a separate file",
             )
     return best
 
@@ -179,51 +173,51 @@ def _matching(module: Encoder, file: StateDicts, path: Path, encoder_name: str) 
 def _refusal(
     target: Target, parts: Mapping[str, Shapes], match: Match | None, path: Path, encoder_name: str
 ) -> UserError:
-    """What is wrong with weights that do not fit, and which encoder of the catalogue they fit."""
+    """The error for weights that do not fit; its hint names the encoder of the catalogue that they fit."""
     pairs = match.pairs if match else {}
     missing = [name for name in target.shapes if name not in pairs]
     filled = 1 - sum(target.size(name) for name in missing) / target.elements
-    if match and filled >= LEAST_SHARE:
-        what = f"these weights are of a larger network than {encoder_name}, which has no {_some(match.surplus)}"
+    if match and filled >= MIN_SHARE:
+        what = f"these weights are of a larger network than {encoder_name}, which has no {_list(match.surplus)}"
     else:
         largest = max(parts.values(), key=len)
-        there = [name for name in (parts[match.part] if match else largest) if name not in set(pairs.values())]
+        unused = [name for name in (parts[match.part] if match else largest) if name not in set(pairs.values())]
         what = (
             f"only {filled:.0%} of the elements of {encoder_name}'s stages in use are in these weights "
-            f"({LEAST_SHARE:.0%} are needed); missing, or of another shape: {_some(missing)}"
+            f"({MIN_SHARE:.0%} are needed); missing, or of another shape: {_list(missing)}"
         )
-        if there:
-            what += f"; in the file and not used: {_some(there)}"
-    like = _resembling(parts, encoder_name)
-    if like is not None:
-        hint = f"they fit {like}: plan with --encoder {like}, or give weights of {encoder_name}"
+        if unused:
+            what += f"; in the file and not used: {_list(unused)}"
+    fitting = _fitting_encoder(parts, encoder_name)
+    if fitting is not None:
+        hint = f"they fit {fitting}: plan with --encoder {fitting}, or give weights of {encoder_name}"
     else:
         hint = (
-            f"they fit no encoder of the catalogue: give weights of {encoder_name} with the names that timm gives "
-            "(any prefix will do), or choose another --encoder or --weights"
+            f"they fit no encoder of the catalogue: give weights of {encoder_name} with timm's names (any prefix), or "
+            "choose another --encoder or --weights"
         )
     return UserError(what, where=path, hint=hint)
 
 
-def _resembling(parts: Mapping[str, Shapes], but: str) -> str | None:
-    """Name of the encoder that weights fit best, all stages together; None if they fit none of the others."""
+def _fitting_encoder(parts: Mapping[str, Shapes], excluded: str) -> str | None:
+    """Name of the encoder whose stages the weights fit best; None if they fit none but the excluded one."""
     shares = {}
     for name in ENCODERS:
-        if name != but:
+        if name != excluded:
             matches = best_matches(_target_of(name), parts)
             shares[name] = matches[0].share if matches else 0.0
     best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] >= LEAST_SHARE else None
+    return best if shares[best] >= MIN_SHARE else None
 
 
 @cache
 def _target_of(name: str) -> Target:
-    """What all stages of an encoder need, without data."""
+    """Tensors of all stages of an encoder, without allocating them."""
     with torch.device("meta"):
         return _target(Encoder(name, channels=3))
 
 
-def _some(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
 
 
@@ -237,8 +231,8 @@ def _locate(weights: Weights, encoder_name: str) -> Path:
             )
         return BUNDLED
     if weights.source == "imagenet":
-        known = entry(encoder_name)
-        return weights_file(weights.repository or known.source, weights.revision or known.revision, encoder_name)
+        default = entry(encoder_name)
+        return weights_file(weights.repository or default.source, weights.revision or default.revision, encoder_name)
     path = Path(str(weights.path))
     if not path.is_file():
         raise UserError("there is no weights file here", where=path, hint="give the path of an existing file")

@@ -1,4 +1,4 @@
-"""Augmentation: each transform against what it must do to a picture that shows it, and what it must leave alone."""
+"""Augmentation: the effect of each transform on a suitable image, and what must stay unchanged."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_spatial_transforms_leave_ignored_voxels_ignored() -> None:
 
 
 def test_image_and_label_move_together() -> None:
-    """Through everything spatial at once, a picture that shows its own label still does, but for the edges."""
+    """An image equal to its label stays so under all spatial transforms together, but for the edges."""
     plan = OFF.model_copy(
         update={f"{name}_probability": 1.0 for name in ("rotate", "scale", "stretch", "shear", "lens")}
         | {"mirror_axes": (1, 2)}
@@ -210,7 +210,7 @@ def test_resolution_is_reduced_along_the_axis_that_is_drawn() -> None:
     assert torch.allclose(coarse[1, 0, :, 0, 0], expected, atol=1e-6)
     assert torch.allclose(coarse[1, 0], expected[:, None, None].expand(8, 4, 4), atol=1e-6)
     plan = OFF.model_copy(update={"low_resolution_probability": 1.0, "low_resolution_axes": (1, 2)})
-    kept = one(LowResolution, plan, batch=100).kept
+    kept = one(LowResolution, plan, batch=100).shares
     assert (kept[:, 0] == 1).all() and (kept[:, 1] == kept[:, 2]).all()
     assert 0.5 <= kept[:, 1].min() < 0.55 and 0.95 < kept[:, 1].max() <= 1
 

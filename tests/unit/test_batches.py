@@ -25,7 +25,7 @@ RARE = (2, 7, 11)  # the only voxel of label 2, in case a
 
 
 def value_at(case: int, where: np.ndarray) -> np.ndarray:
-    """A picture whose value says which voxel of which case it is."""
+    """An image whose values identify voxel and case."""
     return (1 + case) * 10**6 + where[0] * 10**4 + where[1] * 100 + where[2]
 
 
@@ -157,7 +157,7 @@ def test_a_label_of_one_case_is_as_likely_as_one_of_all_cases(store: Store) -> N
     sampler = sampler_of(store, "2d", (1, 3, 3), batch_size=3, foreground_share=1.0)
     labels = torch.cat([sampler.batch(step).label[:, 0, 1, 1] for step in range(200)])
     assert (labels == 2).float().mean().item() == pytest.approx(0.5, abs=0.06)
-    drawn = [sampler.labelled(1, (), np.random.default_rng(seed))[0] for seed in range(600)]
+    drawn = [sampler.foreground_patches(1, (), np.random.default_rng(seed))[0] for seed in range(600)]
     common = [case for case, label in drawn if label == 1]
     assert np.bincount(common, minlength=3) / len(common) == pytest.approx([1 / 3] * 3, abs=0.08)
 
@@ -233,7 +233,7 @@ def test_a_batch_spreads_over_the_cases(store: Store) -> None:
         assert sorted(cases[:3]) == [1, 2, 3]  # anywhere
     # one is in the batch already: the first patch on the common label takes one of the two others
     sampler = sampler_of(store, "2d", (1, 8, 10))
-    taken = [sampler.labelled(1, (1,), np.random.default_rng(seed))[0] for seed in range(40)]
+    taken = [sampler.foreground_patches(1, (1,), np.random.default_rng(seed))[0] for seed in range(40)]
     assert {case for case, label in taken if label == 1} == {0, 2}
     assert {case for case, label in taken if label == 2} == {0}
 
@@ -282,7 +282,7 @@ def test_an_error_while_reading_ahead_is_raised() -> None:
 def test_prediction_pads_a_small_case_as_training_does(
     store: Store, configuration: str, patch: tuple[int, int, int]
 ) -> None:
-    """The network must meet the same picture in training and prediction."""
+    """The network must see the same image in training and prediction."""
     seen: list[torch.Tensor] = []
 
     def network(windows: torch.Tensor) -> torch.Tensor:

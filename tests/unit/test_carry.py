@@ -19,7 +19,7 @@ from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.earlier_model import EarlierModel
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
-from seg_transfer.transfer.carry import CarryReport
+from seg_transfer.transfer.weights import LoadReport
 from seg_transfer.util.files import file_digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,11 +48,10 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
 
 def started(
     file: Path, configuration: str, *, carry: str, channels: int = 1, classes: int = 5, **changes: Any
-) -> tuple[UNet, CarryReport]:
+) -> tuple[UNet, LoadReport]:
     weights = Weights(source="model", path=str(file), sha256=file_digest(file), carry=carry)  # type: ignore[arg-type]
     model: ModelPlan = model_plan(configuration, PATCHES[configuration], weights=weights, **changes)
     network, report = build_network(model, channels=channels, classes=classes, seed=0)
-    assert isinstance(report, CarryReport)
     return network.eval(), report
 
 
@@ -76,22 +75,22 @@ def test_with_the_same_channels_everything_but_the_heads_is_the_same(configurati
     file, before = export(tmp_path, earlier_plan(configuration, channels=2, **changes))
     network, report = started(file, configuration, carry="all", channels=2, **changes)
     x = image(configuration, 2)
-    for mine, theirs in zip(decoded(network, x), decoded(before, x), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for actual, expected in zip(decoded(network, x), decoded(before, x), strict=True):
+        torch.testing.assert_close(actual, expected)
     assert not report.adapted
     assert set(report.random) == {name for name in network.state_dict() if name.startswith("heads.")}
     assert "of the network is carried over from an earlier model" in str(report)
     assert set(report.unused) == set(report.random)
 
 
-@pytest.mark.parametrize(("there", "here"), [(1, 2), (1, 3), (2, 1), (2, 4), (3, 1)])
-def test_other_channels_are_adapted_so_that_equal_ones_answer_alike(there: int, here: int, tmp_path: Path) -> None:
-    file, before = export(tmp_path, earlier_plan("2d", channels=there))
-    network, report = started(file, "2d", carry="all", channels=here)
+@pytest.mark.parametrize(("earlier", "after"), [(1, 2), (1, 3), (2, 1), (2, 4), (3, 1)])
+def test_other_channels_are_adapted_so_so_equal_ones_give_equal_maps(earlier: int, after: int, tmp_path: Path) -> None:
+    file, before = export(tmp_path, earlier_plan("2d", channels=earlier))
+    network, report = started(file, "2d", carry="all", channels=after)
     same = image("2d", 1)
-    mine, theirs = same.repeat(1, here, 1, 1, 1), same.repeat(1, there, 1, 1, 1)
-    for found, wanted in zip(decoded(network, mine), decoded(before, theirs), strict=True):
-        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-4)
+    image_after, image_before = same.repeat(1, after, 1, 1, 1), same.repeat(1, earlier, 1, 1, 1)
+    for actual, expected in zip(decoded(network, image_after), decoded(before, image_before), strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
     assert set(report.adapted) == {"encoder.stages.0.conv1.weight", "raw.0.weight"}
 
 
@@ -99,21 +98,21 @@ def test_the_encoder_alone_leaves_the_decoder_random(tmp_path: Path) -> None:
     file, before = export(tmp_path, earlier_plan("2d"))
     network, report = started(file, "2d", carry="encoder", decoder_channels=(16, 8))
     x = image("2d", 1)
-    for mine, theirs in zip(encoded(network, x), encoded(before, x), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for actual, expected in zip(encoded(network, x), encoded(before, x), strict=True):
+        torch.testing.assert_close(actual, expected)
     assert not report.random and report.share == 1
     assert all(name.startswith("encoder.") for name in report.matched)
     assert "of the encoder is carried over" in str(report)
 
 
-@pytest.mark.parametrize("there", ["2d", "2.5d"])
+@pytest.mark.parametrize("earlier", ["2d", "2.5d"])
 @pytest.mark.parametrize("strides", [(1, 2), (2, 2)])
-def test_2d_kernels_are_inflated(there: str, strides: tuple[int, int], tmp_path: Path) -> None:
+def test_2d_kernels_are_inflated(earlier: str, strides: tuple[int, int], tmp_path: Path) -> None:
     """Features of a volume that is constant along its slices are those of each slice."""
-    file, before = export(tmp_path, earlier_plan(there))
+    file, before = export(tmp_path, earlier_plan(earlier))
     network, report = started(file, "3d", carry="encoder", slice_strides=strides)
     slices = image("2d", 1)
-    flat = encoded(before, slices.repeat(1, 1, PATCHES[there][0], 1, 1))
+    flat = encoded(before, slices.repeat(1, 1, PATCHES[earlier][0], 1, 1))
     for volume, plane in zip(encoded(network, slices.repeat(1, 1, 8, 1, 1)), flat, strict=True):
         torch.testing.assert_close(volume, plane[:, :, None].expand_as(volume), atol=1e-4, rtol=1e-4)
     assert any(name.endswith("conv1.weight") for name in report.adapted)
@@ -124,14 +123,14 @@ def test_deep_kernels_become_flat_where_the_new_stage_sees_single_slices(tmp_pat
     network, _ = started(file, "3d", carry="encoder", slice_strides=(1, 1))
     assert network.encoder.has_depth == (False, True) and before.encoder.has_depth == (True, True)
     volume = image("2d", 1).repeat(1, 1, 8, 1, 1)
-    for mine, theirs in zip(encoded(network, volume), encoded(before, volume), strict=True):
-        torch.testing.assert_close(mine[:, :, :1], theirs[:, :, :1], atol=1e-4, rtol=1e-4)
+    for actual, expected in zip(encoded(network, volume), encoded(before, volume), strict=True):
+        torch.testing.assert_close(actual[:, :, :1], expected[:, :, :1], atol=1e-4, rtol=1e-4)
 
 
 def test_another_file_in_its_place_is_refused(tmp_path: Path) -> None:
     file, _ = export(tmp_path, earlier_plan("2d"))
     weights = Weights(source="model", path=str(file), sha256="0" * 64, carry="all")
-    with pytest.raises(UserError, match="its content has changed"):
+    with pytest.raises(UserError, match="has changed since planning"):
         build_network(model_plan("2d", (1, 32, 32), weights=weights), channels=1, classes=2, seed=0)
     file.unlink()
     with pytest.raises(UserError, match="there is no model file"):

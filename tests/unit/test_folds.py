@@ -50,7 +50,7 @@ def test_identical_images_share_a_fold_and_are_said(cases: list[str]) -> None:
             assert len(pair & set(split.validation)) in (0, 2)
     assert folds.notes == (
         "case_000 and case_004 hold the same image and the same label: they share a fold",
-        "case_005 and case_007 hold the same image under different labels, of which one at most is right: "
+        "case_005 and case_007 hold the same image under different labels, of which at most one is right: "
         "they share a fold",
     )
     assert assigned(cases, fingerprint()).notes == ()
@@ -80,7 +80,7 @@ def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: 
     assert [split.validation for split in folds.splits] == [tuple(cases[5:]), tuple(cases[:4])]
     ending = "so that its scores are too high"
     assert folds.notes == (
-        "case_004 and case_008 hold the same image under different labels, of which one at most is right",
+        "case_004 and case_008 hold the same image under different labels, of which at most one is right",
         f"{file}: fold 0 trains on case_004 and validates on case_008: the same image, {ending}",
         f"{file}: fold 0 trains on case_003 and validates on case_009: one group, anna, {ending}",
         f"{file}: fold 1 trains on case_009 and validates on case_003: one group, anna, {ending}",

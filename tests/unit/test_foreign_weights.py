@@ -177,7 +177,7 @@ def test_two_different_encoders_that_fit_alike_are_refused(resnet18, other, tmp_
     torch.save(prefixed(resnet18, "online.") | prefixed(other, "target."), tmp_path / "byol.pt")
     error = refused(tmp_path / "byol.pt")
     assert "more than once, and they differ: under online. and under target." in error.what
-    assert "a file of their own" in error.hint
+    assert "in a separate file" in error.hint
 
 
 def test_weights_of_another_encoder_name_the_one_they_fit(tmp_path):

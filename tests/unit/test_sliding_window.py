@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
-    joined,
+    join_slabs,
     longest_axis,
     mean_slabs,
     predict_slabs,
@@ -49,7 +49,7 @@ def whole_volume(
     """Probabilities ``(output, slice, u, v)`` of a whole volume."""
     axis = longest_axis(volume.shape[1:], [model])
     slabs = predict_slabs(network, volume, model, outputs, axis=axis, tta_axes=tta_axes, batch=batch)
-    return joined(slabs, outputs, volume.shape[1:], axis=axis)
+    return join_slabs(slabs, outputs, volume.shape[1:], axis=axis)
 
 
 def gaussian(patch: tuple[int, int, int]) -> Tensor:
@@ -238,7 +238,7 @@ def test_the_mean_of_slabs_of_different_depth_equals_the_plain_way(axis: int) ->
         end += slab.shape[axis + 1]
         parts.append((start, slab.clone()))
     assert len(parts) > 2
-    torch.testing.assert_close(joined(parts, 4, volume.shape[1:], axis=axis), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(join_slabs(parts, 4, volume.shape[1:], axis=axis), expected, atol=1e-6, rtol=0)
 
 
 def test_several_models_go_along_the_axis_where_their_windows_are_short_together() -> None:

@@ -1,4 +1,4 @@
-"""Transforms of intensities, which leave labels alone: colour, noise, blur, contrast, resolution, gamma."""
+"""Transforms of intensities: colour, noise, blur, brightness, contrast, resolution, gamma. Labels stay."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.training.augment.rows import per_sample, rows_of
-from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform
+from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform, per_sample, rows_of
 
 VOXELS = (2, 3, 4)  # axes of a batch
 BATCH_RANK = 5
 BLUR_SIGMAS = 3
-"""Where the Gaussian is cut off."""
+"""Radius of the Gaussian kernel in standard deviations."""
 GAMMA_INVERTED = 0.25
-"""Share of gamma transforms that are done on the negative."""
+"""Share of gamma transforms that are applied to the negative."""
 TINY = 1e-6
 
 
@@ -35,15 +34,14 @@ class IntensityTransform(Transform):
 
 @dataclass(frozen=True)
 class Colour(IntensityTransform):
-    """Hue, saturation and value of colours in [0, 1], as min-max normalization gives them; grey stays grey.
+    """Hue, saturation and value of RGB in [0, 1], as min-max normalization gives it; grey stays grey.
 
-    All three are one matrix on (red, green, blue): a rotation about the grey axis, a factor on the distance from it,
-    and a factor on the whole. Values beyond [0, 1] are cut, as in an image file.
+    All three are one matrix on (red, green, blue). Results are clipped to [0, 1].
 
     Attributes:
-        hue: ``(batch,)`` radians about the grey axis.
-        saturation: ``(batch,)`` factor on the distance from grey.
-        value: ``(batch,)`` factor on the colour as a whole.
+        hue: ``(batch,)`` rotation about the grey axis in radians.
+        saturation: ``(batch,)`` factor on the distance from the grey axis.
+        value: ``(batch,)`` factor on the whole colour.
     """
 
     hue: Array
@@ -66,14 +64,14 @@ class Colour(IntensityTransform):
             image[rows] = torch.einsum("rij,rj...->ri...", mixing, image[rows]).clamp(0, 1)
 
     def _matrices(self) -> Array:
-        """``(batch, 3, 3)`` from (red, green, blue) to the same."""
+        """``(batch, 3, 3)`` on (red, green, blue)."""
         grey = np.full((3, 3), 1 / 3)
-        across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # crosses a colour with the grey axis
+        cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # cross product with the grey axis
         hue, saturation, value = (
             each.astype(np.float64)[:, None, None] for each in (self.hue, self.saturation, self.value)
         )
-        turned = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * across
-        return (value * (grey + saturation * turned)).astype(np.float32)
+        rotated = np.cos(hue) * (np.eye(3) - grey) + np.sin(hue) * cross
+        return (value * (grey + saturation * rotated)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ class Noise(IntensityTransform):
     """Gaussian noise.
 
     Attributes:
-        amounts: ``(batch, channel)`` standard deviation over the channel's own; 0 is neutral.
-        seed: Of the noise itself, which is drawn on the device.
+        amounts: ``(batch, channel)`` standard deviation over that of the channel; 0 is neutral.
+        seed: Random seed of the noise, which is drawn on the device.
     """
 
     amounts: Array
@@ -104,11 +102,11 @@ class Noise(IntensityTransform):
 
 @dataclass(frozen=True)
 class Blur(IntensityTransform):
-    """Gaussian blur, one axis after the other; a sum of shifted copies needs no grouped convolution.
+    """Gaussian blur, axis by axis, as a sum of shifted copies.
 
     Attributes:
         sigmas: ``(batch, channel)`` in voxels; 0 is neutral.
-        axes: Of the batch: u and v, or all three.
+        axes: Axes of the batch: u and v, or all three.
     """
 
     sigmas: Array
@@ -159,7 +157,7 @@ class Brightness(IntensityTransform):
 
 @dataclass(frozen=True)
 class Contrast(IntensityTransform):
-    """A factor on the distance from the mean; intensities stay within the range that they had.
+    """A factor on the distance from the mean; results are clipped to the original range.
 
     Attributes:
         factors: ``(batch, channel)``.
@@ -181,26 +179,27 @@ class Contrast(IntensityTransform):
 
 @dataclass(frozen=True)
 class LowResolution(IntensityTransform):
-    """Voxels are averaged to a coarser grid and interpolated back: what a thicker slice or a worse lens shows.
+    """Averaging to a coarser grid and linear interpolation back.
 
     Attributes:
-        kept: ``(batch, 3)`` share of the resolution that is kept along (slice, u, v); 1 is neutral.
+        shares: ``(batch, 3)`` share of the resolution that remains along (slice, u, v); 1 is neutral.
     """
 
-    kept: Array
+    shares: Array
 
     @classmethod
     def sample(cls, plan: Augmentation, draw: Draw) -> Self:
-        kept = np.ones((draw.batch, 3), np.float32)
-        kept[:, list(plan.low_resolution_axes)] -= draw.amount(
+        shares = np.ones((draw.batch, 3), np.float32)
+        shares[:, list(plan.low_resolution_axes)] -= draw.amount(
             plan.low_resolution_probability, (0, 1 - plan.low_resolution_least), 1
         )
-        return cls(kept)
+        return cls(shares)
 
     def apply(self, image: Tensor) -> None:
         shape = image.shape[2:]
-        for sample in np.flatnonzero((self.kept != 1).any(axis=1)).tolist():
-            coarse = [max(1, round(size * float(share))) for size, share in zip(shape, self.kept[sample], strict=True)]
+        for sample in np.flatnonzero((self.shares != 1).any(axis=1)).tolist():
+            shares = self.shares[sample].tolist()
+            coarse = [max(1, round(size * share)) for size, share in zip(shape, shares, strict=True)]
             reduced = functional.interpolate(image[sample : sample + 1], size=coarse, mode="area")
             image[sample : sample + 1] = functional.interpolate(reduced, size=shape, mode="trilinear")
 
@@ -211,7 +210,7 @@ class Gamma(IntensityTransform):
 
     Attributes:
         exponents: ``(batch, channel)``; 1 is neutral.
-        inverted: ``(batch, channel)``: done on the negative.
+        inverted: ``(batch, channel)``: applied to the negative.
     """
 
     exponents: Array

@@ -1,4 +1,4 @@
-"""All transforms in their order: draws those of a batch and applies them."""
+"""All transforms in order: draws their parameters for a batch and applies them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def sample_transforms(
 
     Args:
         plan: Probabilities and ranges.
-        batch: Samples.
-        channels: Image channels; each gets noise, blur, brightness, contrast and gamma of its own.
-        generator: From a transform's name to its random numbers, which must not depend on the other transforms.
+        batch: Number of samples.
+        channels: Image channels; noise, blur, brightness, contrast and gamma are drawn for each.
+        generator: Name of a transform -> its random generator.
     """
     return [kind.sample(plan, Draw(generator(kind.__name__), batch=batch, channels=channels)) for kind in TRANSFORMS]
 
@@ -34,19 +34,19 @@ def sample_transforms(
 def apply(
     image: Tensor, label: Tensor, transforms: Sequence[Transform], *, spacing: Spacing, out_of_plane: bool
 ) -> tuple[Tensor, Tensor]:
-    """Apply transforms: all spatial ones together, then the others one after the other.
+    """Apply transforms: all spatial ones in one interpolation, then the others in order.
 
-    Only samples that a transform changes are computed. The slices of a 2.5D stack are transformed as one.
+    Only samples that a transform changes are computed. All slices of a 2.5D stack are transformed alike.
 
     Args:
         image: ``(batch, channel, slice, u, v)`` float32.
         label: ``(batch, slice, u, v)`` class indices; one slice in 2.5D.
-        transforms: Of :func:`sample_transforms`.
-        spacing: Of (slice, u, v); rotations are rigid in it.
-        out_of_plane: Move along the slice axis too, as fits isotropic volumes.
+        transforms: Transforms of :func:`sample_transforms`.
+        spacing: (slice, u, v); rotations are rigid in it.
+        out_of_plane: Rotate out of the plane and scale along the slice axis too, for isotropic volumes.
 
     Returns:
-        New image and label; ``IGNORE`` where the label lies outside the patch that was read, and where it was.
+        New image and label; the label is ``IGNORE`` where it was before and where voxels come from outside the patch.
     """
     image, label = image.clone(), label.clone()
     spatial = [transform for transform in transforms if isinstance(transform, Spatial)]

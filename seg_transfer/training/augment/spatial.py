@@ -1,4 +1,4 @@
-"""Transforms that move voxels, image and label alike: all but the mirror are composed into one interpolation."""
+"""Transforms that move voxels of image and label; all but the mirror are composed into one interpolation."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ from torch.nn import functional
 
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.training.augment.rows import per_sample, rows_of
-from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform
+from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform, per_sample, rows_of
 from seg_transfer.training.losses import IGNORE
 
 Matrices = NDArray[np.float64]
-"""``(batch, 3, 3)`` from an output position to the input position that it shows; (slice, u, v) about the centre."""
+"""``(batch, 3, 3)`` from output to input positions (slice, u, v), relative to the centre."""
 
 
 class Spatial(Transform):
-    """Says where each voxel of the output is read from: by a matrix, or by bending straight lines."""
+    """Maps output positions to input positions, by a matrix or by a non-linear change of the sampling grid."""
 
     @abstractmethod
     def changed(self) -> Mask:
         """The samples ``(batch,)`` whose voxels move."""
 
     def matrices(self) -> Matrices:
-        """Its linear part; by default none."""
+        """The linear part; identity by default."""
         return _identity(len(self.changed()))
 
     def bend(self, grid: Tensor, samples: NDArray[np.intp], extent: NDArray[np.float64]) -> None:
-        """Change in place what no matrix can; by default nothing.
+        """Change the grid in place by the non-linear part; nothing by default.
 
         Args:
-            grid: Of :func:`_grid`.
-            samples: Those of the batch that are in the grid.
-            extent: Of the patch along (slice, u, v), in the spacing's unit.
+            grid: Sampling grid of :func:`_grid`.
+            samples: Indices of its samples in the batch.
+            extent: Size of the patch along (slice, u, v), in the spacing's unit.
         """
 
 
@@ -69,10 +68,10 @@ class Rotation(Spatial):
         total = _identity(len(self.angles))
         for axis, (first, second) in enumerate(((1, 2), (0, 2), (0, 1))):
             angle = self.angles[:, axis].astype(np.float64)
-            turn = _identity(len(angle))
-            turn[:, first, first] = turn[:, second, second] = np.cos(angle)
-            turn[:, first, second], turn[:, second, first] = np.sin(angle), -np.sin(angle)
-            total = turn @ total
+            rotation = _identity(len(angle))
+            rotation[:, first, first] = rotation[:, second, second] = np.cos(angle)
+            rotation[:, first, second], rotation[:, second, first] = np.sin(angle), -np.sin(angle)
+            total = rotation @ total
         return total
 
 
@@ -99,10 +98,10 @@ class Scale(Spatial):
 
 @dataclass(frozen=True)
 class Stretch(Spatial):
-    """Magnification along u over that along v; the area stays.
+    """In-plane change of aspect ratio at constant area.
 
     Attributes:
-        factors: ``(batch,)``.
+        factors: ``(batch,)`` magnification along u over that along v.
     """
 
     factors: Array
@@ -122,7 +121,7 @@ class Stretch(Spatial):
 
 @dataclass(frozen=True)
 class Shear(Spatial):
-    """Lines along v lean towards u.
+    """In-plane shear of v towards u.
 
     Attributes:
         angles: ``(batch,)`` radians.
@@ -148,8 +147,8 @@ class Lens(Spatial):
     """Radial distortion in-plane.
 
     Attributes:
-        amounts: ``(batch,)``: a point at the share r of the half diagonal shows what lies ``1 + amount * r**2`` times
-            as far from the centre.
+        amounts: ``(batch,)``: a point at distance r from the centre, in half diagonals, is read from
+            ``r * (1 + amount * r**2)``.
     """
 
     amounts: Array
@@ -166,8 +165,8 @@ class Lens(Spatial):
         if (rows := rows_of(amounts != 0, grid)) is None:
             return
         rank, shape = grid.shape[-1], list(grid.shape[1:-1])
-        straight = torch.eye(rank, rank + 1, device=grid.device)[None]
-        plane = functional.affine_grid(straight, [1, 1, *shape], align_corners=False)[..., :2]
+        identity = torch.eye(rank, rank + 1, device=grid.device)[None]
+        plane = functional.affine_grid(identity, [1, 1, *shape], align_corners=False)[..., :2]
         sides = torch.tensor(extent[:0:-1].copy(), dtype=torch.float32, device=grid.device)
         squared = (plane * sides).square().sum(-1, keepdim=True) / sides.square().sum()
         grid[rows, ..., :2] *= 1 + per_sample(amounts, rows, rank=rank + 2) * squared
@@ -178,7 +177,7 @@ class Mirror(Transform):
     """Mirror images, without interpolation.
 
     Attributes:
-        axes: ``(batch, 3)`` bool per axis (slice, u, v).
+        axes: ``(batch, 3)`` bool along (slice, u, v).
     """
 
     axes: Mask
@@ -199,35 +198,30 @@ class Mirror(Transform):
 
 
 SPATIAL: tuple[type[Spatial], ...] = (Rotation, Scale, Stretch, Shear, Lens)
-"""Matrices are multiplied in this order: the last is the first that an output position meets. Bending comes after."""
+"""Matrices are multiplied in this order; :meth:`Spatial.bend` follows."""
 
 
 def move(image: Tensor, label: Tensor, transforms: Sequence[Spatial], *, spacing: Spacing, out_of_plane: bool) -> None:
-    """Resample image (linear) and label (nearest) in place, with zeros and ``IGNORE`` from outside.
+    """Resample image (linear) and label (nearest) in place; from outside come zeros and ``IGNORE``.
 
-    Args:
-        image: ``(batch, channel, slice, u, v)``.
-        label: ``(batch, slice, u, v)``; one slice in 2.5D.
-        transforms: In the order of :data:`SPATIAL`.
-        spacing: Of (slice, u, v); rotations are rigid in it.
-        out_of_plane: Move along the slice axis too; else every slice moves alike.
+    Arguments are those of :func:`~seg_transfer.training.augment.registry.apply`.
     """
     transforms = [transform for transform in transforms if transform.changed().any()]
     if not transforms:
         return
-    concerned = np.logical_or.reduce([transform.changed() for transform in transforms])
-    rows = torch.from_numpy(np.flatnonzero(concerned)).to(image.device)
-    moved, marked = image[rows], (label[rows] - IGNORE).float()  # shifted so that padding with zeros means IGNORE
+    samples = np.flatnonzero(np.logical_or.reduce([transform.changed() for transform in transforms]))
+    rows = torch.from_numpy(samples).to(image.device)
+    moved, moved_label = image[rows], (label[rows] - IGNORE).float()  # shifted: zeros from outside mean IGNORE
     if out_of_plane:
-        marked = marked.unsqueeze(1)
+        moved_label = moved_label.unsqueeze(1)
     else:
         moved = moved.flatten(1, 2)
     extent = np.array(image.shape[2:]) * np.array(spacing)
-    grid = _grid(transforms, np.flatnonzero(concerned), tuple(moved.shape[2:]), extent, image.device)
+    grid = _grid(transforms, samples, tuple(moved.shape[2:]), extent, image.device)
     moved = functional.grid_sample(moved, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    marked = functional.grid_sample(marked, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    moved_label = functional.grid_sample(moved_label, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     image[rows] = moved.reshape(len(rows), *image.shape[1:])
-    label[rows] = marked.reshape(len(rows), *label.shape[1:]).to(label.dtype) + IGNORE
+    label[rows] = moved_label.reshape(len(rows), *label.shape[1:]).to(label.dtype) + IGNORE
 
 
 def _grid(
@@ -237,14 +231,14 @@ def _grid(
     extent: NDArray[np.float64],
     device: torch.device,
 ) -> Tensor:
-    """Where each output position looks: ``(sample, *shape, axis)``, as torch has it in [-1, 1], the last axis first.
+    """Torch's sampling grid ``(sample, *shape, axis)`` in [-1, 1], the last axis first.
 
     Args:
-        transforms: Of the whole batch.
-        samples: Those concerned.
-        shape: ``(slice, u, v)``, or ``(u, v)`` where slices move alike.
-        extent: Of the patch along (slice, u, v), in the spacing's unit.
-        device: Where.
+        transforms: Spatial transforms of the whole batch.
+        samples: Indices of the samples that change.
+        shape: ``(slice, u, v)``, or ``(u, v)`` if all slices are transformed alike.
+        extent: Size of the patch along (slice, u, v), in the spacing's unit.
+        device: Device of the grid.
     """
     matrices = reduce(np.matmul, [transform.matrices()[samples] for transform in transforms])
     normalized = matrices[:, ::-1, ::-1] * extent[::-1][None, None, :] / extent[::-1][None, :, None]

@@ -1,12 +1,14 @@
-"""What a random transform is: a record of what was drawn for each sample of a batch, which is then applied to it."""
+"""Base of random transforms: parameters are drawn for each sample of a batch and then applied."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seg_transfer.planning.plan import Augmentation
 
@@ -15,13 +17,13 @@ Mask = NDArray[np.bool_]
 
 
 class Draw:
-    """Draws one value, or several, for each sample of a batch; the neutral one for samples that are not chosen.
+    """Draws values ``(batch, *shape)`` float32; samples that are not chosen get the neutral value.
 
-    ``which`` is a probability, or the samples themselves ``(batch,)``; results are ``(batch, *shape)`` float32.
+    ``which`` is the probability of a sample to be chosen, or a mask ``(batch,)``.
 
     Args:
-        generator: Of one transform.
-        batch: Samples.
+        generator: Random generator of one transform.
+        batch: Number of samples.
         channels: Image channels.
     """
 
@@ -29,7 +31,7 @@ class Draw:
         self.generator, self.batch, self.channels = generator, batch, channels
 
     def chosen(self, probability: float) -> Mask:
-        """The samples ``(batch,)`` to which something happens."""
+        """Mask ``(batch,)`` of samples, each chosen with this probability."""
         return self.generator.random(self.batch) < probability
 
     def within(self, which: float | Mask, limit: float, *shape: int) -> Array:
@@ -41,7 +43,7 @@ class Draw:
         return self._where(which, self.generator.uniform(*limits, (self.batch, *shape)), 0.0)
 
     def factor(self, which: float | Mask, limits: tuple[float, float], *shape: int) -> Array:
-        """Shrink or enlarge with equal probability, although the range above 1 is wider; 1 is neutral."""
+        """Below or above 1 with equal probability, uniform in each range; 1 is neutral."""
         size = (self.batch, *shape)
         lower, upper = self.generator.uniform(limits[0], 1, size), self.generator.uniform(1, limits[1], size)
         return self._where(which, np.where(self.generator.random(size) < 0.5, lower, upper), 1.0)
@@ -54,16 +56,29 @@ class Draw:
 class Transform(ABC):
     """One random transform of a batch.
 
-    A subclass is a dataclass of what was drawn: arrays with one row a sample, neutral where nothing happens. Its name
-    is part of its random seed.
+    A subclass is a dataclass of the drawn parameters: arrays with one row per sample. Its name is part of its random
+    seed.
     """
 
     @classmethod
     @abstractmethod
     def sample(cls, plan: Augmentation, draw: Draw) -> Self:
-        """Draw what happens to each sample of a batch.
+        """Draw the parameters of a batch.
 
         Args:
             plan: Probabilities and ranges.
-            draw: Random numbers of this transform alone.
+            draw: Random numbers of this transform.
         """
+
+
+def rows_of(chosen: Any, like: Tensor) -> Tensor | None:
+    """Indices of the chosen samples ``(batch,)`` bool on the device of ``like``, or None: only these are computed."""
+    if not chosen.any():
+        return None
+    return torch.from_numpy(np.flatnonzero(chosen)).to(like.device)
+
+
+def per_sample(values: NDArray, rows: Tensor, *, rank: int) -> Tensor:
+    """Values of the rows on their device, with trailing axes of size 1 up to ``rank`` axes."""
+    chosen = torch.from_numpy(np.ascontiguousarray(values)).to(rows.device)[rows]
+    return chosen.reshape(*chosen.shape, *(1,) * (rank - chosen.ndim))
