@@ -1,6 +1,6 @@
 """segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder.
 
-Each function here is one command, with the command's options and defaults. They are loaded when first used, so that
+Each function is one command, with the command's options and defaults. Functions are loaded when first used, so that
 importing the package loads neither torch nor any image reader.
 
 Example:
@@ -36,24 +36,10 @@ if TYPE_CHECKING:
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the host configures logging
 
-# libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop; beside
-# one busy process a training step then took 3.5 s instead of 1.0, alone no less (docs/log.md).
+# libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop. Beside
+# one busy process a training step then took 3.5 s instead of 1.0; alone the setting changes nothing (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-_MODULES = {
-    "card": "export",
-    "encoders": "encoder_weights",
-    "evaluate": "evaluate",
-    "export": "export",
-    "fetch_encoders": "encoder_weights",
-    "plan": "plan",
-    "predict": "predict",
-    "preprocess": "preprocess",
-    "pretrain": "pretrain",
-    "probe": "probe",
-    "summary": "summary",
-    "train": "train",
-}
 __all__ = [
     "card",
     "encoders",
@@ -68,11 +54,13 @@ __all__ = [
     "summary",
     "train",
 ]
+_MODULES = {"card": "export", "encoders": "encoder_weights", "fetch_encoders": "encoder_weights"}
+"""Modules of :mod:`seg_transfer.workflow` whose name is not the function's."""
 
 
 def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return getattr(import_module(f"seg_transfer.workflow.{_MODULES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"seg_transfer.workflow.{_MODULES.get(name, name)}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,6 +6,7 @@ exit code 2. Any other exception is a defect of segtl and keeps its traceback.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 
@@ -27,16 +28,12 @@ class UserError(ValueError):
         return f"{head}\n  hint: {self.hint}" if self.hint else head
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.where, self.hint)
-
-
-def _rebuild(kind: type[UserError], what: str, where: Path | str | None, hint: str | None) -> UserError:
-    """Unpickle in the parent what a worker process raised."""
-    return kind(what, where=where, hint=hint)
+        # Worker processes send their errors by pickle, which cannot pass keyword arguments itself.
+        return partial(type(self), where=self.where, hint=self.hint), (self.what,)
 
 
 class SomeCasesFailed(Exception):
-    """The work is finished but for the cases named here: exit code 3.
+    """Some cases failed and all others are done: exit code 3.
 
     Args:
         failures: Case identifier -> one-line cause.

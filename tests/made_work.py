@@ -17,7 +17,7 @@ from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.training.checkpoint import save_state
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 PATCHES = {"2d": (1, 24, 24), "2.5d": (3, 24, 24), "3d": (8, 24, 24)}
 Change = Callable[[np.ndarray], None]
@@ -45,7 +45,7 @@ def ball_plan(dataset: Dataset, configuration: str, *, folds: int = 2, **model: 
     return plan(data, network, splits=splits)
 
 
-def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[int, ...] = (0, 1)) -> Plan:
+def add_run(work: WorkFolder, made: Plan, *, predict: Change = nothing, folds: tuple[int, ...] = (0, 1)) -> Plan:
     """Put trained and validated folds of a plan into a work folder, and make it the current plan.
 
     Args:
@@ -79,8 +79,8 @@ def add_run(work: Work, made: Plan, *, predict: Change = nothing, folds: tuple[i
     return made
 
 
-def make_work(folder: Path, data: Path) -> Work:
+def make_work(folder: Path, data: Path) -> WorkFolder:
     """A work folder that knows its data set."""
-    work = Work(folder)
+    work = WorkFolder(folder)
     find_dataset(data).save(work.dataset)
     return work

@@ -1,10 +1,9 @@
 """The command line: each command parses its options, calls one function of :mod:`seg_transfer`, and shows the result.
 
-Commands are generated from the options types (:mod:`seg_transfer.options`); the table below says which function and
-which view belong to each.
+Commands are generated from the options types (:mod:`seg_transfer.options`) and the table :data:`COMMANDS`.
 
-Exit codes: 0 done; 2 the user's error; 3 finished, but some cases failed; 130 interrupted. Any other exception is a
-defect of segtl and keeps its traceback.
+Exit codes: 0 done; 2 user error; 3 done, but some cases failed; 130 interrupted. Any other exception is a defect of
+segtl and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
-OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
-"""Errors of the operating system that a user can fix, and a defect of segtl does not cause."""
+ENVIRONMENT_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
+"""Errors of the operating system that the user can fix; defects of segtl do not cause them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,13 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        name: As it is typed.
+        name: Name on the command line.
         options: Type of its options.
-        show: Shows the result; takes :mod:`seg_transfer.cli.show`, which is not loaded for ``--help``, the result and
-            the options.
+        show: Shows the result. Its arguments are :mod:`seg_transfer.cli.show`, which is not loaded for ``--help``, the
+            result and the options.
         help: One sentence.
         epilog: Examples and notes below the options.
-        run: Does the work; by default the function of :mod:`seg_transfer` with the command's name.
+        run: Function of the options; by default the one of :mod:`seg_transfer` with the command's name.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Command:
     run: Callable[[Any], Any] | None = None
 
     def __call__(self, options: Options) -> None:
-        """Do the work and show the result."""
+        """Run the command and show the result."""
         run = self.run or getattr(api, self.name)
         result = run(options)
         from seg_transfer.cli import show
@@ -81,9 +80,9 @@ def _status(options: StatusOptions) -> Status:
 
 def _demo(options: DemoOptions) -> object:
     from seg_transfer.demo import run_demo
-    from seg_transfer.workflow.work_folder import Work
+    from seg_transfer.workflow.work_folder import WorkFolder
 
-    console.log_tracebacks(Work(options.output / "work").log)
+    console.log_tracebacks(WorkFolder(options.output / "work").log)
     return run_demo(options.output, seed=options.seed, device=options.device)
 
 
@@ -95,7 +94,7 @@ def _show_training(show: ModuleType, runs: list[TrainedFold], options: TrainOpti
     show.show_runs(runs)
     if options.control:
         show.show_control(runs, options.work)
-    scored = [one.scores for run in runs for one in (run, run.control) if one and one.scores]
+    scored = [fold.scores for run in runs for fold in (run, run.control) if fold and fold.scores]
     failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
     if failures:
         raise SomeCasesFailed(failures)
@@ -107,27 +106,27 @@ def _show_scores(show: ModuleType, scores: Scores, _: EvaluateOptions) -> None:
         raise SomeCasesFailed(scores.failures)
 
 
-def _show_status(show: ModuleType, found: Status, options: StatusOptions) -> None:
+def _show_status(show: ModuleType, status: Status, options: StatusOptions) -> None:
     if options.as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(status.model_dump_json(indent=2))
     else:
-        show.show_status(found)
+        show.show_status(status)
 
 
 COMMANDS = (
     Command(
         "plan",
         PlanOptions,
-        lambda show, made, options: show.show_plan(made, options.work),
+        lambda show, plan, options: show.show_plan(plan, options.work),
         "Check and measure a data set, and decide how to train on it.",
         "Example: [bold]segtl plan data/hippocampus --config 2.5d --time-budget 20m --memory 8GB[/]\n\n"
-        "Plan again as often as you like: what is measured and preprocessed is used again, earlier runs stay.",
+        "Planning again reuses measurements and preprocessed cases; earlier runs stay.",
     ),
     Command(
         "preprocess",
         PreprocessOptions,
         _show_line,
-        "Prepare every case for training; `train` does it by itself where it is missing.",
+        "Preprocess every case; `train` does this itself for missing cases.",
         "Example: [bold]segtl preprocess --workers 4[/]",
     ),
     Command(
@@ -136,7 +135,7 @@ COMMANDS = (
         _show_training,
         "Train a fold of the plan and validate it on its held-out cases.",
         "Examples: [bold]segtl train 0[/], [bold]segtl train cv --time-budget 20m[/]\n\n"
-        "Interrupted? The same command goes on where it stopped.",
+        "The same command resumes an interrupted training.",
     ),
     Command(
         "predict",
@@ -156,7 +155,7 @@ COMMANDS = (
     Command(
         "summary",
         SummaryOptions,
-        lambda show, found, options: show.show_summary(found, options.work),
+        lambda show, summary, options: show.show_summary(summary, options.work),
         "Compare all validated runs, and choose what `predict` and `export` use.",
         "Example: [bold]segtl summary --ensembles[/]\n\n"
         "Runs are ranked by cross-validated mean Dice, on the same cases. The choice is in choice.json of the work "
@@ -175,14 +174,14 @@ COMMANDS = (
         "card",
         CardOptions,
         _show_line,
-        "Show what an exported model reads, predicts and was trained on, its scores and terms.",
+        "Show an exported model's input, output, training data, scores and licence terms.",
         "Example: [bold]segtl card model.segtl[/]",
     ),
     Command(
         "status",
         StatusOptions,
         _show_status,
-        "Show what is done in a work folder and what comes next.",
+        "Show the state of a work folder and the next commands.",
         "Example: [bold]segtl status -w segtl-work[/]",
         _status,
     ),
@@ -190,27 +189,27 @@ COMMANDS = (
         "demo",
         DemoOptions,
         lambda show, result, _: show.show_demo(result),
-        "Make a small data set and go the whole way on it; about 5 minutes on 2 cores.",
+        "Make a small data set and run the whole pipeline on it; about 5 minutes on 2 cores.",
         "Example: [bold]segtl demo[/]",
         _demo,
     ),
     Command(
         "probe",
         ProbeOptions,
-        lambda show, found, options: show.show_probe(found, options.work),
-        "Measure how well labels can be read off the plan's frozen encoder, beside controls.",
+        lambda show, evidence, options: show.show_probe(evidence, options.work),
+        "Measure how well the plan's frozen encoder predicts the labels, compared with controls.",
         "Example: [bold]segtl probe --with vgg16_bn[/]\n\n"
-        "Figures are of cases that a classifier was not fitted to. What pretraining taught the encoder shows in its "
-        "gain over random weights; features worse than intensities or local filters are of no use by themselves.",
+        "All figures are of held-out cases. The gain over random weights shows what pretraining taught the encoder. "
+        "Features that score below intensities or local filters are of no use by themselves.",
     ),
     Command(
         "pretrain",
         PretrainOptions,
-        lambda show, made, _: show.show_pretrained(made),
+        lambda show, pretrained, _: show.show_pretrained(pretrained),
         "Pretrain an encoder on images in class folders.",
         "Example: [bold]segtl pretrain IMAGES --encoder resnet18 --time-budget 100m -o my_encoder[/], then "
         "[bold]segtl plan DATASET --encoder resnet18 --weights my_encoder.safetensors[/]\n\n"
-        "Interrupted? The same command resumes.",
+        "The same command resumes an interrupted pretraining.",
     ),
 )
 FETCH = Command(
@@ -231,7 +230,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Medical image segmentation that configures itself, on an encoder pretrained on ImageNet.",
-    epilog="The way: [bold]segtl plan DATASET[/], [bold]segtl train cv[/], "
+    epilog="Steps: [bold]segtl plan DATASET[/], [bold]segtl train cv[/], "
     "[bold]segtl predict -i IMAGES -o OUT[/]. Try it: [bold]segtl demo[/].",
 )
 encoders = typer.Typer(
@@ -241,18 +240,14 @@ encoders = typer.Typer(
 )
 
 
-def _add(group: typer.Typer, one: Command) -> None:
-    group.command(one.name, help=one.help, epilog=one.epilog)(command(one.options, one))
-
-
-for _one in COMMANDS:
-    _add(app, _one)
-_add(encoders, FETCH)
+for _group, _commands in ((app, COMMANDS), (encoders, (FETCH,))):
+    for _entry in _commands:
+        _group.command(_entry.name, help=_entry.help, epilog=_entry.epilog)(command(_entry.options, _entry))
 app.add_typer(encoders, name="encoders")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(version: bool) -> None:
+    if version:
         typer.echo(f"segtl {metadata.version('seg-transfer')}")
         raise typer.Exit
 
@@ -278,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: Without the program's name; None for those of this process.
+        arguments: Arguments without the program's name; None for those of this process.
     """
     with console.shown_on_stderr():
         return _exit_code(arguments)
@@ -287,24 +282,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         app(args=arguments, prog_name="segtl")
-    except UserError as error:
+    except (UserError, SomeCasesFailed) as error:
         logger.error(str(error))
-        return USER_ERROR
-    except SomeCasesFailed as error:
-        logger.error(str(error))
-        return SOME_FAILED
+        return USER_ERROR if isinstance(error, UserError) else SOME_FAILED
     except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+        if error.errno not in ENVIRONMENT_ERRORS:
             raise
-        cause = UserError(
-            f"cannot be read or written: {error.strerror}",
-            where=error.filename,
-            hint="free disk space, or check the permissions; then run the same command again",
-        )
-        logger.error(str(cause))
+        hint = "free disk space, or check the permissions; then run the same command again"
+        logger.error(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
         return USER_ERROR
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            logger.error("interrupted; run the same command again to go on")
-        return ended.code if isinstance(ended.code, int) else 0
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            logger.error("interrupted; run the same command again to resume")
+        return end.code if isinstance(end.code, int) else 0
     raise AssertionError("typer always ends with SystemExit")

@@ -1,6 +1,6 @@
-"""What a user of the command line sees while it works: the package's log records, on stderr; results go to stdout.
+"""Log records and progress bars of the command line, on stderr; results go to stdout.
 
-Tracebacks of failed cases go to a file in the work folder, which is made when there is something to write.
+Tracebacks of failed cases go to a file in the work folder, which is made with the first of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import TRACEBACKS
-from seg_transfer.util.progress import BarHandler, Show, count
+from seg_transfer.util.progress import BarHandler, ProgressUpdate, progress_text
 
 LOGGER = logging.getLogger("seg_transfer")
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
@@ -24,16 +24,16 @@ STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 @contextmanager
 def shown_on_stderr() -> Iterator[None]:
-    """Print the package's log records until the context ends: text alone, warnings marked as such.
+    """Print the package's log records until the context ends; warnings get a prefix.
 
-    On a terminal long work shows a bar with the time left, elsewhere a plain line every ten seconds.
+    Progress is a bar with the time left on a terminal, elsewhere a line every ten seconds.
     """
     console = Console(stderr=True, highlight=False)
     handler = TerminalHandler(console) if console.is_terminal else ConsoleHandler(console)
     before = LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False  # some library may have given the root logger a handler: each line would come twice
+    LOGGER.propagate = False  # a library's handler at the root logger would print each line twice
     try:
         yield
     finally:
@@ -44,12 +44,12 @@ def shown_on_stderr() -> Iterator[None]:
 
 
 def set_level(level: int) -> None:
-    """Choose how much is shown: ``logging.WARNING`` when quiet, ``logging.DEBUG`` when verbose."""
+    """Set the lowest level that is shown."""
     LOGGER.setLevel(level)
 
 
 def log_tracebacks(path: Path | None) -> None:
-    """Append tracebacks of failed cases to this file from now on; None: to no file."""
+    """Append tracebacks of failed cases to this file; None: to no file."""
     logger = logging.getLogger(TRACEBACKS)
     for handler in [handler for handler in logger.handlers if isinstance(handler, TracebackFile)]:
         logger.removeHandler(handler)
@@ -59,17 +59,14 @@ def log_tracebacks(path: Path | None) -> None:
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints each record as plain text, without line breaks of its own.
-
-    Rich's own handler sets records into a table as wide as the terminal, which breaks long lines.
-    """
+    """Prints each record as plain text, without wrapping; rich's own handler breaks long lines."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tracebacks are for the log; here only when verbose."""
+        """Leave out tracebacks, unless verbose."""
         return record.name != TRACEBACKS or LOGGER.isEnabledFor(logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -80,14 +77,14 @@ class ConsoleHandler(logging.Handler):
 
 
 class TerminalHandler(ConsoleHandler, BarHandler):
-    """Draws bars as well; bars within bars share one display, since a terminal holds only one at a time."""
+    """Also draws progress bars; nested bars share one display, since a terminal holds only one at a time."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.display: Progress | None = None
 
     @contextmanager
-    def bar(self, total: float, title: str) -> Iterator[Show]:
+    def bar(self, total: float, title: str) -> Iterator[ProgressUpdate]:
         outermost = self.display is None
         if self.display is None:
             columns = (
@@ -100,9 +97,11 @@ class TerminalHandler(ConsoleHandler, BarHandler):
             self.display = Progress(*columns, console=self.console)
             self.display.start()
         display = self.display
-        task = display.add_task(title, total=total, count=count(0, total), note="")
+        task = display.add_task(title, total=total, count=progress_text(0, total), note="")
         try:
-            yield lambda done, note="": display.update(task, completed=done, count=count(done, total), note=note)
+            yield lambda done, note="": display.update(
+                task, completed=done, count=progress_text(done, total), note=note
+            )
         finally:
             if outermost:
                 display.stop()
@@ -112,7 +111,7 @@ class TerminalHandler(ConsoleHandler, BarHandler):
 
 
 class TracebackFile(logging.FileHandler):
-    """Appends records with their time to a file; the file and its folder are made for the first of them."""
+    """Appends records with their time to a file; file and folder are made with the first record."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)

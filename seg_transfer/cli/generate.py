@@ -1,4 +1,4 @@
-"""Typer commands made from options types: a field is a parameter, its description the help."""
+"""Generates Typer commands from options types: a field becomes a parameter, its description the help."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seg_transfer.transfer.fetch import OFFLINE
 
 
 def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
-    """A function that Typer takes for a command: it builds the options from what was typed and calls ``run``.
+    """Make a function for Typer that builds the options from the command line and calls ``run`` with them.
 
     Args:
         kind: Type of the options.
@@ -29,27 +29,27 @@ def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., No
     fields = fields_of(kind)
     parameters = [_parameter(name, field) for name, field in fields.items()]
 
-    def typed(**values: Any) -> None:
-        given = {name: value for name, value in values.items() if value is not None}
-        options = kind(**{keyword_of(name, fields[name]): value for name, value in given.items()})
+    def call(**values: Any) -> None:
+        given = {keyword_of(name, fields[name]): value for name, value in values.items() if value is not None}
+        options = kind(**given)
         _apply(options)
         run(options)
 
-    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return typed
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
 
 
 def _apply(options: Options) -> None:
-    """Set what holds for the whole process: what is shown and logged, and whether connections are allowed."""
+    """Set what applies to the whole process: verbosity, the log file, and whether connections are allowed."""
     if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
     work = getattr(options, "work", None)
     if getattr(options, "model", None) is not None:
         work = None  # an exported model needs no work folder
-    from seg_transfer.workflow.work_folder import Work
+    from seg_transfer.workflow.work_folder import WorkFolder
 
-    console.log_tracebacks(None if work is None else Work(work).log)
+    console.log_tracebacks(None if work is None else WorkFolder(work).log)
     if isinstance(options, OfflineOption) and options.offline:
         os.environ[OFFLINE] = "1"
 
@@ -79,7 +79,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _flags(name: str, field: FieldInfo) -> list[str]:
-    """``-w --work``; of a switch that is on by default ``--name/--no-name``, of another ``--name`` alone."""
+    """``-w --work``; ``--name/--no-name`` for a switch that is on by default, ``--name`` for another switch."""
     flags = cli_of(field).flags or f"--{name.replace('_', '-')}"
     if field.annotation is bool and field.default is True:
         return [f"{flags}/--no-{flags.removeprefix('--')}"]
@@ -87,7 +87,7 @@ def _flags(name: str, field: FieldInfo) -> list[str]:
 
 
 def _type_of(field: FieldInfo) -> Any:
-    """Type of a field on the command line: its own without None, or that of its text form."""
+    """Type of a field on the command line: its own without None, or the type of its text form."""
     if cli_of(field).typed is not None:
         return cli_of(field).typed
     if get_origin(field.annotation) in (Union, types.UnionType):

@@ -16,7 +16,7 @@ from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _dice = METRICS["dice"].text
 
-WIDTH_OF_A_FILE = 140
-"""Columns of a table that goes to a file or pipe; rich would use 80."""
+FILE_WIDTH = 140
+"""Columns of a table in a file or pipe; rich's default is 80."""
 
 
 def show_plan(plan: Plan, work: Path) -> None:
-    """Show what was inferred and decided, why, and the expected time, memory and disk space."""
-    data = plan.data
+    """Show the data set, the decisions with their reasons, and the expected time, memory and disk space."""
+    data, work_folder = plan.data, WorkFolder(work)
     kind = "2D images" if data.dimension == 2 else "volumes"
     _line(f"{data.dataset}: {len(data.cases)} {kind}")
     _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
@@ -60,8 +60,9 @@ def show_plan(plan: Plan, work: Path) -> None:
             f"({expected.seconds_per_step:.2g} s a step), {bytes_text(expected.memory_bytes)} of memory, "
             f"{bytes_text(expected.disk_bytes)} of disk"
         )
-    _line(f"plan: {Work(work).plan}")
-    logger.info(f"next: `segtl train 0{Work(work).option}`, or `segtl train cv{Work(work).option}` for every fold")
+    _line(f"plan: {work_folder.plan}")
+    option = work_folder.option
+    logger.info(f"next: `segtl train 0{option}`, or `segtl train cv{option}` for every fold")
 
 
 def show_runs(runs: Sequence[TrainedFold]) -> None:
@@ -86,23 +87,24 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     """Show the folds and their from-scratch controls, and whether the pretrained start improved Dice."""
     from seg_transfer.workflow.compare import compare_with_controls
 
-    found = compare_with_controls(list(runs))
-    assert found is not None, "every fold has a control"
-    table = Table("start", "strategy", "mean Dice", *found.run.dice, title="the same budget", title_justify="left")
-    for name, side in (("planned", found.run), ("from scratch", found.control)):
+    comparison = compare_with_controls(list(runs))
+    assert comparison is not None, "every fold has a control"
+    dice = comparison.run.dice
+    table = Table("start", "strategy", "mean Dice", *dice, title="the same budget", title_justify="left")
+    for name, side in (("planned", comparison.run), ("from scratch", comparison.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
     _console().print(table)
-    difference = f"{found.difference:+.3f} mean Dice over {len(found.cases)} held-out case(s)"
+    difference = f"{comparison.difference:+.3f} mean Dice over {len(comparison.cases)} held-out case(s)"
     interval = "no interval: one case is too few"
-    if not math.isnan(found.lower):
-        interval = f"95 % interval {found.lower:+.3f} to {found.upper:+.3f}"
+    if not math.isnan(comparison.lower):
+        interval = f"95 % interval {comparison.lower:+.3f} to {comparison.upper:+.3f}"
     effect = "made no significant difference"
-    if found.improves or found.worsens:
-        effect = "improved Dice" if found.improves else "worsened Dice"
+    if comparison.improves or comparison.worsens:
+        effect = "improved Dice" if comparison.improves else "worsened Dice"
     start = "start that the races chose" if not all(run.pretrained for run in runs) else "pretrained start"
     _line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
-    if not found.improves:
-        _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{Work(work).option}`")
+    if not comparison.improves:
+        _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
 
 
 def show_scores(scores: Scores) -> None:
@@ -110,17 +112,15 @@ def show_scores(scores: Scores) -> None:
     from seg_transfer.evaluation.report import cases_table, summary_table
 
     scores = scores.model_copy(update={"failures": {}})
-    console = _console()
-    console.print(cases_table(scores))
-    console.print(summary_table(scores))
+    _console().print(cases_table(scores), summary_table(scores), sep="\n")
 
 
 def show_summary(summary: Summary, work: Path) -> None:
     """Show the cross-validated Dice of all runs, the chosen run and its lead, and the runs that were left out."""
     names = list(summary.runs[0].dice)
     title = f"{summary.dataset}: mean Dice over held-out cases"
-    heads = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
-    table = Table(*heads, title=title, title_justify="left")
+    headers = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
+    table = Table(*headers, title=title, title_justify="left")
     table.add_column("run", overflow="fold")
     for run in summary.runs:
         table.add_row(
@@ -147,33 +147,31 @@ def show_summary(summary: Summary, work: Path) -> None:
         kept = "kept" if trial.kept else "not kept"
         figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
         _line(f"largest component of {trial.what}: {kept} ({figures})")
-    logger.info(f"chosen: {Work(work).choice}; `segtl predict` and `segtl export` use it")
+    logger.info(f"chosen: {WorkFolder(work).choice}; `segtl predict` and `segtl export` use it")
 
 
-def show_probe(found: ProbeEvidence, work: Path) -> None:
+def show_probe(evidence: ProbeEvidence, work: Path) -> None:
     """Show the scores of each feature set, and the gain of pretrained over random weights at each stage."""
-    title = (
-        f"frozen features on {found.cases} cases, {found.folds} folds (balanced accuracy ± standard error; log-loss)"
-    )
+    title = f"frozen features on {evidence.cases} cases, {evidence.folds} folds"
+    title += " (balanced accuracy ± standard error; log-loss)"
     table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
     table.title, table.title_justify = title, "left"
-    for one in found.features:
-        stage = "" if one.stage is None else f"stage {one.stage}"
-        softmax, svm, bayes = (one.scores[name] for name in ("softmax", "svm", "bayes"))
+    for features in evidence.features:
+        stage = "" if features.stage is None else f"stage {features.stage}"
+        softmax, svm, bayes = (features.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(
-            " ".join(part for part in (one.source, one.encoder, stage) if part),
+            " ".join(part for part in (features.source, features.encoder, stage) if part),
             softmax.balanced_accuracy.text(),
             _loss(softmax.log_loss),
             svm.balanced_accuracy.text(),
             bayes.balanced_accuracy.text(),
             _loss(bayes.log_loss),
-            _dice(one.mean_dice),
-            one.gain.text(signed=True) if one.gain is not None else "",
+            _dice(features.mean_dice),
+            features.gain.text(signed=True) if features.gain is not None else "",
         )
     _console().print(table)
-    place = Work(work)
-    _line(f"evidence: {place.evidence}, {place.probe_plot}")
-    logger.info(f"took {seconds_text(found.seconds)}; Dice is on {found.held_out} held-out case(s)")
+    _line(f"evidence: {WorkFolder(work).evidence}, {WorkFolder(work).probe_plot}")
+    logger.info(f"took {seconds_text(evidence.seconds)}; Dice is on {evidence.held_out} held-out case(s)")
 
 
 def show_demo(result: DemoResult) -> None:
@@ -187,16 +185,16 @@ def show_demo(result: DemoResult) -> None:
     _line(f"data set: {result.data}")
     _line(f"label maps: {result.predictions}")
     _line(f"overlay: {result.overlay}")
-    logger.info(f"took {seconds_text(result.seconds)}; look further with `segtl status{Work(result.work).option}`")
+    option = WorkFolder(result.work).option
+    logger.info(f"took {seconds_text(result.seconds)}; see also `segtl status{option}`")
 
 
 def show_status(status: Status) -> None:
     """Show the state of a work folder, and the next commands."""
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
-        plan = status.plan
         edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
-        _line(f"plan: {plan}{edited}")
+        _line(f"plan: {status.plan}{edited}")
         _line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
     if status.runs:
         table = Table("plan", "fold", "state", "mean Dice", "folder")
@@ -209,20 +207,20 @@ def show_status(status: Status) -> None:
         _line(f"next: {step}")
 
 
-def show_encoders(found: Sequence[EncoderStatus]) -> None:
-    """Show the encoder catalogue, and which weights are on this machine."""
+def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
+    """Show the encoder catalogue, and the weights on this machine."""
     table = Table("encoder", "channels", "strides", "parameters", "licence of the weights", "3D", "weights here")
     table.columns[3].justify = "right"
-    for one in found:
-        known = one.entry
+    for encoder in encoders:
+        entry = encoder.entry
         table.add_row(
-            known.name,
-            " ".join(map(str, known.channels)),
-            " ".join(map(str, known.strides)),
-            f"{known.parameters / 1e6:.1f} M",
-            known.licence,
-            "yes" if known.volumes else "no",
-            ", ".join(one.weights) or "no",
+            entry.name,
+            " ".join(map(str, entry.channels)),
+            " ".join(map(str, entry.strides)),
+            f"{entry.parameters / 1e6:.1f} M",
+            entry.licence,
+            "yes" if entry.volumes else "no",
+            ", ".join(encoder.weights) or "no",
         )
     _console().print(table)
     logger.info("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
@@ -234,15 +232,15 @@ def show_fetched(files: Sequence[Fetched]) -> None:
         _line(f"{file.sha256}  {file.path}")
 
 
-def show_pretrained(made: Pretrained) -> None:
-    """Show the files of a pretrained encoder and its accuracy beside that of guessing."""
-    facts = made.facts
+def show_pretrained(pretrained: Pretrained) -> None:
+    """Show the files of a pretrained encoder, and its accuracy beside that of the most frequent class."""
+    facts = pretrained.facts
     chance = f"always the most frequent class: {facts.chance:.3f}"
-    _line(f"{made.weights}, {made.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
+    _line(f"{pretrained.weights}, {pretrained.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
 
 
 def _console() -> Console:
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def _line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set's cases, said by file with its hint, all of it at once."""
+"""Checks of a data set's cases; all problems are reported at once, each with its file and a hint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a case from being used.
+    """A reason why a case cannot be used.
 
     Attributes:
-        case: The case.
-        file: The file it is about.
-        what: What is wrong.
+        case: Identifier of the case.
+        file: The file with the problem.
+        what: The problem.
         hint: What the user can do about it.
     """
 
@@ -40,26 +40,20 @@ class Problem:
     hint: str
 
 
-@dataclass(frozen=True)
-class _Checked:
-    problems: list[Problem]
-    empty_label: bool
-
-
 def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     """Read every file of every case to its end and check it.
 
-    Checked are: that files are there and whole; the number of channels; that shapes and affines agree across
+    Checked are: that files exist and are complete; the number of channels; that shapes and affines agree across
     channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
-    values are finite; that label values are whole and declared; that some voxel is annotated. A label without
-    foreground is no problem, since healthy cases exist; how many there are is said.
+    values are finite; that label values are whole numbers and declared; that some voxel is annotated. A label without
+    foreground is no problem, since healthy cases exist; their number is logged.
 
     Args:
-        dataset: What to check.
+        dataset: The data set.
         workers: Processes; 0 works in this one. Each holds one case in memory.
 
     Returns:
-        All problems, by case.
+        All problems, sorted by case and file.
     """
     check = partial(_check_case, channels=dataset.channel_names, values=dataset.declared, ignore=dataset.ignore)
     problems = [
@@ -71,31 +65,33 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
         if isinstance(result, CaseFailure):
             problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
         else:
-            problems += result.problems
-            empty += [case.id] if result.empty_label else []
+            problems += result[0]
+            empty += [case.id] if result[1] else []
     if empty:
         logger.info(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
-    claimed = {path for case in dataset.cases for path in (*case.images, case.label)}
-    problems = [_with_hint(problem, claimed) for problem in problems]
+    claimed = {path for case in dataset.cases for path in case.files}
+    problems = [_with_similar_file(problem, claimed) for problem in problems]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
-    """Raise all problems as one message; nothing happens if there are none.
+    """Raise all problems as one error.
 
     Raises:
-        UserError: Listing every problem by file with its hint.
+        UserError: Listing every problem with its file and hint.
     """
-    if problems:
-        lines = [f"  {problem.file}: {problem.what}\n    hint: {problem.hint}" for problem in problems]
-        cases = len({problem.case for problem in problems})
-        raise UserError(
-            f"{len(problems)} problem(s) in {cases} case(s):\n" + "\n".join(lines),
-            hint="fix these files, or leave their cases out with --skip-broken",
-        )
+    lines = [f"  {problem.file}: {problem.what}\n    hint: {problem.hint}" for problem in problems]
+    cases = len({problem.case for problem in problems})
+    raise UserError(
+        f"{len(problems)} problem(s) in {cases} case(s):\n" + "\n".join(lines),
+        hint="fix these files, or leave their cases out with --skip-broken",
+    )
 
 
-def _check_case(case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None) -> _Checked:
+def _check_case(
+    case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None
+) -> tuple[list[Problem], bool]:
+    """Problems of the case, and whether its label holds background only."""
     problems: list[Problem] = []
     grid: Grid | None = None
     count = 0
@@ -109,7 +105,10 @@ def _check_case(case: Case, *, channels: tuple[str, ...], values: Sequence[int],
             readable = False
             continue
         count += len(image.array)
-        problems += _check_values(case, path, image.array)
+        if nonfinite := image.array.size - int(np.isfinite(image.array).sum()):
+            what = f"{nonfinite} of {image.array.size} values are not finite (nan or inf)"
+            hint = "replace them, for instance with the value of air or with 0"
+            problems.append(Problem(case.id, path, what, hint))
         if grid is None:
             first, grid = path, image.native
         elif difference := grid_difference(grid, image.native):
@@ -120,22 +119,14 @@ def _check_case(case: Case, *, channels: tuple[str, ...], values: Sequence[int],
         hint = "name every channel in dataset.json, or bring the case's files to these channels"
         problems.append(Problem(case.id, case.images[0], what, hint))
     label_problems, empty = _check_label(case, grid, values, ignore)
-    return _Checked(problems + label_problems, empty)
-
-
-def _check_values(case: Case, path: Path, array: np.ndarray) -> list[Problem]:
-    wrong = array.size - int(np.isfinite(array).sum())
-    if not wrong:
-        return []
-    what = f"{wrong} of {array.size} values are not finite (nan or inf)"
-    return [Problem(case.id, path, what, "replace them, for instance with the value of air or with 0")]
+    return problems + label_problems, empty
 
 
 def _check_label(
     case: Case, grid: Grid | None, values: Sequence[int], ignore: int | None
 ) -> tuple[list[Problem], bool]:
     """Problems of the label, and whether it holds background only."""
-    assert case.label is not None, "a data set's cases have a label, be it a missing one"
+    assert case.label is not None, "every case of a data set has a label path"
     path = case.label
     try:
         label = read_label(path)
@@ -145,7 +136,7 @@ def _check_label(
     problems = []
     if grid is not None and (difference := grid_difference(grid, label.native)):
         hint = (
-            "if its voxels do correspond to the image's, give it the image's affine; else resample it to the image's "
+            "if its voxels correspond to the image's, give it the image's affine; otherwise resample it to the image's "
             "grid with nearest neighbour interpolation"
         )
         what = f"does not lie on the grid of {case.images[0].name}: {difference}"
@@ -155,10 +146,8 @@ def _check_label(
         problems.append(Problem(case.id, path, what, UNDECLARED_HINT))
     annotated = label.array if ignore is None else label.array[label.array != ignore]
     if not annotated.size:
-        hint = "annotate some of it, or leave the case out"
-        problems.append(
-            Problem(case.id, path, f"no voxel is annotated: all have the ignore label's value {ignore}", hint)
-        )
+        what = f"no voxel is annotated: all have the ignore label's value {ignore}"
+        problems.append(Problem(case.id, path, what, "annotate some of it, or leave the case out"))
     return problems, annotated.size > 0 and not annotated.any()
 
 
@@ -166,11 +155,11 @@ def _from_error(case: Case, path: Path, error: UserError) -> Problem:
     return Problem(case.id, path, error.what, error.hint or "put it there")
 
 
-def _with_hint(problem: Problem, claimed: Collection[Path | None]) -> Problem:
-    """Names the file that was probably meant for one that is missing: one that no case claims."""
+def _with_similar_file(problem: Problem, claimed: Collection[Path]) -> Problem:
+    """If the file is missing, suggest a file with a similar name that belongs to no case."""
     path = problem.file
     if path.is_file() or not path.parent.is_dir():
         return problem
-    spare = [file.name for file in data_files(path.parent) if file not in claimed]
-    similar = difflib.get_close_matches(path.name, spare, n=1, cutoff=0.8)
+    unclaimed = [file.name for file in data_files(path.parent) if file not in claimed]
+    similar = difflib.get_close_matches(path.name, unclaimed, n=1, cutoff=0.8)
     return replace(problem, hint=f"put it there; is {similar[0]} meant?") if similar else problem

@@ -1,4 +1,4 @@
-"""A data set: its cases, channels and labels, wherever they lie and however they are named."""
+"""A data set on disk: its cases, channels and labels."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
 
 
 class Dataset(JsonRecord):
-    """What segtl knows about a data set before it reads voxels.
+    """The description of a data set, known before any voxel is read.
 
     Attributes:
         name: From ``dataset.json``, else the folder's.
         root: The folder.
-        layout: How it was found.
-        dimension: 2 if every case is one slice (a picture, or a volume of one slice), else 3.
+        layout: Layout of the files.
+        dimension: 2 if every case is one slice (a 2D image, or a volume of one slice), else 3.
         unit: Unit of every spacing.
         channel_names: In order; inferred in layout "folders".
         labels: (name, value in the files), ascending by value, background (0) first; inferred in layout "folders".
-        regions: What is predicted instead, where labels are nested or overlap; in order of precedence.
-        ignore: Value in the files of voxels that are not annotated, if there is one.
-        label_map_note: How values map to class indices, where they are not 0, 1, 2, ...; else empty.
-        cases: By identifier.
+        regions: The network's outputs if labels are nested or overlap, in order of precedence.
+        ignore: Value of voxels that are not annotated, if there is one.
+        label_map_note: How values map to class indices, if they are not 0, 1, 2, ...; else empty.
+        cases: Sorted by identifier.
         unused: Files among images and labels that belong to no case.
     """
 
@@ -64,10 +64,10 @@ class Dataset(JsonRecord):
         return content | {"regions": regions}
 
     def select(self, ids: Collection[str]) -> Dataset:
-        """The same data set with these cases only.
+        """The data set with these cases only.
 
         Raises:
-            UserError: If one of them is not there.
+            UserError: If one of them does not exist.
         """
         missing = sorted(set(ids) - {case.id for case in self.cases})
         if missing:
@@ -76,12 +76,12 @@ class Dataset(JsonRecord):
                 where=self.root,
                 hint=f"cases are called such as {self.cases[0].id}" if self.cases else None,
             )
-        wanted = set(ids)
-        return self.model_copy(update={"cases": tuple(case for case in self.cases if case.id in wanted)})
+        selected = set(ids)
+        return self.model_copy(update={"cases": tuple(case for case in self.cases if case.id in selected)})
 
     @property
     def declared(self) -> tuple[int, ...]:
-        """Every value that label files may hold: that of each label, then that of voxels that are not annotated."""
+        """Every value that label files may hold: the labels' values, then that of the ignore label."""
         return (*(value for _, value in self.labels), *(() if self.ignore is None else (self.ignore,)))
 
     def classes(self, label: Image) -> np.ndarray:
@@ -101,29 +101,29 @@ def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
 
     Args:
         folder: In nnU-Net raw layout (v1 or v2) or MSD layout, both with a ``dataset.json``; or with a subfolder of
-            images and one of labels (called label, mask, seg, gt or annotation in some form), with the same names.
-        workers: Processes that read label files where labels must be inferred; 0 works in this one.
+            images and one of labels (named like label, mask, seg, gt or annotation), with the same file names.
+        workers: Processes that read label files to infer labels; 0 works in this one.
 
     Raises:
-        UserError: About anything that concerns the data set as a whole. What concerns single cases (such as a
-            missing file) is found by :func:`seg_transfer.data.checks.check_dataset`.
+        UserError: If the data set as a whole is unusable. Problems of single cases, such as a missing file, are found
+            by :func:`seg_transfer.data.checks.check_dataset`.
     """
     root = folder.absolute()
-    found = read_layout(root, workers=workers)
-    pictures = {is_raster(case.images[0]) for case in found.cases}
-    if len(pictures) > 1:
-        raise UserError("volumes and pictures are mixed", where=root, hint="make a data set of each kind")
+    contents = read_layout(root, workers=workers)
+    rasters = {is_raster(case.images[0]) for case in contents.cases}
+    if len(rasters) > 1:
+        raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
     return Dataset(
-        **vars(found),
+        **vars(contents),
         root=root,
-        dimension=2 if pictures == {True} or all(_is_one_slice(case) for case in found.cases) else 3,
-        unit="pixel" if pictures == {True} else "mm",
-        label_map_note=map_note([value for _, value in found.labels]),
+        dimension=2 if rasters == {True} or all(_is_one_slice(case) for case in contents.cases) else 3,
+        unit="pixel" if rasters == {True} else "mm",
+        label_map_note=map_note([value for _, value in contents.labels]),
     )
 
 
 def _is_one_slice(case: Case) -> bool:
-    """Whether the case's first file has one slice; one that cannot be read does not say otherwise."""
+    """Whether the case's first file has one slice, or cannot be read."""
     try:
         return read_header(case.images[0]).shape[2] == 1
     except UserError:
@@ -134,13 +134,13 @@ def find_images(path: Path, channels: int) -> list[Case]:
     """Find cases to predict.
 
     Args:
-        path: A folder of images, or one image; of several channel files, any.
-        channels: Channels of the model. Names that end with ``_`` and the four digits of one of these are grouped
-            to one case, such as ``liver_01_0000.nii.gz`` and ``liver_01_0001.nii.gz``; a file that holds all
-            channels is a case by itself.
+        path: A folder of images, or one image (any of its channel files).
+        channels: Number of the model's channels. Files whose names differ only in a suffix of ``_`` and a channel's
+            four digits are one case, such as ``liver_01_0000.nii.gz`` and ``liver_01_0001.nii.gz``. A file that holds
+            all channels is a case by itself.
 
     Returns:
-        Cases without labels, by identifier. Channel files that are missing are named as they should be.
+        Cases without labels, sorted by identifier. Missing channel files have their expected names.
 
     Raises:
         UserError: If there is no image.
@@ -159,18 +159,18 @@ def find_images(path: Path, channels: int) -> list[Case]:
         raise UserError("there is no image", where=path, hint="give an image, or a folder of images")
     cases = []
     for case, numbered in sorted(images.cases.items()):
-        alone = list(numbered) == [0] and (channels == 1 or _holds(numbered[0], channels))
-        cases.append(Case(case, images.of(case, 1 if alone else channels)))
+        one_file = list(numbered) == [0] and (channels == 1 or _holds_channels(numbered[0], channels))
+        cases.append(Case(case, images.of(case, 1 if one_file else channels)))
     return cases
 
 
 def _case_and_channel(file: Path, channels: int) -> tuple[str, int]:
-    """A suffix that is no channel of the model belongs to the name, such as the year in scan_2021."""
+    """Case and channel number; a suffix that is no channel of the model, such as scan_2021, belongs to the name."""
     case, number = split_channel(stem(file)) or (stem(file), 0)
     return (case, number) if number < channels else (stem(file), 0)
 
 
-def _holds(file: Path, channels: int) -> bool:
+def _holds_channels(file: Path, channels: int) -> bool:
     try:
         return read_header(file).channels == channels
     except UserError:

@@ -18,7 +18,7 @@ _HINT = (
 
 
 class Region(Part):
-    """Labels that are one output of the network, such as a whole tumour of three parts."""
+    """Label values that are one output of the network, such as a whole tumour of three parts."""
 
     name: str
     values: tuple[int, ...] = Field(min_length=1, description="values of its labels")
@@ -27,11 +27,11 @@ class Region(Part):
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """What the values of the label files mean.
+    """The meaning of the values in label files.
 
     Attributes:
-        labels: (name, value), ascending by value, background (0) first: with regions every value that occurs in one.
-        regions: In order of precedence; empty where labels exclude each other.
+        labels: (name, value), ascending by value, background (0) first; with regions, every value of a region.
+        regions: In order of precedence; empty if labels exclude each other.
         ignore: Value of voxels that are not annotated, if there is one.
     """
 
@@ -54,24 +54,24 @@ def channel_names(content: dict[str, Any], where: Path) -> tuple[str, ...]:
 
 
 def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
-    """Labels, regions and the ignore label.
+    """Read labels, regions and the ignore label.
 
-    Labels come as {name: value} (v2) or {"value": name} (v1, MSD). As in nnU-Net, a list of values makes a region, and
-    then every label but the background and ``ignore`` is one; ``regions_class_order`` gives the value that each of them
-    is written with, in the order of the labels, later ones over earlier ones. It says nothing where no label is a
-    region. A label called ``ignore`` is the value of voxels that are not annotated; it need not be the highest.
+    Labels are {name: value} (v2) or {"value": name} (v1, MSD). As in nnU-Net, if one label has a list of values, every
+    label but the background and ``ignore`` is a region; ``regions_class_order`` then has the value that each region is
+    written with, in the order of the labels, later ones over earlier ones. Without regions it is not read. The label
+    ``ignore`` is the value of voxels that are not annotated; it need not be the highest.
 
     Raises:
-        UserError: If they are neither, or contradict each other.
+        UserError: If ``labels`` has another form, or labels contradict each other.
     """
-    given = content.get("labels")
-    if not isinstance(given, dict) or not given:
+    entries = content.get("labels")
+    if not isinstance(entries, dict) or not entries:
         raise UserError("there is no labels", where=where, hint=_HINT)
-    pairs = list(given.items())
-    if all(isinstance(value, str) for value in given.values()):
+    pairs = list(entries.items())
+    if all(isinstance(value, str) for value in entries.values()):
         pairs = [(name, value) for value, name in pairs]
     named = [(str(name), _values(name, value, where)) for name, value in pairs]
-    marks = [values for name, values in named if name.lower() == _IGNORE]
+    ignored = [values for name, values in named if name.lower() == _IGNORE]
     named = [(name, values) for name, values in named if name.lower() != _IGNORE]
     background = [name for name, values in named if values == (0,)]
     if len(background) != 1:
@@ -80,12 +80,12 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     foreground = [(name, values) for name, values in named if values != (0,)]
     if not foreground:
         raise UserError("there is no label besides the background", where=where, hint=_HINT)
-    ignore = _ignore(marks, {value for _, values in named for value in values}, where)
+    ignore = _ignore_value(ignored, {value for _, values in named for value in values}, where)
     if any(len(values) > 1 for _, values in foreground):
         regions = _regions(foreground, content.get("regions_class_order"), where)
         names = {values[0]: name for name, values in foreground if len(values) == 1}
-        found = sorted({value for _, values in foreground for value in values})
-        labels = [(background[0], 0), *((names.get(value, f"label_{value}"), value) for value in found)]
+        occurring = sorted({value for _, values in foreground for value in values})
+        labels = [(background[0], 0), *((names.get(value, f"label_{value}"), value) for value in occurring)]
         return LabelScheme(tuple(labels), regions, ignore)
     labels = sorted(((name, values[0]) for name, values in named), key=lambda pair: pair[1])
     numbers = [value for _, value in labels]
@@ -95,32 +95,30 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
 
 
 def _values(name: object, value: object, where: Path) -> tuple[int, ...]:
-    """The values of a label, ascending; one unless it is a region."""
-    listed = value if isinstance(value, list) and value else [value]
-    texts = {str(entry) for entry in listed}
+    """The values of a label, ascending; a single one unless it is a region."""
+    texts = {str(entry) for entry in (value if isinstance(value, list) and value else [value])}
     if not all(text.isdecimal() for text in texts):
         raise UserError(f"label {name} has the value {value!r}", where=where, hint=_HINT)
     return tuple(sorted(map(int, texts)))
 
 
-def _ignore(marks: list[tuple[int, ...]], taken: set[int], where: Path) -> int | None:
-    if not marks:
+def _ignore_value(ignored: list[tuple[int, ...]], taken: set[int], where: Path) -> int | None:
+    values = [value for label in ignored for value in label]
+    if not values:
         return None
-    values = [value for each in marks for value in each]
     if len(values) > 1:
         what = f"the ignore label has {len(values)} values: {', '.join(map(str, values))}"
     elif values[0] in taken:
-        what = f"the ignore label has the value {values[0]}, which is another label's too"
+        what = f"the ignore label has the value {values[0]}, which another label has too"
     else:
         return values[0]
-    hint = f'give it one value of its own, such as "ignore": {max(taken) + 1}'
-    raise UserError(what, where=where, hint=hint)
+    raise UserError(what, where=where, hint=f'give it its own value, such as "ignore": {max(taken) + 1}')
 
 
 def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where: Path) -> tuple[Region, ...]:
-    """The labels as regions, checked for what would make one of them vanish from every prediction."""
+    """The labels as regions; refuses regions that no prediction could show."""
     names = ", ".join(name for name, _ in foreground)
-    hint = f'"regions_class_order" lists one value for each of {names}, in this order; later ones are painted over'
+    hint = f'"regions_class_order" has one value for each of {names}, in this order; later ones overwrite earlier ones'
     if not isinstance(order, list):
         raise UserError("labels are made of regions, but there is no regions_class_order", where=where, hint=hint)
     if len(order) != len(foreground):
@@ -133,13 +131,13 @@ def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where
             raise UserError(f"label {name} has the values {list(values)}", where=where, hint=hint)
         if type(writes) is not int or writes not in values:
             what = f"regions_class_order writes {writes!r} for {name}, whose values are {list(values)}"
-            raise UserError(what, where=where, hint=f"write {name} with one of its own values; {hint}")
+            raise UserError(what, where=where, hint=f"write {name} with one of its values; {hint}")
         for earlier in regions:
             if earlier.writes == writes:
                 what = f"regions_class_order writes {earlier.name} and {name} with the same value {writes}"
-                raise UserError(what, where=where, hint=f"give each region a value of its own; {hint}")
+                raise UserError(what, where=where, hint=f"give each region another value; {hint}")
             if set(earlier.values) <= set(values):
-                what = f"{earlier.name} lies in {name}, which is painted over it"
+                what = f"{earlier.name} lies in {name}, which overwrites it"
                 hint = "list larger regions first, in labels and in regions_class_order alike"
                 raise UserError(what, where=where, hint=hint)
         regions.append(Region(name=name, values=values, writes=writes))

@@ -1,4 +1,4 @@
-"""Identical images under two names: found by a hash of their voxels, however the files store them."""
+"""Finds identical images under two names by a hash of their voxels, independent of file format and orientation."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Duplicates:
 
     Attributes:
         cases: Two or more identifiers, sorted.
-        same_label: Whether their labels are the same too; if not, at least one of them is wrong.
+        same_label: Whether their labels are the same too; if not, at least one label is wrong.
     """
 
     cases: tuple[str, ...]
     same_label: bool
 
     def __str__(self) -> str:
-        label = "and the same label" if self.same_label else "under different labels, of which one at most is right"
+        label = "and the same label" if self.same_label else "under different labels, of which at most one is right"
         return f"{listing(self.cases)} hold the same image {label}"
 
 
 def content_hash(array: np.ndarray) -> str:
-    """BLAKE2b of an array's shape and its values as float32, 32 hex digits.
+    """BLAKE2b hash of an array's shape and its values as float32, in 32 hexadecimal digits.
 
     Args:
-        array: ``(..., x, y, z)`` in canonical order: then files of another orientation, format or data type hash alike.
+        array: ``(..., x, y, z)`` in canonical order, so that orientation, format and data type do not matter.
     """
     digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=HASH_BYTES)
     for index in np.ndindex(array.shape[:-2]):  # a large volume is not copied as a whole
@@ -46,20 +46,19 @@ def find_duplicates(images: Mapping[str, str], labels: Mapping[str, str]) -> lis
 
     Args:
         images: Case -> :func:`content_hash` of its image.
-        labels: Case -> that of its label.
+        labels: Case -> :func:`content_hash` of its label.
 
     Returns:
-        One entry per image that occurs more than once, sorted.
+        One entry per image that occurs more than once, sorted by case.
     """
-    holders: dict[str, list[str]] = defaultdict(list)
+    by_image: dict[str, list[str]] = defaultdict(list)
     for case, image in sorted(images.items()):
-        holders[image].append(case)
-    found = [
+        by_image[image].append(case)
+    return [
         Duplicates(tuple(cases), len({labels[case] for case in cases}) == 1)
-        for cases in holders.values()
+        for cases in by_image.values()
         if len(cases) > 1
     ]
-    return sorted(found, key=lambda one: one.cases)
 
 
 def listing(names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Where a file's voxels lie in the world, and the way between a file's own axis order and the canonical one.
+"""Voxel grids of files, and conversion between a file's axis order and the canonical one.
 
 World coordinates are RAS+ (x to the right, y to the front, z up). Canonical order ``(x, y, z)`` is the
 permutation and flip of the file's axes ``(i, j, k)`` that comes closest to RAS+; voxels are never interpolated.
@@ -16,8 +16,8 @@ from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
 Unit = Literal["mm", "pixel"]
 
 GRID_TOLERANCE = 0.01
-"""Two grids are the same if no corner is further off than this many voxels along any axis: far below what a label
-can show, and above what tools lose when they write spacings with six digits (0.005 voxels over 512 of them)."""
+"""Two grids are the same if no corner differs by more than this many voxels along any axis: far below what a label
+can show, and above the rounding of spacings that are written with six digits (0.005 voxels over 512 voxels)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Grid:
     Attributes:
         shape: Voxels along ``(i, j, k)``.
         affine: 4 x 4, voxel ``(i, j, k)`` -> world (RAS+), in ``unit``.
-        unit: "mm", or "pixel" for pictures, whose pixels have no physical size.
-        flat: The file has two axes only; ``k`` is then of size 1 and is not written.
+        unit: "mm", or "pixel" for 2D images without a physical pixel size.
+        flat: Whether the file has two axes only; ``k`` then has size 1 and is not written.
     """
 
     shape: tuple[int, int, int]
@@ -43,7 +43,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """Where each axis points, such as "RAS" or "LPS"."""
+        """Direction of each axis, such as "RAS" or "LPS"."""
         return "".join(aff2axcodes(self.affine))
 
     def canonical(self) -> Grid:
@@ -60,28 +60,28 @@ def affine_spacing(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def to_canonical(array: np.ndarray, native: Grid) -> np.ndarray:
-    """Bring ``(..., i, j, k)`` in the file's own order to canonical ``(..., x, y, z)``; a view."""
+    """View of ``(..., i, j, k)`` in the file's own order as canonical ``(..., x, y, z)``."""
     axes, flips = _axes(native)
     return np.flip(array, flips).transpose(*range(array.ndim - 3), *(np.argsort(axes) - 3 + array.ndim))
 
 
 def to_native(array: np.ndarray, native: Grid) -> np.ndarray:
-    """Bring canonical ``(..., x, y, z)`` to the file's own ``(..., i, j, k)``; a view, the inverse of to_canonical."""
+    """View of canonical ``(..., x, y, z)`` as the file's own ``(..., i, j, k)``; the inverse of to_canonical."""
     axes, flips = _axes(native)
     return np.flip(array.transpose(*range(array.ndim - 3), *(axes - 3 + array.ndim)), flips)
 
 
 def _axes(native: Grid) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Canonical axis of each of the file's axes, and which of those run against it, counted from the end."""
+    """Canonical axis of each file axis, and the file axes that run in the opposite direction, counted from the end."""
     orientation = io_orientation(native.affine).astype(int)
     return orientation[:, 0], tuple(axis - 3 for axis in range(3) if orientation[axis, 1] < 0)
 
 
 def grid_difference(reference: Grid, other: Grid) -> str | None:
-    """How ``other`` differs from ``reference`` in the world, in words; None if it does not.
+    """Describe how ``other`` differs from ``reference`` in the world; None if it does not.
 
-    Both are compared in canonical order, so that files of one case may be stored in different orientations.
-    Corners may be off by :data:`GRID_TOLERANCE` voxels of ``reference``.
+    Both are compared in canonical order, so that files of one case may have different orientations. Corners may differ
+    by :data:`GRID_TOLERANCE` voxels of ``reference``.
     """
     first, second = reference.canonical(), other.canonical()
     if first.shape != second.shape:

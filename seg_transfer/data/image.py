@@ -1,7 +1,7 @@
-"""Volumes and pictures on disk <-> :class:`Image`, whose array is canonical ``(channel, x, y, z)`` in RAS+.
+"""Reads and writes :class:`Image`, whose array is canonical ``(channel, x, y, z)`` in RAS+.
 
-What is read keeps the grid of its file (``Image.native``), so that whatever is computed from it can be written
-back in the file's own order, orientation and geometry::
+An image keeps the grid of its file (``Image.native``), so that results can be written in the file's own order,
+orientation and geometry::
 
     image = read_image([Path("ct.nii.gz"), Path("pet.nii.gz")])
     mask = image.array[0] > 100
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 WHOLE_TOLERANCE = 1e-3
-"""How far a float label may be from a whole number: writers that scale 8-bit labels leave such remainders."""
+"""Largest distance of a float label from a whole number: writers that scale 8-bit labels leave such remainders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,10 @@ class Image:
 
     Attributes:
         array: ``(channel, x, y, z)`` in canonical order, not necessarily contiguous. Images: integers of up to 16 bits
-            as they are stored, else float32. Labels: integers.
+            with their stored type, else float32. Labels: integers.
         affine: 4 x 4, canonical voxel ``(x, y, z)`` -> world (RAS+).
         native: The grid of the (first) file, in its own order.
-        stored_dtype: Type of the values on disk, where it is another than the array's.
+        stored_dtype: Type of the values on disk, if it differs from the array's.
     """
 
     array: np.ndarray
@@ -90,8 +90,8 @@ def read_image(paths: Sequence[Path]) -> Image:
     """Read one case's image; see :class:`Image` for its type.
 
     Args:
-        paths: Files of one or more channels each (a 4D volume, an RGB picture), in the order of the channels. They
-            may be stored in different orientations but must cover the same grid in the world.
+        paths: Files of one or more channels each (a 4D volume, an RGB image), in the order of the channels. They may
+            have different orientations but must have the same grid in the world.
 
     Raises:
         UserError: If a file is missing or damaged, or the files' grids differ.
@@ -114,7 +114,7 @@ def read_image(paths: Sequence[Path]) -> Image:
     else:
         x, y, z = canonical.shape
         channels = [header.channels for header in headers]
-        # Slices across z are contiguous, as in NIfTI and in what becomes of them.
+        # Slices across z are contiguous, as in NIfTI files.
         array = np.empty((sum(channels), z, y, x), working_dtype(stored, label=False)).transpose(0, 3, 2, 1)
         for path, header, target in zip(paths, headers, np.split(array, np.cumsum(channels)[:-1]), strict=True):
             target[...] = to_canonical(read_array(path, label=False)[0], header.grid)
@@ -122,10 +122,10 @@ def read_image(paths: Sequence[Path]) -> Image:
 
 
 def read_label(path: Path) -> Image:
-    """Read a label as ``(1, x, y, z)`` of an integer type, with the values of the file.
+    """Read a label map as ``(1, x, y, z)`` of an integer type, with the values of the file.
 
     Raises:
-        UserError: If the file is missing or damaged, has several channels, or holds values that are not whole.
+        UserError: If the file is missing or damaged, has several channels, or has values that are not whole numbers.
     """
     array, header = read_array(path, label=True)
     if len(array) != 1:
@@ -137,18 +137,18 @@ def read_label(path: Path) -> Image:
 
 
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
-    """Float labels as integers, plane by plane."""
+    """Float labels as integers, converted plane by plane to save memory."""
     result = np.empty(array.shape, np.int32)
-    off: list[np.ndarray] = []
+    fractional: list[np.ndarray] = []
     for k in range(array.shape[-1]):
         plane = array[..., k]
         whole = np.rint(plane)
         with np.errstate(invalid="ignore"):
-            off.append(plane[~(np.abs(plane - whole) <= WHOLE_TOLERANCE)])
+            fractional.append(plane[~(np.abs(plane - whole) <= WHOLE_TOLERANCE)])
             result[..., k] = whole
-    if count := sum(values.size for values in off):
+    if count := sum(values.size for values in fractional):
         raise UserError(
-            f"label values must be whole numbers, but {np.concatenate(off)[0]:g} occurs ({count} such voxels)",
+            f"label values must be whole numbers, but {np.concatenate(fractional)[0]:g} occurs ({count} such voxels)",
             where=path,
             hint="resample labels with nearest neighbour interpolation",
         )
@@ -156,7 +156,7 @@ def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "mm") -> Image:
-    """Make an image of an array in memory, which is taken to be canonical already.
+    """Make an image of an array in memory, in canonical order.
 
     Args:
         array: ``(channel, x, y, z)`` or ``(x, y, z)``.
@@ -164,7 +164,8 @@ def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "
         unit: Unit of the spacing.
 
     Raises:
-        UserError: If the array has not 3 or 4 axes, is empty or not of numbers, or the spacing is not 3 positive ones.
+        UserError: If the array does not have 3 or 4 axes, is empty or not numeric, or the spacing is not 3 positive
+            numbers.
     """
     array = np.asarray(array)
     if array.ndim not in (3, 4) or array.dtype.kind not in "iufb" or not array.size:

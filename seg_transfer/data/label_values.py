@@ -1,4 +1,4 @@
-"""Values in label files <-> class indices 0, 1, ..., in the order of the values."""
+"""Values in label files, and their class indices 0, 1, ... in the order of the values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from seg_transfer.util.parallel import CaseFailure, map_cases
 
 UNDECLARED_HINT = "declare them in dataset.json, or correct the label"
 MOST_VALUES = 256
-"""Files with more values than this are images rather than labels."""
-PART = 2**20
-"""Voxels worked on at a time, so that what comes between is small beside the volume."""
+"""Files with more values than this are images, not label maps."""
+CHUNK = 2**20
+"""Voxels converted at a time, so that temporary arrays are small compared with the volume."""
 
 
 def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -29,17 +29,17 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
         Class indices of the same shape, uint8 or (from 256 classes on) uint16.
 
     Raises:
-        UserError: If another value occurs.
+        UserError: If a value without a class occurs.
     """
     unknown = len(values)
     table = np.full(max(values) + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
     table[list(values)] = range(len(values))
     classes = np.empty(array.shape, table.dtype)
-    # In parts, since indexing turns all of the index into eight bytes a voxel.
-    for part, target in zip(_parts(array), _parts(classes), strict=True):
-        inside = part.min() >= 0 and part.max() <= max(values)
+    # In chunks, since indexing converts the index to eight bytes per voxel.
+    for chunk, target in zip(_chunks(array), _chunks(classes), strict=True):
+        inside = chunk.min() >= 0 and chunk.max() <= max(values)
         if inside:
-            target[...] = table[part]
+            target[...] = table[chunk]
         if not inside or (target == unknown).any():
             raise UserError(
                 f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
@@ -55,11 +55,11 @@ def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:
 
 def distinct(array: np.ndarray) -> set[int]:
     """All values that occur."""
-    return {value for part in _parts(array) for value in np.unique(part).tolist()}
+    return {value for chunk in _chunks(array) for value in np.unique(chunk).tolist()}
 
 
 def map_note(values: Sequence[int]) -> str:
-    """What becomes of label values that are not 0, 1, 2, ...; empty if they are."""
+    """Describe the classes of label values that are not 0, 1, 2, ...; empty if they are."""
     if list(values) == list(range(len(values))):
         return ""
     return f"label values {listing(values)} are classes {listing(range(len(values)))}"
@@ -68,45 +68,38 @@ def map_note(values: Sequence[int]) -> str:
 def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> tuple[tuple[str, int], ...]:
     """Find the labels that occur in the files: background (0), label_1, label_2, ... by ascending value.
 
-    Files that cannot be read are left to the checks of their cases.
+    Files that cannot be read are skipped; the checks of their cases report them.
 
     Raises:
-        UserError: If nothing but background occurs, or so many values that these are no labels.
+        UserError: If only background occurs, or too many values for labels.
     """
     values = {0}
     failure: CaseFailure | None = None
-    for _, result in map_cases(
-        _values, files, workers=workers, title="looking for label values", name=lambda file: file.name
-    ):
+    title = "looking for label values"
+    for _, result in map_cases(_values, files, workers=workers, title=title, name=lambda file: file.name):
         if isinstance(result, CaseFailure):
             failure = result
         else:
             values |= {value for value in result if value > 0}
     if len(values) == 1:
-        raise UserError(
-            f"no label was found: {failure.cause}" if failure else "no label holds anything but 0",
-            where=folder,
-            hint="mark foreground with values from 1 on",
-        )
+        what = f"no label was found: {failure.cause}" if failure else "no label holds a value other than 0"
+        raise UserError(what, where=folder, hint="mark foreground with values from 1 on")
     if len(values) > MOST_VALUES:
-        raise UserError(
-            f"the files hold {len(values)} different values", where=folder, hint="give label maps, not images"
-        )
-    return tuple(
-        ("background" if value == 0 else f"label_{index}", value) for index, value in enumerate(sorted(values))
-    )
+        what = f"the files hold {len(values)} different values"
+        raise UserError(what, where=folder, hint="give label maps, not images")
+    return tuple((f"label_{index}" if index else "background", value) for index, value in enumerate(sorted(values)))
 
 
 def _values(file: Path) -> set[int]:
     return distinct(read_label(file).array)
 
 
-def _parts(array: np.ndarray) -> list[np.ndarray]:
+def _chunks(array: np.ndarray) -> list[np.ndarray]:
     flat = array.reshape(-1)
-    return [flat[start : start + PART] for start in range(0, flat.size, PART)]
+    return [flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK)]
 
 
 def listing(values: Sequence[int]) -> str:
-    """The values as text, the first ten of them."""
+    """The first ten values as text."""
     texts = [str(value) for value in values[:10]]
     return ", ".join(texts) + (f", ... ({len(values)} in all)" if len(values) > 10 else "")

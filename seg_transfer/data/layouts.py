@@ -1,7 +1,7 @@
-"""The layouts in which data sets come: nnU-Net raw (v1 and v2), MSD, and two plain folders.
+"""The layouts of data sets: nnU-Net raw (v1 and v2), MSD, and two plain folders.
 
-Each reader gives what it found; what is missing or misnamed among the cases is left to data/checks.py, which says
-all of it together. What concerns the data set as a whole is raised here.
+Errors here concern the data set as a whole. Missing and misnamed files of single cases are reported together by
+:mod:`seg_transfer.data.checks`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LAYOUTS = "a data set is a folder in nnU-Net or MSD layout (dataset.json), or o
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a layout's reader found; the fields are those of Dataset."""
+class DatasetContents:
+    """What a layout's reader found; the fields are those of :class:`~seg_transfer.data.dataset.Dataset`."""
 
     layout: Layout
     name: str
@@ -39,8 +39,8 @@ class Found:
     unused: tuple[Unused, ...] = ()
 
 
-def read_layout(root: Path, *, workers: int) -> Found:
-    """Tell the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
+def read_layout(root: Path, *, workers: int) -> DatasetContents:
+    """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if not root.is_dir():
         raise UserError("there is no such folder", where=root, hint=_LAYOUTS)
     description = root / "dataset.json"
@@ -59,10 +59,10 @@ def read_layout(root: Path, *, workers: int) -> Found:
     return _nnunet(root, content, description)
 
 
-def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
+def _nnunet(root: Path, content: dict[str, Any], description: Path) -> DatasetContents:
     names = channel_names(content, description)
-    wanted = str(content["file_ending"]) if "file_ending" in content else None
-    images, images_unused = by_channel(root / "imagesTr", _files(root, "imagesTr", wanted))
+    suffix = str(content["file_ending"]) if "file_ending" in content else None
+    images, images_unused = by_channel(root / "imagesTr", _files(root, "imagesTr", suffix))
     if not images.cases:
         raise UserError(
             f"no file is named <case>_<channel, four digits><ending>, for instance not {images_unused[0].file.name}",
@@ -70,9 +70,9 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
             hint="rename the images, such as liver_01_0000.nii.gz for the first channel of case liver_01",
         )
     channels = 1 if _one_file_per_case(images, len(names)) else len(names)
-    label_files = _files(root, "labelsTr", wanted)
+    label_files = _files(root, "labelsTr", suffix)
     label_of, labels_unused = match_labels(images.cases, root / "labelsTr", label_files)
-    return Found(
+    return DatasetContents(
         layout="nnunet",
         name=str(content.get("name") or root.resolve().name),
         channel_names=names,
@@ -83,7 +83,7 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> Found:
 
 
 def _one_file_per_case(images: ChannelFiles, channels: int) -> bool:
-    """Whether ``_0000`` holds all channels, as RGB pictures do."""
+    """Whether ``_0000`` holds all channels, as RGB images do."""
     if images.several or channels == 1:
         return False
     try:
@@ -92,16 +92,15 @@ def _one_file_per_case(images: ChannelFiles, channels: int) -> bool:
         return is_raster(images.first)
 
 
-def _msd(root: Path, content: dict[str, Any], description: Path) -> Found:
+def _msd(root: Path, content: dict[str, Any], description: Path) -> DatasetContents:
     cases = []
     for entry in content["training"]:
         image, label = (_listed(root, entry, kind, description) for kind in ("image", "label"))
         cases.append(Case(stem(image), (image,), label))
     names = [case.id for case in cases]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise UserError(f"training lists {double[0]} twice", where=description, hint="list each case once")
-    return Found(
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"training lists {repeated[0]} twice", where=description, hint="list each case once")
+    return DatasetContents(
         layout="msd",
         name=str(content.get("name") or root.resolve().name),
         channel_names=channel_names(content, description),
@@ -120,7 +119,7 @@ def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
     return root / entry[kind]
 
 
-def _folders(root: Path, *, workers: int) -> Found:
+def _folders(root: Path, *, workers: int) -> DatasetContents:
     image_folder, label_folder = _two_folders(root)
     image_files, label_files = data_files(image_folder), data_files(label_folder)
     label_names = {stem(file) for file in label_files}
@@ -136,7 +135,7 @@ def _folders(root: Path, *, workers: int) -> Found:
         images, unused = by_channel(image_folder, image_files)
     else:
         raise UserError(
-            f"no label has the name of an image: images are called such as {image_files[0].name}, "
+            f"no label has the name of an image: images have names such as {image_files[0].name}, "
             f"labels such as {label_files[0].name}",
             where=root,
             hint="give each label the name of its image, without a channel suffix such as _0000",
@@ -144,7 +143,7 @@ def _folders(root: Path, *, workers: int) -> Found:
     files = 1 + max(number for numbers in images.cases.values() for number in numbers)
     label_of, labels_unused = match_labels(images.cases, label_folder, label_files)
     cases = tuple(Case(case, images.of(case, files), label) for case, label in label_of.items())
-    return Found(
+    return DatasetContents(
         layout="folders",
         name=root.resolve().name,
         channel_names=_inferred_channels(images, files),
@@ -170,31 +169,26 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
     image_folders = [path for path in filled if path not in label_folders]
     chosen = []
     for kind, folders in (("images", image_folders), ("labels", label_folders)):
-        # imagesTr beside imagesTs: the one for training is meant.
+        # Of imagesTr and imagesTs the one for training.
         folders = [path for path in folders if _TRAINING.search(path.name)] if len(folders) > 1 else folders
         if len(folders) != 1:
-            there = ", ".join(f"{path.name}/" for path in filled) or f"none with {', '.join(ENDINGS)}"
-            raise UserError(
-                f"cannot tell the folder of {kind}; folders here: {there}",
-                where=root,
-                hint=f"{_LAYOUTS}, where the name of the labels' folder says so",
-            )
+            names = ", ".join(f"{path.name}/" for path in filled) or f"none with {', '.join(ENDINGS)}"
+            what = f"cannot identify the folder of {kind}; folders here: {names}"
+            raise UserError(what, where=root, hint=f"{_LAYOUTS}; the labels' folder is recognised by its name")
         chosen.append(folders[0])
     return chosen[0], chosen[1]
 
 
-def _files(root: Path, name: str, wanted: str | None) -> list[Path]:
-    """The data files of a folder that must be there, of the ending that dataset.json names if it names one."""
+def _files(root: Path, name: str, suffix: str | None) -> list[Path]:
+    """The data files of a required folder, with the ending that dataset.json names, if it names one."""
     folder = root / name
     if not folder.is_dir():
         raise UserError(f"the folder {name} is missing", where=root, hint=f"dataset.json needs imagesTr and {name}")
     files = data_files(folder)
-    if wanted is not None:
-        files = [path for path in files if path.name.lower().endswith(wanted.lower())]
+    if suffix is not None:
+        files = [path for path in files if path.name.lower().endswith(suffix.lower())]
     if not files:
-        raise UserError(
-            f"no file ends with {wanted or ' or '.join(ENDINGS)}",
-            where=folder,
-            hint="correct file_ending in dataset.json" if wanted else "put the files there",
-        )
+        what = f"no file ends with {suffix or ' or '.join(ENDINGS)}"
+        hint = "correct file_ending in dataset.json" if suffix else "put the files there"
+        raise UserError(what, where=folder, hint=hint)
     return files

@@ -1,4 +1,4 @@
-"""Which files of a folder belong to which case, told from their names.
+"""Assigns the files of a folder to cases by their names.
 
 nnU-Net's convention: channel ``c`` of case ``id`` is ``<id>_<c, four digits><ending>``, its label ``<id><ending>``.
 """
@@ -21,15 +21,20 @@ class Case:
     """One case's files.
 
     Attributes:
-        id: The case's name.
-        images: Files in the order of the channels; a file may hold several. Those that should be there and are not
-            are named all the same, so that checking can say so.
+        id: Identifier of the case.
+        images: Files in the order of the channels; a file may hold several. Missing files are included, so that the
+            checks report them.
         label: The label file; None for a case to predict.
     """
 
     id: str
     images: tuple[Path, ...]
     label: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The images, then the label if the case has one."""
+        return (*self.images, self.label) if self.label is not None else self.images
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class ChannelFiles:
 
     Attributes:
         cases: Case -> channel number -> file.
-        folder: Where they lie.
+        folder: Folder of the files.
     """
 
     cases: dict[str, dict[int, Path]]
@@ -59,24 +64,24 @@ class ChannelFiles:
 
     @property
     def first(self) -> Path:
-        """One of the files; the first by name."""
+        """The first file by name."""
         return min(file for files in self.cases.values() for file in files.values())
 
     @property
     def several(self) -> bool:
-        """Whether channels lie in files of their own."""
+        """Whether a case has several files."""
         return any(number > 0 for files in self.cases.values() for number in files)
 
     def of(self, case: str, channels: int) -> tuple[Path, ...]:
-        """The files of a case, with those of ``channels`` that are missing named as they should be."""
-        found = self.cases[case]
+        """The files of a case; a missing file of the ``channels`` has its expected name."""
+        files = self.cases[case]
         suffix = ending(self.first)
-        numbers = sorted({*range(channels), *found})
-        return tuple(found.get(number, self.folder / f"{case}_{number:04d}{suffix}") for number in numbers)
+        numbers = sorted({*range(channels), *files})
+        return tuple(files.get(number, self.folder / f"{case}_{number:04d}{suffix}") for number in numbers)
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Files with a supported ending by name; hidden ones are left out, broken links are not."""
+    """Files with a supported ending, sorted by name; without hidden files, but with broken links."""
     return sorted(
         path for path in folder.iterdir() if is_supported(path) and not path.name.startswith(".") and not path.is_dir()
     )
@@ -89,7 +94,7 @@ def split_channel(name: str) -> tuple[str, int] | None:
 
 
 def by_channel(folder: Path, files: Iterable[Path]) -> tuple[ChannelFiles, list[Unused]]:
-    """Group image files named with a channel suffix; those without one, or doubly there, are unused."""
+    """Group image files by case and channel suffix; files without one, and second ones of a channel, are unused."""
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     unused = []
     for file in files:
@@ -108,22 +113,22 @@ def match_labels(cases: Iterable[str], folder: Path, files: Iterable[Path]) -> t
 
     Args:
         cases: Case identifiers.
-        folder: Where the labels lie.
+        folder: Folder of the labels.
         files: Label files.
 
     Returns:
-        Case -> label file, named as it should be if it is missing; and the files that no case claims.
+        Case -> label file, with its expected name if it is missing; and the files that belong to no case.
     """
-    found: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     unused = []
-    wanted = set(cases)
+    ids = set(cases)
     suffix = ".nii.gz"
     for file in files:
         suffix = ending(file)
-        if stem(file) not in wanted:
+        if stem(file) not in ids:
             unused.append(Unused(file, "no image belongs to this label"))
-        elif stem(file) in found:
-            unused.append(Unused(file, f"{found[stem(file)].name} is a label of the same case"))
+        elif stem(file) in labels:
+            unused.append(Unused(file, f"{labels[stem(file)].name} is a label of the same case"))
         else:
-            found[stem(file)] = file
-    return {case: found.get(case, folder / f"{case}{suffix}") for case in sorted(wanted)}, unused
+            labels[stem(file)] = file
+    return {case: labels.get(case, folder / f"{case}{suffix}") for case in sorted(ids)}, unused

@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: dealt by group and by the labels that cases hold, or read from a file."""
+"""Folds of a cross-validation: assigned by group and by the labels in the cases, or read from a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seg_transfer.util.records import Part
 
 
 class Split(Part):
-    """One fold."""
+    """Training and validation cases of one fold."""
 
     train: tuple[str, ...] = Field(min_length=1)
     validation: tuple[str, ...]
@@ -27,7 +27,7 @@ class Split(Part):
 
 @dataclass(frozen=True)
 class Leak:
-    """Cases that belong together, on both sides of one fold."""
+    """Cases that belong together, but are in training and validation of one fold."""
 
     fold: int
     train: tuple[str, ...]
@@ -42,22 +42,22 @@ def make_splits(
     groups: Mapping[str, str] | None = None,
     labels: Mapping[str, Collection[str]] | None = None,
 ) -> list[Split]:
-    """Deal the cases to folds of about equal size; every case is validated on exactly once.
+    """Assign the cases to folds of about equal size; every case is validated on exactly once.
 
-    Groups are shuffled and then dealt, the largest first and among these the one with the rarest label; without groups
-    every case is one of its own. Each goes where there is room for it, to the fold that has the smallest shares of the
-    cases with its labels: iterative stratification (Sechidis et al., ECML PKDD 2011) for groups. Sizes come first, so
-    folds of ungrouped cases differ by one case at most. :func:`splits_note` says what had to be done otherwise.
+    Groups are shuffled and then assigned, the largest first and among these the one with the rarest label; without
+    groups every case is its own group. Among the folds with room, each group goes to the one with the smallest shares
+    of the cases with its labels: iterative stratification (Sechidis et al., ECML PKDD 2011) for groups. Sizes come
+    first, so folds of ungrouped cases differ by at most one case. :func:`splits_note` describes exceptions.
 
     Args:
-        cases: Case identifiers; their order does not matter.
-        folds: How many; as many as there are groups if those are fewer.
-        seed: Of the shuffling.
-        groups: Case -> group (a patient, say); cases of one group stay together.
-        labels: Case -> labels that it holds; labels of every case change nothing.
+        cases: Case identifiers in any order.
+        folds: Number of folds; at most one per group is made.
+        seed: Random seed of the shuffling.
+        groups: Case -> group, such as a patient; cases of one group stay together.
+        labels: Case -> labels in it; labels that every case has change nothing.
 
     Returns:
-        One per fold. A single group is trained and validated on alike.
+        One split per fold. A single group is both training and validation.
 
     Raises:
         UserError: If there are no cases, fewer than 2 folds, or a case has no group.
@@ -65,49 +65,51 @@ def make_splits(
     if not cases:
         raise UserError("there are no cases to split")
     if folds < 2:
-        raise UserError(f"{folds} fold(s) leave nothing to validate on", where="folds", hint="use 2 or more")
+        raise UserError(f"{folds} fold(s) leave no case for validation", where="folds", hint="use 2 or more")
     members = _members(cases, groups)
-    holders = Counter(label for case in cases for label in (labels or {}).get(case, ()))
-    telling = {label: count for label, count in sorted(holders.items()) if count < len(cases)}
-    held = {
-        name: Counter(label for case in inside for label in (labels or {}).get(case, ()) if label in telling)
-        for name, inside in members.items()
+    labels = labels or {}
+    counts = Counter(label for case in cases for label in labels.get(case, ()))
+    stratified = {label: count for label, count in sorted(counts.items()) if count < len(cases)}
+    group_labels = {
+        name: Counter(label for case in group for label in labels.get(case, ()) if label in stratified)
+        for name, group in members.items()
     }
     names = sorted(members)
     shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    dealt = [_Fold([], Counter()) for _ in range(min(folds, len(names)))]
+    assigned = [_ValidationCases([], Counter()) for _ in range(min(folds, len(names)))]
 
     def rarity(name: str) -> int:
-        return min((telling[label] for label in held[name]), default=len(cases))
+        return min((stratified[label] for label in group_labels[name]), default=len(cases))
 
     for name in sorted(shuffled, key=lambda name: (-len(members[name]), rarity(name))):
-        share = {label: count / telling[label] for label, count in sorted(held[name].items())}
+        shares = {label: count / stratified[label] for label, count in sorted(group_labels[name].items())}
         fold = min(
-            _with_room(dealt, len(members[name]), len(cases)),
-            key=lambda fold: (sum(fold.held[label] * part for label, part in share.items()), len(fold.cases)),
+            _with_room(assigned, len(members[name]), len(cases)),
+            key=lambda fold: (sum(fold.labels[label] * share for label, share in shares.items()), len(fold.cases)),
         )
         fold.cases.extend(members[name])
-        fold.held.update(held[name])
-    if len(dealt) == 1:
+        fold.labels.update(group_labels[name])
+    if len(assigned) == 1:
         return [Split(train=tuple(sorted(cases)), validation=tuple(sorted(cases)))]
     return [
-        Split(train=tuple(sorted(set(cases) - set(fold.cases))), validation=tuple(sorted(fold.cases))) for fold in dealt
+        Split(train=tuple(sorted(set(cases) - set(fold.cases))), validation=tuple(sorted(fold.cases)))
+        for fold in assigned
     ]
 
 
 @dataclass(frozen=True)
-class _Fold:
-    """Cases to validate on, and how many of them hold each label."""
+class _ValidationCases:
+    """Validation cases assigned to a fold so far, and label -> number of them that hold it."""
 
     cases: list[str]
-    held: Counter[str]
+    labels: Counter[str]
 
 
-def _with_room(folds: list[_Fold], more: int, total: int) -> list[_Fold]:
-    """Folds that stay within an equal share of all cases with so many more; the smallest ones where none does."""
+def _with_room(folds: list[_ValidationCases], added: int, total: int) -> list[_ValidationCases]:
+    """Folds that stay within an equal share of all cases if ``added`` cases join; if none does, the smallest folds."""
     share, rest = divmod(total, len(folds))
     above = sum(len(fold.cases) > share for fold in folds)
-    room = [fold for fold in folds if len(fold.cases) + more <= share + (above < rest)]
+    room = [fold for fold in folds if len(fold.cases) + added <= share + (above < rest)]
     smallest = min(len(fold.cases) for fold in folds)
     return room or [fold for fold in folds if len(fold.cases) == smallest]
 
@@ -119,16 +121,16 @@ def join_groups(
 
     Args:
         cases: Case identifiers.
-        groups: Case -> group; None: every case is a group of its own.
+        groups: Case -> group; None: every case is its own group.
         together: Sets of cases.
 
     Returns:
-        Case -> group, under the first of the merged names; ``groups`` itself if there is nothing to merge.
+        Case -> group; merged groups have the first of their names. ``groups`` itself if there is nothing to merge.
     """
     joined = dict(groups) if groups is not None else {case: case for case in cases}
     changed = False
-    for inside in together:
-        names = {joined[case] for case in inside}
+    for members in together:
+        names = {joined[case] for case in members}
         changed = changed or len(names) > 1
         first = min(names)
         joined = {case: first if group in names else group for case, group in joined.items()}
@@ -136,25 +138,25 @@ def join_groups(
 
 
 def leaks(splits: Sequence[Split], together: Collection[Collection[str]]) -> list[Leak]:
-    """Find cases that belong together but are trained on and validated on in the same fold.
+    """Find cases that belong together but are in training and validation of the same fold.
 
     Args:
         splits: The folds.
         together: Sets of cases: groups, or identical images.
     """
-    found = []
+    leaked = []
     for fold, split in enumerate(splits):
-        for inside in map(set, together):
-            learned, held_out = sorted(inside & set(split.train)), sorted(inside & set(split.validation))
-            if learned and held_out:
-                found.append(Leak(fold, tuple(learned), tuple(held_out)))
-    return found
+        for members in map(set, together):
+            train, validation = sorted(members & set(split.train)), sorted(members & set(split.validation))
+            if train and validation:
+                leaked.append(Leak(fold, tuple(train), tuple(validation)))
+    return leaked
 
 
 def splits_note(splits: Sequence[Split], folds: int) -> str | None:
-    """What the user should know about splits for which ``folds`` folds were asked; None if all is as asked."""
+    """Warning about splits that differ from the ``folds`` requested folds; None if they do not."""
     if len(splits) == 1 and splits[0].train == splits[0].validation:
-        return "there is one case (or group) only: it is trained and validated on alike, so its scores say little"
+        return "there is one case (or group) only: it is both training and validation, so its scores are not meaningful"
     if len(splits) < folds:
         return f"there are {len(splits)} cases (or groups) only: {len(splits)} folds instead of {folds}"
     return None
@@ -172,15 +174,15 @@ def _members(cases: Sequence[str], groups: Mapping[str, str] | None) -> dict[str
 
 
 def groups_by_regex(cases: Sequence[str], regex: str) -> dict[str, str]:
-    r"""Group cases by what a regular expression finds in their identifiers.
+    r"""Group cases by the match of a regular expression in their identifiers.
 
     Args:
         cases: Case identifiers.
-        regex: The group is its first parenthesis, or all that it matches: ``retina_(\d+)`` puts retina_01L and
+        regex: Its first parenthesis, else the whole match, is the group: ``retina_(\d+)`` puts retina_01L and
             retina_01R together.
 
     Raises:
-        UserError: If it is no regular expression, or finds nothing in some case.
+        UserError: If ``regex`` is no regular expression, or does not match some case.
     """
     hint = r"write one that finds the group in every case, such as (patient\d+)"
     try:
@@ -227,7 +229,7 @@ def splits_from_file(path: Path) -> list[Split]:
     """Read the folds from JSON: ``[{"train": [...], "val": [...]}, ...]``, also with "validation" for "val".
 
     Raises:
-        UserError: If the file is missing or has another form, or a case is trained and validated on in one fold.
+        UserError: If the file is missing or has another form, or a case is in training and validation of one fold.
     """
     hint = 'write [{"train": ["case", ...], "val": ["case", ...]}, ...], one entry per fold'
     content = _json(path, hint)
@@ -238,11 +240,9 @@ def splits_from_file(path: Path) -> list[Split]:
         train, validation = _cases(fold, "train"), _cases(fold, "val", "validation")
         if not train or validation is None:
             raise UserError(f"fold {number} has no lists train and val", where=path, hint=hint)
-        both = sorted(set(train) & set(validation))
-        if both:
-            raise UserError(
-                f"fold {number} trains and validates on {', '.join(both[:3])}", where=path, hint="keep them apart"
-            )
+        if both := sorted(set(train) & set(validation)):
+            what = f"fold {number} trains and validates on {', '.join(both[:3])}"
+            raise UserError(what, where=path, hint="keep them apart")
         splits.append(Split(train=tuple(train), validation=tuple(validation)))
     return splits
 
@@ -265,14 +265,14 @@ def _json(path: Path, hint: str) -> Any:
 
 
 def read_text(path: Path, hint: str) -> str:
-    """Read a file that the user wrote.
+    """Read a text file of the user.
 
     Args:
         path: The file.
-        hint: What belongs into it, for the message.
+        hint: Hint of errors: the expected content.
 
     Raises:
-        UserError: If there is no such file, or it is no text.
+        UserError: If there is no such file, or it is not UTF-8 text.
     """
     if not path.is_file():
         raise UserError("there is no such file", where=path, hint=hint)

@@ -1,4 +1,4 @@
-"""``segtl demo``: data made here, the whole way through on them, and what intensity alone would have given."""
+"""``segtl demo``: the whole pipeline on synthetic data, compared with thresholds on intensity."""
 
 from seg_transfer.demo.run import DemoResult, run_demo
 

@@ -1,8 +1,8 @@
-"""What intensity alone can give: the best thresholds that can be fitted, without any sense of place or shape.
+"""The baseline of the demo: optimal thresholds on intensity, which know nothing of position or shape.
 
-Per label, the set of intensities is chosen whose voxels have the greatest Dice with the label over all training
-cases. Ordered by the label's share of the voxels of each intensity, that set is a prefix, so the choice is exact.
-Intensities are standardised per case, as segtl's own rule does for MR.
+For each label the set of intensities with the highest Dice over all training cases is chosen. With intensities sorted
+by the label's share of their voxels, this set is a prefix, so that the choice is exact. Intensities are standardised
+per case, as segtl does for MR.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ EDGES = np.linspace(-3, 6, 181)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Label value per bin of the standardised intensity; 0 where none is worth claiming it.
+    """Label value of each bin of standardised intensity.
 
     Args:
-        label_of_bin: One label value for each bin between :data:`EDGES` and the two open ends.
+        label_of_bin: Label value, or 0, of each bin between :data:`EDGES` and of the two open ends.
     """
 
     label_of_bin: np.ndarray
@@ -30,7 +30,7 @@ class Thresholds:
         """Fit on training cases.
 
         Args:
-            cases: Intensities and label values of one shape, case by case.
+            cases: Intensities and label values of each case, both of the same shape.
             values: Label values, without background.
         """
         counts = {value: np.zeros(EDGES.size + 1) for value in values}
@@ -42,13 +42,13 @@ class Thresholds:
                 count += np.bincount(bins[labels == value], minlength=total.size)
         share = {value: count / np.maximum(total, 1) for value, count in counts.items()}
         label_of_bin = np.zeros(total.size, np.uint8)
-        claimed = np.zeros(total.size)
+        highest_share = np.zeros(total.size)
         for value, count in counts.items():
             order = np.argsort(-share[value], kind="stable")
             dice = 2 * np.cumsum(count[order]) / (np.cumsum(total[order]) + count.sum())
             chosen = order[: dice.argmax() + 1]
-            won = chosen[share[value][chosen] > claimed[chosen]]
-            label_of_bin[won], claimed[won] = value, share[value][won]
+            bins = chosen[share[value][chosen] > highest_share[chosen]]
+            label_of_bin[bins], highest_share[bins] = value, share[value][bins]
         return cls(label_of_bin)
 
     def apply(self, image: np.ndarray) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""A made-up abdomen: organs told apart by place, shape and texture, not by intensity.
+"""A synthetic abdomen, whose organs differ in position, shape and texture but not in intensity.
 
-Everything is a function of world coordinates in mm (x to the right, y to the front, z up; the origin in the middle of
-the body), so that one abdomen can be sampled on any grid. Liver, spleen and kidneys overlap in intensity with each
-other and with stomach, bowel, spine and muscle around them; each lies apart in dark fat, as organs in fat-suppressed
-MR do.
+All functions take world coordinates in mm (x to the right, y to the front, z up; the origin in the middle of the body),
+so that one abdomen can be sampled on any grid. Liver, spleen and kidneys overlap in intensity with each other and with
+stomach, bowel, spine and muscle. Each is surrounded by dark fat, as in fat-suppressed MR.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Vector = tuple[float, float, float]
 
 @dataclass
 class _Canvas:
-    """What is painted so far, at every point.
+    """Intensity and labels at every point, painted structure by structure.
 
     Args:
-        points: ``(3, ...)`` in mm, after the body's own deformation.
-        intensity: ``(...)``, in units in which organs are about 0.6.
+        points: ``(3, ...)`` in mm, after the deformation of the body.
+        intensity: ``(...)``, about 0.6 in organs.
         labels: ``(...)``, values of :data:`LABELS`.
     """
 
@@ -37,13 +36,13 @@ class _Canvas:
     labels: np.ndarray
 
     def paint(self, distance: np.ndarray, intensity: float | np.ndarray, value: int = 0) -> None:
-        """Cover what lies below, mixed over the breadth of a partial volume; the label ends at distance 0."""
+        """Paint where ``distance`` is negative, with a partial volume effect on the intensity but not on the labels."""
         share = np.clip(0.5 - distance / PARTIAL_VOLUME_MM, 0, 1)
         self.intensity += share * (intensity - self.intensity)
         self.labels[distance < 0] = value
 
     def ellipsoid(self, centre: Vector, radii: Vector, tilt: float = 0.0) -> np.ndarray:
-        """Approximate signed distance in mm to an ellipsoid, tilted about the z axis by degrees."""
+        """Approximate signed distance in mm to an ellipsoid, tilted about the z axis by ``tilt`` degrees."""
         x, y, z = self.points - np.reshape(centre, (3,) + (1,) * (self.points.ndim - 1))
         cosine, sine = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
         scaled = ((cosine * x + sine * y) / radii[0], (cosine * y - sine * x) / radii[1], z / radii[2])
@@ -51,14 +50,14 @@ class _Canvas:
 
 
 def sample_abdomen(points: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one abdomen at the given points.
+    """Draw a random abdomen at given points.
 
     Args:
         points: World coordinates ``(3, ...)`` in mm.
-        random: Decides on shapes, places and intensities; on a given grid the same state gives the same abdomen.
+        random: Random generator of shapes, positions and intensities.
 
     Returns:
-        Intensities ``(...)`` float32, positive, in an arbitrary unit that differs from case to case; labels ``(...)``.
+        Intensities ``(...)`` float32, positive, on a random scale; labels ``(...)``.
     """
     warped = points + np.stack([_waves(points, random, length=150, size=4) for _ in range(3)])
     shape = points.shape[1:]
@@ -70,7 +69,7 @@ def sample_abdomen(points: np.ndarray, random: np.random.Generator) -> tuple[np.
     slope = random.normal(size=4) * BIAS / 2
     bias = np.exp(slope[0] * x + slope[1] * y + slope[2] * z + slope[3] * (x * x + y * y - 1))
     noisy = canvas.intensity * bias + random.normal(size=shape) * NOISE
-    # Magnitude images have Rician noise: a second, imaginary channel keeps air above zero.
+    # Magnitude images have Rician noise, with an imaginary component that keeps air above zero.
     magnitude = np.hypot(noisy, random.normal(size=shape) * NOISE)
     return (magnitude * 10 ** random.uniform(2.3, 3.3)).astype(np.float32), canvas.labels
 
@@ -83,7 +82,7 @@ def _paint_body(canvas: _Canvas, random: np.random.Generator) -> None:
 
 
 def _paint_distractors(canvas: _Canvas, random: np.random.Generator) -> None:
-    """Spine, vessel, stomach and bowel: nothing of it is labelled, all of it looks like organ."""
+    """Paint spine, vessel, stomach and bowel, which are not labelled but have the organs' intensity."""
     jitter = random.normal(size=(3, 3)) * 4
     canvas.paint(canvas.ellipsoid((jitter[0, 0], -62, 0), (21, 19, 2000)), random.uniform(0.45, 0.65))
     canvas.paint(canvas.ellipsoid((-4, -34 + jitter[0, 1], 0), (9, 9, 2000)), random.uniform(0.6, 0.8))
@@ -96,7 +95,7 @@ def _paint_distractors(canvas: _Canvas, random: np.random.Generator) -> None:
 
 
 def _paint_organs(canvas: _Canvas, random: np.random.Generator) -> None:
-    def place(x: float, y: float, z: float) -> Vector:
+    def centre(x: float, y: float, z: float) -> Vector:
         dx, dy, dz = random.normal(size=3) * (4, 4, 6)
         return (x + dx, y + dy, z + dz)
 
@@ -105,18 +104,18 @@ def _paint_organs(canvas: _Canvas, random: np.random.Generator) -> None:
         return (x, y, z)
 
     liver = np.minimum(
-        canvas.ellipsoid(place(68, 4, 26), radii(50, 66, 50), tilt=random.uniform(-10, 10)),
-        canvas.ellipsoid(place(18, 36, 34), radii(56, 30, 30), tilt=random.uniform(-5, 20)),
+        canvas.ellipsoid(centre(68, 4, 26), radii(50, 66, 50), tilt=random.uniform(-10, 10)),
+        canvas.ellipsoid(centre(18, 36, 34), radii(56, 30, 30), tilt=random.uniform(-5, 20)),
     )
     vessels = _waves(canvas.points, random, length=45, size=0.12)
     canvas.paint(liver, random.uniform(0.54, 0.62) + np.clip(vessels, 0, None), LABELS["liver"])
 
-    outer = canvas.ellipsoid(place(-94, -26, 30), radii(32, 48, 42), tilt=random.uniform(-25, -5))
-    hilum = canvas.ellipsoid(place(-56, -8, 30), radii(24, 34, 40))
+    outer = canvas.ellipsoid(centre(-94, -26, 30), radii(32, 48, 42), tilt=random.uniform(-25, -5))
+    hilum = canvas.ellipsoid(centre(-56, -8, 30), radii(24, 34, 40))
     canvas.paint(np.maximum(outer, -hilum), random.uniform(0.56, 0.64), LABELS["spleen"])
 
     for side in (-1, 1):
-        x, y, z = place(side * 62, -54, -24)
+        x, y, z = centre(side * 62, -54, -24)
         size = radii(27, 30, 48)
         kidney = canvas.ellipsoid((x, y, z), size, tilt=side * random.uniform(15, 45))
         pelvis = canvas.ellipsoid((x - side * 20, y + 6, z), (15, 12, 17))

@@ -1,9 +1,8 @@
 """The scores of one case, label by label.
 
-Voxels that the reference does not annotate (its ``ignore`` value) are left out of both maps. Overlap and volume are
-then those of the annotated part. Surfaces are not: where masks are cut off by what is not annotated, both maps would
-get the same artificial surface, with a distance of 0 (where single slices are annotated, all of it). HD95 and NSD are
-therefore undefined where the predicted or the true mask touches such voxels.
+Voxels without annotation (the ``ignore`` value of the reference) are left out of both maps. Where they cut off a mask,
+both maps get the same artificial surface, with a distance of 0. HD95 and NSD are therefore undefined where the
+predicted or the reference mask touches such voxels.
 
 A case of one slice is measured in the plane: in a volume, each of its voxels would lie on the surface.
 """
@@ -39,12 +38,12 @@ def score_case(
     Args:
         prediction: Label values ``(x, y, z)``, integer.
         reference: Label values on the same grid.
-        values: The label values to score, of a region all of its values together; None for all values but 0 that
-            occur in either map.
-        spacing: Of x, y and z, in ``unit``.
-        tolerance: Surface distance up to which NSD accepts a surface, in ``unit``.
+        values: The label values to score, for a region a tuple of its values; None for all values but 0 that occur in
+            either map.
+        spacing: Spacing of x, y and z, in ``unit``.
+        tolerance: Surface distance that NSD accepts, in ``unit``.
         unit: Volume differences are in ml for "mm" and in pixels for "pixel".
-        ignore: Value of the reference's voxels that are not annotated, if there is one.
+        ignore: Reference value of voxels without annotation.
 
     Returns:
         Each of ``values`` -> its scores.
@@ -59,10 +58,10 @@ def score_case(
         flat = prediction.shape.index(1)
         prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
         spacing = [size for axis, size in enumerate(spacing) if axis != flat]
-    unknown = None
+    ignored = None
     if ignore is not None:
-        unknown = reference == ignore
-        prediction, reference = np.where(unknown, 0, prediction), np.where(unknown, 0, reference)
+        ignored = reference == ignore
+        prediction, reference = np.where(ignored, 0, prediction), np.where(ignored, 0, reference)
     predicted_boxes, reference_boxes = _boxes(prediction), _boxes(reference)
     if values is None:
         values = sorted(predicted_boxes.keys() | reference_boxes.keys())
@@ -71,11 +70,16 @@ def score_case(
         members = value if isinstance(value, tuple) else (value,)
         boxes = [boxes[member] for boxes in (predicted_boxes, reference_boxes) for member in members if member in boxes]
         box = _union(boxes) if boxes else (slice(0),) * prediction.ndim
-        if unknown is not None:
+        if ignored is not None:
             box = tuple(slice(max(part.start or 0, 1) - 1, part.stop + 1) for part in box)
-        masks = np.isin(prediction[box], members), np.isin(reference[box], members)
-        cut_off = unknown is not None and _touches(masks[0] | masks[1], unknown[box])
-        scores[value] = _score(LabelMasks(*masks, spacing, tolerance, voxel_volume, cut_off=cut_off))
+        predicted, true = np.isin(prediction[box], members), np.isin(reference[box], members)
+        cut_off = ignored is not None and _touches(predicted | true, ignored[box])
+        masks = LabelMasks(predicted, true, spacing, tolerance, voxel_volume, cut_off)
+        scores[value] = LabelScore(
+            metrics={name: metric.function(masks) for name, metric in METRICS.items()},
+            prediction_voxels=masks.predicted,
+            reference_voxels=masks.true,
+        )
     return scores
 
 
@@ -86,19 +90,11 @@ def _touches(mask: np.ndarray, other: np.ndarray) -> bool:
 
 def _boxes(labels: np.ndarray) -> dict[int, Slices]:
     """Bounding box of every label value but 0."""
-    found = ndimage.find_objects(labels.astype(np.int32, copy=False))
-    return {value: box for value, box in enumerate(found, start=1) if box is not None}
+    boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
+    return {value: box for value, box in enumerate(boxes, start=1) if box is not None}
 
 
 def _union(boxes: Sequence[Slices]) -> Slices:
     return tuple(
         slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*boxes, strict=True)
-    )
-
-
-def _score(masks: LabelMasks) -> LabelScore:
-    return LabelScore(
-        metrics={name: metric.function(masks) for name, metric in METRICS.items()},
-        prediction_voxels=masks.predicted,
-        reference_voxels=masks.true,
     )

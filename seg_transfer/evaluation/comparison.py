@@ -15,7 +15,7 @@ from seg_transfer.util.statistics import mean_interval, mean_of_defined
 
 
 class Side(FigurePart):
-    """One of the two runs, over the cases that both have scored."""
+    """One of the two runs, over the cases that are scored in both."""
 
     strategy: str
     mean_dice: Figure = Field(description="mean over the labels")
@@ -23,7 +23,7 @@ class Side(FigurePart):
 
 
 class Comparison(JsonRecord):
-    """A run and its from-scratch control, as ``control.json`` holds them."""
+    """``control.json``: a run compared with its from-scratch control."""
 
     model_config = NAN_AS_NULL
 
@@ -32,7 +32,7 @@ class Comparison(JsonRecord):
     if_wrong: ClassVar[str] = "delete it, and train with `--control` again"
 
     version: Literal[1] = 1
-    cases: tuple[str, ...] = Field(description="held-out cases that both runs have scored")
+    cases: tuple[str, ...] = Field(description="held-out cases that are scored in both runs")
     run: Side
     control: Side
     difference: Figure = Field(description="run minus control: mean over the cases of the difference of mean Dice")
@@ -54,26 +54,24 @@ def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tup
     """Compare two runs case by case.
 
     Args:
-        run: Scores of each fold of one run, of the same labels.
+        run: Scores of each fold of one run, all of the same labels.
         control: Scores of the same folds of the other run.
-        strategies: The transfer strategy of each.
+        strategies: Transfer strategy of the run and of the control.
     """
-    sides = pooled(run), pooled(control)
-    cases = sorted(sides[0].cases.keys() & sides[1].cases.keys())
-    first, second = (
-        side.model_copy(update={"cases": {case: side.cases[case] for case in cases}, "failures": {}}) for side in sides
-    )
-    differences = [first.case_dice(case) - second.case_dice(case) for case in cases]
+    both = pooled(run), pooled(control)
+    cases = sorted(both[0].cases.keys() & both[1].cases.keys())
+    common = [scores.model_copy(update={"cases": {case: scores.cases[case] for case in cases}}) for scores in both]
+    differences = [common[0].case_dice(case) - common[1].case_dice(case) for case in cases]
     lower, upper = mean_interval([value for value in differences if not math.isnan(value)])
+    sides = [
+        Side(strategy=strategy, mean_dice=scores.mean_dice, dice=scores.label_dice)
+        for strategy, scores in zip(strategies, common, strict=True)
+    ]
     return Comparison(
         cases=tuple(cases),
-        run=_side(first, strategies[0]),
-        control=_side(second, strategies[1]),
+        run=sides[0],
+        control=sides[1],
         difference=mean_of_defined(differences),
         lower=lower,
         upper=upper,
     )
-
-
-def _side(scores: Scores, strategy: str) -> Side:
-    return Side(strategy=strategy, mean_dice=scores.mean_dice, dice=scores.label_dice)

@@ -1,14 +1,14 @@
-"""Whether keeping only the largest component improves Dice, by cross-validation.
+"""Choose by cross-validation whether to keep only the largest component of labels.
 
-A step is kept if it improves Dice over the held-out cases significantly: the lower end of the 95 % interval of the
-mean difference per case is above 0 (:mod:`seg_transfer.util.statistics`), over at least five cases. The step for all
-labels together is tried first, and must not lower any label's mean. Then each label is tried by itself, after the
-first step if that was kept. (nnU-Net takes any gain of the mean: Isensee et al., Nature Methods 2021.)
+A step is kept if it improves Dice over the held-out cases significantly: the lower end of the 95 % interval of the mean
+difference per case is above 0 (:mod:`seg_transfer.util.statistics`), over at least five cases. The step for all labels
+together is tried first and must not lower any label's mean. Then each label is tried by itself, after the first step if
+that was kept. (nnU-Net accepts any gain of the mean: Isensee et al., Nature Methods 2021.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,13 @@ class Trial(FigurePart):
     before: Figure = Field(description="mean Dice: of this label, or over all labels")
     after: Figure
     lower: Figure = Field(description="lower end of the 95 % interval of the mean difference")
-    cases: int = Field(description="in which Dice is defined")
+    cases: int = Field(description="cases in which Dice is defined")
     changed: int = Field(description="cases whose Dice it changes")
     kept: bool
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One held-out case: its predicted and its reference label map."""
-
+class _HeldOutCase:
     case: str
     prediction: Path
     reference: Path
@@ -53,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The chosen postprocessing, the trials, and Dice with it."""
+    """The chosen postprocessing, all trials, and the mean Dice of each label or region with the chosen steps."""
 
     postprocessing: Postprocessing
     trials: tuple[Trial, ...]
@@ -73,51 +71,53 @@ def find_postprocessing(
     Args:
         files: Case -> predicted and reference label map, on the same grid.
         labels: Name -> value in predicted label maps, without background.
-        scored: Label or region -> its values, for which Dice is measured.
-        ignore: Value in the references of voxels that are not annotated and do not count.
-        workers: Processes; 0 uses this process.
+        scored: Label or region to score -> its values.
+        ignore: Reference value of voxels without annotation.
+        workers: Number of processes; 0 uses this process.
 
     Raises:
         UserError: If a label map cannot be read.
     """
     values = tuple(labels.values())
-    pairs = [Pair(case, *files[case], tuple(scored.values()), values, ignore) for case in sorted(files)]
+    cases = [_HeldOutCase(case, *files[case], tuple(scored.values()), values, ignore) for case in sorted(files)]
     tables = []
-    for pair, table in map_cases(
-        _dice_of_steps, pairs, workers=workers, title="postprocessing", name=lambda pair: pair.case
+    for case, table in map_cases(
+        _dice_of_steps, cases, workers=workers, title="postprocessing", name=lambda case: case.case
     ):
         if isinstance(table, CaseFailure):
-            raise UserError(table.cause, where=pair.prediction, hint="train and validate this fold again")
+            raise UserError(table.cause, where=case.prediction, hint="train and validate this fold again")
         tables.append(table)
-    found = np.stack(tables)  # case, whether the foreground was cleaned, step (0: none), what is scored
-    every = list(range(len(scored)))
-    trials = [_trial("foreground", found[:, 0, 0], found[:, 1, 0], every)]
-    if (_means(found[:, 1, 0]) < _means(found[:, 0, 0])).any():
+    # Axes: case, without and with the step on the foreground, step on a label (0: none), scored label or region.
+    table = np.stack(tables)
+    trials = [_trial("foreground", table[:, 0, 0], table[:, 1, 0])]
+    if (_means(table[:, 1, 0]) < _means(table[:, 0, 0])).any():
         trials[0] = trials[0].model_copy(update={"kept": False})
-    start = int(trials[0].kept)
+    foreground = trials[0].kept
+    table = table[:, int(foreground)]
     kept = []
-    final = found[:, start, 0].copy()
+    final = table[:, 0].copy()
     for step, (name, value) in enumerate(labels.items(), start=1):
-        mine = [index for index, parts in enumerate(scored.values()) if value in parts]
-        trials.append(_trial(name, found[:, start, 0], found[:, start, step], mine))
+        columns = [index for index, members in enumerate(scored.values()) if value in members]
+        trials.append(_trial(name, table[:, 0, columns], table[:, step, columns]))
         if trials[-1].kept:
             kept.append(value)
-            final[:, mine] = found[:, start, step][:, mine]
-    chosen = Postprocessing(foreground=bool(start), labels=tuple(kept))
+            final[:, columns] = table[:, step, columns]
+    chosen = Postprocessing(foreground=foreground, labels=tuple(kept))
     return Outcome(chosen, tuple(trials), dict(zip(scored, _means(final).tolist(), strict=True)))
 
 
-def _dice_of_steps(pair: Pair) -> NDArray[np.float64]:
-    """Dice ``(without and with the foreground cleaned, no step and each label's, what is scored)``; nan: undefined."""
-    prediction, reference = read_label(pair.prediction).array[0], read_label(pair.reference).array[0]
-    known = slice(None) if pair.ignore is None else reference != pair.ignore
-    result = np.empty((2, 1 + len(pair.values), len(pair.scored)))
+def _dice_of_steps(case: _HeldOutCase) -> NDArray[np.float64]:
+    """Dice ``(without and with the foreground step, no step and each label's, scored)``; nan where undefined."""
+    prediction, reference = read_label(case.prediction).array[0], read_label(case.reference).array[0]
+    annotated = slice(None) if case.ignore is None else reference != case.ignore
+    reference = reference[annotated]
+    table = np.empty((2, 1 + len(case.values), len(case.scored)))
     for foreground in (False, True):
-        for step, value in enumerate([None, *pair.values]):
+        for step, value in enumerate([None, *case.values]):
             chosen = Postprocessing(foreground=foreground, labels=() if value is None else (value,))
-            cleaned = postprocess(prediction.copy(), chosen)[known]
-            result[int(foreground), step] = [_dice(cleaned, reference[known], parts) for parts in pair.scored]
-    return result
+            cleaned = postprocess(prediction.copy(), chosen)[annotated]
+            table[int(foreground), step] = [_dice(cleaned, reference, members) for members in case.scored]
+    return table
 
 
 def _dice(prediction: NDArray, reference: NDArray, values: tuple[int, ...]) -> float:
@@ -125,14 +125,9 @@ def _dice(prediction: NDArray, reference: NDArray, values: tuple[int, ...]) -> f
     return dice(int((predicted & true).sum()), int(predicted.sum()), int(true.sum()))
 
 
-def _trial(
-    what: str,
-    before: NDArray[np.float64],
-    after: NDArray[np.float64],
-    columns: Sequence[int],
-) -> Trial:
-    """Compare Dice ``(case, what is scored)`` over some columns."""
-    first, second = _means(before[:, columns].T), _means(after[:, columns].T)
+def _trial(what: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Trial:
+    """Compare Dice ``(case, label)`` without and with a step, by its mean over the labels of each case."""
+    first, second = _means(before.T), _means(after.T)
     defined = ~np.isnan(first)
     first, second = first[defined], second[defined]
     gain = second - first

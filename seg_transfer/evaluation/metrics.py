@@ -1,19 +1,18 @@
 """The table of metrics. A new metric is one entry of :data:`METRICS`: files, tables and ``--help`` follow from it.
 
-Dice and IoU count voxels. HD95 is measured between the centres of surface voxels, the larger of both directed 95th
-percentiles (as in MONAI, and as the Medical Segmentation Decathlon reports it). NSD is the surface Dice of Nikolov et
-al. 2018 (arXiv 1809.04430): surface elements between voxel corners are weighted by their area, so that anisotropic
-voxels count by the length of their sides; MONAI's ``use_subvoxels`` gives the same values as the authors' code.
+Dice and IoU count voxels. HD95 is measured between the centres of surface voxels and is the larger of both directed
+95th percentiles (as in MONAI and the Medical Segmentation Decathlon). NSD is the surface Dice of Nikolov et al. 2018
+(arXiv 1809.04430): surface elements between voxel corners are weighted by their area, which suits anisotropic voxels;
+MONAI's ``use_subvoxels`` gives the same values as the authors' code.
 
-numpy, torch and MONAI are imported where a surface is measured: ``segtl --help`` imports this module.
+numpy, torch and MONAI are imported where a surface is measured, since ``segtl --help`` imports this module.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -29,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelMasks:
-    """The masks of one label of one case, and what several metrics need of them, computed once.
+    """The masks of one label of one case, and quantities that several metrics share.
 
     Attributes:
-        prediction: Boolean mask with 2 or 3 axes, cut to a box around both masks.
+        prediction: Boolean mask with 2 or 3 axes, cropped to a box around both masks.
         reference: Boolean mask of the same shape.
-        spacing: Of each axis, in mm (2D images: pixels).
-        tolerance: Surface distance up to which NSD accepts a surface, in mm (2D images: pixels).
-        voxel_volume: In ml (2D images: 1).
-        cut_off: Whether a mask touches voxels that are not annotated, so that its surface is not known.
+        spacing: Spacing of each axis, in mm (2D images: pixels).
+        tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
+        voxel_volume: Volume of a voxel in ml (2D images: 1).
+        cut_off: Whether a mask touches voxels without annotation, so that its surface is unknown.
     """
 
     prediction: np.ndarray
@@ -64,18 +63,14 @@ class LabelMasks:
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Predicted and reference mask as MONAI takes them, ``(1, 1, axes ...)``."""
-        import numpy as np
+        """Predicted and reference mask for MONAI, ``(1, 1, axes ...)``."""
         import torch
 
-        first, second = (
-            torch.from_numpy(np.ascontiguousarray(mask))[None, None] for mask in (self.prediction, self.reference)
-        )
-        return first, second
+        return torch.from_numpy(self.prediction.copy())[None, None], torch.from_numpy(self.reference.copy())[None, None]
 
     @property
-    def steps(self) -> tuple[float, ...]:
-        """The spacing as MONAI takes it, which refuses a mixture of int and float."""
+    def float_spacing(self) -> tuple[float, ...]:
+        """The spacing for MONAI, which refuses a mixture of int and float."""
         return tuple(float(size) for size in self.spacing)
 
 
@@ -88,15 +83,8 @@ def _iou(masks: LabelMasks) -> float:
     return masks.common / union if union else math.nan
 
 
-@contextmanager
-def _without_monai_warnings() -> Iterator[None]:
-    """MONAI 1.6 warns about a deprecated argument that it passes to itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-# The surface metrics handle empty masks themselves: MONAI warns about them.
+# The surface metrics handle empty masks themselves, since MONAI warns about them. MONAI 1.6 also gives a FutureWarning
+# about a deprecated argument that it passes to itself.
 
 
 def _hd95(masks: LabelMasks) -> float:
@@ -104,9 +92,9 @@ def _hd95(masks: LabelMasks) -> float:
 
     if masks.cut_off or not masks.predicted or not masks.true:
         return math.nan
-    with _without_monai_warnings():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         distance = compute_hausdorff_distance(
-            *masks.tensors, include_background=True, percentile=95, spacing=masks.steps
+            *masks.tensors, include_background=True, percentile=95, spacing=masks.float_spacing
         )
     return float(distance)
 
@@ -118,9 +106,13 @@ def _nsd(masks: LabelMasks) -> float:
         return math.nan
     if not (masks.predicted and masks.true):
         return 0.0
-    with _without_monai_warnings():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         share = compute_surface_dice(
-            *masks.tensors, [masks.tolerance], include_background=True, spacing=masks.steps, use_subvoxels=True
+            *masks.tensors,
+            [masks.tolerance],
+            include_background=True,
+            spacing=masks.float_spacing,
+            use_subvoxels=True,
         )
     return float(share)
 
@@ -135,15 +127,15 @@ def _relative_volume_difference(masks: LabelMasks) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is computed, judged and shown.
+    """How a metric is computed and displayed.
 
     Attributes:
-        function: Masks of one label of one case -> value; nan where the metric is not defined.
-        head: Its name in tables; ``{tolerance}`` stands for that of NSD with its unit.
-        best: The value of a perfect prediction; the nearer to it, the better.
+        function: Masks of one label of one case -> value; nan where the metric is undefined.
+        head: Name in tables; ``{tolerance}`` is replaced by that of NSD with its unit.
+        best: Value of a perfect prediction; values nearer to it are better.
         unit: Distances are in mm (2D images: pixels), volumes in ml (2D images: pixels).
         shown: Format of a value in tables.
-        scale: Factor from the value to what tables show.
+        scale: Factor from the value to the figure in tables.
         has_spread: Whether tables also show its standard deviation and median.
     """
 
@@ -156,12 +148,12 @@ class Metric:
     has_spread: bool = False
 
     def title(self, grid: Unit, tolerance: float) -> str:
-        """Head of its column in a table, for cases whose grids are in this unit."""
+        """Head of its column in a table; ``grid`` is the unit of the cases' grids."""
         units = {"distance": grid, "volume": "ml" if grid == "mm" else "pixels"}
         return f"{self.head.format(tolerance=f'{tolerance:g} {grid}')} {units.get(self.unit, self.unit)}".rstrip()
 
     def text(self, value: float) -> str:
-        """A value as tables show it."""
+        """A value formatted for tables."""
         return "–" if math.isnan(value) else f"{self.scale * value:{self.shown}}"
 
 
@@ -179,7 +171,7 @@ METRICS: Mapping[str, Metric] = {
     # (Prediction minus reference) over reference; nan if the reference is empty.
     "relative_volume_difference": Metric(_relative_volume_difference, "±", best=0, unit="%", shown="+.1f", scale=100),
 }
-"""Name in files -> metric, in the order of columns; a new metric goes last."""
+"""Name in files -> metric, in the order of columns; a new metric comes last."""
 
 
 def metrics_help() -> str:

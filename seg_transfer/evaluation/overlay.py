@@ -1,12 +1,13 @@
-"""Predictions drawn over their images: the best, the median and the worst case in three planes.
+"""Overlays of predictions on their images: the best, the median and the worst case in three planes.
 
 The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
-of nested regions the last one is on top. Planes have the radiological orientation: the patient's right on the left,
+of nested regions the last one is on top. Planes are in radiological orientation: the patient's right on the left,
 anterior and superior on top.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +34,9 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 AREA_OPACITY = 0.4
 POINTS_PER_INCH = 72
 LINE_WIDTHS = (0.35, 1.3)
-# Margin around the foreground as a fraction of its extent; the rest of a large image is cut off.
+# Margin around the foreground as a fraction of its extent; images are cropped to it.
 MARGIN = 0.4
-# A single plane is drawn larger, since a 2D image may have a thousand pixels a side.
+# Number of planes -> size of each; a single plane is larger, since a 2D image may have a thousand pixels per side.
 INCHES = {1: 5.5, 3: 3.4}
 INCHES_LEGEND = 1.8
 DPI = 120
@@ -103,8 +104,8 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
 
     Args:
         path: The PNG file to write.
-        scores: The scores, by which cases are chosen.
-        files: The files of every scored case.
+        scores: The scores of the cases.
+        files: Case -> its files, for every scored case.
 
     Raises:
         UserError: If a file cannot be read.
@@ -118,15 +119,14 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
     inches = INCHES[planes]
     figure.set_size_inches(inches * planes + INCHES_LEGEND, inches * len(chosen))
     figure.patch.set_facecolor("white")
-    for part, (title, case, (image, reference, prediction)) in zip(
-        figure.subfigures(len(chosen), 1, squeeze=False)[:, 0], chosen, strict=True
-    ):
+    rows = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
+    for row, (title, case, (image, reference, prediction)) in zip(rows, chosen, strict=True):
         dice = DICE.text(scores.case_dice(case))
-        part.suptitle(f"{title}: {case}   mean Dice {dice}", x=0.02, ha="left", weight="bold")
+        row.suptitle(f"{title}: {case}   mean Dice {dice}", x=0.02, ha="left", weight="bold")
         shown = planes_of(image)
-        for axes, plane in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for axes, plane in zip(row.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             draw_plane(axes, plane, image, reference, prediction, list(scores.labels.values()), inches=inches)
-        part.legend(handles=_legend(scores.labels, scores.cases[case]), loc="outside right center", frameon=False)
+        row.legend(handles=_legend(scores.labels, scores.cases[case]), loc="outside right center", frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
 
@@ -150,16 +150,16 @@ def draw_plane(
     *,
     inches: float,
 ) -> None:
-    """Draw the slice that holds most of the reference's foreground.
+    """Draw the slice with the most reference foreground.
 
     Args:
         axes: The axes to draw into.
         plane: Orientation of the slice.
-        image: Image in canonical order.
+        image: Image in canonical orientation.
         reference: Reference label values ``(x, y, z)``.
         prediction: Predicted label values ``(x, y, z)``.
-        values: Label values, of a region all of its values, in the order of the colours.
-        inches: Size of the axes; outlines are thin where voxels are small.
+        values: Label values, for a region a tuple of its values, in the order of the colours.
+        inches: Size of the axes; smaller voxels get thinner outlines.
     """
     shown = [value if isinstance(value, tuple) else (value,) for value in values]
     foreground = sum(shown, ())
@@ -174,7 +174,7 @@ def draw_plane(
     line = float(np.clip(0.3 * points_per_voxel, *LINE_WIDTHS))
     axes.imshow(_background(grey, image), extent=extent, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
     area = np.zeros((height, width, 4))
-    for members, colour in zip(shown, _colours(len(shown)), strict=True):
+    for members, colour in zip(shown, itertools.cycle(PALETTE), strict=False):
         area[np.isin(predicted, members)] = (*to_rgb(colour), AREA_OPACITY)
         edges = outline(np.isin(true, members)) * np.array(step)
         axes.add_collection(LineCollection(list(edges), colors=colour, linewidths=line, capstyle="projecting"))
@@ -185,7 +185,7 @@ def draw_plane(
 
 
 def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
-    """Index along ``axis`` where the reference has most foreground; if it has none the prediction, else the middle.
+    """Index along ``axis`` of the slice with most foreground of the reference, else of the prediction, else the middle.
 
     Both are masks ``(x, y, z)``.
     """
@@ -198,10 +198,10 @@ def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """Edges between a mask ``(row, column)`` and its outside.
+    """Pixel edges along the boundary of a mask ``(row, column)``.
 
     Returns:
-        ``(edges, 2 ends, 2)``: column and row of each end, counted in pixel corners from the top left.
+        ``(edges, 2 ends, 2)``: column and row of each end, in pixels from the top left corner of the mask.
     """
     padded = np.pad(mask, 1).astype(np.int8)
     rows, columns = np.nonzero(np.diff(padded[:, 1:-1], axis=0))
@@ -226,12 +226,12 @@ def _background(channels: np.ndarray, image: Image) -> np.ndarray:
 
 
 def _window(foreground: np.ndarray, step: tuple[float, float]) -> np.ndarray:
-    """Limits of columns and of rows that show the foreground with a margin around it, or all if there is none."""
+    """Limits of columns and of rows: the foreground with a margin, or everything if there is no foreground."""
     limits = []
     for axis, size in ((1, step[0]), (0, step[1])):
         length = foreground.shape[axis]
-        found = np.flatnonzero(foreground.any(axis=1 - axis))
-        first, last = (found[0], found[-1] + 1) if found.size else (0, length)
+        occupied = np.flatnonzero(foreground.any(axis=1 - axis))
+        first, last = (occupied[0], occupied[-1] + 1) if occupied.size else (0, length)
         margin = MARGIN * (last - first) + 2
         limits.append((max(first - margin, 0) * size, min(last + margin, length) * size))
     return np.array(limits)
@@ -241,27 +241,32 @@ def _annotate(axes: Axes, plane: Plane, text: str) -> None:
     axes.set_aspect("equal")
     axes.set_axis_off()
     left, right, top = plane.marks
-    for words, x, y, side, height in (
+    for label, x, y, horizontal, vertical in (
         (left, 0.02, 0.5, "left", "center"),
         (right, 0.98, 0.5, "right", "center"),
         (top, 0.5, 0.98, "center", "top"),
         (text, 0.02, 0.02, "left", "bottom"),
     ):
-        drawn = axes.text(x, y, words, transform=axes.transAxes, color="white", fontsize=8, ha=side, va=height)
-        drawn.set_path_effects([withStroke(linewidth=2, foreground="black")])
+        axes.text(
+            x,
+            y,
+            label,
+            transform=axes.transAxes,
+            color="white",
+            fontsize=8,
+            ha=horizontal,
+            va=vertical,
+            path_effects=[withStroke(linewidth=2, foreground="black")],
+        )
 
 
 def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
     entries: list[Patch | Line2D] = [
         Patch(color=colour, label=f"{name}  {DICE.text(case[name].metrics['dice'])}")
-        for name, colour in zip(labels, _colours(len(labels)), strict=True)
+        for name, colour in zip(labels, itertools.cycle(PALETTE), strict=False)
     ]
     return [
         *entries,
         Line2D([], [], color="black", linewidth=1.3, label="reference"),
         Patch(color="black", alpha=AREA_OPACITY, linewidth=0, label="prediction"),
     ]
-
-
-def _colours(count: int) -> list[str]:
-    return [PALETTE[index % len(PALETTE)] for index in range(count)]

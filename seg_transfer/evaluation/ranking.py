@@ -38,7 +38,7 @@ class RunSummary(FigurePart):
 
 
 class Summary(JsonRecord):
-    """What `segtl summary` found, as ``summary.json`` holds it."""
+    """``summary.json``: the result of `segtl summary`."""
 
     model_config = NAN_AS_NULL
 
@@ -48,12 +48,12 @@ class Summary(JsonRecord):
 
     version: Literal[1] = 1
     dataset: str
-    runs: tuple[RunSummary, ...] = Field(description="ranked ones first, the best of them first")
+    runs: tuple[RunSummary, ...] = Field(description="ranked runs first, sorted by mean Dice")
     best: str = Field(description="name of the best run")
-    lead: Figure = Field(description="its mean Dice minus that of the next; undefined if there is no other")
+    lead: Figure = Field(description="its mean Dice minus that of the second; undefined if there is no other")
     spread: Figure = Field(description="larger fold_std of the best two; undefined if neither has two folds")
-    postprocessing: tuple[Trial, ...] = Field(description="what was tried on the best run")
-    left_out: dict[str, str] = Field(description="runs in the work folder that are not among these -> why")
+    postprocessing: tuple[Trial, ...] = Field(description="steps that were tried on the best run")
+    left_out: dict[str, str] = Field(description="other runs in the work folder -> why they are left out")
 
     @property
     def beyond_spread(self) -> bool:
@@ -80,23 +80,18 @@ class ScoredRuns:
 
 
 def pooled(scores: Sequence[Scores]) -> Scores:
-    """Scores of several folds together; of a case that was held out twice the later fold's."""
-    first = scores[0]
-    cases = {case: of_label for each in scores for case, of_label in each.cases.items()}
-    failures = {case: cause for each in scores for case, cause in each.failures.items() if case not in cases}
-    return first.model_copy(update={"cases": cases, "failures": failures})
+    """Scores of several folds together; if two folds held out a case, those of the later fold."""
+    cases = {case: of_label for of_fold in scores for case, of_label in of_fold.cases.items()}
+    failures = {case: cause for of_fold in scores for case, cause in of_fold.failures.items() if case not in cases}
+    return scores[0].model_copy(update={"cases": cases, "failures": failures})
 
 
 def rank(validated: Sequence[ScoredRuns]) -> list[RunSummary]:
-    """Summarise runs of the same labels: ranked runs first, sorted by score; ties keep their order.
-
-    Args:
-        validated: At least one.
-    """
+    """Summarise at least one run of the same labels: ranked runs first, sorted by mean Dice; ties keep their order."""
     cases = {run.name: set(pooled(list(run.scores.values())).cases) for run in validated}
-    every = max(cases.values(), key=len)
-    found = [_summarise(run, ranked=cases[run.name] >= every) for run in validated]
-    return sorted(found, key=lambda run: (not run.ranked, math.isnan(run.mean_dice), -run.mean_dice))
+    most = max(cases.values(), key=len)
+    runs = [_summarise(run, ranked=cases[run.name] >= most) for run in validated]
+    return sorted(runs, key=lambda run: (not run.ranked, math.isnan(run.mean_dice), -run.mean_dice))
 
 
 def lead_and_spread(runs: Sequence[RunSummary]) -> tuple[float, float]:
@@ -113,8 +108,8 @@ def lead_and_spread(runs: Sequence[RunSummary]) -> tuple[float, float]:
 def _summarise(run: ScoredRuns, *, ranked: bool) -> RunSummary:
     plans = [member.plan for member in run.members]
     scores = pooled(list(run.scores.values()))
-    of_folds = [each.mean_dice for each in run.scores.values()]
-    defined = [value for value in of_folds if not math.isnan(value)]
+    fold_dice = [of_fold.mean_dice for of_fold in run.scores.values()]
+    defined = [value for value in fold_dice if not math.isnan(value)]
     return RunSummary(
         name=run.name,
         runs=tuple(member.name for member in run.members),
@@ -125,7 +120,7 @@ def _summarise(run: ScoredRuns, *, ranked: bool) -> RunSummary:
         cases=len(scores.cases),
         dice=scores.label_dice,
         mean_dice=scores.mean_dice,
-        fold_dice=tuple(of_folds),
+        fold_dice=tuple(fold_dice),
         fold_std=float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan,
         ranked=ranked,
     )

@@ -1,4 +1,4 @@
-"""Scores for people and spreadsheets: CSV and tables."""
+"""Scores as CSV and as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ WITHOUT_LABEL = (
     ("false positive", "reference_empty"),
     ("absent in both", "both_empty"),
 )
-"""Head of a column of the summary -> what it counts."""
+"""Head of a column of the summary -> field of ``LabelSummary`` that it shows."""
 
 
 def save_csv(scores: Scores, path: Path) -> None:
-    """Write one row per case and label, of a region with all of its values; an undefined metric is an empty cell."""
+    """Write one row per case and label or region; an undefined metric is an empty cell."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "label", "value", *METRICS, *COUNTS, "empty"])
         for case, of_label in scores.cases.items():
             for name, score in of_label.items():
-                figures = [score.metrics[metric] for metric in METRICS]
+                figures = (score.metrics[metric] for metric in METRICS)
                 cells = ["" if math.isnan(figure) else figure for figure in figures]
                 counts = [getattr(score, count) for count in COUNTS]
                 value = scores.labels[name]
@@ -40,11 +40,14 @@ def save_csv(scores: Scores, path: Path) -> None:
 def summary_table(scores: Scores) -> Table:
     """One row per label: means over the cases in which a metric is defined, and how many cases lack the label.
 
-    The columns that count cases without a label are left out where they would hold zeros alone.
+    Columns that count cases without a label are left out if all their values are 0.
     """
+    notes = [f"not scored: {case}: {cause}" for case, cause in scores.failures.items()]
+    if scores.without_reference:
+        notes.append(f"predicted but without a reference: {', '.join(scores.without_reference)}")
     table = Table(
         title=f"{len(scores.cases)} cases; mean Dice {DICE.text(scores.mean_dice)}",
-        caption=_caption(scores),
+        caption="\n".join(notes) or None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -63,12 +66,11 @@ def summary_table(scores: Scores) -> Table:
         cells = []
         for key, metric in METRICS.items():
             figures = label.metrics[key]
-            mean = metric.text(figures.mean)
+            cells.append(metric.text(figures.mean))
             if metric.has_spread:
-                spread = f"{mean} ± {metric.text(figures.std)}" if figures.cases else mean
-                cells += [spread, metric.text(figures.median)]
-            else:
-                cells.append(mean)
+                if figures.cases:
+                    cells[-1] += f" ± {metric.text(figures.std)}"
+                cells.append(metric.text(figures.median))
         table.add_row(name, *cells, *(str(getattr(label, field)) for field in counts.values()))
     return table
 
@@ -83,10 +85,3 @@ def cases_table(scores: Scores) -> Table:
         dice = (scores.cases[case][name].metrics["dice"] for name in scores.labels)
         table.add_row(case, *map(DICE.text, (scores.case_dice(case), *dice)))
     return table
-
-
-def _caption(scores: Scores) -> str | None:
-    notes = [f"not scored: {case}: {cause}" for case, cause in scores.failures.items()]
-    if scores.without_reference:
-        notes.append(f"predicted but without a reference: {', '.join(scores.without_reference)}")
-    return "\n".join(notes) or None

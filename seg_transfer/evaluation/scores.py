@@ -16,12 +16,12 @@ from seg_transfer.util.statistics import mean_of_defined
 COUNTS = ("prediction_voxels", "reference_voxels")
 
 NAN_AS_NULL = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="null")
-"""Of records with figures that may be undefined: JSON has no nan."""
+"""Configuration of records with figures that may be undefined, since JSON has no nan."""
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A number that is nan in memory and null in JSON where it is not defined."""
+"""A number; where it is undefined nan in memory and null in JSON."""
 
 LabelValue = int | tuple[int, ...]
-"""Value of a label in label maps; of a region all of its values."""
+"""Value of a label in label maps; for a region all of its values."""
 
 
 class FigurePart(Part):
@@ -31,19 +31,18 @@ class FigurePart(Part):
 
 
 class LabelScore(FigurePart):
-    """The scores of one label of one case; fields that another version of segtl wrote are left out."""
+    """The scores of one label of one case; fields of other versions are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    metrics: dict[str, Figure] = Field(description="name -> value; nan (null in JSON) where it is not defined")
+    metrics: dict[str, Figure] = Field(description="name -> value; nan (null in JSON) where it is undefined")
     prediction_voxels: int
     reference_voxels: int
 
     @field_validator("metrics")
     @classmethod
-    def _has_every_metric(cls, given: dict[str, float]) -> dict[str, float]:
-        """Metrics that the file lacks are undefined."""
-        return dict.fromkeys(METRICS, math.nan) | given
+    def _add_missing_metrics(cls, metrics: dict[str, float]) -> dict[str, float]:
+        return dict.fromkeys(METRICS, math.nan) | metrics
 
     @property
     def empty(self) -> Literal["none", "both", "prediction", "reference"]:
@@ -99,9 +98,9 @@ class LabelSummary(FigurePart):
 
 
 class Scores(JsonRecord):
-    """The result of an evaluation, as ``scores.json`` holds it; fields that another version wrote are left out.
+    """``scores.json``: the result of an evaluation; fields of other versions are ignored.
 
-    The summary is in the file for its readers; here it is always computed from the cases.
+    The summary in the file is for its readers; it is always computed from the cases.
     """
 
     model_config = NAN_AS_NULL | ConfigDict(extra="ignore")
@@ -112,9 +111,9 @@ class Scores(JsonRecord):
     reads_newer: ClassVar[bool] = True
 
     version: Literal[2] = 2
-    unit: Unit = Field(description="of HD95 and the tolerance; volumes are in ml or pixels")
-    tolerance: float = Field(description="of NSD, in unit")
-    labels: dict[str, LabelValue] = Field(description="name -> value in the label maps, of a region all of its values")
+    unit: Unit = Field(description="unit of HD95 and the tolerance; volumes are in ml or pixels")
+    tolerance: float = Field(description="tolerance of NSD, in unit")
+    labels: dict[str, LabelValue] = Field(description="name -> value in the label maps, for a region all of its values")
     cases: dict[str, dict[str, LabelScore]] = Field(description="case -> label name -> scores")
     failures: dict[str, str] = Field(default={}, description="cases that could not be scored -> why")
     without_reference: tuple[str, ...] = Field(default=(), description="predicted cases that have no reference")
@@ -122,13 +121,13 @@ class Scores(JsonRecord):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def summary(self) -> dict[str, LabelSummary]:
-        """Per label, over all scored cases."""
+        """Label -> its summary over all scored cases."""
         return {name: LabelSummary.of([case[name] for case in self.cases.values()]) for name in self.labels}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def mean_dice(self) -> Figure:
-        """Mean over labels of the labels' mean Dice; labels that no case has are left out."""
+        """Mean of the labels' mean Dice; labels that no case has are left out."""
         return mean_of_defined(self.label_dice.values())
 
     @property

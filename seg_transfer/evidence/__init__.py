@@ -1,1 +1,1 @@
-"""What is measured on the user's own data, for the transfer rule to decide from."""
+"""Measurements on the data set itself, from which the transfer strategy is chosen."""

@@ -42,7 +42,7 @@ class FeatureSet:
 class FeatureScores:
     """Scores of a feature set."""
 
-    of: FeatureSet
+    feature_set: FeatureSet
     scores: Mapping[Classifier, CaseScores]
     dice: Mapping[str, float]
 
@@ -52,48 +52,45 @@ class FeatureScores:
         return self.scores["softmax"].balanced_accuracy
 
 
-def report(scores: Sequence[FeatureScores]) -> tuple[ProbedFeatures, ...]:
+def aggregate(scores: Sequence[FeatureScores]) -> tuple[ProbedFeatures, ...]:
     """One entry per feature set, in their order; draws of random weights are averaged case by case."""
-    together: dict[tuple[Probed, str | None, int | None], list[FeatureScores]] = {}
-    for each in scores:
-        together.setdefault(each.of.key, []).append(each)
-    found = []
-    for (_, encoder, stage), draws in together.items():
-        found.append(_entry(draws, together.get(("random", encoder, stage))))
-    return tuple(found)
+    by_key: dict[tuple[Probed, str | None, int | None], list[FeatureScores]] = {}
+    for draw in scores:
+        by_key.setdefault(draw.feature_set.key, []).append(draw)
+    return tuple(_entry(draws, by_key.get(("random", encoder, stage))) for (_, encoder, stage), draws in by_key.items())
 
 
 def estimate(values: NDArray[np.float64]) -> Estimate:
-    """Mean over cases and its standard error; cases where the value is not defined (nan) are left out."""
-    known = values[~np.isnan(values)]
-    error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
-    return Estimate(mean=float(known.mean()), error=error)
+    """Mean over cases and its standard error; undefined values (nan) are left out."""
+    defined = values[~np.isnan(values)]
+    error = float(defined.std(ddof=1) / math.sqrt(len(defined))) if len(defined) > 1 else None
+    return Estimate(mean=float(defined.mean()), error=error)
 
 
 def _entry(draws: Sequence[FeatureScores], random: Sequence[FeatureScores] | None) -> ProbedFeatures:
-    of = draws[0].of
-    accuracy = _mean([each.accuracy for each in draws])
-    means = [float(np.nanmean(each.accuracy)) for each in draws]
+    features = draws[0].feature_set
+    accuracy = _mean([draw.accuracy for draw in draws])
+    means = [float(np.nanmean(draw.accuracy)) for draw in draws]
     gain = None
-    if of.source == "pretrained" and random is not None:
-        gain = estimate(accuracy - _mean([each.accuracy for each in random]))
+    if features.source == "pretrained" and random is not None:
+        gain = estimate(accuracy - _mean([draw.accuracy for draw in random]))
     return ProbedFeatures(
-        source=of.source,
-        encoder=of.encoder,
-        stage=of.stage,
-        stride=of.stride,
-        features=sum(width for _, _, width in of.parts),
-        scores={name: _score([each.scores[name] for each in draws]) for name in draws[0].scores},
+        source=features.source,
+        encoder=features.encoder,
+        stage=features.stage,
+        stride=features.stride,
+        features=sum(width for _, _, width in features.parts),
+        scores={name: _score([draw.scores[name] for draw in draws]) for name in draws[0].scores},
         gain=gain,
-        draw_std=float(np.std(means, ddof=1)) if of.source == "random" else None,
-        dice={name: none_if_undefined(mean_of_defined(each.dice[name] for each in draws)) for name in draws[0].dice},
+        draw_std=float(np.std(means, ddof=1)) if features.source == "random" else None,
+        dice={name: none_if_undefined(mean_of_defined(draw.dice[name] for draw in draws)) for name in draws[0].dice},
     )
 
 
 def _score(draws: Sequence[CaseScores]) -> ClassifierScore:
-    losses = [each.log_loss for each in draws if each.log_loss is not None]
+    losses = [draw.log_loss for draw in draws if draw.log_loss is not None]
     return ClassifierScore(
-        balanced_accuracy=estimate(_mean([each.balanced_accuracy for each in draws])),
+        balanced_accuracy=estimate(_mean([draw.balanced_accuracy for draw in draws])),
         log_loss=estimate(_mean(losses)) if losses else None,
     )
 

@@ -1,9 +1,9 @@
 """Classifiers of single voxels by their features, and their cross-validated scores.
 
-Voxels of one case are similar, so a case is used either for fitting or for scoring, and there is one figure per case. A
+Voxels of one case are similar, so a case is used either for fitting or for scoring, and there is one score per case. A
 linear classifier of deep features, whose maps have few voxels per case, overfits unless it is regularised. The penalty
-can matter more than the features do (``bench/probe.py --penalties``), so it is chosen for each set of features. All
-figures weight the classes of a case equally, whatever their numbers of voxels.
+can matter more than the features (``bench/probe.py --penalties``), so it is chosen for each set of features. All scores
+weight the classes of a case equally.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from seg_transfer.util.statistics import dice, mean_of_defined
 
 Model: TypeAlias = LogisticRegression | LinearSVC | GaussianNB
 
-FOLDS = 5
+MOST_FOLDS = 5
 PENALTIES = (1e-3, 3e-2, 1.0, 30.0)
 """Factors of the squared weights, relative to the mean loss of a voxel."""
 ITERATIONS = 100
-PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+BIAS_FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Factors of the classes' log-frequencies that are tried as a bias."""
 SMALLEST = 1e-6
 """Lower bound of probabilities, so that one confident error does not dominate a log-loss."""
@@ -51,8 +51,8 @@ class Voxels:
     """Class and case of each sampled voxel.
 
     Attributes:
-        classes: Class index of each, ``(n,)``.
-        cases: Position of its case, ``(n,)``.
+        classes: Class index of each voxel, ``(n,)``.
+        cases: Index of each voxel's case, ``(n,)``.
         groups: Group of each case, ``(cases,)``; the cases of a group are in the same fold.
         labels: Number of classes.
     """
@@ -64,9 +64,8 @@ class Voxels:
 
     def folds(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Indices of the voxels for fitting and for scoring, in at most five folds."""
-        count = min(FOLDS, len(np.unique(self.groups)))
-        nothing = np.empty((len(self.classes), 0))
-        return list(GroupKFold(count).split(nothing, groups=self.groups[self.cases]))
+        count = min(MOST_FOLDS, len(np.unique(self.groups)))
+        return list(GroupKFold(count).split(self.classes, groups=self.groups[self.cases]))
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ class CrossValidated:
         scores: Scores of each classifier.
         softmax: The softmax classifier of the first fold.
         penalty: The penalty with which the softmax has the lowest log-loss over all cases.
-        logits: Held-out logits of each classifier, ``(n, labels)``: log-probabilities up to a term that all labels
-            share; for the SVM its decision values.
+        logits: Logits of each classifier on held-out voxels, ``(n, labels)``: log-probabilities up to a term common to
+            all labels; decision values for the SVM.
     """
 
     scores: Mapping[Classifier, CaseScores]
@@ -107,46 +106,45 @@ def cross_validate(
 
     Args:
         features: ``(n, features)``.
-        voxels: Their classes and cases.
+        voxels: Classes and cases of the rows.
         seed: Random seed of the PCA solver.
         kinds: The classifiers to fit.
     """
-    folds = voxels.folds()
-    prepared, fitted = [], []
-    losses = np.full((len(PENALTIES), len(voxels.groups)), np.nan)
+    folds, cases = voxels.folds(), len(voxels.groups)
+    prepared, softmaxes = [], []
+    losses = np.full((len(PENALTIES), cases), np.nan)
     for train, test in folds:
         projection = _projection(features[train], seed)
-        with np.errstate(invalid="ignore"):  # features that are the same everywhere explain none of no variance
-            known, new = projection.fit_transform(features[train]), projection.transform(features[test])
-        models = [_softmax(penalty, len(train)) for penalty in PENALTIES]
-        for index, model in enumerate(models):
-            _fit(model, known, voxels.classes[train])
-            scored = _scored(model, new, voxels, test)
-            losses[index] = np.where(np.isnan(scored[1]), losses[index], scored[1])
-        prepared.append((projection, known, new))
-        fitted.append(models)
-    accuracies: dict[Classifier, NDArray[np.float64]] = {}
-    log_losses: dict[Classifier, NDArray[np.float64]] = {}
-    logits: dict[Classifier, NDArray[np.float64]] = {}
+        with np.errstate(invalid="ignore"):  # PCA divides by a variance of 0 where all features are constant
+            projected = projection.fit_transform(features[train]), projection.transform(features[test])
+        models = [_fit_projected("softmax", projected[0], voxels.classes[train], penalty) for penalty in PENALTIES]
+        held_out = np.unique(voxels.cases[test])
+        losses[:, held_out] = [_score(model, projected[1], voxels, test)[1, held_out] for model in models]
+        prepared.append((projection, *projected))
+        softmaxes.append(models)
+    scores = {kind: np.full((2, cases), np.nan) for kind in kinds}
+    logits = {kind: np.full((len(features), voxels.labels), UNSEEN) for kind in kinds}
     for number, (train, test) in enumerate(folds):
-        others = ~np.isin(np.arange(len(voxels.groups)), voxels.cases[test])
-        chosen = int(np.nanmean(losses[:, others], axis=1).argmin())
-        projection, known, new = prepared[number]
+        held_out = np.unique(voxels.cases[test])
+        chosen = int(np.nanmean(np.delete(losses, held_out, axis=1), axis=1).argmin())
+        projection, train_features, test_features = prepared[number]
         if number == 0:
-            softmax = make_pipeline(*(step for _, step in projection.steps), fitted[0][chosen])
-        for name in kinds:
-            model = fitted[number][chosen]
-            if name != "softmax":
-                model = _fitted(name, known, voxels.classes[train], PENALTIES[chosen])
-            held_back = logits.setdefault(name, np.full((len(features), voxels.labels), UNSEEN))
-            held_back[np.ix_(test, model.classes_)] = _logits(model, new)
-            accuracy, loss = _scored(model, new, voxels, test)
-            for figures, values in ((accuracies, accuracy), (log_losses, loss)):
-                held = figures.setdefault(name, np.full(len(voxels.groups), np.nan))
-                held[voxels.cases[test]] = values[voxels.cases[test]]
-    scores = {name: CaseScores(accuracies[name], None if name == "svm" else log_losses[name]) for name in accuracies}
-    penalty = PENALTIES[int(np.nanmean(losses, axis=1).argmin())]
-    return CrossValidated(scores, softmax, penalty, logits)
+            softmax = make_pipeline(*(step for _, step in projection.steps), softmaxes[0][chosen])
+        for kind in kinds:
+            model = softmaxes[number][chosen]
+            if kind != "softmax":
+                model = _fit_projected(kind, train_features, voxels.classes[train], PENALTIES[chosen])
+            logits[kind][np.ix_(test, model.classes_)] = _logits(model, test_features)
+            scores[kind][:, held_out] = _score(model, test_features, voxels, test)[:, held_out]
+    return CrossValidated(
+        scores={
+            kind: CaseScores(accuracy, None if kind == "svm" else log_loss)
+            for kind, (accuracy, log_loss) in scores.items()
+        },
+        softmax=softmax,
+        penalty=PENALTIES[int(np.nanmean(losses, axis=1).argmin())],
+        logits=logits,
+    )
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
@@ -159,45 +157,47 @@ def fit(
         kind: The classifier.
         features: ``(n, features)``.
         classes: Class index of each voxel, ``(n,)``.
-        penalty: That of :class:`CrossValidated`; naive Bayes has none.
+        penalty: The ``penalty`` of :class:`CrossValidated`; naive Bayes ignores it.
         seed: Random seed of the PCA solver.
     """
     projection = _projection(features, seed)
-    last = _fitted(kind, projection.fit_transform(features), classes, penalty)
-    return make_pipeline(*(step for _, step in projection.steps), last)
+    model = _fit_projected(kind, projection.fit_transform(features), classes, penalty)
+    return make_pipeline(*(step for _, step in projection.steps), model)
 
 
 def share_bias(
     logits: NDArray[np.float64], voxels: Voxels, weights: NDArray[np.float64], chosen: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Bias of each class's logit, so that whole cases are segmented well.
+    """Bias of each class's logit for the segmentation of whole cases.
 
     A classifier is fitted with equal class weights and would predict too much foreground. With the full log-frequencies
     of the classes as a bias, a strongly regularised classifier would predict no foreground at all. The bias is the
     fraction of the log-frequencies with the highest Dice on held-out voxels.
 
     Args:
-        logits: One classifier's held-out logits, of :class:`CrossValidated`.
-        voxels: Their classes.
-        weights: Number of voxels that each one represents, ``(n,)``.
-        chosen: Indices of the voxels to use.
+        logits: ``(n, labels)``, one classifier's logits of :class:`CrossValidated`.
+        voxels: Classes of the rows.
+        weights: Number of voxels that each row represents, ``(n,)``.
+        chosen: Indices of the rows to use.
 
     Returns:
         ``(labels,)``.
     """
-    truth, counts, logits = voxels.classes[chosen], weights[chosen], logits[chosen]
-    shares = np.bincount(truth, counts, minlength=voxels.labels)
-    known = np.flatnonzero(shares)
+    reference, counts, logits = voxels.classes[chosen], weights[chosen], logits[chosen]
+    totals = np.bincount(reference, counts, minlength=voxels.labels)
+    occurring = np.flatnonzero(totals)
     log_shares = np.zeros(voxels.labels)
-    log_shares[known] = np.log(shares[known] / shares.sum())
+    log_shares[occurring] = np.log(totals[occurring] / totals.sum())
     best, bias = -1.0, log_shares
-    for part in PARTS:
-        predicted = (logits + part * log_shares).argmax(axis=1)
-        found = np.bincount(predicted, counts, minlength=voxels.labels)
-        common = np.bincount(truth, counts * (predicted == truth), minlength=voxels.labels)
-        mean = mean_of_defined(dice(common[label], found[label], shares[label]) for label in known if label)
+    for factor in BIAS_FACTORS:
+        predicted = (logits + factor * log_shares).argmax(axis=1)
+        predicted_totals = np.bincount(predicted, counts, minlength=voxels.labels)
+        common = np.bincount(reference, counts * (predicted == reference), minlength=voxels.labels)
+        mean = mean_of_defined(
+            dice(common[label], predicted_totals[label], totals[label]) for label in occurring if label
+        )
         if mean > best:
-            best, bias = mean, part * log_shares
+            best, bias = mean, factor * log_shares
     return bias.astype(np.float32)
 
 
@@ -206,28 +206,28 @@ def affine(fitted: Pipeline, classes: int) -> tuple[NDArray[np.float32], NDArray
 
     Args:
         fitted: ``StandardScaler``, ``PCA``, and ``LogisticRegression`` or ``LinearSVC``.
-        classes: Number of classes; those that the classifier was not fitted to get a logit that never wins.
+        classes: Number of classes; those that the classifier was not fitted to get the logit :data:`UNSEEN`.
     """
-    scaler, pca, last = (step for _, step in fitted.steps)
-    coefficients, intercepts = last.coef_, last.intercept_
-    if len(last.classes_) == 2:  # one row, for the second class against the first
+    scaler, pca, model = (step for _, step in fitted.steps)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one row, for the second class against the first
         coefficients, intercepts = np.vstack([0 * coefficients, coefficients]), np.append(0, intercepts)
     projected = coefficients @ pca.components_
     weight = np.zeros((classes, projected.shape[1]), np.float32)
     bias = np.full(classes, UNSEEN, np.float32)
-    weight[last.classes_] = projected / scaler.scale_
-    bias[last.classes_] = intercepts - projected @ (pca.mean_ + scaler.mean_ / scaler.scale_)
+    weight[model.classes_] = projected / scaler.scale_
+    bias[model.classes_] = intercepts - projected @ (pca.mean_ + scaler.mean_ / scaler.scale_)
     return weight, bias
 
 
 def linear_heads(
     weight: NDArray[np.float32], bias: NDArray[np.float32], parts: Sequence[tuple[int, int, int]]
 ) -> dict[int, LinearHead]:
-    """Split an affine map of several sources' features side by side into a head per source; their logits add up to it.
+    """Split an affine map of several sources' concatenated features into a head per source, whose logits add up.
 
     Args:
         weight: ``(class, features)``.
-        bias: ``(class,)``; the first source's head has it.
+        bias: ``(class,)``; it goes to the first source's head.
         parts: Source, stage and number of features of each part, in the order of the features.
     """
     weights: dict[int, dict[int, Tensor]] = {}
@@ -242,26 +242,26 @@ def linear_heads(
     }
 
 
-def _softmax(penalty: float, count: int) -> LogisticRegression:
-    return LogisticRegression(C=1 / (penalty * count), class_weight="balanced", tol=1e-3, max_iter=ITERATIONS)
-
-
-def _svm(penalty: float, count: int) -> LinearSVC:
-    return LinearSVC(C=1 / (penalty * count), class_weight="balanced", dual=False, tol=1e-2, max_iter=ITERATIONS)
-
-
-def _fitted(kind: Classifier, features: NDArray, classes: NDArray[np.int64], penalty: float) -> Model:
-    seen = len(np.unique(classes))
-    model: Model = GaussianNB(priors=np.full(seen, 1 / seen))
-    if kind != "bayes":
-        model = _softmax(penalty, len(classes)) if kind == "softmax" else _svm(penalty, len(classes))
-    _fit(model, features, classes)
-    return model
-
-
 def _projection(features: NDArray[np.float32], seed: int) -> Pipeline:
-    """Standardizing and PCA, with as many components as features and voxels allow."""
+    """Standardizing and PCA; at most as many components as features and voxels."""
     return make_pipeline(StandardScaler(), PCA(min(COMPONENTS, *features.shape), random_state=seed))
+
+
+def _fit_projected(kind: Classifier, features: NDArray, classes: NDArray[np.int64], penalty: float) -> Model:
+    """Fit a classifier to projected features, with equal class weights."""
+    inverse = 1 / (penalty * len(classes))
+    model: Model
+    if kind == "softmax":
+        model = LogisticRegression(C=inverse, class_weight="balanced", tol=1e-3, max_iter=ITERATIONS)
+    elif kind == "svm":
+        model = LinearSVC(C=inverse, class_weight="balanced", dual=False, tol=1e-2, max_iter=ITERATIONS)
+    else:
+        count = len(np.unique(classes))
+        model = GaussianNB(priors=np.full(count, 1 / count))
+    # Held-out scores no longer change by then; a fit that has not converged acts like a larger penalty.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        model.fit(features, classes)
+    return model
 
 
 def _logits(model: Model, features: NDArray) -> NDArray[np.float64]:
@@ -273,31 +273,18 @@ def _logits(model: Model, features: NDArray) -> NDArray[np.float64]:
     return np.log(model.predict_proba(features).clip(SMALLEST))
 
 
-def _fit(model: Model, features: NDArray, classes: NDArray[np.int64]) -> None:
-    with warnings.catch_warnings():
-        # Held-out scores no longer change by then; a fit that has not converged acts like a larger penalty.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, classes)
-
-
-def _scored(
-    model: Model,
-    features: NDArray,
-    voxels: Voxels,
-    test: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Balanced accuracy and log-loss of each case; nan for cases that are not scored. Log-loss is nan for an SVM."""
-    known = model.classes_
-    truth, cases = voxels.classes[test], voxels.cases[test]
-    right = model.predict(features) == truth
+def _score(model: Model, features: NDArray, voxels: Voxels, test: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Balanced accuracy and log-loss of each case, ``(2, cases)``; nan for other cases. Log-loss is nan for an SVM."""
+    reference, cases = voxels.classes[test], voxels.cases[test]
+    correct = model.predict(features) == reference
     loss = np.full(len(test), np.nan)
     if not isinstance(model, LinearSVC):
-        column = np.searchsorted(known, truth).clip(max=len(known) - 1)
+        column = np.searchsorted(model.classes_, reference).clip(max=len(model.classes_) - 1)
         loss = -np.log(model.predict_proba(features)[np.arange(len(test)), column].clip(SMALLEST))
-    result = np.full((2, len(voxels.groups)), np.nan)
+    scores = np.full((2, len(voxels.groups)), np.nan)
     for case in np.unique(cases):
-        mine = cases == case
-        members = [mine & (truth == label) for label in np.intersect1d(truth[mine], known)]
+        in_case = cases == case
+        members = [in_case & (reference == label) for label in np.intersect1d(reference[in_case], model.classes_)]
         if members:
-            result[:, case] = np.mean([[right[each].mean(), loss[each].mean()] for each in members], axis=0)
-    return result[0], result[1]
+            scores[:, case] = np.mean([[correct[label].mean(), loss[label].mean()] for label in members], axis=0)
+    return scores

@@ -1,9 +1,9 @@
-"""Features of single voxels from every stage of a frozen encoder, read in windows as the plan's network reads them.
+"""Features of single voxels from every stage of a frozen encoder, read in windows like the network's patches.
 
-2D and 2.5D read whole slices (and the stack around each), 3D reads patches of the plan's size. Features of a voxel come
-from the window whose centre is nearest. A map's features are interpolated linearly at the voxel. Map voxel
-``j`` of a stage of stride ``s`` is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as
-wide as their stride (VGG's pools, ConvNeXt's patches): :func:`~seg_transfer.transfer.centres.map_centres`.
+2D and 2.5D read whole slices (with their neighbours), 3D reads patches of the plan's size. Features of a voxel come
+from the window whose centre is nearest, by linear interpolation of the map. Map voxel ``j`` of a stage of stride ``s``
+is centred on voxel ``s * j`` of the input, plus ``(s - 1) / 2`` where kernels are as wide as their stride (VGG's pools,
+ConvNeXt's patches): :func:`~seg_transfer.transfer.centres.map_centres`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.resample import Box
 from seg_transfer.transfer.centres import Offset, map_centres
 
-"""Part of a case, in ``(slice, u, v)``."""
-
 
 class FrozenEncoder(nn.Module):
     """An encoder in eval mode whose features are read at voxels.
@@ -37,12 +35,12 @@ class FrozenEncoder(nn.Module):
         >>> stages = encoder.at(image, samples.positions)  # one (n, channels) array per stage
 
     Args:
-        network: Its encoder and input scaling are used; nothing else is.
-        model: What the network was built from: configuration and patch.
-        reduced: Compute in bfloat16.
-        context: Append to each stage's features their mean over the slice (in 3D: the patch), which describes the
-            voxel's surroundings.
-        whole_slices: In 2D and 2.5D read whole slices, otherwise patches of the plan's size as prediction does.
+        network: Network whose encoder and input scaling are used.
+        model: The plan's model part that the network was built from.
+        reduced: Whether to compute in bfloat16.
+        context: Whether to append to each stage's features their mean over the slice (in 3D: the patch), as a
+            description of the surroundings.
+        whole_slices: Whether 2D and 2.5D read whole slices; otherwise patches of the plan's size, as prediction does.
 
     Attributes:
         widths: Number of features of each stage, finest first: its channels, twice those with ``context``.
@@ -75,7 +73,7 @@ class FrozenEncoder(nn.Module):
         return [stage if stage.ndim == 5 else stage.unsqueeze(2) for stage in maps]
 
     def windows(self, shape: Sequence[int]) -> ModelPlan:
-        """The model with the window that a case of ``(slice, u, v)`` is read in for its patch."""
+        """The model, with its patch enlarged to the window in which a case of shape ``(slice, u, v)`` is read."""
         slices, *plane = self.model.patch
         if self.model.configuration == "3d" or not self.whole_slices:
             return self.model
@@ -84,10 +82,10 @@ class FrozenEncoder(nn.Module):
 
     @torch.inference_mode()
     def at(self, image: NDArray[np.float32], positions: NDArray[np.integer]) -> list[NDArray[np.float32]]:
-        """Features at voxels; only windows that hold some of them are read.
+        """Features at voxels; only windows with at least one of them are read.
 
         Args:
-            image: ``(channel, slice, u, v)``, prepared as the plan says.
+            image: ``(channel, slice, u, v)``, preprocessed.
             positions: ``(n, 3)`` in ``(slice, u, v)``.
 
         Returns:
@@ -97,31 +95,33 @@ class FrozenEncoder(nn.Module):
         model = self.windows(image.shape[1:])
         written = written_shape(model)
         reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
-        corners, which = _most_central(image.shape[1:], written, positions)
+        corners, window_of = _most_central(image.shape[1:], written, positions)
         batch = max(1, VOXELS_PER_CALL // math.prod(written))
-        found = [np.empty((len(positions), width), np.float32) for width in self.widths]
+        features = [np.empty((len(positions), width), np.float32) for width in self.widths]
         for first in range(0, len(corners), batch):
-            some = corners[first : first + batch]
-            mine = np.flatnonzero((which >= first) & (which < first + batch))
-            windows = [read_window(volume, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in some]
-            window = torch.from_numpy(which[mine] - first).to(self.device)
-            local = torch.from_numpy(positions[mine] - corners[which[mine]]).to(self.device)
+            in_batch = np.flatnonzero((window_of >= first) & (window_of < first + batch))
+            windows = [
+                read_window(volume, (s - reach, u, v), model.patch, repeats=reach > 0)
+                for s, u, v in corners[first : first + batch]
+            ]
+            window = torch.from_numpy(window_of[in_batch] - first).to(self.device)
+            local = torch.from_numpy(positions[in_batch] - corners[window_of[in_batch]]).to(self.device)
             for stage, maps in enumerate(self(torch.stack(windows))):
                 values = interpolate_at(maps, window, local, self.strides[stage], self.centres[stage])
                 if self.context:
                     values = torch.cat([values, maps.float().mean((2, 3, 4))[window]], dim=1)
-                found[stage][mine] = values.cpu().numpy()
-        return found
+                features[stage][in_batch] = values.cpu().numpy()
+        return features
 
     def slabs(self, image: NDArray[np.float32], heads: Sequence[LinearHead]) -> Iterator[tuple[Box, Tensor]]:
-        """Logits of heads at every voxel of a case, a part of it at a time.
+        """Logits of linear heads at every voxel of a case, box by box.
 
         Args:
-            image: ``(channel, slice, u, v)``, prepared as the plan says.
-            heads: At least one, all with as many classes.
+            image: ``(channel, slice, u, v)``, preprocessed.
+            heads: At least one, all with the same number of classes.
 
         Yields:
-            The part, and its logits ``(head, class, slice, u, v)`` float32 on the CPU, valid until the next.
+            The box, and its logits ``(head, class, slice, u, v)`` float32 on the CPU, valid until the next box.
         """
         shape = image.shape[1:]
         model = self.windows(shape)
@@ -138,30 +138,30 @@ class FrozenEncoder(nn.Module):
             yield (box[0], box[1], box[2]), slab.unflatten(0, (len(heads), -1))
 
     def _with_context(self, maps: Tensor) -> Tensor:
-        """Maps with their means as further features."""
+        """Maps with their means appended as features."""
         return torch.cat([maps, maps.mean((2, 3, 4), keepdim=True).expand_as(maps)], dim=1)
 
 
 def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence[int], centre: Offset) -> Tensor:
-    """Linear interpolation of maps at voxels; beyond the outermost map voxels the nearest one counts.
+    """Interpolate maps linearly at voxels; beyond the outermost map voxels the nearest one is taken.
 
     Args:
         maps: ``(batch, channel, slice, u, v)``.
-        window: Which of the batch each voxel is in, ``(n,)``.
-        local: ``(n, 3)`` voxel in its window.
-        stride: Of the map, ``(slice, u, v)``.
-        centre: Where in the window the first map voxel is centred.
+        window: Index in the batch of each voxel's window, ``(n,)``.
+        local: Position of each voxel in its window, ``(n, 3)``.
+        stride: Stride of the map, ``(slice, u, v)``.
+        centre: Position in the window of the first map voxel's centre.
 
     Returns:
         ``(n, channel)`` float32.
     """
-    last = maps.permute(0, 2, 3, 4, 1)
+    channels_last = maps.permute(0, 2, 3, 4, 1)
     lower, upper, share = [], [], []
-    for axis, size in enumerate(last.shape[1:4]):
-        place = ((local[:, axis] - centre[axis]) / stride[axis]).clamp(0, size - 1)
-        lower.append(place.long())
+    for axis, size in enumerate(maps.shape[2:]):
+        position = ((local[:, axis] - centre[axis]) / stride[axis]).clamp(0, size - 1)
+        lower.append(position.long())
         upper.append((lower[-1] + 1).clamp(max=size - 1))
-        share.append(place.float() - lower[-1])
+        share.append(position.float() - lower[-1])
     total = torch.zeros(len(local), maps.shape[1], device=maps.device)
     for corner in itertools.product((False, True), repeat=3):
         weight = torch.ones(len(local), device=maps.device)
@@ -170,18 +170,18 @@ def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence
             weight = weight * (share[axis] if is_upper else 1 - share[axis])
             index.append(upper[axis] if is_upper else lower[axis])
         if weight.any():
-            total += weight[:, None] * last[tuple(index)].float()
+            total += weight[:, None] * channels_last[tuple(index)].float()
     return total
 
 
 def _most_central(
     shape: Sequence[int], window: Sequence[int], positions: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Corners ``(m, 3)`` of the windows that are needed, and for each voxel the one in which it is most central."""
+    """Corners ``(m, 3)`` of the windows to read, and for each voxel the index of that in which it is most central."""
     nearest = []
     for axis, (size, length) in enumerate(zip(shape, window, strict=True)):
         starts = np.array(window_starts(size, length))
         middles = starts + (length - 1) / 2
         nearest.append(starts[np.abs(positions[:, axis, None] - middles).argmin(axis=1)])
-    corners, which = np.unique(np.stack(nearest, axis=1), axis=0, return_inverse=True)
-    return corners, which.reshape(-1)
+    corners, window_of = np.unique(np.stack(nearest, axis=1), axis=0, return_inverse=True)
+    return corners, window_of.reshape(-1)

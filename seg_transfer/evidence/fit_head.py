@@ -1,8 +1,8 @@
-"""Fits the classifier of a plan whose head is one, in place of training: the same run folder, in seconds.
+"""Fit the head of a plan whose head is a classifier of single voxels. It replaces training and fills the run folder.
 
-Voxels of the fold's training cases are sampled as for the probe, and read by the frozen encoder in patches of the
-plan's size, as in prediction. The penalty and the bias of the classes' logits are chosen by cross-validation; the
-classifier is then fitted to all cases.
+Voxels of the fold's training cases are sampled as for the probe. The frozen encoder reads patches of the plan's size,
+as in prediction. The penalty and the bias of the classes' logits are chosen by cross-validation; the classifier is then
+fitted to all cases.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from seg_transfer.evidence.classifiers import CaseScores, affine, cross_validate, fit, share_bias
+from seg_transfer.evidence.classifiers import affine, cross_validate, fit, share_bias
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.evidence.frozen_encoders import recalibration_images
-from seg_transfer.evidence.labelled_voxels import case_groups, sample_cases
+from seg_transfer.evidence.labelled_voxels import sample_cases
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.options.train_options import RunOptions
@@ -47,21 +47,21 @@ from seg_transfer.util.progress import track
 logger = logging.getLogger(__name__)
 
 MOST_VOXELS = 20_000
-NEVER = -1e30
-"""Logit of a class that naive Bayes was not fitted to: far from all classes its log-likelihoods are low as well."""
+UNSEEN_BAYES = -1e30
+"""Logit of a class that naive Bayes was not fitted to; far below the log-likelihoods of voxels far from all classes."""
 
 
 def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
-    """Fit a fold's classifier; returns at once where an earlier call has.
+    """Fit a fold's classifier, unless an earlier call has.
 
     Args:
-        plan: Its head is a classifier; its budget is not used.
+        plan: A plan whose head is a classifier; its budget is not used.
         store: The preprocessed cases.
-        run: Which fold, and its folder, which is made if need be.
-        options: Of this run; its device is resolved.
+        run: The fold and its folder, which is created if missing.
+        options: Options of this run, with a resolved device.
 
     Raises:
-        UserError: If what is there was fitted with other options, or the cases hold one label alone.
+        UserError: If an earlier fit used other options, or the cases have a single label.
     """
     if options.restart:
         run.clear()
@@ -73,11 +73,11 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         return Manifest.load(run.manifest).result
     cases = Cases.of(plan, run.fold)
     started = time.perf_counter()
-    network, weights, found = _fit(plan, store, cases.train, task.seed, options.device)
+    network, weights, figures = _fit(plan, store, cases.train, task.seed, options.device)
     seconds = time.perf_counter() - started
-    result = RunResult(finished=True, progress=1.0, epochs=0, steps=0, seconds=seconds, head=found)
-    done = result.model_dump(include={"finished", "progress", "epochs", "steps", "seconds"})
-    header = {"plan": plan.model_dump(mode="json"), "task": asdict(task), "weights": "fitted", **done}
+    result = RunResult(finished=True, progress=1.0, epochs=0, steps=0, seconds=seconds, head=figures)
+    progress = result.model_dump(include={"finished", "progress", "epochs", "steps", "seconds"})
+    header = {"plan": plan.model_dump(mode="json"), "task": asdict(task), "weights": "fitted", **progress}
     save_state(run.model, "model", network.state_dict(), header)
     schedule = StrategySchedule(network, plan.recipe.strategy, warmup=0.0)
     row = Row(
@@ -85,7 +85,7 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         step=0,
         seconds=seconds,
         progress=1.0,
-        loss=found["log_loss"],
+        loss=figures["log_loss"],
         dice=dict.fromkeys(plan.data.scored),
         rates={},
         stages={str(stage): state for stage, state in schedule.describe(1.0).items()},
@@ -110,7 +110,7 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
 def _fit(
     plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str
 ) -> tuple[PixelHead, LoadedWeights, dict[str, Any]]:
-    """The fitted network, what became of its encoder's weights, and figures of the fit."""
+    """The fitted network, how its encoder's weights were loaded, and figures of the fit for the manifest."""
     kind = plan.model.head
     network, report = build_network(
         plan.model, channels=len(plan.data.channels), classes=len(plan.data.labels), seed=seed
@@ -125,67 +125,59 @@ def _fit(
         with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=encoder.reduced):
             recalibrate_batchnorm(encoder, encoder.encoder, images)
     per_label = max(1, MOST_VOXELS // (len(plan.data.labels) * len(cases)))
-    drawn = sample_cases(plan, store, cases, _groups(plan, cases), per_label=per_label, seed=seed)
-    read = [
+    sampled = sample_cases(plan, store, cases, per_label=per_label, seed=seed)
+    of_cases = [
         np.concatenate(encoder.at(store.case(case).image[:], samples.positions), axis=1)
-        for case, samples in track(zip(cases, drawn.samples, strict=True), total=len(cases), title="reading features")
+        for case, samples in track(zip(cases, sampled.samples, strict=True), total=len(cases), title="reading features")
     ]
-    features, classes = np.concatenate(read), drawn.voxels.classes
-    tried = cross_validate(features, drawn.voxels, seed=seed, kinds=(kind,))
-    pipeline = fit(kind, features, classes, penalty=tried.penalty, seed=seed)
-    shares = share_bias(tried.logits[kind], drawn.voxels, drawn.weights, np.arange(len(classes)))
+    features, classes = np.concatenate(of_cases), sampled.voxels.classes
+    validated = cross_validate(features, sampled.voxels, seed=seed, kinds=(kind,))
+    pipeline = fit(kind, features, classes, penalty=validated.penalty, seed=seed)
+    bias = share_bias(validated.logits[kind], sampled.voxels, sampled.weights, np.arange(len(classes)))
     with torch.no_grad():
-        put_head(network, pipeline, shares)
-    scores = tried.scores[kind]
-    found = {"kind": kind, "voxels": len(classes), "penalty": None if kind == "bayes" else tried.penalty}
-    found |= _means(scores) | {"share_bias": shares.tolist()}
-    logger.info(
-        f"{kind} fitted to {len(classes)} voxels of {len(cases)} cases; balanced accuracy on cases that it was not "
-        f"fitted to: {found['balanced_accuracy']:.3f}"
-    )
-    return network, LoadedWeights.of(report), found
-
-
-def _groups(plan: Plan, cases: Sequence[str]) -> list[int]:
-    """Group of each case; where a plan of two folds leaves a single one, each case is by itself."""
-    groups = case_groups(plan)
-    found = [groups[case] for case in cases]
-    return found if len(set(found)) > 1 else list(range(len(cases)))
-
-
-def _means(scores: CaseScores) -> dict[str, float | None]:
-    loss = scores.log_loss
-    return {
-        "balanced_accuracy": float(np.nanmean(scores.balanced_accuracy)),
-        "log_loss": None if loss is None else float(np.nanmean(loss)),
+        put_head(network, pipeline, bias)
+    scores = validated.scores[kind]
+    accuracy = float(np.nanmean(scores.balanced_accuracy))
+    figures = {
+        "kind": kind,
+        "voxels": len(classes),
+        "penalty": None if kind == "bayes" else validated.penalty,
+        "balanced_accuracy": accuracy,
+        "log_loss": None if scores.log_loss is None else float(np.nanmean(scores.log_loss)),
+        "share_bias": bias.tolist(),
     }
+    logger.info(
+        f"{kind} fitted to {len(classes)} voxels of {len(cases)} cases; cross-validated balanced accuracy: "
+        f"{accuracy:.3f}"
+    )
+    return network, LoadedWeights.of(report), figures
 
 
-def put_head(network: PixelHead, pipeline: Pipeline, shares: NDArray[np.float32]) -> None:
-    """Put a fitted classifier into a network.
+def put_head(network: PixelHead, pipeline: Pipeline, class_bias: NDArray[np.float32]) -> None:
+    """Copy a fitted classifier into a network.
 
-    Standardizing and PCA are folded into the stages' weights; of a linear classifier, it too.
+    The stages' weights combine standardizing, PCA and, where it is linear, the classifier.
 
     Args:
-        network: Of the plan's head.
-        pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to all stages' features side by side.
-        shares: Bias of each class's logit, ``(class,)``.
+        network: A network with the classifier's kind of head.
+        pipeline: ``StandardScaler``, ``PCA`` and the classifier, fitted to the concatenated features of all stages.
+        class_bias: Bias of each class's logit, ``(class,)``.
     """
-    scaler, pca, last = (step for _, step in pipeline.steps)
+    scaler, pca, model = (step for _, step in pipeline.steps)
     if network.quadratic:
         weight = pca.components_ / scaler.scale_
         bias = -pca.components_ @ (pca.mean_ + scaler.mean_ / scaler.scale_)
-        precision = 1 / last.var_
-        fitted = -0.5 * (np.log(2 * np.pi * last.var_) + precision * last.theta_**2).sum(axis=1)
-        offset = np.full(len(shares), NEVER)
-        offset[last.classes_] = fitted + np.log(last.class_prior_) + shares[last.classes_]
+        precision = 1 / model.var_
+        constant = -0.5 * (np.log(2 * np.pi * model.var_) + precision * model.theta_**2).sum(axis=1)
+        offset = np.full(len(class_bias), UNSEEN_BAYES)
+        offset[model.classes_] = constant + np.log(model.class_prior_) + class_bias[model.classes_]
         rows = len(weight)
-        _put(network.linear[:, :rows], last.classes_, precision * last.theta_)
-        _put(network.square[:, :rows], last.classes_, -0.5 * precision)
+        _put(network.linear[:, :rows], model.classes_, precision * model.theta_)
+        _put(network.square[:, :rows], model.classes_, -0.5 * precision)
         network.offset.copy_(torch.from_numpy(offset))
     else:
-        weight, bias = affine(pipeline, len(shares))
-        bias = bias + shares
+        weight, bias = affine(pipeline, len(class_bias))
+        bias = bias + class_bias
     rows, start = len(weight), 0
     network.bias[:rows] = torch.from_numpy(bias)
     for stage, width in enumerate(network.encoder.channels):

@@ -1,4 +1,4 @@
-"""The frozen encoders that are looked at: all stages of the plan's own, of others, and of random weights."""
+"""Frozen encoders to measure: the plan's, further ones, and those with random weights."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
-UNUSED = 4
-"""Channels of a decoder that is never built."""
+DECODER_CHANNELS = 4
+"""A plan needs them; no decoder is built."""
 RECALIBRATION_BATCHES = 8
 LARGEST_BATCH = 16
 """Fewer than training takes, since several encoders are recalibrated for one probe."""
 
 
 def probed_model(
-    plan: Plan, *, encoder: str | None = None, weights: Weights | None = None, first: int | None = None
+    plan: Plan, *, encoder: str | None = None, weights: Weights | None = None, stages: int | None = None
 ) -> ModelPlan:
-    """A model whose encoder is probed; by default with every stage of an encoder, not only the plan's.
+    """The model part of a plan for an encoder to measure, by default with every stage of it.
 
-    Stages beyond the plan's stride along the slices as the planning rule would have it. A model of the user's own has
+    Stages that the plan does not use get the slice strides of the planning rule. A model that segtl trained earlier has
     the stages that it was trained with.
 
     Args:
-        plan: What is probed.
-        encoder: In place of the plan's.
-        weights: In place of the plan's; belong with ``encoder``.
-        first: Only so many, from the finest.
+        plan: The plan.
+        encoder: Name of the encoder; the plan's by default.
+        weights: Weights of ``encoder``; the plan's by default.
+        stages: Number of stages, from the finest.
     """
     name, source = encoder or plan.model.encoder, weights or plan.model.weights
-    known = entry(name)
-    stages = first or (plan.model.stages if source.source == "model" else len(known.strides))
+    strides = entry(name).strides
+    if stages is None:
+        stages = plan.model.stages if source.source == "model" else len(strides)
     along: tuple[Literal[1, 2], ...] = ()
     if plan.model.configuration == "3d":
-        mine = plan.model.slice_strides if name == plan.model.encoder else ()
-        along = (*mine, *slice_strides(plan.data.spacing, plan.model.patch[0], known.strides)[0][len(mine) :])[:stages]
+        planned = plan.model.slice_strides if name == plan.model.encoder else ()
+        along = (*planned, *slice_strides(plan.data.spacing, plan.model.patch[0], strides)[0][len(planned) :])[:stages]
     return ModelPlan(
         configuration=plan.model.configuration,
         patch=plan.model.patch,
@@ -54,7 +55,7 @@ def probed_model(
         slice_strides=along,
         inflation=plan.model.inflation,
         input_mapping=plan.model.input_mapping,
-        decoder_channels=(UNUSED,) * stages,
+        decoder_channels=(DECODER_CHANNELS,) * stages,
     )
 
 
@@ -67,16 +68,16 @@ def frozen_encoder(
     recalibrate: Sequence[Tensor] = (),
     context: bool = False,
 ) -> FrozenEncoder:
-    """Build an encoder with its weights, ready to be read.
+    """Build a frozen encoder with its weights.
 
     Args:
-        plan: Channels and precision.
-        model: Of :func:`probed_model`.
-        seed: Of random weights.
-        device: Where to compute.
-        recalibrate: Images ``(batch, channel, slice, u, v)`` on which BatchNorm's statistics are re-estimated; none
-            keeps the source's.
-        context: Of :class:`FrozenEncoder`.
+        plan: The plan, for channels and precision.
+        model: The result of :func:`probed_model`.
+        seed: Random seed of random weights.
+        device: Device to compute on.
+        recalibrate: Batches ``(batch, channel, slice, u, v)`` from which BatchNorm statistics are estimated again; if
+            empty, they stay as loaded.
+        context: See :class:`FrozenEncoder`.
 
     Raises:
         UserError: If the weights cannot be loaded.
@@ -91,13 +92,13 @@ def frozen_encoder(
 
 
 def recalibration_images(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> Iterator[Tensor]:
-    """Patches as training draws them, for BatchNorm's statistics.
+    """Training patches for BatchNorm statistics, in batches ``(batch, channel, slice, u, v)``.
 
     Args:
-        plan: Patch, and the share of patches that are centred on a label.
-        store: Where the cases are.
-        cases: Their identifiers.
-        seed: Decides which patches.
+        plan: The plan, for the patch and the foreground share.
+        store: The preprocessed cases.
+        cases: Identifiers of the cases.
+        seed: Random seed of the patches.
     """
     sampler = PatchSampler(
         store,

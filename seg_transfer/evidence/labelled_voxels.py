@@ -14,7 +14,7 @@ from seg_transfer.evidence.samples import PER_LABEL, Samples, sample_voxels
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 
-MORE = "plan with more cases"
+HINT = "plan with more cases"
 
 
 class TooFewError(UserError):
@@ -39,11 +39,11 @@ class CaseSamples:
 def case_groups(plan: Plan) -> dict[str, int]:
     """Case -> number of its group; the cases of a group stay in one fold.
 
-    A group are the cases that one fold of the plan holds out, since folds keep patients together. A case that no fold
+    The cases that one fold of the plan holds out are a group, since folds keep patients together. A case that no fold
     holds out is a group by itself.
     """
-    held = {case: fold for fold, split in enumerate(plan.recipe.splits) for case in split.validation}
-    return {case: held.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
+    fold_of = {case: fold for fold, split in enumerate(plan.recipe.splits) for case in split.validation}
+    return {case: fold_of.get(case, len(plan.recipe.splits) + index) for index, case in enumerate(plan.data.cases)}
 
 
 def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
@@ -51,7 +51,7 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
 
     Args:
         plan: The plan, whose folds are used.
-        count: At most so many cases.
+        count: Largest number of cases.
         seed: Random seed.
 
     Raises:
@@ -60,7 +60,7 @@ def choose_cases(plan: Plan, count: int, seed: int) -> list[str]:
     groups = case_groups(plan)
     if len(set(groups.values())) < 2:
         what = "one fold holds out all cases: classifiers need cases that are held out by different folds"
-        raise TooFewError(what, where="--cases", hint=MORE)
+        raise TooFewError(what, where="--cases", hint=HINT)
     generator = np.random.default_rng(seed)
     shuffled = [plan.data.cases[index] for index in generator.permutation(len(plan.data.cases))]
     rank: dict[str, int] = {}
@@ -74,7 +74,6 @@ def sample_cases(
     plan: Plan,
     store: Store,
     cases: Sequence[str],
-    groups: Sequence[int],
     *,
     per_label: int,
     seed: int,
@@ -82,14 +81,16 @@ def sample_cases(
 ) -> CaseSamples:
     """Sample voxels of some cases.
 
+    Cases are grouped as :func:`case_groups` says. If all of them are in one group, as the training cases of a plan with
+    two folds are, each is a group by itself.
+
     Args:
-        plan: The plan, whose labels are used.
+        plan: The plan, for its labels and folds.
         store: The preprocessed cases.
         cases: Identifiers of the cases.
-        groups: Group of each case; the cases of a group stay in one fold.
-        per_label: At most so many voxels of each label and case, and never more than 300.
+        per_label: Largest number of voxels of each label and case; never more than 300.
         seed: Random seed.
-        slices_per_label: Of :func:`~seg_transfer.evidence.samples.sample_voxels`.
+        slices_per_label: See :func:`~seg_transfer.evidence.samples.sample_voxels`.
 
     Raises:
         TooFewError: If the cases outside some fold have a single label.
@@ -104,14 +105,16 @@ def sample_cases(
         )
         for position, case in enumerate(cases)
     ]
+    group_of = case_groups(plan)
+    groups = np.array([group_of[case] for case in cases])
     voxels = Voxels(
-        classes=np.concatenate([each.classes for each in samples]),
-        cases=np.repeat(np.arange(len(cases)), [len(each) for each in samples]),
-        groups=np.array(groups),
+        classes=np.concatenate([of_case.classes for of_case in samples]),
+        cases=np.repeat(np.arange(len(cases)), [len(of_case) for of_case in samples]),
+        groups=groups if len(np.unique(groups)) > 1 else np.arange(len(cases)),
         labels=len(plan.data.labels),
     )
     for train, _ in voxels.folds():
         if len(np.unique(voxels.classes[train])) < 2:
             what = "with the cases of a fold held out, the others have a single label: a classifier needs two"
-            raise TooFewError(what, where="--cases", hint=MORE)
-    return CaseSamples(samples, voxels, np.concatenate([each.weights for each in samples]))
+            raise TooFewError(what, where="--cases", hint=HINT)
+    return CaseSamples(samples, voxels, np.concatenate([of_case.weights for of_case in samples]))

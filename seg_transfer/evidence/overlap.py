@@ -1,4 +1,4 @@
-"""Dice of several segmentations of the same cases, counted part by part."""
+"""Dice of several segmentations of the same cases, accumulated box by box."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Overlaps:
     """Counts voxels of predictions and reference per label or region, on the network's grid.
 
     Args:
-        data: Names the labels or regions.
-        segmentations: How many are compared.
+        data: The plan's data part, for the labels or regions.
+        segmentations: Number of segmentations.
     """
 
     def __init__(self, data: DataPlan, segmentations: int) -> None:
@@ -28,7 +28,7 @@ class Overlaps:
         self._cases.append(np.zeros((self.segmentations, len(self.members), 3), np.int64))
 
     def add(self, segmentation: int, predicted: NDArray[np.integer], label: NDArray[np.integer]) -> None:
-        """Count a part of the case; voxels that are not annotated do not count.
+        """Count the voxels of a box of the current case; those without annotation are left out.
 
         Args:
             segmentation: Index of the segmentation.
@@ -38,12 +38,12 @@ class Overlaps:
         if self.not_annotated is not None:
             annotated = label != self.not_annotated
             predicted, label = predicted[annotated], label[annotated]
-        for row, classes in zip(self._cases[-1][segmentation], self.members.values(), strict=True):
-            mine, theirs = np.isin(predicted, classes), np.isin(label, classes)
-            row += ((mine & theirs).sum(), mine.sum(), theirs.sum())
+        for counts, classes in zip(self._cases[-1][segmentation], self.members.values(), strict=True):
+            in_predicted, in_label = np.isin(predicted, classes), np.isin(label, classes)
+            counts += ((in_predicted & in_label).sum(), in_predicted.sum(), in_label.sum())
 
     def mean_dice(self, segmentation: int) -> dict[str, float]:
-        """Label or region -> mean Dice over the cases that have it or where it is predicted; nan without any."""
+        """Label or region -> mean Dice over the cases where it is predicted or in the reference; nan if in none."""
         return {
             name: mean_of_defined(dice(*case[segmentation, position].tolist()) for case in self._cases)
             for position, name in enumerate(self.members)

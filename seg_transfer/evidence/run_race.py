@@ -1,8 +1,9 @@
-"""A race at the start of a fold: several strategies, trained for a short time on the data itself, of which one wins.
+"""The race at the start of a fold: train each candidate strategy for a short time and choose the best.
 
-Every candidate takes as many steps on the same patches in the same order, from the same seed, on most of the fold's
-training cases; the others score it. No case that the fold holds out is opened. What is done stands in ``race.json`` of
-the fold's folder, candidate by candidate, so that an interrupted race goes on and a finished one is not held again.
+Every candidate takes the same number of steps on the same patches in the same order, from the same random seed, on most
+of the fold's training cases; the others score it. Cases that the fold holds out are not used. Results are saved in
+``race.json`` of the fold's folder after each candidate, so that an interrupted race resumes and a finished one is not
+repeated.
 """
 
 from __future__ import annotations
@@ -37,25 +38,25 @@ from seg_transfer.util.statistics import none_if_undefined
 logger = logging.getLogger(__name__)
 
 TIMED_STEPS = 3
-"""After one that is not timed."""
+"""After one step to warm up."""
 
 
 def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> tuple[Plan, RunOptions]:
-    """Hold the race that a plan asks for; goes on where an earlier call stopped.
+    """Run a plan's race, or resume it.
 
     Args:
-        plan: What to train; nothing happens if it asks for no race.
+        plan: The plan; without a race it is returned unchanged.
         store: The preprocessed cases.
-        run: Which fold, and its folder.
-        options: Of this run; its device is resolved.
+        run: The fold and its folder.
+        options: Options of this run, with a resolved device.
 
     Returns:
-        The plan with the strategy that won, and the options with the rest of the budget; the plan's own strategy and
-        the whole budget where this gives the race too few steps.
+        The plan with the winning strategy, and the options with the remaining budget. If the budget gives the race too
+        few steps: the plan's own strategy and the whole budget.
 
     Raises:
         UserError: If the fold was started with other options, or the budget is too small to be divided.
-        KeyboardInterrupt: As in training.
+        KeyboardInterrupt: If the user asked to stop.
     """
     race = plan.recipe.race
     if race is None:
@@ -64,27 +65,27 @@ def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         run.clear()
         run.clear_race()
     evidence, task = _load_or_start(plan, store, run, options)
-    own = options.model_copy(update={"restart": False, "seed": task.seed, "epochs": None, "time_budget": None})
+    options = options.model_copy(update={"restart": False, "seed": task.seed, "epochs": None, "time_budget": None})
     if evidence.winner is None:
-        evidence = _train_candidates(evidence, plan, store, run, own)
+        evidence = _train_candidates(evidence, plan, store, run, options)
     assert evidence.winner is not None
     chosen = with_strategy(plan, plan.recipe.candidates[evidence.winner], evidence.reason)
     if not evidence.results:
         logger.warning(evidence.reason)
-        return chosen, own.model_copy(update={"epochs": task.epochs, "time_budget": task.time_budget})
+        return chosen, options.model_copy(update={"epochs": task.epochs, "time_budget": task.time_budget})
     logger.info(f"race won by {evidence.reason}")
     if task.time_budget is None:
         assert task.epochs is not None, "a budget is in epochs or in seconds"
         spent = int(rules.spend(race.share, epochs=task.epochs, time_budget=None))
-        return chosen, own.model_copy(update={"epochs": task.epochs - spent})
-    taken = sum(result.seconds for result in evidence.results)
-    rest = rules.time_left(task.time_budget, taken)
-    logger.info(f"it took {taken:.0f} s of {task.time_budget:.0f}; {rest:.0f} s are left to train")
-    return chosen, own.model_copy(update={"time_budget": rest})
+        return chosen, options.model_copy(update={"epochs": task.epochs - spent})
+    seconds = sum(result.seconds for result in evidence.results)
+    remaining = rules.time_left(task.time_budget, seconds)
+    logger.info(f"the race took {seconds:.0f} s of {task.time_budget:.0f}; {remaining:.0f} s are left for training")
+    return chosen, options.model_copy(update={"time_budget": remaining})
 
 
 def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions) -> tuple[RaceEvidence, Task]:
-    """The race as far as it has come, and what the fold is to spend altogether."""
+    """The new or resumed race, and the fold's task with its whole budget."""
     task = Task.of(plan, run.fold, options)
     if run.race.is_file():
         evidence = RaceEvidence.load(run.race)
@@ -102,7 +103,7 @@ def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions
     evidence = RaceEvidence(**asdict(task), steps=steps, train=train, held_out=held_out)
     if steps < rules.FEWEST_STEPS:
         reason = (
-            f"no race: {steps} step(s) of each candidate (needs {rules.FEWEST_STEPS}) would say nothing, so that "
+            f"no race: {steps} step(s) of each candidate are too few (at least {rules.FEWEST_STEPS}), so that "
             f"{recipe.strategy.name} is trained for the whole budget; give it more time, or a larger --race-share"
         )
         evidence = evidence.model_copy(update={"winner": 0, "reason": reason})
@@ -113,7 +114,7 @@ def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions
 def _train_candidates(
     evidence: RaceEvidence, plan: Plan, store: Store, run: RunFolder, options: RunOptions
 ) -> RaceEvidence:
-    """Train and score the candidates that are not done yet, and choose."""
+    """Train and score the remaining candidates, and choose the winner."""
     candidates = plan.recipe.candidates
     names = _names(candidates)
     logger.info(
@@ -144,13 +145,13 @@ def _train_candidates(
 
 
 def _names(candidates: Sequence[Strategy]) -> list[str]:
-    """Their names; where two have the same, everything that they say."""
+    """Names of the candidates; full descriptions of those that share a name."""
     names = [candidate.name for candidate in candidates]
     return [name if names.count(name) == 1 else str(each) for name, each in zip(names, candidates, strict=True)]
 
 
 def _seconds_per_step(plan: Plan, store: Store, cases: Sequence[str], seed: int, device: str) -> float:
-    """Median time of a step in which everything learns, which no candidate's exceeds."""
+    """Median time of a step in which all stages learn: an upper bound for every candidate."""
     trainer = Trainer(scratch_control(plan), seed=seed, device=device, load=False)
     sampler = sampler_of(plan, store, cases, seed=seed)
     seconds = []
@@ -163,16 +164,16 @@ def _seconds_per_step(plan: Plan, store: Store, cases: Sequence[str], seed: int,
 
 @torch.inference_mode()
 def dice_on_grid(predictor: Predictor, stored: StoredCase) -> dict[str, float | None]:
-    """Dice of a preprocessed case per label or region, on the network's grid and without mirroring.
+    """Dice of a preprocessed case on the network's grid, without mirroring.
 
-    Cheaper than what validation does, since nothing is resampled or written.
+    Cheaper than validation, since nothing is resampled or written.
 
     Args:
-        predictor: Of the plan that the store was made with.
+        predictor: A predictor whose plan has the store's data part.
         stored: The case.
 
     Returns:
-        Name -> Dice over annotated voxels; None where neither prediction nor reference has it.
+        Label or region -> Dice over annotated voxels; None where neither prediction nor reference has it.
     """
     data = predictor.plan.data
     overlaps = Overlaps(data, segmentations=1)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 PER_LABEL = 300
-"""Further voxels of the same case and label are similar, and add little."""
+"""More voxels of the same case and label are similar and add little."""
 NEAR = 2
-"""A voxel is near a boundary if one of another class is within so many voxels in-plane. Neighbouring slices are not
-looked at, since they may be several times as far apart as the voxels of a slice."""
+"""Largest in-plane distance in voxels between a voxel near a boundary and one of another class. Neighbouring slices do
+not count, since they may be several times as far apart as the voxels of a slice."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Samples:
     """Voxels of one case.
 
     Attributes:
-        positions: ``(n, 3)`` int64 in ``(slice, u, v)``.
-        classes: Class index of each, ``(n,)`` int64; 0 is background.
-        weights: Number of voxels of the case (or of the sampled slices) that each represents, ``(n,)`` float64: the
-            voxels of its class on its side (near a boundary or not), divided by those in the sample.
+        positions: ``(n, 3)`` in ``(slice, u, v)``.
+        classes: Class index of each voxel, ``(n,)``; 0 is background.
+        weights: Number of voxels of the case (or of the sampled slices) that each one represents, ``(n,)``: the voxels
+            of its class that are near a boundary, or those that are not, divided by the number in the sample.
     """
 
     positions: NDArray[np.int64]
@@ -47,25 +47,25 @@ def sample_voxels(
 ) -> Samples:
     """Sample voxels of each class that occurs, background included, half of them near a boundary between classes.
 
-    If there are too few voxels for one half, the other half is larger. Voxels that are not annotated are never sampled,
-    and are no boundary.
+    If there are too few voxels for one half, the other half is larger. Voxels without annotation are never sampled and
+    form no boundary.
 
     Args:
         label: Class indices ``(slice, u, v)``.
         not_annotated: Class index of voxels without annotation; None if there are none.
-        per_label: At most so many voxels of each class.
+        per_label: Largest number of voxels of each class.
         seed: Random seed.
-        slices_per_label: Number of slices with each class to sample from, since voxels that are far apart need more
-            windows of an encoder. None: all slices.
+        slices_per_label: Number of slices of each class to sample from, so that an encoder reads fewer windows; None:
+            all slices.
     """
     generator = np.random.default_rng(seed)
     if slices_per_label is not None:
-        kept = _some_slices(label, not_annotated, slices_per_label, generator)
-        found = sample_voxels(label[kept], not_annotated=not_annotated, per_label=per_label, seed=seed)
-        positions = np.column_stack([kept[found.positions[:, 0]], found.positions[:, 1:]])
-        return Samples(positions, found.classes, found.weights)
+        slices = _choose_slices(label, not_annotated, slices_per_label, generator)
+        samples = sample_voxels(label[slices], not_annotated=not_annotated, per_label=per_label, seed=seed)
+        positions = np.column_stack([slices[samples.positions[:, 0]], samples.positions[:, 1:]])
+        return Samples(positions, samples.classes, samples.weights)
     near = near_boundary(label, not_annotated)
-    places, classes, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    indices, classes, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for index in np.unique(label):
         if index == not_annotated:
             continue
@@ -73,42 +73,41 @@ def sample_voxels(
         at_boundary = near.reshape(-1)[members]
         sides = [members[at_boundary], members[~at_boundary]]
         for side, count in zip(sides, _shares(len(sides[0]), len(sides[1]), per_label), strict=True):
-            places.append(np.sort(generator.choice(side, count, replace=False)))
+            indices.append(np.sort(generator.choice(side, count, replace=False)))
             classes.append(np.full(count, index, np.int64))
             weights.append(np.full(count, len(side) / max(count, 1)))
-    positions = np.stack(np.unravel_index(np.concatenate(places), label.shape), axis=1)
+    positions = np.stack(np.unravel_index(np.concatenate(indices), label.shape), axis=1)
     return Samples(positions, np.concatenate(classes), np.concatenate(weights))
 
 
-def _some_slices(
+def _choose_slices(
     label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Sorted indices of randomly chosen slices, so many with each class."""
-    kept: set[int] = set()
+    """Sorted indices of slices, ``per_label`` random ones of each class."""
+    chosen: set[int] = set()
     for index in np.unique(label):
         if index != not_annotated:
-            held = np.flatnonzero((label == index).any(axis=(1, 2)))
-            kept |= set(generator.choice(held, min(per_label, len(held)), replace=False).tolist())
-    return np.array(sorted(kept), np.int64)
+            slices = np.flatnonzero((label == index).any(axis=(1, 2)))
+            chosen |= set(generator.choice(slices, min(per_label, len(slices)), replace=False).tolist())
+    return np.array(sorted(chosen), np.int64)
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:
-    """Mask of voxels with one of another class within ``NEAR`` voxels along u and v, in the same slice.
+    """Mask of voxels that have one of another class within ``NEAR`` voxels along u and v, in the same slice.
 
     Args:
         label: Class indices ``(slice, u, v)``.
-        not_annotated: Class index of voxels without annotation, which make no boundary.
+        not_annotated: Class index of voxels without annotation, which form no boundary.
     """
     highest = lowest = label.astype(np.int32)
     if not_annotated is not None:
         unknown = label == not_annotated
         highest, lowest = np.where(unknown, -1, highest), np.where(unknown, not_annotated, lowest)
     size = (1, 2 * NEAR + 1, 2 * NEAR + 1)
-    around = ndimage.maximum_filter(highest, size), ndimage.minimum_filter(lowest, size)
-    return around[0] > around[1]
+    return ndimage.maximum_filter(highest, size) > ndimage.minimum_filter(lowest, size)
 
 
-def _shares(near: int, far: int, wanted: int) -> tuple[int, int]:
-    """Number of voxels from each side: half from each if there are enough, the rest from the other."""
-    first = min(near, max(wanted // 2, wanted - far))
-    return first, min(far, wanted - first)
+def _shares(near: int, far: int, total: int) -> tuple[int, int]:
+    """Number of voxels from each side: half from each if there are enough, otherwise more from the other."""
+    first = min(near, max(total // 2, total - far))
+    return first, min(far, total - first)

@@ -1,6 +1,8 @@
-"""What of a plan leaves the machine: decisions and figures, but nobody's names, paths or remarks."""
+"""Anonymise a plan for export: remove the names of cases and data set, paths, reasons and estimates."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from seg_transfer.data.splits import Split
 from seg_transfer.planning.plan import Plan
@@ -8,35 +10,34 @@ from seg_transfer.planning.plan import Plan
 REMOVED = "removed"
 
 
-def stripped(plan: Plan, *, name: str) -> Plan:
-    """A plan without the names of cases and data set, the path of its weights, reasons and estimates.
+def anonymise(plan: Plan, *, name: str) -> Plan:
+    """Remove what identifies the data and the machine.
 
-    Cases are numbered by their place in ``data.cases``, so that their number and the sizes of the folds stay. Reasons
-    quote the user's options, paths among them; estimates are about the user's machine. Names of channels and labels
-    stay, since they say what the model reads and predicts.
+    Cases are numbered in the order of ``data.cases``, which keeps their number and the sizes of the folds. Reasons
+    quote options, including paths; estimates describe the machine. Names of channels and labels stay, since they
+    describe the model's input and output.
 
     Args:
-        plan: As it was trained.
-        name: What to call the data set.
+        plan: The plan as trained.
+        name: New name of the data set.
     """
-    numbers = {case: f"anonymous-{index}" for index, case in enumerate(plan.data.cases, start=1)}
+    new_names = {case: f"anonymous-{index}" for index, case in enumerate(plan.data.cases, start=1)}
+
+    def renamed(cases: Iterable[str]) -> tuple[str, ...]:
+        return tuple(new_names[case] for case in cases)
+
     weights = plan.model.weights
     if weights.path is not None:
         weights = weights.model_copy(update={"path": REMOVED})
     splits = tuple(
-        Split(
-            train=tuple(numbers[case] for case in split.train),
-            validation=tuple(numbers[case] for case in split.validation),
-        )
-        for split in plan.recipe.splits
+        Split(train=renamed(split.train), validation=renamed(split.validation)) for split in plan.recipe.splits
     )
     race = plan.recipe.race
     if race is not None:
-        kept = tuple(tuple(numbers[case] for case in cases) for cases in race.held_out)
-        race = race.model_copy(update={"held_out": kept})
+        race = race.model_copy(update={"held_out": tuple(map(renamed, race.held_out))})
     return plan.model_copy(
         update={
-            "data": plan.data.model_copy(update={"dataset": name, "cases": tuple(numbers.values())}),
+            "data": plan.data.model_copy(update={"dataset": name, "cases": tuple(new_names.values())}),
             "model": plan.model.model_copy(update={"weights": weights}),
             "recipe": plan.recipe.model_copy(update={"splits": splits, "race": race}),
             "reasons": (),

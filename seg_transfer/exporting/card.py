@@ -1,4 +1,4 @@
-"""The card of an exported model: what a person who gets the file should know, in text."""
+"""The card of an exported model: its input and output, training data, scores and licence, as Markdown."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def write_card(
     chosen: bool,
     postprocessing: Postprocessing,
 ) -> str:
-    """Put a card together from figures alone: no case, path or remark of the user's goes into it.
+    """Write the card; it names no case and no path.
 
     Args:
-        members: As exported; the first one's plan speaks for the data.
-        name: What the model is called.
-        dice: Label -> mean Dice by cross-validation, or None if there is none for these models.
-        validated: Cases that ``dice`` is over.
-        chosen: Whether configuration or postprocessing were chosen by these very figures.
-        postprocessing: What is done to label maps.
+        members: The exported members, whose plans share the data part.
+        name: Name of the model.
+        dice: Label -> mean Dice by cross-validation; None if the models are not validated.
+        validated: Number of cases that ``dice`` is over.
+        chosen: Whether the models or the postprocessing were chosen by ``dice``.
+        postprocessing: Postprocessing of label maps.
     """
     plan = members[0].plan
     data, unit = plan.data, plan.data.unit
-    kind = "pictures" if data.dimension == 2 else "volumes"
+    kind = "2D images" if data.dimension == 2 else "volumes"
     axes = ["xyz"[axis] for axis in data.axes]
     spacing = ", ".join(f"{axis} {size:g}" for axis, size in zip(axes, data.spacing, strict=True))
     lines = [
@@ -45,17 +45,17 @@ def write_card(
         f"- Trained on: {len(data.cases)} labelled {kind}",
     ]
     lines += [f"- Network: {_network(member)}" for member in members]
-    lines += [f"- Label maps: {text}" for text in _cleaning(plan, postprocessing)]
+    lines += [f"- Label maps: {text}" for text in _postprocessing(plan, postprocessing)]
     if dice is None:
         lines.append("- Dice by cross-validation: not measured for these models")
     else:
         means = ", ".join(f"{label} {'undefined' if mean != mean else f'{mean:.3f}'}" for label, mean in dice.items())
-        flattered = "; the models were chosen by these figures, which therefore flatter a little" if chosen else ""
-        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{flattered}")
+        bias = "; slightly optimistic, since the models were chosen by these figures" if chosen else ""
+        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{bias}")
     lines += [f"- Encoder's weights: {text}" for text in dict.fromkeys(_origin(member.plan) for member in members)]
     lines += [
         "",
-        "Use it, with the file in place of model.segtl:",
+        "To use it, replace model.segtl with the path of the file:",
         "",
         "    segtl predict -m model.segtl -i IMAGES -o PREDICTIONS",
         "    segtl plan DATASET --from model.segtl",
@@ -64,20 +64,20 @@ def write_card(
         "",
         '    seg_transfer.predict(array, spacing=(1.0, 1.0, 3.0), model="model.segtl")',
         "",
-        "Not a medical device. Scores on data like the training data do not carry over to other scanners or patients.",
+        "Not a medical device. Scores on data like the training data may not hold for other scanners or patients.",
         "",
     ]
     return "\n".join(lines)
 
 
 def licence(weights: Weights, encoder: str) -> str:
-    """Terms of the weights that the encoder started from, as far as segtl knows them."""
+    """Licence of the encoder's pretrained weights, if segtl knows it."""
     if weights.source == "imagenet":
-        return f"{entry(encoder).licence} (as the hub records it for {weights.repository})"
+        return f"{entry(encoder).licence} (as recorded by the hub for {weights.repository})"
     return {
         "bundled": BUNDLED_LICENCE,
-        "model": "those of the earlier model that training started from: ask who made this one",
-        "file": "a file of the trainer's own: ask who made this model",
+        "model": "that of the earlier model that training started from: ask the author of this model",
+        "file": "unknown, a local file: ask the author of this model",
         "none": "none needed: trained from random weights",
     }[weights.source]
 
@@ -85,13 +85,15 @@ def licence(weights: Weights, encoder: str) -> str:
 def _network(member: Member) -> str:
     model: ModelPlan = member.plan.model
     patch = " x ".join(map(str, model.patch))
-    folds = "trained on every case" if member.folds == ("full",) else f"mean of {len(member.folds)} fold(s)"
-    name, learned = "U-Net", member.plan.strategy_name
+    folds = "trained on all cases" if member.folds == ("full",) else f"mean of {len(member.folds)} fold(s)"
+    name, strategy = "U-Net", member.plan.strategy_name
     if model.head != "unet":
-        name, learned = f"{model.head} classifier of single voxels", "frozen"
+        name, strategy = f"{model.head} classifier of single voxels", "frozen"
     if model.head == "svm":
-        learned += " (what it gives as probabilities is the softmax of the SVM's decision values)"
-    return f"{model.configuration} {name} on {model.encoder} ({model.stages} stages), patch {patch}, {learned}; {folds}"
+        strategy += " (its probabilities are the softmax of the SVM's decision values)"
+    return (
+        f"{model.configuration} {name} on {model.encoder} ({model.stages} stages), patch {patch}, {strategy}; {folds}"
+    )
 
 
 def _origin(plan: Plan) -> str:
@@ -99,7 +101,7 @@ def _origin(plan: Plan) -> str:
     return f"{encoder}, {weights.source}; licence: {licence(weights, encoder)}"
 
 
-def _cleaning(plan: Plan, chosen: Postprocessing) -> list[str]:
+def _postprocessing(plan: Plan, chosen: Postprocessing) -> list[str]:
     names = {label.value: label.name for label in plan.data.labels}
     lines = ["only the largest component of all labels together is kept"] if chosen.foreground else []
     if chosen.labels:

@@ -1,4 +1,4 @@
-"""From a model file to a predictor: allocates what the file's size allows, and runs no code of the file."""
+"""Load a predictor from a model file; allocations are bounded by the file's size, and no code of the file runs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Predictor
 
     Args:
         path: The file.
-        device: Where to compute.
+        device: Device to compute on.
 
     Raises:
-        UserError: If the file is no model of segtl, is damaged, or its weights are not those of its plan's network.
+        UserError: If the file is no model of segtl, is damaged, or its weights do not fit its plan's network.
     """
-    found = read_model_file(path)
+    file = read_model_file(path)
     device = torch.device(device)
-    networks = load_networks(found, device)
+    networks = load_networks(file, device)
     members = [
-        Predictor(member.plan, folds, device) for member, folds in zip(found.header.members, networks, strict=True)
+        Predictor(member.plan, folds, device) for member, folds in zip(file.header.members, networks, strict=True)
     ]
     predictor = members[0] if len(members) == 1 else Ensemble(members)
-    predictor.postprocessing = found.header.postprocessing
+    predictor.postprocessing = file.header.postprocessing
     return predictor
 
 
@@ -49,39 +49,38 @@ def load_folds(plan: Plan, files: Sequence[Path]) -> list[nn.Module]:
     return [ready_network(load_state(file, "model")[0], plan, torch.device("cpu"), where=file) for file in files]
 
 
-def load_networks(found: ModelFile, device: torch.device) -> list[list[nn.Module]]:
+def load_networks(model: ModelFile, device: torch.device) -> list[list[nn.Module]]:
     """The networks of every member's folds.
 
     Raises:
-        UserError: If the file's tensors are not those of the networks, which is said before any network is allocated,
-            or a copy or a disk has changed them. The checksum is no signature: who changes a file can change both.
+        UserError: If the file's tensors do not fit the networks, which is checked before any network is allocated, or
+            are damaged. The checksum is no signature: whoever changes the tensors can change it too.
     """
-    for index, member in enumerate(found.header.members):
-        wanted = _expected(member.plan, found.path)
+    shapes = 0
+    for index, member in enumerate(model.header.members):
+        expected = _network_shapes(member.plan, model.path)
         for fold in range(len(member.folds)):
-            _compare(found.of_fold(index, fold), wanted, found.path)
-    if len(found.shapes) > sum(len(found.of_fold(*place)) for place in _places(found)):
-        raise UserError("holds tensors of no network", where=found.path, hint="export it again")
-    networks: list[list[nn.Module]] = [[] for _ in found.header.members]
+            _check_shapes(model.of_fold(index, fold), expected, model.path)
+            shapes += len(expected)
+    if len(model.shapes) > shapes:
+        raise UserError("contains tensors of no network", where=model.path, hint="export it again")
+    networks: list[list[nn.Module]] = []
     checksum = hashlib.sha256()
-    with safe_open(found.path, framework="pt") as file:
-        for index, fold in _places(found):
-            start = prefix(index, fold)
-            tensors = {name: file.get_tensor(start + name) for name in found.of_fold(index, fold)}
-            add_to_checksum(checksum, tensors)
-            plan = found.header.members[index].plan
-            networks[index].append(ready_network(tensors, plan, device, where=found.path))
-    if checksum.hexdigest() != found.header.weights:
-        raise UserError("its weights are damaged: their checksum is another", where=found.path, hint=HINT)
+    with safe_open(model.path, framework="pt") as file:
+        for index, member in enumerate(model.header.members):
+            networks.append([])
+            for fold in range(len(member.folds)):
+                start = prefix(index, fold)
+                tensors = {name: file.get_tensor(start + name) for name in model.of_fold(index, fold)}
+                add_to_checksum(checksum, tensors)
+                networks[index].append(ready_network(tensors, member.plan, device, where=model.path))
+    if checksum.hexdigest() != model.header.weights:
+        raise UserError("its weights are damaged: the checksum differs", where=model.path, hint=HINT)
     return networks
 
 
-def _places(found: ModelFile) -> list[tuple[int, int]]:
-    return [(index, fold) for index, member in enumerate(found.header.members) for fold in range(len(member.folds))]
-
-
-def _expected(plan: Plan, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the network that a plan asks for, without allocating it: its plan may ask for anything."""
+def _network_shapes(plan: Plan, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a plan's network, without allocating it: a plan from a file may ask for any size."""
     try:
         with torch.device("meta"):
             network = blank_network(plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs))
@@ -91,12 +90,12 @@ def _expected(plan: Plan, path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def _compare(there: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], path: Path) -> None:
-    for name in sorted(there.keys() | wanted.keys()):
-        if there.get(name) != wanted.get(name):
-            sizes = [
-                " x ".join(map(str, shape)) or "one" if shape is not None else "absent"
-                for shape in (there.get(name), wanted.get(name))
-            ]
-            what = f"its weights are not those of its plan's network: {name} is {sizes[0]}, the plan needs {sizes[1]}"
-            raise UserError(what, where=path, hint="export it again, with the segtl that you predict with")
+def _check_shapes(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], path: Path) -> None:
+    for name in sorted(shapes.keys() | expected.keys()):
+        if shapes.get(name) != expected.get(name):
+            actual, needed = (
+                "absent" if shape is None else " x ".join(map(str, shape)) or "one"
+                for shape in (shapes.get(name), expected.get(name))
+            )
+            what = f"its weights do not fit its plan's network: {name} is {actual}, the plan needs {needed}"
+            raise UserError(what, where=path, hint="export it again with the version of segtl that predicts")

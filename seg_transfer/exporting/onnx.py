@@ -1,9 +1,9 @@
-"""The network as ONNX, for programs that have no torch: patches in, probabilities out.
+"""The network as ONNX, for programs without torch: patches in, probabilities out.
 
-The graph reads ``image`` ``(batch, channel, slice, u, v)``, float32, any batch and the plan's patch, and gives
-``probabilities`` ``(batch, output, slice out, u, v)``, the mean over the folds; there is 1 slice out in 2D and 2.5D.
-Resampling, normalization and the sliding window are not in the graph; the plan that says how they are done is, beside
-the card, in the model's ``metadata_props`` under ``segtl``.
+The graph reads ``image`` ``(batch, channel, slice, u, v)``, float32, with any batch size and the plan's patch, and
+returns ``probabilities`` ``(batch, output, slice out, u, v)``, the mean over the folds; 1 slice out in 2D and 2.5D.
+Resampling, normalization and the sliding window are not in the graph. The plan with their parameters and the card are
+in the model's ``metadata_props`` under ``segtl``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
-from seg_transfer.planning.plan import Plan
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY
 
-INPUT, OUTPUT = "image", "probabilities"
-NEEDED = ("onnx", "onnxscript")
+PACKAGES = ("onnx", "onnxscript")
 
 
 class MeanProbabilities(nn.Module):
-    """Networks of one plan as one: the mean of their probabilities."""
+    """The mean of the probabilities of several networks of one plan."""
 
     def __init__(self, networks: Sequence[nn.Module], data: DataPlan) -> None:
         super().__init__()
@@ -41,12 +39,12 @@ class MeanProbabilities(nn.Module):
 
 
 def check_onnx() -> None:
-    """Refuse where ONNX's packages are missing.
+    """Check that ONNX's packages are installed.
 
     Raises:
-        UserError: Saying how to install them.
+        UserError: If one is missing.
     """
-    for name in NEEDED:
+    for name in PACKAGES:
         try:
             import_module(name)
         except ImportError:
@@ -57,30 +55,29 @@ def check_onnx() -> None:
 def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) -> None:
     """Write the folds of one plan as one ONNX graph, whole or not at all.
 
-    Torch's exporter by ``torch.export`` is taken: the older one, by tracing, fixes the batch of 3D networks. It notes
-    for every node in which file of this machine it stands; that is taken out.
+    The exporter is the one by ``torch.export``: the older one, by tracing, fixes the batch size of 3D networks. The
+    source locations that it records for every node, which are paths on this machine, are removed.
 
     Args:
-        path: Where to.
-        header: What the graph says of itself; of one member.
-        networks: Those of its folds, on the CPU.
+        path: The ONNX file.
+        header: Header of a model with a single member.
+        networks: The networks of its folds, on the CPU.
     """
     import onnx
 
     plan = header.plan
-    module = MeanProbabilities(networks, plan.data).eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    example = torch.zeros(2, len(plan.data.channels), *plan.model.patch)
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
-            module,
-            (example(plan, 2),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            MeanProbabilities(networks, plan.data).eval(),
+            (example,),
+            input_names=["image"],
+            output_names=["probabilities"],
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
             dynamo=True,
             verbose=False,
         )
-    assert program is not None, "torch's newer exporter gives the program back"
+    assert program is not None, "the exporter by torch.export returns the program"
     model = program.model_proto
     _strip_debug_metadata(model)
     model.producer_name, model.producer_version = "segtl", header.segtl
@@ -89,13 +86,8 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
         onnx.save(model, temporary)
 
 
-def example(plan: Plan, batch: int) -> Tensor:
-    """Input of the plan's network, ``(batch, channel, slice, u, v)``."""
-    return torch.zeros(batch, len(plan.data.channels), *plan.model.patch)
-
-
 def _strip_debug_metadata(message: Any) -> None:
-    """Clear what the exporter notes about its way here, in a model and everything inside it."""
+    """Remove source locations and other notes of the exporter from a protobuf message and all messages in it."""
     for field, content in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)

@@ -1,4 +1,4 @@
-"""From trained folds to a model file."""
+"""Write trained folds into a model file."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from seg_transfer.exporting.anonymise import stripped
+from seg_transfer.exporting.anonymise import anonymise
 from seg_transfer.exporting.card import write_card
 from seg_transfer.planning.model_file import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.training.checkpoint import Tensors, add_to_checksum, load_state, save_state
 from seg_transfer.training.run_folder import TrainedRuns
 
-UNNAMED = "unnamed"
-
 
 def make_header(
     trained: Sequence[TrainedRuns],
     *,
-    name: str = UNNAMED,
+    name: str = "unnamed",
     dice: Mapping[str, float] | None = None,
     validated: int = 0,
     chosen: bool = False,
     postprocessing: Postprocessing = NOTHING,
 ) -> ModelHeader:
-    """Say everything about exported models but their weights.
+    """Make the header of a model file, without the checksum of the weights.
 
     Args:
-        trained: Folds of one or more plans that prepare images alike.
-        name: What the model is called.
+        trained: Folds of one or more plans with the same data part.
+        name: Name of the model.
         dice: Label -> mean Dice by cross-validation.
-        validated: Cases that ``dice`` is over.
+        validated: Number of cases that ``dice`` is over.
         chosen: Whether the models were chosen by ``dice``.
-        postprocessing: What is done to label maps.
+        postprocessing: Postprocessing of label maps.
     """
     members = tuple(
-        Member(plan=stripped(each.plan_as_trained, name=name), folds=tuple(map(str, each.folds))) for each in trained
+        Member(plan=anonymise(runs.plan_as_trained, name=name), folds=tuple(map(str, runs.folds))) for runs in trained
     )
     card = write_card(members, name=name, dice=dice, validated=validated, chosen=chosen, postprocessing=postprocessing)
     version = metadata.version("seg-transfer")
@@ -47,17 +45,17 @@ def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedRu
     """Write the header and the weights of every fold into one file, whole or not at all.
 
     Args:
-        path: Where to.
-        header: From :func:`make_header`.
-        trained: The same folds.
+        path: The model file.
+        header: The result of :func:`make_header`.
+        trained: The folds that the header was made of.
 
     Raises:
         UserError: If a fold's model cannot be read.
     """
     tensors: Tensors = {}
     checksum = hashlib.sha256()
-    for index, each in enumerate(trained):
-        for fold, file in enumerate(each.models):
+    for index, runs in enumerate(trained):
+        for fold, file in enumerate(runs.models):
             state, _ = load_state(file, "model")
             add_to_checksum(checksum, state)
             tensors |= {prefix(index, fold) + name: tensor for name, tensor in state.items()}

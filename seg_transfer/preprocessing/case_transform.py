@@ -1,10 +1,10 @@
-"""One case's way to the network's grid and back: the same for preprocessing, prediction and the array API.
+"""Transforms a case to the network's grid and back; the same for preprocessing, prediction and the array API.
 
 Forward: crop to nonzero (canonical order), permute to ``(slice, u, v)``, normalize, resample to the plan's spacing.
 Normalizing comes first, so that the statistics are those of measured voxels and a clipped range stays clipped.
-Backward: resample the network's probabilities to the cropped grid, decide there, fill the border with background,
-permute back and turn to the file's own orientation. Both directions work slab by slab, with little memory beside the
-input and the output.
+Backward: resample the network's probabilities to the cropped grid, decide on labels, fill the border with background,
+permute back and restore the file's own orientation. Both directions work slab by slab, so that they need little memory
+besides input and output.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from seg_transfer.preprocessing.resample import (
 from seg_transfer.util.records import Part
 
 SAME_SPACING = 1e-3
-"""Spacings that differ by less than this share count as equal, and that axis is not resampled."""
+"""An axis is not resampled if its spacings differ by less than this share."""
 
 
 class CaseTransform(Part):
-    """What is done to one case, with its figures; serialisable, and its inverse needs nothing else.
+    """The transform of one case; it can be serialised, and its inverse needs nothing else.
 
     Example:
         >>> transform = CaseTransform.fit(image, plan.data)
         >>> array = transform.image(image)  # (channel, slice, u, v)
         >>> native, labels = transform.blank_labels(np.uint8)
-        >>> labels[...] = decided  # (slice, u, v) on the grid of the crop; native is (i, j, k), as in the file
+        >>> labels[...] = decision  # (slice, u, v) on the grid of the crop; native is (i, j, k), as in the file
     """
 
     native_shape: Triple
@@ -60,15 +60,14 @@ class CaseTransform(Part):
 
     @classmethod
     def fit(cls, image: Image, data: DataPlan) -> CaseTransform:
-        """Decide for one case.
+        """Fit the transform to one case.
 
         Args:
-            image: Canonical ``(channel, x, y, z)``.
-            data: The plan's part on data.
+            image: The case's image.
+            data: The plan's data part.
 
         Raises:
-            UserError: If the image has another number of channels than the plan, is a volume where the plan is for
-                pictures or the other way round, or has values that are not finite.
+            UserError: If the image's number of channels, dimension or unit is not the plan's, or values are not finite.
         """
         array = image.array
         if len(array) != len(data.channels):
@@ -79,7 +78,7 @@ class CaseTransform(Part):
         if image.unit != data.unit or (data.dimension == 2 and slices > 1):
             raise UserError(
                 f"an image of {slices} slice(s) with its spacing in {image.unit}, but the plan was made for "
-                f"{'pictures' if data.dimension == 2 else 'volumes'} in {data.unit}",
+                f"{'2D images' if data.dimension == 2 else 'volumes'} in {data.unit}",
                 hint="give images like those of the data set that was planned",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -112,14 +111,14 @@ class CaseTransform(Part):
         )
 
     def image(self, image: Image) -> NDArray[np.float32]:
-        """The network's input ``(channel, slice, u, v)`` of the image this was fitted to."""
+        """The network's input ``(channel, slice, u, v)`` from the image that the transform was fitted to."""
         result = np.empty((len(self.scalings), *self.shape), np.float32)
         for channel, start, slab in self.slabs(image):
             result[channel, start : start + len(slab)] = slab
         return result
 
     def slabs(self, image: Image) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        """What :meth:`image` gives, a slab at a time: channel, first slice, and the slab ``(n, u, v)``."""
+        """Yield the result of :meth:`image` in slabs: channel, first slice, and the slab ``(n, u, v)``."""
         cropped = self._permuted(image.array)
         for channel, scaling in enumerate(self.scalings):
 
@@ -131,9 +130,9 @@ class CaseTransform(Part):
                 yield channel, start, slab
 
     def label(self, classes: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
-        """Class indices ``(slice, u, v)`` on the network's grid: linear interpolation of each class, the best wins.
+        """Class indices ``(slice, u, v)`` on the network's grid: each class is interpolated, and the highest wins.
 
-        Not being annotated counts as a class, the last one: a voxel is annotated where that does not win.
+        Voxels that are not annotated are a class, the last one.
 
         Args:
             classes: Class indices, canonical ``(x, y, z)``, on the grid of the image.
@@ -141,25 +140,24 @@ class CaseTransform(Part):
         cropped = self._permuted(classes).astype(class_dtype(self.classes), order="C", copy=False)
         return cropped if cropped.shape == self.shape else resample_labels(cropped, self.shape, self.label_orders)
 
-    def blank_labels(self, kind: DTypeLike) -> tuple[NDArray, NDArray]:
-        """A label map of background to be filled in.
+    def blank_labels(self, dtype: DTypeLike) -> tuple[NDArray, NDArray]:
+        """An empty label map, with a view of its crop to write to.
 
         Args:
-            kind: Type of its values.
+            dtype: Type of its values.
 
         Returns:
-            The map in the file's own order ``(i, j, k)``, and the part of it within the crop as a view
-            ``(slice, u, v)``: what is written there stands in the map.
+            The map in the file's own order ``(i, j, k)``, and the view of the crop ``(slice, u, v)``.
         """
-        native = np.zeros(self.native_shape, kind, order="F")  # the order of NIfTI: slices are contiguous
+        native = np.zeros(self.native_shape, dtype, order="F")  # the order of NIfTI: slices are contiguous
         return native, self._permuted(to_canonical(native, self.native))
 
     def restore_probabilities(self, probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.float32]:
-        """Probabilities ``(output, i, j, k)`` in the file's own order; outside the crop background has 1, regions 0.
+        """Probabilities ``(output, i, j, k)`` in the file's own order; outside the crop background is 1, regions are 0.
 
         Args:
             probabilities: ``(output, slice, u, v)``.
-            data: The plan's part on data that this was fitted with.
+            data: The plan's data part that the transform was fitted with.
         """
         canonical = np.zeros((len(probabilities), *self.canonical_shape), np.float32)
         if not data.regions:

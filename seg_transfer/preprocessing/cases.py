@@ -1,4 +1,4 @@
-"""From a data set's files to the preprocessed store, one task per case."""
+"""Preprocesses the cases of a data set into the store, one task per case."""
 
 from __future__ import annotations
 
@@ -22,50 +22,46 @@ logger = logging.getLogger(__name__)
 def preprocess_dataset(
     dataset: Dataset, data: DataPlan, folder: Path, *, workers: int, cases: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Preprocess the plan's cases that are not in the store yet, and those whose files have changed since.
+    """Preprocess the plan's cases that are not in the store, and those whose files have changed since.
 
     Args:
-        dataset: Where the files are.
-        data: The plan's part on data; its ``cases`` are preprocessed.
-        folder: The store's folder; made if need be.
+        dataset: The cases' files.
+        data: The plan's data part; its ``cases`` are preprocessed.
+        folder: The store's folder; made if it does not exist.
         workers: Processes; 0 works in this one. Each holds one case in memory.
-        cases: Only these of them; None for all.
+        cases: Only these cases; None for all.
 
     Returns:
-        Case identifier -> one-line cause, for the cases that failed; the others are done.
+        Case identifier -> one-line cause, for the cases that failed.
 
     Raises:
         UserError: If the folder holds another plan's store, or the plan names a case that the data set lacks.
     """
     store = Store.create(folder, data)
-    there = set(store.cases())
+    stored = set(store.cases())
     todo = [
         case
         for case in dataset.select(data.cases if cases is None else cases).cases
-        if case.id not in there or _has_changed(store, case)
+        if case.id not in stored or _has_changed(store, case)
     ]
-    if changed := [case.id for case in todo if case.id in there]:
-        logger.info(f"prepared again, since their files have changed: {', '.join(changed)}")
-    work = partial(_preprocess_case, data=data, folder=folder)
-    results = map_cases(work, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
+    if changed := [case.id for case in todo if case.id in stored]:
+        logger.info(f"preprocessed again, since their files have changed: {', '.join(changed)}")
+    preprocess = partial(_preprocess_case, data=data, folder=folder)
+    results = map_cases(preprocess, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
 
 
-def _stamps(case: Case) -> list[str | None]:
-    return [file_stamp(path) for path in (*case.images, *([case.label] if case.label else []))]
-
-
 def _has_changed(store: Store, case: Case) -> bool:
-    """Whether a stored case was made from other files than lie there now; one whose files are gone has not changed."""
-    stamps = _stamps(case)
-    return None not in stamps and tuple(stamps) != store.case(case.id).sources
+    """Whether the files of a stored case have changed; not if they were deleted."""
+    stamps = tuple(map(file_stamp, case.files))
+    return None not in stamps and stamps != store.case(case.id).sources
 
 
 def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
-    sources = [stamp for stamp in _stamps(case) if stamp is not None]  # before reading: what changes later is noticed
+    sources = [stamp for stamp in map(file_stamp, case.files) if stamp]  # before reading, to notice later changes
     image = read_image(case.images)
     transform = CaseTransform.fit(image, data)
-    # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
+    # The plan's labels, not the data set's: the plan may have been edited, and the network's classes are the plan's.
     label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))
     Store(folder, data).add(case.id, transform.slabs(image), label, transform, sources=sources)

@@ -1,4 +1,4 @@
-"""Intensity normalization of one channel: the plan's rule, and the figures it comes to for one case."""
+"""Intensity normalization: the plan's rule for a channel, applied to one case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seg_transfer.util.records import Part
 
 
 class Scaling(Part):
-    """What happens to every intensity of one channel of one case: ``(clip(value) - shift) / scale``."""
+    """Normalization of one channel of one case: ``(clip(value) - shift) / scale``."""
 
     shift: float
     scale: float
@@ -22,14 +22,12 @@ class Scaling(Part):
 
     @classmethod
     def fit(cls, values: NDArray, rule: Normalization, nonzero: NDArray[np.bool_] | None) -> Scaling:
-        """Figures for one case.
+        """Fit to one case; a constant channel gets scale 1, so that it becomes 0 and not nan.
 
         Args:
-            values: The channel, cropped; any shape.
-            rule: What the plan says for this channel.
-            nonzero: Where any channel of the case is nonzero; same shape. Needed if the rule asks for the mask.
-
-        An image of one single value gets scale 1, so that it becomes zero and not nan.
+            values: The cropped channel, of any shape.
+            rule: The plan's rule for this channel.
+            nonzero: Mask of the voxels where any channel is nonzero; same shape. Needed if the rule uses the mask.
         """
         if rule.kind == "clip_zscore":
             assert rule.mean is not None and rule.std is not None
@@ -40,16 +38,16 @@ class Scaling(Part):
         if rule.kind == "none":
             return cls(shift=0.0, scale=1.0)
         mean, std = _mean_std(values, nonzero if rule.mask else None)
-        # Rounding leaves a constant image with a tiny std; dividing by it would blow the rounding up.
+        # Rounding gives a constant image a tiny std; dividing by it would amplify the rounding.
         constant = std <= 1e-7 * max(abs(mean), 1e-30)
         return cls(shift=mean, scale=1.0 if constant else std, mask=rule.mask)
 
     def apply(self, values: NDArray, nonzero: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-        """Normalized copy, contiguous, of one channel or of a part of it.
+        """Normalized, contiguous copy of one channel or of a part of it.
 
         Args:
-            values: The channel, cropped.
-            nonzero: Where any channel of the case is nonzero; elsewhere the result is 0. Needed if there is a mask.
+            values: The cropped channel.
+            nonzero: Mask of the voxels where any channel is nonzero; the others become 0. Needed with :attr:`mask`.
         """
         result = values.astype(np.float32, order="C")
         if self.lower is not None or self.upper is not None:
@@ -63,7 +61,7 @@ class Scaling(Part):
 
 
 def _mean_std(values: NDArray, chosen: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """Of the chosen values, in double precision but plane by plane: a copy of a volume would be eight bytes a voxel."""
+    """Mean and std in double precision, plane by plane: a copy of the volume would take eight bytes per voxel."""
     slowest = int(np.argmax(np.abs(values.strides)))
     planes = np.moveaxis(values, slowest, 0)
     masks = itertools.repeat(...) if chosen is None else np.moveaxis(chosen, slowest, 0)

@@ -1,11 +1,11 @@
 """Resampling of volumes as one sparse matrix per axis, slab by slab along the slice axis.
 
-Spline interpolation is linear in the values and separable, so along one axis it is a matrix, and a volume is three
-matrix products. The matrices are those of :func:`scipy.ndimage.zoom` with ``grid_mode=True, mode="nearest"`` (what
-skimage's ``resize`` and nnU-Net use): both grids share the outer edges of the volume, and beyond the outermost voxel
-centres the edge value holds. A cubic spline reaches over the whole axis, but 3.7 times less with every voxel, so that
-some twenty weights a row are left: the same numbers in a small part of scipy's time (``bench/preprocessing.py``). And a
-slab of the result needs few slices of the source, so that neither has to be in memory as a whole.
+Spline interpolation is linear in the values and separable: one matrix per axis, three matrix products per volume. The
+matrices are those of :func:`scipy.ndimage.zoom` with ``grid_mode=True, mode="nearest"`` (as in skimage's ``resize`` and
+nnU-Net): both grids share the outer edges of the volume, and beyond the outermost voxel centres the edge value is
+repeated. The weights of a cubic spline fall by a factor of 3.7 with every voxel, so that about twenty per row are left:
+the same result in a small part of scipy's time (``bench/preprocessing.py``). A slab of the result needs few slices of
+the source, so that neither has to be in memory as a whole.
 
 All volumes are in network order ``(slice, u, v)``; ``orders`` is the spline order (0, 1 or 3) along each axis.
 """
@@ -22,9 +22,9 @@ from scipy import ndimage
 from scipy.sparse import csr_array
 
 NEGLIGIBLE = 1e-7
-"""Weights below this are dropped; float32 would lose them beside the others anyway."""
+"""Weights below this are dropped; they are lost in float32 anyway."""
 SLAB = 16
-"""Slices of the result that are made at a time: as many as a chunk of the store has."""
+"""Slices of the result that are computed at a time: those of a chunk of the store."""
 
 Box = tuple[slice, slice, slice]
 """Part of a volume, axis by axis."""
@@ -32,7 +32,7 @@ Floats = NDArray[np.float32]
 
 
 def resample(volume: NDArray, shape: Sequence[int], orders: Sequence[int]) -> Floats:
-    """Bring a volume to another shape that covers the same box; see :func:`resampled_slabs`.
+    """Resample a volume to another shape that covers the same box; see :func:`resampled_slabs`.
 
     Args:
         volume: ``(slice, u, v)``.
@@ -52,14 +52,14 @@ def resample(volume: NDArray, shape: Sequence[int], orders: Sequence[int]) -> Fl
 def resampled_slabs(
     read: Callable[[slice], Floats], before: Sequence[int], after: Sequence[int], orders: Sequence[int]
 ) -> Iterator[tuple[int, Floats]]:
-    """Bring a volume to another shape that covers the same box, a slab of 16 slices at a time.
+    """Resample a volume to another shape that covers the same box, a slab of 16 slices at a time.
 
     The result is clipped to the range of the input, since cubic splines overshoot at edges. Axes whose length does
-    not change are not touched: the identity is exact to the bit.
+    not change are not resampled: the identity is exact.
 
     Args:
-        read: Slices of the source -> ``(n, u, v)``, contiguous. Called with ascending, adjoining slices; before that
-            once more for the range of the values, if an order is 3.
+        read: Slices of the source -> ``(n, u, v)``, contiguous. Called with ascending, adjacent slices; if an order is
+            3, the whole source is read once before, for the range of its values.
         before: Shape of the source.
         after: The new shape.
         orders: Spline order along each axis.
@@ -73,7 +73,7 @@ def resampled_slabs(
         return
     limits = _range(read, before[0]) if 3 in orders else None
     ratios = [size / was for was, size in zip(before, after, strict=True)]
-    # Where an axis shrinks first, less is left for the others to do.
+    # The axis that shrinks most comes first, which leaves less work for the others.
     slices_first = ratios[0] <= min(ratios[1:])
     in_plane = [
         (axis, _weights(before[axis], after[axis], orders[axis]))
@@ -96,14 +96,14 @@ def resampled_slabs(
         held, first = np.concatenate([kept, new]) if len(kept) else new, needed.start
         part = held if rows is None else _along(held, 0, rows[:, needed])
         part = across(part) if slices_first else part
-        # The clip goes to a new array where that is `held` itself, which the next slab may need as it is.
+        # Not clipped in place if it is `held` itself, which the next slab may need unclipped.
         yield slab.start, part if limits is None else np.clip(part, *limits, out=None if part is held else part)
 
 
 def resample_labels(labels: NDArray[np.unsignedinteger], shape: Sequence[int], orders: Sequence[int]) -> NDArray:
     """Resample the mask of every class and take the class with the highest value; of equal ones the first.
 
-    Beside source and result, only a slab of one class is in memory, and only the part of it around the class.
+    Besides source and result, only the part of a slab around one class is in memory.
 
     Args:
         labels: Class indices ``(slice, u, v)``.
@@ -137,12 +137,12 @@ def resample_labels(labels: NDArray[np.unsignedinteger], shape: Sequence[int], o
 
 
 class Neighbours(NamedTuple):
-    """Between which two voxels of an axis each new one lies.
+    """The two voxels of an axis that each new voxel is interpolated from.
 
     Attributes:
         lower: ``(n,)`` indices.
-        upper: ``(n,)`` indices: the next one, or the same.
-        share: ``(n,)`` how much the upper one counts, the lower one counting the rest.
+        upper: ``(n,)`` indices: the next voxel, or the same.
+        share: ``(n,)`` weights of the upper voxels; those of the lower ones are 1 - share.
     """
 
     lower: NDArray[np.int64]
@@ -151,7 +151,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(before: int, after: int, order: int) -> Neighbours:
-    """The same matrix as for any resampling along an axis, where the order is 0 or 1."""
+    """Resampling along an axis with order 0 or 1, as indices and weights."""
     weights = _weights(before, after, order)
     lower, last = weights.indices[weights.indptr[:-1]].astype(np.int64), weights.indptr[1:] - 1
     upper = weights.indices[last].astype(np.int64)
@@ -159,7 +159,7 @@ def neighbours(before: int, after: int, order: int) -> Neighbours:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """Smallest box around the true voxels of a mask of three axes, in their order; None where there are none."""
+    """Smallest box around the true voxels of a mask with three axes; None if there are none."""
     box = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -176,14 +176,14 @@ def class_dtype(count: int) -> type[np.unsignedinteger]:
 
 @lru_cache(maxsize=64)
 def _weights(before: int, after: int, order: int) -> csr_array:
-    """Matrix ``(after, before)`` that interpolates along one axis: scipy's answer to each unit impulse."""
+    """Matrix ``(after, before)`` that interpolates along one axis: scipy's response to each unit impulse."""
     zoomed = ndimage.zoom(np.eye(before), (after / before, 1), order=order, mode="nearest", grid_mode=True)
     zoomed[np.abs(zoomed) < NEGLIGIBLE] = 0
     return csr_array(zoomed.astype(np.float32))
 
 
 def _along(volume: Floats, axis: int, weights: csr_array) -> Floats:
-    """Apply a matrix along one axis."""
+    """Multiply a matrix along one axis."""
     after, (slices, height, width) = weights.shape[0], volume.shape
     if axis == 0:
         return (weights @ volume.reshape(slices, height * width)).reshape(after, height, width)
@@ -200,7 +200,7 @@ def _range(read: Callable[[slice], Floats], slices: int) -> tuple[np.float32, np
 
 
 def _step(before: int, after: int, order: int, box: slice) -> tuple[slice, slice, csr_array | None]:
-    """Part of the source needed, part of the target reached, and the matrix between, for what touches ``box``."""
+    """Part of the source that is needed, part of the target that ``box`` reaches, and the matrix between them."""
     if before == after:
         return box, box, None
     weights = _weights(before, after, order)
@@ -210,5 +210,5 @@ def _step(before: int, after: int, order: int, box: slice) -> tuple[slice, slice
 
 
 def _span(indices: NDArray[np.integer]) -> slice:
-    """From the lowest to the highest; empty if there is none (a coarser grid can step over a voxel)."""
+    """From the lowest to the highest index; empty if there is none (a coarser grid can skip a voxel)."""
     return slice(int(indices.min()), int(indices.max()) + 1) if indices.size else slice(0, 0)

@@ -1,12 +1,11 @@
 """The preprocessed store: one folder per case, compressed so that a patch is read without the rest.
 
-``<folder>/plan-data.json`` is the plan's data part the store was made with; a store made with another is refused.
+``<folder>/plan-data.json`` is the plan's data part that the store was made with; another data part is refused.
 ``<folder>/<case>/`` holds ``image.b2nd`` ``(channel, slice, u, v)`` float32, ``label.b2nd`` ``(slice, u, v)`` class
-indices (the number of labels where nothing is annotated), ``locations.npy`` and ``case.json``. It appears whole or not
-at all, so what is there is finished. A case is written slab by slab, and only the blocks of a patch and the locations
-drawn are ever read.
+indices (the number of labels for voxels that are not annotated), ``locations.npy`` and ``case.json``. It is written
+atomically, slab by slab. Reading a patch reads only its blocks and the sampled locations.
 
-Codec, chunks and blocks are measured in ``bench/preprocessing.py``: of a 72x512x512 volume, LZ4 with bitshuffle in
+Codec, chunks and blocks are measured in ``bench/preprocessing.py``: from a 72x512x512 volume, LZ4 with bitshuffle in
 these blocks reads a 2D, 2.5D or 3D patch in 0.4, 0.7 and 1.9 ms, zstd in twice that for a store a tenth smaller.
 """
 
@@ -29,7 +28,7 @@ from pydantic import Field
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
-from seg_transfer.preprocessing.locations import Place, count_classes, sample_locations
+from seg_transfer.preprocessing.locations import LocationKey, count_classes, sample_locations
 from seg_transfer.preprocessing.store_record import STORE_FILE, StoreRecord, store_data
 from seg_transfer.util.records import JsonRecord
 
@@ -45,21 +44,21 @@ class CaseRecord(JsonRecord):
     if_wrong: ClassVar[str] = "delete this folder, and run the same command again"
 
     version: Literal[1] = 1
-    voxels: tuple[int, ...] = Field(description="of each class, voxels that are not annotated last")
+    voxels: tuple[int, ...] = Field(description="number per class, voxels that are not annotated last")
     locations: dict[str, int] = Field(description="class index or annotated -> number of its locations")
     transform: CaseTransform
-    sources: tuple[str, ...] = Field(default=(), description="stamps of the files that it was made from")
+    sources: tuple[str, ...] = Field(default=(), description="stamps of the case's files")
 
 
 class StoredCase:
-    """One preprocessed case; nothing is read before it is asked for."""
+    """One preprocessed case; files are read on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.id, self.folder = folder.name, folder
 
     @cached_property
     def image(self) -> blosc2.NDArray:
-        """Normalized image ``(channel, slice, u, v)`` float32; slicing reads the blocks needed."""
+        """Normalized image ``(channel, slice, u, v)`` float32; slicing reads only the blocks needed."""
         return self._array("image.b2nd")
 
     @cached_property
@@ -69,7 +68,7 @@ class StoredCase:
 
     @property
     def transform(self) -> CaseTransform:
-        """How the case came onto this grid."""
+        """The transform of the case to this grid."""
         return self._record.transform
 
     @property
@@ -79,43 +78,42 @@ class StoredCase:
 
     @property
     def voxels(self) -> tuple[int, ...]:
-        """Number of voxels of each class, background first; where the plan has ``ignore``, those without one last."""
+        """Number of voxels of each class, background first; with an ignore label, its voxels last."""
         return self._record.voxels
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Stamps of the files the case was made from; none in stores of before they were kept."""
+        """Stamps of the case's files; empty in stores of earlier releases."""
         return self._record.sources
 
     @cached_property
-    def locations(self) -> dict[Place, NDArray[np.int32]]:
-        """What lies there -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000.
+    def locations(self) -> dict[LocationKey, NDArray[np.int32]]:
+        """Class -> voxels ``(n, 3)`` in ``(slice, u, v)``: all, or a sample of 10,000.
 
-        Keys are the indices of the classes that occur, without background, and in a store whose plan has ``ignore``
-        also ``"annotated"``: voxels of any class. They stay on disk and are read when indexed: 25 labels in 200 cases
-        would take 600 MB.
+        Keys are the indices of the foreground classes that occur and, with an ignore label, ``"annotated"``: voxels of
+        any class. Arrays are read from disk when indexed: 25 labels in 200 cases would take 600 MB.
         """
         counts = self._record.locations
-        with self._whole():
+        with self._naming_case():
             if not counts:
                 return {}
-            places = np.load(self.folder / "locations.npy", mmap_mode="r")
+            voxels = np.load(self.folder / "locations.npy", mmap_mode="r")
             ends = np.cumsum(list(counts.values()), dtype=np.int64)
-            keys: list[Place] = ["annotated" if key == "annotated" else int(key) for key in counts]
-            return dict(zip(keys, np.split(places, ends[:-1]), strict=True))
+            keys: list[LocationKey] = ["annotated" if key == "annotated" else int(key) for key in counts]
+            return dict(zip(keys, np.split(voxels, ends[:-1]), strict=True))
 
     @cached_property
     def _record(self) -> CaseRecord:
-        with self._whole():
+        with self._naming_case():
             return CaseRecord.from_json((self.folder / CASE_FILE).read_bytes(), where=CASE_FILE)
 
     def _array(self, name: str) -> blosc2.NDArray:
-        with self._whole():
+        with self._naming_case():
             return blosc2.open(str(self.folder / name), mode="r", mmap_mode="r")
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Say which case it is whose files are damaged or were deleted since."""
+    def _naming_case(self) -> Iterator[None]:
+        """Name the case in errors about damaged or deleted files."""
         try:
             yield
         except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
@@ -132,10 +130,10 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, data: DataPlan) -> Store:
-        """Make the folder, or open it if it is there.
+        """Make the folder, or open it if it exists.
 
         Raises:
-            UserError: If another plan's store lies there.
+            UserError: If the folder is the store of another data part.
         """
         if (folder / STORE_FILE).is_file():
             return cls.open(folder, data)
@@ -147,7 +145,7 @@ class Store:
         """Open a store for reading.
 
         Raises:
-            UserError: If there is none, or it was made with another data part than this plan's.
+            UserError: If there is no store, or it was made with another data part.
         """
         made_with = store_data(folder / STORE_FILE)
         different = [name for name in DataPlan.model_fields if getattr(made_with, name) != getattr(data, name)]
@@ -157,7 +155,7 @@ class Store:
         return cls(folder, data)
 
     def cases(self) -> list[str]:
-        """Identifiers of the cases that are there, sorted."""
+        """Identifiers of the stored cases, sorted."""
         return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def case(self, case_id: str) -> StoredCase:
@@ -180,17 +178,16 @@ class Store:
         *,
         sources: Sequence[str] = (),
     ) -> None:
-        """Write one case, in place of one made from other files.
+        """Write one case, or replace one that was made from other files.
 
-        One made from the same files stays: another process, training another fold, was quicker and may be reading it.
+        A case that was made from the same files stays: another process that trains another fold may be reading it.
 
         Args:
             case_id: Name of its folder.
-            image: Slabs of ``(channel, slice, u, v)`` as :meth:`CaseTransform.slabs` gives them: channel, first slice,
-                ``(slice, u, v)``.
+            image: Slabs of the image as :meth:`CaseTransform.slabs` yields them.
             label: Class indices ``(slice, u, v)`` of the plan's ``stored_values``.
-            transform: How both came onto this grid.
-            sources: Stamps of the files the case was made from.
+            transform: The transform of both to this grid.
+            sources: Stamps of the case's files.
         """
         temporary = self.folder / f".{os.getpid()}-{case_id}"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -200,33 +197,33 @@ class Store:
             for channel, start, slab in image:
                 stored[channel, start : start + len(slab)] = slab
             _empty(temporary / "label.b2nd", label.shape, label.dtype)[...] = label
-            # Seeded by the name: a case's sample does not depend on which others there are, nor on the order.
+            # Seeded by the name: a case's sample does not depend on the other cases.
             counts = count_classes(label, len(self.data.stored_values))
             seed = zlib.crc32(case_id.encode())
-            found = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
-            if found:
-                np.save(temporary / "locations.npy", np.concatenate(list(found.values())))
+            locations = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
+            if locations:
+                np.save(temporary / "locations.npy", np.concatenate(list(locations.values())))
             record = CaseRecord(
                 voxels=tuple(counts.sum(axis=0).tolist()),
-                locations={str(of): len(places) for of, places in found.items()},
+                locations={str(key): len(voxels) for key, voxels in locations.items()},
                 transform=transform,
                 sources=tuple(sources),
             )
             record.save(temporary / CASE_FILE)
-            place = self.folder / case_id
-            if place.is_dir() and StoredCase(place).sources == tuple(sources):
+            folder = self.folder / case_id
+            if folder.is_dir() and StoredCase(folder).sources == tuple(sources):
                 return
-            shutil.rmtree(place, ignore_errors=True)
-            temporary.rename(place)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _empty(path: Path, shape: Sequence[int], kind: DTypeLike) -> blosc2.NDArray:
+def _empty(path: Path, shape: Sequence[int], dtype: DTypeLike) -> blosc2.NDArray:
     leading = len(shape) - 3
     return blosc2.empty(
         tuple(shape),
-        dtype=np.dtype(kind),
+        dtype=np.dtype(dtype),
         chunks=_at_most(CHUNK, shape, leading),
         blocks=_at_most(BLOCK, shape, leading),
         cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1},

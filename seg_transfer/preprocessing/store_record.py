@@ -1,4 +1,4 @@
-"""``plan-data.json``: which data part of a plan a preprocessed store was made with, which is the store's identity."""
+"""``plan-data.json``: the data part of the plan that a preprocessed store was made with, which identifies it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STORE_FILE = "plan-data.json"
 
 
 class StoreRecord(JsonRecord):
-    """What a store was made with; version 1 was the data part alone."""
+    """The data part of a store; version 1 was the data part alone."""
 
     noun: ClassVar[str] = "preprocessed store"
     if_missing: ClassVar[str] = "run `segtl preprocess`"
@@ -23,7 +23,7 @@ class StoreRecord(JsonRecord):
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
-        """Version 1 without its number is the data part."""
+        """Move the fields of version 1 into the data part."""
         return {"data": {name: content[name] for name in content if name != "version"}}
 
 
@@ -31,6 +31,6 @@ def store_data(file: Path) -> DataPlan:
     """The data part that a store was made with.
 
     Raises:
-        UserError: If the file is missing, or is none of a store.
+        UserError: If the file is missing or damaged.
     """
     return StoreRecord.load(file).data

@@ -1,9 +1,9 @@
-"""A pretraining job: its files, how far it has come, and its batches."""
+"""A pretraining job: its files, its progress and its batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ from torch import Tensor
 from seg_transfer.errors import UserError
 from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.pretraining.class_folders import ClassFolders, decode, find_images, hold_out, stamp
-from seg_transfer.pretraining.variety import VARIETIES, apply, draw
+from seg_transfer.pretraining.image_augmentation import RANGES, apply, draw
 from seg_transfer.util.files import check_folder
 
 PEAK_RATE = 0.4
-"""Peak learning rate at :data:`PEAK_BATCH` images in a batch; in proportion to it for others (Goyal et al., arXiv
+"""Peak learning rate for batches of :data:`PEAK_BATCH` images, scaled with the batch size (Goyal et al., arXiv
 1706.02677)."""
 PEAK_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Job:
-    """The options of a pretraining and the files that belong to it.
+    """The options of a pretraining and its files.
 
     Raises:
-        UserError: If the output would lie in the images, or its folder cannot be written to.
+        UserError: If the output would be in the folder of images, or its folder cannot be written to.
     """
 
     options: PretrainOptions
@@ -37,8 +37,8 @@ class Job:
     def __post_init__(self) -> None:
         for folder in (self.options.images, self.options.val):
             if folder is not None and folder.resolve() in self._output.resolve().parents:
-                hint = "choose another place: files made there would be taken for images of a class"
-                raise UserError(f"lies in the folder of images {folder}", where=self._output, hint=hint)
+                hint = "choose another folder: files written there would be read as images of a class"
+                raise UserError(f"is in the folder of images {folder}", where=self._output, hint=hint)
         check_folder(self.work)
 
     @property
@@ -61,19 +61,15 @@ class Job:
     @property
     def peak(self) -> float:
         """Peak learning rate."""
-        given = self.options.rate
-        return PEAK_RATE * self.options.batch_size / PEAK_BATCH if given is None else given
+        rate = self.options.rate
+        return PEAK_RATE * self.options.batch_size / PEAK_BATCH if rate is None else rate
 
     def task(self, data: SplitImages) -> dict[str, Any]:
-        """Everything that decides the result, as JSON keeps it."""
-        chosen = ("encoder", "time_budget", "purpose", "side", "batch_size", "seed")
-        split = {"held_out": self.options.held_out} if self.options.val is None else {}
-        return {
-            **{name: getattr(self.options, name) for name in chosen},
-            "rate": self.peak,
-            "images": data.stamp,
-            **split,
-        }
+        """Everything that the result depends on, as JSON values."""
+        names = ["encoder", "time_budget", "purpose", "side", "batch_size", "seed"]
+        if self.options.val is None:
+            names.append("held_out")
+        return {name: getattr(self.options, name) for name in names} | {"rate": self.peak, "images": data.stamp}
 
     @property
     def _output(self) -> Path:
@@ -85,32 +81,28 @@ class PretrainState:
     """Progress of the training.
 
     Attributes:
-        step: Steps done.
-        seconds: Spent on them.
-        drawing: The part of them spent on making batches.
+        step: Number of steps done.
+        seconds: Time spent on them.
+        drawing: Part of that time spent on loading batches.
     """
 
     step: int = 0
     seconds: float = 0.0
     drawing: float = 0.0
 
-    def header(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Header of a checkpoint."""
-        return {"task": task, "state": asdict(self)}
-
     @classmethod
     def resumed(cls, header: dict[str, Any], task: dict[str, Any], file: Path) -> PretrainState:
         """Read the state from a checkpoint's header.
 
         Raises:
-            UserError: If it belongs to another task.
+            UserError: If the checkpoint belongs to another task.
         """
-        former = header["task"]
-        names = [name for name in {**former, **task} if former.get(name) != task.get(name)]
+        saved = header["task"]
+        names = [name for name in saved | task if saved.get(name) != task.get(name)]
         if names:
-            was = ", ".join(f"{name} {former.get(name)} (now {task.get(name)})" for name in names)
+            differences = ", ".join(f"{name} {saved.get(name)} (now {task.get(name)})" for name in names)
             hint = "give the same options and images to resume, or --restart to start over"
-            raise UserError(f"the training here was started with {was}", where=file, hint=hint)
+            raise UserError(f"the training here was started with {differences}", where=file, hint=hint)
         return cls(**header["state"])
 
 
@@ -119,9 +111,9 @@ class SplitImages:
     """Decoded images, split into training and validation.
 
     Attributes:
-        folders: The training images' files and classes.
-        pixels: ``(image, 3, side, side)`` uint8; those of ``--val`` come last.
-        labels: ``(image,)``.
+        folders: Files and classes of the training images.
+        pixels: ``(image, 3, side, side)`` uint8; images of ``--val`` come last.
+        labels: Class index of each image, ``(image,)``.
         train: Rows to train on.
         validation: Rows to measure accuracy on.
         stamp: Hash of the files.
@@ -136,43 +128,44 @@ class SplitImages:
 
     @classmethod
     def of(cls, job: Job) -> SplitImages:
-        """Find, split and decode; raises UserError as those do."""
+        """Find, split and decode the images of a job.
+
+        Raises:
+            UserError: If images are missing or cannot be read, or the disk is full.
+        """
         options = job.options
         folders = find_images(options.images)
-        files, labels = list(folders.files), list(folders.labels)
+        files, labels = folders.files, folders.labels
         if options.val is None:
             train, validation = hold_out(folders, options.held_out, options.seed)
         else:
             others = find_images(options.val, folders.classes)
             train, validation = np.arange(len(files)), len(files) + np.arange(len(others.files))
-            files, labels = files + list(others.files), labels + list(others.labels)
+            files, labels = files + others.files, labels + others.labels
         pixels = decode(files, options.side, job.work)
         return cls(folders, pixels, np.array(labels), train, validation, stamp(files, options.side))
 
     def batch(self, job: Job, step: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The batch of a step, counted from 0: images ``(n, 3, side, side)`` from 0 to 1, and labels ``(n,)``.
 
-        It depends on the step, the side and the job alone, so that a resumed job gets the same batches. Every image is
-        seen once before one is seen twice.
+        It depends only on the step, the side and the job, so that a resumed job gets the same batches. An epoch shows
+        every image once.
         """
-        size, seed = job.options.batch_size, job.options.seed
-        places = range(step * size, (step + 1) * size)
-        count = len(self.train)
-        rows = np.sort([self.train[_shuffled(count, seed, at // count)[at % count]] for at in places])
+        size, seed, count = job.options.batch_size, job.options.seed, len(self.train)
+        positions = range(step * size, (step + 1) * size)
+        rows = np.sort([self.train[_permutation(count, seed, i // count)[i % count]] for i in positions])
         generator = torch.Generator().manual_seed(int(np.random.default_rng((seed, step)).integers(2**62)))
-        drawn = draw(len(rows), VARIETIES[job.options.purpose], generator).to(device)
-        return apply(self._images(rows).to(device), drawn, side), torch.from_numpy(self.labels[rows])
+        changes = draw(len(rows), RANGES[job.options.purpose], generator).to(device)
+        images = torch.from_numpy(self.pixels[rows]).to(device)
+        return apply(images, changes, side), torch.from_numpy(self.labels[rows])
 
-    def plain(self, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """ClassFolders as they are, from 0 to 1, at full size, with their labels, in batches of ``size``."""
+    def full_size_batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of ``size`` images without augmentation, from 0 to 1 and at full size, with their labels."""
         for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            yield self._images(chosen).float() / 255, torch.from_numpy(self.labels[chosen])
-
-    def _images(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.pixels[rows])
+            batch = rows[start : start + size]
+            yield torch.from_numpy(self.pixels[batch]).float() / 255, torch.from_numpy(self.labels[batch])
 
 
 @lru_cache(maxsize=2)
-def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)

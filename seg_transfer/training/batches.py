@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.locations import Place
+from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
@@ -102,7 +102,7 @@ class PatchSampler:
         # The share holds on average, and as closely as possible in each batch.
         count = int(self.foreground_share * self.batch_size + generator.random()) if self.cases_with else 0
         anywhere = _spread(self._annotated_cases, self.batch_size - count, generator)
-        centre: Place | None = None if self.not_annotated is None else "annotated"
+        centre: LocationKey | None = None if self.not_annotated is None else "annotated"
         starts = [(case, self._start(case, centre, generator)) for case in anywhere]
         for case, label in self.foreground_patches(count, anywhere, generator):
             starts.append((case, self._start(case, label, generator)))
@@ -120,7 +120,7 @@ class PatchSampler:
             chosen.append((cases[generator.integers(len(cases))], label))
         return chosen
 
-    def _start(self, case: int, centre: Place | None, generator: np.random.Generator) -> Triple:
+    def _start(self, case: int, centre: LocationKey | None, generator: np.random.Generator) -> Triple:
         """Lowest corner of a patch: around a random voxel of ``centre`` as far as the patch fits, or anywhere."""
         voxels = () if centre is None else self._open(case).locations[centre]
         middle = voxels[generator.integers(len(voxels))] if len(voxels) else None

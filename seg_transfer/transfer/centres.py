@@ -18,7 +18,7 @@ def map_centres(encoder: Encoder) -> list[Offset]:
     """
     centres: list[Offset] = []
     centre, input_stride = np.zeros(3), np.ones(3)
-    for stage, strides in zip(encoder.stage_modules(), encoder.strides, strict=True):
+    for stage, strides in zip(encoder.stages, encoder.strides, strict=True):
         shifts = [_shift(module) for module in stage.modules()]
         centre = centre + input_stride * np.max(shifts, axis=0)  # all branches of a stage have the same stride
         input_stride = np.array(strides)

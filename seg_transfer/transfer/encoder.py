@@ -59,6 +59,7 @@ class Encoder(nn.Module):
         inflation: 3D only: how ``load_weights`` inflates kernels.
 
     Attributes:
+        stages: One module per stage, finest first.
         channels: Channels of each stage.
         strides: Stride (slice, u, v) of each stage relative to the input; 1 along the slice axis in 2D and 2.5D.
     """
@@ -101,10 +102,6 @@ class Encoder(nn.Module):
             x = stage(x) if has_depth or not self.is_3d else _by_slice(stage, x)
             outputs.append(x)
         return outputs
-
-    def stage_modules(self) -> list[nn.Module]:
-        """One module per stage, finest first."""
-        return list(self.stages)
 
     def first_convolution(self) -> str:
         """Name, in this module, of the weight that reads the image's channels."""

@@ -52,7 +52,7 @@ class StrategySchedule:
 
     def __init__(self, network: HasEncoder, strategy: Strategy, *, warmup: float) -> None:
         self.network, self.strategy, self.warmup = network, strategy, warmup
-        self.stages = network.encoder.stage_modules()
+        self.stages = network.encoder.stages
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for the optimizer, without parameters that never learn.

@@ -1,6 +1,6 @@
-"""What this machine offers: a torch that works, a device, memory, cores.
+"""The machine: a torch that works, the device, memory and cores.
 
-torch is imported inside the functions that need it, so that commands which do not need it answer at once.
+torch is imported inside the functions that need it, so that commands without it start at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from seg_transfer.errors import UserError
 
 GB = 10**9
 _CGROUP = Path("/sys/fs/cgroup")
-_RUNS = 5
+_REPEATS = 5
 
 
 @cache
@@ -49,49 +49,49 @@ def _installed(name: str) -> str:
         return f"{name} not installed"
 
 
-def resolve_device(text: str) -> str:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into the name of a device that is there.
+def resolve_device(name: str) -> str:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into the name of an available device.
 
     Args:
-        text: What the user asked for; ``auto`` takes CUDA, else MPS, else the CPU.
+        name: Name of a device; ``auto`` takes CUDA, else MPS, else the CPU.
 
     Returns:
         ``cpu``, ``cuda:N`` or ``mps``.
 
     Raises:
-        UserError: If there is no such device.
+        UserError: If the device is unknown or not available.
     """
-    kind, _, index = text.partition(":")
+    kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
-        raise UserError(f"unknown device {text!r}", where="--device", hint="use auto, cpu, cuda, cuda:1 or mps")
+        raise UserError(f"unknown device {name!r}", where="--device", hint="use auto, cpu, cuda, cuda:1 or mps")
     if kind == "cpu":
         return "cpu"
     check_torch()
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
     if kind == "auto":
-        return "cuda:0" if count else "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda:0" if count else "mps" if mps else "cpu"
     if kind == "mps":
-        if not torch.backends.mps.is_available():
+        if not mps:
             raise UserError("this machine or this torch has no MPS", where="--device", hint="use --device auto")
         return "mps"
     if not count:
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
-        raise UserError(f"{text}: {built}", where="--device", hint="use --device auto, or install torch for your GPU")
+        cause = "this torch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        raise UserError(f"{name}: {cause}", where="--device", hint="use --device auto, or install torch for your GPU")
     if int(index or 0) >= count:
-        raise UserError(
-            f"{text}: there are {count} CUDA device(s)", where="--device", hint=f"use cuda:0 to {count - 1}"
-        )
+        hint = f"use cuda:0 to {count - 1}"
+        raise UserError(f"{name}: there are {count} CUDA device(s)", where="--device", hint=hint)
     return f"cuda:{int(index or 0)}"
 
 
 def bfloat16_gain(device: str) -> float:
-    """How many times faster a convolution is in bfloat16 than in float32 on this device, measured in half a second.
+    """Measure in half a second how many times faster a convolution is in bfloat16 than in float32.
 
-    It is the fastest of several runs each, on a CPU in one thread and by the processor's own time, so that other work
-    on the machine does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than
-    float32, and nothing else tells. On MPS, where older systems refuse bfloat16, it is 1 without a try.
+    The fastest of several repeats counts, on a CPU in one thread and by process time, so that other work on the machine
+    does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than float32, and no
+    flag of torch shows it. MPS is not measured and counts as 1: older systems refuse bfloat16.
     """
     if device == "mps":
         return 1.0
@@ -104,20 +104,20 @@ def bfloat16_gain(device: str) -> float:
     fastest = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for kind in (torch.float32, torch.bfloat16):
-        arguments = image.to(kind), kernel.to(kind)
+    for dtype in (torch.float32, torch.bfloat16):
+        arguments = image.to(dtype), kernel.to(dtype)
         seconds = []
-        for _ in range(_RUNS):
+        for _ in range(_REPEATS):
             start = clock()
             torch.nn.functional.conv2d(*arguments, padding=1).float().sum().item()  # .item() waits for a GPU
             seconds.append(clock() - start)
-        fastest[kind] = min(seconds)
+        fastest[dtype] = min(seconds)
     torch.set_num_threads(threads)
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
 def device_memory(device: str) -> int:
-    """Bytes a plan may use on a device: 0.9 of a GPU's memory, half of the host's (shared with everything else)."""
+    """Bytes that a plan may use on a device: 0.9 of a GPU's memory, half of the host's, which other programs share."""
     if device.startswith("cuda"):
         import torch
 
@@ -133,37 +133,44 @@ def host_memory() -> int:
 
 
 def cores() -> int:
-    """CPU cores this process may use: affinity and a container's quota included, which torch does not look at."""
+    """CPU cores this process may use, by affinity and a container's quota; torch ignores both."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
     return max(1, min(count, round(int(quota) / int(period)))) if quota.isdecimal() else count
 
 
 def machine_text() -> str:
-    """This machine for a human reader: cores in use, processor and GPU."""
+    """Cores in use, processor and GPU as text."""
     check_torch()
     import torch
 
-    found = [line for line in _read(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")]
-    processor = found[0].partition(":")[2].strip() if found else platform.processor() or platform.machine()
+    models = [line for line in _read(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")]
+    processor = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
 
 
-def case_workers(wanted: int | None = None) -> int:
-    """Worker processes for work that is one task per case: as many as wanted, 0 for work in this process.
+def case_workers(requested: int | None = None) -> int:
+    """Worker processes for work that is one task per case; 0 works in this process.
 
-    None: one per core, at most 8, and no more than have 2 GB of memory each.
+    Args:
+        requested: The user's number; None for one per core, at most 8, with 2 GB of memory for each.
     """
-    if wanted is not None:
-        return wanted
+    if requested is not None:
+        return requested
     return max(1, min(8, cores(), host_memory() // (2 * GB)))
 
 
-def training_workers(device: str, wanted: int | None = None) -> int:
-    """Workers beside a training: as many as wanted; None: none on the CPU, where they would take its cores."""
-    if wanted is not None:
-        return wanted
+def training_workers(device: str, requested: int | None = None) -> int:
+    """Worker processes that load batches during training.
+
+    Args:
+        device: Where the network trains.
+        requested: The user's number; None for one core less than available, at most 8, and for none on the CPU, where
+            they would compete with the network.
+    """
+    if requested is not None:
+        return requested
     return 0 if device == "cpu" else min(8, max(1, cores() - 1))
 
 

@@ -1,4 +1,4 @@
-"""Output files appear whole or not at all, written beside their place and renamed into it; input files have stamps."""
+"""Atomic writing of files, checks of output folders, and digests and stamps of files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from seg_transfer.errors import UserError
 
-_OTHER_FOLDER = "name another folder, one that you may write to"
+_HINT = "name another folder, one that you may write to"
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that replaces it once the block ends without an exception.
+    """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
-    The temporary name keeps the ending, since writers choose the format by it.
+    It lies in the same folder and keeps the ending, since writers choose the format by it.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -29,13 +29,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet.
+    """Make a folder and its parents, unless they exist.
 
     Raises:
         UserError: If that is not possible, for instance since a file has this name.
@@ -44,34 +44,34 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"this folder cannot be made: {error.strerror}", where=path, hint=_OTHER_FOLDER) from None
+        raise UserError(f"this folder cannot be made: {error.strerror}", where=path, hint=_HINT) from None
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that cannot be made or written to, so that it is said before long work; makes nothing.
+    """Check before long work that a folder can be made and written to; makes nothing.
 
     Raises:
-        UserError: If it, or the nearest folder above that is there, is a file or may not be written to.
+        UserError: If the folder, or its nearest parent that exists, is a file or may not be written to.
     """
-    there = path.absolute()
-    while not os.access(there, os.F_OK) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        what = "this is a file, a folder is needed" if there == path.absolute() else f"{there} is a file"
-        raise UserError(what, where=path, hint=_OTHER_FOLDER)
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{there} may not be written to", where=path, hint=_OTHER_FOLDER)
+    existing = path.absolute()
+    while not os.access(existing, os.F_OK) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        what = "this is a file, a folder is needed" if existing == path.absolute() else f"{existing} is a file"
+        raise UserError(what, where=path, hint=_HINT)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} may not be written to", where=path, hint=_HINT)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stamp(path: Path) -> str | None:
-    """Text that changes with a file's name, size or modification time; None if there is no such file."""
+    """Name, size and modification time of a file as text; None if there is no such file."""
     if not path.is_file():
         return None
-    about = path.stat()
-    return f"{path.name} {about.st_size} {about.st_mtime_ns}"
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"

@@ -1,7 +1,7 @@
-"""Work that is one task per case, on the cores of one machine.
+"""Work that is one task per case, in worker processes on one machine.
 
-A case that fails, even one whose process dies, is reported with its cause and the others go on. Tracebacks go to the
-logger :data:`TRACEBACKS`. Processes talk through pipes, since containers have little shared memory.
+A case that fails, even one whose process dies, is reported with its cause, and the other cases continue. Tracebacks go
+to the logger :data:`TRACEBACKS`. Processes communicate through pipes, since containers have little shared memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.progress import track
 
 TRACEBACKS = "seg_transfer.tracebacks"
-"""Name of the logger of tracebacks, so that they can have a file of their own."""
+"""Name of the logger of tracebacks, so that a handler can write them to their own file."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,50 +38,47 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class CaseFailure:
-    """Why a case is not done.
+    """Why a case failed.
 
     Attributes:
         case: The case's name.
-        cause: One line for the user; names the file that the traceback is in, if :data:`TRACEBACKS` has one.
-        detail: The traceback; empty if the process was killed from outside.
+        cause: One line for the user; names the file with the traceback, if :data:`TRACEBACKS` has one.
     """
 
     case: str
     cause: str
-    detail: str
 
 
 @dataclass(frozen=True)
-class _Raised:
-    """What the function raised; as text, since not every exception can be sent between processes.
+class _Error:
+    """An exception as text, since not every exception can be sent between processes.
 
-    ``unexpected`` is what is not the user's mistake, so that a traceback helps.
+    Attributes:
+        cause: One line.
+        trace: The traceback; empty for a :class:`UserError`, and if the process was killed from outside.
     """
 
     cause: str
-    detail: str
-    unexpected: bool = True
+    trace: str
 
     @classmethod
-    def of(cls, error: BaseException) -> _Raised:
+    def of(cls, error: BaseException) -> _Error:
         expected = isinstance(error, UserError)
         cause = str(error) if expected else f"{type(error).__name__}: {error}"
-        trace = "".join(traceback.format_exception(error))
-        return cls("; ".join(map(str.strip, cause.splitlines())), trace, not expected)
+        trace = "" if expected else "".join(traceback.format_exception(error))
+        return cls("; ".join(map(str.strip, cause.splitlines())), trace)
 
 
 @dataclass(frozen=True)
-class _Call(Generic[T, R]):
-    """What a process needs to know to do one item."""
-
+class _Task(Generic[T, R]):
     function: Callable[[T], R]
     item: T
 
-    def __call__(self) -> R | _Raised:
+    def __call__(self) -> R | _Error:
         try:
             return self.function(self.item)
         except (Exception, SystemExit) as error:
-            return _Raised.of(error)
+            return _Error.of(error)
 
 
 def map_cases(
@@ -95,59 +92,59 @@ def map_cases(
     """Apply a function to every case and show the progress.
 
     Args:
-        function: Called with one item; must be importable by name (or a ``functools.partial`` of such a function) if
-            there are workers, since they are spawned, and not from the script that runs.
+        function: Called with one item. With workers, which are spawned, it must be importable by name from a module
+            other than ``__main__``, or a ``functools.partial`` of such a function.
         items: One per case.
-        workers: Processes; 0 works in this one. No more than this many cases are in memory at a time.
-        title: What the user reads beside the progress.
-        name: The case's name, used if it fails.
+        workers: Processes; 0 works in this one. At most this many cases are in memory at a time.
+        title: Shown beside the progress.
+        name: Item -> name of the case, for failures.
 
     Yields:
-        Each item with its result, in the order in which they are done; :class:`CaseFailure` where the function
-        raised or its process died (which happens when memory runs out).
+        Each item with its result, in order of completion; :class:`CaseFailure` where the function raised or its process
+        died, which happens when memory runs out.
     """
-    tasks = [_Call(function, item) for item in items]
+    tasks = [_Task(function, item) for item in items]
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
     for task, result in track(results, total=len(tasks), title=title):
-        if isinstance(result, _Raised):
+        if isinstance(result, _Error):
             yield task.item, _failure(name(task.item), result, title)
         else:
             yield task.item, result
 
 
 def report_failure(case: str, error: Exception, *, title: str) -> CaseFailure:
-    """Note what was raised by work that is not done through :func:`map_cases`."""
-    return _failure(case, _Raised.of(error), title)
+    """Log an exception of work that does not go through :func:`map_cases`."""
+    return _failure(case, _Error.of(error), title)
 
 
-def _failure(case: str, raised: _Raised, title: str) -> CaseFailure:
-    cause = raised.cause
-    if raised.unexpected and raised.detail:
+def _failure(case: str, error: _Error, title: str) -> CaseFailure:
+    cause = error.cause
+    if error.trace:
         logger = logging.getLogger(TRACEBACKS)
-        logger.error(f"{title}: {case}\n{raised.detail.rstrip()}")
+        logger.error(f"{title}: {case}\n{error.trace.rstrip()}")
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 cause += f"; its traceback is in {handler.baseFilename}"
-    return CaseFailure(case, cause, raised.detail)
+    return CaseFailure(case, cause)
 
 
-def _in_processes(tasks: list[_Call[T, R]], workers: int) -> Iterator[tuple[_Call[T, R], R | _Raised]]:
+def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Error]]:
     waiting = deque(tasks)
     while waiting:
-        interrupted: list[_Call[T, R]] = []
+        interrupted: list[_Task[T, R]] = []
         yield from _until_broken(waiting, workers, interrupted)
-        # A pool does not say whose process died: each case that was under way then gets one of its own.
+        # A pool does not say which process died, so each interrupted case runs again in its own process.
         for task in interrupted:
             yield task, _run_isolated(task)
 
 
 def _until_broken(
-    waiting: deque[_Call[T, R]], workers: int, interrupted: list[_Call[T, R]]
-) -> Iterator[tuple[_Call[T, R], R | _Raised]]:
-    """Work until nothing waits or a process dies; ``interrupted`` are then the tasks that were under way."""
+    waiting: deque[_Task[T, R]], workers: int, interrupted: list[_Task[T, R]]
+) -> Iterator[tuple[_Task[T, R], R | _Error]]:
+    """Work until no task waits or a process dies; the tasks that were running then go to ``interrupted``."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=end_with_parent)
-    running: dict[Future[R | _Raised], _Call[T, R]] = {}
+    running: dict[Future[R | _Error], _Task[T, R]] = {}
     broken = False
     try:
         while True:
@@ -174,8 +171,7 @@ def _until_broken(
         pool.shutdown(cancel_futures=True)
 
 
-def _run_isolated(task: _Call[T, Any]) -> Any:
-    """Do one task in a process whose end is watched."""
+def _run_isolated(task: _Task[T, Any]) -> Any:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder, receiver:
@@ -183,12 +179,13 @@ def _run_isolated(task: _Call[T, Any]) -> Any:
         process = context.Process(target=_send, args=(task, sender, trace))
         with _without_main_module():
             process.start()
-        sender.close()  # or the process's end would not be noticed here
+        sender.close()  # so that the end of the process closes the pipe
         try:
             return receiver.recv()
         except EOFError:
             process.join()
-            return _Raised(_death(process.exitcode or 0), trace.read_text(encoding="utf-8") if trace.is_file() else "")
+            text = trace.read_text(encoding="utf-8") if trace.is_file() else ""
+            return _Error(_exit_cause(process.exitcode or 0), text)
         finally:
             process.kill()
             process.join()
@@ -196,9 +193,9 @@ def _run_isolated(task: _Call[T, Any]) -> Any:
 
 @contextmanager
 def _without_main_module() -> Iterator[None]:
-    """Start processes without the script that called: they need nothing of it, and spawn would run it in each.
+    """Hide the calling script: spawn would run it in each process.
 
-    That ends badly for a script without ``if __name__ == "__main__"`` and for one read from standard input.
+    That fails for a script without ``if __name__ == "__main__"`` and for one read from standard input.
     """
     caller = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -208,14 +205,14 @@ def _without_main_module() -> Iterator[None]:
         sys.modules["__main__"] = caller
 
 
-def _send(task: _Call[T, Any], sender: Connection, trace: Path) -> None:
+def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
     end_with_parent()
     with trace.open("w", encoding="utf-8") as file:
         faulthandler.enable(file)
         sender.send(task())
 
 
-def _death(code: int) -> str:
+def _exit_cause(code: int) -> str:
     if code == -signal.SIGKILL:
         return "its process died: it was killed, probably since memory ran out; use fewer workers"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -223,10 +220,9 @@ def _death(code: int) -> str:
 
 
 def end_with_parent() -> None:
-    """Let this worker end when the process that started it does, even one that is killed.
+    """End this worker when its parent process ends, even if that is killed; on Ctrl-C, end without a traceback.
 
-    A pool's workers would wait for work for ever, and finish what nobody reads. Ctrl-C reaches them as well; without
-    this each would show a traceback.
+    A pool's workers would otherwise wait for work for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

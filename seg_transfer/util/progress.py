@@ -1,4 +1,4 @@
-"""How far long work has come: a bar where a handler of the package's logger can draw one, otherwise log lines.
+"""Progress of long work: a bar where a handler of the package's logger draws one, otherwise log lines.
 
 The lines are records of level INFO, one every ten seconds and one at the end.
 """
@@ -19,28 +19,28 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Show(Protocol):
-    """Tells the user how far the work has come."""
+class ProgressUpdate(Protocol):
+    """Reports progress to the user."""
 
     def __call__(self, done: float, note: str = "") -> None:
         """Show ``done`` of the total, with a short note such as the current loss."""
 
 
 class BarHandler(logging.Handler):
-    """A handler of the logger ``seg_transfer`` that draws progress itself, in place of log lines."""
+    """A handler of the logger ``seg_transfer`` that draws bars in place of log lines."""
 
-    def bar(self, total: float, title: str) -> AbstractContextManager[Show]:
+    def bar(self, total: float, title: str) -> AbstractContextManager[ProgressUpdate]:
         """Show progress until the context ends; arguments as for :func:`meter`."""
         raise NotImplementedError
 
 
 def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
-    """Pass the items on and show how many of them are done.
+    """Yield the items and show how many of them are done.
 
     Args:
-        iterable: What is worked on.
-        total: How many items there will be.
-        title: What the user reads, such as ``preprocessing``.
+        iterable: The items.
+        total: Number of items.
+        title: Shown beside the progress, such as ``preprocessing``.
     """
     if total == 0:
         yield from iterable
@@ -51,8 +51,8 @@ def track(iterable: Iterable[T], *, total: int, title: str) -> Iterator[T]:
             show(done)
 
 
-def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
-    """Show progress that need not be a count of items; nothing below the level INFO.
+def meter(*, total: float, title: str) -> AbstractContextManager[ProgressUpdate]:
+    """Show progress that need not be a count of items; silent below the level INFO.
 
     Example:
         >>> with meter(total=1.0, title="training") as show:
@@ -60,7 +60,7 @@ def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
 
     Args:
         total: Value of ``done`` at the end; an integer is shown as a count, any other number as a percentage.
-        title: What the user reads.
+        title: Shown beside the progress.
     """
     if logger.isEnabledFor(logging.INFO):
         for handler in logging.getLogger("seg_transfer").handlers:
@@ -69,13 +69,13 @@ def meter(*, total: float, title: str) -> AbstractContextManager[Show]:
     return _lines(total, title)
 
 
-def count(done: float, total: float) -> str:
+def progress_text(done: float, total: float) -> str:
     """``3/4`` for an integer total, otherwise a percentage."""
     return f"{done}/{total}" if isinstance(total, int) else f"{100 * done / total:.0f} %"
 
 
 @contextmanager
-def _lines(total: float, title: str) -> Iterator[Show]:
+def _lines(total: float, title: str) -> Iterator[ProgressUpdate]:
     start = last = time.monotonic()
     latest: tuple[float, str] = (0, "")
 
@@ -86,9 +86,9 @@ def _lines(total: float, title: str) -> Iterator[Show]:
         if now - last >= SECONDS_BETWEEN_LINES and 0 < done < total:
             last = now
             left = seconds_text((now - start) * (total - done) / done)
-            logger.info(f"{title}: {count(done, total)}, {left} left" + (f", {note}" if note else ""))
+            logger.info(f"{title}: {progress_text(done, total)}, {left} left" + (f", {note}" if note else ""))
 
     yield show
     done, note = latest
     took = seconds_text(time.monotonic() - start)
-    logger.info(f"{title}: {count(done, total)} in {took}" + (f", {note}" if note else ""))
+    logger.info(f"{title}: {progress_text(done, total)} in {took}" + (f", {note}" if note else ""))

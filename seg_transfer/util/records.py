@@ -1,4 +1,4 @@
-"""Typed JSON records: unknown fields are refused, values are frozen, and errors name fields by their path."""
+"""Typed, versioned JSON records; errors name fields by their path."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.files import write_text
 
 HEADER_KEY = "segtl"
-"""Metadata key of segtl's JSON header in safetensors and ONNX files."""
+"""Metadata key of segtl's JSON object in safetensors and ONNX files."""
 
 
 class Part(BaseModel):
-    """Base of every record: unknown keys are refused, values are frozen."""
+    """Base of every record: unknown fields are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class JsonRecord(Part):
-    """A record that is a file: written whole or not at all, and read with its version checked.
+    """A record with a file of its own: written atomically, and read with its version checked.
 
-    A subclass declares ``version: Literal[N] = N``, its current version; a file without a version is version 1. Where
-    the fields of an older version can be turned into the present ones, it overrides :meth:`upgrade`.
+    A subclass declares its current version as ``version: Literal[N] = N``; a file without a version is version 1. If
+    older versions can be converted, it overrides :meth:`upgrade`.
 
     Attributes:
-        noun: What the record is, for messages.
-        if_missing: Hint where there is no file.
-        if_wrong: Hint where the file is damaged or was edited into something else.
-        if_older: Hint where the file is of an older version that cannot be upgraded; ``if_wrong`` unless it is set.
-        reads_newer: Whether a newer version is read as far as its fields are known, instead of refused.
+        noun: Name of the record in messages.
+        if_missing: Hint if there is no file.
+        if_wrong: Hint if the file is damaged or has a wrong field.
+        if_older: Hint if the file has an older version that cannot be converted; by default ``if_wrong``.
+        reads_newer: Whether the known fields of a newer version are read, instead of refusing it.
     """
 
     version: int
@@ -45,24 +45,24 @@ class JsonRecord(Part):
 
     @classmethod
     def current_version(cls) -> int:
-        """The version that this segtl writes."""
+        """The version that this release writes."""
         current: int = cls.model_fields["version"].default
         return current
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON, atomically."""
         write_text(path, self.to_json() + "\n")
 
     def to_json(self) -> str:
-        """The file's text."""
+        """The record as JSON text."""
         return self.model_dump_json(indent=2)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote, by this or an earlier segtl.
+        """Read a file that :meth:`save` of this or an earlier release wrote.
 
         Raises:
-            UserError: If the file is missing, no JSON, of a version that cannot be read, or has a wrong field.
+            UserError: If the file is missing or no JSON, cannot be read in its version, or has a wrong field.
         """
         if not path.is_file():
             raise UserError(f"there is no {cls.noun} here", where=path, hint=cls.if_missing)
@@ -70,20 +70,18 @@ class JsonRecord(Part):
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: Path | str) -> Self:
-        """Read JSON text; ``where`` it is from is named in messages. Raises as :meth:`load` does."""
+        """Read JSON text; messages name its source ``where``. Raises as :meth:`load` does."""
         return cls.from_content(parse_object(text, cls.noun, where=where, hint=cls.if_wrong), where=where)
 
     @classmethod
     def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:
-        """Read a JSON object; ``where`` it is from is named in messages. Raises as :meth:`load` does."""
+        """Read a JSON object; messages name its source ``where``. Raises as :meth:`load` does."""
         current = cls.current_version()
         version = content.get("version", 1)
         if version != current:
-            upgraded = None
-            if type(version) is int and version < current:
-                upgraded = cls.upgrade(content, version)
-            elif type(version) is int and cls.reads_newer:
-                upgraded = content
+            upgraded = content if cls.reads_newer else None
+            if type(version) is not int or version < current:
+                upgraded = cls.upgrade(content, version) if type(version) is int else None
             if upgraded is None:
                 raise wrong_version(cls.noun, version, current, where=where, if_older=cls.if_older or cls.if_wrong)
             content = upgraded | {"version": current}
@@ -94,7 +92,7 @@ class JsonRecord(Part):
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
-        """The content of an older version with the present fields; None if it cannot be read any more."""
+        """Convert the content of an older version to the current fields; None if that is not possible."""
         return None
 
 
@@ -103,12 +101,12 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
 
     Args:
         text: The JSON text.
-        noun: What it is to be, for messages.
-        where: Where it is from, for messages.
-        hint: What to do if it is something else.
+        noun: Its name in messages.
+        where: Its source, for messages.
+        hint: Hint of the error.
 
     Raises:
-        UserError: If it is no JSON, or no JSON object.
+        UserError: If the text is no JSON object.
     """
     try:
         content = json.loads(text)
@@ -120,14 +118,14 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
 
 
 def wrong_version(noun: str, version: object, current: int, *, where: Path | str, if_older: str) -> UserError:
-    """The error about a file of another version than this segtl's.
+    """The error about a file of another version.
 
     Args:
-        noun: What the file is.
-        version: The file's.
-        current: This segtl's.
+        noun: Name of the file in messages.
+        version: Version of the file.
+        current: Version that this release reads.
         where: The file.
-        if_older: What to do about an older one.
+        if_older: Hint if the file is older.
     """
     newer = type(version) is int and version > current
     return UserError(
@@ -138,7 +136,7 @@ def wrong_version(noun: str, version: object, current: int, *, where: Path | str
 
 
 def wrong_fields(error: ValidationError) -> list[str]:
-    """Each field that is wrong by its path, and what is wrong with it."""
+    """One line per wrong field: its path and the problem."""
     lines = []
     for problem in error.errors():
         path = ".".join(str(step) for step in problem["loc"])

@@ -1,15 +1,13 @@
 """Dice, means that leave out undefined values, and the confidence interval of a mean.
 
-Values that are not defined are nan in memory and null in JSON files. numpy and scipy are imported where they are
-needed: ``segtl --help`` imports this module.
+Undefined values are nan in memory and null in JSON files. numpy and scipy are imported inside the functions, since
+``segtl --help`` imports this module.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-
-TAIL = 0.975
 
 
 def dice(common: float, predicted: float, reference: float) -> float:
@@ -28,7 +26,7 @@ def dice(common: float, predicted: float, reference: float) -> float:
 
 
 def mean_of_defined(values: Iterable[float | None]) -> float:
-    """Mean of the values that are defined; nan and None are left out. nan if no value is defined."""
+    """Mean without nan and None; nan if no value is defined."""
     import numpy as np
 
     defined = [value for value in values if value is not None and not math.isnan(value)]
@@ -36,16 +34,16 @@ def mean_of_defined(values: Iterable[float | None]) -> float:
 
 
 def none_if_undefined(value: float) -> float | None:
-    """The value as JSON records hold it: None in place of nan."""
+    """The value as JSON files hold it: None in place of nan."""
     return None if math.isnan(value) else value
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % confidence interval of a mean by Student's t (Biometrika 6:1, 1908).
 
-    A mean of paired differences, one per case, is significant where its interval does not contain 0. The percentile
-    bootstrap is not used: a fold holds out few cases, and of two cases it gives the smaller and the larger difference,
-    so that two differences of the same sign, which have a probability of one half, would be significant.
+    A mean of paired differences, one per case, is significant if its interval does not contain 0. The percentile
+    bootstrap is not used: a fold holds out few cases, and for two cases its interval runs from the smaller to the
+    larger difference. Two differences of the same sign, with a probability of one half, would then be significant.
 
     Args:
         values: One per case, without nan.
@@ -59,5 +57,5 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
     mean = float(np.mean(values))
-    half = float(stdtrit(len(values) - 1, TAIL) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return mean - half, mean + half

@@ -1,6 +1,6 @@
-"""The files that segtl keeps tensors in: safetensors with a JSON object in the metadata. Opening one loads no torch.
+"""Files of tensors: safetensors with a JSON object in the metadata. Opening one loads no torch.
 
-safetensors itself checks every size in the file's header against the file before it allocates anything of that size.
+safetensors checks every size in the header against the file before it allocates memory.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.records import HEADER_KEY, parse_object
 
 LENGTH_BYTES = 8
-"""At the start of the file; they hold the length of the header that follows, little-endian."""
+"""A file starts with the length of its header in this many bytes, little-endian."""
 LONGEST_CAUSE = 200
-"""Characters of safetensors' own message; it quotes the file."""
+"""Characters shown of safetensors' own message, which quotes the file."""
 
 
 @dataclass(frozen=True)
 class TensorFileKind:
-    """What a file is to be, for messages.
+    """A kind of file, with its texts in messages.
 
     Attributes:
-        noun: What it is.
-        if_missing: Hint where there is no file.
-        if_foreign: Hint where segtl did not write it.
-        if_damaged: Hint where it is cut off or damaged.
-        largest_header: Bytes of header that are read at most; None for safetensors' own limit.
+        noun: Name of the kind.
+        if_missing: Hint if there is no file.
+        if_foreign: Hint if another program wrote the file.
+        if_damaged: Hint if the file is cut off or damaged.
+        largest_header: Largest header in bytes; None for safetensors' own limit.
     """
 
     noun: str
@@ -45,13 +45,13 @@ class TensorFileKind:
 def open_tensor_file(
     path: Path, kind: TensorFileKind, *, framework: Literal["np", "pt"] = "np", device: str = "cpu"
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a file; the context holds safetensors' handle and the JSON object of segtl.
+    """Open a file; the context yields safetensors' handle and segtl's JSON object.
 
     Args:
         path: The file.
-        kind: What it is to be.
-        framework: What tensors come as: arrays of numpy or of torch.
-        device: Where torch puts them.
+        kind: The expected kind.
+        framework: Read arrays of numpy or tensors of torch.
+        device: Device of torch's tensors.
 
     Raises:
         UserError: If the file is missing, cut off, damaged, or not written by segtl.

@@ -1,4 +1,4 @@
-"""Memory and time as people write them: ``8GB``, ``30m``."""
+"""Amounts of memory and time as text: ``8GB``, ``30m``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,19 @@ _SECONDS = {"": 1.0, "S": 1.0, "MIN": 60.0, "M": 60.0, "H": 3600.0, "D": 86400.0
 
 
 def bytes_from_text(text: str) -> int:
-    """Read ``8GB``, ``500 MB``, ``6GiB`` or a plain number of bytes.
-
-    Args:
-        text: What the user wrote.
+    """Parse ``8GB``, ``500 MB``, ``6GiB`` or a plain number of bytes.
 
     Raises:
-        UserError: If it is no positive amount of memory.
+        UserError: If the text is no positive amount of memory.
     """
     return int(_amount(text, _BYTES, examples="8GB, 500MB"))
 
 
 def seconds_from_text(text: str) -> float:
-    """Read ``90s``, ``30m``, ``1.5h``, ``1h30m`` or a plain number of seconds.
-
-    Args:
-        text: What the user wrote.
+    """Parse ``90s``, ``30m``, ``1.5h``, ``1h30m`` or a plain number of seconds.
 
     Raises:
-        UserError: If it is no positive length of time.
+        UserError: If the text is no positive time.
     """
     parts = re.findall(r"[\d.]+\s*[A-Za-z]+", text)
     if len(parts) > 1 and re.sub(r"\s", "", "".join(parts)) == re.sub(r"\s", "", text):

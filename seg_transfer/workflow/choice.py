@@ -1,4 +1,4 @@
-"""``choice.json``: which trained runs `predict` and `export` use by default, as cross-validation has chosen them."""
+"""``choice.json``: the trained runs that `predict` and `export` use by default, chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChosenRun(Part):
 
 
 class Choice(JsonRecord):
-    """What `segtl summary` chose; several runs are averaged."""
+    """The result of `segtl summary`; several runs predict as an ensemble."""
 
     noun: ClassVar[str] = "choice"
     if_missing: ClassVar[str] = "run `segtl summary`"
@@ -28,10 +28,5 @@ class Choice(JsonRecord):
     version: Literal[1] = 1
     runs: tuple[ChosenRun, ...] = Field(min_length=1)
     postprocessing: Postprocessing = Postprocessing()
-    dice: dict[str, float | None] = Field(description="label -> mean Dice by cross-validation, as postprocessed")
-    cases: int = Field(description="that these means are over")
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return " + ".join(run.run for run in self.runs)
+    dice: dict[str, float | None] = Field(description="label -> cross-validated mean Dice after postprocessing")
+    cases: int = Field(description="number of cases that the means are over")

@@ -1,4 +1,4 @@
-"""The control of a pretrained start: the same fold from scratch, under the same budget."""
+"""The from-scratch control of a fold: the same training from random weights, under the same budget."""
 
 from __future__ import annotations
 
@@ -11,56 +11,53 @@ from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.manifest import Manifest
-from seg_transfer.training.run_folder import PlanFolder, RunFolder
+from seg_transfer.training.run_folder import PlanFolder
 from seg_transfer.workflow.validate import TrainedFold, train_and_validate
 
 logger = logging.getLogger(__name__)
 
 
 def train_control(
-    run: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions
+    fold: TrainedFold, control: PlanFolder, dataset: Dataset, store: Store, *, options: RunOptions
 ) -> TrainedFold:
-    """Train and validate a fold's from-scratch control, and write how both compare into the fold's folder.
+    """Train and validate a fold's from-scratch control, and write the comparison into the fold's folder.
 
-    The control's seed and budget are those that the fold was trained with, whatever this call says; of a fold with a
-    race, race and training together.
+    Random seed and budget are those that the fold was trained with (race included), not those of ``options``.
 
     Args:
-        run: The fold, trained and validated.
-        control: The folder of its plan from scratch.
+        fold: The fold, trained and validated.
+        control: Folder of the control's plan.
         dataset: The cases' files.
         store: The preprocessed cases.
-        options: Of this run.
+        options: Options of this call.
 
     Returns:
-        The fold, with its control.
+        The fold with its control.
 
     Raises:
-        UserError: If the control was trained before with another seed or budget.
+        UserError: If the control was trained before with another random seed or budget.
     """
     logger.info("its control from scratch:")
     control.keep_plan()
-    options = _as_trained(run.run, options)
-    made = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options)
-    run = replace(run, control=made)
-    comparison = compare_with_controls([run])
+    run = fold.run
+    used = RaceEvidence.load(run.race) if run.race.is_file() else Manifest.load(run.manifest).options
+    budget = {"seed": used.seed, "epochs": used.epochs, "time_budget": used.time_budget}
+    options = options.model_copy(update=budget)
+    trained = train_and_validate(control.plan, dataset, store, control.run(run.fold), options=options)
+    fold = replace(fold, control=trained)
+    comparison = compare_with_controls([fold])
     assert comparison is not None
-    comparison.save(run.run.control)
-    return run
+    comparison.save(run.control)
+    return fold
 
 
-def compare_with_controls(runs: list[TrainedFold]) -> Comparison | None:
-    """Compare folds with their controls over all their held-out cases; None where no fold has a control."""
-    pairs = [(run.scores, run.control.scores) for run in runs if run.scores and run.control and run.control.scores]
+def compare_with_controls(folds: list[TrainedFold]) -> Comparison | None:
+    """Compare folds with their controls over all their held-out cases; None if no fold has a control."""
+    pairs = [
+        (fold.scores, fold.control.scores) for fold in folds if fold.scores and fold.control and fold.control.scores
+    ]
     if not pairs:
         return None
-    names = " / ".join(dict.fromkeys(run.strategy for run in runs))
-    mine, theirs = zip(*pairs, strict=True)
-    return compare(mine, theirs, strategies=(names, "scratch"))
-
-
-def _as_trained(run: RunFolder, options: RunOptions) -> RunOptions:
-    """The options with the seed and the whole budget that a finished fold has used."""
-    used = RaceEvidence.load(run.race) if run.race.is_file() else Manifest.load(run.manifest).options
-    used_up = {"seed": used.seed, "epochs": used.epochs, "time_budget": used.time_budget}
-    return options.model_copy(update=used_up)
+    names = " / ".join(dict.fromkeys(fold.strategy for fold in folds))
+    planned, controls = zip(*pairs, strict=True)
+    return compare(planned, controls, strategies=(names, "scratch"))

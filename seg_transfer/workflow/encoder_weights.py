@@ -1,4 +1,4 @@
-"""The encoders that there are, and their ImageNet weights for a machine without a network; loads no torch."""
+"""The encoders of the catalogue, and their ImageNet weights for a machine without a network; loads no torch."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import FetchOptions
 from seg_transfer.transfer.fetch import Fetched, fetch, is_recorded
 
+WeightsSource = Literal["bundled", "fetched", "cached"]
+
 
 @dataclass(frozen=True)
 class EncoderStatus:
-    """An encoder, and which of its weights are on this machine.
+    """An encoder, and its weights on this machine.
 
     Attributes:
-        entry: What the catalogue says.
-        weights: ``bundled``: some come with the package; ``fetched``: the ImageNet weights are in the cache with
-            their sha256 on record; ``cached``: they are there, from another tool, without a record. Empty: none.
+        entry: The encoder's entry in the catalogue.
+        weights: ``bundled``: weights come with the package; ``fetched``: the ImageNet weights are in the cache with
+            their sha256 on record; ``cached``: another tool put them into the cache, without a record.
     """
 
     entry: EncoderEntry
-    weights: tuple[Literal["bundled", "fetched", "cached"], ...]
+    weights: tuple[WeightsSource, ...]
 
 
 def encoders() -> list[EncoderStatus]:
-    """The catalogue's encoders, and which weights are on this machine; never touches the network."""
-    return [EncoderStatus(known, _here(known)) for known in ENCODERS.values()]
+    """The catalogue's encoders, and their weights on this machine; makes no connection."""
+    return [EncoderStatus(entry, _local_weights(entry)) for entry in ENCODERS.values()]
 
 
 @takes(FetchOptions)
 def fetch_encoders(options: FetchOptions) -> list[Fetched]:
-    """Bring the ImageNet weights of encoders onto this machine, with the sha256 of each on record.
+    """Download the ImageNet weights of encoders, and record the sha256 of each.
 
     They go into the usual cache (the hub's, or torch's for weights of torchvision), where ``--weights imagenet`` and
-    ``auto`` find them. What is there already is only checked. A copy on another machine is given as ``--weights FILE``.
+    ``auto`` find them. Weights that are cached already are only checked. A copy on another machine is given as
+    ``--weights FILE``.
 
     Raises:
         UserError: If a name is unknown, or weights cannot be fetched.
@@ -43,8 +46,8 @@ def fetch_encoders(options: FetchOptions) -> list[Fetched]:
     return fetch(options.names, options.to)
 
 
-def _here(known: EncoderEntry) -> tuple[Literal["bundled", "fetched", "cached"], ...]:
-    here: list[Literal["bundled", "fetched", "cached"]] = ["bundled"] if known.name == BUNDLED_ENCODER else []
-    if imagenet_cached(known.name):
-        here.append("fetched" if is_recorded(known) else "cached")
-    return tuple(here)
+def _local_weights(entry: EncoderEntry) -> tuple[WeightsSource, ...]:
+    sources: list[WeightsSource] = ["bundled"] if entry.name == BUNDLED_ENCODER else []
+    if imagenet_cached(entry.name):
+        sources.append("fetched" if is_recorded(entry) else "cached")
+    return tuple(sources)

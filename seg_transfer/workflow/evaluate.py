@@ -8,7 +8,7 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import EvaluateOptions
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def evaluate(options: EvaluateOptions) -> Scores:
     """Score label maps against reference label maps of the same names.
 
-    The plan of a work folder names labels or regions, and says which voxels are not annotated and do not count; without
-    one every value that occurs is scored, by number.
+    Labels or regions and the ignore label are those of the work folder's plan; without a work folder every value that
+    occurs is scored, by number.
 
     Returns:
-        The scores per case and label, and their summary; cases that could not be scored are in ``failures``.
+        The scores per case and label, and their means; cases that could not be scored are in ``failures``.
 
     Raises:
         UserError: If a folder is missing, or no name occurs in both.
@@ -30,7 +30,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
     for file in (options.json_file, options.csv_file):
         if file is not None:
             check_folder(file.parent)
-    data = None if options.work is None else Work(options.work).load_plan().data
+    data = None if options.work is None else WorkFolder(options.work).load_plan().data
     environment.check_torch()
     from seg_transfer.evaluation.report import save_csv
     from seg_transfer.evaluation.score_files import evaluate_folders

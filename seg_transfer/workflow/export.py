@@ -1,4 +1,4 @@
-"""From trained models to files that need no work folder."""
+"""Exports trained models into files that need no work folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
 from seg_transfer.workflow.models import Models, find_models
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 
 @takes(ExportOptions)
@@ -21,20 +21,20 @@ def export(options: ExportOptions) -> list[Path]:
     """Write trained models into one file that :func:`seg_transfer.predict` uses without a work folder.
 
     It holds weights, plan, label and channel names and a card; no names of cases or of the data set, no paths, nothing
-    of the images' headers. ONNX holds the mean probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
-    Without named folds it is what `segtl summary` chose, or else all trained folds of the current plan.
+    of the images' headers. ONNX computes the mean probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
+    By default the runs that `segtl summary` chose are exported, or else all trained folds of the current plan.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: If nothing is trained, or ONNX's packages are missing.
+        UserError: If no fold is trained, or ONNX's packages are missing.
     """
     for file in (options.output, options.onnx):
         if file is not None:
             check_folder(file.parent)
-    place = Work(options.work)
-    models = find_models(place, options.folds)
+    work = WorkFolder(options.work)
+    models = find_models(work, options.folds)
     environment.check_torch()
     from seg_transfer.exporting.save import make_header, save_model_file
 
@@ -43,10 +43,8 @@ def export(options: ExportOptions) -> list[Path]:
 
         check_onnx()
         if len(models.runs) > 1:
-            hint = "name the folds of the current plan, such as --folds 0"
-            raise UserError(
-                "ONNX holds one configuration, an ensemble of several is chosen", where=place.choice, hint=hint
-            )
+            what = "ONNX holds one configuration, an ensemble of several is chosen"
+            raise UserError(what, where=work.choice, hint="name the folds of the current plan, such as --folds 0")
     dice, cases = _dice(models)
     header = make_header(
         models.runs,
@@ -68,19 +66,19 @@ def export(options: ExportOptions) -> list[Path]:
 
 @takes(CardOptions)
 def card(options: CardOptions) -> str:
-    """The card of an exported model: what it reads and predicts, what it was trained on, its scores and terms.
+    """The card of an exported model: its input, output, training data, scores and licence terms.
 
     Raises:
-        UserError: If it is no such file, or damaged.
+        UserError: If the file is no exported model, or damaged.
     """
     return read_model_file(options.model).header.card
 
 
 def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
-    """Mean Dice of each label by cross-validation, and over how many cases; None if these models have none."""
+    """Cross-validated mean Dice of each label, and the number of cases; None and 0 if no fold is validated."""
     if models.choice is not None:
-        known = models.choice.dice
-        return {name: math.nan if mean is None else mean for name, mean in known.items()}, models.choice.cases
+        dice = {name: math.nan if mean is None else mean for name, mean in models.choice.dice.items()}
+        return dice, models.choice.cases
     from seg_transfer.evaluation.ranking import pooled
     from seg_transfer.evaluation.scores import Scores
 

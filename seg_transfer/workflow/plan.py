@@ -1,4 +1,4 @@
-"""From a data set's folder to a plan."""
+"""Plans the training on a data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -38,49 +38,51 @@ logger = logging.getLogger(__name__)
 def plan(options: PlanOptions) -> Plan:
     """Check and measure a data set, decide how to train on it, and write the plan.
 
-    Nothing but prepared cases is written unless all of it succeeds. Planning again replaces the plan; runs of earlier
-    plans stay.
+    Nothing but preprocessed cases is written unless all of it succeeds. Planning again replaces the plan; runs of
+    earlier plans stay.
 
     Raises:
         UserError: If the data set has problems (all of them are listed), or an option does not fit it; while evidence
-            is gathered, if cases cannot be prepared or weights cannot be loaded.
+            is measured, if cases cannot be preprocessed or weights cannot be loaded.
     """
-    place = Work(options.work)
-    check_folder(place.path)
+    work = WorkFolder(options.work)
+    check_folder(work.path)
     device = environment.resolve_device(options.device)
     workers = environment.case_workers(options.workers)
-    found = _selected(find_dataset(options.dataset, workers=workers), options.cases)
-    _log_what_was_found(found)
+    dataset = _selected(find_dataset(options.dataset, workers=workers), options.cases)
+    logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
+    if dataset.label_map_note:
+        logger.info(dataset.label_map_note)
     resources = _resources(options, device)
     check_before_measuring(
         options,
-        dataset=found.name,
-        dimension=found.dimension,
-        channels=found.channel_names,
+        dataset=dataset.name,
+        dimension=dataset.dimension,
+        channels=dataset.channel_names,
         resources=resources,
     )
-    files = read_fold_files(options, [case.id for case in found.cases])
-    earlier = None if options.from_model is None else _earlier(options.from_model, options.config, found.dimension)
-    measured = check_and_measure(found, place, skip_broken=options.skip_broken, workers=workers, seed=options.seed)
+    files = read_fold_files(options, [case.id for case in dataset.cases])
+    earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
+    measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers, seed=options.seed)
     folds = assign_folds(options, files, measured.fingerprint)
     decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier)
-    made = decide()
-    if options.evidence and decides_by_evidence(options, made):
-        made = decide(evidence=gather_evidence(made, place, measured.dataset, device=device, workers=workers))
-    if made.model.weights.source == "none" and made.recipe.strategy != scratch(made.model):
-        asked = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"
-        logger.warning(f"{asked}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
+    decided = decide()
+    if options.evidence and decides_by_evidence(options, decided):
+        decided = decide(evidence=gather_evidence(decided, work, measured.dataset, device=device, workers=workers))
+    if decided.model.weights.source == "none" and decided.recipe.strategy != scratch(decided.model):
+        option = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"
+        logger.warning(f"{option}: {ON_RANDOM_WEIGHTS} (otherwise take --strategy scratch, or pretrained --weights)")
     for note in folds.notes:
         logger.warning(note)
-    measured.save(place)
-    if made.evidence is not None:
-        Evidence.load(place.evidence).model_copy(update={"transfer": made.evidence}).save(place.evidence)
-    made.save(place.plan)
-    return made
+    measured.save(work)
+    if decided.evidence is not None:
+        Evidence.load(work.evidence).model_copy(update={"transfer": decided.evidence}).save(work.evidence)
+    decided.save(work.plan)
+    return decided
 
 
 def _resources(options: PlanOptions, device: str) -> Resources:
-    """What this machine offers on a device."""
+    """The resources of this machine for training on a device."""
     kind, _, _ = device.partition(":")
     return Resources(
         machine=Machine(cast(DeviceKind, kind), environment.cores(), environment.bfloat16_gain(device)),
@@ -94,19 +96,13 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
     """The member of a model file to start from."""
     plans = [member.plan for member in read_model_file(path).header.members]
     configurations = [plan.model.configuration for plan in plans]
-    wanted = "2d" if dimension == 2 else configurations[0] if config == "auto" else config
-    member = choose_member(configurations, wanted)
+    configuration = "2d" if dimension == 2 else configurations[0] if config == "auto" else config
+    member = choose_member(configurations, configuration)
     return EarlierModel(path=str(path.absolute()), sha256=file_digest(path), plan=plans[member])
 
 
-def _log_what_was_found(found: Dataset) -> None:
-    logger.info(f"{found.root}: {len(found.cases)} cases, layout {found.layout}")
-    if found.label_map_note:
-        logger.info(found.label_map_note)
-
-
 def _selected(dataset: Dataset, cases: Path | Sequence[str] | None) -> Dataset:
-    """Cut the data set to the cases that the user wants; a path is a file with one case per line."""
+    """The data set with the selected cases only; a path is a file with one case per line."""
     if cases is None:
         return dataset
     where: Path | str = "cases"
@@ -116,7 +112,7 @@ def _selected(dataset: Dataset, cases: Path | Sequence[str] | None) -> Dataset:
         cases = [line.strip() for line in lines if line.strip()]
     unknown = sorted(set(cases) - {case.id for case in dataset.cases})
     if unknown or not cases:
-        known = ", ".join(case.id for case in dataset.cases[:3])
+        examples = ", ".join(case.id for case in dataset.cases[:3])
         what = f"not in the data set: {', '.join(unknown[:5])}" if unknown else "names no case"
-        raise UserError(what, where=where, hint=f"cases are named like {known}")
+        raise UserError(what, where=where, hint=f"cases are named like {examples}")
     return dataset.select(list(dict.fromkeys(cases)))

@@ -1,4 +1,4 @@
-"""From trained folds and images to label maps."""
+"""Segments images with trained models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
 from seg_transfer.workflow.models import Models, find_models
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,21 +29,21 @@ def predict(images: Path | str | PredictOptions, *arguments: Any, **options: Any
 @overload
 def predict(images: np.ndarray, *, spacing: Sequence[float], **options: Any) -> np.ndarray: ...
 def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, **options: Any) -> Path | np.ndarray:
-    """Segment with trained models, averaged: files into a folder, or one array in memory.
+    """Segment files into a folder, or one array in memory, by the mean probabilities of trained models.
 
-    The models are those of an exported file; or those that `segtl summary` chose in the work folder; or, where it did
-    not or folds are named, the folds of the current plan: all that are trained to the end, ``full`` only where there is
-    no other. Label maps that are in the output folder already are kept, unless they are to be overwritten.
+    The models are those of an exported file, or those that `segtl summary` chose in the work folder. Without a choice,
+    or if folds are named, they are folds of the current plan: by default all that are trained to the end, ``full`` only
+    if there is no other. Label maps that exist in the output folder are kept, unless ``overwrite`` is set.
 
-    An array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order takes the place of ``images``. It needs its
+    In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given. It needs its
     ``spacing`` of x, y and z in mm, and no ``output``, ``probabilities``, ``overwrite`` or ``workers``.
 
     Returns:
         The folder with the label maps, or label values ``(x, y, z)``.
 
     Raises:
-        SomeCasesFailed: If some cases could not be segmented; the others are.
-        UserError: If nothing is trained, the model file is damaged, or the images are not there.
+        SomeCasesFailed: If some cases could not be segmented; all others are.
+        UserError: If no fold is trained, the model file is damaged, or there is no image.
     """
     if isinstance(images, Path | str | PredictOptions):
         return _predict_files(images, *arguments, **options)
@@ -59,7 +59,7 @@ def _predict_files(options: PredictOptions) -> Path:
     cases = find_images(options.images, len(data.channels))
     folder = options.output
     if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
-        what = "the images lie there: label maps among them would be taken for images, or replace them"
+        what = "the images are in this folder: label maps would be taken for images, or replace them"
         raise UserError(what, where=folder, hint="name another output folder")
     check_folder(folder)
     predictor = load(options.device)
@@ -86,11 +86,10 @@ def _predict_array(image: np.ndarray, *, spacing: Sequence[float], **named: Any)
 
 
 def _models(options: ArrayOptions) -> tuple[DataPlan, Callable[[str], Predictor]]:
-    """How images are read by the models that are asked for, and what loads these onto a device."""
+    """The data part of the models' plan, and a function that loads the models onto a device."""
     if options.model is not None:
         return read_model_file(options.model).header.plan.data, partial(_from_file, options.model)
-    place = Work(options.work)
-    models = find_models(place, options.folds)
+    models = find_models(WorkFolder(options.work), options.folds)
     return models.runs[0].plan.data, partial(_from_work, models)
 
 

@@ -1,4 +1,4 @@
-"""Prepares cases for training: writes them into the preprocessed store."""
+"""Preprocesses the cases of a plan into the store."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from seg_transfer.options.plan_options import PreprocessOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.util import environment
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 
 @takes(PreprocessOptions)
 def preprocess(options: PreprocessOptions) -> Path:
-    """Prepare every case of the plan for training; cases that are prepared already are skipped.
+    """Preprocess every case of the current plan; preprocessed cases whose files have not changed are skipped.
 
     Returns:
         Folder of the preprocessed cases.
 
     Raises:
-        SomeCasesFailed: If some cases could not be prepared; the others are.
+        SomeCasesFailed: If some cases could not be preprocessed; all others are.
         UserError: If there is no plan.
     """
-    place = Work(options.work)
-    made = place.load_plan()
-    folder = place.store_folder(made)
-    failures = preprocess_dataset(
-        Dataset.load(place.dataset),
-        made.data,
-        folder,
-        workers=environment.case_workers(options.workers),
-    )
+    work = WorkFolder(options.work)
+    plan = work.load_plan()
+    folder = work.store_folder(plan)
+    workers = environment.case_workers(options.workers)
+    failures = preprocess_dataset(Dataset.load(work.dataset), plan.data, folder, workers=workers)
     if failures:
         raise SomeCasesFailed(failures)
     return folder
 
 
-def prepare(place: Work, made: Plan, dataset: Dataset, workers: int, cases: Sequence[str] | None = None) -> None:
-    """Preprocess what is missing of some cases, by default of all.
+def preprocess_missing(
+    work: WorkFolder, plan: Plan, dataset: Dataset, workers: int, cases: Sequence[str] | None = None
+) -> None:
+    """Preprocess the given cases, by default all, that are missing in the store.
 
     Raises:
-        UserError: If one cannot be prepared; all of them are named.
+        UserError: With all cases that cannot be preprocessed.
     """
-    folder = place.store_folder(made)
-    failures = preprocess_dataset(dataset, made.data, folder, cases=cases, workers=workers)
+    folder = work.store_folder(plan)
+    failures = preprocess_dataset(dataset, plan.data, folder, cases=cases, workers=workers)
     if failures:
         listed = "; ".join(f"{case}: {cause}" for case, cause in failures.items())
         hint = "fix these files, or leave the cases out with `segtl plan --cases`"
-        raise UserError(f"{len(failures)} case(s) cannot be prepared: {listed}", where=folder, hint=hint)
+        raise UserError(f"{len(failures)} case(s) cannot be preprocessed: {listed}", where=folder, hint=hint)

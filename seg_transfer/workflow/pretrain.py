@@ -1,4 +1,4 @@
-"""From images in class folders to an encoder's weights."""
+"""Pretrains an encoder on images in class folders."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @takes(PretrainOptions)
 def pretrain(options: PretrainOptions) -> Pretrained:
-    """Pretrain an encoder as a classifier of images in class folders; ``--weights`` of `segtl plan` takes the result.
+    """Pretrain an encoder as a classifier of images in class folders; `segtl plan --weights` takes the result.
 
-    Interrupted, the same call resumes.
+    The same call resumes an interrupted one.
 
     Returns:
         The files written, and the figures on the card.
@@ -24,7 +24,7 @@ def pretrain(options: PretrainOptions) -> Pretrained:
     Raises:
         UserError: If images or options are unusable, another job was started with this output, the result exists
             already, or the loss is not finite.
-        KeyboardInterrupt: If the user asked to stop; a checkpoint was written.
+        KeyboardInterrupt: If the user interrupted; a checkpoint was written.
     """
     environment.check_torch()
     from seg_transfer.pretraining.fit import fit

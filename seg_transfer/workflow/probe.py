@@ -1,4 +1,4 @@
-"""From a plan to evidence about its encoder."""
+"""Probes the frozen encoder of a plan."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
-from seg_transfer.workflow.preprocess import prepare
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.preprocess import preprocess_missing
+from seg_transfer.workflow.work_folder import WorkFolder
 
 
 @takes(ProbeOptions)
 def probe(options: ProbeOptions) -> ProbeEvidence:
-    """Measure how well the labels can be read off the frozen encoder's features, beside controls.
+    """Measure how well classifiers predict the labels from the frozen encoder's features, compared with controls.
 
-    Writes ``evidence.json``, where other kinds of evidence stay, and ``probe.png`` into the work folder. Cases are
-    prepared where that is missing.
+    Writes ``probe.png`` and its part of ``evidence.json`` into the work folder. Cases that are not preprocessed yet are
+    preprocessed.
 
     Raises:
-        UserError: If there is no plan, it or an encoder has no pretrained weights, there are fewer than two cases, or
-            cases cannot be prepared.
+        UserError: If there is no plan, an encoder has no pretrained weights, there are fewer than two cases, or cases
+            cannot be preprocessed.
     """
-    place = Work(options.work)
-    made = place.load_plan()
-    check_folder(place.path)
-    if made.model.weights.source == "none":
-        what = "the plan's encoder starts from random weights, so that there is nothing to probe"
-        raise UserError(what, where=place.plan, hint="plan with pretrained --weights")
-    others = {name: _weights(name) for name in dict.fromkeys(options.encoders) if name != made.model.encoder}
+    work = WorkFolder(options.work)
+    plan = work.load_plan()
+    check_folder(work.path)
+    if plan.model.weights.source == "none":
+        what = "the plan's encoder starts from random weights: there is nothing to probe"
+        raise UserError(what, where=work.plan, hint="plan with pretrained --weights")
+    others = {name: _weights(name) for name in dict.fromkeys(options.encoders) if name != plan.model.encoder}
     device = environment.resolve_device(options.device)
     environment.check_torch()
     import torch
@@ -43,25 +43,25 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
     from seg_transfer.evidence.probe_plot import draw_probe
     from seg_transfer.preprocessing.store import Store
 
-    evidence = Evidence.load(place.evidence)
-    chosen = choose_cases(made, options.cases, options.seed)
+    evidence = Evidence.load(work.evidence)
+    chosen = choose_cases(plan, options.cases, options.seed)
     case_workers = environment.case_workers(options.workers)
-    prepare(place, made, Dataset.load(place.dataset), case_workers, cases=chosen)
-    store = Store.open(place.store_folder(made), made.data)
+    preprocess_missing(work, plan, Dataset.load(work.dataset), case_workers, cases=chosen)
+    store = Store.open(work.store_folder(plan), plan.data)
     torch.set_num_threads(environment.cores())
-    found = run_probe(made, store, chosen, others=others, context=options.context, seed=options.seed, device=device)
-    draw_probe(place.probe_plot, found)
-    evidence.model_copy(update={"probe": found}).save(place.evidence)
-    return found
+    measured = run_probe(plan, store, chosen, others=others, context=options.context, seed=options.seed, device=device)
+    draw_probe(work.probe_plot, measured)
+    evidence.model_copy(update={"probe": measured}).save(work.evidence)
+    return measured
 
 
 def _weights(name: str) -> Weights:
     """Pretrained weights of an encoder that are on this machine."""
-    found, _ = weights_rule(entry(name), "auto", imagenet_cached)
-    if found.source == "none":
+    weights, _ = weights_rule(entry(name), "auto", imagenet_cached)
+    if weights.source == "none":
         raise UserError(
             f"there are no pretrained weights of {name} on this machine",
             where="--with",
             hint=f"`segtl encoders fetch {name}` brings them",
         )
-    return found
+    return weights

@@ -1,8 +1,7 @@
-"""What is done in a work folder, and what comes next; needs no torch."""
+"""The state of a work folder, and the next commands; needs no torch."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +11,14 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.util.statistics import none_if_undefined
+from seg_transfer.workflow.work_folder import WorkFolder
 
 RunState = Literal["not started", "interrupted", "trained", "validated"]
 
 
 class RunStatus(BaseModel):
-    """One fold of one plan."""
+    """The state of one fold of one plan."""
 
     plan: str
     current: bool
@@ -29,43 +29,34 @@ class RunStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """What :func:`read_status` found."""
+    """The state of a work folder."""
 
     work: str
-    dataset: str | None
-    plan: str | None
-    edited: list[str]
-    cases: int
-    preprocessed: int
-    runs: list[RunStatus]
+    dataset: str | None = None
+    plan: str | None = None
+    edited: list[str] = []
+    cases: int = 0
+    preprocessed: int = 0
+    runs: list[RunStatus] = []
     next: list[str]
 
 
 def read_status(path: Path) -> Status:
-    """Look at a work folder.
+    """Read the state of a work folder.
 
     Raises:
         UserError: If there is no such folder, or its plan was edited into something impossible.
     """
-    work = Work(path)
+    work = WorkFolder(path)
     if not path.is_dir():
         raise UserError("there is no such work folder", where=path, hint="run `segtl plan DATASET` first")
     if not work.plan.is_file():
-        return Status(
-            work=str(path),
-            dataset=None,
-            plan=None,
-            edited=[],
-            cases=0,
-            preprocessed=0,
-            runs=[],
-            next=["segtl plan DATASET"],
-        )
+        return Status(work=str(path), next=["segtl plan DATASET"])
     plan = Plan.load(work.plan)
     folder = work.plan_folder(plan)
-    runs = [_status(folder, run, current=True) for run in folder.runs]
+    runs = [_run_status(folder, run, current=True) for run in folder.runs]
     earlier = [
-        _status(other, run, current=False)
+        _run_status(other, run, current=False)
         for other in work.plan_folders()
         if other.name != folder.name
         for run in other.runs
@@ -84,27 +75,21 @@ def read_status(path: Path) -> Status:
     )
 
 
-def _status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
+def _run_status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
     state: RunState = "not started"
     if run.started:
         state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
-    mean_dice = None
+    dice = None
     if state == "validated":
         from seg_transfer.evaluation.scores import Scores
 
-        mean = Scores.load(run.scores).mean_dice
-        mean_dice = None if math.isnan(mean) else mean
-    return RunStatus(
-        plan=folder.name,
-        current=current,
-        fold=run.fold,
-        state=state,
-        mean_dice=mean_dice,
-        folder=str(run.path),
-    )
+        dice = none_if_undefined(Scores.load(run.scores).mean_dice)
+    name, path = folder.name, str(run.path)
+    return RunStatus(plan=name, current=current, fold=run.fold, state=state, mean_dice=dice, folder=path)
 
 
-def _next(work: Work, runs: list[RunStatus]) -> list[str]:
+def _next(work: WorkFolder, runs: list[RunStatus]) -> list[str]:
+    """The next commands."""
     option = work.option
     interrupted = [run.fold for run in runs if run.state == "interrupted"]
     done = [run.fold for run in runs if run.state in ("trained", "validated")]

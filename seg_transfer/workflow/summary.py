@@ -1,9 +1,8 @@
-"""From the validated runs of a work folder to one choice."""
+"""Compares the validated runs of a work folder, and chooses which of them predict."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ from seg_transfer.options.model_options import SummaryOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
+from seg_transfer.util.statistics import none_if_undefined
 from seg_transfer.workflow.choice import Choice, ChosenRun
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import RunSummary, ScoredRuns, Summary
@@ -28,24 +28,23 @@ logger = logging.getLogger(__name__)
 def summary(options: SummaryOptions) -> Summary:
     """Compare all validated runs of a work folder, choose the best, and write ``summary.json`` and ``choice.json``.
 
-    The best run is the one with the highest cross-validated mean Dice. On its held-out cases it is tried whether
-    keeping only the largest component helps (see :mod:`seg_transfer.evaluation.largest_component`). :func:`predict` and
-    :func:`export` then use what was chosen. Choosing and scoring on the same cases makes the chosen score slightly too
-    good; only cases that took no part in any of it can say by how much.
+    The best run has the highest cross-validated mean Dice. Its held-out cases decide whether keeping only the largest
+    component helps (see :mod:`seg_transfer.evaluation.largest_component`). :func:`predict` and :func:`export` use the
+    choice. The score of the choice is slightly optimistic, since choice and score are from the same cases.
 
-    Ensembles are the mean of two configurations: the best run of each, pair by pair. Their held-out cases are predicted
-    again, since validation keeps label maps alone.
+    Ensembles average two configurations, the best run of each. Their held-out cases are predicted again, since
+    validation stores label maps only.
 
     Raises:
         UserError: If no fold is validated.
     """
-    place = Work(options.work)
-    made = place.load_plan()
-    dataset = Dataset.load(place.dataset)
-    runs, left_out = _candidates(place, made, dataset)
+    work = WorkFolder(options.work)
+    plan = work.load_plan()
+    dataset = Dataset.load(work.dataset)
+    runs, left_out = _candidates(work, plan, dataset)
     if not runs:
-        hint = f"train and validate a fold: `segtl train 0{place.option}`"
-        raise UserError("no fold of this data set is validated", where=place.runs, hint=hint)
+        hint = f"train and validate a fold: `segtl train 0{work.option}`"
+        raise UserError("no fold of this data set is validated", where=work.runs, hint=hint)
     case_workers = environment.case_workers(options.workers)
     environment.check_torch()
     from seg_transfer.evaluation.largest_component import find_postprocessing
@@ -55,20 +54,20 @@ def summary(options: SummaryOptions) -> Summary:
     ranked = rank(validated)
     if options.ensembles:
         best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
-        validated += _pairs(place, dataset, best, environment.resolve_device(options.device), case_workers)
+        validated += _pairs(work, dataset, best, environment.resolve_device(options.device), case_workers)
         ranked = rank(validated)
     lead, spread = lead_and_spread(ranked)
     first = ranked[0]
     scores = {run.name: run for run in validated}[first.name].scores
     outcome = find_postprocessing(
-        _label_maps(place, dataset, runs, first, {fold: list(scores[fold].cases) for fold in first.folds}),
-        labels={label.name: label.value for label in made.data.labels[1:]},
-        scored=made.data.scored,
-        ignore=made.data.ignore,
+        _label_maps(work, dataset, runs, first, {fold: list(scores[fold].cases) for fold in first.folds}),
+        labels={label.name: label.value for label in plan.data.labels[1:]},
+        scored=plan.data.scored,
+        ignore=plan.data.ignore,
         workers=case_workers,
     )
-    found = Summary(
-        dataset=made.data.dataset,
+    result = Summary(
+        dataset=plan.data.dataset,
         runs=tuple(ranked),
         best=first.name,
         lead=lead,
@@ -76,23 +75,23 @@ def summary(options: SummaryOptions) -> Summary:
         postprocessing=outcome.trials,
         left_out=left_out,
     )
-    found.save(place.summary)
+    result.save(work.summary)
     Choice(
         runs=tuple(ChosenRun(run=name, folds=runs[name].folds) for name in first.runs),
         postprocessing=outcome.postprocessing,
-        dice={name: None if math.isnan(mean) else mean for name, mean in outcome.dice.items()},
+        dice={name: none_if_undefined(mean) for name, mean in outcome.dice.items()},
         cases=first.cases,
-    ).save(place.choice)
-    return found
+    ).save(work.choice)
+    return result
 
 
-def _candidates(place: Work, made: Plan, dataset: Dataset) -> tuple[dict[str, TrainedRuns], dict[str, str]]:
-    """Validated runs of the data set by identity, those of the current plan first; and others -> why not."""
-    here = {case.id for case in dataset.cases}
+def _candidates(work: WorkFolder, plan: Plan, dataset: Dataset) -> tuple[dict[str, TrainedRuns], dict[str, str]]:
+    """Validated runs by name, those of the current plan first; and name -> reason of the runs that are left out."""
+    cases = {case.id for case in dataset.cases}
     runs, left_out = {}, {}
-    current = place.plan_folder(made).name
-    for folder in sorted(place.plan_folders(), key=lambda folder: folder.name != current):
-        if _scheme(folder.plan) != _scheme(made) or not here >= set(folder.plan.data.cases):
+    current = work.plan_folder(plan).name
+    for folder in sorted(work.plan_folders(), key=lambda folder: folder.name != current):
+        if _scheme(folder.plan) != _scheme(plan) or not cases >= set(folder.plan.data.cases):
             left_out[folder.name] = "of another data set than the current plan: other labels or cases"
         elif folds := folder.validated_folds:
             runs[folder.name] = TrainedRuns(folder, folds)
@@ -114,41 +113,41 @@ def _scored(run: TrainedRuns) -> ScoredRuns:
 
 
 def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str, TrainedRuns]) -> list[str]:
-    """Names of runs to combine: of each configuration the best, if it prepares images as the best of all does."""
+    """Names of runs to combine: the best of each configuration with the same data part as the best of all."""
     chosen: dict[str, str] = {}
     data = runs[ranked[0].name].plan.data
     for run in ranked:
         if run.ranked and runs[run.name].plan.data == data:
             chosen.setdefault(run.configuration, run.name)
     if len(chosen) < 2:
-        logger.info("there are no two configurations to combine that prepare images alike and held out the same cases")
+        logger.info("no ensemble: it needs two configurations with the same preprocessing and the same held-out cases")
     return list(chosen.values())
 
 
-def _pairs(place: Work, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int) -> list[ScoredRuns]:
+def _pairs(
+    work: WorkFolder, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int
+) -> list[ScoredRuns]:
     from seg_transfer.evaluation.ranking import ScoredRuns
     from seg_transfer.workflow.pairs import score_pairs
 
-    found = score_pairs(place, dataset, best, device=device, workers=workers)
-    return [ScoredRuns(tuple(best[index] for index in pair), scores) for pair, scores in found.items()]
+    pairs = score_pairs(work, dataset, best, device=device, workers=workers)
+    return [ScoredRuns(tuple(best[index] for index in pair), scores) for pair, scores in pairs.items()]
 
 
 def _label_maps(
-    place: Work,
+    work: WorkFolder,
     dataset: Dataset,
     runs: Mapping[str, TrainedRuns],
     run: RunSummary,
     cases: Mapping[int, Sequence[str]],
 ) -> dict[str, tuple[Path, Path]]:
-    """Case -> predicted and reference label map of the held-out cases."""
-    from seg_transfer.inference.folder import label_file
+    """Held-out case -> predicted and reference label map."""
+    from seg_transfer.workflow.validate import label_maps
 
-    files = {}
+    files: dict[str, tuple[Path, Path]] = {}
     for fold, held_out in cases.items():
-        folder = place.pair_folder(run.runs, fold)
+        folder = work.pair_folder(run.runs, fold)
         if len(run.runs) == 1:
             folder = runs[run.name].folder.run(fold).validation
-        for case in dataset.select(held_out).cases:
-            assert case.label is not None, "every case of a data set has a label"
-            files[case.id] = label_file(case, folder), case.label
+        files |= label_maps(dataset.select(held_out).cases, folder)
     return files

@@ -1,4 +1,4 @@
-"""From a plan to prepared cases and trained folds."""
+"""Trains and validates folds of a plan."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
-from seg_transfer.workflow.preprocess import prepare
-from seg_transfer.workflow.work_folder import Work, fold_from_text
+from seg_transfer.workflow.preprocess import preprocess_missing
+from seg_transfer.workflow.work_folder import WorkFolder, fold_from_text
 
 if TYPE_CHECKING:
     from seg_transfer.workflow.validate import TrainedFold
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 @takes(TrainOptions)
 def train(options: TrainOptions) -> list[TrainedFold]:
-    """Train and validate; goes on where an earlier call stopped, and prepares cases first where that is missing.
+    """Train and validate folds; resumes an interrupted call, and preprocesses missing cases first.
 
-    A budget or random seed that is given replaces the plan's and is recorded with the run. A from-scratch control is
-    a plan of its own in ``runs/``, alike in all but weights and strategy; what is trained already is not trained
-    again. How both compare is in ``validation/control.json`` of the fold.
+    A given budget or random seed replaces the plan's and is recorded with the run. A from-scratch control has its own
+    plan in ``runs/``, which differs in weights and strategy only. The comparison is in ``validation/control.json`` of
+    the fold. Finished runs are not trained again.
 
     Returns:
         The trained folds, in order, with their controls.
 
     Raises:
-        UserError: If there is no plan or no such fold, or cases cannot be prepared; with ``control``, if the plan is
-            from scratch itself, or a fold holds no case out.
+        UserError: If there is no plan or no such fold, or cases cannot be preprocessed; with ``control``, if the plan
+            is from scratch itself, or a fold holds no case out.
     """
-    place = Work(options.work)
-    made = place.load_plan()
+    work = WorkFolder(options.work)
+    plan = work.load_plan()
     if options.fold == "cv":
-        folds: list[Fold] = [*range(len(made.recipe.splits))]
+        folds: list[Fold] = [*range(len(plan.recipe.splits))]
     else:
-        folds = [fold_from_text(options.fold, made, option="FOLD")]
+        folds = [fold_from_text(options.fold, plan, option="FOLD")]
     if options.control:
-        _check_control(made, folds)
+        _check_control(plan, folds)
     options = options.model_copy(update={"device": environment.resolve_device(options.device)})
     environment.check_torch()
     import torch
@@ -52,31 +52,31 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import train_and_validate
 
-    dataset = Dataset.load(place.dataset)
-    prepare(place, made, dataset, environment.case_workers(options.workers))
+    dataset = Dataset.load(work.dataset)
+    preprocess_missing(work, plan, dataset, environment.case_workers(options.workers))
     torch.set_num_threads(environment.cores())
-    store = Store.open(place.store_folder(made), made.data)
-    folder = place.plan_folder(made)
+    store = Store.open(work.store_folder(plan), plan.data)
+    folder = work.plan_folder(plan)
     folder.keep_plan()
-    runs = []
-    for one in folds:
-        run = train_and_validate(made, dataset, store, folder.run(one), options=options)
-        if options.control:
-            scratch = place.plan_folder(scratch_control(made))
-            run = train_control(run, scratch, dataset, store, options=options)
-        runs.append(run)
-    return runs
-
-
-def _check_control(made: Plan, folds: Sequence[Fold]) -> None:
-    """Refuse a control that would compare nothing."""
-    if made.model.head != "unet":
-        what = f"a {made.model.head} classifier is fitted on the frozen encoder, so that none starts from scratch"
-        raise UserError(what, where="--control", hint="compare with random weights by `segtl probe`")
-    if made.model.weights.source == "none":
-        what = "the plan starts from random weights itself, so that there is no pretrained start to compare"
-        raise UserError(what, where="--control", hint="leave it away, or plan with pretrained --weights")
+    trained = []
     for fold in folds:
-        if fold == "full" or not made.recipe.splits[fold].validation:
-            what = f"{fold_name(fold)} holds no case out, so that there is nothing to compare"
+        result = train_and_validate(plan, dataset, store, folder.run(fold), options=options)
+        if options.control:
+            control = work.plan_folder(scratch_control(plan))
+            result = train_control(result, control, dataset, store, options=options)
+        trained.append(result)
+    return trained
+
+
+def _check_control(plan: Plan, folds: Sequence[Fold]) -> None:
+    """Refuse a control if there is nothing to compare."""
+    if plan.model.head != "unet":
+        what = f"a {plan.model.head} classifier is fitted on the frozen encoder: it has no from-scratch control"
+        raise UserError(what, where="--control", hint="compare with random weights by `segtl probe`")
+    if plan.model.weights.source == "none":
+        what = "the plan starts from random weights itself: there is no pretrained start to compare"
+        raise UserError(what, where="--control", hint="omit it, or plan with pretrained --weights")
+    for fold in folds:
+        if fold == "full" or not plan.recipe.splits[fold].validation:
+            what = f"{fold_name(fold)} holds no case out: there is nothing to compare"
             raise UserError(what, where="--control", hint="train a fold that holds cases out, such as `segtl train 0`")

@@ -1,4 +1,4 @@
-"""Trains a fold, then predicts its held-out cases as whole cases and scores them."""
+"""Trains a fold, then predicts its held-out cases and scores them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.dataset import Dataset
+from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
@@ -27,8 +27,8 @@ from seg_transfer.util.environment import case_workers
 
 logger = logging.getLogger(__name__)
 
-CASES_WORTH_WORKERS = 10
-"""Below, starting workers that load torch takes longer than scoring the cases here, where it is loaded already."""
+FEWEST_CASES_FOR_WORKERS = 10
+"""Scoring fewer cases in this process is faster than starting workers, each of which loads torch."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class TrainedFold:
     """A trained fold.
 
     Attributes:
-        run: Which fold, and its folder.
-        scores: Of its held-out cases; None where there are none.
-        strategy: Name of the strategy that it was trained with, or of the classifier that was fitted.
+        run: The run's fold and folder.
+        scores: Scores of the held-out cases; None if there are none.
+        strategy: Name of the transfer strategy, or of the classifier that was fitted.
         pretrained: Whether any encoder stage started from pretrained weights.
-        control: The same fold from scratch, where that was asked for.
+        control: The from-scratch control, if there is one.
     """
 
     run: RunFolder
@@ -51,7 +51,7 @@ class TrainedFold:
 
     @property
     def fold(self) -> Fold:
-        """Which fold."""
+        """The fold."""
         return self.run.fold
 
     @property
@@ -63,46 +63,49 @@ class TrainedFold:
 def train_and_validate(
     plan: Plan, dataset: Dataset, store: Store, run: RunFolder, *, options: RunOptions
 ) -> TrainedFold:
-    """Train one fold and validate it; what an earlier call has done already is not done again.
+    """Train and validate one fold; steps that an earlier call finished are not repeated.
 
     Args:
-        plan: What to train; a race that it asks for comes first.
-        dataset: The cases' files, since whole cases are predicted and scored in their own geometry.
+        plan: The plan; its race, if it has one, comes first.
+        dataset: The cases' files: whole cases are predicted and scored in their own geometry.
         store: The preprocessed cases.
-        run: Which fold, and its folder.
-        options: Of this run alone; its device is resolved.
+        run: The run's fold and folder.
+        options: Options of this run; the device is resolved.
     """
     logger.info(f"{fold_name(run.fold)}: {run.path}")
     plan, options = run_race(plan, store, run, options=options)
-    learn = train_fold if plan.model.head == "unet" else fit_head
-    learn(plan, store, run, options=options)
+    fit = train_fold if plan.model.head == "unet" else fit_head
+    fit(plan, store, run, options=options)
     held_out = Cases.of(plan, run.fold).validation
     scores = _validate(plan, dataset, run, held_out, options) if held_out else None
     return TrainedFold(run, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
 def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], options: RunOptions) -> Scores:
-    """Predict into ``validation/`` and write ``scores.json``, ``scores.csv`` and ``overlay.png`` beside.
+    """Write label maps, ``scores.csv``, ``overlay.png`` and, last, ``scores.json`` into ``validation/``.
 
-    ``scores.json`` comes last and is newer than its model, so that one of a former model is not taken for this one's.
+    Scores are valid only if they are newer than the model, so that those of an earlier model do not count.
     """
     if run.validated:
         return Scores.load(run.scores)
     cases = dataset.select(held_out).cases
     failures = predict_folder(Predictor.load([run.model], options.device), cases, run.validation, overwrite=True)
-    files = {}
-    for case in cases:
-        assert case.label is not None, "every case of a data set has a label"
-        if case.id not in failures:
-            files[case.id] = CaseFiles(case.images, case.label, label_file(case, run.validation))
+    predicted = [case for case in cases if case.id not in failures]
+    maps = label_maps(predicted, run.validation)
     scores = evaluate_files(
-        {case: (file.prediction, file.reference) for case, file in files.items()},
+        maps,
         labels=plan.data.scored,
         ignore=plan.data.ignore,
-        workers=case_workers(options.workers) if len(files) >= CASES_WORTH_WORKERS else 0,
+        workers=case_workers(options.workers) if len(maps) >= FEWEST_CASES_FOR_WORKERS else 0,
         failures=failures,
     )
-    save_overlay(run.overlay, scores, files)
+    overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}
+    save_overlay(run.overlay, scores, overlays)
     save_csv(scores, run.score_table)
     scores.save(run.scores)
     return scores
+
+
+def label_maps(cases: Sequence[Case], folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Case -> predicted label map in ``folder`` and reference label map."""
+    return {case.id: (label_file(case, folder), case.label) for case in cases if case.label is not None}

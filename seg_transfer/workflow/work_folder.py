@@ -1,19 +1,20 @@
-"""What lies where in a work folder.
+"""The files of a work folder.
 
 ::
 
     segtl-work/
-      dataset.json                     which cases, files, channels and labels
-      fingerprint.json                 what was measured; fingerprint.stamp: on which files
+      dataset.json                     cases, files, channels and labels
+      fingerprint.json                 measurements of the data set
+      fingerprint.stamp                hash of names, sizes and times of the files that were measured
       plan.json                        the current plan: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<plan's runs>/              see :mod:`seg_transfer.training.run_folder`
-      segtl.log                        tracebacks of cases that failed, if there were any
+      segtl.log                        tracebacks of cases that failed
       summary.json                     cross-validated scores of all runs
-      evidence.json                    what `segtl plan` and `segtl probe` measured on the data about transfer
-      probe.png                        the probe's as a plot
-      choice.json                      what `predict` and `export` use by default; without it the current plan
-      ensembles/<run>+<run>/           label maps and scores of the held-out cases, by two configurations together
+      evidence.json                    evidence about transfer that `segtl plan` and `segtl probe` measured
+      probe.png                        plot of the probe
+      choice.json                      runs that `predict` and `export` use by default; without it the current plan's
+      ensembles/<run>+<run>/           label maps and scores of held-out cases, by two configurations together
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.errors import UserError
@@ -36,67 +36,33 @@ from seg_transfer.training.run_folder import PLAN_FILE, PlanFolder, fold_name
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Work:
-    """The work folder of one data set."""
+class WorkFolder:
+    """The work folder of one data set; its attributes are the paths of its files."""
 
-    path: Path
-
-    @property
-    def dataset(self) -> Path:
-        return self.path / "dataset.json"
-
-    @property
-    def fingerprint(self) -> Path:
-        return self.path / "fingerprint.json"
-
-    @property
-    def stamp(self) -> Path:
-        """Hash over the names, sizes and times of the files that the fingerprint was measured on."""
-        return self.path / "fingerprint.stamp"
-
-    @property
-    def plan(self) -> Path:
-        return self.path / PLAN_FILE
-
-    @property
-    def log(self) -> Path:
-        return self.path / "segtl.log"
-
-    @property
-    def runs(self) -> Path:
-        return self.path / "runs"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def choice(self) -> Path:
-        return self.path / "choice.json"
-
-    @property
-    def evidence(self) -> Path:
-        return self.path / "evidence.json"
-
-    @property
-    def probe_plot(self) -> Path:
-        return self.path / "probe.png"
-
-    @property
-    def ensembles(self) -> Path:
-        return self.path / "ensembles"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dataset = path / "dataset.json"
+        self.fingerprint = path / "fingerprint.json"
+        self.stamp = path / "fingerprint.stamp"
+        self.plan = path / PLAN_FILE
+        self.log = path / "segtl.log"
+        self.runs = path / "runs"
+        self.summary = path / "summary.json"
+        self.choice = path / "choice.json"
+        self.evidence = path / "evidence.json"
+        self.probe_plot = path / "probe.png"
+        self.ensembles = path / "ensembles"
 
     @property
     def option(self) -> str:
-        """What to append to a command so that it means this work folder."""
+        """The option that selects this work folder, to be appended to a command."""
         return "" if self.path == DEFAULT_WORK else f" -w {shlex.quote(str(self.path))}"
 
     def load_plan(self) -> Plan:
-        """Read the current plan, and say which of its parts were edited by hand.
+        """Read the current plan, and log which of its parts were edited by hand.
 
         Raises:
-            UserError: If there is none, or it was edited into something impossible.
+            UserError: If there is no plan, or it was edited into something impossible.
         """
         plan = Plan.load(self.plan)
         if edited := edited_parts(self.plan):
@@ -104,12 +70,12 @@ class Work:
         return plan
 
     def store_folder(self, plan: Plan) -> Path:
-        """Folder of the preprocessed arrays: shared by every plan with the same data part."""
+        """Folder of the preprocessed store, shared by all plans with the same data part."""
         name = part_hash(plan.data)
         return _matching(self.path / "preprocessed", STORE_FILE, lambda file: store_data(file) == plan.data, name)
 
     def plan_folder(self, plan: Plan) -> PlanFolder:
-        """Folder of a plan's runs: the one whose plan is the same, else a new one with a hash in its name."""
+        """Folder of a plan's runs: an existing one with the same plan, else a new one with a hash in its name."""
         model = plan.model
         parts = (model.configuration, model.encoder, plan.strategy_name, plan.hash[:8])
         name = "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
@@ -117,7 +83,7 @@ class Work:
         return PlanFolder(path, plan)
 
     def plan_folders(self) -> list[PlanFolder]:
-        """The folders of every plan that has runs, sorted by name; a warning names those that cannot be read."""
+        """Folders of all plans with runs, sorted by name; unreadable ones are left out with a warning."""
         folders = []
         for path in sorted(self.runs.glob(f"*/{PLAN_FILE}")):
             try:
@@ -132,9 +98,9 @@ class Work:
 
 
 def _matching(parent: Path, record: str, is_same: Callable[[Path], bool], name: str) -> Path:
-    """The folder in ``parent`` whose record is the same; where there is none, a new one, of this name if it is free.
+    """The folder in ``parent`` whose record is the same, else a new one called ``name``, numbered if that is taken.
 
-    Names are not recomputed to find a folder: its name may come from a segtl that computed another hash.
+    Names are not recomputed to find a folder, since an earlier release may have computed another hash.
     """
     taken = {file.parent.name: file for file in sorted(parent.glob(f"*/{record}"))}
     for file in taken.values():
@@ -142,11 +108,11 @@ def _matching(parent: Path, record: str, is_same: Callable[[Path], bool], name: 
             if is_same(file):
                 return file.parent
     names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 2)))
-    return parent / next(each for each in names if each not in taken)
+    return parent / next(candidate for candidate in names if candidate not in taken)
 
 
 def fold_from_text(text: str, plan: Plan, *, option: str) -> Fold:
-    """Read ``0 … K-1`` or ``full``.
+    """Parse ``0 … K-1`` or ``full``.
 
     Raises:
         UserError: If the plan has no such fold.
@@ -156,5 +122,5 @@ def fold_from_text(text: str, plan: Plan, *, option: str) -> Fold:
     count = len(plan.recipe.splits)
     if text.isdecimal() and int(text) < count:
         return int(text)
-    known = "0" if count == 1 else f"0 to {count - 1}"
-    raise UserError(f"no fold {text!r}", where=option, hint=f"this plan has {known}, and full for every case")
+    folds = "0" if count == 1 else f"0 to {count - 1}"
+    raise UserError(f"no fold {text!r}", where=option, hint=f"this plan has {folds}, and full for every case")

@@ -290,10 +290,10 @@ def test_freezing_keeps_a_stage_to_the_bit(name, batchnorm):
 @every_encoder
 def test_stages_name_every_parameter_once_and_unused_stages_are_not_built(name):
     made = Encoder(name, channels=3, stages=2)
-    assert len(made.stage_modules()) == 2
-    held = [{id(parameter) for parameter in stage.parameters()} for stage in made.stage_modules()]
+    assert len(made.stages) == 2
+    held = [{id(parameter) for parameter in stage.parameters()} for stage in made.stages]
     assert not held[0] & held[1] and held[0] | held[1] == {id(parameter) for parameter in made.parameters()}
-    counts = [sum(parameter.numel() for parameter in stage.parameters()) for stage in made.stage_modules()]
+    counts = [sum(parameter.numel() for parameter in stage.parameters()) for stage in made.stages]
     assert counts == list(entry(name).costs["flat"].parameters[:2])
 
 
@@ -301,7 +301,7 @@ def test_layer_norms_learn_with_their_stage():
     network, _ = build_network(model("convnext_tiny", "2d", 2), channels=1, classes=2, seed=0)
     strategy = learns(None, 0.0, batchnorm="source")
     StrategySchedule(network, strategy, warmup=0.0).apply(progress=0.5)
-    first, second = network.encoder.stage_modules()
+    first, second = network.encoder.stages
     norms = [module for module in second.modules() if isinstance(module, torch.nn.LayerNorm)]
     assert norms and all(norm.weight.requires_grad and norm.training for norm in norms)
     assert not any(parameter.requires_grad for parameter in first.parameters())

@@ -16,7 +16,7 @@ from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.training.checkpoint import load_state, save_state
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +31,7 @@ def drop_field(plan: dict) -> dict:
     return plan
 
 
-def make_earlier(work: Work) -> None:
+def make_earlier(work: WorkFolder) -> None:
     """Turn trained runs and the store into those of an earlier segtl."""
     (folder,) = work.plan_folders()
     plan = drop_field(json.loads(folder.plan_file.read_text()))
@@ -51,7 +51,7 @@ def make_earlier(work: Work) -> None:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+def work(tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
     """Two trained and validated folds of 4 steps."""
     data = make_dataset(tmp_path_factory.mktemp("data") / "balls", cases=4)
     work = make_work(tmp_path_factory.mktemp("work"), data)
@@ -67,7 +67,7 @@ def files(folder: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_they_are_the_current_plans_and_not_trained_again(work: Work) -> None:
+def test_they_are_the_current_plans_and_not_trained_again(work: WorkFolder) -> None:
     found = read_status(work.path)
     assert (found.plan, found.edited, found.preprocessed) == (NAME, [], 4)
     states = [(run.current, run.fold, run.state) for run in found.runs]
@@ -78,7 +78,7 @@ def test_they_are_the_current_plans_and_not_trained_again(work: Work) -> None:
     assert files(work.path) == before
 
 
-def test_they_predict_and_are_exported_and_summarised(work: Work, tmp_path: Path) -> None:
+def test_they_predict_and_are_exported_and_summarised(work: WorkFolder, tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
     options = {"spacing": (1.0, 1.0, 2.5), "device": "cpu"}
     labels = seg_transfer.predict(array, work=work.path, **options)
@@ -91,7 +91,7 @@ def test_they_predict_and_are_exported_and_summarised(work: Work, tmp_path: Path
     work.choice.unlink()
 
 
-def test_an_interrupted_one_is_gone_on_with(work: Work) -> None:
+def test_an_interrupted_one_is_gone_on_with(work: WorkFolder) -> None:
     """As if it was stopped just before its model was written: no step is taken again."""
     (folder,) = work.plan_folders()
     run = folder.run(1)
@@ -102,7 +102,7 @@ def test_an_interrupted_one_is_gone_on_with(work: Work) -> None:
     assert run.resume.stat().st_mtime_ns == before
 
 
-def test_a_new_fold_joins_them(work: Work) -> None:
+def test_a_new_fold_joins_them(work: WorkFolder) -> None:
     seg_transfer.train("full", work=work.path, epochs=1, **LOCAL)
     assert [path.name for path in work.runs.iterdir()] == [NAME]
     assert [path.name for path in (work.path / "preprocessed").iterdir()] == [STORE]

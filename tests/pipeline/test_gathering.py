@@ -16,7 +16,7 @@ from seg_transfer.evidence import transfer_evidence as gather
 from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.plan import Plan
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
@@ -29,8 +29,8 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(stripes: Path) -> Work:
-    place = Work(stripes.parent / "work")
+def work(stripes: Path) -> WorkFolder:
+    place = WorkFolder(stripes.parent / "work")
     seg_transfer.plan(stripes, work=place.path, **SETTINGS)
     return place
 
@@ -39,7 +39,7 @@ def reason(plan: Plan, field: str) -> str:
     return next(each.reason for each in plan.reasons if each.field == field)
 
 
-def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
+def test_an_encoder_that_knows_textures_is_taken(work: WorkFolder) -> None:
     plan = Plan.load(work.plan)
     found = plan.evidence
     assert found is not None and found == Evidence.load(work.evidence).transfer
@@ -55,7 +55,7 @@ def test_an_encoder_that_knows_textures_is_taken(work: Work) -> None:
 
 
 def test_planning_again_takes_what_is_known_until_the_data_change(
-    stripes: Path, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Path, work: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Plan.load(work.plan)
     calls: list[int] = []
@@ -73,7 +73,7 @@ def test_planning_again_takes_what_is_known_until_the_data_change(
     again = seg_transfer.plan(stripes, work=work.path, evidence=False, **SETTINGS)
     assert len(calls) == 2 and again.evidence is None
     assert again.hash == before.hash  # evidence is a reason, not a choice
-    assert "not tried on this data" in reason(again, "recipe.strategy")
+    assert "not measured on this data" in reason(again, "recipe.strategy")
 
 
 def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_nothing_is_gathered_where_it_decides_nothing(
 ) -> None:
     monkeypatch.setattr(gather, "gather", lambda *_, **__: pytest.fail("gathered"))
     assert seg_transfer.plan(stripes, work=tmp_path, **SETTINGS | asked).evidence is None
-    assert not Work(tmp_path).evidence.exists()
+    assert not WorkFolder(tmp_path).evidence.exists()
 
 
 def test_a_single_case_is_planned_without(stripes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

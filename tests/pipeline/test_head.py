@@ -18,7 +18,7 @@ from seg_transfer.exporting.load import load_folds
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"encoder": "resnet18", "weights": "bundled", "folds": 2, "memory": 10**9} | LOCAL
@@ -30,21 +30,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
-    work = Work(tmp_path_factory.mktemp("work"))
+def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
+    work = WorkFolder(tmp_path_factory.mktemp("work"))
     seg_transfer.plan(data, work=work.path, config="2d", head="bayes", **QUICK)
     seg_transfer.train("cv", work=work.path, **LOCAL)
     return work
 
 
-def test_the_plan_says_what_is_fitted(work: Work) -> None:
+def test_the_plan_says_what_is_fitted(work: WorkFolder) -> None:
     plan = Plan.load(work.plan)
     assert (plan.model.head, plan.recipe.strategy.name, plan.recipe.tta_axes) == ("bayes", "frozen", ())
     reasons = {reason.field: reason.reason for reason in plan.reasons}
     assert "augmentation and deep supervision are not used" in reasons["model.head"]
 
 
-def test_a_fold_is_finished_and_validated(work: Work) -> None:
+def test_a_fold_is_finished_and_validated(work: WorkFolder) -> None:
     status = read_status(work.path)
     assert [run.state for run in status.runs if run.fold != "full"] == ["validated", "validated"]
     assert all((run.mean_dice or 0) > 0.5 for run in status.runs if run.fold != "full")
@@ -60,7 +60,7 @@ def test_a_fold_is_finished_and_validated(work: Work) -> None:
     assert (row["step"], float(row["progress"])) == ("0", 1.0)
 
 
-def test_it_is_not_fitted_again_unless_asked(work: Work) -> None:
+def test_it_is_not_fitted_again_unless_asked(work: WorkFolder) -> None:
     model = work.plan_folder(Plan.load(work.plan)).run(0).model
     before, bits = model.stat().st_mtime_ns, model.read_bytes()
     (run,) = seg_transfer.train(0, work=work.path, **LOCAL)
@@ -73,7 +73,7 @@ def test_it_is_not_fitted_again_unless_asked(work: Work) -> None:
     assert len(model.read_bytes().partition(seconds)[0]) == len(bits.partition(seconds)[0])
 
 
-def test_predicted_and_exported(work: Work, data: Path, tmp_path: Path) -> None:
+def test_predicted_and_exported(work: WorkFolder, data: Path, tmp_path: Path) -> None:
     seg_transfer.summary(work=work.path, **LOCAL)
     (model,) = seg_transfer.export(tmp_path / "model.segtl", work=work.path)
     header = read_model_file(model).header
@@ -92,7 +92,7 @@ def test_predicted_and_exported(work: Work, data: Path, tmp_path: Path) -> None:
     assert (again.model.head, again.model.weights.carry) == ("unet", "encoder")
 
 
-def test_onnx(work: Work, tmp_path: Path) -> None:
+def test_onnx(work: WorkFolder, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=work.path, folds=["0"])
     session = runtime.InferenceSession(file)
@@ -105,7 +105,7 @@ def test_onnx(work: Work, tmp_path: Path) -> None:
     assert expected.std() > 0.1 and np.allclose(found, expected, atol=1e-4)
 
 
-def test_no_control(work: Work) -> None:
+def test_no_control(work: WorkFolder) -> None:
     with pytest.raises(UserError, match="bayes classifier is fitted"):
         seg_transfer.train(0, work=work.path, control=True, **LOCAL)
 
@@ -114,9 +114,9 @@ def test_no_control(work: Work) -> None:
     ("options", "message"),
     [
         ({"head": "tree"}, "unknown choice 'tree'"),
-        ({"head": "svm", "strategy": "race"}, "--strategy race is asked for"),
-        ({"head": "svm", "strategy": "finetune"}, "--strategy finetune is asked for"),
-        ({"head": "svm", "carry": "all"}, "--carry all is asked for"),
+        ({"head": "svm", "strategy": "race"}, "excludes --strategy race"),
+        ({"head": "svm", "strategy": "finetune"}, "excludes --strategy finetune"),
+        ({"head": "svm", "carry": "all"}, "excludes --carry all"),
     ],
 )
 def test_options_that_do_not_go_together(data: Path, tmp_path: Path, options: dict[str, str], message: str) -> None:
@@ -137,7 +137,7 @@ def test_regions_and_single_cases_are_refused(data: Path, tmp_path: Path) -> Non
         seg_transfer.plan(data, work=tmp_path / "work", head="svm", cases=["case_0", "case_1"], **QUICK)
 
 
-def test_impossible_edits_are_refused(work: Work) -> None:
+def test_impossible_edits_are_refused(work: WorkFolder) -> None:
     content = Plan.load(work.plan).model_dump(mode="json")
     stages = content["model"]["stages"]
     content["recipe"]["strategy"] |= {"name": "finetune", "start": [None] * (stages - 1) + [0.0]}

@@ -14,7 +14,7 @@ from made_regions import REGIONS, describe, dice, nested_balls, values_of, write
 import seg_transfer
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 QUICK = {"config": "2d", "encoder": "resnet18", "weights": "bundled", "epochs": 2, "folds": 2, "memory": 10**9}
 IGNORE = 7
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def shorten(work: Path) -> None:
     """Few steps of small batches: enough for bright balls, and quick."""
-    path = Work(work).plan
+    path = WorkFolder(work).plan
     content = json.loads(path.read_text())
     content["recipe"] |= {"batch_size": 8, "steps_per_epoch": 20, "precision": "float32", "ema_decay": 0.8}
     path.write_text(json.dumps(content))
@@ -95,11 +95,11 @@ def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None
     assert planned.data.ignore == IGNORE
     assert planned.data.outputs == ("background", "shell", "core", "nucleus")
     why = {reason.field: reason.reason for reason in planned.reasons}
-    assert "4 of 4 cases are annotated in part, 25.0% of the voxels" in why["data.ignore"]
+    assert "4 of 4 cases are partly annotated, 25.0% of the voxels" in why["data.ignore"]
     shorten(work)
 
     (run,) = seg_transfer.train(0, work=work, **LOCAL)
-    store = Store.open(Work(work).store_folder(planned), planned.data)
+    store = Store.open(WorkFolder(work).store_folder(planned), planned.data)
     voxels = store.case("case_0").voxels
     assert len(voxels) == 5 and voxels[4] / sum(voxels) == pytest.approx(0.75)
     assert run.scores is not None

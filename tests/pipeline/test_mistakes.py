@@ -23,7 +23,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 LOCAL = ["--workers", "0", "--device", "cpu"]
 
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--weights nowhere.safetensors", "no such file of weights"),
+        ("--weights nowhere.safetensors", "no such weights file"),
         ("--normalization US=zscore", "there is no channel 'US'"),
         ("--normalization MRI=nice", "unknown choice 'nice'"),
         ("--strategy scratch --weights bundled", "scratch starts from random weights"),
@@ -135,7 +135,7 @@ def test_label_maps_never_go_among_the_images(data: Path, mine: Path, capsys: py
     shutil.copy(data / "imagesTr" / "c0_0000.nii.gz", images / "c0.nii.gz")
     before = (images / "c0.nii.gz").read_bytes()
     arguments = ("predict", "-i", images, "-w", mine, "--device", "cpu", "--overwrite")
-    assert "the images lie there" in refused(capsys, *arguments, "-o", images / ".." / "images")
+    assert "the images are in this folder" in refused(capsys, *arguments, "-o", images / ".." / "images")
     assert (images / "c0.nii.gz").read_bytes() == before
     assert "a folder is needed" in refused(capsys, *arguments, "-o", mine / "plan.json")
 
@@ -149,7 +149,7 @@ def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pyte
     )
     seg_transfer.preprocess(work=mine, workers=0)
     plan = Plan.load(mine / "plan.json")
-    stored = Store.open(Work(mine).store_folder(plan), plan.data).case("c0")
+    stored = Store.open(WorkFolder(mine).store_folder(plan), plan.data).case("c0")
     assert stored.voxels[2] > stored.voxels[1] > 0
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from seg_transfer.catalogue.encoders import entry
 from seg_transfer.cli.app import main
 from seg_transfer.transfer.fetch import OFFLINE
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RUNNING = ["--device", "cpu", "--workers", "0", "-q"]
@@ -56,7 +56,7 @@ def test_plan_and_train_open_no_socket(
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(timm.create_model("resnet18", pretrained=False).state_dict(), folder / "model.safetensors")
-    data, work = make_dataset(tmp_path / "data", cases=2), Work(tmp_path / "work")
+    data, work = make_dataset(tmp_path / "data", cases=2), WorkFolder(tmp_path / "work")
     options = ["--config", "2d", "--encoder", "resnet18", "--epochs", "1", "--folds", "2", "--memory", "1GB"]
     assert main(["plan", str(data), "-w", str(work.path), *options, *weights, *RUNNING]) == 0
     content = json.loads(work.plan.read_text())

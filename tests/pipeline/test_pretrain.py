@@ -93,7 +93,7 @@ def test_statistics_kept_are_those_of_plain_training_images(made):
     data = SplitImages.of(made.job)
     rows = fit.statistics_rows(data.train, BATCH, made.job.options.seed)
     assert len(rows) == made.facts.statistics == 128
-    known = made.facts.known
+    known = made.facts.encoder
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
     plain = (torch.from_numpy(data.pixels[rows]).float() / 255 - mean) / std
     seen = torch.nn.functional.conv2d(plain, state["conv1.weight"].float(), stride=2, padding=3)
@@ -121,10 +121,10 @@ def test_card_has_the_figures(made):
         f"{STEPS * BATCH / 135:.1f} epochs: {STEPS} steps in 60 s",
         "peak rate 0.05",
         "side 20, then 26, then 32",
-        "re-estimated at the end on 128 training images at 32",
+        "BatchNorm recalibrated at the end on 128 training images at 32",
         f"top-1 {made.facts.top1:.3f} on 45 images held out",
         "(always guessing the most frequent class: 0.333)",
-        "50% of the time to draw them",
+        "50% of the time to load them",
         "## Terms",
     ):
         assert figure in text
@@ -256,7 +256,7 @@ def test_mistakes_in_the_data_are_said_in_one_message(tmp_path, capsys, spoil, m
         (["--held-out", "1"], "--held-out: 1.0 is out of range"),
         (["--held-out", "0.2", "--val", "{data}"], "--val and --held-out exclude each other"),
         (["--encoder", "alexnet"], "alexnet is not one of timm's networks"),
-        (["-o", "{data}/out"], "out: lies in the folder of images"),
+        (["-o", "{data}/out"], "out: is in the folder of images"),
     ],
 )
 def test_impossible_options_are_refused(images, tmp_path, capsys, options, message):

@@ -19,7 +19,7 @@ from seg_transfer.planning.evidence_record import Evidence, ProbedFeatures, Prob
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import probe as probing
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
@@ -93,7 +93,7 @@ def test_everything_stands_beside_its_controls(probed: ProbeEvidence) -> None:
 
 
 def test_what_it_leaves_in_the_work_folder(planned: Path, probed: ProbeEvidence) -> None:
-    work = Work(planned)
+    work = WorkFolder(planned)
     assert Evidence.load(work.evidence).probe == probed
     assert json.loads(work.evidence.read_text()).keys() >= {"version", "probe"}
     assert work.probe_plot.read_bytes().startswith(b"\x89PNG")
@@ -102,7 +102,7 @@ def test_what_it_leaves_in_the_work_folder(planned: Path, probed: ProbeEvidence)
 
 
 def test_cases_come_from_all_folds(planned: Path) -> None:
-    plan = Plan.load(Work(planned).plan)
+    plan = Plan.load(WorkFolder(planned).plan)
     for count in (2, 4):
         for seed in range(4):
             chosen = choose_cases(plan, count, seed)
@@ -114,8 +114,8 @@ def test_several_encoders_are_also_tried_together(
     planned: Path, probed: ProbeEvidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "DRAWS", 2)
-    plan = Plan.load(Work(planned).plan)
-    store, others = Store.open(Work(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
+    plan = Plan.load(WorkFolder(planned).plan)
+    store, others = Store.open(WorkFolder(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
     found = run_probe(plan, store, store.cases(), others=others, context=True, seed=0, device="cpu")
     joint, random = [one for one in found.features if one.encoder == "resnet18+alexnet"]
     assert joint.features == 2 * (1024 + 64 + 192 + 256 + 256) == random.features and joint.mean_dice > 0

@@ -29,7 +29,7 @@ from seg_transfer.planning.variants import scratch_control
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint import load_header
 from seg_transfer.training.run_folder import RunFolder, TrainedRuns
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,11 +52,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def work(data: Path, tmp_path: Path) -> Work:
+def work(data: Path, tmp_path: Path) -> WorkFolder:
     return make_work(tmp_path / "work", data)
 
 
-def put(work: Work, *challengers: Strategy, weights: str = "bundled", **recipe: Any) -> Plan:
+def put(work: WorkFolder, *challengers: Strategy, weights: str = "bundled", **recipe: Any) -> Plan:
     """Make a plan on two folds of four cases the one in force; with challengers it has a race."""
     made = ball_plan(Dataset.load(work.dataset), "2d")
     model = made.model.model_copy(update={"weights": Weights(source=weights)})
@@ -75,7 +75,9 @@ def times(folder: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(
+    work: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = put(work, SCRATCH, FROZEN)
     seg_transfer.preprocess(work=work.path, workers=0)
     store = Store.open(work.store_folder(made), made.data)
@@ -101,7 +103,7 @@ def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(work: Work, mon
     assert evidence.winner is not None and chosen.recipe.strategy == made.recipe.candidates[evidence.winner]
 
 
-def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path) -> None:
+def test_the_model_says_what_was_trained_and_predicts(work: WorkFolder, tmp_path: Path) -> None:
     made = put(work, SCRATCH)
     for fold, winner in ((0, 1), (1, 0)):  # decided beforehand, so that the folds differ
         decide(work, made, fold, winner)
@@ -139,7 +141,7 @@ def test_the_model_says_what_was_trained_and_predicts(work: Work, tmp_path: Path
     assert [(each.strategy, each.folds) for each in summary.runs] == [("race", (0, 1)), ("scratch", (1,))]
 
 
-def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
+def decide(work: WorkFolder, made: Plan, fold: int, winner: int) -> None:
     """Leave a finished race in a fold's folder."""
     cases = {case: {"ball": 0.5, "core": None} for case in HELD_OUT[fold]}
     results = [{"strategy": one.model_dump(), "seconds": 1.0, "dice": cases} for one in made.recipe.candidates]
@@ -149,7 +151,9 @@ def decide(work: Work, made: Plan, fold: int, winner: int) -> None:
     evidence.save(work.plan_folder(made).run(fold).race)
 
 
-def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(
+    work: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = put(work, SCRATCH, strategy=PLAIN, epochs=None, time_budget=1.0)
     score, scored = held.dice_on_grid, []
 
@@ -188,7 +192,7 @@ def test_an_interrupted_race_goes_on_and_a_finished_one_is_kept(work: Work, monk
     assert [file.name for file in path.parent.iterdir()] == ["race.json"]
 
 
-def test_a_broken_candidate_loses(work: Work) -> None:
+def test_a_broken_candidate_loses(work: WorkFolder) -> None:
     nothing_learns = learns(0.0, 0.0, rate=0.0, batchnorm="source", name="finetune")
     good = learns(0.0, 0.0, name="finetune")
     made = put(work, good, weights="none", strategy=nothing_learns, epochs=2, steps_per_epoch=60)
@@ -203,7 +207,7 @@ def test_a_broken_candidate_loses(work: Work) -> None:
 
 
 def test_too_few_steps_are_no_race(
-    work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    work: WorkFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rules, "FEWEST_STEPS", 5)
     made = put(work, SCRATCH)
@@ -213,14 +217,14 @@ def test_too_few_steps_are_no_race(
         chosen, options = held.run_race(made, store, folder.run(0), options=RunOptions(device="cpu"))
         assert chosen.recipe.strategy == FINETUNE and chosen.recipe.race is None
         assert (options.epochs, options.time_budget) == (4, None)
-        assert "no race: 4 step(s) of each candidate (needs 5)" in caplog.text
+        assert "no race: 4 step(s) of each candidate are too few (at least 5)" in caplog.text
         caplog.clear()
     evidence = RaceEvidence.load(folder.run(0).race)
     assert (evidence.results, evidence.winner) == ((), 0)
     assert TrainedRuns(folder, (0,)).plan_as_trained == chosen
 
 
-def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
+def test_dice_on_the_grid_is_that_of_the_whole_volume(work: WorkFolder) -> None:
     made = put(work)
     seg_transfer.preprocess(work=work.path, workers=0)
     stored = Store.open(work.store_folder(made), made.data).case("case_5")
@@ -237,7 +241,9 @@ def test_dice_on_the_grid_is_that_of_the_whole_volume(work: Work) -> None:
     assert 0 < expected["ball"] < 1
 
 
-def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_trains_from_scratch_once_and_reports_both(
+    work: WorkFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = put(work)
     control = scratch_control(made)
     arguments = ["train", "0", "--control", "-w", str(work.path), "--device", "cpu", "--workers", "0", "-q"]
@@ -270,7 +276,7 @@ def test_control_trains_from_scratch_once_and_reports_both(work: Work, capsys: p
     [("0", "none", "random weights itself"), ("full", "bundled", "full holds no case out")],
 )
 def test_a_control_of_nothing_is_refused(
-    fold: str, weights: str, said: str, work: Work, capsys: pytest.CaptureFixture[str]
+    fold: str, weights: str, said: str, work: WorkFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(work, weights=weights)
     assert main(["train", fold, "--control", "-w", str(work.path), "--device", "cpu"]) == 2

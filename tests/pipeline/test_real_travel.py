@@ -17,7 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.exporting.load import load_model_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.plan import Plan
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -33,7 +33,7 @@ def train_a_little(shared: Path, name: str, folder: Path, **changes: Any) -> tup
     options = {"cases": cases, "folds": 2, "time_budget": 3.0, "memory": 2 * 10**9}
     made = seg_transfer.plan(data, work=work, **(options | changes), **LOCAL)
     seg_transfer.train("full", work=work, **LOCAL)  # so that nothing is scored, which took minutes on abdomen
-    manifest = json.loads(Work(work).plan_folder(made).run("full").manifest.read_text())
+    manifest = json.loads(WorkFolder(work).plan_folder(made).run("full").manifest.read_text())
     (file,) = seg_transfer.export(folder / "model.segtl", work=work)
     for case in cases:
         assert case.encode() not in file.read_bytes()

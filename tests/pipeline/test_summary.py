@@ -18,7 +18,7 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.model_file import Postprocessing
 from seg_transfer.workflow.choice import Choice
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,11 +41,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(data: Path, tmp_path: Path) -> Work:
+def work(data: Path, tmp_path: Path) -> WorkFolder:
     return make_work(tmp_path / "work", data)
 
 
-def test_the_best_run_is_chosen_and_cleaned(work: Work, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_run_is_chosen_and_cleaned(work: WorkFolder, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = Dataset.load(work.dataset)
     worse = add_run(work, ball_plan(dataset, "2d"), predict=nicked)
     better = add_run(work, ball_plan(dataset, "2.5d"), predict=crumb)
@@ -76,7 +76,7 @@ def test_the_best_run_is_chosen_and_cleaned(work: Work, capsys: pytest.CaptureFi
     assert choice.dice == {"ball": 1.0, "core": 1.0} and choice.cases == 6
 
 
-def test_runs_with_fewer_cases_are_shown_and_not_ranked(work: Work) -> None:
+def test_runs_with_fewer_cases_are_shown_and_not_ranked(work: WorkFolder) -> None:
     dataset = Dataset.load(work.dataset)
     whole = add_run(work, ball_plan(dataset, "2d"), predict=nicked)
     part = add_run(work, ball_plan(dataset, "2.5d"), folds=(1,))
@@ -91,7 +91,7 @@ def test_runs_with_fewer_cases_are_shown_and_not_ranked(work: Work) -> None:
     assert math.isnan(found.runs[1].fold_std)
 
 
-def test_scores_of_a_former_model_do_not_count(work: Work) -> None:
+def test_scores_of_a_former_model_do_not_count(work: WorkFolder) -> None:
     made = add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
     for fold in (0, 1):
         os.utime(work.plan_folder(made).run(fold).model, ns=(2**62, 2**62))
@@ -100,7 +100,7 @@ def test_scores_of_a_former_model_do_not_count(work: Work) -> None:
     assert not work.choice.exists() and not work.summary.exists()
 
 
-def test_ensembles_average_probabilities_of_unseen_cases(work: Work) -> None:
+def test_ensembles_average_probabilities_of_unseen_cases(work: WorkFolder) -> None:
     dataset = Dataset.load(work.dataset)
     plans = [add_run(work, ball_plan(dataset, kind), predict=nicked) for kind in ("2d", "2.5d")]
     found = seg_transfer.summary(work=work.path, ensembles=True, **LOCAL)
@@ -128,7 +128,7 @@ def test_ensembles_average_probabilities_of_unseen_cases(work: Work) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_predict_needs_no_choice(work: Work) -> None:
+def test_predict_needs_no_choice(work: WorkFolder) -> None:
     add_run(work, ball_plan(Dataset.load(work.dataset), "2d"), predict=nothing)
     array = np.random.default_rng(0).normal(size=(20, 24, 8)).astype(np.float32)
     options = {"spacing": (1, 1, 2.5), "work": work.path, "device": "cpu"}

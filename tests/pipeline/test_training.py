@@ -103,9 +103,9 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    mine, theirs = states(one), states(other)
-    assert mine.keys() == theirs.keys()
-    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    first, second = states(one), states(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 @pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
@@ -370,10 +370,10 @@ def test_deep_supervision_is_switched_on_an_existing_checkpoint(store: Store, fi
     sampler = PatchSampler(store, ("a",), before.plan.model, batch_size=2, foreground_share=0.5, seed=0, cache_bytes=0)
     assert before.step(sampler.batch(0), 0, 0.5).learned
     after.load(before.tensors())
-    for mine, theirs in ((before.network, after.network), (before.averaged.network, after.averaged.network)):
-        assert mine.state_dict().keys() == theirs.state_dict().keys()
+    for saved, loaded in ((before.network, after.network), (before.averaged.network, after.averaged.network)):
+        assert saved.state_dict().keys() == loaded.state_dict().keys()
         with torch.no_grad():
-            assert torch.equal(mine.eval()(sampler.batch(1).image), theirs.eval()(sampler.batch(1).image))
+            assert torch.equal(saved.eval()(sampler.batch(1).image), loaded.eval()(sampler.batch(1).image))
     coarse = after.network.heads[1].weight.clone()
     assert after.step(sampler.batch(1), 1, 0.5).learned
     assert torch.equal(after.network.heads[1].weight, coarse) == first  # a head without a loss stays as it is

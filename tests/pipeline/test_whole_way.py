@@ -22,7 +22,7 @@ from seg_transfer.training.trainer import Trainer
 from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import read_status
 from seg_transfer.workflow.validate import TrainedFold
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 
 def files(folder: Path) -> set[str]:
@@ -226,7 +226,7 @@ def test_cases_that_break_later_are_exit_code_3(tmp_path: Path, capsys: pytest.C
     (data / "imagesTr" / "case_1_0000.nii.gz").write_bytes(b"cut off")
     assert main(["preprocess", "-w", str(work), "--workers", "0", "-q"]) == 3
     assert "case_1" in capsys.readouterr().err
-    store = Work(work).store_folder(made)
+    store = WorkFolder(work).store_folder(made)
     assert {path.name for path in store.iterdir() if path.is_dir()} == {"case_0", "case_2", "case_3"}
     with pytest.raises(SomeCasesFailed, match="case_1"):
         seg_transfer.preprocess(work=work, workers=0)

@@ -1,4 +1,4 @@
-"""Augmentation: each transform against what it must do to a picture that shows it, and what it must leave alone."""
+"""Augmentation: the effect of each transform on a suitable image, and what must stay unchanged."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_spatial_transforms_leave_ignored_voxels_ignored() -> None:
 
 
 def test_image_and_label_move_together() -> None:
-    """Through everything spatial at once, a picture that shows its own label still does, but for the edges."""
+    """An image equal to its label stays so under all spatial transforms together, but for the edges."""
     plan = OFF.model_copy(
         update={f"{name}_probability": 1.0 for name in ("rotate", "scale", "stretch", "shear", "lens")}
         | {"mirror_axes": (1, 2)}

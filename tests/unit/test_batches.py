@@ -25,7 +25,7 @@ RARE = (2, 7, 11)  # the only voxel of label 2, in case a
 
 
 def value_at(case: int, where: np.ndarray) -> np.ndarray:
-    """A picture whose value says which voxel of which case it is."""
+    """An image whose values identify voxel and case."""
     return (1 + case) * 10**6 + where[0] * 10**4 + where[1] * 100 + where[2]
 
 
@@ -282,7 +282,7 @@ def test_an_error_while_reading_ahead_is_raised() -> None:
 def test_prediction_pads_a_small_case_as_training_does(
     store: Store, configuration: str, patch: tuple[int, int, int]
 ) -> None:
-    """The network must meet the same picture in training and prediction."""
+    """The network must see the same image in training and prediction."""
     seen: list[torch.Tensor] = []
 
     def network(windows: torch.Tensor) -> torch.Tensor:

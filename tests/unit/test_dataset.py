@@ -170,7 +170,7 @@ def test_what_dataset_json_may_not_say(tmp_path: Path, change: dict, message: st
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         find_dataset(tmp_path / "absent")
-    with pytest.raises(UserError, match="cannot tell the folder of images"):
+    with pytest.raises(UserError, match="cannot identify the folder of images"):
         find_dataset(tmp_path)
     root = nnunet(tmp_path / "d", V2)
     (root / "labelsTr").rename(root / "labels_elsewhere")
@@ -199,7 +199,7 @@ def test_folders_whose_names_do_not_meet(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_inferred(tmp_path: Path) -> None:
     put(tmp_path / "images/a.png")
     put(tmp_path / "labels/a.png", values=((0, 0), (0, 0)))
-    with pytest.raises(UserError, match="no label holds anything but 0"):
+    with pytest.raises(UserError, match="no label holds a value other than 0"):
         find_dataset(tmp_path)
     Pillow.fromarray((np.arange(400, dtype=np.uint16)).reshape(20, 20)).save(tmp_path / "labels/a.png")
     with pytest.raises(UserError, match="hold 400 different values"):

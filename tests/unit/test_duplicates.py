@@ -24,5 +24,5 @@ def test_duplicates_are_found_with_what_their_labels_say() -> None:
     found = find_duplicates(images, labels)
     assert found == [Duplicates(("a", "d", "e"), True), Duplicates(("b", "f"), False)]
     assert str(found[0]) == "a, d and e hold the same image and the same label"
-    assert str(found[1]) == "b and f hold the same image under different labels, of which one at most is right"
+    assert str(found[1]) == "b and f hold the same image under different labels, of which at most one is right"
     assert find_duplicates({"a": "x", "b": "y"}, {"a": "1", "b": "1"}) == []

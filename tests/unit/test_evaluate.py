@@ -168,7 +168,7 @@ def test_what_cannot_be_evaluated_is_said(folders, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         evaluate_folders(tmp_path / "nowhere", reference)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no label map"):
+    with pytest.raises(UserError, match="has no label map"):
         evaluate_folders(tmp_path / "empty", reference)
     write(tmp_path / "other" / "x.nii.gz", label_map())
     with pytest.raises(UserError, match=r"named x.*references a, b, c"):

@@ -53,18 +53,18 @@ def resnet18(tmp_path_factory):
 
 
 class Hub:
-    """Serves one file for every repository, into the cache's own layout, and notes what it is asked."""
+    """Serves one file for every repository, into the cache's own layout, and records requests."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.asked = file, []
+        self.file, self.requests = file, []
         self.etag = sha256(file)
 
     def get_hf_file_metadata(self, url, *, timeout):
-        self.asked.append((url, timeout))
+        self.requests.append((url, timeout))
         return SimpleNamespace(etag=self.etag, commit_hash=COMMIT)
 
     def hf_hub_download(self, repository, filename, *, revision, force_download):
-        self.asked.append((repository, filename, revision, force_download))
+        self.requests.append((repository, filename, revision, force_download))
         return str(put(repository, revision, self.file.read_bytes()))
 
 
@@ -100,7 +100,7 @@ def hub(resnet18, monkeypatch):
 @pytest.fixture
 def no_hub(monkeypatch):
     def fail(*arguments, **options):
-        pytest.fail("asked the hub")
+        pytest.fail("connected to the hub")
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", fail)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
@@ -116,7 +116,7 @@ def test_a_fetched_file_is_in_the_cache_on_record_and_loads_without_the_hub(hub,
     (fetched,) = fetch_encoders(["resnet18"])
     assert (fetched.encoder, fetched.sha256) == ("resnet18", sha256(resnet18))
     assert fetched.path == caches / f"hub/models--timm--resnet18.a1_in1k/snapshots/{known.revision}/model.safetensors"
-    assert hub.asked == [
+    assert hub.requests == [
         (f"{constants.ENDPOINT}/timm/resnet18.a1_in1k/resolve/{known.revision}/model.safetensors", 5.0),
         ("timm/resnet18.a1_in1k", "model.safetensors", known.revision, False),
     ]
@@ -126,10 +126,10 @@ def test_a_fetched_file_is_in_the_cache_on_record_and_loads_without_the_hub(hub,
     assert status("resnet18") == ("bundled", "fetched")
     assert imagenet_cached("resnet18")
 
-    hub.asked.clear()
+    hub.requests.clear()
     assert load_weights(Encoder("resnet18", channels=3, stages=2), IMAGENET, "resnet18").share == 1.0
     assert fetch_encoders(["resnet18"]) == [fetched]
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_of_a_branch_the_commit_is_recorded(hub, caches):
@@ -140,7 +140,7 @@ def test_of_a_branch_the_commit_is_recorded(hub, caches):
 def test_loading_takes_the_plans_repository_and_revision_and_records_too(hub, caches):
     weights = Weights(source="imagenet", repository="me/mine", revision="abc")
     load_weights(Encoder("resnet18", channels=3, stages=2), weights, "resnet18")
-    assert hub.asked[-1] == ("me/mine", "model.safetensors", "abc", False)
+    assert hub.requests[-1] == ("me/mine", "model.safetensors", "abc", False)
     assert list(record(caches / "assets" / "segtl")) == ["me/mine@abc"]
 
 
@@ -153,7 +153,7 @@ def test_a_changed_file_is_refused_until_it_is_fetched_anew(hub, resnet18):
     assert changed in raised.value.what and fetched.sha256 in raised.value.what
     assert "segtl encoders fetch resnet18" in raised.value.hint
     assert fetch_encoders(["resnet18"]) == [fetched]
-    assert hub.asked[-1][-1] is True
+    assert hub.requests[-1][-1] is True
     assert sha256(fetched.path) == fetched.sha256
 
 
@@ -200,7 +200,7 @@ def test_to_a_folder_a_file_per_encoder_with_a_record_that_loading_checks(hub, c
 def test_an_unknown_name_is_refused_before_anything_is_fetched(hub):
     with pytest.raises(UserError, match="resnet19"):
         fetch_encoders(["resnet18", "resnet19"])
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_without_a_network_the_message_says_so_and_how_to_go_on(monkeypatch):

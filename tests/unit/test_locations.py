@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from seg_transfer.preprocessing.locations import LOCATIONS_PER_CLASS, Place, count_classes, sample_locations
+from seg_transfer.preprocessing.locations import LOCATIONS_PER_CLASS, LocationKey, count_classes, sample_locations
 
 
 def sample(
     label: np.ndarray, *, seed: int = 0, classes: int = 4, unknown: int | None = None
-) -> dict[Place, np.ndarray]:
+) -> dict[LocationKey, np.ndarray]:
     return sample_locations(label, count_classes(label, classes), seed=seed, not_annotated=unknown)
 
 

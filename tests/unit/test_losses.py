@@ -29,7 +29,7 @@ def test_dice_is_that_of_the_batch() -> None:
     assert segmentation_loss(logits, target).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_nested_regions_are_wanted_side_by_side() -> None:
+def test_nested_regions_are_masks_of_their_own() -> None:
     target = torch.tensor([0, 1, 2, IGNORE]).reshape(1, 1, 1, 4)
     assert target_masks(target, 2, NESTED).reshape(2, 4).tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
     assert target_masks(target, 3).reshape(3, 4).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
@@ -79,7 +79,7 @@ def test_where_all_is_ignored_loss_and_gradient_are_zero(regions: tuple) -> None
 def test_overlap_counts_known_voxels_of_each_output() -> None:
     target = torch.tensor([0, 1, 2, 2, IGNORE]).reshape(1, 1, 1, 5)
     classes = torch.tensor([1, 1, 2, 1, 2]).reshape(1, 1, 1, 5)
-    # background, 1 and 2: predicted, wanted, both
+    # background, 1 and 2: predicted, reference, both
     assert overlap_counts(logits_of(classes, 3, 5.0), target).tolist() == [[0, 3, 1], [1, 1, 2], [0, 1, 1]]
     regions = torch.tensor([[1.0, 1, 1, 1, 1], [-1, 1, 1, -1, 1]]).reshape(1, 2, 1, 1, 5)
     assert overlap_counts(regions, target, NESTED).tolist() == [[4, 2], [3, 2], [3, 1]]
@@ -98,11 +98,9 @@ def test_deep_supervision_is_the_weighted_mean(regions: tuple) -> None:
     target = torch.randint(0, 2, (1, 4, 8, 8))
     outputs = [torch.randn(1, 2, 4, 8, 8), torch.randn(1, 2, 2, 4, 4), torch.randn(1, 2, 1, 2, 2)]
     targets = [target, target[:, 1::2, 1::2, 1::2], target[:, 2::4, 2::4, 2::4]]
-    targets = [torch.where(wanted == 1, wanted, IGNORE) if regions else wanted for wanted in targets]
+    targets = [torch.where(each == 1, each, IGNORE) if regions else each for each in targets]
     target = targets[0]
-    losses = [
-        segmentation_loss(output, wanted, regions).item() for output, wanted in zip(outputs, targets, strict=True)
-    ]
+    losses = [segmentation_loss(output, each, regions).item() for output, each in zip(outputs, targets, strict=True)]
     expected = (losses[0] + losses[1] / 2 + losses[2] / 4) / 1.75
     assert deep_loss(outputs, target, regions).item() == pytest.approx(expected, abs=1e-5)
     assert deep_loss(outputs[:1], target, regions).item() == pytest.approx(losses[0], abs=1e-6)

@@ -123,15 +123,15 @@ MODEL = ("members", 0, "plan", "model")
         (_set("version", to=1), "version 1; this segtl reads version 2\n.*export it again"),
         (_set("version", to=3), "version 3; this segtl reads version 2\n.*update segtl"),
         (_set("version", to="1"), "version '1'"),
-        (_set("kind", to="model"), "no exported model"),
+        (_set("kind", to="model"), "instead of an exported model"),
         (_set("members", to=[]), "members"),
         (_set("code", to="import os"), "code"),
         (_set(*MODEL, "decoder_channels", to=[10**9, 10**9]), "10000*"),
         (_set(*MODEL, "decoder_channels", to=[10**18, 10**18]), "impossible network"),
-        (_set(*MODEL, "decoder_channels", to=[16, 8]), "not those of its plan's network"),
+        (_set(*MODEL, "decoder_channels", to=[16, 8]), "do not fit its plan's network"),
         (_set(*MODEL, "patch", to=[1, 10**6, 10**6]), r"patch: 1000000000000 voxels"),
-        (_set(*MODEL, "encoder", to="resnet50"), "not those of its plan's network"),
-        (_set("members", 0, "folds", to=["0", "1"]), "not those of its plan's network"),
+        (_set(*MODEL, "encoder", to="resnet50"), "do not fit its plan's network"),
+        (_set("members", 0, "folds", to=["0", "1"]), "do not fit its plan's network"),
         (
             _set("members", 0, "plan", "data", "channels", to=[{"name": "x", "normalization": {"kind": "none"}}] * 9),
             r"64 x 1 x 7 x 7, the plan needs 64 x 9 x 7 x 7",
@@ -173,8 +173,8 @@ DAMAGED = "cut off or damaged"
         ({"x": WHOLE, "y": WHOLE | {"shape": [5], "data_offsets": [20, BYTES]}}, DAMAGED),
         ({"x": [1]}, DAMAGED),
         ({}, DAMAGED),
-        ({"x": WHOLE | {"dtype": "F64", "shape": [5]}}, "tensor x has type F64"),
-        ({"x": WHOLE}, "not those of its plan's network"),
+        ({"x": WHOLE | {"dtype": "F64", "shape": [5]}}, "tensor x has the unsupported type F64"),
+        ({"x": WHOLE}, "do not fit its plan's network"),
     ],
 )
 def test_tensors_that_are_not_there_are_refused(good: Path, tmp_path: Path, entries: Header, said: str) -> None:
@@ -200,10 +200,10 @@ def test_weights_that_a_copy_changed_are_refused(good: Path, tmp_path: Path, pla
     entries, segtl, payload = taken_apart(good)
     changed = bytearray(payload)
     changed[place] ^= 1
-    with pytest.raises(UserError, match="checksum is another"):
+    with pytest.raises(UserError, match="the checksum differs"):
         load_model_file(put_together(tmp_path / "flipped.segtl", entries, segtl, bytes(changed)))
     del segtl["weights"]
-    with pytest.raises(UserError, match="checksum is another"):
+    with pytest.raises(UserError, match="the checksum differs"):
         load_model_file(put_together(tmp_path / "without.segtl", entries, segtl, payload))
 
 
@@ -219,7 +219,7 @@ def test_safetensors_of_others_and_checkpoints_are_refused(good: Path, tmp_path:
     with pytest.raises(UserError, match="does not say what it is"):
         read_model_file(put_together(tmp_path / "foreign.segtl", entries, None, payload))
     save_state(tmp_path / "fold.segtl", "model", {"x": torch.zeros(1)}, {"plan": made.model_dump(mode="json")})
-    with pytest.raises(UserError, match="no exported model"):
+    with pytest.raises(UserError, match="instead of an exported model"):
         read_model_file(tmp_path / "fold.segtl")
     with pytest.raises(UserError, match="there is no model file here"):
         read_model_file(tmp_path / "absent.segtl")

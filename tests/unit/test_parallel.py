@@ -50,7 +50,6 @@ def test_failures_are_named_and_the_others_go_on(workers: int) -> None:
     assert isinstance(five, CaseFailure)
     assert (three.case, three.cause) == ("case 3", "file.nii: 3 is odd; hint: use 4")
     assert (five.case, five.cause) == ("case 5", "RuntimeError: five; is odd too")
-    assert "in half" in five.detail
 
 
 class Unsendable(Exception):

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from seg_transfer.evidence.classifiers import UNSEEN, fit
 from seg_transfer.evidence.features import FrozenEncoder
-from seg_transfer.evidence.fit_head import NEVER, put_head
+from seg_transfer.evidence.fit_head import UNSEEN_BAYES, put_head
 from seg_transfer.network.build import build_network
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.planning.evidence_record import Classifier
@@ -81,7 +81,7 @@ def test_bayes_logits_are_log_likelihoods(configuration: str) -> None:
     expected = pipeline[-1].predict_joint_log_proba(pipeline[:-1].transform(features))
     found = logits_at(network, image, positions)
     assert np.allclose((found - SHARES)[:, :3], expected, rtol=1e-3, atol=0.05)
-    assert (found[:, 3] == np.float32(NEVER)).all()
+    assert (found[:, 3] == np.float32(UNSEEN_BAYES)).all()
 
 
 @pytest.mark.parametrize("head", ["softmax", "svm", "bayes"])

@@ -17,7 +17,7 @@ from seg_transfer.catalogue.encoders import entry
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import fields_of, flag_of
 from seg_transfer.options.pretrain_options import PretrainOptions
-from seg_transfer.pretraining import class_folders, fit, learner, time_schedule, variety
+from seg_transfer.pretraining import class_folders, fit, image_augmentation, learner, time_schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,21 +106,21 @@ def test_broken_images_are_all_named_and_nothing_is_kept(tmp_path):
 def test_decoding_in_processes_gives_the_same(tmp_path, monkeypatch):
     files = class_folders.find_images(make_images(tmp_path / "data", count=2, side=8)).files
     here = np.array(class_folders.decode(files, 8, tmp_path / "here"))
-    monkeypatch.setattr(class_folders, "FEW", 0)
+    monkeypatch.setattr(class_folders, "FEWEST_FOR_WORKERS", 0)
     assert np.array_equal(class_folders.decode(files, 8, tmp_path / "there"), here)
 
 
 def drawn(count: int, **changes) -> object:
     """What leaves images as they are, but for the changes."""
     same = {
-        "place": torch.eye(2, 3).repeat(count, 1, 1),
+        "affine": torch.eye(2, 3).repeat(count, 1, 1),
         "grey": torch.zeros(count, dtype=torch.bool),
         "inverted": torch.zeros(count, dtype=torch.bool),
         "gain": torch.ones(count, 3),
         "contrast": torch.ones(count),
         "gamma": torch.ones(count),
     }
-    return variety.Drawn(**same | changes)
+    return image_augmentation.ImageChanges(**same | changes)
 
 
 @pytest.fixture
@@ -129,54 +129,54 @@ def colours() -> torch.Tensor:
 
 
 def test_nothing_drawn_changes_nothing(colours):
-    torch.testing.assert_close(variety.apply(colours, drawn(2), 8), colours / 255, atol=1e-5, rtol=0)
+    torch.testing.assert_close(image_augmentation.apply(colours, drawn(2), 8), colours / 255, atol=1e-5, rtol=0)
 
 
 def test_place_crops_scales_and_mirrors(colours):
     quarter = torch.tensor([[0.5, 0, -0.5], [0, -0.5, 0.5]]).repeat(2, 1, 1)
-    given = variety.apply(colours, drawn(2, place=quarter), 4)
+    given = image_augmentation.apply(colours, drawn(2, affine=quarter), 4)
     torch.testing.assert_close(given, colours[:, :, 4:, :4].flip(2) / 255, atol=1e-5, rtol=0)
 
 
 def test_values_change_as_drawn(colours):
     one = torch.tensor([True, False])
-    plain, luminance = colours / 255, torch.tensor(variety.LUMINANCE).view(1, 3, 1, 1)
-    grey = variety.apply(colours, drawn(2, grey=one), 8)
+    plain, luminance = colours / 255, torch.tensor(image_augmentation.LUMINANCE).view(1, 3, 1, 1)
+    grey = image_augmentation.apply(colours, drawn(2, grey=one), 8)
     torch.testing.assert_close(grey[0], (plain * luminance).sum(1, keepdim=True)[0].expand(3, 8, 8))
     torch.testing.assert_close(grey[1], plain[1], atol=1e-5, rtol=0)
-    inverted = variety.apply(colours, drawn(2, inverted=one), 8)
+    inverted = image_augmentation.apply(colours, drawn(2, inverted=one), 8)
     torch.testing.assert_close(inverted, torch.stack([1 - plain[0], plain[1]]), atol=1e-5, rtol=0)
-    power = variety.apply(colours, drawn(2, gamma=torch.tensor([2.0, 1.0])), 8)
+    power = image_augmentation.apply(colours, drawn(2, gamma=torch.tensor([2.0, 1.0])), 8)
     torch.testing.assert_close(power, torch.stack([plain[0] ** 2, plain[1]]), atol=1e-5, rtol=0)
-    gain = variety.apply(colours, drawn(2, gain=torch.tensor([[0.5, 1.0, 2.0]] * 2)), 8)
+    gain = image_augmentation.apply(colours, drawn(2, gain=torch.tensor([[0.5, 1.0, 2.0]] * 2)), 8)
     torch.testing.assert_close(gain[:, 0], plain[:, 0] / 2, atol=1e-5, rtol=0)
     torch.testing.assert_close(gain[:, 2], (2 * plain[:, 2]).clamp(max=1), atol=1e-5, rtol=0)
-    flat = variety.apply(colours, drawn(2, contrast=torch.zeros(2)), 8)
+    flat = image_augmentation.apply(colours, drawn(2, contrast=torch.zeros(2)), 8)
     torch.testing.assert_close(flat[:, 0, 0, 0], plain.mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("purpose", ["scans", "photos"])
 def test_what_is_drawn_has_the_shares_and_ranges_that_are_written_down(purpose):
-    ranges = variety.VARIETIES[purpose]
-    one = variety.draw(4000, ranges, torch.Generator().manual_seed(0))
-    columns, rows = one.place[:, :, :2].norm(dim=1).T
+    ranges = image_augmentation.RANGES[purpose]
+    one = image_augmentation.draw(4000, ranges, torch.Generator().manual_seed(0))
+    columns, rows = one.affine[:, :, :2].norm(dim=1).T
     assert 0.35 * 0.99 < (columns * rows).min() < 0.37 and (columns * rows).max() <= 1
     assert one.grey.float().mean() == pytest.approx(ranges.grey, abs=0.03)
     assert one.inverted.float().mean() == pytest.approx(ranges.inverted, abs=0.03)
-    angle = torch.atan2(one.place[:, 1, 0], one.place[:, 0, 0]).rad2deg()
+    angle = torch.atan2(one.affine[:, 1, 0], one.affine[:, 0, 0]).rad2deg()
     angle = torch.where(angle.abs() > 90, angle - 180 * angle.sign(), angle)
     assert angle.abs().max() == pytest.approx(ranges.rotation, abs=0.1)
-    mirrored = torch.linalg.det(one.place[:, :, :2]) < 0
-    upside_down = (one.place[:, 1, 1] < 0).float().mean()
+    mirrored = torch.linalg.det(one.affine[:, :, :2]) < 0
+    upside_down = (one.affine[:, 1, 1] < 0).float().mean()
     assert mirrored.float().mean() == pytest.approx(0.5, abs=0.03)
     assert upside_down == pytest.approx(0.5 if ranges.upside_down else 0, abs=0.03)
-    inside = one.place[:, :, 2].abs() + torch.stack([columns, rows], dim=1)
+    inside = one.affine[:, :, 2].abs() + torch.stack([columns, rows], dim=1)
     assert inside.max() <= 1 + 1e-6
 
 
 def test_grey_shares_are_a_third_for_photos_and_more_for_scans():
-    assert variety.VARIETIES["photos"].grey == pytest.approx(1 / 3)
-    assert variety.VARIETIES["scans"].grey > 1 / 3
+    assert image_augmentation.RANGES["photos"].grey == pytest.approx(1 / 3)
+    assert image_augmentation.RANGES["scans"].grey > 1 / 3
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_large_100"])
@@ -200,7 +200,7 @@ def test_reestimated_statistics_are_those_of_the_images():
     norms = {name: module for name, module in made.network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     before = {name: norm.running_mean.clone() for name, norm in norms.items()}
     weights = {name: parameter.clone() for name, parameter in made.network.named_parameters()}
-    made.reestimate([images[:12], images[12:]])
+    made.recalibrate([images[:12], images[12:]])
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (entry("resnet18").mean, entry("resnet18").std))
     with torch.no_grad():
         seen = made.network.conv1((images - mean) / std)
@@ -213,7 +213,7 @@ def test_reestimated_statistics_are_those_of_the_images():
 
 def test_a_network_without_batchnorm_needs_no_statistics():
     made = learner.Learner(entry("convnext_tiny"), 2, seed=0, device="cpu", bfloat16=False)
-    made.reestimate(pytest.fail("images were asked for") for _ in range(1))
+    made.recalibrate(pytest.fail("images were asked for") for _ in range(1))
 
 
 def test_statistics_come_from_whole_batches_of_different_training_images():
@@ -233,12 +233,12 @@ def test_statistics_come_from_whole_batches_of_different_training_images():
 )
 def test_networks_that_cannot_be_trained_here(name, smallest, message):
     with pytest.raises(UserError, match=message):
-        learner.known_architecture(name, smallest)
+        learner.trainable_encoder(name, smallest)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "convnext_tiny", "densenet121", "regnety_016"])
 def test_other_networks_fit_images_of_40_pixels(name):
-    assert learner.known_architecture(name, 40).name == name
+    assert learner.trainable_encoder(name, 40).name == name
 
 
 def test_documented_command_has_these_options() -> None:

@@ -16,7 +16,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedRuns, are_newer
 from seg_transfer.workflow.models import find_models
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work
+from seg_transfer.workflow.work_folder import WorkFolder
 
 
 def a_plan(**recipe: object) -> Plan:
@@ -107,9 +107,9 @@ class TestPlanFolder:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
+def work(tmp_path: Path) -> WorkFolder:
     """A work folder with a trained fold, made by an earlier segtl: another hash, and a field less in the plan."""
-    work, made = Work(tmp_path), a_plan()
+    work, made = WorkFolder(tmp_path), a_plan()
     made.save(work.plan)
     folder = PlanFolder(work.runs / "2d-resnet18-scratch-0ld0ld00", made)
     folder.keep_plan()
@@ -120,17 +120,17 @@ def work(tmp_path: Path) -> Work:
 
 
 class TestRunsAreFoundAgain:
-    def test_whatever_the_folder_is_called(self, work: Work) -> None:
+    def test_whatever_the_folder_is_called(self, work: WorkFolder) -> None:
         folder = work.plan_folder(work.load_plan())
         assert folder.name == "2d-resnet18-scratch-0ld0ld00"
         assert [run.fold for run in folder.runs if run.finished] == [0]
         assert [folder.name for folder in work.plan_folders()] == ["2d-resnet18-scratch-0ld0ld00"]
 
-    def test_by_the_plan_that_is_written_anew_with_the_field(self, work: Work) -> None:
+    def test_by_the_plan_that_is_written_anew_with_the_field(self, work: WorkFolder) -> None:
         a_plan().save(work.plan)
         assert work.plan_folder(work.load_plan()).name == "2d-resnet18-scratch-0ld0ld00"
 
-    def test_by_status_and_by_what_predicts(self, work: Work) -> None:
+    def test_by_status_and_by_what_predicts(self, work: WorkFolder) -> None:
         found = read_status(work.path)
         assert found.plan == "2d-resnet18-scratch-0ld0ld00"
         states = [(run.current, run.fold, run.state) for run in found.runs]
@@ -138,13 +138,13 @@ class TestRunsAreFoundAgain:
         (trained,) = find_models(work, None).runs
         assert (trained.name, trained.folds) == ("2d-resnet18-scratch-0ld0ld00", (0,))
 
-    def test_another_plan_gets_a_folder_of_its_own(self, work: Work) -> None:
+    def test_another_plan_gets_a_folder_of_its_own(self, work: WorkFolder) -> None:
         other = a_plan(gradient_clip=1.0)
         assert work.plan_folder(other).name == f"2d-resnet18-scratch-{other.hash[:8]}"
 
     def test_a_name_that_another_plan_has_is_not_taken_again(self, tmp_path: Path) -> None:
         """As after a default has changed: the folder of the hash holds the plan with the former value."""
-        work, former, made = Work(tmp_path), a_plan(gradient_clip=1.0), a_plan()
+        work, former, made = WorkFolder(tmp_path), a_plan(gradient_clip=1.0), a_plan()
         name = f"2d-resnet18-scratch-{made.hash[:8]}"
         PlanFolder(work.runs / name, former).keep_plan()
         folder = work.plan_folder(made)
@@ -153,7 +153,7 @@ class TestRunsAreFoundAgain:
         assert work.plan_folder(made).name == f"{name}-2" and work.plan_folder(former).name == name
 
     def test_a_folder_that_cannot_be_read_is_named_and_left_alone(
-        self, work: Work, capsys: pytest.CaptureFixture[str]
+        self, work: WorkFolder, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (unreadable,) = (folder.plan_file for folder in work.plan_folders())
         content = json.loads(unreadable.read_text()) | {"version": 1}
@@ -177,13 +177,13 @@ class TestTheStoreIsFoundAgain:
 
     def test_whatever_the_folder_is_called(self, store: Path, tmp_path: Path) -> None:
         made = a_plan()
-        assert Work(tmp_path).store_folder(made) == store
+        assert WorkFolder(tmp_path).store_folder(made) == store
         assert Store.open(store, made.data).folder == store
         assert Store.create(store, made.data).folder == store
 
     def test_another_data_part_gets_a_store_of_its_own(self, store: Path, tmp_path: Path) -> None:
         made = a_plan()
         other = made.model_copy(update={"data": data_plan(cases=("a", "b"), crop_nonzero=True)})
-        assert Work(tmp_path).store_folder(other) != store
+        assert WorkFolder(tmp_path).store_folder(other) != store
         with pytest.raises(UserError, match="another data part than the plan's, which differs in crop_nonzero"):
             Store.open(store, other.data)

@@ -112,7 +112,7 @@ def test_few_cases() -> None:
     assert splits_note(splits, 5) == "there are 3 cases (or groups) only: 3 folds instead of 5"
     one = make_splits(["a"])
     assert one == [split("a", "a")]
-    assert "trained and validated on alike" in (splits_note(one, 5) or "")
+    assert "both training and validation" in (splits_note(one, 5) or "")
     assert make_splits(["a", "b"], groups={"a": "x", "b": "x"}) == [split("ab", "ab")]
 
 

@@ -47,7 +47,7 @@ def make_schedule(network: UNet, strategy: Strategy, *, warmup: float = 0.1) -> 
 
 def learning_stages(network: UNet) -> list[bool]:
     found = []
-    for stage in network.encoder.stage_modules():
+    for stage in network.encoder.stages:
         asks = {parameter.requires_grad for parameter in stage.parameters() if parameter.ndim > 1}
         assert len(asks) == 1
         found.append(asks.pop())
@@ -151,9 +151,9 @@ def test_trained_batchnorm_learns_only_in_stages_that_learn() -> None:
     schedule = make_schedule(network, UPPER)
     network.train()
     schedule.apply(0.0)
-    modes = [{norm.training for norm in norms(stage)} for stage in network.encoder.stage_modules()]
+    modes = [{norm.training for norm in norms(stage)} for stage in network.encoder.stages]
     assert modes == [{False}, {True}, {True}]
-    assert not network.encoder.stage_modules()[0].training
+    assert not network.encoder.stages[0].training
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d"])
@@ -172,7 +172,7 @@ def test_nothing_is_saved_for_backward_in_frozen_stages(configuration: str, stra
     make_schedule(network, strategy).apply(0.0)
     saved = dict.fromkeys(range(STAGES), 0)
     inside: list[int] = []
-    for index, stage in enumerate(network.encoder.stage_modules()):
+    for index, stage in enumerate(network.encoder.stages):
         stage.register_forward_pre_hook(lambda module, args, index=index: inside.append(index))
         stage.register_forward_hook(lambda module, args, output: inside.clear())
 
@@ -186,7 +186,7 @@ def test_nothing_is_saved_for_backward_in_frozen_stages(configuration: str, stra
         loss = network(torch.randn(2, 1, slices, 16, 16)).square().mean()
     assert [saved[stage] == 0 for stage in range(STAGES)] == [stage < silent for stage in range(STAGES)]
     loss.backward()
-    for index, stage in enumerate(network.encoder.stage_modules()):
+    for index, stage in enumerate(network.encoder.stages):
         assert all((p.grad is None) == (index < silent) for p in stage.parameters() if p.ndim > 1)
 
 

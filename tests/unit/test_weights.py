@@ -45,12 +45,12 @@ def test_bundled_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages
     assert {name.split(".")[0] for name in report.unused} == {"fc", "layer3", "layer4"}
     state = encoder.state_dict()
     assert state["stages.2.layer2.0.bn1.running_var"].dtype == torch.float32
-    for mine, theirs in [
+    for name, source_name in [
         ("stages.0.conv1.weight", "conv1.weight"),
         ("stages.1.layer1.1.conv2.weight", "layer1.1.conv2.weight"),
         ("stages.2.layer2.0.bn1.running_var", "layer2.0.bn1.running_var"),
     ]:
-        assert torch.equal(state[mine], source[theirs].float())
+        assert torch.equal(state[name], source[source_name].float())
 
 
 def test_weights_of_the_lower_stages_alone():

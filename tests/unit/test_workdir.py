@@ -13,7 +13,7 @@ from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
 from seg_transfer.workflow.status import read_status
-from seg_transfer.workflow.work_folder import Work, fold_from_text
+from seg_transfer.workflow.work_folder import WorkFolder, fold_from_text
 
 
 def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
@@ -27,7 +27,7 @@ def a_plan(*, strategy: str = "finetune", folds: int = 2) -> Plan:
 
 
 def test_the_layout_is_the_one_in_the_readme(tmp_path: Path) -> None:
-    work, plan = Work(tmp_path), a_plan()
+    work, plan = WorkFolder(tmp_path), a_plan()
     assert work.store_folder(plan) == tmp_path / "preprocessed" / part_hash(plan.data)
     runs = tmp_path / "runs" / f"2.5d-resnet18-finetune-{plan.hash[:8]}"
     assert work.plan_folder(plan).run(1).path == runs / "fold_1"
@@ -35,7 +35,7 @@ def test_the_layout_is_the_one_in_the_readme(tmp_path: Path) -> None:
 
 
 def test_another_strategy_has_its_own_runs_and_the_same_store(tmp_path: Path) -> None:
-    work, one, other = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
+    work, one, other = WorkFolder(tmp_path), a_plan(), a_plan(strategy="scratch")
     assert work.store_folder(one) == work.store_folder(other)
     assert work.plan_folder(one).run(0).path != work.plan_folder(other).run(0).path
 
@@ -52,12 +52,12 @@ def test_folds_that_are_not_there_are_refused(text: str) -> None:
 
 
 def test_the_work_option_is_said_only_where_it_is_needed() -> None:
-    assert Work(DEFAULT_WORK).option == ""
-    assert Work(Path("my work")).option == " -w 'my work'"
+    assert WorkFolder(DEFAULT_WORK).option == ""
+    assert WorkFolder(Path("my work")).option == " -w 'my work'"
 
 
 def test_status_follows_the_work(tmp_path: Path) -> None:
-    work, plan, earlier = Work(tmp_path), a_plan(), a_plan(strategy="scratch")
+    work, plan, earlier = WorkFolder(tmp_path), a_plan(), a_plan(strategy="scratch")
     assert read_status(tmp_path).next == ["segtl plan DATASET"]
     plan.save(work.plan)
     found = read_status(tmp_path)

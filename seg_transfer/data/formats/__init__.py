@@ -1,4 +1,4 @@
-"""File formats, told apart by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), 2D images (pillow).
+"""File formats, chosen by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), 2D images (pillow).
 
 Every format reads a file as ``(channel, i, j, k)`` in the file's own order with its :class:`Header`, and writes
 ``(i, j, k)`` or ``(channel, i, j, k)``.
@@ -26,15 +26,15 @@ from seg_transfer.util.files import whole_file
 
 
 class Format(Protocol):
-    """What a module of this package offers."""
+    """The interface of a format's module."""
 
     def header(self, path: Path) -> Header:
         """Read the header, as cheaply as the format allows."""
 
     def read(self, path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-        """Read ``(channel, i, j, k)`` in the file's own order; ``label``: label values where there are colours.
+        """Read ``(channel, i, j, k)`` in the file's own order; ``label``: read label values in place of colours.
 
-        Values are of the stored type, or already of the one that :func:`working_dtype` says.
+        Values have the stored type, or that of :func:`working_dtype`.
         """
 
     def write(self, path: Path, array: np.ndarray, grid: Grid) -> None:
@@ -69,7 +69,7 @@ _BROKEN = (
     HeaderDataError,
     Pillow.DecompressionBombError,
 )
-"""What the three libraries raise on a file that is damaged or not what its ending says."""
+"""Exceptions of the three libraries for a file that is damaged or not of its ending's format."""
 
 
 def is_supported(path: Path) -> bool:
@@ -100,7 +100,7 @@ def is_raster(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Header:
-    """Read shape, affine, number of channels and dtype; cheap for NIfTI, .mha, .nrrd and 2D images alike.
+    """Read shape, affine, number of channels and dtype without the voxels.
 
     Raises:
         UserError: If the file is missing or damaged, or its affine is singular.
@@ -112,14 +112,13 @@ def read_header(path: Path) -> Header:
 
 
 def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read a file as ``(channel, i, j, k)`` in its own order, of the type that :func:`working_dtype` says.
+    """Read a file as ``(channel, i, j, k)`` in its own order, with the type of :func:`working_dtype`.
 
     Raises as :func:`read_header` does.
     """
     if label and ending(path) in LOSSY_ENDINGS:
-        raise UserError(
-            "JPEG compression changes label values", where=path, hint="export the label as .png from its source"
-        )
+        hint = "export the label as .png from its source"
+        raise UserError("JPEG compression changes label values", where=path, hint=hint)
     with _readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
         array = converted(array, working_dtype(array.dtype, label=label))
@@ -128,10 +127,10 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
 
 
 def verify_to_end(path: Path) -> None:
-    """Read a compressed NIfTI to its last byte and compare its checksum, which reading the voxels alone does not.
+    """Read a compressed NIfTI to its last byte and compare its checksum, which reading the voxels does not do.
 
     Raises:
-        UserError: If it is cut short or damaged.
+        UserError: If the file is cut off or damaged.
     """
     if ending(path) == ".nii.gz":
         with _readable(path):
@@ -139,15 +138,15 @@ def verify_to_end(path: Path) -> None:
 
 
 def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
-    """Write an array in the file's own order and geometry; the file appears whole or not at all.
+    """Write an array in native order and geometry, atomically.
 
     Args:
-        path: Where to; its ending chooses the format.
+        path: The file; its ending chooses the format.
         array: ``(i, j, k)`` or ``(channel, i, j, k)`` in native order; its dtype is kept.
-        native: The grid, usually that of the file which the array belongs to.
+        native: The grid of the file.
 
     Raises:
-        UserError: If the ending is not supported, or is JPEG, which would change label values.
+        UserError: If the ending is not supported, or is JPEG, which changes label values.
     """
     assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
     format_ = _FORMATS[ending(path)]
@@ -167,12 +166,11 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except _BROKEN as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot be read: {cause}", where=path, hint="copy or export the file anew") from error
+        raise UserError(f"cannot be read: {cause}", where=path, hint="copy or export the file again") from error
 
 
 def _check_affine(header: Header, path: Path) -> None:
     matrix = header.affine[:3, :3]
     if not np.isfinite(header.affine).all() or np.linalg.matrix_rank(matrix) < 3:
-        raise UserError(
-            f"its affine is singular: {matrix.tolist()}", where=path, hint="export it anew with a valid orientation"
-        )
+        hint = "export it again with a valid orientation"
+        raise UserError(f"its affine is singular: {matrix.tolist()}", where=path, hint=hint)

@@ -1,4 +1,4 @@
-"""What a file says about itself before its voxels are read."""
+"""The header of a file, and the type of its values in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seg_transfer.data.geometry import Grid
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """A file's grid, in its own axis order, with what each voxel holds.
+    """A file's grid, in its own axis order, and the type of its values.
 
     Attributes:
         grid: The voxel grid ``(i, j, k)``.
@@ -35,14 +35,14 @@ class Header:
 
 
 def working_dtype(stored: np.dtype, *, label: bool) -> np.dtype:
-    """The type that values are held in: what is stored, where that is small, so that CT takes two bytes a voxel.
+    """The type of values in memory: the stored one if it is small, so that CT takes two bytes per voxel.
 
     Args:
         stored: Type of the values on disk.
-        label: Whole numbers are wanted.
+        label: Whether the file is a label map, whose values are whole numbers.
 
     Returns:
-        Integers of up to 16 bits (labels: 32) as they are, longer integers of labels as int32, the rest as float32.
+        The stored type for integers of up to 16 bits (labels: 32), int32 for longer integers of labels, else float32.
     """
     if stored.kind in "iu":
         if stored.itemsize <= (4 if label else 2):
@@ -53,10 +53,10 @@ def working_dtype(stored: np.dtype, *, label: bool) -> np.dtype:
 
 
 def converted(array: np.ndarray, working: np.dtype) -> np.ndarray:
-    """The values in their :func:`working_dtype`.
+    """The values with the type ``working``.
 
     Raises:
-        ValueError: If they are whole numbers that do not fit.
+        ValueError: If values do not fit into int32.
     """
     if working == np.int32 and array.dtype.itemsize > 4:
         limits = np.iinfo(np.int32)

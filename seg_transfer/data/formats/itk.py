@@ -1,4 +1,4 @@
-"""MetaImage and NRRD through SimpleITK, whose world is LPS+: the first two world axes change sign."""
+"""MetaImage and NRRD with SimpleITK, whose world coordinates are LPS+: the first two axes change sign."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read ``(channel, i, j, k)``; vector components, or a fourth axis, are the channel."""
+    """Read ``(channel, i, j, k)``; vector components or a fourth axis are the channels."""
     reader = _reader(path)
     array = sitk.GetArrayFromImage(reader.Execute())
     described = _header(reader, array.dtype, path)
@@ -57,11 +57,8 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header:
     axes, size, components = reader.GetDimension(), reader.GetSize(), reader.GetNumberOfComponents()
     if not 2 <= axes <= 4 or (axes == 4 and components > 1):
-        raise UserError(
-            f"{axes}D data of {components} values per voxel is not supported",
-            where=path,
-            hint="store it as a 3D volume, with several channels as components",
-        )
+        what = f"{axes}D data of {components} values per voxel is not supported"
+        raise UserError(what, where=path, hint="store it as a 3D volume, with several channels as components")
     spatial = min(axes, 3)
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:spatial, :spatial]
     lps = np.eye(4)

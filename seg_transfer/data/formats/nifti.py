@@ -1,4 +1,4 @@
-"""NIfTI through nibabel, whose world is RAS+ already."""
+"""NIfTI with nibabel, whose world coordinates are RAS+."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _HINT = "store it as a 3D volume, or a 4D one with the channels as the fourth ax
 
 
 def header(path: Path) -> Header:
-    """Read the header only; of a compressed file only the first block is decompressed."""
+    """Read the header; of a compressed file only the first block is decompressed."""
     return _header(_load(path), path)
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read ``(channel, i, j, k)``; a fourth axis (fifth, where the fourth is of size 1) is the channel.
+    """Read ``(channel, i, j, k)``; a fourth axis (a fifth, if the fourth has size 1) is the channel.
 
-    Doubles and scaled values become float32 plane by plane, since a volume of doubles would be eight bytes a voxel.
+    Doubles and scaled values are converted to float32 plane by plane: a volume of doubles takes eight bytes per voxel.
     """
     image = _load(path)
     described = _header(image, path)
@@ -36,7 +36,7 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
     else:
         array = np.empty(image.shape, working, order="F")
-        for index in np.ndindex(image.shape[:1:-1]):  # in the order of the file, the first axis running fastest
+        for index in np.ndindex(image.shape[:1:-1]):  # in the order of the file: the first axis is the fastest
             array[(..., *index[::-1])] = converted(image.dataobj[(..., *index[::-1])], working)
     return np.moveaxis(array.reshape((*described.shape, described.channels)), -1, 0), described
 
@@ -57,14 +57,14 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
 
 
 def verify_to_end(path: Path) -> None:
-    """Decompress to the last byte, in pieces; gzip compares length and checksum there."""
+    """Decompress to the last byte, where gzip compares length and checksum."""
     with gzip.open(path) as stream:
         while stream.read(1 << 20):
             pass
 
 
 def _load(path: Path) -> Any:
-    # Kept open, since reading plane by plane would decompress from the beginning each time.
+    # Kept open: reading plane by plane would otherwise decompress from the beginning each time.
     image = nib.load(path, mmap=False, keep_file_open=True)
     if not isinstance(image, nib.Nifti1Pair):
         raise UserError("not a NIfTI volume", where=path, hint=_HINT)
@@ -74,11 +74,8 @@ def _load(path: Path) -> Any:
 def _header(image: Any, path: Path) -> Header:
     dtype = image.get_data_dtype().newbyteorder("=")
     if dtype.kind not in "iuf":
-        raise UserError(
-            f"voxels of type {dtype} are not supported",
-            where=path,
-            hint="store integers or real numbers, one per voxel",
-        )
+        hint = "store integers or real numbers, one per voxel"
+        raise UserError(f"voxels of type {dtype} are not supported", where=path, hint=hint)
     if not 2 <= len(image.shape) <= 5:
         raise UserError(f"not a 2D, 3D or 4D NIfTI volume: its shape is {image.shape}", where=path, hint=_HINT)
     (i, j, k), rest = (*image.shape, 1)[:3], image.shape[3:]
@@ -102,6 +99,6 @@ def _affine(image: Any) -> np.ndarray:
     else:
         affine = np.diag([*(*image.header.get_zooms(), 1.0)[:3], 1.0]).astype(np.float64)
     if len(image.shape) == 2 and not affine[:3, 2].any():
-        # Some writers leave the missing axis empty; any third axis will do, this one keeps the affine regular.
+        # Some writers leave the missing axis zero, which makes the affine singular; their normal replaces it.
         affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / np.prod(np.linalg.norm(affine[:3, :2], axis=0))
     return affine

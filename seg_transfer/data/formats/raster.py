@@ -1,4 +1,4 @@
-"""2D images through pillow: ``i`` is the column, ``j`` the row, ``k`` of size 1; spacing 1 pixel."""
+"""2D images with pillow: ``i`` is the column, ``j`` the row, ``k`` has size 1; the spacing is 1 pixel."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read ``(channel, i, j, 1)``: 1 channel, or 3 of red, green, blue; transparency is dropped.
+    """Read ``(channel, i, j, 1)``: 1 channel, or red, green and blue; transparency is dropped.
 
-    As a label, a palette gives its indices, and a colour image must be grey in fact.
+    Of labels with a palette the indices are read; label images in RGB must have equal channels.
     """
     with Pillow.open(path) as image:
         indices = label and image.mode in ("P", "1")
@@ -36,9 +36,8 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     array = array.reshape((*array.shape[:2], -1)).transpose(2, 1, 0)[..., np.newaxis]
     if label and len(array) == 3:
         if not (array == array[:1]).all():
-            raise UserError(
-                "a colour image cannot be a label", where=path, hint="store one grey value per label (mode L or P)"
-            )
+            hint = "store one grey value per label (mode L or P)"
+            raise UserError("a colour image cannot be a label", where=path, hint=hint)
         array = array[:1]
     return array, _header((array.shape[1], array.shape[2]), len(array), array.dtype)
 

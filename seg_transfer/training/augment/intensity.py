@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.training.augment.rows import per_sample, rows_of
-from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform
+from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform, per_sample, rows_of
 
 VOXELS = (2, 3, 4)  # axes of a batch
 BATCH_RANK = 5

@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.training.augment.rows import per_sample, rows_of
-from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform
+from seg_transfer.training.augment.transform import Array, Draw, Mask, Transform, per_sample, rows_of
 from seg_transfer.training.losses import IGNORE
 
 Matrices = NDArray[np.float64]

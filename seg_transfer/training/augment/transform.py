@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seg_transfer.planning.plan import Augmentation
 
@@ -67,3 +69,16 @@ class Transform(ABC):
             plan: Probabilities and ranges.
             draw: Random numbers of this transform.
         """
+
+
+def rows_of(chosen: Any, like: Tensor) -> Tensor | None:
+    """Indices of the chosen samples ``(batch,)`` bool on the device of ``like``, or None: only these are computed."""
+    if not chosen.any():
+        return None
+    return torch.from_numpy(np.flatnonzero(chosen)).to(like.device)
+
+
+def per_sample(values: NDArray, rows: Tensor, *, rank: int) -> Tensor:
+    """Values of the rows on their device, with trailing axes of size 1 up to ``rank`` axes."""
+    chosen = torch.from_numpy(np.ascontiguousarray(values)).to(rows.device)[rows]
+    return chosen.reshape(*chosen.shape, *(1,) * (rank - chosen.ndim))
