@@ -1,8 +1,8 @@
-"""Which encoders exist, what they cost and where their ImageNet weights lie; no torch, no network.
+"""The catalogue of encoders: properties, costs and sources of their ImageNet weights; no torch, no network.
 
-The table beside this file is made by ``tools/encoder_table.py`` from the libraries' own records and from measurement,
-its column ``slowness`` by ``tools/encoder_speed.py``. A revision is the commit with which a hub repository received its
-weights; where none is on record here it is the branch "main", which may move.
+``encoders.json`` is written by ``tools/encoder_table.py`` from the libraries' records and from measurements, its column
+``slowness`` by ``tools/encoder_speed.py``. A revision is the commit that added the weights to a hub repository, or the
+branch "main" where that is not known.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ BUNDLED_ENCODER = "resnet18"
 TORCHVISION = "torchvision/"
 
 StageKind = Literal["flat", "deep", "strided"]
-"""Of a stage: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
+"""Kind of a stage: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
 axis, ``strided`` with stride 2."""
 
 
 @dataclass(frozen=True)
 class StageCosts:
-    """What each stage (not the sum up to it) costs as one kind; finest first.
+    """Costs of each stage (not cumulative) as one kind; finest first.
 
     Attributes:
         parameters: For three input channels.
-        saved_elements: What it keeps for the backward pass in training, its result included and its input not: bytes
-            under bfloat16 autocast over 2, per pixel of the network's input and slice of the stage's own input.
-        saved_as_lowest: The same where no stage below learns: its input counts, and what comes before its first
-            parameter keeps nothing.
-        flops: Floating point operations of the forward pass, per the same.
+        saved_elements: Elements saved for the backward pass, with the stage's output and without its input: bytes under
+            bfloat16 autocast over 2, per pixel of the network's input and slice of the stage's input.
+        saved_as_lowest: The same where no finer stage learns: with the input, and without what precedes the first
+            parameter.
+        flops: Floating point operations of the forward pass, per pixel and slice as above.
     """
 
     parameters: tuple[int, ...]
@@ -50,23 +50,22 @@ class EncoderEntry:
 
     Attributes:
         name: Name in plans and on the command line.
-        library: Whose modules and weights it has.
+        library: Source of modules and weights.
         library_name: Name in that library.
         channels: Channels of each stage.
-        strides: In-plane stride of each stage relative to the input: 2 or 4 at first, then twice the stage before.
+        strides: In-plane stride of each stage relative to the input: 2 or 4, doubled at each further stage.
         mean: Mean of the RGB input in [0, 1] that the encoder was trained with.
-        std: Standard deviation of the same.
-        licence: Licence of the ImageNet weights: as timm records it for these weights; torchvision's own (its
-            records name none per model).
-        repository: Hub repository of the ImageNet weights; empty for torchvision's, which are on no hub.
+        std: Standard deviation of that input.
+        licence: Licence of the ImageNet weights as timm records it; torchvision's own licence for its weights.
+        repository: Hub repository of the ImageNet weights; empty for torchvision's.
         revision: Revision in that repository, or torchvision's name of the weights.
-        file: Name of torchvision's file of weights, a torch state dict; empty for those on the hub.
+        file: Name of torchvision's weights file, a torch state dict; empty for those on the hub.
         volumes: Whether it converts to 3D.
         batchnorm: Whether it has BatchNorm.
-        parameters: Parameters of all stages together, for three input channels.
-        costs: Of each stage, per kind; only ``flat`` where it does not convert to 3D.
-        slowness: Seconds per floating point operation of a training step over ResNet-18's, in 2D and in 3D, measured on
-            a CPU in bfloat16; None where it has not been measured, and in 3D where it does not convert.
+        parameters: Number of parameters of all stages, for three input channels.
+        costs: Kind -> costs of each stage; only ``flat`` where it does not convert to 3D.
+        slowness: Seconds per floating point operation of a training step over ResNet-18's, in 2D and in 3D, on a CPU in
+            bfloat16; None if not measured, and in 3D where it does not convert.
     """
 
     name: str
@@ -88,7 +87,7 @@ class EncoderEntry:
 
     @property
     def source(self) -> str:
-        """Where the ImageNet weights come from: the hub's repository, or torchvision and its file."""
+        """Source of the ImageNet weights: the hub repository, or ``torchvision/`` and the file's name."""
         return f"{TORCHVISION}{self.file}" if self.file else self.repository
 
 
@@ -113,7 +112,7 @@ def entry(name: str) -> EncoderEntry:
     """The catalogue's entry of an encoder.
 
     Raises:
-        UserError: If there is no such encoder; the message lists those that exist.
+        UserError: If there is no such encoder.
     """
     if name not in ENCODERS:
         raise UserError(f"unknown encoder {name!r}", where="encoder", hint=f"choose one of: {', '.join(ENCODERS)}")
@@ -122,38 +121,38 @@ def entry(name: str) -> EncoderEntry:
 
 def volume_encoders() -> list[str]:
     """Names of the encoders that convert to 3D."""
-    return [name for name, known in ENCODERS.items() if known.volumes]
+    return [name for name, encoder in ENCODERS.items() if encoder.volumes]
 
 
 def imagenet_cached(name: str) -> bool:
-    """Whether the ImageNet weights of an encoder lie in the local cache; never touches the network."""
-    known = entry(name)
-    return cached_weights(known.source, known.revision) is not None
+    """Whether the ImageNet weights of an encoder are in the local cache; never uses the network."""
+    encoder = entry(name)
+    return cached_weights(encoder.source, encoder.revision) is not None
 
 
 def cached_weights(source: str, revision: str) -> Path | None:
-    """The file of weights in the local cache, or None; never touches the network.
+    """Path of the weights file in the local cache, or None; never uses the network.
 
     Args:
-        source: As in :class:`EncoderEntry`.
-        revision: As in :class:`EncoderEntry`.
+        source: ``source`` of an :class:`EncoderEntry`.
+        revision: ``revision`` of an :class:`EncoderEntry`.
     """
     if is_of_torchvision(source):
         path = torch_cache(source)
         return path if path.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, WEIGHTS_FILE, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path_text = try_to_load_from_cache(source, WEIGHTS_FILE, revision=revision)
+    return Path(path_text) if isinstance(path_text, str) else None
 
 
 def is_of_torchvision(source: str) -> bool:
-    """Whether weights are a file that torchvision knows the address of, and not in a hub repository."""
+    """Whether the weights are a file of torchvision, not in a hub repository."""
     return source.startswith(TORCHVISION)
 
 
 def torch_cache(source: str) -> Path:
-    """Where torch and torchvision keep one of their files, found without loading them."""
+    """Path of torchvision's weights file in torch's cache, computed without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
     return home / "hub" / "checkpoints" / source.removeprefix(TORCHVISION)

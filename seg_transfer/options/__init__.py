@@ -1,1 +1,1 @@
-"""What each command and its Python function can be told: one frozen type per command, written once."""
+"""Options of the commands and their Python functions: one frozen type per command."""

@@ -1,7 +1,7 @@
-"""Base of all options types: typed, frozen, and refused with one message that names the command-line option.
+"""Base of all options types: typed, frozen, and validated with one message that names the command-line option.
 
-A field is written once. Its type and bounds are checked, and its description is the text of ``--help``, of the
-function's docstring and of the JSON schema. :class:`Cli` says how it is typed on the command line.
+A field is written once. Its type and bounds are checked, and its description is the text of ``--help`` and of the
+function's docstring. :class:`Cli` describes it on the command line.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Cli:
 
     Attributes:
         flags: Such as ``-w/--work``, or ``--name/--no-name`` for a switch; by default ``--`` and the field's name.
-        metavar: Stands for the value in ``--help``.
+        metavar: Placeholder of the value in ``--help``.
         panel: Panel of ``--help``; by default the first one.
-        argument: Given by its position instead of by a flag, in Python as well.
-        positional: A flag on the command line that may be given by its position in Python.
-        only: Belongs to the command line alone: Python functions do not take it.
-        typed: Type on the command line where the field itself is read from a text.
+        argument: Positional, on the command line and in Python.
+        positional: A flag on the command line, but positional or keyword in Python.
+        only: On the command line only, not in Python.
+        typed: Type on the command line where the field is parsed from a text.
     """
 
     flags: str = ""
@@ -47,7 +47,7 @@ class Options(BaseModel):
     """Base of the options of a command.
 
     Raises:
-        UserError: If a value is impossible; it names the option as the command line does.
+        UserError: If a value is invalid; it names the option as on the command line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
@@ -60,14 +60,14 @@ class Options(BaseModel):
 
 
 def fields_of(kind: type[Options]) -> dict[str, FieldInfo]:
-    """Fields by name in the order in which they are shown: a type's own first, then those of its bases."""
+    """Name -> field, in the order of ``--help``: those of the type first, then those of its bases."""
     names = [name for base in kind.__mro__ for name in inspect.get_annotations(base)]
     return {name: kind.model_fields[name] for name in names if name in kind.model_fields}
 
 
 def cli_of(field: FieldInfo) -> Cli:
     """How a field appears on the command line."""
-    return next((one for one in field.metadata if isinstance(one, Cli)), Cli())
+    return next((item for item in field.metadata if isinstance(item, Cli)), Cli())
 
 
 def keyword_of(name: str, field: FieldInfo) -> str:
@@ -76,11 +76,11 @@ def keyword_of(name: str, field: FieldInfo) -> str:
 
 
 def flag_of(kind: type[Options], name: str) -> str:
-    """Name of a field as the command line shows it: ``--time-budget``, or ``DATASET`` for an argument.
+    """Name of a field on the command line: ``--time-budget``, or ``DATASET`` for an argument.
 
     Args:
-        kind: The options.
-        name: Of the field, or its keyword in Python.
+        kind: Type of the options.
+        name: Name of the field, or its keyword in Python.
     """
     for field_name, field in kind.model_fields.items():
         if name in (field_name, field.alias):
@@ -93,7 +93,7 @@ def flag_of(kind: type[Options], name: str) -> str:
 
 
 def _refuse(kind: type[Options], problem: ErrorDetails) -> NoReturn:
-    """Raise what pydantic found as an error of the user."""
+    """Turn a problem that pydantic reports into a UserError."""
     path = problem["loc"]
     value = problem["input"]
     where = flag_of(kind, str(path[0])) if path else None
@@ -103,9 +103,9 @@ def _refuse(kind: type[Options], problem: ErrorDetails) -> NoReturn:
     if isinstance(cause, UserError):
         raise UserError(cause.what, where=cause.where or where, hint=cause.hint) from None
     if problem["type"] == "missing":
-        raise UserError("is missing", where=where, hint="give it") from None
+        raise UserError("is missing", where=where, hint="give a value") from None
     if problem["type"] == "extra_forbidden":
-        hint = f"options: {', '.join(keyword_of(*one) for one in fields_of(kind).items())}"
+        hint = f"options: {', '.join(keyword_of(*item) for item in fields_of(kind).items())}"
         raise UserError("there is no such option", where=where, hint=hint) from None
     if problem["type"] == "literal_error":
         hint = f"choose one of: {problem['ctx']['expected'].replace(' or ', ', ')}".replace("'", "")
@@ -117,12 +117,15 @@ def _refuse(kind: type[Options], problem: ErrorDetails) -> NoReturn:
 
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:
-    """The bounds of a number: ``ge``, ``gt``, ``le`` and ``lt``, those that it has."""
+    """The bounds of a number among ``ge``, ``gt``, ``le`` and ``lt``."""
     return {
-        name: getattr(one, name) for one in field.metadata for name in _BOUNDS if getattr(one, name, None) is not None
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in _BOUNDS
+        if getattr(item, name, None) is not None
     }
 
 
 def _range(kind: type[Options], name: str) -> str:
-    field = next(field for known, field in kind.model_fields.items() if name in (known, field.alias))
+    field = next(field for key, field in kind.model_fields.items() if name in (key, field.alias))
     return "give " + " and ".join(_BOUNDS[bound].format(limit) for bound, limit in bounds_of(field).items())

@@ -1,4 +1,4 @@
-"""Lets a function that takes one options object be called with the options as keywords."""
+"""A decorator by which a function of one options object can be called with keywords."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ R = TypeVar("R")
 
 
 def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[..., R]]:
-    """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` as well.
+    """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` too.
 
-    The signature and the ``Args`` of the docstring are those of the options' fields.
-
-    Args:
-        kind: Type of the options.
+    Its signature and the ``Args`` of its docstring are generated from the fields of ``kind``.
     """
 
     def decorate(function: Callable[[OptionsT], R]) -> Callable[..., R]:
@@ -43,26 +40,23 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
 
 
 def signature_of(kind: type[Options]) -> inspect.Signature:
-    """The Python signature of a command: arguments by position, options by keyword."""
+    """The Python signature of a command: positional arguments, then keyword-only options."""
     parameters = []
     for name, field in fields_of(kind).items():
         cli = cli_of(field)
         if cli.only:
             continue
         default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
-        by_position = cli.argument or cli.positional
-        how = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(keyword_of(name, field), how, default=default, annotation=field.annotation))
+        positional = cli.argument or cli.positional
+        kind_of_parameter = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
+        parameters.append(
+            inspect.Parameter(keyword_of(name, field), kind_of_parameter, default=default, annotation=field.annotation)
+        )
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
 def with_arguments(text: str, kind: type[Options]) -> str:
-    """Put the options' descriptions into a Google docstring, as the section ``Args`` in front of its other sections.
-
-    Args:
-        text: The docstring.
-        kind: Type of the options.
-    """
+    """Insert the descriptions of the fields into a Google docstring, as ``Args`` before its other sections."""
     lines = [
         f"    {keyword_of(name, field)}: {field.description}"
         for name, field in fields_of(kind).items()

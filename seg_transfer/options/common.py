@@ -1,4 +1,4 @@
-"""Options that several commands share, each in a base class of its own, and the readers of text forms."""
+"""Options that several commands share, one base class each, and parsers of their text forms."""
 
 from __future__ import annotations
 
@@ -19,20 +19,12 @@ CASE_WORKERS = "Worker processes; 0: all in this process. Default: one per core,
 
 
 def from_text(read: Callable[[str], object]) -> BeforeValidator:
-    """A reader of an option's text form; other types are left as they are.
-
-    Args:
-        read: Turns the text into the value.
-    """
+    """A validator that parses text with ``read`` and passes other types on."""
 
     def parse(value: Any) -> Any:
         return read(value) if isinstance(value, str) else value
 
     return BeforeValidator(parse)
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def _as_texts(value: Any) -> Any:
@@ -46,9 +38,9 @@ Bytes = Annotated[int, from_text(bytes_from_text)]
 Seconds = Annotated[float, from_text(seconds_from_text)]
 """``30m`` or a number of seconds."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
-"""A list of names, or of numbers that serve as names."""
-FoldNames = Annotated[Names, from_text(_listed)]
-"""``0,2``, or a list of folds: numbers, or ``full``."""
+"""A list of names; numbers are turned into texts."""
+FoldNames = Annotated[Names, from_text(lambda text: tuple(text.split(",")))]
+"""``0,2``, or a list of folds."""
 
 
 class WorkOption(Options):
@@ -60,7 +52,7 @@ class WorkOption(Options):
 
 
 class DeviceOption(Options):
-    """Where to compute."""
+    """The device."""
 
     device: Annotated[str, Cli(metavar="NAME", panel=RUNNING)] = Field(
         "auto", description="auto, cpu, cuda, cuda:1 or mps."
@@ -68,7 +60,7 @@ class DeviceOption(Options):
 
 
 class WorkersOption(Options):
-    """How many processes work on cases."""
+    """The number of worker processes."""
 
     workers: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(None, ge=0, description=CASE_WORKERS)
 
@@ -80,15 +72,15 @@ class SeedOption(Options):
 
 
 class OfflineOption(Options):
-    """No connections; in Python the environment variable ``HF_HUB_OFFLINE`` does the same."""
+    """No downloads; in Python, set the environment variable ``HF_HUB_OFFLINE``."""
 
     offline: Annotated[bool, Cli(panel=RUNNING, only=True)] = Field(
-        False, description="Make no connection: what is needed has to be on this machine."
+        False, description="Never download: weights have to be on this machine."
     )
 
 
 class VerbosityOptions(Options):
-    """How much is logged."""
+    """Verbosity of the log."""
 
     verbose: Annotated[bool, Cli("-v/--verbose", panel=RUNNING, only=True)] = Field(
         False, description="Show details as well."
@@ -99,11 +91,11 @@ class VerbosityOptions(Options):
 
 
 class BudgetOptions(Options):
-    """How long to train."""
+    """The training budget."""
 
-    epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Train this many epochs.")
+    epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Number of epochs.")
     time_budget: Annotated[Seconds | None, Cli(metavar="TIME", typed=str)] = Field(
-        None, gt=0, description="Train this long per fold: seconds, or a text such as 30m."
+        None, gt=0, description="Training time per fold: seconds, or a text such as 30m."
     )
 
     @model_validator(mode="after")
@@ -113,7 +105,7 @@ class BudgetOptions(Options):
 
 
 class FoldsOption(Options):
-    """Which trained folds to use."""
+    """The trained folds to use."""
 
     folds: Annotated[FoldNames | None, Cli(metavar="LIST", typed=str)] = Field(
         None, description="Folds of the current plan, such as 0,2 or full. Default: all trained ones."
@@ -121,11 +113,7 @@ class FoldsOption(Options):
 
 
 def at_most_one(options: Options, *names: str) -> None:
-    """Refuse more than one of several options that exclude each other.
-
-    Args:
-        options: Their values; None is not given.
-        names: Of the fields.
+    """Refuse more than one of several fields that exclude each other; None means not given.
 
     Raises:
         UserError: If two or more are given.

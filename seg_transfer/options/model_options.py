@@ -1,4 +1,4 @@
-"""Options of what is done with trained models: predict, compare, export."""
+"""Options of the commands for trained models: predict, summary, export, card."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from seg_transfer.options.common import (
 
 
 class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
-    """Options of predicting an array: which models, and how."""
+    """Options of predicting an array."""
 
     model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
-        None, description="Exported model, in place of a work folder."
+        None, description="Exported model, instead of a work folder."
     )
     tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
 
     @model_validator(mode="after")
     def _is_one_source(self) -> ArrayOptions:
         if self.model is not None and (self.folds is not None or self.work != DEFAULT_WORK):
-            what = "an exported model has no folds to choose and needs no work folder"
-            raise UserError(what, where=self.model, hint="leave --folds and --work away")
+            what = "an exported model excludes --folds and --work"
+            raise UserError(what, where=self.model, hint="omit them")
         return self
 
 
@@ -44,19 +44,21 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         description="Folder of images, or one file."
     )
     output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
-        description="Where label maps go."
+        description="Folder for label maps."
     )
     probabilities: bool = Field(False, description="Write probabilities as well.")
-    overwrite: bool = Field(False, description="Segment again what is in the output folder already.")
+    overwrite: bool = Field(False, description="Replace label maps that are already in the output folder.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(
-        1, ge=0, description="Cases prepared ahead, a thread each; 0: one case after the other."
+        1, ge=0, description="Number of cases to prepare in advance, one thread each; 0: none."
     )
 
 
 class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.summary`."""
 
-    ensembles: bool = Field(False, description="Try pairs of configurations: predicts their held-out cases again.")
+    ensembles: bool = Field(
+        False, description="Also rank pairs of configurations, which predicts their held-out cases again."
+    )
 
 
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
@@ -66,14 +68,14 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
         None, description="Model file, such as model.segtl."
     )
     onnx: Annotated[Path | None, Cli(metavar="FILE")] = Field(
-        None, description="Network as ONNX: patches in, probabilities out."
+        None, description="Network as ONNX: from patches to probabilities."
     )
-    name: Annotated[str, Cli(metavar="TEXT")] = Field("unnamed", description="What the model's card calls it.")
+    name: Annotated[str, Cli(metavar="TEXT")] = Field("unnamed", description="Name of the model in its card.")
 
     @model_validator(mode="after")
     def _has_a_file(self) -> ExportOptions:
         if self.output is None and self.onnx is None:
-            raise UserError("no file is named to write", hint="give -o model.segtl, or --onnx model.onnx")
+            raise UserError("no output file is given", hint="give -o model.segtl, or --onnx model.onnx")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Options of evaluating, of looking at a work folder, of the demo, and of fetching weights."""
+"""Options of evaluate, status, demo, and fetching weights."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class EvaluateOptions(WorkersOption, VerbosityOptions):
         description="Folder of true label maps, or one file."
     )
     tolerance: Annotated[float, Cli(metavar="MM")] = Field(
-        1.0, ge=0, description="Surface distance that NSD counts as met (2D images: pixels)."
+        1.0, ge=0, description="Surface distance that NSD tolerates (2D images: pixels)."
     )
     ignore: Annotated[int | None, Cli(metavar="VALUE")] = Field(
         None, description="Value of voxels that are not annotated. Default: the plan's, with -w."
     )
     json_file: Annotated[Path | None, Cli("--json", metavar="FILE")] = Field(
-        None, alias="json", description="Write all figures as JSON."
+        None, alias="json", description="Write all scores as JSON."
     )
     csv_file: Annotated[Path | None, Cli("--csv", metavar="FILE")] = Field(
-        None, alias="csv", description="Write a row per case and label."
+        None, alias="csv", description="Write one row per case and label."
     )
     work: Annotated[Path | None, Cli("-w/--work", metavar="DIR", panel=RUNNING)] = Field(
         None, description="Work folder whose plan names the labels."
@@ -55,7 +55,7 @@ class DemoOptions(DeviceOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of ``segtl demo``."""
 
     output: Annotated[Path, Cli("-o/--output", metavar="DIR")] = Field(
-        Path("segtl-demo"), description="Where everything goes, data included."
+        Path("segtl-demo"), description="Folder for everything, data included."
     )
 
 
@@ -66,5 +66,5 @@ class FetchOptions(VerbosityOptions):
         description="Encoders, as `segtl encoders` lists them."
     )
     to: Annotated[Path | None, Cli("--to", metavar="DIR")] = Field(
-        None, description="Also copy them here, for another machine."
+        None, description="Also copy them to this folder, for another machine."
     )

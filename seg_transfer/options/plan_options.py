@@ -1,4 +1,4 @@
-"""Options of planning and of what follows from a plan before training."""
+"""Options of plan, preprocess and probe."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
     )
     config: Annotated[Literal["auto", Configuration], Cli(panel=DECISIONS)] = Field(
-        "auto", description="What the network reads."
+        "auto", description="Input of the network."
     )
     encoder: Annotated[str, Cli(metavar="NAME", panel=DECISIONS)] = Field(
         "auto", description="Encoder, such as resnet34."
     )
     weights: Annotated[str, BeforeValidator(str), Cli(metavar="WHICH", panel=DECISIONS)] = Field(
-        "auto", description="Encoder's weights: auto, bundled, imagenet, none or a file."
+        "auto", description="Weights of the encoder: auto, bundled, imagenet, none or a file."
     )
     from_model: Annotated[Path | None, Cli("--from", metavar="FILE", panel=DECISIONS)] = Field(
         None,
-        description="Start from an exported model, in place of --weights; labels, channels and spacing may differ. "
-        "Scores are only honest if it was not trained on the held-out cases.",
+        description="Start from an exported model, instead of --weights; labels, channels and spacing may differ. "
+        "Scores are only valid if it was not trained on the held-out cases.",
     )
     carry: Annotated[Literal["auto", Carry], Cli(panel=DECISIONS)] = Field(
-        "auto", description="What of --from to take: the encoder; all: the decoder too."
+        "auto", description="Part of --from to carry over; all: encoder and decoder."
     )
     strategy: Annotated[Literal["auto", StrategyName, "classic", "race"], Cli(panel=DECISIONS)] = Field(
         "auto",
-        description="What of the encoder learns, and when; classic: the textbook's choice by size and similarity; "
-        "race: each fold tries several for a short time.",
+        description="Transfer strategy; classic: the textbook's choice by size and similarity; race: each fold trains "
+        "several for a short time and continues with the best.",
     )
     evidence: Annotated[bool, Cli(panel=DECISIONS)] = Field(
-        True, description="Try the pretrained encoder on some cases before the strategy is decided."
+        True, description="Measure the pretrained encoder on some cases before deciding the strategy."
     )
     race_share: Annotated[float | None, Cli(metavar="SHARE", panel=DECISIONS)] = Field(
         None, gt=0, lt=1, description="Share of a fold's budget for its race. Default: 0.1."
@@ -84,7 +84,7 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         dict[str, Literal["auto", NormalizationKind]],
         BeforeValidator(_kinds_by_channel),
         Cli(metavar="CHANNEL=KIND", panel=DECISIONS, typed=list[str]),
-    ] = Field({}, description="Scale a channel by zscore, clip_zscore, minmax or none; repeatable.")
+    ] = Field({}, description="Normalization of a channel: zscore, clip_zscore, minmax or none; repeatable.")
     memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS, typed=str)] = Field(
         None,
         gt=0,
@@ -95,7 +95,7 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         None, description="Only these cases: a file with one per line."
     )
     folds: Annotated[int, Cli(metavar="K", panel=CASES)] = Field(
-        5, ge=2, description="Folds of the cross-validation; fewer where there are fewer cases."
+        5, ge=2, description="Number of folds; fewer if there are fewer cases."
     )
     group_by: Annotated[str | None, Cli(metavar="REGEX", panel=CASES)] = Field(
         None, description="Cases with the same match (its first group, if it has one) share a fold."
@@ -105,22 +105,22 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
     )
     splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
         None,
-        description="Folds as JSON: a list of train and validation; with groups, those that straddle folds are named.",
+        description="Folds as JSON: a list of train and validation. Groups on both sides of a fold are reported.",
     )
-    skip_broken: Annotated[bool, Cli(panel=CASES)] = Field(False, description="Go on without cases that have problems.")
+    skip_broken: Annotated[bool, Cli(panel=CASES)] = Field(False, description="Ignore cases that have problems.")
 
     @field_validator("weights")
     @classmethod
-    def _weights_are_there(cls, weights: str) -> str:
+    def _weights_exist(cls, weights: str) -> str:
         if weights in NAMED_WEIGHTS:
             return weights
         if not Path(weights).is_file():
             hint = f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}"
-            raise UserError("there is no such file of weights", where=weights, hint=hint)
+            raise UserError("there is no such weights file", where=weights, hint=hint)
         return str(Path(weights).absolute())
 
     @model_validator(mode="after")
-    def _go_together(self) -> PlanOptions:
+    def _are_compatible(self) -> PlanOptions:
         at_most_one(self, "group_by", "groups")
         self._check_race()
         self._check_head()
@@ -129,38 +129,36 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
 
     def _check_race(self) -> None:
         if self.strategy != "race" and self.race_share is not None:
-            raise UserError("there is no race to spend it on", where="--race-share", hint="add --strategy race")
+            raise UserError("needs --strategy race", where="--race-share", hint="add --strategy race")
         if self.strategy == "race" and self.weights == "none":
-            what = "a race compares pretrained starts with one from scratch, and none are asked for"
-            raise UserError(what, where="--weights none", hint="take --strategy scratch, or pretrained --weights")
+            what = "a race compares pretrained strategies with scratch"
+            raise UserError(what, where="--weights none", hint="use --strategy scratch, or pretrained --weights")
 
     def _check_start(self) -> None:
         if self.from_model is None and self.carry != "auto":
-            raise UserError("there is no model to carry over from", where="--carry", hint="name one with --from")
+            raise UserError("needs a model to carry over from", where="--carry", hint="add --from")
         if self.strategy == "scratch" and self.weights not in ("auto", "none"):
-            what = f"scratch starts from random weights, and {self.weights} are asked for"
-            hint = "leave one of --strategy scratch and --weights away"
-            raise UserError(what, where="--weights", hint=hint)
-        if self.from_model is None:
-            return
-        for option, value, allowed in (
-            ("--weights", self.weights, self.weights == "auto"),
-            ("--strategy", self.strategy, self.strategy != "scratch"),
-        ):
-            if not allowed:
-                what = f"--from starts from an earlier model's weights, and {option} {value} is asked for"
-                raise UserError(what, where=option, hint=f"leave one of --from and {option} away")
+            what = f"--strategy scratch starts from random weights, which excludes --weights {self.weights}"
+            raise UserError(what, where="--weights", hint="omit one of the two")
+        if self.from_model is not None:
+            for option, value, excluded in (
+                ("--weights", self.weights, self.weights != "auto"),
+                ("--strategy", self.strategy, self.strategy == "scratch"),
+            ):
+                if excluded:
+                    what = f"--from starts from an earlier model's weights, which excludes {option} {value}"
+                    raise UserError(what, where=option, hint="omit one of the two")
 
     def _check_head(self) -> None:
         if self.head == "unet":
             return
         where = f"--head {self.head}"
         if self.strategy not in ("auto", "frozen"):
-            what = f"a classifier reads a frozen encoder, and --strategy {self.strategy} is asked for"
-            raise UserError(what, where=where, hint="leave one of --head and --strategy away")
+            what = f"a classifier needs a frozen encoder, which excludes --strategy {self.strategy}"
+            raise UserError(what, where=where, hint="omit one of the two")
         if self.carry == "all":
-            what = "a classifier has no decoder, and --carry all is asked for"
-            raise UserError(what, where=where, hint="take --carry encoder, or leave --head away")
+            what = "a classifier has no decoder, which excludes --carry all"
+            raise UserError(what, where=where, hint="use --carry encoder, or omit --head")
 
 
 class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):
@@ -170,10 +168,10 @@ class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptio
 class ProbeOptions(WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.probe`."""
 
-    cases: Annotated[int, Cli(metavar="N")] = Field(20, ge=2, description="Look at this many cases at most.")
+    cases: Annotated[int, Cli(metavar="N")] = Field(20, ge=2, description="Largest number of cases.")
     encoders: Annotated[tuple[str, ...], Cli("--with", metavar="ENCODER", typed=list[str])] = Field(
         (),
-        description="Also this encoder, alone and with the plan's; repeatable. Its weights have to be on this machine.",
+        description="Another encoder, alone and with the plan's; repeatable. Its weights have to be on this machine.",
     )
     context: bool = Field(
         False, description="Append the mean over the slice (in 3D: the patch) to each voxel's features."

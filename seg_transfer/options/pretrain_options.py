@@ -12,7 +12,7 @@ from seg_transfer.options.base import Cli
 from seg_transfer.options.common import DeviceOption, Seconds, SeedOption, VerbosityOptions
 
 Purpose = Literal["scans", "photos"]
-"""Kind of images that the encoder is meant for."""
+"""Kind of images that the encoder is trained for."""
 
 
 class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
@@ -22,13 +22,13 @@ class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
         description="Folder with one sub-folder of images per class."
     )
     output: Annotated[Path, Cli("-o/--output", metavar="NAME")] = Field(
-        description="Result without ending: NAME.safetensors and its card NAME.md."
+        description="Output without ending: NAME.safetensors and its card NAME.md."
     )
     encoder: Annotated[str, Cli(metavar="NAME")] = Field(
         "resnet18", description="Encoder of `segtl encoders` that timm has."
     )
     time_budget: Annotated[Seconds, Cli(metavar="TIME", typed=str)] = Field(
-        6000.0, gt=0, description="Train this long: seconds, or a text such as 100m."
+        6000.0, gt=0, description="Training time: seconds, or a text such as 100m."
     )
     val: Annotated[Path | None, Cli(metavar="DIR")] = Field(
         None, description="Folder like IMAGES to measure accuracy on, instead of held-out images."
@@ -37,7 +37,7 @@ class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
         0.1, gt=0, lt=1, description="Share of each class held out to measure accuracy on."
     )
     purpose: Annotated[Purpose, Cli("--for")] = Field(
-        "scans", description="Kind of images that the encoder is meant for; chooses the augmentation."
+        "scans", description="Kind of images that the encoder is trained for; decides the augmentation."
     )
     side: Annotated[int, Cli(metavar="N")] = Field(64, ge=32, description="Side of the square images at the end.")
     batch_size: Annotated[int, Cli(metavar="N")] = Field(256, ge=2, description="Images in a batch.")

@@ -20,9 +20,9 @@ from seg_transfer.options.common import (
 
 
 class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
-    """What belongs to the training of one fold and is not planned; recorded with it."""
+    """Options of the training of one fold, recorded in its manifest."""
 
-    restart: bool = Field(False, description="Start over instead of going on.")
+    restart: bool = Field(False, description="Start over instead of resuming.")
     seed: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(
         None, ge=0, le=LARGEST_SEED, description="Random seed. Default: the plan's."
     )
@@ -32,7 +32,7 @@ class TrainOptions(RunOptions, WorkOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.train`."""
 
     fold: Annotated[str, BeforeValidator(str), Cli(metavar="FOLD", argument=True)] = Field(
-        description="0 … K-1; cv: all of them; full: on every case, unvalidated."
+        description="0 … K-1; cv: all of them; full: train on every case, without validation."
     )
     control: bool = Field(
         False, description="Also train a from-scratch control under the same budget, and compare both."

@@ -1,6 +1,6 @@
-"""What one case measures, and its foreground samples.
+"""Measurements of one case, and its foreground samples.
 
-Everything is in canonical order ``(x, y, z)`` (RAS). Intensities are those on disk, before any normalization.
+Arrays are in canonical order ``(x, y, z)`` (RAS). Intensities are as stored, before normalization.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PERCENTILES = (0.005, 0.5, 0.995)
 
 
 class Intensity(Part):
-    """Figures of the foreground voxels of one channel."""
+    """Statistics of the foreground voxels of one channel."""
 
     mean: float
     std: float
@@ -46,7 +46,7 @@ class CaseChannel(Part):
     mean: float = Field(description="over the whole image")
     std: float = Field(description="over the whole image")
     label_means: tuple[float | None, ...] = Field(
-        description="over the voxels of the background and of each label; None where the case has none of them"
+        description="of the background and of each label; None where the case has no such voxel"
     )
     foreground: Intensity | None = Field(description="None where the case has no foreground")
 
@@ -56,20 +56,20 @@ class CaseLabel(Part):
 
     voxels: int
     ml: float | None = Field(description="None where the unit is the pixel")
-    slices: Triple = Field(description="slices across each canonical axis (x, y, z) that hold the label")
+    slices: Triple = Field(description="number of slices with the label, across each canonical axis (x, y, z)")
 
 
 class CaseFingerprint(Part):
     """One case."""
 
     id: str
-    shape: Triple = Field(description="canonical (x, y, z), whole image")
+    shape: Triple = Field(description="canonical (x, y, z), of the uncropped image")
     cropped_shape: Triple = Field(description="box around the voxels where any channel is nonzero")
     spacing: Spacing = Field(description="canonical (x, y, z), in the data set's unit")
-    orientation: str = Field(description="where the file's own axes point, such as LPS")
+    orientation: str = Field(description="directions of the file's axes, such as LPS")
     channels: tuple[CaseChannel, ...]
     labels: tuple[CaseLabel, ...] = Field(description="in the order of the data set's labels, without background")
-    image_hash: str = Field(description="of the voxels in canonical order, every channel: identical images are alike")
+    image_hash: str = Field(description="of the voxels of all channels in canonical order: equal for identical images")
     label_hash: str = Field(description="of the classes in canonical order")
     annotated: float = Field(default=1.0, gt=0, le=1, description="share of the voxels that are annotated")
 
@@ -84,12 +84,12 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
 
     Args:
         case: A case with a label.
-        dataset: Its data set, for labels and their mapping; its list of cases is not used.
-        samples: Most foreground samples to draw per channel.
-        seed: Of the draw, together with the case's identifier: it does not depend on the other cases.
+        dataset: Its data set, for the mapping of labels; its cases are not used.
+        samples: Largest number of foreground samples per channel.
+        seed: Random seed; the draw depends on it and on the case's identifier alone.
 
     Returns:
-        The measurements, and per channel the drawn foreground values ``(n,)`` as float32.
+        The measurements, and per channel the sampled foreground values ``(n,)``, float32.
     """
     assert case.label is not None
     image = read_image(case.images)
@@ -99,15 +99,15 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     dtypes = [str(read_header(path).dtype) for path in case.images]
     if len(dtypes) == 1:
         dtypes *= len(image.array)
-    draw = _draw(int(foreground.sum()), samples, case.id, seed)
+    selection = _draw(int(foreground.sum()), samples, case.id, seed)
     spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
     voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
     labels = tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels)))
     voxels = [int(annotated.sum() - foreground.sum()), *(label.voxels for label in labels)]
-    channels, drawn = [], []
+    channels, sampled = [], []
     for array, dtype in zip(image.array, dtypes, strict=True):
         inside = array[foreground]
-        drawn.append(inside[draw].astype(np.float32))
+        sampled.append(inside[selection].astype(np.float32))
         nonzero = array[array != 0]
         mean, std = _mean_and_std(array)
         channels.append(
@@ -134,25 +134,25 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         label_hash=content_hash(classes),
         annotated=float(annotated.mean()),
     )
-    return measured, drawn
+    return measured, sampled
 
 
 def _class_means(array: np.ndarray, classes: np.ndarray, voxels: Sequence[int]) -> tuple[float | None, ...]:
-    """Mean of each class, which has so many voxels; one slab at a time."""
+    """Mean of each class, of which ``voxels`` are the counts; one slab at a time."""
     sums = np.zeros(len(voxels))
-    for slab, held in zip(array, classes, strict=True):
-        sums += np.bincount(held.ravel(), weights=slab.ravel(), minlength=len(voxels))[: len(voxels)]
+    for slab, slab_classes in zip(array, classes, strict=True):
+        sums += np.bincount(slab_classes.ravel(), weights=slab.ravel(), minlength=len(voxels))[: len(voxels)]
     return tuple(rounded(total / count) if count else None for total, count in zip(sums, voxels, strict=True))
 
 
 def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
-    """Figures of all values, every group with the same weight: 100 voxels of one case count like 100,000 of another.
+    """Statistics of all values; all groups have the same weight, whatever their size.
 
     Args:
-        groups: Values ``(n,)``, one array per case; empty ones are left out.
+        groups: Values ``(n,)``, one array per case; empty ones are ignored.
 
     Returns:
-        The figures, or None if every group is empty.
+        The statistics, or None if every group is empty.
     """
     groups = [group for group in groups if group.size]
     if not groups:
@@ -165,27 +165,27 @@ def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
     values, weights = values[order], weights[order]
     mean = float(weights @ values)
     percentiles = np.interp(PERCENTILES, np.cumsum(weights) - weights / 2, values)
-    return _figures(values, mean, float(weights @ (values - mean) ** 2) ** 0.5, percentiles)
+    return _statistics(values, mean, float(weights @ (values - mean) ** 2) ** 0.5, percentiles)
 
 
 def _intensity(values: np.ndarray) -> Intensity:
-    """Figures of one group: as for several, without weights."""
+    """Statistics of one group: as for several, without weights."""
     values = np.sort(values)
     mean, std = _mean_and_std(np.array_split(values, max(1, values.size // 2**20)))
-    places = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
-    below = np.floor(places).astype(np.int64)
+    positions = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
+    below = np.floor(positions).astype(np.int64)
     low, high = (values[np.minimum(below + step, values.size - 1)].astype(np.float64) for step in (0, 1))
-    return _figures(values, mean, std, low + (places - below) * (high - low))
+    return _statistics(values, mean, std, low + (positions - below) * (high - low))
 
 
 def _mean_and_std(parts: np.ndarray | Sequence[np.ndarray]) -> tuple[float, float]:
-    """Of all values, with doubles for one part of them at a time."""
+    """Mean and std of all values, in float64 for one part at a time to save memory."""
     count = sum(part.size for part in parts)
     mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / count
     return mean, (sum(float(((part - np.float64(mean)) ** 2).sum()) for part in parts) / count) ** 0.5
 
 
-def _figures(values: np.ndarray, mean: float, std: float, percentiles: np.ndarray) -> Intensity:
+def _statistics(values: np.ndarray, mean: float, std: float, percentiles: np.ndarray) -> Intensity:
     low, median, high = percentiles
     return Intensity(
         mean=rounded(mean),
@@ -201,7 +201,7 @@ def _figures(values: np.ndarray, mean: float, std: float, percentiles: np.ndarra
 def outlier_ratio(values: np.ndarray) -> float:
     """Range of the values over the range between their 0.5 and 99.5 percentiles, at most a million.
 
-    1 means no outliers; 10 means that min-max scaling would squeeze 99 % of the values into a tenth of its range.
+    1 means no outliers; 10 means that min-max scaling would compress 99 % of the values into a tenth of its range.
     """
     low, high = np.percentile(values, [0.5, 99.5])
     extent = float(values.max()) - float(values.min())
@@ -209,15 +209,15 @@ def outlier_ratio(values: np.ndarray) -> float:
 
 
 def cropped_shape(nonzero: np.ndarray) -> Triple:
-    """Shape of the smallest box that holds every nonzero voxel; the whole shape where there is none."""
-    x, y, z = (np.flatnonzero(nonzero.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    """Shape of the bounding box of nonzero voxels; the full shape where there are none."""
+    x, y, z = (np.flatnonzero(nonzero.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
     if not x.size:
         return nonzero.shape
     return int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1), int(z[-1] - z[0] + 1)
 
 
 def rounded(value: float) -> float:
-    """Seven significant digits: what a float32 on disk holds, and half the size in JSON."""
+    """Seven significant digits: the precision of float32, and half the size in JSON."""
     return float(f"{float(value):.7g}")
 
 
@@ -229,5 +229,5 @@ def _draw(count: int, samples: int, case: str, seed: int) -> np.ndarray | slice:
 
 def _label(mask: np.ndarray, voxel_ml: float | None) -> CaseLabel:
     voxels = int(mask.sum())
-    x, y, z = (int(mask.any(axis=others).sum()) for others in ((1, 2), (0, 2), (0, 1)))
+    x, y, z = (int(mask.any(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1)))
     return CaseLabel(voxels=voxels, ml=None if voxel_ml is None else rounded(voxels * voxel_ml), slices=(x, y, z))

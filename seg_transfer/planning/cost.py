@@ -1,8 +1,7 @@
-"""What one training step of a network costs: operations, memory and seconds, estimated without torch.
+"""Cost of one training step: operations, memory and seconds, estimated without torch.
 
-The encoder's share comes from the catalogue's measured table, the decoder's and the loss's from their channels.
-Estimates, not promises: they choose between patches and batch sizes, and tell the user what to expect. What the
-backward pass keeps is within 25 % of the truth (``python tools/memory_estimate.py``, on the networks it lists).
+The encoder's share comes from the catalogue's measured table, the decoder's and the loss's from their channels. Memory
+for the backward pass is within 25 % of the measured one (``tools/memory_estimate.py``, on the networks it lists).
 """
 
 from __future__ import annotations
@@ -19,23 +18,22 @@ from seg_transfer.planning.fields import Triple
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 CORE_FLOPS = 75e9
-"""Per second and CPU core in float32: two cores with AVX-512 took 1.55 to 1.9 times as long in float32 as in bfloat16,
+"""Per second and CPU core in float32. Two cores with AVX-512 took 1.55 to 1.9 times as long in float32 as in bfloat16,
 where ResNet-18 reached 245e9 in 2D and 2.5D by the count below, and 400e9 in 3D (bench/steps.py)."""
 GPU_FLOPS: dict[str, float] = {"cuda": 10e12, "mps": 1e12}
-"""Cautious guesses: no GPU was at hand."""
+"""Cautious guesses, not measured."""
 BFLOAT16_GAIN = 1.7
 """Of that CPU, which has AMX."""
-FEWEST_GAIN = 1.1
-"""Below, bfloat16 is not worth its rounding."""
+SMALLEST_GAIN = 1.1
+"""Smaller gains do not justify the rounding of bfloat16."""
 LOGIT_BYTES = 12.5
-"""Per logit, by the loss: logarithms, probabilities and targets in float32, and masks."""
+"""Per logit in the loss: logarithms, probabilities and targets in float32, and masks."""
 PEAK = 1.4
-"""Gradients of maps, at the peak, come on top of what the forward pass has kept."""
+"""Peak over saved memory: gradients of maps come on top."""
 LEARNING_BYTES = 24
-"""Per parameter that learns: float32 weight, gradient, AdamW's two moments, the average, and a bfloat16 copy with its
-gradient."""
+"""Per learning parameter: float32 weight, gradient, AdamW's two moments, EMA, and a bfloat16 copy with its gradient."""
 FROZEN_BYTES = 10
-"""Per parameter that does not: float32 weight and average, and the copy."""
+"""Per frozen parameter: float32 weight and EMA, and a bfloat16 copy."""
 BASE_BYTES = 700_000_000
 """A Python process with torch loaded."""
 RGB = 3
@@ -46,11 +44,11 @@ BACKWARD = 3.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains.
+    """The device that trains.
 
     Attributes:
-        kind: Of device.
-        cores: CPU cores at hand; they count only where the CPU trains.
+        kind: Kind of device.
+        cores: Available CPU cores; used only on a CPU.
         bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32, measured on the device.
     """
 
@@ -60,19 +58,19 @@ class Machine:
 
     @property
     def takes_bfloat16(self) -> bool:
-        """Whether bfloat16 is worth it."""
-        return self.bfloat16_gain > FEWEST_GAIN
+        """Whether bfloat16 is enough faster to be used."""
+        return self.bfloat16_gain > SMALLEST_GAIN
 
     @property
     def element_bytes(self) -> Literal[2, 4]:
-        """Of a map's element, as it trains."""
+        """Bytes of an element of a feature map in training."""
         return 2 if self.takes_bfloat16 else 4
 
     def seconds(self, flops: float) -> float:
-        """Seconds that a training step of so many operations takes.
+        """Seconds of a training step with this number of operations.
 
-        The gain itself does not enter, only whether there is one: it is measured anew each time, and a plan should come
-        out the same on the same machine.
+        The measured gain only decides between the two precisions: it differs between measurements, and the same machine
+        should give the same plan.
         """
         if self.kind == "cpu":
             return flops / (CORE_FLOPS * self.cores * (BFLOAT16_GAIN if self.takes_bfloat16 else 1.0))
@@ -81,7 +79,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """What of a model decides its cost; see :class:`seg_transfer.planning.plan.ModelPlan` for the fields."""
+    """Properties of a network that determine its cost; see :class:`seg_transfer.planning.plan.ModelPlan`."""
 
     entry: EncoderEntry
     configuration: Configuration
@@ -92,9 +90,9 @@ class NetworkSize:
     channels: int
     classes: int
     frozen: int = 0
-    """Stages that never learn, from the finest: they keep nothing for a backward pass."""
+    """Number of stages, from the finest, that never learn and save nothing for the backward pass."""
     element_bytes: Literal[2, 4] = 2
-    """Of a map's element: bfloat16 or float32."""
+    """Of an element of a feature map: bfloat16 or float32."""
 
     @property
     def voxels(self) -> int:
@@ -104,24 +102,24 @@ class NetworkSize:
 
     @property
     def folded(self) -> int:
-        """Channels that the first convolution reads."""
+        """Input channels of the first convolution."""
         return self.channels if self.configuration == "3d" else self.channels * self.patch[0]
 
     def depths(self) -> tuple[int, ...]:
-        """Kernel depth along the slice axis per stage: 3 from the first stage on that strides along it."""
+        """Kernel depth along the slice axis per stage: 3 from the first stage with a stride along it."""
         if self.configuration != "3d":
             return (1,) * self.stages
         first = next((k for k, stride in enumerate(self.slice_strides) if stride == 2), self.stages - 1)
         return tuple(3 if stage >= first else 1 for stage in range(self.stages))
 
     def density(self) -> tuple[float, ...]:
-        """Slices that are left per input slice at each stage."""
+        """Slices per input slice at each stage."""
         if self.configuration != "3d":
             return (1.0,) * self.stages
         return tuple(1 / math.prod(self.slice_strides[: stage + 1]) for stage in range(self.stages))
 
     def per_stage(self) -> tuple[tuple[int, StageKind, float], ...]:
-        """Each stage with its kind and the slices that enter it per input slice."""
+        """Index of each stage, its kind, and the slices that enter it per input slice."""
         entering = (1.0, *self.density()[:-1])
         strides = self.slice_strides if self.configuration == "3d" else (1,) * self.stages
         kinds: list[StageKind] = [
@@ -132,7 +130,7 @@ class NetworkSize:
 
 
 def step_flops(size: NetworkSize, batch: int) -> float:
-    """Operations of one training step with everything learning, those of slow encoders counted as that many more."""
+    """Operations of one training step with all stages learning, weighted by the encoder's slowness."""
     slowness = size.entry.slowness[1 if size.configuration == "3d" else 0] or 1.0
     encoder = sum(size.entry.costs[kind].flops[stage] * entering for stage, kind, entering in size.per_stage())
     decoder = sum(2.0 * block.weights(size) * block.share for block in _blocks(size))
@@ -140,7 +138,7 @@ def step_flops(size: NetworkSize, batch: int) -> float:
 
 
 def step_memory(size: NetworkSize, batch: int) -> int:
-    """Bytes at the peak of a training step: what the backward pass needs, parameters with their state, torch itself."""
+    """Peak memory of a training step in bytes: saved maps, parameters with their state, and torch itself."""
     per_stage = [size.entry.costs[kind].parameters[stage] for stage, kind, _ in size.per_stage()]
     frozen = sum(per_stage[: size.frozen])
     state = FROZEN_BYTES * frozen + LEARNING_BYTES * (parameters(size) - frozen)
@@ -148,10 +146,10 @@ def step_memory(size: NetworkSize, batch: int) -> int:
 
 
 def saved_bytes(size: NetworkSize, batch: int) -> float:
-    """Bytes that one training step keeps for its backward pass; no weights, no copies of them.
+    """Bytes that one training step saves for its backward pass, without weights.
 
-    Stages that learn keep what the catalogue's table says. Each decoder block keeps its joined input and two maps per
-    convolution, the raw block the same.
+    Learning stages save what the catalogue's table says. Each decoder block saves its joined input and two maps per
+    convolution; so does the block on the raw input.
     """
     elements = 1.0 * size.folded
     for stage, kind, entering in size.per_stage():
@@ -178,7 +176,7 @@ def parameters(size: NetworkSize) -> int:
 
 @dataclass(frozen=True)
 class _Block:
-    """One decoder block: its stage, channels in and out, kernel depth, and its share of full resolution's positions."""
+    """One decoder block: stage, input and output channels, kernel depth, and share of full resolution's positions."""
 
     stage: int
     inputs: int
@@ -187,7 +185,7 @@ class _Block:
     share: float
 
     def weights(self, size: NetworkSize) -> int:
-        """Weights of the block, its head and, at stage 0, of the convolution on the raw input."""
+        """Weights of the block, its head and, at stage 0, the convolution on the raw input."""
         kernel = 9 * self.depth
         total = kernel * self.width * (self.inputs + self.width)
         if self.stage > 0:

@@ -1,4 +1,4 @@
-"""The plan's first part: how a case becomes an array."""
+"""Decisions of the plan's part ``data``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
     """Decide how a case becomes an array.
 
     Args:
-        fingerprint: Measurements.
-        options: The user's.
-        reasons: Where the reasons go.
+        fingerprint: Measurements of the data set.
+        options: Planning options.
+        reasons: Receives the reasons.
     """
     take = reasons.take
-    flat = fingerprint.dimension == 2
     axes = take("data.axes", spacing_rule.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension))
     crop = take("data.crop_nonzero", spacing_rule.crop_nonzero(fingerprint.crop_ratio))
     spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
@@ -32,7 +31,7 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
         "data.spacing",
         spacing_rule.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
     )
-    ratio = 1.0 if flat else spacing_rule.anisotropy([fingerprint.spacing[axis] for axis in axes])
+    ratio = 1.0 if fingerprint.dimension == 2 else spacing_rule.anisotropy([fingerprint.spacing[axis] for axis in axes])
     channels = _channels(fingerprint, options, reasons)
     if fingerprint.regions:
         take("data.regions", labels_rule.regions(fingerprint.regions))
@@ -60,7 +59,7 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
 
 
 def _channels(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> tuple[Channel, ...]:
-    """Decide how the intensities of each channel are scaled."""
+    """Decide the normalization of each channel."""
     scale = normalization.shared_scale(fingerprint.channels, dimension=fingerprint.dimension)
     channels = []
     for index, channel in enumerate(fingerprint.channels):

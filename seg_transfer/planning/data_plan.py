@@ -1,4 +1,4 @@
-"""The plan's part on data: how a case becomes an array. The preprocessed store is keyed by its hash."""
+"""The plan's part ``data``: how a case becomes an array."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from seg_transfer.util.records import Part
 
 
 class Normalization(Part):
-    """How one channel's intensities are scaled before the network sees them."""
+    """How one channel's intensities are scaled."""
 
     kind: NormalizationKind = Field(
-        description="zscore: per image; clip_zscore: clip and scale with the data set's figures; minmax: to [0, 1]"
+        description="zscore: per image; clip_zscore: clip and scale by the data set's statistics; minmax: to [0, 1]"
     )
     mask: bool = Field(default=False, description="zscore only: statistics from nonzero voxels, zeros stay zero")
     lower: float | None = Field(default=None, description="lower clip (clip_zscore) or value mapped to 0 (minmax)")
@@ -25,10 +25,9 @@ class Normalization(Part):
     std: float | None = Field(default=None, gt=0, description="clip_zscore: the data set's foreground std")
 
     @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Normalization:
+    def _matches_its_kind(self) -> Normalization:
         needed = {"clip_zscore": ("lower", "upper", "mean", "std"), "minmax": ("lower", "upper")}.get(self.kind, ())
-        missing = [name for name in needed if getattr(self, name) is None]
-        if missing:
+        if missing := [name for name in needed if getattr(self, name) is None]:
             raise ValueError(f"{self.kind} needs {', '.join(missing)}")
         if needed and not self.lower < self.upper:  # type: ignore[operator]
             raise ValueError(f"lower {self.lower} must be below upper {self.upper}")
@@ -43,31 +42,31 @@ class Channel(Part):
 
 
 class Label(Part):
-    """One label; the network's class index is its position in the list, background first."""
+    """One label; its class index is its position in the list, background first."""
 
     name: str
-    value: int = Field(ge=0, description="value in the user's label files, and in predicted label maps")
+    value: int = Field(ge=0, description="value in label files and in predicted label maps")
 
 
 class DataPlan(Part):
     """How a case becomes an array ``(channel, slice, u, v)``."""
 
     dataset: str = Field(description="name of the data set")
-    dimension: Literal[2, 3] = Field(description="2: pictures of one slice; 3: volumes")
+    dimension: Literal[2, 3] = Field(description="2: 2D images of one slice; 3: volumes")
     unit: Literal["mm", "pixel"] = Field(description="unit of every spacing")
     channels: tuple[Channel, ...] = Field(min_length=1)
     labels: tuple[Label, ...] = Field(min_length=2, description="background first")
     regions: tuple[Region, ...] = Field(
         default=(),
-        description="what the network predicts in place of the labels, each by a sigmoid of its own; in order of "
-        "precedence: later ones are painted over earlier ones",
+        description="outputs of the network in place of the labels, each with its own sigmoid; in label maps, later "
+        "ones overwrite earlier ones",
     )
     ignore: int | None = Field(
         default=None,
         ge=1,
-        description="value in label files of voxels that are not annotated: neither learned from nor scored",
+        description="value in label files of voxels that are not annotated: neither trained on nor scored",
     )
-    cases: tuple[str, ...] = Field(min_length=1, description="cases the data set's figures come from")
+    cases: tuple[str, ...] = Field(min_length=1, description="cases that the data set's statistics are from")
     axes: Triple = Field(description="canonical axis (0 x, 1 y, 2 z) that becomes slice, u and v")
     spacing: Spacing = Field(description="spacing of the network's grid (slice, u, v), in unit")
     crop_nonzero: bool = Field(description="cut away the border where every channel is zero")
@@ -85,9 +84,9 @@ class DataPlan(Part):
             raise ValueError(f"the first label must be background with value 0, not {values[0]}")
         for region in self.regions:
             if unknown := sorted(set(region.values) - set(values[1:])):
-                raise ValueError(f"region {region.name}: {unknown} are no labels besides the background")
+                raise ValueError(f"region {region.name}: {unknown} are not values of foreground labels")
             if region.writes not in region.values:
-                raise ValueError(f"region {region.name} writes {region.writes}, which is none of its own values")
+                raise ValueError(f"region {region.name} writes {region.writes}, which is not one of its values")
         names = [region.name for region in self.regions]
         if len(set(names)) != len(names):
             raise ValueError(f"regions {names} are not distinct")
@@ -104,7 +103,7 @@ class DataPlan(Part):
 
     @property
     def scored(self) -> dict[str, tuple[int, ...]]:
-        """What is learned and scored, by name: the values of the label files that it consists of."""
+        """Label or region that is learned and scored -> its values in label files."""
         if self.regions:
             return {region.name: region.values for region in self.regions}
         return {label.name: (label.value,) for label in self.labels[1:]}
@@ -117,10 +116,10 @@ class DataPlan(Part):
 
     @property
     def stored_values(self) -> tuple[int, ...]:
-        """Value in the label files of each class index of stored label maps; ``ignore``, if any, is the last one."""
+        """Class index of stored label maps -> value in label files; ``ignore``, if any, is the last one."""
         return (*(label.value for label in self.labels), *(() if self.ignore is None else (self.ignore,)))
 
     @property
     def not_annotated(self) -> int | None:
-        """Class index of voxels that are not annotated in stored label maps; None if there are none."""
+        """Class index of voxels that are not annotated in stored label maps; None without an ignore label."""
         return None if self.ignore is None else len(self.labels)

@@ -1,6 +1,6 @@
-"""What was measured on the data about transfer; typed, and without torch, so that plans can hold it.
+"""Records of evidence: probe, evidence of transfer, and race.
 
-What is per stage has one entry for each stage of the encoder in use, finest first.
+Per-stage tuples have one entry for each encoder stage in use, finest first.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ class Estimate(Part):
     error: float | None = Field(description="standard error over cases; null for one case")
 
     def text(self, *, signed: bool = False) -> str:
-        """With its error, as a person reads it."""
+        """The mean with its error, for messages."""
         return f"{self.mean:{'+' if signed else ''}.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
 
 
 class ClassifierScore(Part):
-    """How well a classifier tells labels apart on voxels of cases that it was not fitted to; labels count alike."""
+    """Accuracy of a classifier on voxels of cases that it was not fitted to; all labels have the same weight."""
 
     balanced_accuracy: Estimate
-    log_loss: Estimate | None = Field(description="in nats; null for the SVM, whose scores are no probabilities")
+    log_loss: Estimate | None = Field(description="in nats; null for the SVM, which has no probabilities")
 
 
 class ProbedFeatures(Part):
     """One set of features."""
 
     source: Probed = Field(
-        description="pretrained encoder; the same with random weights; or without one: intensities, local filters"
+        description="pretrained encoder; the same with random weights; or no encoder: intensities, local filters"
     )
-    encoder: str | None = Field(description="its name, several joined by +; null without one")
+    encoder: str | None = Field(description="name of the encoder, several joined by +; null without one")
     stage: int | None = Field(description="of the encoder, 0 the finest; null: all stages together, or no encoder")
     stride: int | None = Field(description="in-plane, of the stage")
     features: int = Field(ge=1, description="before PCA")
     scores: dict[Classifier, ClassifierScore]
     gain: Estimate | None = Field(
         default=None,
-        description="pretrained only: balanced accuracy of the softmax above that with random weights at this stage, "
-        "case by case",
+        description="pretrained only: balanced accuracy of the softmax minus that with random weights at this stage, "
+        "per case",
     )
     draw_std: float | None = Field(
         default=None, description="random only: sample standard deviation of that accuracy between draws"
@@ -68,7 +68,7 @@ class ProbedFeatures(Part):
 
 
 class ProbeEvidence(Part):
-    """What `segtl probe` measured: frozen features as segmenters, beside their controls."""
+    """Result of `segtl probe`: classifiers on frozen features, and their controls."""
 
     plan: str = Field(description="hash of the plan's parts data and model")
     configuration: str
@@ -76,11 +76,11 @@ class ProbeEvidence(Part):
     batchnorm: Literal["source", "recalibrated"] = Field(
         description="statistics of the pretrained encoder's BatchNorm; with random weights always recalibrated"
     )
-    context: bool = Field(description="whether features were appended by their mean over the slice or patch")
-    draws: int = Field(ge=1, description="of random weights; their figures are means")
+    context: bool = Field(description="whether the mean over the slice or patch was appended to the features")
+    draws: int = Field(ge=1, description="number of draws of random weights; their results are means")
     cases: int = Field(ge=2)
     folds: int = Field(ge=2)
-    held_out: int = Field(ge=1, description="cases that Dice is over")
+    held_out: int = Field(ge=1, description="cases that Dice was computed on")
     voxels: int = Field(ge=1, description="sampled, in all cases together")
     seed: int
     seconds: float
@@ -88,22 +88,22 @@ class ProbeEvidence(Part):
 
 
 class TransferEvidence(Part):
-    """What the frozen encoder knows of this data before anything is trained; what planning decides by.
+    """Accuracy of frozen features on this data before training, for the planning rules.
 
     A softmax on the features of voxels, fitted to some cases and scored on others; one entry per stage in use.
     """
 
-    measured_on: str = Field(description="hash of all that it depends on")
+    measured_on: str = Field(description="hash of everything that it depends on")
     cases: int = Field(ge=2)
     voxels: int = Field(ge=1, description="sampled, in all cases together")
     pretrained: tuple[Estimate, ...] = Field(min_length=1, description="balanced accuracy, finest stage first")
     random: tuple[Estimate, ...] = Field(description="the same with random weights, mean over draws")
-    gain: tuple[Estimate, ...] = Field(description="of the former over the latter, case by case")
+    gain: tuple[Estimate, ...] = Field(description="of the former over the latter, per case")
     seconds: float
 
 
 class Evidence(JsonRecord):
-    """``evidence.json`` of a work folder; every kind of evidence may be missing."""
+    """``evidence.json`` of a work folder; each kind of evidence may be missing."""
 
     noun: ClassVar[str] = "record of evidence"
     if_wrong: ClassVar[str] = "delete this file, and measure again"
@@ -119,7 +119,7 @@ class Evidence(JsonRecord):
 
 
 class CandidateResult(Part):
-    """What one candidate of a race achieved."""
+    """Result of one candidate of a race."""
 
     strategy: Strategy
     seconds: float = Field(description="of training and scoring")
@@ -134,7 +134,7 @@ class CandidateResult(Part):
 
 
 class RaceEvidence(JsonRecord):
-    """A race at the start of one fold, as ``race.json`` beside its model holds it; grows candidate by candidate."""
+    """A race at the start of one fold: ``race.json`` beside its model, saved after each candidate."""
 
     noun: ClassVar[str] = "race"
     if_missing: ClassVar[str] = "train this fold again"
@@ -144,15 +144,15 @@ class RaceEvidence(JsonRecord):
     version: Literal[2] = 2
     fold: Fold
     seed: int
-    epochs: int | None = Field(description="budget of race and training together; or time_budget")
+    epochs: int | None = Field(description="budget of race and training together, if not in seconds")
     time_budget: float | None = Field(description="budget of race and training together, in seconds")
-    steps: int = Field(ge=0, description="of each candidate")
+    steps: int = Field(ge=0, description="steps of each candidate")
     train: tuple[str, ...] = Field(description="cases that every candidate trained on")
-    held_out: tuple[str, ...] = Field(description="cases of the fold's own training cases that they were scored on")
+    held_out: tuple[str, ...] = Field(description="training cases of the fold that candidates were scored on")
     results: tuple[CandidateResult, ...] = Field(
-        default=(), description="of candidates that are done, in the plan's order; empty where no race was held"
+        default=(), description="of finished candidates, in the plan's order; empty where no race was held"
     )
     winner: int | None = Field(
-        default=None, ge=0, description="position among the plan's candidates, its own first; null until all are done"
+        default=None, ge=0, description="index among the plan's candidates; null until all are finished"
     )
     reason: str = ""

@@ -18,7 +18,7 @@ Spacing = tuple[
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fold = int | Literal["full"]
-"""One split of the plan, counted from 0; or ``full``, which trains on every case and holds none out."""
+"""Index of a split of the plan; or ``full``, which trains on every case."""
 
 
 def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,9 +31,9 @@ MirrorAxes = Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_distinct)]
 
 
 def part_hash(*parts: Part) -> str:
-    """Hash of what differs from the defaults, nested parts included.
+    """Hash of the fields that differ from their defaults, nested parts included.
 
-    A field that is added with a default therefore changes no hash: its default is the behaviour from before.
+    A new field therefore changes no hash: its default is the old behaviour.
     """
     return json_hash([part.model_dump(mode="json", exclude_defaults=True) for part in parts])
 

@@ -1,7 +1,7 @@
-"""What a data set measures: the only thing, beside the user's options, that the rules see.
+"""Measurements of a data set, which the rules decide from.
 
-The pooled foreground figures follow nnU-Net (Isensee et al., Nature Methods 18:203-211, 2021): every case has the
-same weight, however large its foreground is.
+Pooled foreground statistics follow nnU-Net (Isensee et al., Nature Methods 18:203-211, 2021): every case has the same
+weight, whatever the size of its foreground.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.records import JsonRecord, Part
 
 SAMPLES_PER_CASE = 100_000
-# Values per channel held at once: beyond 100 cases each case gives fewer, so that memory stays bounded.
 POOLED_SAMPLES = 10_000_000
+"""Largest number of values per channel in memory: of more than 100 cases, fewer are sampled each."""
 
 
 class LabelSpread(Part):
-    """How much the mean intensity of one and the same label differs between cases: how little the scale is shared.
+    """How much the mean intensity of the same label differs between cases.
 
-    Standard deviation over the cases, root mean square over the labels and the background, over the standard deviation
-    within an image. Of two normalizations, the one with the smaller spread makes a label look more alike in all cases.
+    Standard deviation over the cases, root mean square over the labels and the background, divided by the standard
+    deviation within an image. The normalization with the smaller spread makes a label more similar in all cases.
     """
 
     as_stored: float
@@ -51,10 +51,10 @@ class PooledChannel(Part):
 
     name: str
     dtypes: tuple[str, ...]
-    minimum: float = Field(description="lowest over whole images")
-    maximum: float = Field(description="highest over whole images")
+    minimum: float = Field(description="over all voxels of all images")
+    maximum: float = Field(description="over all voxels of all images")
     outlier_ratio: float = Field(description="median over the cases")
-    label_spread: LabelSpread | None = Field(description="None where there are no two cases to compare")
+    label_spread: LabelSpread | None = Field(description="None where no two cases can be compared")
     foreground: Intensity | None = Field(description="equal weight per case; None where no case has foreground")
 
 
@@ -86,26 +86,26 @@ class Fingerprint(JsonRecord):
     crop_ratio: float = Field(description="median share of the voxels that cropping to nonzero keeps")
     channels: tuple[PooledChannel, ...]
     labels: tuple[PooledLabel, ...] = Field(description="without background")
-    regions: tuple[Region, ...] = Field(default=(), description="what is predicted in place of the labels")
+    regions: tuple[Region, ...] = Field(default=(), description="outputs in place of the labels")
     ignore: int | None = Field(default=None, description="value in label files of voxels that are not annotated")
     cases: tuple[CaseFingerprint, ...]
 
     def labelled_slices(self, axis: int) -> int:
-        """Slices across a canonical axis that hold a label, summed over the cases.
+        """Number of slices with a label across a canonical axis, summed over the cases.
 
-        Counted per case as the most that any one label has, hence a lower bound where labels lie apart.
+        Per case it is the largest number of any label: a lower bound where labels are in different slices.
         """
         return sum(max(label.slices[axis] for label in case.labels) for case in self.cases)
 
     def foreground_share(self) -> float:
-        """Median over the cases of the share of their annotated voxels that carry a label."""
+        """Median over the cases of the share of labelled voxels among the annotated ones."""
         shares = [
             sum(label.voxels for label in case.labels) / (np.prod(case.shape) * case.annotated) for case in self.cases
         ]
         return float(np.median(shares))
 
     def held_labels(self) -> dict[str, tuple[str, ...]]:
-        """Case -> names of the labels that it holds."""
+        """Case -> names of its labels."""
         names = [label.name for label in self.labels]
         return {
             case.id: tuple(name for name, label in zip(names, case.labels, strict=True) if label.voxels)
@@ -119,7 +119,7 @@ class Fingerprint(JsonRecord):
         )
 
     def smallest_label(self) -> tuple[str, float, int]:
-        """The label with the fewest voxels: its name, its share of all annotated voxels, and the cases that hold it."""
+        """Name of the label with the fewest voxels, its share of all annotated voxels, and its number of cases."""
         label = min(self.labels, key=lambda label: label.voxels)
         annotated = sum(np.prod(case.shape) * case.annotated for case in self.cases)
         return label.name, float(label.voxels / annotated), label.cases
@@ -136,35 +136,36 @@ def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
     """Measure every labelled case of a data set.
 
     Args:
-        dataset: What :func:`seg_transfer.data.dataset.find_dataset` found; cases without a label are left out.
-        workers: Processes; 0 measures in this one. Each holds one case at a time.
-        seed: Of the foreground samples; the draw of a case depends on its identifier, not on its neighbours.
+        dataset: The data set; cases without a label are ignored.
+        workers: Number of processes, each with one case at a time; 0: in this process.
+        seed: Random seed of the foreground samples; the draw of a case does not depend on the other cases.
 
     Raises:
         UserError: If there is no labelled case, or a case cannot be read; the message names every such case.
     """
     cases = [case for case in dataset.cases if case.label is not None]
     if not cases:
-        raise UserError("no case has a label", where=dataset.root, hint="planning needs at least one labelled case")
+        raise UserError("no case has a label", where=dataset.root, hint="give at least one labelled case")
     samples = min(SAMPLES_PER_CASE, POOLED_SAMPLES // len(cases))
     function = partial(measure_case, dataset=dataset.select([]), samples=samples, seed=seed)
     measured: dict[str, CaseFingerprint] = {}
-    drawn: dict[str, list[np.ndarray]] = {}
+    sampled: dict[str, list[np.ndarray]] = {}
     failures: list[CaseFailure] = []
     for case, result in map_cases(function, cases, workers=workers, title="fingerprint", name=_case_id):
         if isinstance(result, CaseFailure):
             failures.append(result)
         else:
-            measured[case.id], drawn[case.id] = result
+            measured[case.id], sampled[case.id] = result
     if failures:
         raise UserError(
-            f"{len(failures)} case(s) cannot be measured: " + "; ".join(f"{f.case}: {f.cause}" for f in failures),
+            f"{len(failures)} case(s) cannot be measured: "
+            + "; ".join(f"{failure.case}: {failure.cause}" for failure in failures),
             where=dataset.root,
             hint="fix or remove these files",
         )
     order = [case.id for case in cases]
     intensities = [
-        pool_intensity([drawn[case][channel] for case in order]) for channel in range(len(dataset.channel_names))
+        pool_intensity([sampled[case][channel] for case in order]) for channel in range(len(dataset.channel_names))
     ]
     return pool(dataset, [measured[case] for case in order], intensities, seed=seed)
 
@@ -172,31 +173,31 @@ def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
 def pool(
     dataset: Dataset, cases: list[CaseFingerprint], intensities: list[Intensity | None], *, seed: int
 ) -> Fingerprint:
-    """Pool the measurements of the cases; ``intensities`` are the pooled foreground figures per channel."""
+    """Pool the measurements of the cases; ``intensities`` are the pooled foreground statistics per channel."""
     channels = []
     for index, (name, intensity) in enumerate(zip(dataset.channel_names, intensities, strict=True)):
-        each = [case.channels[index] for case in cases]
+        of_cases = [case.channels[index] for case in cases]
         channels.append(
             PooledChannel(
                 name=name,
-                dtypes=tuple(sorted({channel.dtype for channel in each})),
-                minimum=min(channel.minimum for channel in each),
-                maximum=max(channel.maximum for channel in each),
-                outlier_ratio=rounded(np.median([channel.outlier_ratio for channel in each])),
-                label_spread=label_spread(each),
+                dtypes=tuple(sorted({channel.dtype for channel in of_cases})),
+                minimum=min(channel.minimum for channel in of_cases),
+                maximum=max(channel.maximum for channel in of_cases),
+                outlier_ratio=rounded(np.median([channel.outlier_ratio for channel in of_cases])),
+                label_spread=label_spread(of_cases),
                 foreground=intensity,
             )
         )
     labels = []
     for index, (name, value) in enumerate(dataset.labels[1:]):
-        held = [case.labels[index] for case in cases if case.labels[index].voxels]
-        millilitres = [label.ml for label in held if label.ml is not None]
+        present = [case.labels[index] for case in cases if case.labels[index].voxels]
+        millilitres = [label.ml for label in present if label.ml is not None]
         labels.append(
             PooledLabel(
                 name=name,
                 value=value,
-                cases=len(held),
-                voxels=sum(label.voxels for label in held),
+                cases=len(present),
+                voxels=sum(label.voxels for label in present),
                 median_ml=rounded(np.median(millilitres)) if millilitres else None,
             )
         )
@@ -218,7 +219,7 @@ def pool(
 
 
 def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
-    """Compare a channel's label means between cases; uniform images are left out.
+    """Compare a channel's label means between cases; uniform images are ignored.
 
     Returns:
         The spread, or None if no label is in two cases.
@@ -226,20 +227,20 @@ def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
     cases = [case for case in cases if case.std > 0]
     if len(cases) < 2:
         return None
-    stored = np.array([case.label_means for case in cases], dtype=np.float64)
-    stored = stored[:, (~np.isnan(stored)).sum(axis=0) > 1]
-    if not stored.size:
+    label_means = np.array([case.label_means for case in cases], dtype=np.float64)
+    label_means = label_means[:, (~np.isnan(label_means)).sum(axis=0) > 1]
+    if not label_means.size:
         return None
     means, stds = np.array([(case.mean, case.std) for case in cases]).T
     within = np.sqrt(np.mean(stds**2))
     return LabelSpread(
-        as_stored=rounded(_rms_between(stored) / within),
-        zscore=rounded(_rms_between((stored - means[:, None]) / stds[:, None])),
+        as_stored=rounded(_rms_between(label_means) / within),
+        zscore=rounded(_rms_between((label_means - means[:, None]) / stds[:, None])),
     )
 
 
 def _rms_between(means: np.ndarray) -> float:
-    """Standard deviation over cases, root mean square over labels; ``(case, label)``, nan where a case has none."""
+    """Standard deviation over cases, root mean square over labels, of ``(case, label)``; nan where it is absent."""
     return float(np.sqrt(np.mean(np.nanvar(means, axis=0))))
 
 

@@ -1,4 +1,4 @@
-"""The folds of a plan: assigned so that nothing leaks, or read from the user's file and checked for leaks."""
+"""The folds of a plan: assigned without leaks, or read from the user's file and checked for leaks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from seg_transfer.planning.fingerprint import Fingerprint
 
 @dataclass(frozen=True)
 class FoldFiles:
-    """What the user's files and expressions say about folds.
+    """Groups and folds that the user gives.
 
     Attributes:
-        groups: Case -> group; None where every case is one of its own.
+        groups: Case -> group; None without groups.
         splits: Training and validation cases of each fold; None where folds are to be assigned.
     """
 
@@ -38,12 +38,12 @@ class FoldFiles:
 
 @dataclass(frozen=True)
 class FoldAssignment:
-    """Which cases each fold trains and validates on.
+    """Training and validation cases of each fold.
 
     Attributes:
         splits: The folds.
-        groups: Case -> group of cases that are kept together; None where every case is one of its own.
-        notes: What the user should know about them.
+        groups: Case -> group of cases that share a fold; None without groups.
+        notes: Warnings for the user.
     """
 
     splits: tuple[Split, ...]
@@ -52,14 +52,14 @@ class FoldAssignment:
 
 
 def read_fold_files(options: PlanOptions, cases: Sequence[str]) -> FoldFiles:
-    """Read ``--groups``, ``--group-by`` and ``--splits``, and check that they fit the cases; before long measuring.
+    """Read ``--groups``, ``--group-by`` and ``--splits``, and check them before the cases are measured.
 
     Args:
-        options: The user's.
-        cases: Every case, those with problems included.
+        options: Planning options.
+        cases: All cases, those with problems included.
 
     Raises:
-        UserError: If a file or expression is wrong, names a case that is not there, or leaves one out.
+        UserError: If a file or expression is wrong, names an unknown case, or gives a case no group.
     """
     splits = None if options.splits is None else splits_from_file(options.splits)
     unknown = sorted({case for split in splits or () for case in (*split.train, *split.validation)} - set(cases))
@@ -72,31 +72,31 @@ def read_fold_files(options: PlanOptions, cases: Sequence[str]) -> FoldFiles:
 def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprint) -> FoldAssignment:
     """Assign the measured cases to folds.
 
-    Cases that hold the same image share a fold, like those of a group, and each label is spread over the folds. Folds
-    from a file are taken as they are; a group or an image on both sides of one is noted.
+    Cases with the same image share a fold, like those of a group, and each label is spread over the folds. Folds from a
+    file are not changed; a group or an image on both sides of one is noted.
 
     Args:
-        options: How many folds, and the random seed.
-        files: What the user's files say.
-        fingerprint: Of the cases without problems, which alone are assigned.
+        options: Planning options.
+        files: Groups and folds that the user gives.
+        fingerprint: Measurements of the cases without problems, which are the ones to assign.
 
     Raises:
         UserError: If a fold of a file has no case left to train on.
     """
-    whole = [case.id for case in fingerprint.cases]
+    cases = [case.id for case in fingerprint.cases]
     labels = fingerprint.held_labels()
     duplicates = fingerprint.duplicates()
     together = [same.cases for same in duplicates]
-    groups = None if files.groups is None else {case: files.groups[case] for case in whole}
-    joined = join_groups(whole, groups, together)
+    groups = None if files.groups is None else {case: files.groups[case] for case in cases}
+    joined = join_groups(cases, groups, together)
     if files.splits is None or options.splits is None:
-        notes = [f"{same}: kept in one fold" for same in duplicates]
-        assigned = make_splits(whole, folds=options.folds, seed=options.seed, groups=joined, labels=labels)
+        notes = [f"{same}: they share a fold" for same in duplicates]
+        assigned = make_splits(cases, folds=options.folds, seed=options.seed, groups=joined, labels=labels)
         note = splits_note(assigned, options.folds)
         notes += [note] if note else []
     else:
         notes = [str(same) for same in duplicates]
-        assigned = _without_broken(files.splits, set(whole), options.splits)
+        assigned = _without_broken(files.splits, set(cases), options.splits)
         notes += [_leak_note(leak, options.splits, "the same image") for leak in leaks(assigned, together)]
         for name, inside in sorted(_members(groups or {}).items()):
             notes += [_leak_note(leak, options.splits, f"one group, {name}") for leak in leaks(assigned, [inside])]
@@ -112,7 +112,7 @@ def _groups(options: PlanOptions, cases: Sequence[str]) -> Mapping[str, str] | N
     groups = groups_from_file(options.groups)
     if missing := [case for case in cases if case not in groups]:
         what = f"no group for {', '.join(missing[:5])}"
-        raise UserError(what, where=options.groups, hint="name that of every case")
+        raise UserError(what, where=options.groups, hint="give the group of every case")
     return groups
 
 
@@ -123,30 +123,30 @@ def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
     return members
 
 
-def _without_broken(splits: Sequence[Split], whole: set[str], path: Path) -> list[Split]:
+def _without_broken(splits: Sequence[Split], usable: set[str], path: Path) -> list[Split]:
     """The folds of a file, without cases that have problems."""
-    kept = []
+    usable_splits = []
     for fold, split in enumerate(splits):
-        train = tuple(case for case in split.train if case in whole)
+        train = tuple(case for case in split.train if case in usable)
         if not train:
-            what = f"fold {fold} has no case left to train on: all that it names are broken"
-            raise UserError(what, where=path, hint="fix these cases' files, or write other folds")
-        kept.append(Split(train=train, validation=tuple(case for case in split.validation if case in whole)))
-    return kept
+            what = f"fold {fold} has no training case left: all that it names have problems"
+            raise UserError(what, where=path, hint="fix these cases' files, or change the folds")
+        usable_splits.append(Split(train=train, validation=tuple(case for case in split.validation if case in usable)))
+    return usable_splits
 
 
 def _leak_note(leak: Leak, path: Path, what: str) -> str:
     return (
         f"{path}: fold {leak.fold} trains on {listing(leak.train)} and validates on {listing(leak.validation)}: "
-        f"{what}, so its scores are too good"
+        f"{what}, so that its scores are too high"
     )
 
 
 def _unlearned(assigned: Sequence[Split], labels: Mapping[str, Sequence[str]]) -> list[str]:
-    """Folds that hold out every case of some label."""
-    every = {label for held in labels.values() for label in held}
+    """A note for each fold that trains on no case with some label."""
+    names = {label for held in labels.values() for label in held}
     missing = [
-        (fold, sorted(every - {label for case in split.train for label in labels[case]}))
+        (fold, sorted(names - {label for case in split.train for label in labels[case]}))
         for fold, split in enumerate(assigned)
     ]
-    return [f"fold {fold} trains on no case with {listing(tuple(names))}" for fold, names in missing if names]
+    return [f"fold {fold} trains on no case with {listing(tuple(absent))}" for fold, absent in missing if absent]

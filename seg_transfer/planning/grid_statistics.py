@@ -1,4 +1,4 @@
-"""The data set as the network sees it: its cases' sizes on the plan's grid."""
+"""Sizes of the cases on the network's grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GridStatistics:
     Attributes:
         shape: Median shape (slice, u, v).
         ratio: Anisotropy of the grid.
-        voxels: Of all cases together.
+        voxels: Voxels of all cases together.
     """
 
     def __init__(self, fingerprint: Fingerprint, data: DataPlan) -> None:
@@ -30,6 +30,6 @@ class GridStatistics:
 
 
 def in_network_order(fingerprint: Fingerprint, axes: Triple, *, cropped: bool) -> np.ndarray:
-    """Shapes of the cases ``(case, 3)`` as (slice, u, v)."""
+    """Shapes of the cases, ``(case, 3)``, in the order (slice, u, v)."""
     shapes = [case.cropped_shape if cropped else case.shape for case in fingerprint.cases]
     return np.array([[shape[axis] for axis in axes] for shape in shapes], dtype=float)

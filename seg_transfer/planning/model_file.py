@@ -1,12 +1,11 @@
-"""``model.segtl``: a trained model in one file that needs no work folder; its format, and a reader that trusts nothing.
+"""``model.segtl``: a trained model in one file; its format, and a reader that is safe for untrusted files.
 
-The file is in safetensors' format: 8 bytes with the length of a JSON header, the header, the tensors. The header maps
-every tensor (``<member>/<fold>/<name in the network>``, each a number but the last) to its type, shape and place; its
+A safetensors file. Tensors are named ``<member>/<fold>/<name in the network>`` with indices of member and fold; the
 metadata hold a :class:`ModelHeader` as JSON. Members are the configurations of an ensemble, mostly one; the folds of a
 member share its plan.
 
-Files come from other people. Reading one runs no code, and safetensors checks every size that it claims against the
-file's own before anything of that size is allocated. No torch: planning reads a model's header too.
+Reading runs no code, and safetensors checks every size against the file's before it allocates memory. No torch:
+planning reads the header too.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 LARGEST_HEADER = 8 * 2**20
 """Bytes; three configurations with ten folds of 700 tensors come to 3 MB."""
 LARGEST_PATCH = 2**26
-"""Voxels; the planner's largest patch has a quarter of it. Images are padded to the patch, whatever their size."""
+"""Voxels: four times the planner's largest patch. Images are padded to the patch, which therefore limits memory."""
 DTYPES = {"F32", "I64"}
-HINT = "copy it again from where it came, or export it again"
+HINT = "copy it again from its source, or export it again"
 MODEL_FILE = TensorFileKind(
     noun="model file",
     if_missing="give the path of a file that `segtl export` wrote",
@@ -40,7 +39,7 @@ MODEL_FILE = TensorFileKind(
 
 
 class Postprocessing(Part):
-    """What is removed from predicted label maps; see :mod:`seg_transfer.inference.postprocess`."""
+    """Postprocessing of predicted label maps; see :mod:`seg_transfer.inference.postprocess`."""
 
     foreground: bool = Field(default=False, description="keep only the largest component of all labels together")
     labels: tuple[int, ...] = Field(default=(), description="values of which only the largest component is kept")
@@ -50,14 +49,14 @@ NOTHING = Postprocessing()
 
 
 class Member(Part):
-    """Folds of one plan, whose probabilities are averaged."""
+    """Trained folds of one plan, whose probabilities are averaged."""
 
     plan: Plan = Field(description="without the names of cases and data set, paths and reasons")
-    folds: tuple[str, ...] = Field(min_length=1, description="what each was trained on: 0 … K-1, or full")
+    folds: tuple[str, ...] = Field(min_length=1, description="names of the folds: 0 … K-1, or full")
 
 
 class ModelHeader(JsonRecord):
-    """Everything in a model file but the weights."""
+    """Content of a model file except the weights."""
 
     noun: ClassVar[str] = "model file"
     if_wrong: ClassVar[str] = HINT
@@ -68,33 +67,31 @@ class ModelHeader(JsonRecord):
     segtl: str = Field(description="version of segtl that wrote it")
     members: tuple[Member, ...] = Field(min_length=1)
     postprocessing: Postprocessing = NOTHING
-    card: str = Field(description="for people: what it is, what it was trained on, how to use it")
-    weights: str | None = Field(
-        default=None, description="checksum of all weights; none in ONNX, which has its own form"
-    )
+    card: str = Field(description="text for people: purpose, training data and use")
+    weights: str | None = Field(default=None, description="checksum of all weights; null in ONNX files")
 
     @model_validator(mode="after")
     def _members_fit(self) -> ModelHeader:
         if len({part_hash(member.plan.data) for member in self.members}) > 1:
-            raise ValueError("members: they prepare images differently, so they cannot predict together")
+            raise ValueError("members: their plans differ in the part data, so that they cannot predict together")
         for index, member in enumerate(self.members):
             if (voxels := math.prod(member.plan.model.patch)) > LARGEST_PATCH:
-                raise ValueError(f"members.{index}.plan.model.patch: {voxels} voxels, at most {LARGEST_PATCH} are read")
+                raise ValueError(f"members.{index}.plan.model.patch: {voxels} voxels, the limit is {LARGEST_PATCH}")
         return self
 
     @property
     def plan(self) -> Plan:
-        """Plan of the first member, whose part on data is everybody's."""
+        """Plan of the first member; all members share its part ``data``."""
         return self.members[0].plan
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file whose header was read and whose sizes agree with the file's.
+    """A model file with a valid header.
 
     Attributes:
         path: The file.
-        header: What it says.
+        header: Its header.
         shapes: Name in the file -> shape, of every tensor.
     """
 
@@ -103,32 +100,32 @@ class ModelFile:
     shapes: dict[str, tuple[int, ...]]
 
     def of_fold(self, member: int, fold: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of one fold's tensors by their name in the network."""
+        """Name in the network -> shape, of one fold's tensors."""
         start = prefix(member, fold)
         return {name.removeprefix(start): shape for name, shape in self.shapes.items() if name.startswith(start)}
 
 
 def prefix(member: int, fold: int) -> str:
-    """Start of the names of one fold's tensors; both are counted from 0."""
+    """Start of the names of one fold's tensors; both indices start at 0."""
     return f"{member}/{fold}/"
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Read a model file's header and check every size in it; allocates a small multiple of the header's bytes.
+    """Read a model file's header and check every size in it, in memory of a few times the header.
 
     Raises:
-        UserError: If the file is missing, cut off, no model of segtl, of another version, or contradicts itself.
+        UserError: If the file is missing, truncated, no model of segtl, of another version, or inconsistent.
     """
     with open_tensor_file(path, MODEL_FILE) as (file, content):
         if content.get("kind") != "exported":
             hint = "export it: `segtl export -o model.segtl`"
-            raise UserError(f"holds a state of kind {content.get('kind')!r}, no exported model", where=path, hint=hint)
+            raise UserError(f"contains {content.get('kind')!r} instead of an exported model", where=path, hint=hint)
         header = ModelHeader.from_content(content, where=path)
         shapes = {}
         for name in file.keys():  # noqa: SIM118 - not a dict
             tensor = file.get_slice(name)
             if tensor.get_dtype() not in DTYPES:
-                what = f"its tensor {name[:80]} has type {tensor.get_dtype()}, which no network of segtl has"
+                what = f"its tensor {name[:80]} has the unsupported type {tensor.get_dtype()}"
                 raise UserError(what, where=path, hint=HINT)
             shapes[name] = tuple(tensor.get_shape())
         return ModelFile(path, header, shapes)

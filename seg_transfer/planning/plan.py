@@ -1,11 +1,9 @@
-"""The plan: everything segtl decided about a data set, in one typed, versioned, hashed JSON file.
+"""The plan: every decision about a data set, in one typed, versioned, hashed JSON file.
 
-A plan has three parts. ``data`` says how a case becomes an array; the preprocessed store is keyed by its hash.
-``model`` says which network reads that array. ``recipe`` says how the network learns. A change of ``recipe`` or
-``model`` therefore never preprocesses again.
+A plan has three parts. ``data``: how a case becomes an array. ``model``: the network. ``recipe``: the training. The
+preprocessed store depends on ``data`` alone, so that a change of ``model`` or ``recipe`` does not preprocess again.
 
-Axis order: everything here that has three entries for a volume is in network order ``(slice, u, v)`` unless the
-field's description says canonical ``(x, y, z)`` (RAS).
+Triples are in network order ``(slice, u, v)`` unless a field's description says canonical ``(x, y, z)`` (RAS).
 """
 
 from __future__ import annotations
@@ -26,18 +24,18 @@ from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.util.records import JsonRecord, Part, parse_object
 
 PARTS = ("data", "model", "recipe")
-"""Of a plan: what decides a training. Evidence, reasons and estimates do not."""
+"""Parts of a plan that define a training; evidence, reasons and estimates do not."""
 
 
 class Weights(Part):
-    """Where the encoder's weights come from; ``recipe.strategy`` says how many stages take them."""
+    """Source of the encoder's weights; ``recipe.strategy`` says how many stages start from them."""
 
     source: Literal["bundled", "imagenet", "file", "model", "none"]
     path: str | None = Field(
         default=None,
-        description="file: safetensors, or a weights_only checkpoint; model: an exported model of one's own",
+        description="file: safetensors, or a weights_only checkpoint; model: an exported model",
     )
-    sha256: str | None = Field(default=None, description="model only: of the file")
+    sha256: str | None = Field(default=None, description="model only: checksum of the file")
     carry: Carry | None = Field(
         default=None, description="model only: the encoder; or all, encoder and decoder without heads"
     )
@@ -45,23 +43,23 @@ class Weights(Part):
     revision: str | None = Field(default=None, description="imagenet only")
 
     @model_validator(mode="after")
-    def _file_has_path(self) -> Weights:
+    def _matches_its_source(self) -> Weights:
         if (self.source in ("file", "model")) != (self.path is not None):
-            raise ValueError("path belongs to source 'file' and 'model', and only to them")
+            raise ValueError("path is for source 'file' and 'model', and only for them")
         if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
-            raise ValueError("sha256 and carry belong to source 'model', and only to it")
+            raise ValueError("sha256 and carry are for source 'model', and only for it")
         return self
 
 
 class ModelPlan(Part):
-    """Which network reads the array."""
+    """The network."""
 
     configuration: Configuration
     patch: Triple = Field(description="input patch (slice, u, v) in voxels; 2D reads 1 slice, 2.5D an odd number")
     head: Head = Field(
         default="unet",
-        description="unet: a decoder that is trained; otherwise a classifier of single voxels by the frozen encoder's "
-        "features, which is fitted: softmax, linear SVM, or Gaussian naive Bayes",
+        description="unet: a decoder that is trained; otherwise a classifier of single voxels that is fitted to the "
+        "frozen encoder's features: softmax, linear SVM, or Gaussian naive Bayes",
     )
     encoder: str = Field(description="name in the catalogue")
     weights: Weights
@@ -87,7 +85,7 @@ class ModelPlan(Part):
             raise ValueError(f"{self.encoder} does not convert to 3d; these do: {', '.join(volume_encoders())}")
         available = len(ENCODERS[self.encoder].channels)
         if self.stages > available:
-            raise ValueError(f"stages is {self.stages}, {self.encoder} has {available}")
+            raise ValueError(f"stages is {self.stages}, but {self.encoder} has {available}")
         if self.head != "unet" and self.weights.carry == "all":
             raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
         slices = self.patch[0]
@@ -99,18 +97,18 @@ class ModelPlan(Part):
             raise ValueError(f"a 2.5d patch has an odd number of slices from 3 on, not {slices}")
         expected = self.stages if self.configuration == "3d" else 0
         if len(self.slice_strides) != expected:
-            raise ValueError(f"slice_strides has {len(self.slice_strides)} entries, {expected} are needed")
+            raise ValueError(f"slice_strides has {len(self.slice_strides)} entries instead of {expected}")
         if len(self.decoder_channels) != self.stages:
-            raise ValueError(f"decoder_channels has {len(self.decoder_channels)} entries, stages is {self.stages}")
+            raise ValueError(f"decoder_channels has {len(self.decoder_channels)} entries, but stages is {self.stages}")
         return self
 
 
 Factors = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
-"""Smallest and largest factor; both sides of 1 are as likely."""
+"""Smallest and largest factor; values below and above 1 are equally likely."""
 
 
 class Augmentation(Part):
-    """Probability per sample and range of each transform; see training/augment for what each does and its source."""
+    """Probability per sample and range of each transform; see training/augment for definitions and sources."""
 
     rotate_probability: Fraction = 0.2
     rotate_degrees: float = Field(default=30.0, ge=0, le=180, description="in-plane; out of plane for isotropic 3D")
@@ -122,7 +120,7 @@ class Augmentation(Part):
     stretch_probability: Fraction = 0.0
     stretch_range: Factors = Field(default=(0.8, 1.25), description="magnification along u over that along v")
     shear_probability: Fraction = 0.0
-    shear_degrees: float = Field(default=10.0, ge=0, le=45, description="by which lines along v lean towards u")
+    shear_degrees: float = Field(default=10.0, ge=0, le=45, description="by which lines along v are inclined towards u")
     lens_probability: Fraction = 0.0
     lens_amount: float = Field(
         default=0.1, ge=0, le=0.3, description="largest displacement of a corner over its distance from the centre"
@@ -150,22 +148,22 @@ class Augmentation(Part):
 
 
 class RecipePlan(Part):
-    """How the network learns."""
+    """The training."""
 
     strategy: Strategy
-    race: Race | None = Field(default=None, description="held at the start of each fold, whose winner is then trained")
+    race: Race | None = Field(default=None, description="run at the start of each fold, which then trains the winner")
     batch_size: int = Field(ge=1)
     epochs: int | None = Field(default=None, ge=1, description="budget in epochs; or time_budget")
     steps_per_epoch: int = Field(default=100, ge=1)
     time_budget: Annotated[float, Field(gt=0)] | None = Field(default=None, description="seconds of training")
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate climbs")
+    warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate rises")
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.99, description="0: no averaged weights")
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     deep_supervision: bool = True
-    foreground_share: Fraction = Field(default=0.5, description="patches centred on a voxel of some label")
+    foreground_share: Fraction = Field(default=0.5, description="share of the patches centred on a labelled voxel")
     augmentation: Augmentation = Augmentation()
     tta_axes: MirrorAxes = Field(default=(), description="axes mirrored at prediction")
     splits: tuple[Split, ...] = Field(min_length=1)
@@ -174,30 +172,30 @@ class RecipePlan(Part):
     @model_validator(mode="after")
     def _has_one_budget(self) -> RecipePlan:
         if (self.epochs is None) == (self.time_budget is None):
-            raise ValueError("give epochs or time_budget, exactly one of them")
+            raise ValueError("give exactly one of epochs and time_budget")
         return self
 
     @property
     def candidates(self) -> tuple[Strategy, ...]:
-        """The strategy, and after it those that race against it."""
+        """The strategy, followed by its challengers in a race."""
         return (self.strategy, *(self.race.challengers if self.race else ()))
 
     @property
     def strategy_name(self) -> str:
-        """The strategy's name, or ``race`` where each fold finds its own."""
+        """The strategy's name, or ``race`` where each fold chooses its own."""
         return self.strategy.name if self.race is None else "race"
 
 
 class Reason(Part):
-    """Why one decision was taken."""
+    """One decision and its reason."""
 
-    field: str = Field(description="path in the plan, such as model.patch")
+    field: str = Field(description="path of the field, such as model.patch")
     choice: str
     reason: str = Field(description="with the measured figures")
 
 
 class Expected(Part):
-    """What carrying out the plan is expected to take; estimates, not promises."""
+    """Estimated cost of the plan."""
 
     training_seconds_per_fold: float
     seconds_per_step: float
@@ -208,31 +206,30 @@ class Expected(Part):
 class Plan(JsonRecord):
     """Data, model and recipe, with the reason of every decision.
 
-    ``plan.json`` also holds the checksum of each part, by which an edit by hand is noticed.
+    ``plan.json`` also holds a checksum of each part, which shows edits by hand.
     """
 
     noun: ClassVar[str] = "plan"
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "correct these fields, undo the edit, or plan again"
-    if_older: ClassVar[str] = "plan again; runs of the earlier version need the segtl that made them"
+    if_older: ClassVar[str] = "plan again; runs of the earlier version need the segtl that trained them"
 
     version: Literal[2] = 2
     data: DataPlan
     model: ModelPlan
     recipe: RecipePlan
     evidence: TransferEvidence | None = Field(
-        default=None, description="measured on the data before recipe.strategy was decided; not part of the hash"
+        default=None, description="measured before recipe.strategy was decided; not part of the hash"
     )
     reasons: tuple[Reason, ...] = ()
     expected: Expected | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Plan:
-        known = set(self.data.cases)
+        cases = set(self.data.cases)
         for index, split in enumerate(self.recipe.splits):
             for name in ("train", "validation"):
-                unknown = sorted(set(getattr(split, name)) - known)
-                if unknown:
+                if unknown := sorted(set(getattr(split, name)) - cases):
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
         self._check_strategies()
         if self.recipe.race is not None:
@@ -242,77 +239,75 @@ class Plan(JsonRecord):
         kinds = [channel.normalization.kind for channel in self.data.channels]
         if self.recipe.augmentation.colour_probability and kinds != ["minmax"] * 3:
             raise ValueError(
-                "recipe.augmentation.colour_probability: colours are 3 channels in [0, 1] by minmax, not "
-                f"{', '.join(kinds)}"
+                f"recipe.augmentation.colour_probability: needs 3 channels with minmax, not {', '.join(kinds)}"
             )
         if self.data.dimension == 2 and self.model.configuration != "2d":
-            raise ValueError(f"model.configuration: pictures are planned in 2d, not {self.model.configuration}")
+            raise ValueError(f"model.configuration: 2D images need 2d, not {self.model.configuration}")
         return self
 
     def _check_strategies(self) -> None:
-        """Strategies have an entry per stage, and take weights that there are; weights are named only to be taken."""
+        """Strategies have one entry per stage, and start from weights if and only if the model names some."""
         stages, source = self.model.stages, self.model.weights.source
         for index, strategy in enumerate(self.recipe.candidates):
             path = f"recipe.race.challengers.{index - 1}" if index else "recipe.strategy"
-            taken = strategy.pretrained_stages
+            pretrained = strategy.pretrained_stages
             if len(strategy.start) != stages:
-                raise ValueError(f"{path}.start: {len(strategy.start)} entries, model.stages is {stages}")
-            if (taken and source == "none") or (not index and not taken and source != "none"):
-                raise ValueError(f"{path}.pretrained_stages: {taken}, model.weights.source is {source}")
-            if source == "model" and taken not in (0, stages):
-                raise ValueError(f"{path}.pretrained_stages: {taken}, an earlier model starts all stages or none")
+                raise ValueError(f"{path}.start: {len(strategy.start)} entries, but model.stages is {stages}")
+            if (pretrained and source == "none") or (not index and not pretrained and source != "none"):
+                raise ValueError(f"{path}.pretrained_stages: {pretrained}, but model.weights.source is {source}")
+            if source == "model" and pretrained not in (0, stages):
+                raise ValueError(f"{path}.pretrained_stages: {pretrained}, but an earlier model starts all or none")
 
     def _check_race(self, race: Race) -> None:
-        """A race reads no case but those that its fold trains on."""
-        trained = [*(split.train for split in self.recipe.splits), self.data.cases]
-        if len(race.held_out) != len(trained):
+        """A race reads only cases that its fold trains on."""
+        train = [*(split.train for split in self.recipe.splits), self.data.cases]
+        if len(race.held_out) != len(train):
             raise ValueError(
                 f"recipe.race.held_out: {len(race.held_out)} entries for {len(self.recipe.splits)} fold(s) and full"
             )
-        for index, (cases, held_out) in enumerate(zip(trained, race.held_out, strict=True)):
+        for index, (cases, held_out) in enumerate(zip(train, race.held_out, strict=True)):
             if not set(held_out) < set(cases):
-                raise ValueError(f"recipe.race.held_out.{index}: not some, and not all, of what the fold trains on")
+                raise ValueError(f"recipe.race.held_out.{index}: not a proper subset of the training cases")
 
     def _check_head(self) -> None:
-        """A classifier is fitted on the frozen encoder; it decides between classes, and needs cases to be tried on."""
+        """A classifier needs a frozen encoder, disjoint classes, and training cases to be evaluated on."""
         head = f"model.head: {self.model.head}"
         if self.recipe.strategy.frozen_stages < self.model.stages or self.recipe.race is not None:
-            raise ValueError(f"{head} reads a frozen encoder, recipe.strategy is {self.recipe.strategy_name}")
+            raise ValueError(f"{head} needs a frozen encoder, but recipe.strategy is {self.recipe.strategy_name}")
         if self.data.regions:
-            raise ValueError(f"{head} decides for one class at each voxel, and data.regions overlap")
+            raise ValueError(f"{head} predicts one class per voxel, but data.regions may overlap")
         if min(len(split.train) for split in self.recipe.splits) < 2:
             raise ValueError(f"{head} needs two training cases in each of recipe.splits")
 
     @property
     def strategy_name(self) -> str:
-        """What names the runs: the recipe's strategy, or the classifier that is fitted in place of training."""
+        """The strategy in names of runs: the recipe's, or the classifier that is fitted instead of training."""
         return self.recipe.strategy_name if self.model.head == "unet" else self.model.head
 
     @property
     def hash(self) -> str:
-        """Hash over all three parts; part of the name of a new folder of runs."""
+        """Hash over all three parts; part of the names of new runs."""
         return part_hash(self.data, self.model, self.recipe)
 
     def differs_in(self, other: Plan) -> list[str]:
-        """Names of the parts that differ from another plan's; none where both mean the same training."""
+        """Names of the parts that differ from another plan's; empty if both define the same training."""
         return [name for name in PARTS if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
-        """The plan with the checksum of each part."""
+        """JSON with the checksum of each part."""
         content = self.model_dump(mode="json")
         return json.dumps(content | {"checksums": _checksums(content)}, indent=2)
 
     @classmethod
     def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:
-        """Read a plan, also one edited by hand, whose checksums then do not fit."""
+        """Read a plan; its checksums are not compared, because it may be edited by hand."""
         return super().from_content({key: content[key] for key in content if key != "checksums"}, where=where)
 
 
 def edited_parts(path: Path) -> list[str]:
     """Names of the parts of a ``plan.json`` that were edited by hand since it was written.
 
-    The file is compared with its own checksums, not with what this segtl makes of it: a plan that lacks a newer field
-    is not edited.
+    The file's content is compared with its own checksums: a plan that lacks a newer field is not edited.
     """
     content = parse_object(path.read_bytes(), Plan.noun, where=path, hint=Plan.if_wrong)
     recorded = content.get("checksums", {})

@@ -1,4 +1,4 @@
-"""From measurements and options to a plan: calls the rules in order and keeps the reason of every decision.
+"""From measurements and options to a plan: calls the rules in order and records the reason of every decision.
 
 Example:
     >>> options = PlanOptions(dataset=path)
@@ -34,7 +34,7 @@ from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import normalization, optimization
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as strategy_rule
-from seg_transfer.planning.rules.augmentation import USUAL, augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.patch import (
@@ -42,7 +42,7 @@ from seg_transfer.planning.rules.patch import (
     Architecture,
     Limits,
     batch_size,
-    fit,
+    fit_patch,
     most_stages,
     slice_strides,
     stack,
@@ -54,7 +54,7 @@ from seg_transfer.util.units import seconds_text
 STORED_BYTES = 3.5
 """Per voxel and channel of the preprocessed store: float32, compressed without loss."""
 CHECKPOINT_BYTES = 20
-"""Per parameter: the model, and to resume the weights, their average and the optimizer's two moments."""
+"""Per parameter: the model, and for resuming the weights, their average and the optimizer's two moments."""
 
 
 def make_plan(
@@ -66,15 +66,15 @@ def make_plan(
     earlier: earlier_model_rule.EarlierModel | None = None,
     evidence: TransferEvidence | None = None,
 ) -> Plan:
-    """Decide everything about a data set.
+    """Take every decision about a data set.
 
     Args:
-        fingerprint: Its measurements.
-        options: The user's, checked by :func:`seg_transfer.planning.option_checks.check_before_measuring`.
-        folds: Which cases each fold trains and validates on.
-        resources: What there is to train with.
-        earlier: Model of the user's own to start from, if any.
-        evidence: What was measured about transfer, if anything.
+        fingerprint: Measurements of the data set.
+        options: Checked by :func:`seg_transfer.planning.option_checks.check_before_measuring`.
+        folds: Training and validation cases of each fold.
+        resources: Resources of the training.
+        earlier: Earlier model to start from, if any.
+        evidence: Measured evidence of transfer, if any.
 
     Raises:
         UserError: If an option is impossible for this data set, or no network fits into the memory.
@@ -83,14 +83,14 @@ def make_plan(
     return _Planner(fingerprint, options, folds, resources, earlier, evidence).plan()
 
 
-def decides_by_evidence(options: PlanOptions, made: Plan) -> bool:
-    """Whether evidence can change the plan that was made without it."""
-    return made.model.weights.source != "none" and made.model.head == "unet" and options.strategy == "auto"
+def decides_by_evidence(options: PlanOptions, plan: Plan) -> bool:
+    """Whether evidence can change a plan that was made without it."""
+    return plan.model.weights.source != "none" and plan.model.head == "unet" and options.strategy == "auto"
 
 
 @dataclass(frozen=True)
 class _Planner:
-    """What the decisions about one data set start from, and the reasons of those taken so far."""
+    """Inputs of the decisions about one data set, and the reasons so far."""
 
     fingerprint: Fingerprint
     options: PlanOptions
@@ -106,15 +106,15 @@ class _Planner:
         size, weights = self._network(grid, data)
         model = self._model(size, data, weights)
         recipe = self._recipe(grid, data, model, size)
-        if (needed := model_for(model, recipe.strategy)) != model:
-            model = needed
-            self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} takes none")
+        if recipe.strategy.pretrained_stages == 0 and weights.source != "none":
+            model = model_for(model, recipe.strategy)
+            self.reasons.amend("model.weights", model.weights, f"{recipe.strategy.name} uses none")
         return Plan(
             data=data,
             model=model,
             recipe=recipe,
             evidence=self.evidence,
-            reasons=tuple(self.reasons.taken),
+            reasons=tuple(self.reasons.recorded),
             expected=self._expected(grid, model, recipe, size),
         )
 
@@ -127,42 +127,40 @@ class _Planner:
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
             return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
-        wanted = "none" if options.strategy == "scratch" else options.weights
-        weights = take("model.weights", encoder_rule.weights(encoder, wanted, self.resources.imagenet_cached))
+        requested = "none" if options.strategy == "scratch" else options.weights
+        weights = take("model.weights", encoder_rule.weights(encoder, requested, self.resources.imagenet_cached))
         return self._network_size(grid, data, encoder, bundled=weights.source == "bundled"), weights
 
     def _network_size(
         self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry, *, bundled: bool
     ) -> NetworkSize:
-        """Decide configuration, stages and patch together, since each bounds the others."""
+        """Decide configuration, stages and patch together, because each limits the others."""
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
         stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
         if self.earlier is not None:
             stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
-        chosen = self._configuration(grid, data, architecture)
+        configuration = self._configuration(grid, data, architecture)
         slices, why_slices = grid.shape[0], ""
-        if chosen == "2d":
+        if configuration == "2d":
             slices = 1
-        elif chosen == "2.5d":
+        elif configuration == "2.5d":
             slices, why_slices = stack(grid.ratio, grid.shape[0])
             why_slices += "; "
         seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
         limits = Limits(machine, memory, seconds)
-        size, why_patch = fit(
-            (slices, *grid.shape[1:]), data.spacing, architecture, configuration=chosen, limits=limits
+        size, why_patch = fit_patch(
+            (slices, *grid.shape[1:]), data.spacing, architecture, configuration=configuration, limits=limits
         )
         take("model.patch", (size.patch, why_slices + why_patch))
         if size.stages < stages:
-            why_stages = (
-                f"{size.stages} of {stages} that the cases' size allows: more need a larger patch than the limits"
-            )
+            why_stages = f"{size.stages} of {stages} that the cases' size allows: more would exceed the limits"
         take("model.stages", (size.stages, why_stages))
-        if chosen == "3d":
+        if configuration == "3d":
             strides = slice_strides(data.spacing, grid.shape[0], size.entry.strides[: size.stages])
             take("model.slice_strides", strides)
         else:
-            take("model.slice_strides", ((), f"{chosen} has no slice axis inside the network"))
+            take("model.slice_strides", ((), f"no slice axis inside a {configuration} network"))
         return size
 
     def _configuration(self, grid: GridStatistics, data: DataPlan, architecture: Architecture) -> Configuration:
@@ -174,9 +172,9 @@ class _Planner:
             return self.reasons.take("model.configuration", decision)
         steps_3d = 0.0
         if data.dimension == 3 and requested is None and architecture.entry.volumes:
-            # Memory limits this patch, time does not: whether time suffices is the question.
+            # Memory limits this patch, time does not: the rule compares the time.
             limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
-            candidate, _ = fit(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
+            candidate, _ = fit_patch(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
             seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
             steps_3d = optimization.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
@@ -210,52 +208,45 @@ class _Planner:
 
     def _recipe(self, grid: GridStatistics, data: DataPlan, model: ModelPlan, size: NetworkSize) -> RecipePlan:
         """Decide how the network learns."""
-        fingerprint, options, take = self.fingerprint, self.options, self.reasons.take
+        options, take = self.options, self.reasons.take
         machine = self.resources.machine
         target = optimization.target_step_seconds(options.time_budget)
         limits = Limits(machine, self.resources.memory_bytes, target)
         batch = take("recipe.batch_size", batch_size(size, limits, target_seconds=target, total_voxels=grid.voxels))
         seconds = machine.seconds(step_flops(size, batch))
-        spent, why_spent = optimization.budget(
+        budget, why_budget = optimization.budget(
             machine.kind, seconds, epochs=options.epochs, time_budget=options.time_budget
         )
-        take("recipe.epochs", (spent.epochs, why_spent))
-        take("recipe.time_budget", (spent.time_budget, why_spent))
-        take("recipe.steps_per_epoch", (spent.steps_per_epoch, why_spent))
+        for name in ("epochs", "time_budget", "steps_per_epoch"):
+            take(f"recipe.{name}", (getattr(budget, name), why_budget))
         strategy = take("recipe.strategy", self._strategy(data, model))
-        race = take("recipe.race", self._race(model, spent))
+        race = take("recipe.race", self._race(model, budget))
         mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
-        varied, whys = augmentation(
+        augmented, augmentation_reasons = augmentation(
             ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
         )
-        take("recipe.augmentation", (varied, USUAL))
-        for name, why in whys.items():
-            take(f"recipe.augmentation.{name}", (getattr(varied, name), why))
+        take("recipe.augmentation", (augmented, NNUNET_REASON))
+        for name, why in augmentation_reasons.items():
+            take(f"recipe.augmentation.{name}", (getattr(augmented, name), why))
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
-        foreground = optimization.foreground_share(fingerprint.foreground_share(), fingerprint.smallest_label())
+        training = optimization.Training(self.fingerprint, model, machine, budget.steps)
+        decisions = {name: take(f"recipe.{name}", rule(training)) for name, rule in optimization.DECISIONS.items()}
         return RecipePlan(
             strategy=strategy,
             race=race,
             batch_size=batch,
-            epochs=spent.epochs,
-            time_budget=spent.time_budget,
-            steps_per_epoch=spent.steps_per_epoch,
-            learning_rate=take("recipe.learning_rate", optimization.LEARNING_RATE),
-            weight_decay=take("recipe.weight_decay", optimization.WEIGHT_DECAY),
-            warmup=take("recipe.warmup", optimization.warmup(spent.steps)),
-            gradient_clip=take("recipe.gradient_clip", optimization.GRADIENT_CLIP),
-            ema_decay=take("recipe.ema_decay", optimization.ema_decay(spent.steps)),
-            precision=take("recipe.precision", optimization.precision(machine)),
-            deep_supervision=take("recipe.deep_supervision", optimization.deep_supervision(model.stages)),
-            foreground_share=take("recipe.foreground_share", foreground),
-            augmentation=varied,
-            tta_axes=take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
+            epochs=budget.epochs,
+            time_budget=budget.time_budget,
+            steps_per_epoch=budget.steps_per_epoch,
+            augmentation=augmented,
+            tta_axes=take("recipe.tta_axes", tta_axes(mirrored, model.head)),
             splits=take("recipe.splits", (self.folds.splits, self._why_splits())),
             seed=options.seed,
+            **decisions,
         )
 
     def _strategy(self, data: DataPlan, model: ModelPlan) -> tuple[Strategy, str]:
-        """Decide what of the encoder learns: as asked for, by the textbook, or by segtl's own rule."""
+        """Decide the transfer strategy: as requested, by the textbook, or by the default rule."""
         fingerprint, options = self.fingerprint, self.options
         if options.strategy == "classic":
             train = len(self.folds.splits[0].train)
@@ -271,46 +262,46 @@ class _Planner:
         requested = requested if options.head == "unet" else "frozen"
         return strategy_rule.strategy(model, evidence=self.evidence, requested=requested)
 
-    def _race(self, model: ModelPlan, spent: optimization.PlannedBudget) -> tuple[Race | None, str]:
-        """Decide the race that each fold starts with, if one is asked for."""
+    def _race(self, model: ModelPlan, budget: optimization.PlannedBudget) -> tuple[Race | None, str]:
+        """Decide the race that each fold starts with, if one is requested."""
         if self.options.strategy != "race":
-            return None, "not asked for (--strategy race)"
+            return None, "not requested (--strategy race)"
         if model.weights.source == "none":
-            raise UserError(race_rule.NO_RACE, where="--strategy race", hint=race_rule.RACE_HINT)
+            raise UserError(race_rule.NO_WEIGHTS, where="--strategy race", hint=race_rule.NO_WEIGHTS_HINT)
         share = race_rule.SHARE if self.options.race_share is None else self.options.race_share
-        kept = race_rule.held_out(
+        held_out = race_rule.held_out(
             self.folds.splits,
             [case.id for case in self.fingerprint.cases],
             groups=self.folds.groups,
             labels=self.fingerprint.held_labels(),
             seed=self.options.seed,
         )
-        cost = race_rule.spend(share, epochs=spent.epochs, time_budget=spent.time_budget)
-        text = f"{cost:g} epoch(s)" if spent.time_budget is None else seconds_text(cost)
-        sizes = ", ".join(str(len(cases)) for cases in kept)
-        return Race(share=share, challengers=race_rule.challengers(model), held_out=kept), (
-            f"asked for a race: {text} of each fold's budget, shared with recipe.strategy, which stays unless another "
-            f"is better by more than chance on training cases held out ({sizes} of them)"
+        cost = race_rule.spend(share, epochs=budget.epochs, time_budget=budget.time_budget)
+        text = f"{cost:g} epoch(s)" if budget.time_budget is None else seconds_text(cost)
+        sizes = ", ".join(str(len(cases)) for cases in held_out)
+        return Race(share=share, challengers=race_rule.challengers(model), held_out=held_out), (
+            f"requested: {text} of each fold's budget, shared with recipe.strategy, which wins unless another is "
+            f"significantly better on held-out training cases ({sizes} of them)"
         )
 
     def _why_splits(self) -> str:
-        splits, held = self.folds.splits, self.fingerprint.held_labels()
+        splits, held_labels = self.folds.splits, self.fingerprint.held_labels()
         sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
         why = f"training + validation cases of each fold: {sizes}"
         for label in self.fingerprint.labels:
             if label.cases < len(self.fingerprint.cases):
-                counts = [sum(label.name in held[case] for case in split.validation) for split in splits]
-                why += f"; with {label.name}: {', '.join(map(str, counts))} of the latter"
+                counts = [sum(label.name in held_labels[case] for case in split.validation) for split in splits]
+                why += f"; validation cases with {label.name}: {', '.join(map(str, counts))}"
         return why
 
     def _expected(self, grid: GridStatistics, model: ModelPlan, recipe: RecipePlan, size: NetworkSize) -> Expected:
         """Estimate time, memory and disk space."""
         seconds = self.resources.machine.seconds(step_flops(size, recipe.batch_size))
-        spent = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
+        training = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
         frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
         stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
         return Expected(
-            training_seconds_per_fold=spent if model.head == "unet" else head_rule.SECONDS,
+            training_seconds_per_fold=training if model.head == "unet" else head_rule.FIT_SECONDS,
             seconds_per_step=seconds,
             memory_bytes=step_memory(replace(size, frozen=frozen), recipe.batch_size),
             disk_bytes=int(stored + CHECKPOINT_BYTES * parameters(size) * len(recipe.splits)),

@@ -1,4 +1,4 @@
-"""The reasons of a plan's decisions, noted as they are taken."""
+"""The reasons of a plan's decisions, recorded in the order in which they are taken."""
 
 from __future__ import annotations
 
@@ -17,42 +17,41 @@ class Reasons:
     """The decisions taken so far."""
 
     def __init__(self) -> None:
-        self.taken: list[Reason] = []
+        self.recorded: list[Reason] = []
 
     def take(self, path: str, decision: tuple[T, str]) -> T:
-        """Note a rule's reason under the plan's field, and give its choice.
+        """Record a rule's choice and reason for a field of the plan, and return the choice.
 
         Args:
-            path: Such as ``model.patch``.
-            decision: What the rule gave: (choice, reason).
+            path: Path of the field, such as ``model.patch``.
+            decision: A rule's (choice, reason).
         """
         choice, reason = decision
-        self.taken.append(Reason(field=path, choice=show(choice), reason=reason))
+        self.recorded.append(Reason(field=path, choice=choice_text(choice), reason=reason))
         return choice
 
     def amend(self, path: str, choice: object, why: str) -> None:
-        """Replace a choice that a later decision changes, and add why."""
-        self.taken = [
-            Reason(field=path, choice=show(choice), reason=f"{each.reason}; {why}") if each.field == path else each
-            for each in self.taken
-        ]
+        """Replace a choice that a later decision changes, and append the reason."""
+        for index, entry in enumerate(self.recorded):
+            if entry.field == path:
+                self.recorded[index] = Reason(field=path, choice=choice_text(choice), reason=f"{entry.reason}; {why}")
 
 
-def show(choice: object) -> str:
-    """A choice as short text for the table of decisions."""
+def choice_text(choice: object) -> str:
+    """A choice as a short text for the table of decisions."""
     if isinstance(choice, Race):
         return f"{choice.share:.0%} of the budget, against {', '.join(each.name for each in choice.challengers)}"
     if isinstance(choice, Strategy):
         return str(choice)
     if isinstance(choice, BaseModel):
         given = choice.model_dump(exclude_defaults=True, exclude_none=True)
-        return ", ".join(f"{name} {show(value)}" for name, value in given.items())
+        return ", ".join(f"{name} {choice_text(value)}" for name, value in given.items())
     if isinstance(choice, tuple):
         if choice and isinstance(choice[0], Region):
             return ", ".join(region.name for region in choice)
         if choice and isinstance(choice[0], BaseModel):
             return f"{len(choice)} fold(s)"
-        return " x ".join(show(value) for value in choice) if choice else "none"
+        return " x ".join(choice_text(value) for value in choice) if choice else "none"
     if isinstance(choice, bool):
         return "yes" if choice else "no"
     if choice is None:

@@ -1,4 +1,4 @@
-"""How the encoder learns: per stage its start and its rate; and strategies that race for it on the data itself."""
+"""Transfer strategy: per stage when it starts to learn and how fast; and the race of strategies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from seg_transfer.util.records import Part
 
 
 class Strategy(Part):
-    """What each encoder stage starts from, when it starts to learn and how fast; finest stage first."""
+    """What each encoder stage starts from, when it starts to learn, and how fast; finest stage first."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$", description="for people and run folders; nothing else depends on it")
+    name: str = Field(
+        pattern=r"^[a-z0-9_-]+$", description="for messages and names of run folders; training does not read it"
+    )
     start: tuple[Fraction | None, ...] = Field(
         min_length=1,
         description="per stage in use, from the finest: share of the budget at which it starts to learn; null: never",
     )
     rate: tuple[Fraction, ...] = Field(
-        description="per stage in use, from the finest: its learning rate over the decoder's; 0 where it never learns"
+        description="per stage in use, from the finest: learning rate over the decoder's; 0 where it never learns"
     )
     batchnorm: Literal["source", "recalibrated", "trained"] = Field(
         description="encoder's BatchNorm: the source's statistics; re-estimated once and frozen; or trained where a "
@@ -36,7 +38,7 @@ class Strategy(Part):
             raise ValueError(f"rate has {len(self.rate)} entries, start has {stages}")
         for stage, (start, rate) in enumerate(zip(self.start, self.rate, strict=True)):
             if start is None and rate > 0:
-                raise ValueError(f"stage {stage} never learns, its rate is {rate:g} and not 0")
+                raise ValueError(f"stage {stage} never learns, but its rate is {rate:g} instead of 0")
         if self.frozen_stages == stages and self.batchnorm == "trained":
             raise ValueError("a frozen encoder cannot train its BatchNorm")
         if self.pretrained_stages > stages:
@@ -45,7 +47,7 @@ class Strategy(Part):
 
     @property
     def frozen_stages(self) -> int:
-        """Number of stages that never learn before the first that does, from the finest."""
+        """Number of stages, from the finest, before the first that learns."""
         return next((stage for stage, start in enumerate(self.start) if start is not None), len(self.start))
 
     @property
@@ -54,8 +56,8 @@ class Strategy(Part):
 
         ``trained`` needs that only where a stage is frozen at first.
         """
-        waits = any(start != 0 for start in self.start)
-        return self.batchnorm == "recalibrated" or (self.batchnorm == "trained" and waits)
+        frozen_at_first = any(start != 0 for start in self.start)
+        return self.batchnorm == "recalibrated" or (self.batchnorm == "trained" and frozen_at_first)
 
     def __str__(self) -> str:
         starts = ", ".join("never" if start is None else f"{start:g}" for start in self.start)
@@ -67,13 +69,15 @@ class Strategy(Part):
 
 
 class Race(Part):
-    """Strategies trained for a short time on part of a fold's training cases, before one of them is trained on all."""
+    """Strategies that are trained briefly on part of a fold's training cases, before the best is trained on all."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of a fold's budget, for all candidates together")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of a fold's budget for all candidates together"
+    )
     challengers: tuple[Strategy, ...] = Field(
         min_length=1,
-        description="compete with recipe.strategy, which wins unless one of them is better by more than chance",
+        description="compete with recipe.strategy, which wins unless one of them is significantly better",
     )
     held_out: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
-        description="of each fold and, last, of full: training cases that candidates do not train on and are scored on"
+        description="for each fold and, last, for full: training cases that candidates are scored on, not trained on"
     )

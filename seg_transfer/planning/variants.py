@@ -1,25 +1,25 @@
-"""Plans derived from a plan: another strategy, another length. Candidates of a race, and the from-scratch control.
+"""Plans derived from a plan, with another strategy or length: candidates of a race, and the from-scratch control.
 
-Each is a plan of its own with a hash of its own, so that it is trained, resumed and predicted with like any other.
+Each has its own hash, and is trained, resumed and used like any other plan.
 """
 
 from __future__ import annotations
 
 from seg_transfer.data.splits import Split
 from seg_transfer.planning.plan import ModelPlan, Plan, Reason, Weights
-from seg_transfer.planning.reasons import show
+from seg_transfer.planning.reasons import choice_text
 from seg_transfer.planning.rules import optimization
 from seg_transfer.planning.rules.strategy import scratch
 from seg_transfer.planning.strategy import Strategy
 
 
 def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
-    """A plan that trains with another strategy and without a race.
+    """The plan with another strategy and without a race.
 
     Args:
-        plan: Everything else is as it says.
-        strategy: How to train; must fit the plan's model.
-        reason: Why so; replaces the plan's reasons for what is changed.
+        plan: The plan to derive from.
+        strategy: The other strategy; must fit the plan's model.
+        reason: Replaces the reasons of the changed fields.
     """
     recipe = plan.recipe.model_copy(update={"strategy": strategy, "race": None})
     changed: dict[str, object] = {"recipe.strategy": strategy, "recipe.race": None}
@@ -27,35 +27,30 @@ def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
     if model != plan.model:
         changed["model.weights"] = model.weights
     reasons = tuple(
-        Reason(field=each.field, choice=show(changed[each.field]), reason=reason) if each.field in changed else each
-        for each in plan.reasons
+        Reason(field=old.field, choice=choice_text(changed[old.field]), reason=reason) if old.field in changed else old
+        for old in plan.reasons
     )
     return plan.model_copy(update={"model": model, "recipe": recipe, "reasons": reasons})
 
 
 def model_for(model: ModelPlan, strategy: Strategy) -> ModelPlan:
-    """The model that a strategy trains: ``model.weights`` names no weights where no stage starts from them.
-
-    Args:
-        model: With the weights that there are.
-        strategy: Says how many stages take them.
-    """
+    """The model that a strategy trains: its ``weights`` are none where no stage starts pretrained."""
     if strategy.pretrained_stages > 0:
         return model
     return model.model_copy(update={"weights": Weights(source="none")})
 
 
 def scratch_control(plan: Plan) -> Plan:
-    """The same plan from random weights: the control that says what the pretrained start is worth."""
+    """The same plan from random weights, which shows what pretraining gave."""
     return with_strategy(plan, scratch(plan.model), f"the from-scratch control of plan {plan.hash[:8]}")
 
 
 def shortened(plan: Plan, split: Split, steps: int) -> Plan:
-    """A plan of a single fold and so many steps, with the warm-up and the averaging that so short a training takes.
+    """The plan with a single fold and fewer steps, and the warm-up and EMA decay for these.
 
     Args:
-        plan: Everything else is as it says.
-        split: Cases to train on, and cases held out.
+        plan: The plan to derive from.
+        split: Training and held-out cases.
         steps: Optimizer steps.
     """
     recipe = plan.recipe.model_copy(

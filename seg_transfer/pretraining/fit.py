@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from seg_transfer.catalogue.encoders import EncoderEntry
 from seg_transfer.errors import UserError
-from seg_transfer.planning.cost import FEWEST_GAIN
+from seg_transfer.planning.cost import SMALLEST_GAIN
 from seg_transfer.pretraining import weights_card
 from seg_transfer.pretraining.job import Job, PretrainState, SplitImages
 from seg_transfer.pretraining.learner import Learner, trainable_encoder
@@ -66,7 +66,7 @@ def fit(job: Job, *, clock: Clock = time.perf_counter) -> Pretrained:
         raise UserError("exists already", where=job.weights_file, hint="give another -o, or start over with --restart")
     data = SplitImages.of(job)
     task, state = job.task(data), PretrainState()
-    bfloat16 = bfloat16_gain(device) > FEWEST_GAIN
+    bfloat16 = bfloat16_gain(device) > SMALLEST_GAIN
     learner = Learner(encoder, len(data.folders.classes), seed=options.seed, device=device, bfloat16=bfloat16)
     if job.resume_file.exists():
         tensors, header = load_state(job.resume_file, "resume")

@@ -132,11 +132,11 @@ def test_arrays_and_folds(model: Path, work: WorkFolder, tmp_path: Path) -> None
 
 def test_options_that_make_no_sense_are_refused(model: Path, work: WorkFolder, tmp_path: Path) -> None:
     array = np.zeros((9, 9, 9), np.float32)
-    with pytest.raises(UserError, match="has no folds to choose"):
+    with pytest.raises(UserError, match="excludes --folds"):
         seg_transfer.predict(array, spacing=(1, 1, 1), model=model, folds=[0])
-    with pytest.raises(UserError, match="needs no work folder"):
+    with pytest.raises(UserError, match="excludes --folds and --work"):
         seg_transfer.predict(array, spacing=(1, 1, 1), model=model, work=work.path)
-    with pytest.raises(UserError, match="no file is named"):
+    with pytest.raises(UserError, match="no output file is given"):
         seg_transfer.export(work=work.path)
     with pytest.raises(UserError, match="not trained: full"):
         seg_transfer.export(tmp_path / "full.segtl", work=work.path, folds=["full"])

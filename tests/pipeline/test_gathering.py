@@ -73,7 +73,7 @@ def test_planning_again_takes_what_is_known_until_the_data_change(
     again = seg_transfer.plan(stripes, work=work.path, evidence=False, **SETTINGS)
     assert len(calls) == 2 and again.evidence is None
     assert again.hash == before.hash  # evidence is a reason, not a choice
-    assert "not tried on this data" in reason(again, "recipe.strategy")
+    assert "not measured on this data" in reason(again, "recipe.strategy")
 
 
 def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None
     assert planned.data.ignore == IGNORE
     assert planned.data.outputs == ("background", "shell", "core", "nucleus")
     why = {reason.field: reason.reason for reason in planned.reasons}
-    assert "4 of 4 cases are annotated in part, 25.0% of the voxels" in why["data.ignore"]
+    assert "4 of 4 cases are partly annotated, 25.0% of the voxels" in why["data.ignore"]
     shorten(work)
 
     (run,) = seg_transfer.train(0, work=work, **LOCAL)

@@ -36,7 +36,7 @@ def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, caplog: pytest
     copy_case(data, "case_2", "relabelled", label=False)
     made = seg_transfer.plan(data, work=tmp_path / "work", **QUICK, **LOCAL)
     said = caplog.text
-    assert "case_1 and copied hold the same image and the same label: kept in one fold" in said
+    assert "case_1 and copied hold the same image and the same label: they share a fold" in said
     assert "case_2 and relabelled hold the same image under different labels" in said
     for split in made.recipe.splits:
         for pair in [{"case_1", "copied"}, {"case_2", "relabelled"}]:

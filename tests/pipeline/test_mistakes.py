@@ -96,7 +96,7 @@ def test_a_disk_that_is_full(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--weights nowhere.safetensors", "no such file of weights"),
+        ("--weights nowhere.safetensors", "no such weights file"),
         ("--normalization US=zscore", "there is no channel 'US'"),
         ("--normalization MRI=nice", "unknown choice 'nice'"),
         ("--strategy scratch --weights bundled", "scratch starts from random weights"),

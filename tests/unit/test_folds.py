@@ -49,9 +49,9 @@ def test_identical_images_share_a_fold_and_are_said(cases: list[str]) -> None:
         for pair in [{"case_000", "case_004"}, {"case_005", "case_007"}]:
             assert len(pair & set(split.validation)) in (0, 2)
     assert folds.notes == (
-        "case_000 and case_004 hold the same image and the same label: kept in one fold",
+        "case_000 and case_004 hold the same image and the same label: they share a fold",
         "case_005 and case_007 hold the same image under different labels, of which at most one is right: "
-        "kept in one fold",
+        "they share a fold",
     )
     assert assigned(cases, fingerprint()).notes == ()
 
@@ -78,7 +78,7 @@ def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: 
     made = with_cases(fingerprint(), case_004={"image_hash": "image 8"})
     folds = assigned(cases, made, splits=file, groups=groups)
     assert [split.validation for split in folds.splits] == [tuple(cases[5:]), tuple(cases[:4])]
-    ending = "so its scores are too good"
+    ending = "so that its scores are too high"
     assert folds.notes == (
         "case_004 and case_008 hold the same image under different labels, of which at most one is right",
         f"{file}: fold 0 trains on case_004 and validates on case_008: the same image, {ending}",
@@ -108,7 +108,7 @@ def test_a_fold_of_the_users_file_with_only_broken_training_cases_is_refused(tmp
     left = whole.model_copy(update={"cases": whole.cases[1:]})
     file = tmp_path / "splits.json"
     file.write_text(json.dumps([{"train": cases[1:], "val": cases[:1]}, {"train": cases[:1], "val": cases[1:]}]))
-    with pytest.raises(UserError, match="fold 1 has no case left to train on"):
+    with pytest.raises(UserError, match="fold 1 has no training case left"):
         assigned(cases, left, splits=file)
     file.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
     (split,) = assigned(cases, left, splits=file).splits

@@ -123,7 +123,7 @@ MODEL = ("members", 0, "plan", "model")
         (_set("version", to=1), "version 1; this segtl reads version 2\n.*export it again"),
         (_set("version", to=3), "version 3; this segtl reads version 2\n.*update segtl"),
         (_set("version", to="1"), "version '1'"),
-        (_set("kind", to="model"), "no exported model"),
+        (_set("kind", to="model"), "instead of an exported model"),
         (_set("members", to=[]), "members"),
         (_set("code", to="import os"), "code"),
         (_set(*MODEL, "decoder_channels", to=[10**9, 10**9]), "10000*"),
@@ -173,7 +173,7 @@ DAMAGED = "cut off or damaged"
         ({"x": WHOLE, "y": WHOLE | {"shape": [5], "data_offsets": [20, BYTES]}}, DAMAGED),
         ({"x": [1]}, DAMAGED),
         ({}, DAMAGED),
-        ({"x": WHOLE | {"dtype": "F64", "shape": [5]}}, "tensor x has type F64"),
+        ({"x": WHOLE | {"dtype": "F64", "shape": [5]}}, "tensor x has the unsupported type F64"),
         ({"x": WHOLE}, "do not fit its plan's network"),
     ],
 )
@@ -219,7 +219,7 @@ def test_safetensors_of_others_and_checkpoints_are_refused(good: Path, tmp_path:
     with pytest.raises(UserError, match="does not say what it is"):
         read_model_file(put_together(tmp_path / "foreign.segtl", entries, None, payload))
     save_state(tmp_path / "fold.segtl", "model", {"x": torch.zeros(1)}, {"plan": made.model_dump(mode="json")})
-    with pytest.raises(UserError, match="no exported model"):
+    with pytest.raises(UserError, match="instead of an exported model"):
         read_model_file(tmp_path / "fold.segtl")
     with pytest.raises(UserError, match="there is no model file here"):
         read_model_file(tmp_path / "absent.segtl")

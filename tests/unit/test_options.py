@@ -142,16 +142,19 @@ class TestRefusals:
             ({"workers": "many"}, "--workers: cannot read 'many'\n  hint: give a valid integer"),
             ({"normalization": ["zscore"]}, "--normalization: cannot read 'zscore'"),
             ({"normalization": {"MRI": "log"}}, "--normalization MRI=log: unknown choice 'log'"),
-            ({"weights": "missing.pth"}, "missing.pth: there is no such file of weights"),
+            ({"weights": "missing.pth"}, "missing.pth: there is no such weights file"),
             ({"epochs": 1, "time_budget": 1.0}, "--epochs and --time-budget exclude each other"),
             ({"group_by": "(.)", "groups": "g.csv"}, "--group-by and --groups exclude each other"),
-            ({"race_share": 0.2}, "--race-share: there is no race"),
-            ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained starts"),
-            ({"carry": "all"}, "--carry: there is no model to carry over from"),
-            ({"strategy": "scratch", "weights": "imagenet"}, "--weights: scratch starts from random weights"),
+            ({"race_share": 0.2}, "--race-share: needs --strategy race"),
+            ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained strategies"),
+            ({"carry": "all"}, "--carry: needs a model to carry over from"),
+            (
+                {"strategy": "scratch", "weights": "imagenet"},
+                "--weights: --strategy scratch starts from random weights",
+            ),
             ({"from_model": "m.segtl", "weights": "none"}, "--weights: --from starts from an earlier model's weights"),
             ({"from_model": "m.segtl", "strategy": "scratch"}, "--strategy: --from starts from an earlier model's"),
-            ({"head": "svm", "strategy": "gradual"}, "--head svm: a classifier reads a frozen encoder"),
+            ({"head": "svm", "strategy": "gradual"}, "--head svm: a classifier needs a frozen encoder"),
             ({"head": "svm", "from_model": "m.segtl", "carry": "all"}, "--head svm: a classifier has no decoder"),
             ({"dataset": None}, "DATASET: cannot read None"),
             ({"colds": 5}, "colds: there is no such option\n  hint: options: dataset, config, "),
@@ -167,12 +170,12 @@ class TestRefusals:
     def test_what_is_missing_is_named(self) -> None:
         with pytest.raises(UserError, match=r"^--output: is missing"):
             PredictOptions(images="in")
-        with pytest.raises(UserError, match="no file is named to write"):
+        with pytest.raises(UserError, match="no output file is given"):
             ExportOptions()
 
     def test_a_model_file_needs_no_work_folder(self) -> None:
         for given in ({"folds": [0]}, {"work": "w"}):
-            with pytest.raises(UserError, match=r"m\.segtl: an exported model has no folds"):
+            with pytest.raises(UserError, match=r"m\.segtl: an exported model excludes --folds and --work"):
                 PredictOptions(images="in", output="out", model="m.segtl", **given)
 
     @pytest.mark.parametrize(

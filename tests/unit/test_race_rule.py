@@ -1,4 +1,4 @@
-"""The race's rules: who competes, on which cases, at what price, and who wins; and the plans made of a plan."""
+"""Rules of the race: candidates, held-out cases, budget and winner; and plans derived from a plan."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ class TestChoose:
 
     def test_another_where_it_is_better_in_every_case(self) -> None:
         winner, reason = race.choose(self.names, [[0.5, 0.6, 0.7, 0.7], [0.58, 0.7, 0.79, 0.8]])
-        assert winner == 1 and "by more than chance" in reason
+        assert winner == 1 and "significantly better than gradual (95 %" in reason
 
     def test_better_in_the_only_two_cases_is_chance(self) -> None:
         winner, reason = race.choose(self.names, [[0.5, 0.6], [0.55, 0.7]])
-        assert winner == 0 and "not better by more than chance (95 %" in reason
+        assert winner == 0 and "not significantly better (95 %" in reason
 
     def test_a_tie_within_chance_goes_to_the_plans_own(self) -> None:
         winner, reason = race.choose(self.names, [[0.5, 0.6, 0.7], [0.9, 0.59, 0.69]])
-        assert winner == 0 and reason.startswith("gradual:") and "not better by more than chance (95 %" in reason
+        assert winner == 0 and reason.startswith("gradual:") and "not significantly better (95 %" in reason
 
     def test_a_single_case_says_nothing_about_chance(self) -> None:
         winner, reason = race.choose(self.names, [[0.1], [0.9]])
@@ -114,7 +114,7 @@ class TestChoose:
     def test_cases_without_a_label_do_not_count(self) -> None:
         assert race.choose(self.names, [[0.5, math.nan, 0.5, 0.5], [0.6, 0.0, 0.61, 0.6]])[0] == 1
         assert race.choose(self.names, [[math.nan], [0.5]])[1] == (
-            "gradual: no held-out case has a label, so that nothing tells the candidates apart"
+            "gradual: no held-out case has a label, so that candidates cannot be compared"
         )
 
 
@@ -170,9 +170,9 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("kept", "said"),
         [
-            ((("d",), ("a",)), "held_out.0: not some, and not all"),
-            ((("a", "b", "c"), ("a",)), "held_out.0: not some, and not all"),
-            ((("a",), ("a", "b", "c", "d")), "held_out.1: not some, and not all"),
+            ((("d",), ("a",)), "held_out.0: not a proper subset"),
+            ((("a", "b", "c"), ("a",)), "held_out.0: not a proper subset"),
+            ((("a",), ("a", "b", "c", "d")), "held_out.1: not a proper subset"),
             ((("a",),), "1 entries for 1 fold"),
             (((), ("a",)), "held_out.0"),
         ],
@@ -183,7 +183,7 @@ class TestPlan:
 
     def test_challengers_fit_the_network(self) -> None:
         wrong = learns(None, None, None, batchnorm="source")
-        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.start: 3 entries, model\.stages is 2"):
+        with pytest.raises(ValueError, match=r"recipe\.race\.challengers\.1\.start: 3 entries, but model\.stages is 2"):
             a_plan(race=Race(share=0.1, challengers=(SCRATCH, wrong), held_out=(("a",), ("a",))))
 
     def test_without_weights_no_challenger_starts_pretrained(self) -> None:
@@ -191,7 +191,7 @@ class TestPlan:
         made = a_plan(race=kept).model_dump()
         made["model"]["weights"]["source"] = "none"
         made["recipe"]["strategy"]["pretrained_stages"] = 0
-        said = r"recipe\.race\.challengers\.1\.pretrained_stages: 1, model\.weights\.source is none"
+        said = r"recipe\.race\.challengers\.1\.pretrained_stages: 1, but model\.weights\.source is none"
         with pytest.raises(ValueError, match=said):
             Plan.model_validate(made)
 
@@ -202,7 +202,9 @@ class TestPlan:
         made = a_plan(race=Race(share=0.1, challengers=(challenger,), held_out=(("a",), ("a",)))).model_dump()
         made["model"]["weights"] = earlier.model_dump()
         if refused:
-            with pytest.raises(ValueError, match=r"challengers\.0\.pretrained_stages: 1, an earlier model starts all"):
+            with pytest.raises(
+                ValueError, match=r"challengers\.0\.pretrained_stages: 1, but an earlier model starts all"
+            ):
                 Plan.model_validate(made)
         else:
             assert Plan.model_validate(made).recipe.candidates[1] == challenger
@@ -221,9 +223,9 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"race_share": 0.2}, "--race-share: there is no race"),
+            ({"race_share": 0.2}, "--race-share: needs --strategy race"),
             ({"strategy": "race", "race_share": 1.0}, "--race-share: 1.0 is out of range"),
-            ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained starts"),
+            ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained strategies"),
             ({"strategy": "race", "encoder": "resnet50"}, "no pretrained weights"),
             ({"strategy": "race", "epochs": 1}, "--epochs: 1 epoch"),
         ],

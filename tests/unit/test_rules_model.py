@@ -97,7 +97,7 @@ class TestPatch:
     def fit(self, shape: tuple, limits: patch.Limits = AMPLE, configuration: str = "3d", stages: int = 3, **more):
         settings = {"entry": RESNET18, "stages": stages, "channels": 1, "classes": 3} | more
         architecture = patch.Architecture(**settings)
-        return patch.fit(shape, (1, 1, 1), architecture, configuration=configuration, limits=limits)
+        return patch.fit_patch(shape, (1, 1, 1), architecture, configuration=configuration, limits=limits)
 
     def test_a_small_case_is_covered_as_by_nnunet(self) -> None:
         made, reason = self.fit((36, 50, 35))
@@ -155,7 +155,7 @@ class TestPatch:
         assert "smallest" in reason
 
     def test_an_anisotropic_volume_costs_less_while_its_kernels_are_flat(self) -> None:
-        flat, _ = patch.fit(
+        flat, _ = patch.fit_patch(
             (32, 64, 64), (8, 1, 1), patch.Architecture(RESNET18, 3, 1, 2), configuration="3d", limits=AMPLE
         )
         deep, _ = self.fit((32, 64, 64), classes=2)

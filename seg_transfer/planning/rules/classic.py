@@ -1,7 +1,7 @@
 """The textbook's advice on transfer: small or large data set, similar to or different from the source's images.
 
-Four cases, applied as they stand (Stanford's course CS231n, "Transfer Learning"), for users who ask for them. What
-segtl chooses by itself is in ``rules/strategy.py``.
+Four cases, taken literally (Stanford's course CS231n, "Transfer Learning"), for ``--strategy classic``. The default
+rule is in ``rules/strategy.py``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from seg_transfer.planning.strategy import Strategy
 
 LARGE_CASES = 50
 LARGE_SLICES = 1000
-"""A data set is large from so many cases on and so many labelled slices or 2D images, both: slices of one case are not
-independent, and a 2D image is one slice."""
+"""A data set is large if it reaches both. Slices of one case are not independent; a 2D image is one slice."""
 Size = Literal["small", "large"]
-Likeness = Literal["similar", "different"]
-ADVICE: dict[tuple[Size, Likeness], tuple[StrategyName, str]] = {
+Similarity = Literal["similar", "different"]
+ADVICE: dict[tuple[Size, Similarity], tuple[StrategyName, str]] = {
     ("small", "similar"): ("frozen", "freeze the encoder and train the rest"),
-    ("small", "different"): ("partial", "take the lower stages alone"),
+    ("small", "different"): ("partial", "take only the lower stages"),
     ("large", "similar"): ("finetune", "fine-tune all stages"),
     ("large", "different"): ("finetune", "fine-tune all stages"),
 }
-"""Case -> the strategy that it asks for, in words too. Without pretrained weights everything learns from scratch."""
+"""(size, similarity) -> strategy, and the advice in words. Without pretrained weights it is scratch."""
 
 
 def classic(
@@ -46,14 +45,14 @@ def classic(
         labelled_slices: Their slices or 2D images that hold a label.
         dimension: 2 for 2D images.
         channels: Names of the image channels.
-        earlier: Names of the channels of the model that training starts from, if it is one of the user's own.
+        earlier: Names of the earlier model's channels, if training starts from one.
     """
     how_large, why_large = size(cases, labelled_slices)
     how_similar, why_similar = similarity(dimension, channels, earlier=earlier)
     name, words = ADVICE[how_large, how_similar]
     if model.weights.source == "none":
-        name, words = "scratch", "train from scratch, since there are no pretrained weights"
-    reason = f"asked for the classic advice; {why_large}; {why_similar}: {words}"
+        name, words = "scratch", "train from scratch, because there are no pretrained weights"
+    reason = f"classic was requested; {why_large}; {why_similar}: {words}"
     return with_batchnorm_reason(model, STRATEGIES[name](model), reason)
 
 
@@ -73,24 +72,23 @@ def size(cases: int, labelled_slices: int) -> tuple[Size, str]:
 
 def similarity(
     dimension: int, channels: Sequence[str], *, earlier: Sequence[str] | None = None
-) -> tuple[Likeness, str]:
-    """Whether images resemble those the encoder was trained on: a heuristic on their form, not on their content.
+) -> tuple[Similarity, str]:
+    """Whether images resemble those the encoder was trained on: by dimension and channels, not by content.
 
-    Of an earlier model the names of its channels are known: images are similar if each of their channels was among
-    them, such as CT.
+    With an earlier model, images are similar if it has a channel of the same name for each of theirs, such as CT.
 
     Args:
         dimension: 2 for 2D images.
         channels: Names of the image channels.
-        earlier: Names of the channels of the model that training starts from, if it is one of the user's own.
+        earlier: Names of the earlier model's channels, if training starts from one.
     """
     if earlier is not None:
-        known = {name.casefold() for name in earlier}
-        new = [name for name in channels if name.casefold() not in known]
+        earlier_names = {name.casefold() for name in earlier}
+        new = [name for name in channels if name.casefold() not in earlier_names]
         if not new:
-            return "similar", f"similar: the earlier model has read {', '.join(channels)} too"
-        return "different", f"different: the earlier model has read {', '.join(earlier)}, not {', '.join(new)}"
+            return "similar", f"similar: the earlier model was trained on {', '.join(channels)} too"
+        return "different", f"different: the earlier model was trained on {', '.join(earlier)}, not on {', '.join(new)}"
     if dimension == 2 and len(channels) == 3:
-        return "similar", "similar: 2D images of 3 channels, like the encoder's own"
+        return "similar", "similar: 2D images of 3 channels, like the encoder's training images"
     form = f"{'2D images' if dimension == 2 else 'volumes'} of {len(channels)} channel(s)"
     return "different", f"different: {form}, the encoder was trained on RGB photographs"

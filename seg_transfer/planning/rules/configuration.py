@@ -7,10 +7,10 @@ from seg_transfer.planning.cost import DeviceKind
 from seg_transfer.planning.rules.spacing import ANISOTROPY_LIMIT
 
 FEWEST_SLICES = 8
-"""Below, a volume is hardly deeper than a stack: 3D kernels would see mostly padding."""
+"""Volumes of fewer slices are hardly deeper than a 2.5D stack: 3D kernels would see mostly padding."""
 FEWEST_STEPS = 600
 """nnU-Net's reference run on hippocampus reaches most of its final Dice within two epochs of 250 steps; fewer than
-about 600 steps leave a network unfinished, whatever it reads."""
+about 600 steps are too few in any configuration."""
 
 
 def configuration(
@@ -26,32 +26,32 @@ def configuration(
     """Choose the configuration.
 
     Args:
-        dimension: 2 for pictures.
+        dimension: 2 for 2D images.
         ratio: Anisotropy of the network's grid.
         slices: Median number of slices on it.
         volumes: Whether the encoder converts to 3D.
         steps_3d: Training steps in 3D, with the smallest batch, that fit into the time budget on this device.
-        device: What it runs on; only on a CPU is the time a limit.
+        device: Time is a limit only on a CPU.
         requested: The user's choice, if any.
     """
     if requested is not None:
-        return requested, f"asked for {requested}"
+        return requested, "requested"
     if dimension == 2:
-        return "2d", "pictures have a single slice"
+        return "2d", "2D images have a single slice"
     if not volumes:
         return "2.5d", "the encoder does not convert to 3D"
     if slices < FEWEST_SLICES:
-        return "2.5d", f"{slices:g} slices in the median case are too few for 3D (needs {FEWEST_SLICES})"
+        return "2.5d", f"{slices:g} slices in the median case are too few for 3D (at least {FEWEST_SLICES})"
     if device != "cpu":
-        return "3d", f"{slices:g} slices in the median case, and a GPU to compute them"
+        return "3d", f"{slices:g} slices in the median case, and a GPU"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
             f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): on a CPU, "
-            "neighbouring slices as channels give most of the context for a fraction of the time"
+            "neighbouring slices as channels give most of the context in a fraction of the time"
         )
     if steps_3d < FEWEST_STEPS:
-        return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (needs {FEWEST_STEPS})"
+        return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (at least {FEWEST_STEPS})"
     return "3d", (
         f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}), and about "
-        f"{steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (needs {FEWEST_STEPS})"
+        f"{steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (at least {FEWEST_STEPS})"
     )

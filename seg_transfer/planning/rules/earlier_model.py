@@ -1,12 +1,12 @@
-"""What of an earlier model of the user's own a new plan starts from, and what follows from it.
+"""Starting from an earlier model (``--from``): what is carried over, and what the new plan takes from it.
 
-Its encoder is taken as it is: its name, at most as many stages as it uses, and by default its configuration. Its
-decoder is taken along where the new network has the same one: published comparisons found no gain from a transferred
-decoder (OpenReview A3u8KqSBC7), but between data sets of one kind it saves the first steps. Heads always start anew.
+The new plan takes its encoder, at most as many stages as it uses, and by default its configuration. Its decoder is
+carried over where the new network has the same one: published comparisons found no gain from a transferred decoder
+(OpenReview A3u8KqSBC7), but between similar data sets it saves the first steps. Heads always start from random weights.
 
-A 2D kernel becomes 3D as ImageNet's do. A 3D kernel that sees several slices is summed along them where the new
-network's stage sees slices one by one (its response where neighbouring slices are alike), but a whole network is not
-flattened to 2D like that: what it has learned along the slices would be lost at every stage.
+2D kernels are inflated as those of ImageNet are. A 3D kernel that reads several slices is summed along them where the
+new stage reads single slices (its response where neighbouring slices are equal). A whole 3D network is not flattened to
+2D like that: what it has learned along the slices would be lost at every stage.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class EarlierModel:
     """A model file to start from.
 
     Attributes:
-        path: Of the file.
-        sha256: Of its content.
-        plan: Of the member that is taken.
+        path: The file.
+        sha256: Checksum of the file.
+        plan: Plan of the member that is used.
     """
 
     path: str
@@ -36,47 +36,46 @@ class EarlierModel:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the channels it reads."""
+        """Names of its input channels."""
         return tuple(channel.name for channel in self.plan.data.channels)
 
 
-def choose_member(configurations: Sequence[str], wanted: str) -> int:
-    """Which member of a model file is taken: the first of the wanted configuration, or else the first."""
-    return next((index for index, name in enumerate(configurations) if name == wanted), 0)
+def choose_member(configurations: Sequence[str], preferred: str) -> int:
+    """Index of the member of a model file that is used: the first with the preferred configuration, else the first."""
+    return next((index for index, name in enumerate(configurations) if name == preferred), 0)
 
 
 def encoder(requested: str, earlier: EarlierModel) -> tuple[str, str]:
     """Take the earlier model's encoder.
 
     Raises:
-        UserError: If another one is asked for.
+        UserError: If another one is requested.
     """
     name = earlier.plan.model.encoder
     if requested not in ("auto", name):
-        what = f"the model to start from has a {name}, and {requested} is asked for"
-        raise UserError(what, where="--encoder", hint="leave --encoder away, or start from another model")
+        what = f"the model to start from has a {name}, but {requested} is requested"
+        raise UserError(what, where="--encoder", hint="omit --encoder, or start from another model")
     return name, "that of the model to start from"
 
 
 def configuration(requested: Configuration | None, earlier: EarlierModel, dimension: int) -> tuple[Configuration, str]:
-    """Choose the configuration: the earlier model's, so that most of it fits; of pictures 2D."""
+    """Choose the configuration: the earlier model's, so that most of it fits; 2D for 2D images."""
     if requested is not None:
-        return requested, f"asked for {requested}"
+        return requested, "requested"
     if dimension == 2:
-        return "2d", "pictures have a single slice"
+        return "2d", "2D images have a single slice"
     return earlier.plan.model.configuration, "that of the model to start from"
 
 
-def stages(possible: tuple[int, str], earlier: EarlierModel) -> tuple[int, str]:
+def stages(allowed: tuple[int, str], earlier: EarlierModel) -> tuple[int, str]:
     """Choose how many stages are used: those of the earlier model, or fewer if the cases are too small.
 
     Args:
-        possible: What the cases' size allows, with the reason.
-        earlier: The model.
+        allowed: Number of stages that the cases' size allows, with the reason.
+        earlier: The model to start from.
     """
-    most, why = possible
-    there = earlier.plan.model.stages
-    return (there, f"those of the model to start from; by size {why}") if there <= most else (most, why)
+    count = earlier.plan.model.stages
+    return (count, f"those of the model to start from; by size {allowed[1]}") if count <= allowed[0] else allowed
 
 
 def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None) -> tuple[Weights, str]:
@@ -84,11 +83,11 @@ def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None
 
     Args:
         network: The new network.
-        earlier: The model.
+        earlier: The model to start from.
         requested: The user's choice, if any.
 
     Raises:
-        UserError: If the encoder cannot be carried over, or the decoder is asked for and does not fit.
+        UserError: If the encoder cannot be carried over, or the decoder is requested and does not fit.
     """
     model = earlier.plan.model
     if model.configuration == "3d" and network.configuration != "3d":
@@ -102,23 +101,29 @@ def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None
     if requested == "all" and obstacle:
         raise UserError(f"the decoder does not fit: {obstacle}", where="--carry all", hint="take --carry encoder")
     carry: Carry = requested or ("encoder" if obstacle else "all")
-    taken = Weights(source="model", path=earlier.path, sha256=earlier.sha256, carry=carry)
+    chosen = Weights(source="model", path=earlier.path, sha256=earlier.sha256, carry=carry)
     if carry == "all":
-        return taken, "encoder and decoder of an earlier model, whose decoder has the same stages and widths; new heads"
-    return taken, f"encoder of an earlier model, {f'its decoder does not fit: {obstacle}' if obstacle else 'asked for'}"
+        return (
+            chosen,
+            "encoder and decoder of an earlier model, whose decoder has the same stages and widths; new heads",
+        )
+    return (
+        chosen,
+        f"encoder of an earlier model, {f'its decoder does not fit: {obstacle}' if obstacle else 'requested'}",
+    )
 
 
 def _decoder_obstacle(model: ModelPlan, network: NetworkSize) -> str | None:
-    """Why the earlier model's decoder is not the new network's; None if it is."""
+    """Why the earlier model's decoder does not fit the new network; None if it does."""
     if model.head != "unet":
-        return f"it has none, but a {model.head} classifier"
+        return f"the model has a {model.head} classifier instead"
     if (model.configuration == "3d") != (network.configuration == "3d"):
         return f"{model.configuration} kernels against {network.configuration}"
-    for what, before, now in (
+    for what, earlier, new in (
         ("stages", (model.stages,), (network.stages,)),
         ("strides along the slices", model.slice_strides, network.slice_strides),
         ("widths", model.decoder_channels, network.decoder_channels),
     ):
-        if before != now:
-            return f"{what} {' x '.join(map(str, before))} against {' x '.join(map(str, now))}"
+        if earlier != new:
+            return f"{what} {' x '.join(map(str, earlier))} against {' x '.join(map(str, new))}"
     return None

@@ -1,4 +1,4 @@
-"""Which encoder, and where its weights come from."""
+"""Encoder, source of its weights, and inflation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def encoder(requested: str) -> tuple[str, str]:
     """Choose the encoder.
 
     Args:
-        requested: A name in the catalogue, or ``auto``: the one whose weights come with the package.
+        requested: A name in the catalogue, or ``auto``: the encoder whose weights come with the package.
     """
     if requested != "auto":
-        return requested, f"asked for {requested}"
+        return requested, "requested"
     return BUNDLED_ENCODER, "pretrained weights for it come with the package"
 
 
@@ -30,13 +30,13 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         imagenet_cached: Whether the ImageNet weights of an encoder (by name) are in the local cache.
 
     Raises:
-        UserError: If bundled weights are asked for an encoder that has none.
+        UserError: If bundled weights are requested for an encoder that has none.
     """
     imagenet = Weights(source="imagenet", repository=entry.source, revision=entry.revision)
     if requested == "imagenet":
-        return imagenet, f"asked for imagenet ({entry.source}, {entry.licence})"
+        return imagenet, f"requested ({entry.source}, {entry.licence})"
     if requested == "none":
-        return Weights(source="none"), "asked for none"
+        return Weights(source="none"), "requested"
     if requested == "bundled":
         if entry.name != BUNDLED_ENCODER:
             raise UserError(
@@ -44,24 +44,27 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
                 where="--weights",
                 hint=f"take --encoder {BUNDLED_ENCODER}, or --weights imagenet",
             )
-        return Weights(source="bundled"), "asked for bundled"
+        return Weights(source="bundled"), "requested"
     if requested != "auto":
-        return Weights(source="file", path=requested), f"asked for the file {requested}"
+        return Weights(source="file", path=requested), f"the file {requested} was requested"
     if imagenet_cached(entry.name):
         return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
     if entry.name == BUNDLED_ENCODER:
         return Weights(source="bundled"), (
             f"the ImageNet weights of {entry.name} are not in the local cache, and auto never downloads: "
-            "the bundled ones (Tiny ImageNet)"
+            "bundled ones (Tiny ImageNet)"
         )
     return Weights(source="none"), (
         f"the ImageNet weights of {entry.name} are not in the local cache, auto never downloads, and only "
-        f"{BUNDLED_ENCODER} has bundled ones: random weights; --weights imagenet fetches them"
+        f"{BUNDLED_ENCODER} has bundled ones: random weights; --weights imagenet downloads them"
     )
 
 
 def inflation(configuration: str) -> tuple[Literal["average"], str]:
     """Choose how 2D kernels become 3D ones."""
     if configuration != "3d":
-        return "average", f"has no effect in {configuration}"
-    return "average", "2D kernels repeated along the slice axis and divided by their depth (I3D): every slice counts"
+        return "average", f"no effect in {configuration}"
+    return (
+        "average",
+        "2D kernels are repeated along the slice axis and divided by their depth (I3D): every slice contributes",
+    )

@@ -1,4 +1,4 @@
-"""What the network predicts in place of single labels, and which voxels it does not learn from."""
+"""Regions, and the ignore label."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from seg_transfer.data.description import Region
 
 
-def regions(found: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
-    """Take the regions that the data set names.
+def regions(named: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
+    """Take the regions of ``dataset.json``.
 
     Args:
-        found: In order of precedence; at least one.
+        named: In order of precedence; at least one.
     """
-    listed = (f"{region.name} is {' + '.join(map(str, region.values))}, written as {region.writes}" for region in found)
-    return found, (
-        f"dataset.json makes labels of several values: {'; '.join(listed)}. Regions overlap, so each is an output "
-        "with a sigmoid of its own; later ones are painted over earlier ones"
+    listed = (f"{region.name} is {' + '.join(map(str, region.values))}, written as {region.writes}" for region in named)
+    return named, (
+        f"dataset.json defines regions: {'; '.join(listed)}. Regions may overlap, so each is an output with its own "
+        "sigmoid; in label maps, later ones overwrite earlier ones"
     )
 
 
 def ignore(value: int, annotated: Sequence[float]) -> tuple[int, str]:
-    """Take the ignore label that the data set names.
+    """Take the ignore label of ``dataset.json``.
 
     Args:
-        value: Of voxels that are not annotated.
+        value: Value of voxels that are not annotated.
         annotated: Share of annotated voxels of each case.
     """
     partly = sum(share < 1 for share in annotated)
     mean = sum(annotated) / len(annotated)
     return value, (
-        f"dataset.json calls {value} ignore: {partly} of {len(annotated)} cases are annotated in part, {mean:.1%} of "
+        f"dataset.json calls {value} ignore: {partly} of {len(annotated)} cases are partly annotated, {mean:.1%} of "
         "the voxels on average; the others are neither learned from nor scored"
     )

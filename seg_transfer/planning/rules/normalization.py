@@ -1,4 +1,4 @@
-"""How each channel is scaled, and how the result is mapped to what the encoder was trained on."""
+"""Normalization of each channel, and its mapping to the encoder's input range."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.fingerprint import PooledChannel
 
 OUTLIER_LIMIT = 5.0
-"""Above it, min-max would leave less than a fifth of its range to 99 % of the values."""
+"""Above it, min-max would leave less than a fifth of [0, 1] to 99 % of the values."""
 MASK_LIMIT = 0.75
-"""Cropping that keeps no more than this means large empty borders, which would rule the statistics (as in nnU-Net)."""
+"""If cropping keeps no more than this, empty borders would dominate the statistics (nnU-Net)."""
 NO_SCALE_WORDS = {"mr", "mri", "t1", "t1w", "t1c", "t1ce", "t1gd", "t2", "t2w", "flair", "adc", "dwi", "pd", "pet"}
 NO_SCALE_WORDS |= {"suv", "us", "ultrasound"}
 FIXED_RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
@@ -21,21 +21,21 @@ FIXED_RANGE_WORDS = {"r", "g", "b", "red", "green", "blue", "rgb", "gray", "grey
 
 
 def shared_scale(channels: Sequence[PooledChannel], *, dimension: int) -> tuple[bool, str]:
-    """Whether channels of a fixed range hold one scale: a label has the same values in all cases.
+    """Whether channels of a fixed range share one scale: a label has the same values in all cases.
 
-    A fixed range says what can be stored, not that light, stain or exposure were the same. So the label means of the
-    cases are compared as they are stored and after z-score per image (:class:`LabelSpread`), for all such channels
-    together, lest the colours of a picture be scaled in different ways. There is no threshold. Where z-score won by
-    this rule it also won in training (``bench/recipe.py``, docs/log.md).
+    A fixed range does not mean that light, stain or exposure were the same. So the label means of the cases are
+    compared as stored and after z-score per image (:class:`LabelSpread`), for all such channels together: the colours
+    of an image have to be scaled alike. There is no threshold. Where z-score won by this rule it also won in training
+    (``bench/recipe.py``, docs/log.md).
 
     Args:
-        channels: Those of the data set.
-        dimension: 2 for pictures, 3 for volumes.
+        channels: All channels of the data set.
+        dimension: 2 for 2D images, 3 for volumes.
 
     Returns:
-        True where nothing can be compared, and the measurement in words.
+        Whether the scale is shared (True if nothing can be compared), and the measurement in words.
     """
-    spreads = [c.label_spread for c in channels if fixed_range(c, dimension) and c.label_spread]
+    spreads = [channel.label_spread for channel in channels if channel.label_spread and fixed_range(channel, dimension)]
     if not spreads:
         return True, "no two cases to compare"
     stored = sum(spread.as_stored for spread in spreads) / len(spreads)
@@ -56,20 +56,20 @@ def normalization(
 ) -> tuple[Normalization, str]:
     """Choose one channel's normalization.
 
-    CT has a physical scale: clip to the data set's 0.5 and 99.5 foreground percentiles, then z-score with its figures
-    (nnU-Net). A fixed range is kept by min-max where labels share its scale, unless outliers would squeeze it. All
-    else is z-scored per image.
+    CT has a physical scale: clip to the data set's 0.5 and 99.5 foreground percentiles, then z-score with the data
+    set's mean and std (nnU-Net). A fixed range is scaled by min-max where labels share its scale, unless outliers would
+    compress it. Everything else is z-scored per image.
 
     Args:
         channel: Pooled measurements.
-        dimension: 2 for pictures, 3 for volumes.
+        dimension: 2 for 2D images, 3 for volumes.
         crop_ratio: Median share of voxels that cropping to nonzero keeps.
-        scale: What :func:`shared_scale` found.
+        scale: Result of :func:`shared_scale`.
         requested: The user's choice, if any.
     """
     foreground = channel.foreground
     if requested is not None:
-        return _of_kind(requested, channel, crop_ratio), f"asked for {requested}"
+        return _of_kind(requested, channel, crop_ratio), "requested"
     words = set(re.split(r"[^a-z0-9]+", channel.name.lower()))
     if "ct" in words and foreground is not None and foreground.percentile_00_5 < foreground.percentile_99_5:
         return _of_kind("clip_zscore", channel, crop_ratio), (
@@ -92,7 +92,7 @@ def normalization(
     if channel.outlier_ratio > OUTLIER_LIMIT:
         return zscore, (
             f"outliers: the range is {channel.outlier_ratio:.3g} times as wide as that of the middle 99 % "
-            f"(limit {OUTLIER_LIMIT:g}), min-max would squeeze it: z-score per image{mask}"
+            f"(limit {OUTLIER_LIMIT:g}), min-max would compress it: z-score per image{mask}"
         )
     shared, comparison = scale
     if not shared:
@@ -106,7 +106,7 @@ def normalization(
 
 
 def fixed_range(channel: PooledChannel, dimension: int) -> tuple[float, float] | None:
-    """The range that a channel's values have by their nature, if they have one: 8-bit pictures, colours, [0, 1]."""
+    """The range of a channel by its kind, if it has one: 8-bit 2D images, colours, [0, 1]."""
     words = set(re.split(r"[^a-z0-9]+", channel.name.lower()))
     if len(channel.dtypes) == 1 and channel.dtypes[0] in FIXED_RANGES:
         of_type = FIXED_RANGES[channel.dtypes[0]]
@@ -118,12 +118,12 @@ def fixed_range(channel: PooledChannel, dimension: int) -> tuple[float, float] |
 def input_mapping(
     normalizations: Sequence[Normalization],
 ) -> tuple[Literal["as_is", "encoder_mean_std"], str]:
-    """Choose how normalized channels are mapped to what the encoder was trained on: never z-score and mean/std both."""
+    """Choose how normalized channels are mapped to the encoder's input range: never both z-score and mean/std."""
     kinds = [normalization.kind for normalization in normalizations]
     if all(kind == "minmax" for kind in kinds):
         return "encoder_mean_std", (
-            f"all {len(kinds)} channel(s) lie in [0, 1] like the encoder's training pictures: scaled with their mean "
-            "and std"
+            f"all {len(kinds)} channel(s) are in [0, 1], as the encoder's training images were: scaled with their "
+            "mean and std"
         )
     return "as_is", f"{', '.join(kinds)}: not all in [0, 1], so the encoder's RGB mean and std do not apply"
 
@@ -146,7 +146,7 @@ def _of_kind(kind: NormalizationKind, channel: PooledChannel, crop_ratio: float)
 
 
 def _range(channel: PooledChannel) -> tuple[float, float]:
-    """The type's range if it is a fixed one that a picture may have, [0, 1], or else what was measured."""
+    """The range of the integer type, [0, 1], or else the measured range."""
     if len(channel.dtypes) == 1 and channel.dtypes[0] in FIXED_RANGES:
         return FIXED_RANGES[channel.dtypes[0]]
     if channel.minimum >= 0 and channel.maximum <= 1:

@@ -1,11 +1,17 @@
-"""How long and with what the network is trained."""
+"""Budget, optimizer and loss: how the network is trained.
+
+A new decision that needs only :class:`Training` is a function here with its entry in ``DECISIONS``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from seg_transfer.planning.cost import DeviceKind, Machine
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.util.units import seconds_text
 
 CPU_SECONDS = 1200.0
@@ -13,7 +19,7 @@ GPU_EPOCHS = 150
 GPU_STEPS_PER_EPOCH = 100
 EPOCHS_IN_BUDGET = 25
 STEP_SECONDS = 0.5
-STEPS_WANTED = 300
+TARGET_STEPS = 300
 """120 steps of four whole hippocampus cases already reached a Dice of 0.82 on development cases (docs/log.md)."""
 SPARSE_FOREGROUND = 0.01
 
@@ -22,14 +28,14 @@ LEARNING_RATE: tuple[float, str] = (
     3e-3,
     "on hippocampus 0.003 beat 0.001 in every pair of short trainings (docs/log.md, 2026-11-22)",
 )
-"""The decoder's peak; the strategy says which share of it the encoder gets."""
+"""Peak rate of the decoder; the strategy sets the encoder's share of it."""
 WEIGHT_DECAY: tuple[float, str] = (1e-2, "AdamW's usual decay; frozen parameters are left out")
 GRADIENT_CLIP: tuple[float, str] = (12.0, "nnU-Net's: cuts rare spikes and leaves ordinary steps alone")
 
 
 @dataclass(frozen=True)
 class PlannedBudget:
-    """Either epochs or seconds of training; ``steps_per_epoch`` is how often results are logged."""
+    """Either epochs or seconds of training; results are logged every ``steps_per_epoch``."""
 
     epochs: int | None
     time_budget: float | None
@@ -38,12 +44,12 @@ class PlannedBudget:
 
 
 def target_step_seconds(time_budget: float | None) -> float:
-    """Seconds a step should take on a CPU: about 0.5, and at most what gives 300 steps within the budget."""
-    return min(STEP_SECONDS, (CPU_SECONDS if time_budget is None else time_budget) / STEPS_WANTED)
+    """Seconds that a step should take on a CPU: 0.5, or less to fit 300 steps into the budget."""
+    return min(STEP_SECONDS, (CPU_SECONDS if time_budget is None else time_budget) / TARGET_STEPS)
 
 
 def steps_in_time(seconds_per_step: float, time_budget: float | None) -> float:
-    """Steps that fit into the user's time budget, or else into the default one of a CPU."""
+    """Steps that fit into the user's time budget, or else into the default one on a CPU."""
     return (CPU_SECONDS if time_budget is None else time_budget) / seconds_per_step
 
 
@@ -53,49 +59,43 @@ def budget(
     """Choose the training budget.
 
     Args:
-        device: On a CPU time decides, elsewhere a number of steps that nnU-Net's curves call enough.
-        seconds_per_step: Estimate.
+        device: The default is a time on a CPU, and elsewhere a number of steps after which nnU-Net's curves are flat.
+        seconds_per_step: Estimated.
         epochs: The user's choice, if any.
         time_budget: The user's choice in seconds, if any.
     """
     if epochs is not None:
-        return PlannedBudget(
-            epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH
-        ), f"asked for {epochs} epoch(s)"
+        return PlannedBudget(epochs, None, GPU_STEPS_PER_EPOCH, epochs * GPU_STEPS_PER_EPOCH), "requested"
     if time_budget is None and device != "cpu":
-        steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
-        return PlannedBudget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, steps), (
-            f"{steps} steps on a GPU: nnU-Net's curve on hippocampus is flat from about 12,500 steps on"
+        gpu_steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
+        return PlannedBudget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, gpu_steps), (
+            f"{gpu_steps} steps on a GPU: nnU-Net's curve on hippocampus is flat from about 12,500 steps on"
         )
     seconds = CPU_SECONDS if time_budget is None else time_budget
-    steps_in_time = seconds / seconds_per_step
-    per_epoch = int(min(GPU_STEPS_PER_EPOCH, max(1, steps_in_time / EPOCHS_IN_BUDGET)))
-    why = "asked for" if time_budget is not None else "the default on a CPU:"
-    return PlannedBudget(None, seconds, per_epoch, steps_in_time), (
-        f"{why} {seconds_text(seconds)}, about {steps_in_time:.0f} steps of {seconds_text(seconds_per_step)}; "
+    steps = steps_in_time(seconds_per_step, time_budget)
+    per_epoch = int(min(GPU_STEPS_PER_EPOCH, max(1, steps / EPOCHS_IN_BUDGET)))
+    source = "the default on a CPU" if time_budget is None else "requested"
+    return PlannedBudget(None, seconds, per_epoch, steps), (
+        f"{source}: {seconds_text(seconds)}, about {steps:.0f} steps of {seconds_text(seconds_per_step)}; "
         f"logged every {per_epoch} of them"
     )
 
 
 def precision(machine: Machine) -> tuple[Literal["float32", "bfloat16"], str]:
-    """Choose the precision of the network's operations; parameters stay float32.
-
-    Args:
-        machine: Its gain is measured when planning.
-    """
+    """Choose the precision of the network's operations; parameters stay float32."""
     ratio = 1 / machine.bfloat16_gain
     measured = f"a convolution took {ratio:.2g} times as long in bfloat16 as in float32 on this {machine.kind}"
     return ("bfloat16" if machine.takes_bfloat16 else "float32"), measured
 
 
 def ema_decay(steps: float) -> tuple[float, str]:
-    """Choose the decay of the averaged weights: they look back over about a twentieth of the run."""
+    """Choose the decay of the averaged weights: they average over about a twentieth of the run."""
     window = min(1000.0, max(10.0, steps / 20))
-    return round(1 - 1 / window, 4), f"averages over the last {window:.0f} of about {steps:.0f} steps"
+    return round(1 - 1 / window, 4), f"averages about the last {window:.0f} of {steps:.0f} steps"
 
 
 def warmup(steps: float) -> tuple[float, str]:
-    """Choose the share of the budget in which the rate climbs: a twentieth, and at least 20 steps of short runs."""
+    """Choose the share of the budget in which the rate rises: a twentieth, and at least 20 steps of short runs."""
     share = round(min(0.2, max(0.05, 20 / steps)), 4)
     return share, f"{share:.1%} of about {steps:.0f} steps"
 
@@ -104,16 +104,48 @@ def foreground_share(share: float, smallest: tuple[str, float, int]) -> tuple[fl
     """Choose how many patches are centred on a labelled voxel.
 
     Args:
-        share: Median share of a case's voxels that carry a label.
-        smallest: Name of the smallest label, its share of all voxels, and how many cases hold it.
+        share: Median over the cases of the share of labelled voxels.
+        smallest: Name of the smallest label, its share of all voxels, and the number of cases that hold it.
     """
     name, voxels, cases = smallest
     return (0.67 if share < SPARSE_FOREGROUND else 0.5), (
-        f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%}); every label is drawn as "
-        f"often as the others, the smallest, {name}, too, with {voxels:.2g} of all voxels and in {cases} case(s)"
+        f"labels cover {share:.2%} of the median case (sparse below {SPARSE_FOREGROUND:.0%}); all labels are drawn "
+        f"equally often, also the smallest, {name}, with {voxels:.2g} of all voxels and in {cases} case(s)"
     )
 
 
 def deep_supervision(stages: int) -> tuple[bool, str]:
-    """Choose whether coarser decoder blocks are supervised too."""
-    return stages >= 3, f"{stages} decoder blocks (from 3 on, coarser ones get a loss of their own)"
+    """Choose whether the loss is also computed at coarser decoder blocks."""
+    return stages >= 3, f"{stages} decoder blocks (from 3 on, there is also a loss at the coarser ones)"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What ``DECISIONS`` start from.
+
+    Attributes:
+        fingerprint: Measurements of the data set.
+        model: The network.
+        machine: The device.
+        steps: Expected number of training steps.
+    """
+
+    fingerprint: Fingerprint
+    model: ModelPlan
+    machine: Machine
+    steps: float
+
+
+DECISIONS: dict[str, Callable[[Training], tuple[Any, str]]] = {
+    "learning_rate": lambda _: LEARNING_RATE,
+    "weight_decay": lambda _: WEIGHT_DECAY,
+    "warmup": lambda training: warmup(training.steps),
+    "gradient_clip": lambda _: GRADIENT_CLIP,
+    "ema_decay": lambda training: ema_decay(training.steps),
+    "precision": lambda training: precision(training.machine),
+    "deep_supervision": lambda training: deep_supervision(training.model.stages),
+    "foreground_share": lambda training: foreground_share(
+        training.fingerprint.foreground_share(), training.fingerprint.smallest_label()
+    ),
+}
+"""Field of :class:`RecipePlan` -> its rule."""

@@ -1,6 +1,6 @@
-"""A race: which strategies, on which cases, at what price, and which of them wins.
+"""A race of strategies: candidates, held-out cases, budget, and the choice of the winner.
 
-The race may not see a case whose score is reported later. So every fold holds its own, on its own training cases.
+A race must not read a case whose scores are reported later. So each fold has its own race, on its training cases.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.statistics import mean_interval
 
 SHARE = 0.1
-NO_RACE = "a race compares pretrained starts with one from scratch, and there are no pretrained weights"
-RACE_HINT = "take --strategy scratch, or pretrained --weights"
-LARGEST_PART = 4
-"""Of a fold's training cases a quarter is held out; of few cases more, so that there are two of them to tell chance."""
+NO_WEIGHTS = "a race compares pretrained strategies with scratch, but there are no pretrained weights"
+NO_WEIGHTS_HINT = "take --strategy scratch, or pretrained --weights"
+HELD_OUT_PART = 4
+"""A quarter of a fold's training cases is held out; more of few cases, since an interval needs two."""
 MOST_HELD_OUT = 20
 FEWEST_STEPS = 30
 """Of each candidate; with fewer no race is held. Half of what the default budget and share give on a CPU (20 minutes,
-0.5 s a step, four candidates); a guess, not measured."""
+0.5 s a step, four candidates). Not measured."""
 
 
 def challengers(model: ModelPlan) -> tuple[Strategy, ...]:
-    """Choose what races against the plan's own strategy: each end of what transfer can be, and the middle.
+    """Choose the strategies that race against the plan's: no transfer, transfer without learning, and one between.
 
-    ``scratch`` takes nothing, ``frozen`` everything as it is, ``partial`` the lowest stages as they are, with those
-    above learning from random weights; it takes part where it leaves some of the pretrained weights out. The plan's own
-    is the fourth, and tunes all stages. More would leave each of them fewer steps.
+    The plan's strategy, which tunes all stages, is the fourth. ``partial`` takes part only where it omits some
+    pretrained weights. More candidates would leave fewer steps for each.
 
     Args:
         model: The network, with pretrained weights.
@@ -48,36 +47,36 @@ def held_out(
     labels: Mapping[str, Collection[str]],
     seed: int,
 ) -> tuple[tuple[str, ...], ...]:
-    """Choose on which of its training cases each fold, and last ``full``, scores the candidates.
+    """Choose the training cases that are held out for scoring candidates, for each fold and last for ``full``.
 
     Args:
         splits: The folds.
-        cases: All that ``full`` trains on.
-        groups: Case -> group; a group is never on both sides.
+        cases: All cases, which ``full`` trains on.
+        groups: Case -> group; a group is never split.
         labels: Case -> labels that it holds, spread over both sides.
-        seed: Of the dealing.
+        seed: Random seed of the assignment.
 
     Raises:
         UserError: If a fold trains on a single case or group, so that nothing can be held out.
     """
     chosen = []
-    for index, trained in enumerate([*(split.train for split in splits), tuple(cases)]):
-        parts = max(2, min(LARGEST_PART, len(trained) // 2), math.ceil(len(trained) / MOST_HELD_OUT))
-        inner = make_splits(trained, folds=parts, seed=seed, groups=groups, labels=labels)[0]
-        if inner.train == inner.validation:
+    for index, train in enumerate([*(split.train for split in splits), tuple(cases)]):
+        parts = max(2, min(HELD_OUT_PART, len(train) // 2), math.ceil(len(train) / MOST_HELD_OUT))
+        split = make_splits(train, folds=parts, seed=seed, groups=groups, labels=labels)[0]
+        if split.train == split.validation:
             fold = f"fold {index}" if index < len(splits) else "full"
-            what = f"{fold} trains on a single case (or group), so that a race has none to hold out"
+            what = f"{fold} trains on a single case (or group), so that a race cannot hold one out"
             raise UserError(what, where="--strategy race", hint="take another strategy, or more cases")
-        chosen.append(inner.validation)
+        chosen.append(split.validation)
     return tuple(chosen)
 
 
 def spend(share: float, *, epochs: int | None, time_budget: float | None) -> float:
-    """The part of a fold's budget that candidates train for, in its own unit.
+    """The part of a fold's budget that all candidates share, in epochs or seconds as the budget is.
 
     Args:
-        share: Of the budget, for the race.
-        epochs: The budget in epochs, of which the training that follows keeps whole ones.
+        share: Share of the budget for the race.
+        epochs: The budget in epochs; the following training gets a whole number of them.
         time_budget: The budget in seconds, in place of ``epochs``.
 
     Raises:
@@ -94,40 +93,37 @@ def spend(share: float, *, epochs: int | None, time_budget: float | None) -> flo
 
 
 def time_left(time_budget: float, taken: float) -> float:
-    """Seconds for the training that follows a race, so that both together keep to the budget.
-
-    Steps cost more or less than was timed beforehand, and candidates have to be scored. Half of the budget is left
-    whatever the race took.
+    """Seconds for the training that follows a race: the rest of the budget, and at least half of it.
 
     Args:
-        time_budget: Of the fold, in seconds.
-        taken: By the race.
+        time_budget: Budget of the fold, in seconds.
+        taken: Seconds that the race took.
     """
     return max(time_budget - taken, time_budget / 2)
 
 
 def choose(names: Sequence[str], dice: Sequence[Sequence[float]]) -> tuple[int, str]:
-    """Choose the winner: the highest mean Dice, if it beats the plan's own strategy by more than chance.
+    """Choose the winner: the highest mean Dice, if it is significantly better than the plan's strategy.
 
     Args:
-        names: Of the candidates; the first is the plan's own.
-        dice: Of each candidate, the mean Dice of each held-out case; nan where it is not defined.
+        names: Names of the candidates; the first is the plan's strategy.
+        dice: Per candidate the mean Dice of each held-out case; nan where it is not defined.
 
     Returns:
-        The winner's position, and why.
+        The winner's index, and the reason.
     """
     defined = [index for index, values in enumerate(zip(*dice, strict=True)) if not any(map(math.isnan, values))]
     if not defined:
-        return 0, f"{names[0]}: no held-out case has a label, so that nothing tells the candidates apart"
+        return 0, f"{names[0]}: no held-out case has a label, so that candidates cannot be compared"
     means = [sum(values[index] for index in defined) / len(defined) for values in dice]
     figures = ", ".join(f"{name} {mean:.3f}" for name, mean in zip(names, means, strict=True))
-    over = f"mean Dice over {len(defined)} held-out training case(s): {figures}"
+    scores = f"mean Dice over {len(defined)} held-out training case(s): {figures}"
     best = max(range(len(names)), key=lambda index: means[index])
     if best == 0:
-        return 0, f"{names[0]}: {over}"
+        return 0, f"{names[0]}: {scores}"
     lower, upper = mean_interval([dice[best][index] - dice[0][index] for index in defined])
     interval = f"95 % interval of the difference {lower:+.3f} to {upper:+.3f}"
     if lower > 0:
-        return best, f"{names[best]}: {over}; better than {names[0]} by more than chance ({interval})"
+        return best, f"{names[best]}: {scores}; significantly better than {names[0]} ({interval})"
     why = interval if len(defined) > 1 else "a single case"
-    return 0, f"{names[0]}: {over}; {names[best]} is not better by more than chance ({why})"
+    return 0, f"{names[0]}: {scores}; {names[best]} is not significantly better ({why})"

@@ -1,4 +1,4 @@
-"""Which axis is the slice axis, and on which grid the network works."""
+"""Slice axis, cropping, and the grid of the network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TIE_TOLERANCE = 0.01
 ANISOTROPY_LIMIT = 3.0
 """Slice spacing over in-plane spacing from which slices count as far apart (nnU-Net)."""
 COARSE_PERCENTILE = 10
-CROP_WORTH = 0.95
-LEAST_SIDE = 32
-"""Four positions at the third stage (stride 8): the smallest map on which a pretrained encoder is worth having."""
-MOST_UPSAMPLING = 2.0
+CROP_LIMIT = 0.95
+SMALLEST_SIDE = 32
+"""Voxels across a slice that leave four positions at the third stage (stride 8)."""
+LARGEST_UPSAMPLING = 2.0
 IMAGE_ORDER: tuple[Literal[3], str] = (3, "cubic in-plane, as in nnU-Net: linear interpolation blurs borders")
 """Spline order in-plane, and the reason that the plan gives for it."""
 
@@ -27,12 +27,12 @@ def axes(spacing: Spacing, shape: Sequence[float], *, dimension: int) -> tuple[T
     """Choose which canonical axis becomes slice, u and v.
 
     The slice axis has the coarsest spacing, ties go to the last canonical axis (so to axial); u and v are the other
-    two in descending order, as in a picture of rows (y) and columns (x).
+    two in descending order, as rows (y) and columns (x) of an image.
 
     Args:
         spacing: Median spacing, canonical (x, y, z).
         shape: Median shape, canonical (x, y, z).
-        dimension: 2 where every case is a single slice; that axis is the slice axis then.
+        dimension: 2 where every case is a single slice, whose axis is then the slice axis.
     """
     if dimension == 2:
         slice_axis = max(axis for axis in range(3) if shape[axis] == min(shape))
@@ -51,11 +51,11 @@ def crop_nonzero(crop_ratio: float) -> tuple[bool, str]:
     """Choose whether the border where every channel is zero is cut away.
 
     Args:
-        crop_ratio: Median share of voxels that cropping keeps.
+        crop_ratio: Median share of the voxels that cropping keeps.
     """
-    if crop_ratio <= CROP_WORTH:
-        return True, f"cropping to nonzero keeps {crop_ratio:.0%} of the median case (worth it up to {CROP_WORTH:.0%})"
-    return False, f"cropping to nonzero would keep {crop_ratio:.0%} of the median case: nothing to gain"
+    if crop_ratio <= CROP_LIMIT:
+        return True, f"cropping to nonzero keeps {crop_ratio:.0%} of the median case (cropped up to {CROP_LIMIT:.0%})"
+    return False, f"cropping to nonzero would keep {crop_ratio:.0%} of the median case (cropped up to {CROP_LIMIT:.0%})"
 
 
 def anisotropy(spacing: Sequence[float]) -> float:
@@ -68,37 +68,37 @@ def target_spacing(
 ) -> tuple[Spacing, str]:
     """Choose the spacing of the network's grid.
 
-    The median over the cases along each axis. Where slices lie far apart, the median would throw slices of the finer
-    cases away, and there are few: the 10th percentile along the slice axis then, but never finer than in-plane
-    (nnU-Net). Slices below 32 voxels across are resampled to a finer grid, at most twice as fine.
+    The median over the cases along each axis. Where slices are far apart, the median would drop slices of the finer
+    cases, and there are few: there it is the 10th percentile along the slice axis, but never finer than in-plane
+    (nnU-Net). Slices of fewer than 32 voxels across are resampled to a finer grid, at most twice as fine.
 
     Args:
         spacings: One per case, network order (slice, u, v).
         shape: Median shape of a case (slice, u, v), cropped as planned.
-        dimension: 2 where every case is a single slice: there is nothing along the slice axis.
+        dimension: 2 where every case is a single slice.
         unit: Of the spacings.
     """
-    middle = np.median(np.array(spacings), axis=0)
-    slice_step, u, v = (float(step) for step in middle)
+    median = np.median(np.array(spacings), axis=0)
+    slice_step, u, v = (float(step) for step in median)
     reason = f"median of {len(spacings)} case(s)"
     ratio = anisotropy((slice_step, u, v))
     if dimension == 3 and ratio > ANISOTROPY_LIMIT:
         tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
         slice_step = max(tenth, u, v)
         reason += (
-            f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}, so along "
-            f"them the {COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {middle[0]:.4g}) keeps the "
-            "finer cases' slices"
+            f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}: along slices the "
+            f"{COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {median[0]:.4g}), which keeps the "
+            "slices of finer cases"
         )
     shorter = min(shape[1:])
-    if shorter < LEAST_SIDE:
-        factor = min(MOST_UPSAMPLING, LEAST_SIDE / shorter)
+    if shorter < SMALLEST_SIDE:
+        factor = min(LARGEST_UPSAMPLING, SMALLEST_SIDE / shorter)
         u, v = u / factor, v / factor
         reason += (
-            f"; in-plane {factor:.3g} times as fine, since the shorter side has {shorter:g} voxels and an encoder "
-            f"needs {LEAST_SIDE}"
+            f"; in-plane {factor:.3g} times as fine, because the shorter side has {shorter:g} voxels and an encoder "
+            f"needs {SMALLEST_SIDE}"
         )
-    return (_tidy(slice_step), _tidy(u), _tidy(v)), reason
+    return (_rounded(slice_step), _rounded(u), _rounded(v)), reason
 
 
 def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
@@ -109,12 +109,12 @@ def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
     """
     if ratio > ANISOTROPY_LIMIT:
         return 0, (
-            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): a spline "
-            "across them invents what lies between, the nearest slice does not"
+            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): nearest slice, because a spline between distant "
+            "slices would invent structures"
         )
     return 3, f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): cubic"
 
 
-def _tidy(step: float) -> float:
-    """Seven significant digits, so that a plan's hash does not hang on the last bit of a median."""
+def _rounded(step: float) -> float:
+    """Seven significant digits, so that a plan's hash does not depend on the last bit of a median."""
     return float(f"{step:.7g}")
