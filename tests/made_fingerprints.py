@@ -93,12 +93,12 @@ def fingerprint(
     )
 
 
-def pictures(cases: int = 10, side: int = 120) -> Fingerprint:
+def images_2d(cases: int = 10, side: int = 120) -> Fingerprint:
     return fingerprint(cases=cases, shape=(side, side, 1), channels=colours(), dimension=2)
 
 
 def splits(made: Fingerprint) -> tuple[Split, ...]:
-    """Two folds, of the even and of the odd cases; a single case is trained and validated on alike."""
+    """Two folds, of the even and of the odd cases; a single case is both training and validation."""
     ids = [case.id for case in made.cases]
     even, odd = tuple(ids[::2]), tuple(ids[1::2] or ids)
     return Split(train=even, validation=odd), Split(train=odd, validation=even)

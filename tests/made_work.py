@@ -1,4 +1,4 @@
-"""Work folders as training leaves them, made without training: networks of random weights, label maps as wished."""
+"""Work folders as training leaves them, made without training: random networks and given label maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nothing(labels: np.ndarray) -> None:
 
 
 def ball_plan(dataset: Dataset, configuration: str, *, folds: int = 2, **model: object) -> Plan:
-    """A plan for the data set of balls whose folds hold out every so-manyth case."""
+    """A plan for the data set of balls whose fold k of n holds out every n-th case."""
     cases = tuple(case.id for case in dataset.cases)
     data: DataPlan = data_plan(
         dataset=dataset.root.name,

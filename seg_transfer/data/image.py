@@ -16,38 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_transfer.data.formats import (
-    ENDINGS,
-    RASTER_ENDINGS,
-    ending,
-    is_raster,
-    is_supported,
-    read_array,
-    read_header,
-    stem,
-    write_volume,
-)
+from seg_transfer.data.formats import read_array, read_header
 from seg_transfer.data.formats.header import Header, working_dtype
-from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical, to_native
+from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical
 from seg_transfer.errors import UserError
-
-__all__ = [
-    "ENDINGS",
-    "RASTER_ENDINGS",
-    "Grid",
-    "Header",
-    "Image",
-    "ending",
-    "image_from_array",
-    "is_raster",
-    "is_supported",
-    "read_header",
-    "read_image",
-    "read_label",
-    "stem",
-    "to_native",
-    "write_volume",
-]
 
 WHOLE_TOLERANCE = 1e-3
 """Largest distance of a float label from a whole number: writers that scale 8-bit labels leave such remainders."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_transfer.data.image import Grid, write_volume
+from seg_transfer.data.formats import write_volume
+from seg_transfer.data.geometry import Grid
 from seg_transfer.demo.phantom import LABELS, sample_abdomen
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import write_text

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import seg_transfer as api
 from seg_transfer.data.dataset import Case, find_images
-from seg_transfer.data.image import read_image, read_label, to_native, write_volume
+from seg_transfer.data.formats import write_volume
+from seg_transfer.data.geometry import to_native
+from seg_transfer.data.image import read_image, read_label
 from seg_transfer.demo.baseline import Thresholds
 from seg_transfer.demo.phantom import LABELS
 from seg_transfer.demo.phantom_dataset import make_dataset

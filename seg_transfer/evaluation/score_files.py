@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from seg_transfer.data.formats import is_supported, stem
 from seg_transfer.data.geometry import Unit, grid_difference
-from seg_transfer.data.image import is_supported, read_label, stem
+from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores

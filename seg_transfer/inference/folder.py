@@ -16,8 +16,8 @@ import psutil
 from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import LOSSY_ENDINGS
-from seg_transfer.data.image import ending, is_raster, read_header, read_image, write_volume
+from seg_transfer.data.formats import LOSSY_ENDINGS, ending, is_raster, read_header, write_volume
+from seg_transfer.data.image import read_image
 from seg_transfer.errors import UserError
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.duplicates import content_hash
-from seg_transfer.data.image import read_header, read_image, read_label
+from seg_transfer.data.formats import read_header
+from seg_transfer.data.image import read_image, read_label
 from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.util.records import Part
 

@@ -239,7 +239,7 @@ class _Planner:
             time_budget=budget.time_budget,
             steps_per_epoch=budget.steps_per_epoch,
             augmentation=augmented,
-            tta_axes=take("recipe.tta_axes", head_rule.tta_axes(model.head, tta_axes(mirrored))),
+            tta_axes=take("recipe.tta_axes", tta_axes(mirrored, model.head)),
             splits=take("recipe.splits", (self.folds.splits, self._why_splits())),
             seed=options.seed,
             **decisions,

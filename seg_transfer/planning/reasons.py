@@ -32,12 +32,9 @@ class Reasons:
 
     def amend(self, path: str, choice: object, why: str) -> None:
         """Replace a choice that a later decision changes, and append the reason."""
-        self.recorded = [
-            Reason(field=path, choice=choice_text(choice), reason=f"{each.reason}; {why}")
-            if each.field == path
-            else each
-            for each in self.recorded
-        ]
+        for index, entry in enumerate(self.recorded):
+            if entry.field == path:
+                self.recorded[index] = Reason(field=path, choice=choice_text(choice), reason=f"{entry.reason}; {why}")
 
 
 def choice_text(choice: object) -> str:

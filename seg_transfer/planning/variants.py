@@ -27,10 +27,8 @@ def with_strategy(plan: Plan, strategy: Strategy, reason: str) -> Plan:
     if model != plan.model:
         changed["model.weights"] = model.weights
     reasons = tuple(
-        Reason(field=each.field, choice=choice_text(changed[each.field]), reason=reason)
-        if each.field in changed
-        else each
-        for each in plan.reasons
+        Reason(field=old.field, choice=choice_text(changed[old.field]), reason=reason) if old.field in changed else old
+        for old in plan.reasons
     )
     return plan.model_copy(update={"model": model, "recipe": recipe, "reasons": reasons})
 

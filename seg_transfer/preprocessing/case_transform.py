@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from seg_transfer.data.geometry import to_canonical
-from seg_transfer.data.image import Grid, Image, to_native
+from seg_transfer.data.geometry import Grid, to_canonical, to_native
+from seg_transfer.data.image import Image
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import Triple

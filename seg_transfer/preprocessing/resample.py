@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.sparse import csr_array
 
 NEGLIGIBLE = 1e-7
-"""Weights below this are dropped; they are lost in float32 anyway."""
+"""Weights below this are dropped; they are lost in float32."""
 SLAB = 16
 """Slices of the result that are computed at a time: those of a chunk of the store."""
 

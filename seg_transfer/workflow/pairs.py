@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.image import read_image, write_volume
+from seg_transfer.data.formats import write_volume
+from seg_transfer.data.image import read_image
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.inference.folder import label_file

@@ -21,7 +21,8 @@ from PIL import Image as Pillow
 
 from seg_transfer.data.dataset import Case, find_dataset, find_images
 from seg_transfer.data.description import Region
-from seg_transfer.data.image import Grid, Image, image_from_array, read_label
+from seg_transfer.data.geometry import Grid
+from seg_transfer.data.image import Image, image_from_array, read_label
 from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
 from seg_transfer.inference.folder import predict_folder

@@ -119,7 +119,7 @@ def test_ensembles_average_probabilities_of_unseen_cases(work: WorkFolder) -> No
     mean = (predictors[0].probabilities(array) + predictors[1].probabilities(array)) / 2
     wanted = predictors[0].labels_of(transform, mean)
     stored = read_label(folder / "fold_1" / f"{case.id}.nii.gz")
-    from seg_transfer.data.image import to_native
+    from seg_transfer.data.geometry import to_native
 
     np.testing.assert_array_equal(to_native(stored.array[0], stored.native), wanted)
 

@@ -9,7 +9,8 @@ from PIL import Image as Pillow
 from rich.console import Console
 
 import seg_transfer
-from seg_transfer.data.image import Grid, write_volume
+from seg_transfer.data.formats import write_volume
+from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.metrics import METRICS, Metric
 from seg_transfer.evaluation.report import cases_table, save_csv, summary_table

@@ -10,20 +10,9 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import verify_to_end
-from seg_transfer.data.geometry import grid_difference
-from seg_transfer.data.image import (
-    ENDINGS,
-    Grid,
-    ending,
-    image_from_array,
-    read_header,
-    read_image,
-    read_label,
-    stem,
-    to_native,
-    write_volume,
-)
+from seg_transfer.data.formats import ENDINGS, ending, read_header, stem, verify_to_end, write_volume
+from seg_transfer.data.geometry import Grid, grid_difference, to_native
+from seg_transfer.data.image import image_from_array, read_image, read_label
 from seg_transfer.errors import UserError
 
 SHAPE = (5, 4, 3)

@@ -6,7 +6,9 @@ from made_scores import scores
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from seg_transfer.data.image import Grid, image_from_array, write_volume
+from seg_transfer.data.formats import write_volume
+from seg_transfer.data.geometry import Grid
+from seg_transfer.data.image import image_from_array
 from seg_transfer.evaluation.overlay import (
     AXIAL,
     CORONAL,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from seg_transfer.options.choices import Configuration
+from seg_transfer.options.choices import Configuration, Head
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Augmentation
 
@@ -62,8 +62,8 @@ def mirror_axes(
 def _sided(labels: Sequence[str]) -> list[str]:
     """Labels whose names hold a side: ``left_kidney``, ``KidneyLeft``, ``kidney_l`` beside ``kidney_r``."""
     words = {label: set(re.split(r"[^a-z0-9]+", CAPITAL_INSIDE.sub(" ", label).lower())) for label in labels}
-    every = set().union(*words.values())
-    pairs = [pair for pair in SHORT_SIDES if pair <= every]
+    all_words = set().union(*words.values())
+    pairs = [pair for pair in SHORT_SIDES if pair <= all_words]
     return [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
 
 
@@ -106,6 +106,8 @@ def augmentation(
     }
 
 
-def tta_axes(mirrored: tuple[NetworkAxis, ...]) -> tuple[tuple[NetworkAxis, ...], str]:
-    """Choose the axes mirrored at prediction: those of training; each doubles the time."""
+def tta_axes(mirrored: tuple[NetworkAxis, ...], head: Head = "unet") -> tuple[tuple[NetworkAxis, ...], str]:
+    """Choose the axes mirrored at prediction: those of training, each doubling the time; none for a classifier."""
+    if head != "unet":
+        return (), "a classifier is fitted to images that are not mirrored; features of mirrored ones differ"
     return mirrored, f"the axes mirrored in training: {2 ** len(mirrored)} pass(es)"

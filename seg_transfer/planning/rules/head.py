@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Head
-from seg_transfer.planning.fields import MirrorAxes
 
 FIT_SECONDS = 30.0
 """Expected time to fit a classifier: about what 20 hippocampus cases in 2D took on a busy core (``bench/head.py``)."""
@@ -30,18 +29,6 @@ def head(requested: Head) -> tuple[Head, str]:
     if requested == "svm":
         why += "; its probabilities are the softmax of its decision values"
     return requested, why
-
-
-def tta_axes(chosen: Head, trained: tuple[MirrorAxes, str]) -> tuple[MirrorAxes, str]:
-    """Axes mirrored at prediction: none for a classifier, which was not fitted to features of mirrored images.
-
-    Args:
-        chosen: The head.
-        trained: Axes for a network that is trained on mirrored images, with the reason.
-    """
-    if chosen == "unet":
-        return trained
-    return (), "a classifier is fitted to images that are not mirrored; features of mirrored ones differ"
 
 
 def check_data(chosen: Head, splits: Sequence[Split], *, has_regions: bool) -> None:
