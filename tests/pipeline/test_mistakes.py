@@ -174,7 +174,7 @@ def test_a_model_that_cannot_be_built_leaves_no_run(
         assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}
 
 
-def test_a_damaged_manifest_and_its_mend(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_manifest_and_its_hint(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (manifest,) = mine.glob("runs/*/full/manifest.json")
     manifest.write_text("{")
     assert "damaged" in refused(capsys, "status", "-w", mine)

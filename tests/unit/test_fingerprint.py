@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image as Picture
+from PIL import Image as Raster
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
@@ -154,10 +154,10 @@ def test_2d_images(tmp_path: Path) -> None:
     (root / "labels").mkdir()
     rng = np.random.default_rng(0)
     for name in "ab":
-        Picture.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / f"{name}.png")
+        Raster.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / f"{name}.png")
         label = np.zeros((30, 40), np.uint8)
         label[:10, :20] = 255
-        Picture.fromarray(label).save(root / "labels" / f"{name}.png")
+        Raster.fromarray(label).save(root / "labels" / f"{name}.png")
     made = measure(find_dataset(root), workers=0)
     assert (made.dimension, made.unit, made.shape, made.spacing) == (2, "pixel", (40, 30, 1), (1, 1, 1))
     assert [channel.dtypes for channel in made.channels] == [("uint8",)] * 3
@@ -177,7 +177,7 @@ def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
 
 
 def images_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) -> list[CaseChannel]:
-    """Background of 20 and a label of 100 under lights of their own, the label on a share of the picture."""
+    """Background of 20 and a label of 100 under lights of their own, the label on a share of the image."""
     made = []
     for gain, share in zip(gains, shares, strict=True):
         stages = np.where(np.arange(100) < 100 * share, 100.0, 20.0) * gain
