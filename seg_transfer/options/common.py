@@ -89,6 +89,11 @@ class VerbosityOptions(Options):
         False, description="Show only results and warnings."
     )
 
+    @model_validator(mode="after")
+    def _is_one_verbosity(self) -> VerbosityOptions:
+        at_most_one(self, "verbose", "quiet")
+        return self
+
 
 class BudgetOptions(Options):
     """The training budget."""
@@ -113,11 +118,15 @@ class FoldsOption(Options):
 
 
 def at_most_one(options: Options, *names: str) -> None:
-    """Refuse more than one of several fields that exclude each other; None means not given.
+    """Refuse more than one of several fields that exclude each other; None and False mean not given.
 
     Raises:
         UserError: If two or more are given.
     """
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if not any(getattr(options, name) is absent for absent in (None, False))
+    ]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other", hint="give one of them")

@@ -38,7 +38,9 @@ def _kinds_by_channel(value: Any) -> Any:
         channel, sign, kind = text.rpartition("=")
         if not (channel and sign and kind):
             raise UserError(f"cannot read {text!r}", hint="write CHANNEL=KIND, such as MRI=zscore")
-        kinds[channel] = kind
+        if kinds.setdefault(channel, kind) != kind:
+            what = f"two kinds for channel {channel!r}: {kinds[channel]} and {kind}"
+            raise UserError(what, hint="give one of them")
     return kinds
 
 

@@ -33,7 +33,8 @@ def check_before_measuring(
         what = f"the cases of {dataset} have a single slice, which excludes {options.config}"
         raise UserError(what, where="--config", hint="use --config 2d")
     encoder, _ = encoder_rule.encoder(options.encoder)
-    if options.config == "3d" and not entry(encoder).volumes:
+    takes_volumes = entry(encoder).volumes  # refuses an unknown encoder
+    if options.config == "3d" and not takes_volumes:
         hint = f"use --config 2.5d, or another --encoder: {', '.join(volume_encoders())}"
         raise UserError(f"{encoder} does not convert to 3D", where="--config 3d", hint=hint)
     for name, kind in options.normalization.items():

@@ -18,7 +18,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
     It lies in the same folder and keeps the ending, since writers choose the format by it.
+
+    Raises:
+        UserError: If a folder has this name, or the file's folder cannot be made.
     """
+    check_file(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -61,6 +65,17 @@ def check_folder(path: Path) -> None:
         raise UserError(what, where=path, hint=_HINT)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{existing} may not be written to", where=path, hint=_HINT)
+
+
+def check_file(path: Path) -> None:
+    """Check before long work that a file can be written; makes nothing.
+
+    Raises:
+        UserError: If a folder has this name, or the file's folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UserError("this is a folder, a file is needed", where=path, hint="name a file")
+    check_folder(path.parent)
 
 
 def file_digest(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import EvaluateOptions
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
     """
     for file in (options.json_file, options.csv_file):
         if file is not None:
-            check_folder(file.parent)
+            check_file(file)
     data = None if options.work is None else WorkFolder(options.work).load_plan().data
     environment.check_torch()
     from seg_transfer.evaluation.report import save_csv

@@ -11,7 +11,7 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import CardOptions, ExportOptions
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.files import check_file
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -32,7 +32,7 @@ def export(options: ExportOptions) -> list[Path]:
     """
     for file in (options.output, options.onnx):
         if file is not None:
-            check_folder(file.parent)
+            check_file(file)
     work = WorkFolder(options.work)
     models = find_models(work, options.folds)
     environment.check_torch()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import check_folder, make_folder, write_text
+from seg_transfer.util.files import check_file, check_folder, make_folder, write_text
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
@@ -23,3 +23,10 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"file is a file"):
         write_text(file / "below" / "plan.json", "{}")
     assert file.read_text() == "mine"
+
+
+def test_a_folder_where_a_file_is_needed_is_named(tmp_path: Path) -> None:
+    for refuse in (check_file, lambda path: write_text(path, "text")):
+        with pytest.raises(UserError, match="a file is needed") as error:
+            refuse(tmp_path)
+        assert error.value.where == tmp_path

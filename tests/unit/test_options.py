@@ -145,6 +145,8 @@ class TestRefusals:
             ({"weights": "missing.pth"}, "missing.pth: there is no such weights file"),
             ({"epochs": 1, "time_budget": 1.0}, "--epochs and --time-budget exclude each other"),
             ({"group_by": "(.)", "groups": "g.csv"}, "--group-by and --groups exclude each other"),
+            ({"verbose": True, "quiet": True}, "--verbose and --quiet exclude each other"),
+            ({"normalization": ["MRI=zscore", "MRI=minmax"]}, "--normalization: two kinds for channel 'MRI'"),
             ({"race_share": 0.2}, "--race-share: needs --strategy race"),
             ({"strategy": "race", "weights": "none"}, "--weights none: a race compares pretrained strategies"),
             ({"carry": "all"}, "--carry: needs a model to carry over from"),

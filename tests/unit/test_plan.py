@@ -14,9 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from seg_transfer.data.description import Region
 from seg_transfer.errors import UserError
+from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.data_plan import Label
 from seg_transfer.planning.fields import json_hash, part_hash
+from seg_transfer.planning.option_checks import check_before_measuring
 from seg_transfer.planning.plan import Plan, edited_parts
+from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules.strategy import finetune, gradual, partial, scratch
 
 # Facts about the data set and the user's seed: nothing that a rule decides.
@@ -409,3 +413,14 @@ class TestDocument:
         assert part_hash(one.data) == part_hash(other.data)
         assert part_hash(one.model) != part_hash(other.model)
         assert part_hash(one.recipe) != part_hash(other.recipe)
+
+
+def test_an_unknown_encoder_is_refused_before_the_data_set_is_measured() -> None:
+    with pytest.raises(UserError, match="unknown encoder 'resnet99'"):
+        check_before_measuring(
+            PlanOptions(dataset="data", encoder="resnet99"),
+            dataset="data",
+            dimension=3,
+            channels=["MRI"],
+            resources=Resources(Machine("cpu")),
+        )
