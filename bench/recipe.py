@@ -111,7 +111,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gradual-late": {},
 }
 MINMAX = {"minmax", "minmax-similar"}
-"""Of pictures, which are z-scored otherwise."""
+"""Of 2D images, which are z-scored otherwise."""
 STRATEGIES = {"frozen", "gradual"}
 """Variants called by the strategy that they and those compared with them have; all others are fine-tuned."""
 REFERENCES = {"gradual-late": "gradual"}

@@ -93,7 +93,7 @@ def fingerprint(
     )
 
 
-def pictures(cases: int = 10, side: int = 120) -> Fingerprint:
+def images_2d(cases: int = 10, side: int = 120) -> Fingerprint:
     return fingerprint(cases=cases, shape=(side, side, 1), channels=colours(), dimension=2)
 
 

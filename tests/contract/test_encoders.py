@@ -66,7 +66,7 @@ def model(name: str, configuration: str, stages: int) -> ModelPlan:
     )
 
 
-def picture(*shape: int) -> torch.Tensor:
+def random_image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -91,7 +91,7 @@ def checkpoint(tmp_path_factory):
             shapes = {key: value.shape for key, value in state.items() if value.is_floating_point()}
             first = next(key for key, shape in shapes.items() if len(shape) == 4)
             state = {key: torch.tensor(0.5).expand(shape) for key, shape in shapes.items()}
-            state[first] = picture(*shapes[first])
+            state[first] = random_image(*shapes[first])
             path = tmp_path_factory.mktemp(name) / "weights.pt"
             torch.save(state, path)
             made[name] = path, state[first]
@@ -110,7 +110,7 @@ def test_every_stage_has_the_catalogues_channels_and_the_size_rounded_up(name, c
     slices = {"2d": 1, "2.5d": 3, "3d": 5}[configuration]
     for size in (SIZE, (64, 31)):
         with torch.no_grad():
-            stages = made(picture(1, 1, slices, *size))
+            stages = made(random_image(1, 1, slices, *size))
         assert [stage.shape[1] for stage in stages] == list(known.channels)
         for stage, stride in zip(stages, made.strides, strict=True):
             expected = [math.ceil(length / step) for length, step in zip((slices, *size), stride, strict=True)]
@@ -135,7 +135,7 @@ def test_features_are_the_librarys_own(name):
     state = {key.replace(".", "_"): value for key, value in network.state_dict().items()}
     for key, value in made.state_dict().items():
         value.copy_(state[key.split(".", 2)[2].replace(".", "_")])
-    x = picture(1, 3, 64, 96)
+    x = random_image(1, 3, 64, 96)
     with torch.no_grad():
         expected = [stage for stage in network(x) if stage.shape[2] < 64][:stages]
         for ours, theirs in zip(made(x.unsqueeze(2)), expected, strict=True):
@@ -147,7 +147,7 @@ def test_alexnets_first_features_are_torchvisions_at_another_phase():
     made = Encoder("alexnet", channels=3, stages=1).eval()
     first = {key: value for key, value in network.features.state_dict().items() if key.startswith("0.")}
     made.stages[0].load_state_dict({f"features_{key}": value for key, value in first.items()})
-    x = picture(1, 3, 75, 75)
+    x = random_image(1, 3, 75, 75)
     with torch.no_grad():
         theirs = network.features[:2](x)
         (ours,) = made(x[..., ALEXNET_PHASE:, ALEXNET_PHASE:].unsqueeze(2))
@@ -159,7 +159,7 @@ def test_inceptions_first_features_are_timms_at_another_phase():
     network = timm.create_model("inception_v3", features_only=True, pretrained=False, out_indices=(0,)).eval()
     made = Encoder("inception_v3", channels=3, stages=1).eval()
     made.stages[0].load_state_dict(network.state_dict())
-    x = picture(1, 3, 75, 75)
+    x = random_image(1, 3, 75, 75)
     with torch.no_grad():
         (theirs,) = network(x)
         (ours,) = made(x[..., INCEPTION_PHASE:, INCEPTION_PHASE:].unsqueeze(2))
@@ -209,7 +209,7 @@ def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, tmp_
     flat = Encoder(name, channels=1, stages=stages).eval()
     path = tmp_path / "weights.pt"
     torch.save({key.split(".", 2)[2]: value for key, value in flat.state_dict().items()}, path)
-    x = picture(1, 1, 1, *SIZE)
+    x = random_image(1, 1, 1, *SIZE)
     with torch.no_grad():
         expected = flat(x)
     for slice_strides, inflation in (((1, 2, 2, 2, 1), "average"), ((2, 1, 2, 1, 2), "centre")):
@@ -232,7 +232,7 @@ def test_gradients_reach_every_parameter(name, configuration):
     stages = len(entry(name).channels) if configuration == "2d" else 3
     network, _ = build_network(model(name, configuration, stages), channels=1, classes=2, seed=0)
     network.train()
-    x = picture(2, 1, {"2d": 1, "2.5d": 3, "3d": 5}[configuration], *SIZE)
+    x = random_image(2, 1, {"2d": 1, "2.5d": 3, "3d": 5}[configuration], *SIZE)
     sum((logits**2).mean() for logits in network.forward_deep(x)).backward()
     without = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
@@ -243,7 +243,7 @@ def test_a_state_dict_restores_the_network_exactly(name, configuration):
     planned = model(name, configuration, 2)
     first, _ = build_network(planned, channels=2, classes=3, seed=0)
     second, _ = build_network(planned, channels=2, classes=3, seed=1, pretrained_stages=0)
-    x = picture(1, 2, *planned.patch)
+    x = random_image(1, 2, *planned.patch)
     first.eval()
     second.eval()
     with torch.no_grad():
@@ -273,7 +273,7 @@ def test_freezing_keeps_a_stage_to_the_bit(name, batchnorm):
     before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
     network.train()
     schedule.apply(progress=0.5)
-    (network(picture(2, 1, 1, *SIZE)) ** 2).mean().backward()
+    (network(random_image(2, 1, 1, *SIZE)) ** 2).mean().backward()
     optimizer.step()
     changed = {key for key, value in network.encoder.state_dict().items() if not torch.equal(value, before[key])}
     norms = {

@@ -89,7 +89,7 @@ def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) 
     assert plan.evidence is not None
     assert [each.mean for each in plan.evidence.pretrained] == pytest.approx([0.5] * plan.model.stages, abs=0.02)
     assert (plan.model.weights.source, plan.recipe.strategy.name) == ("none", "scratch")
-    assert "scratch takes none" in reason(plan, "model.weights")
+    assert "scratch uses none" in reason(plan, "model.weights")
     assert "everything learns from the start" in reason(plan, "recipe.strategy")
 
 

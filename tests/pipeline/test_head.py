@@ -142,5 +142,5 @@ def test_impossible_edits_are_refused(work: WorkFolder) -> None:
     stages = content["model"]["stages"]
     content["recipe"]["strategy"] |= {"name": "finetune", "start": [None] * (stages - 1) + [0.0]}
     content["recipe"]["strategy"]["rate"][-1] = 0.1
-    with pytest.raises(ValueError, match=r"bayes reads a frozen encoder, recipe\.strategy is finetune"):
+    with pytest.raises(ValueError, match=r"bayes needs a frozen encoder, but recipe\.strategy is finetune"):
         Plan.model_validate(content)

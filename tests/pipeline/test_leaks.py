@@ -49,7 +49,7 @@ def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, caplog: pytest
     assert "own.json: fold 0 trains on case_1 and validates on copied: the same image" in caplog.text
 
 
-def test_pictures_of_another_format_are_the_same(tmp_path: Path) -> None:
+def test_2d_images_of_another_format_are_the_same(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()

@@ -157,7 +157,7 @@ def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pyte
     ("model", "said"),
     [
         ({"encoder": "resnet999"}, "'resnet999'"),
-        ({"stages": 6, "decoder_channels": [8] * 6}, "stages is 6, resnet18 has 5"),
+        ({"stages": 6, "decoder_channels": [8] * 6}, "stages is 6, but resnet18 has 5"),
         ({"weights": {"source": "file", "path": "{work}/dataset.json"}}, "not readable as weights"),
         ({"weights": {"source": "file", "path": "{work}/nowhere"}}, "no weights file"),
     ],
@@ -174,7 +174,7 @@ def test_a_model_that_cannot_be_built_leaves_no_run(
         assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}
 
 
-def test_a_damaged_manifest_and_its_mend(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_manifest_and_its_hint(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (manifest,) = mine.glob("runs/*/full/manifest.json")
     manifest.write_text("{")
     assert "damaged" in refused(capsys, "status", "-w", mine)

@@ -272,7 +272,7 @@ def test_probabilities_of_volumes_are_a_4d_image_in_the_same_geometry(tmp_path: 
     np.testing.assert_array_equal(probabilities.argmax(axis=-1), volume.astype(int))
 
 
-def picture_plan() -> Plan:
+def image_2d_plan() -> Plan:
     data = data_plan(
         dimension=2,
         unit="pixel",
@@ -285,12 +285,12 @@ def picture_plan() -> Plan:
 
 
 @pytest.mark.parametrize(("ending", "written"), [(".png", ".png"), (".jpg", ".png"), (".tif", ".tif")])
-def test_pictures_give_pictures(ending: str, written: str, tmp_path: Path) -> None:
+def test_2d_images_give_2d_images(ending: str, written: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     rows = np.full((20, 30), 0, np.uint8)
     rows[:8, :10], rows[12:] = 100, 100
     Pillow.fromarray(rows).save(tmp_path / "images" / f"one{ending}")
-    predictor = Predictor(picture_plan(), [threshold], CPU)
+    predictor = Predictor(image_2d_plan(), [threshold], CPU)
     cases = find_images(tmp_path / "images", 1)
     assert predict_folder(predictor, cases, tmp_path / "out", probabilities=True) == {}
     found = np.asarray(Pillow.open(tmp_path / "out" / f"one{written}"))

@@ -402,5 +402,5 @@ def test_a_loss_that_stays_infinite_is_one_clear_error(
 
 
 def test_a_plan_that_unfreezes_more_stages_than_there_are_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"recipe\.strategy\.start: 3 entries, model\.stages is 2"):
+    with pytest.raises(ValueError, match=r"recipe\.strategy\.start: 3 entries, but model\.stages is 2"):
         make_plan(strategy=learns(0.3, 0.2, 0.1, batchnorm="source"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_fingerprints import channel, fingerprint, pictures, plan_of
+from made_fingerprints import channel, fingerprint, images_2d, plan_of
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.errors import UserError
@@ -179,7 +179,7 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
 
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
-    for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": pictures()}):
+    for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": images_2d()}):
         with pytest.raises(UserError, match=r"a 3d model cannot start a 2.*d one: its stages 2, 3 read several slices"):
             planned(deep, **changes)
     shallow = planned(deep, config="2d", measured=fingerprint(shape=(16, 12, 35), spacing=(1.0, 1.0, 1.0)))

@@ -126,7 +126,7 @@ def test_number_of_channels(root: Path) -> None:
     assert found(root) == [("a", "a_0000.nii.gz", what), ("b", "b_0000.nii.gz", what)]
 
 
-def test_a_grey_picture_among_colour_ones(tmp_path: Path) -> None:
+def test_a_grey_2d_image_among_colour_ones(tmp_path: Path) -> None:
     for case in "ab":
         for folder in ("images", "labels"):
             (tmp_path / folder).mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ def test_a_damaged_checksum_is_found(root: Path) -> None:
     assert [(case, what[:32]) for case, _, what in found(root)] == [("a", "cannot be read: CRC check failed")]
 
 
-def test_the_message_names_file_and_mend() -> None:
+def test_the_message_names_file_and_hint() -> None:
     with pytest.raises(
         UserError, match=r"1 problem\(s\) in 1 case\(s\):\n  a\.nii: it is odd\n    hint: make it even\n"
     ):

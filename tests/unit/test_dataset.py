@@ -18,7 +18,7 @@ V1 = {"modality": {"0": "MRI"}, "labels": {"0": "background", "2": "tumour", "1"
 
 
 def put(path: Path, values=((0, 1), (2, 0)), *, slices: int = 3, channels: int = 0) -> Path:
-    """A tiny volume, or a picture, of these values."""
+    """A tiny volume, or a 2D image, of these values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.array(values, dtype=np.uint8)
     if path.name.endswith(".nii.gz"):
@@ -83,7 +83,7 @@ def test_msd(tmp_path: Path) -> None:
         find_dataset(tmp_path)
 
 
-def test_rgb_pictures_hold_all_channels_in_one_file(tmp_path: Path) -> None:
+def test_rgb_2d_images_hold_all_channels_in_one_file(tmp_path: Path) -> None:
     for case in ("a", "b"):
         put(tmp_path / f"imagesTr/{case}_0000.png", channels=3)
         put(tmp_path / f"labelsTr/{case}.png")
@@ -124,7 +124,7 @@ def test_plain_folders_with_channel_files_beside_test_images(tmp_path: Path) -> 
     assert find_dataset(tmp_path, workers=2) == found
 
 
-def test_volumes_of_one_slice_are_pictures_only_if_all_are(tmp_path: Path) -> None:
+def test_volumes_of_one_slice_are_2d_images_only_if_all_are(tmp_path: Path) -> None:
     for case in ("a", "b"):
         put(tmp_path / f"images/{case}.nii.gz", slices=1)
         put(tmp_path / f"labels/{case}.nii.gz", slices=1)

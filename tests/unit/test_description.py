@@ -75,7 +75,7 @@ def test_the_ignore_label_is_no_label(value: object) -> None:
         ({"background": 0, "ignore": 1}, None, "no label besides the background"),
     ],
 )
-def test_contradictions_are_said_with_their_mend(labels: dict, order: list | None, message: str) -> None:
+def test_contradictions_are_reported_with_their_hint(labels: dict, order: list | None, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         scheme(labels, **({} if order is None else {"regions_class_order": order}))
     assert error.value.hint and error.value.where == WHERE

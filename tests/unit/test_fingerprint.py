@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image as Picture
+from PIL import Image as Raster
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
@@ -148,16 +148,16 @@ def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
         Fingerprint.load(tmp_path / "missing.json")
 
 
-def test_pictures(tmp_path: Path) -> None:
-    root = tmp_path / "pictures"
+def test_2d_images(tmp_path: Path) -> None:
+    root = tmp_path / "images_2d"
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
     rng = np.random.default_rng(0)
     for name in "ab":
-        Picture.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / f"{name}.png")
+        Raster.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / f"{name}.png")
         label = np.zeros((30, 40), np.uint8)
         label[:10, :20] = 255
-        Picture.fromarray(label).save(root / "labels" / f"{name}.png")
+        Raster.fromarray(label).save(root / "labels" / f"{name}.png")
     made = measure(find_dataset(root), workers=0)
     assert (made.dimension, made.unit, made.shape, made.spacing) == (2, "pixel", (40, 30, 1), (1, 1, 1))
     assert [channel.dtypes for channel in made.channels] == [("uint8",)] * 3
@@ -176,8 +176,8 @@ def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
     assert two.std == pytest.approx((organ - 1) / 2, rel=1e-4)
 
 
-def pictures_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) -> list[CaseChannel]:
-    """Background of 20 and a label of 100 under lights of their own, the label on a share of the picture."""
+def images_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) -> list[CaseChannel]:
+    """Background of 20 and a label of 100 under lights of their own, the label on a share of the image."""
     made = []
     for gain, share in zip(gains, shares, strict=True):
         stages = np.where(np.arange(100) < 100 * share, 100.0, 20.0) * gain
@@ -197,20 +197,20 @@ def pictures_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) 
 
 
 def test_a_label_is_more_alike_after_z_score_where_lights_differ_and_before_it_where_contents_do() -> None:
-    lights = label_spread(pictures_of_two_lights((1.0, 2.0), (0.3, 0.3)))
+    lights = label_spread(images_of_two_lights((1.0, 2.0), (0.3, 0.3)))
     assert lights is not None
     assert lights.zscore == pytest.approx(0, abs=1e-6)
     # means of 20 and 40, 100 and 200: standard deviations 10 and 50; within 36.7 and 73.3
     within = 80 * (0.3 * 0.7) ** 0.5
     expected = ((10**2 + 50**2) / 2) ** 0.5 / (within * ((1 + 4) / 2) ** 0.5)
     assert lights.as_stored == pytest.approx(expected, rel=1e-4)
-    contents = label_spread(pictures_of_two_lights((1.0, 1.0), (0.1, 0.5)))
+    contents = label_spread(images_of_two_lights((1.0, 1.0), (0.1, 0.5)))
     assert contents is not None
     assert contents.as_stored == 0 < contents.zscore
 
 
 def test_a_label_in_a_single_case_is_compared_with_nothing() -> None:
-    one, two = pictures_of_two_lights((1.0, 2.0), (0.3, 0.3))
+    one, two = images_of_two_lights((1.0, 2.0), (0.3, 0.3))
     assert label_spread([one]) is None
     uniform = one.model_copy(update={"std": 0.0})
     assert label_spread([one, uniform]) is None

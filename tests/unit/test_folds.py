@@ -1,4 +1,4 @@
-"""Folds from options and measurements: nothing leaks, and what leaks in the user's own file is named."""
+"""Folds from options and measurements: nothing leaks, and leaks in the user's file are named."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cases() -> list[str]:
     return [case.id for case in fingerprint().cases]
 
 
-def test_identical_images_share_a_fold_and_are_said(cases: list[str]) -> None:
+def test_identical_images_share_a_fold_and_are_noted(cases: list[str]) -> None:
     same = {"image_hash": "image 0", "label_hash": "label 0"}
     made = with_cases(fingerprint(), case_004=same, case_007={"image_hash": "image 5"})
     folds = assigned(cases, made)
@@ -64,14 +64,14 @@ def test_rare_labels_are_in_every_fold(cases: list[str]) -> None:
         assert folds.notes == ()
 
 
-def test_a_fold_that_never_sees_a_label_is_said(cases: list[str]) -> None:
+def test_a_fold_without_a_label_is_noted(cases: list[str]) -> None:
     made = without(fingerprint(), 1, *cases[1:])
     folds = assigned(cases, made, folds=2)
     (fold,) = [index for index, split in enumerate(folds.splits) if cases[0] in split.validation]
     assert folds.notes == (f"fold {fold} trains on no case with b",)
 
 
-def test_leaks_of_a_users_own_file_are_said_by_name(cases: list[str], tmp_path: Path) -> None:
+def test_leaks_of_a_users_file_are_named(cases: list[str], tmp_path: Path) -> None:
     file, groups = tmp_path / "splits.json", tmp_path / "groups.json"
     file.write_text(json.dumps([{"train": cases[:5], "val": cases[5:]}, {"train": cases[5:], "val": cases[:4]}]))
     groups.write_text(json.dumps({case: "anna" if case in ("case_003", "case_009") else case for case in cases}))

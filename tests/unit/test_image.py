@@ -175,7 +175,7 @@ def test_orientation_names() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
-def test_rgb_pictures(tmp_path: Path, suffix: str) -> None:
+def test_rgb_2d_images(tmp_path: Path, suffix: str) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     path = tmp_path / f"a{suffix}"
     Pillow.fromarray(pixels).save(path)
@@ -192,7 +192,7 @@ def test_rgb_pictures(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(np.asarray(Pillow.open(path)), label)
 
 
-def test_picture_modes(tmp_path: Path) -> None:
+def test_2d_image_modes(tmp_path: Path) -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     wide = grey.astype(np.uint16) * 5000
     Pillow.fromarray(grey).save(tmp_path / "grey.png")

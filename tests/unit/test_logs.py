@@ -1,4 +1,4 @@
-"""What is recorded of a training: the table, TensorBoard's events, the picture."""
+"""What is recorded of a training: the table, TensorBoard's events, the plot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as Picture
+from PIL import Image as Raster
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seg_transfer.training.history import Row, TensorBoard, flat, mean_dice, write_csv
@@ -64,15 +64,15 @@ def test_tensorboard_gets_every_figure_and_a_resumed_run_overwrites_what_lies_be
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_the_picture_shows_what_is_frozen_when(tmp_path: Path, rows: int) -> None:
+def test_the_plot_shows_what_is_frozen_when(tmp_path: Path, rows: int) -> None:
     shown = {}
     for top in ("frozen", "learning"):
         path = tmp_path / f"{top}.png"
         draw_progress(path, [a_row(epoch, top=top) for epoch in range(1, rows + 1)], title="made")
-        shown[top] = np.asarray(Picture.open(path).convert("RGB")).astype(int)
+        shown[top] = np.asarray(Raster.open(path).convert("RGB")).astype(int)
 
-    def share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
-        return float((np.abs(picture - np.array(colour)).max(axis=-1) <= 2).mean())
+    def share(plot: np.ndarray, colour: tuple[int, int, int]) -> float:
+        return float((np.abs(plot - np.array(colour)).max(axis=-1) <= 2).mean())
 
     frozen, learning = (0x9D, 0xB7, 0xD5), (0xD9, 0x82, 0x5B)
     assert share(shown["frozen"], frozen) == pytest.approx(2 * share(shown["learning"], frozen), rel=0.1)

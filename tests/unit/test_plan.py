@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_fingerprints import channel, fingerprint, pictures, plan_of
+from made_fingerprints import channel, fingerprint, images_2d, plan_of
 from made_plans import data_plan, learns
 from pydantic import BaseModel, ValidationError
 
@@ -148,8 +148,8 @@ class TestPlanner:
         assert plan.data.spacing == (6.0, 1.0, 1.0)
         assert plan.model.patch == (3, 192, 208)
 
-    def test_pictures(self) -> None:
-        plan = plan_of(pictures())
+    def test_2d_images(self) -> None:
+        plan = plan_of(images_2d())
         assert (plan.model.configuration, plan.model.patch) == ("2d", (1, 128, 128))
         assert plan.model.input_mapping == "encoder_mean_std"
 
@@ -253,9 +253,9 @@ class TestImpossibleOptions:
         assert error.value.hint
 
     @pytest.mark.parametrize("config", ["2.5d", "3d"])
-    def test_pictures_have_no_depth(self, config: str) -> None:
+    def test_2d_images_have_no_depth(self, config: str) -> None:
         with pytest.raises(UserError, match="single slice"):
-            plan_of(pictures(), config=config)
+            plan_of(images_2d(), config=config)
 
     def test_normalization_needs_figures(self) -> None:
         with pytest.raises(UserError, match="no range to clip"):
@@ -370,8 +370,8 @@ class TestDocument:
         with pytest.raises(UserError, match="no plan here"):
             Plan.load(tmp_path / "none.json")
 
-    def test_pictures_cannot_be_edited_into_volumes(self) -> None:
-        plan = plan_of(pictures())
+    def test_2d_images_cannot_be_edited_into_volumes(self) -> None:
+        plan = plan_of(images_2d())
         stacked = plan.model.model_copy(update={"configuration": "2.5d", "patch": (3, 128, 128)})
         with pytest.raises(ValidationError, match=r"2D images need 2d, not 2\.5d"):
             Plan(data=plan.data, model=stacked, recipe=plan.recipe)

@@ -79,14 +79,14 @@ class TestNormalization:
             (None, True, (0.3, 0.3)),
         ],
     )
-    def test_the_channels_of_a_picture_decide_together(
+    def test_the_channels_of_a_2d_image_decide_together(
         self, blue: tuple[float, float] | None, expected: bool, figures: tuple[float, float]
     ) -> None:
         red = LabelSpread(as_stored=0.3, zscore=0.3)
         other = LabelSpread(as_stored=blue[0], zscore=blue[1]) if blue else None
-        picture = [channel(name, dtypes=("uint8",), maximum=255, label_spread=red) for name in "RG"]
-        picture.append(channel("B", dtypes=("uint8",), maximum=255, label_spread=other))
-        kept, reason = shared_scale(picture, dimension=2)
+        image = [channel(name, dtypes=("uint8",), maximum=255, label_spread=red) for name in "RG"]
+        image.append(channel("B", dtypes=("uint8",), maximum=255, label_spread=other))
+        kept, reason = shared_scale(image, dimension=2)
         assert kept is expected
         assert f"by {figures[0]:g} of the spread" in reason and f"by {figures[1]:g} after z-score" in reason
 

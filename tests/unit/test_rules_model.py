@@ -131,11 +131,11 @@ class TestPatch:
             other, _ = self.fit((36, 50, 35), configuration=configuration, entry=unmeasured)
             assert step_flops(other, 2) == step_flops(made, 2)
 
-    def test_slices_of_a_stack_are_never_given_up(self) -> None:
+    def test_slices_of_a_stack_are_never_dropped(self) -> None:
         made, _ = self.fit((7, 300, 300), patch.Limits(Machine("cpu"), 10**11, 1.0), "2.5d")
         assert made.patch[0] == 7
 
-    def test_too_little_memory_is_said_with_what_it_takes(self) -> None:
+    def test_too_little_memory_is_refused_with_the_need(self) -> None:
         with pytest.raises(UserError, match=r"--memory.*(?s:.)*smallest patch"):
             self.fit((36, 50, 35), patch.Limits(Machine("cpu"), 500_000_000, None))
 

@@ -149,7 +149,7 @@ class TestStrategies:
         with pytest.raises(ValueError, match=said):
             Strategy.model_validate(learns(0.0, 0.0).model_dump() | changes)
 
-    def test_it_is_told_in_a_line(self) -> None:
+    def test_it_is_printed_in_a_line(self) -> None:
         assert str(transfer.partial(model(3))) == (
             "partial: stages start at never, never, 0; rates 0, 0, 1; 2 of 3 pretrained; BatchNorm trained"
         )
@@ -169,7 +169,7 @@ class TestChoice:
         assert chosen == transfer.scratch(model())
         assert reason == "no pretrained weights: everything learns from the start"
 
-    def test_a_frozen_random_encoder_may_be_asked_for_as_a_control(self) -> None:
+    def test_a_frozen_random_encoder_may_be_requested_as_a_control(self) -> None:
         chosen, reason = transfer.strategy(model(source="none"), requested="frozen")
         assert chosen == transfer.frozen(model(source="none"))
         assert reason.startswith("frozen was requested: the encoder's weights are random")
@@ -229,7 +229,7 @@ class TestClassic:
             (50, 1000, False, transfer.finetune, "trained on RGB photographs: fine-tune all stages"),
         ],
     )
-    def test_the_four_cases_are_applied_as_they_stand(
+    def test_the_four_cases(
         self, cases: int, slices: int, rgb: bool, expected: Callable[[ModelPlan], Strategy], words: str
     ) -> None:
         settings = self.settings | {"cases": cases, "labelled_slices": slices} | (self.rgb if rgb else {})
@@ -329,7 +329,7 @@ class TestAugmentation:
     def test_2d_images_are_mirrored_in_plane(self) -> None:
         assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
 
-    def test_2d_images_whose_labels_tell_sides_apart_stay_upright(self) -> None:
+    def test_2d_images_whose_labels_name_sides_are_not_mirrored(self) -> None:
         mirrored, reason = mirror_axes(["left lung", "right lung", "heart"], (2, 1, 0), "2d", "pixel")
         assert mirrored == () and "left lung, right lung name" in reason
         assert varied(configuration="2d", unit="pixel", mirrored=mirrored)[0].rotate_degrees == 30

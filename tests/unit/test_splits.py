@@ -91,8 +91,8 @@ def test_groups_are_joined() -> None:
     groups = {"a": "one", "b": "one", "c": "two", "d": "three"}
     assert join_groups("abcd", groups, ["ab"]) is groups
     assert join_groups("abcd", groups, ["bc", "ad"]) == dict.fromkeys("abcd", "one")
-    dealt = make_splits("abcdef", folds=3, groups=join_groups("abcdef", None, ["ac", "cf"]))
-    assert ("a", "c", "f") in [one.validation for one in dealt]
+    splits = make_splits("abcdef", folds=3, groups=join_groups("abcdef", None, ["ac", "cf"]))
+    assert ("a", "c", "f") in [one.validation for one in splits]
 
 
 def test_leaks_are_found() -> None:

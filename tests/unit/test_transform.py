@@ -266,7 +266,7 @@ def test_an_image_that_does_not_fit_is_refused() -> None:
         ({"dimension": 3, "unit": "mm"}, (8, 8, 1), "pixel"),
     ],
 )
-def test_pictures_and_volumes_are_not_mixed(plan: dict, shape: tuple[int, int, int], unit: str) -> None:
+def test_2d_images_and_volumes_are_not_mixed(plan: dict, shape: tuple[int, int, int], unit: str) -> None:
     image = image_from_array(np.ones(shape, np.float32), (1, 1, 1), unit=unit)
     with pytest.raises(UserError, match=f"spacing in {unit}, but the plan was made for"):
         CaseTransform.fit(image, data_plan(**plan))
