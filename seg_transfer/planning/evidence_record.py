@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.options.train_options import TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.records import JsonRecord, Part
@@ -133,7 +134,7 @@ class CandidateResult(Part):
         return {case: mean_of_defined(of_label.values()) for case, of_label in self.dice.items()}
 
 
-class RaceEvidence(JsonRecord):
+class RaceEvidence(TaskOptions, JsonRecord):
     """A race at the start of one fold: ``race.json`` beside its model, saved after each candidate."""
 
     noun: ClassVar[str] = "race"
@@ -143,7 +144,6 @@ class RaceEvidence(JsonRecord):
 
     version: Literal[2] = 2
     fold: Fold
-    seed: int
     epochs: int | None = Field(description="budget of race and training together, if not in seconds")
     time_budget: float | None = Field(description="budget of race and training together, in seconds")
     steps: int = Field(ge=0, description="steps of each candidate")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.options.train_options import TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
@@ -38,12 +39,9 @@ class Cases(Part):
         return cls(train=split.train, validation=split.validation)
 
 
-class UsedOptions(Part):
+class UsedOptions(TaskOptions):
     """Options of one run, as they were used."""
 
-    seed: int
-    epochs: int | None = Field(description="budget in epochs; or time_budget")
-    time_budget: float | None = Field(description="budget in seconds of training")
     workers: int
     threads: int = Field(description="of torch on the CPU")
 
@@ -57,9 +55,7 @@ class UsedOptions(Part):
             threads: torch's threads on the CPU.
         """
         return cls(
-            seed=task.seed,
-            epochs=task.epochs,
-            time_budget=task.time_budget,
+            **task.model_dump(exclude={"fold"}),
             workers=training_workers(options.device, options.workers),
             threads=threads,
         )
