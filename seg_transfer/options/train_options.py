@@ -17,7 +17,7 @@ from seg_transfer.options.common import (
     WorkersOption,
     WorkOption,
 )
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
 class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
@@ -29,7 +29,7 @@ class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
     )
 
 
-class TaskOptions(Part):
+class TaskOptions(Record):
     """Those of :class:`RunOptions` that decide a run's result, as used: None is replaced by the plan's value.
 
     Checkpoint, manifest and race record them. Each has the name of its option. A new one has a default: the behaviour

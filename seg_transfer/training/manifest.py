@@ -13,7 +13,7 @@ from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.environment import training_workers
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 
 if TYPE_CHECKING:
     from seg_transfer.options.train_options import RunOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
-class Cases(Part):
+class Cases(Record):
     """Cases of a run."""
 
     train: tuple[str, ...]
@@ -61,7 +61,7 @@ class UsedOptions(TaskOptions):
         )
 
 
-class LoadedWeights(Part):
+class LoadedWeights(Record):
     """How the encoder's weights were loaded."""
 
     share: float = Field(description="share of the encoder's elements that is pretrained")
@@ -82,7 +82,7 @@ class LoadedWeights(Part):
         )
 
 
-class LearningStages(Part):
+class LearningStages(Record):
     """State of each encoder stage (0 the finest) at the start and at the end."""
 
     strategy: Strategy
@@ -105,7 +105,7 @@ class LearningStages(Part):
         )
 
 
-class RunResult(Part):
+class RunResult(Record):
     """Progress of a run and Dice at its end."""
 
     finished: bool
