@@ -13,7 +13,7 @@ Head = Literal["unet", "softmax", "svm", "bayes"]
 NormalizationKind = Literal["zscore", "clip_zscore", "minmax", "none"]
 """Scaling of a channel's intensities."""
 Carry = Literal["encoder", "all"]
-"""Record of an earlier model that is carried over: its encoder, or encoder and decoder."""
+"""Part of an earlier model that is carried over: its encoder, or encoder and decoder."""
 
 LARGEST_SEED = 2**32 - 1
 """Largest random seed that all generators accept."""

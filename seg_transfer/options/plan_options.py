@@ -63,7 +63,7 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         "Scores are only valid if it was not trained on the held-out cases.",
     )
     carry: Annotated[Literal["auto", Carry], Cli(panel=DECISIONS)] = Field(
-        "auto", description="Record of --from to carry over; all: encoder and decoder."
+        "auto", description="Part of --from to carry over; all: encoder and decoder."
     )
     strategy: Annotated[Literal["auto", StrategyName, "classic", "race"], Cli(panel=DECISIONS)] = Field(
         "auto",

@@ -27,7 +27,7 @@ SLAB = 16
 """Slices of the result that are computed at a time: those of a chunk of the store."""
 
 Box = tuple[slice, slice, slice]
-"""Record of a volume, axis by axis."""
+"""Part of a volume, axis by axis."""
 Floats = NDArray[np.float32]
 
 
@@ -200,7 +200,7 @@ def _range(read: Callable[[slice], Floats], slices: int) -> tuple[np.float32, np
 
 
 def _step(before: int, after: int, order: int, box: slice) -> tuple[slice, slice, csr_array | None]:
-    """Record of the source that is needed, part of the target that ``box`` reaches, and the matrix between them."""
+    """Part of the source that is needed, part of the target that ``box`` reaches, and the matrix between them."""
     if before == after:
         return box, box, None
     weights = _weights(before, after, order)

@@ -83,7 +83,7 @@ class PretrainState:
     Attributes:
         step: Number of steps done.
         seconds: Time spent on them.
-        drawing: Record of that time spent on loading batches.
+        drawing: Part of that time spent on loading batches.
     """
 
     step: int = 0
