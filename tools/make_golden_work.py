@@ -10,6 +10,7 @@ validated; fold 1 is interrupted. The network has one encoder stage and random w
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -78,6 +79,7 @@ def interrupt_after_an_epoch(run: RunFolder) -> None:
 
 def main() -> None:
     """Make the folder anew."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     shutil.rmtree(GOLDEN, ignore_errors=True)
     GOLDEN.mkdir(parents=True)
     os.chdir(GOLDEN)

@@ -89,7 +89,7 @@ def _arguments(call: ast.Call, file: Path) -> Iterator[tuple[str, ast.expr]]:
         yield from (("log", value) for value in call.args[:1])
     elif name in PRINT:
         yield from (("print", value) for value in call.args)
-    elif name in ("Field", "Part") or "options" in file.parts:
+    elif name in ("Field", "Record") or "options" in file.parts:
         yield from (
             ("help" if {"options", "cli"} & set(file.parts) else "description", value)
             for keyword, value in named.items()

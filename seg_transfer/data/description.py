@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 _IGNORE = "ignore"
 _HINT = (
@@ -17,7 +17,7 @@ _HINT = (
 )
 
 
-class Region(Part):
+class Region(Record):
     """Label values that are one output of the network, such as a whole tumour of three parts."""
 
     name: str

@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
-class Split(Part):
+class Split(Record):
     """Training and validation cases of one fold."""
 
     train: tuple[str, ...] = Field(min_length=1)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_v
 
 from seg_transfer.data.geometry import Unit
 from seg_transfer.evaluation.metrics import METRICS
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.statistics import mean_of_defined
 
 COUNTS = ("prediction_voxels", "reference_voxels")
@@ -24,7 +24,7 @@ LabelValue = int | tuple[int, ...]
 """Value of a label in label maps; for a region all of its values."""
 
 
-class FigurePart(Part):
+class FigurePart(Record):
     """Base of records with figures."""
 
     model_config = NAN_AS_NULL

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -77,7 +76,7 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
     seconds = time.perf_counter() - started
     result = RunResult(finished=True, progress=1.0, epochs=0, steps=0, seconds=seconds, head=figures)
     progress = result.model_dump(include={"finished", "progress", "epochs", "steps", "seconds"})
-    header = {"plan": plan.model_dump(mode="json"), "task": asdict(task), "weights": "fitted", **progress}
+    header = {"plan": plan.model_dump(mode="json"), "task": task.model_dump(), "weights": "fitted", **progress}
     save_state(run.model, "model", network.state_dict(), header)
     schedule = StrategySchedule(network, plan.recipe.strategy, warmup=0.0)
     row = Row(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from statistics import median
 
 import torch
@@ -65,7 +64,8 @@ def run_race(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
         run.clear()
         run.clear_race()
     evidence, task = _load_or_start(plan, store, run, options)
-    options = options.model_copy(update={"restart": False, "seed": task.seed, "epochs": None, "time_budget": None})
+    used = task.model_dump(exclude={"fold"}) | {"epochs": None, "time_budget": None}
+    options = options.model_copy(update={"restart": False, **used})
     if evidence.winner is None:
         evidence = _train_candidates(evidence, plan, store, run, options)
     assert evidence.winner is not None
@@ -89,7 +89,7 @@ def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions
     task = Task.of(plan, run.fold, options)
     if run.race.is_file():
         evidence = RaceEvidence.load(run.race)
-        return evidence, task.resumed({name: getattr(evidence, name) for name in asdict(task)}, options, run)
+        return evidence, task.resumed({name: getattr(evidence, name) for name in Task.model_fields}, options, run)
     race, recipe = plan.recipe.race, plan.recipe
     assert race is not None
     held_out = race.held_out[-1 if run.fold == "full" else run.fold]
@@ -100,7 +100,7 @@ def _load_or_start(plan: Plan, store: Store, run: RunFolder, options: RunOptions
         steps = int(each * recipe.steps_per_epoch)
     else:
         steps = int(each / _seconds_per_step(plan, store, train, task.seed, options.device))
-    evidence = RaceEvidence(**asdict(task), steps=steps, train=train, held_out=held_out)
+    evidence = RaceEvidence(**task.model_dump(), steps=steps, train=train, held_out=held_out)
     if steps < rules.FEWEST_STEPS:
         reason = (
             f"no race: {steps} step(s) of each candidate are too few (at least {rules.FEWEST_STEPS}), so that "

@@ -17,6 +17,7 @@ from seg_transfer.options.common import (
     WorkersOption,
     WorkOption,
 )
+from seg_transfer.util.records import Record
 
 
 class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
@@ -26,6 +27,18 @@ class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
     seed: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(
         None, ge=0, le=LARGEST_SEED, description="Random seed. Default: the plan's."
     )
+
+
+class TaskOptions(Record):
+    """Those of :class:`RunOptions` that decide a run's result, as used: None is replaced by the plan's value.
+
+    Checkpoint, manifest and race record them. Each has the name of its option. A new one has a default: the behaviour
+    of runs that lack it.
+    """
+
+    seed: int
+    epochs: int | None = Field(description="budget in epochs; or time_budget")
+    time_budget: float | None = Field(description="budget in seconds of training")
 
 
 class TrainOptions(RunOptions, WorkOption, OfflineOption, VerbosityOptions):

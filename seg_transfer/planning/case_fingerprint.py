@@ -17,12 +17,12 @@ from seg_transfer.data.duplicates import content_hash
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.planning.fields import Spacing, Triple
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 PERCENTILES = (0.005, 0.5, 0.995)
 
 
-class Intensity(Part):
+class Intensity(Record):
     """Statistics of the foreground voxels of one channel."""
 
     mean: float
@@ -34,7 +34,7 @@ class Intensity(Part):
     percentile_99_5: float
 
 
-class CaseChannel(Part):
+class CaseChannel(Record):
     """One channel of one case."""
 
     dtype: str = Field(description="data type on disk")
@@ -51,7 +51,7 @@ class CaseChannel(Part):
     foreground: Intensity | None = Field(description="None where the case has no foreground")
 
 
-class CaseLabel(Part):
+class CaseLabel(Record):
     """One label of one case."""
 
     voxels: int
@@ -59,7 +59,7 @@ class CaseLabel(Part):
     slices: Triple = Field(description="number of slices with the label, across each canonical axis (x, y, z)")
 
 
-class CaseFingerprint(Part):
+class CaseFingerprint(Record):
     """One case."""
 
     id: str

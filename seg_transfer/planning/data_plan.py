@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from seg_transfer.data.description import Region
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Spacing, Triple
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
-class Normalization(Part):
+class Normalization(Record):
     """How one channel's intensities are scaled."""
 
     kind: NormalizationKind = Field(
@@ -34,21 +34,21 @@ class Normalization(Part):
         return self
 
 
-class Channel(Part):
+class Channel(Record):
     """One input channel."""
 
     name: str
     normalization: Normalization
 
 
-class Label(Part):
+class Label(Record):
     """One label; its class index is its position in the list, background first."""
 
     name: str
     value: int = Field(ge=0, description="value in label files and in predicted label maps")
 
 
-class DataPlan(Part):
+class DataPlan(Record):
     """How a case becomes an array ``(channel, slice, u, v)``."""
 
     dataset: str = Field(description="name of the data set")

@@ -10,16 +10,17 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.options.train_options import TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.strategy import Strategy
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.statistics import mean_of_defined
 
 Classifier = Literal["softmax", "svm", "bayes"]
 Probed = Literal["pretrained", "random", "raw", "filters"]
 
 
-class Estimate(Part):
+class Estimate(Record):
     """A mean over cases."""
 
     mean: float
@@ -30,14 +31,14 @@ class Estimate(Part):
         return f"{self.mean:{'+' if signed else ''}.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
 
 
-class ClassifierScore(Part):
+class ClassifierScore(Record):
     """Accuracy of a classifier on voxels of cases that it was not fitted to; all labels have the same weight."""
 
     balanced_accuracy: Estimate
     log_loss: Estimate | None = Field(description="in nats; null for the SVM, which has no probabilities")
 
 
-class ProbedFeatures(Part):
+class ProbedFeatures(Record):
     """One set of features."""
 
     source: Probed = Field(
@@ -67,7 +68,7 @@ class ProbedFeatures(Part):
         return mean_of_defined(self.dice.values())
 
 
-class ProbeEvidence(Part):
+class ProbeEvidence(Record):
     """Result of `segtl probe`: classifiers on frozen features, and their controls."""
 
     plan: str = Field(description="hash of the plan's parts data and model")
@@ -87,7 +88,7 @@ class ProbeEvidence(Part):
     features: tuple[ProbedFeatures, ...]
 
 
-class TransferEvidence(Part):
+class TransferEvidence(Record):
     """Accuracy of frozen features on this data before training, for the planning rules.
 
     A softmax on the features of voxels, fitted to some cases and scored on others; one entry per stage in use.
@@ -118,7 +119,7 @@ class Evidence(JsonRecord):
         return super().load(path) if path.is_file() else cls()
 
 
-class CandidateResult(Part):
+class CandidateResult(Record):
     """Result of one candidate of a race."""
 
     strategy: Strategy
@@ -133,7 +134,7 @@ class CandidateResult(Part):
         return {case: mean_of_defined(of_label.values()) for case, of_label in self.dice.items()}
 
 
-class RaceEvidence(JsonRecord):
+class RaceEvidence(TaskOptions, JsonRecord):
     """A race at the start of one fold: ``race.json`` beside its model, saved after each candidate."""
 
     noun: ClassVar[str] = "race"
@@ -143,7 +144,6 @@ class RaceEvidence(JsonRecord):
 
     version: Literal[2] = 2
     fold: Fold
-    seed: int
     epochs: int | None = Field(description="budget of race and training together, if not in seconds")
     time_budget: float | None = Field(description="budget of race and training together, in seconds")
     steps: int = Field(ge=0, description="steps of each candidate")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 Triple = tuple[int, int, int]
 Spacing = tuple[
@@ -30,7 +30,7 @@ def _distinct(axes: tuple[int, ...]) -> tuple[int, ...]:
 MirrorAxes = Annotated[tuple[Literal[0, 1, 2], ...], AfterValidator(_distinct)]
 
 
-def part_hash(*parts: Part) -> str:
+def part_hash(*parts: Record) -> str:
     """Hash of the fields that differ from their defaults, nested parts included.
 
     A new field therefore changes no hash: its default is the old behaviour.

@@ -28,14 +28,14 @@ from seg_transfer.planning.case_fingerprint import (
 )
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 
 SAMPLES_PER_CASE = 100_000
 POOLED_SAMPLES = 10_000_000
 """Largest number of values per channel in memory: of more than 100 cases, fewer are sampled each."""
 
 
-class LabelSpread(Part):
+class LabelSpread(Record):
     """How much the mean intensity of the same label differs between cases.
 
     Standard deviation over the cases, root mean square over the labels and the background, divided by the standard
@@ -46,7 +46,7 @@ class LabelSpread(Part):
     zscore: float = Field(description="after z-score of each whole image")
 
 
-class PooledChannel(Part):
+class PooledChannel(Record):
     """One channel over all cases."""
 
     name: str
@@ -58,7 +58,7 @@ class PooledChannel(Part):
     foreground: Intensity | None = Field(description="equal weight per case; None where no case has foreground")
 
 
-class PooledLabel(Part):
+class PooledLabel(Record):
     """One label over all cases."""
 
     name: str

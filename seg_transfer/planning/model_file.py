@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 
 LARGEST_HEADER = 8 * 2**20
@@ -38,7 +38,7 @@ MODEL_FILE = TensorFileKind(
 )
 
 
-class Postprocessing(Part):
+class Postprocessing(Record):
     """Postprocessing of predicted label maps; see :mod:`seg_transfer.inference.postprocess`."""
 
     foreground: bool = Field(default=False, description="keep only the largest component of all labels together")
@@ -48,7 +48,7 @@ class Postprocessing(Part):
 NOTHING = Postprocessing()
 
 
-class Member(Part):
+class Member(Record):
     """Trained folds of one plan, whose probabilities are averaged."""
 
     plan: Plan = Field(description="without the names of cases and data set, paths and reasons")

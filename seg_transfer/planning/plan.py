@@ -21,13 +21,13 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Race, Strategy
-from seg_transfer.util.records import JsonRecord, Part, parse_object
+from seg_transfer.util.records import JsonRecord, Record, parse_object
 
 PARTS = ("data", "model", "recipe")
 """Parts of a plan that define a training; evidence, reasons and estimates do not."""
 
 
-class Weights(Part):
+class Weights(Record):
     """Source of the encoder's weights; ``recipe.strategy`` says how many stages start from them."""
 
     source: Literal["bundled", "imagenet", "file", "model", "none"]
@@ -51,7 +51,7 @@ class Weights(Part):
         return self
 
 
-class ModelPlan(Part):
+class ModelPlan(Record):
     """The network."""
 
     configuration: Configuration
@@ -107,7 +107,7 @@ Factors = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1
 """Smallest and largest factor; values below and above 1 are equally likely."""
 
 
-class Augmentation(Part):
+class Augmentation(Record):
     """Probability per sample and range of each transform; see training/augment for definitions and sources."""
 
     rotate_probability: Fraction = 0.2
@@ -147,7 +147,7 @@ class Augmentation(Part):
     value_range: Factors = (0.8, 1.25)
 
 
-class RecipePlan(Part):
+class RecipePlan(Record):
     """The training."""
 
     strategy: Strategy
@@ -186,7 +186,7 @@ class RecipePlan(Part):
         return self.strategy.name if self.race is None else "race"
 
 
-class Reason(Part):
+class Reason(Record):
     """One decision and its reason."""
 
     field: str = Field(description="path of the field, such as model.patch")
@@ -194,7 +194,7 @@ class Reason(Part):
     reason: str = Field(description="with the measured figures")
 
 
-class Expected(Part):
+class Expected(Record):
     """Estimated cost of the plan."""
 
     training_seconds_per_fold: float

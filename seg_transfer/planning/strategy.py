@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from seg_transfer.planning.fields import Fraction
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
-class Strategy(Part):
+class Strategy(Record):
     """What each encoder stage starts from, when it starts to learn, and how fast; finest stage first."""
 
     name: str = Field(
@@ -68,7 +68,7 @@ class Strategy(Part):
         )
 
 
-class Race(Part):
+class Race(Record):
     """Strategies that are trained briefly on part of a fold's training cases, before the best is trained on all."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(

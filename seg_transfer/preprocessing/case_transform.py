@@ -28,13 +28,13 @@ from seg_transfer.preprocessing.resample import (
     resample_labels,
     resampled_slabs,
 )
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 SAME_SPACING = 1e-3
 """An axis is not resampled if its spacings differ by less than this share."""
 
 
-class CaseTransform(Part):
+class CaseTransform(Record):
     """The transform of one case; it can be serialised, and its inverse needs nothing else.
 
     Example:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.planning.data_plan import Normalization
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
-class Scaling(Part):
+class Scaling(Record):
     """Normalization of one channel of one case: ``(clip(value) - shift) / scale``."""
 
     shift: float

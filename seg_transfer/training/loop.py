@@ -225,7 +225,7 @@ class _Training:
         save_state(self.run.model, "model", self.trainer.averaged.network.state_dict(), header)
 
     def _header(self) -> dict[str, Any]:
-        return {"plan": self.plan.model_dump(mode="json"), "task": asdict(self.task)}
+        return {"plan": self.plan.model_dump(mode="json"), "task": self.task.model_dump()}
 
     def _save_manifest(self) -> None:
         manifest = Manifest(

@@ -12,6 +12,8 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
+from seg_transfer.planning.plan import Plan
+
 IGNORE = -1
 
 Regions = Sequence[Sequence[int]]
@@ -84,6 +86,14 @@ def deep_loss(outputs: Sequence[Tensor], target: Tensor, regions: Regions = ()) 
         for weight, logits in zip(weights, outputs, strict=True)
     ]
     return torch.stack(losses).sum() / sum(weights)
+
+
+def plan_loss(outputs: Sequence[Tensor], target: Tensor, plan: Plan) -> Tensor:
+    """The loss that a plan is trained with; a term that plans turn on has its weight in ``plan.recipe``.
+
+    Outputs and target are those of :func:`deep_loss`.
+    """
+    return deep_loss(outputs, target, plan.data.region_classes)
 
 
 @torch.no_grad()

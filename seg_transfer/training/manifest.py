@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from seg_transfer.options.train_options import TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.environment import training_workers
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 
 if TYPE_CHECKING:
     from seg_transfer.options.train_options import RunOptions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
-class Cases(Part):
+class Cases(Record):
     """Cases of a run."""
 
     train: tuple[str, ...]
@@ -38,12 +39,9 @@ class Cases(Part):
         return cls(train=split.train, validation=split.validation)
 
 
-class UsedOptions(Part):
+class UsedOptions(TaskOptions):
     """Options of one run, as they were used."""
 
-    seed: int
-    epochs: int | None = Field(description="budget in epochs; or time_budget")
-    time_budget: float | None = Field(description="budget in seconds of training")
     workers: int
     threads: int = Field(description="of torch on the CPU")
 
@@ -57,15 +55,13 @@ class UsedOptions(Part):
             threads: torch's threads on the CPU.
         """
         return cls(
-            seed=task.seed,
-            epochs=task.epochs,
-            time_budget=task.time_budget,
+            **task.model_dump(exclude={"fold"}),
             workers=training_workers(options.device, options.workers),
             threads=threads,
         )
 
 
-class LoadedWeights(Part):
+class LoadedWeights(Record):
     """How the encoder's weights were loaded."""
 
     share: float = Field(description="share of the encoder's elements that is pretrained")
@@ -86,7 +82,7 @@ class LoadedWeights(Part):
         )
 
 
-class LearningStages(Part):
+class LearningStages(Record):
     """State of each encoder stage (0 the finest) at the start and at the end."""
 
     strategy: Strategy
@@ -109,7 +105,7 @@ class LearningStages(Part):
         )
 
 
-class RunResult(Part):
+class RunResult(Record):
     """Progress of a run and Dice at its end."""
 
     finished: bool

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from seg_transfer.errors import UserError
-from seg_transfer.options.train_options import RunOptions
+from seg_transfer.options.train_options import RunOptions, TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.schedule import Budget
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(TaskOptions):
     """Everything but the plan that decides a run's result. A run is resumed only with the same task and plan."""
 
     fold: Fold
-    seed: int
-    epochs: int | None
-    time_budget: float | None
 
     @classmethod
     def of(cls, plan: Plan, fold: Fold, options: RunOptions) -> Task:
         """Options, or the plan's values where they are not given; a budget of either kind replaces the plan's."""
         recipe = plan.recipe
-        seed = recipe.seed if options.seed is None else options.seed
+        used = options.model_dump(include=set(TaskOptions.model_fields))
+        if options.seed is None:
+            used["seed"] = recipe.seed
         if options.epochs is None and options.time_budget is None:
-            return cls(fold, seed, recipe.epochs, recipe.time_budget)
-        return cls(fold, seed, options.epochs, options.time_budget)
+            used |= {"epochs": recipe.epochs, "time_budget": recipe.time_budget}
+        return cls(fold=fold, **used)
 
     def resumed(self, recorded: dict[str, Any], options: RunOptions, run: RunFolder) -> Task:
         """The task to resume: options that are not given are taken from the record.
@@ -42,14 +39,15 @@ class Task:
         Raises:
             UserError: If the recorded task differs.
         """
-        task = self
-        if options.epochs is None and options.time_budget is None:
-            task = replace(task, epochs=recorded["epochs"], time_budget=recorded["time_budget"])
-        if options.seed is None:
-            task = replace(task, seed=recorded["seed"])
-        different = [name for name, value in asdict(task).items() if recorded[name] != value]
+        before = {name: recorded.get(name, field.default) for name, field in type(self).model_fields.items()}
+        not_given = {name for name in TaskOptions.model_fields if getattr(options, name) is None}
+        budget = {"epochs", "time_budget"}
+        if not budget <= not_given:
+            not_given -= budget  # one of the two is given: the other is not in force
+        task = self.model_copy(update={name: before[name] for name in not_given})
+        different = [name for name, value in task.model_dump().items() if before[name] != value]
         if different:
-            was = ", ".join(f"{name} {recorded[name]} (now {getattr(task, name)})" for name in different)
+            was = ", ".join(f"{name} {before[name]} (now {getattr(task, name)})" for name in different)
             hint = "give the same options to resume, or --restart to start over"
             raise UserError(f"the training here was started with {was}", where=run.path, hint=hint)
         return task

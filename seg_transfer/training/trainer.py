@@ -18,7 +18,7 @@ from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
-from seg_transfer.training.losses import deep_loss, overlap_counts
+from seg_transfer.training.losses import overlap_counts, plan_loss
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.statistics import dice, none_if_undefined
@@ -127,7 +127,7 @@ class Trainer:
         with self._fabric.autocast():  # on one device Fabric's own covers forward() only
             deep = self.plan.recipe.deep_supervision
             outputs = self._module.forward_deep(image) if deep else [self._module(image)]
-        return deep_loss(outputs, label, self.plan.data.region_classes)
+        return plan_loss(outputs, label, self.plan)
 
     @torch.no_grad()
     def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:

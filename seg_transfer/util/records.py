@@ -15,13 +15,13 @@ HEADER_KEY = "segtl"
 """Metadata key of segtl's JSON object in safetensors and ONNX files."""
 
 
-class Part(BaseModel):
+class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class JsonRecord(Part):
+class JsonRecord(Record):
     """A record with a file of its own: written atomically, and read with its version checked.
 
     A subclass declares its current version as ``version: Literal[N] = N``; a file without a version is version 1. If

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.model_file import Postprocessing
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 
 
-class ChosenRun(Part):
+class ChosenRun(Record):
     """Folds of one plan."""
 
     run: str = Field(description="folder in runs/")

@@ -183,7 +183,7 @@ def test_the_choice_is_what_predict_and_export_use(
         seg_transfer.export(onnx=tmp_path / "both.onnx", work=place.path)
 
     shutil.rmtree(place.runs / runs[0].run / "fold_0")
-    with pytest.raises(UserError, match="is not there any more"):
+    with pytest.raises(UserError, match="does not exist any more"):
         seg_transfer.predict(array, work=place.path, **options)
 
 

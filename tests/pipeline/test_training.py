@@ -396,7 +396,7 @@ def test_a_gradient_is_clipped_to_the_largest_norm_of_the_plan(store: Store, lar
 def test_a_loss_that_stays_infinite_is_one_clear_error(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seg_transfer.training.trainer.deep_loss", lambda outputs, *_: outputs[0].sum() * torch.inf)
+    monkeypatch.setattr("seg_transfer.training.trainer.plan_loss", lambda outputs, *_: outputs[0].sum() * torch.inf)
     with pytest.raises(UserError, match=rf"not finite in {loop.MOST_SKIPPED} steps in a row.*\n.*learning_rate"):
         train_fold(make_plan(epochs=20), store, RunFolder(tmp_path, 0), options=RunOptions(device="cpu"))
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from seg_transfer.cli import app as cli
 from seg_transfer.evaluation.metrics import METRICS
 
 HEAVY = (
@@ -23,8 +24,7 @@ HEAVY = (
     "sklearn",
     "matplotlib",
 )
-COMMANDS = ("plan", "preprocess", "train", "predict", "evaluate", "summary", "export", "card", "status", "demo")
-COMMANDS += ("encoders", "probe", "pretrain")
+COMMANDS = (*(one.name for one in cli.COMMANDS), "encoders")
 
 PROGRAM = """
 import contextlib, io, json, sys

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_plans import data_plan, model_plan, plan
 
-from seg_transfer.training.losses import IGNORE, deep_loss, overlap_counts, segmentation_loss, target_masks
+from seg_transfer.data.description import Region
+from seg_transfer.training.losses import (
+    IGNORE,
+    deep_loss,
+    overlap_counts,
+    plan_loss,
+    segmentation_loss,
+    target_masks,
+)
 
 NESTED = ((1, 2), (2,))
 
@@ -110,3 +119,13 @@ def test_sizes_rounded_up_are_fitted() -> None:
     target = torch.zeros(1, 1, 5, 7, dtype=torch.long)
     target[..., 4:] = IGNORE
     assert torch.isfinite(deep_loss([torch.randn(1, 2, 1, 5, 7), torch.randn(1, 2, 1, 3, 4)], target))
+
+
+@pytest.mark.parametrize(
+    "regions", [(), (Region(name="all", values=(1, 2), writes=1), Region(name="inner", values=(2,), writes=2))]
+)
+def test_a_plan_without_further_terms_is_trained_with_the_deep_loss(regions: tuple) -> None:
+    made = plan(data_plan(regions=regions), model_plan("2d", (1, 16, 16)))
+    outputs = [torch.randn(1, len(made.data.outputs), 2, 4, 4), torch.randn(1, len(made.data.outputs), 1, 2, 2)]
+    target = torch.randint(0, 3, (1, 2, 4, 4))
+    assert plan_loss(outputs, target, made) == deep_loss(outputs, target, made.data.region_classes)

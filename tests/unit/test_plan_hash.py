@@ -12,10 +12,10 @@ from seg_transfer.data.splits import Split
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Augmentation, Plan, RecipePlan
 from seg_transfer.planning.strategy import Race
-from seg_transfer.util.records import Part
+from seg_transfer.util.records import Record
 
 
-def grown(record: type[Part], **fields: Any) -> type[Part]:
+def grown(record: type[Record], **fields: Any) -> type[Record]:
     """The record as a later segtl might declare it: with one more field, and with other fields of other types."""
     return create_model(record.__name__, __base__=record, new_share=(float, 0.0), **fields)  # type: ignore[no-any-return]
 
@@ -27,11 +27,11 @@ def recipe() -> RecipePlan:
     return made.recipe
 
 
-class Leaf(Part):
+class Leaf(Record):
     share: float = 0.1
 
 
-class Tree(Part):
+class Tree(Record):
     name: str
     leaf: Leaf = Leaf()
     other: Leaf | None = None
@@ -39,7 +39,7 @@ class Tree(Part):
     named: dict[str, Leaf] = Field(default={})
 
 
-def later_tree() -> type[Part]:
+def later_tree() -> type[Record]:
     leaf: Any = grown(Leaf)
     return create_model(
         "Tree",

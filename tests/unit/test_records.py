@@ -12,10 +12,10 @@ from pydantic import ConfigDict
 
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.util.records import JsonRecord, Part
+from seg_transfer.util.records import JsonRecord, Record
 
 
-class Size(Part):
+class Size(Record):
     width: int
     height: int = 1
 
