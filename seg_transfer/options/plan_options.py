@@ -33,7 +33,7 @@ def _kinds_by_channel(value: Any) -> Any:
     """Read ``["MRI=zscore", ...]``; a mapping stays as it is."""
     if not isinstance(value, list | tuple):
         return {} if value is None else value
-    kinds = {}
+    kinds: dict[str, str] = {}
     for text in value:
         channel, sign, kind = text.rpartition("=")
         if not (channel and sign and kind):
