@@ -16,7 +16,6 @@ from pydantic_core import PydanticUndefined
 from seg_transfer.cli import console
 from seg_transfer.options.base import Options, bounds_of, cli_of, fields_of, keyword_of
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
-from seg_transfer.transfer.fetch import OFFLINE
 
 
 def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
@@ -51,6 +50,8 @@ def _apply(options: Options) -> None:
 
     console.log_tracebacks(None if work is None else WorkFolder(work).log)
     if isinstance(options, OfflineOption) and options.offline:
+        from seg_transfer.transfer.fetch import OFFLINE
+
         os.environ[OFFLINE] = "1"
 
 

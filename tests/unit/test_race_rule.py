@@ -253,7 +253,7 @@ def test_evidence_is_kept_to_the_bit_and_its_gaps_are_undefined(tmp_path: Path) 
     assert RaceEvidence.load(tmp_path / "race.json") == kept
     assert result.case_dice() == {"a": 1 / 3, "b": pytest.approx(math.nan, nan_ok=True)}
     (tmp_path / "race.json").write_text('{"version": 2}')
-    with pytest.raises(UserError, match=r"race\.json: .*fold: Field required"):
+    with pytest.raises(UserError, match=r"race\.json: seed: Field required; epochs: .*; fold: Field required; "):
         RaceEvidence.load(tmp_path / "race.json")
     (tmp_path / "race.json").write_text('{"racers": []}')
     with pytest.raises(UserError, match=r"a race of version 1; .*\n.*hint: train again with --restart"):
