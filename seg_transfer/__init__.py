@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.preprocess import preprocess
     from seg_transfer.workflow.pretrain import pretrain
     from seg_transfer.workflow.probe import probe
+    from seg_transfer.workflow.status import status
     from seg_transfer.workflow.summary import summary
     from seg_transfer.workflow.train import train
 
@@ -51,6 +52,7 @@ __all__ = [
     "preprocess",
     "pretrain",
     "probe",
+    "status",
     "summary",
     "train",
 ]

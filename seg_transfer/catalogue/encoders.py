@@ -108,14 +108,18 @@ def _tuples(row: dict[str, Any]) -> dict[str, Any]:
 ENCODERS = _read()
 
 
-def entry(name: str) -> EncoderEntry:
+def entry(name: str, where: str = "encoder") -> EncoderEntry:
     """The catalogue's entry of an encoder.
+
+    Args:
+        name: Name of the encoder.
+        where: What gives the name, for the error: an option or a field.
 
     Raises:
         UserError: If there is no such encoder.
     """
     if name not in ENCODERS:
-        raise UserError(f"unknown encoder {name!r}", where="encoder", hint=f"choose one of: {', '.join(ENCODERS)}")
+        raise UserError(f"unknown encoder {name!r}", where=where, hint=f"choose one of: {', '.join(ENCODERS)}")
     return ENCODERS[name]
 
 

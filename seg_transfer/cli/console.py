@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import TRACEBACKS
 from seg_transfer.util.progress import BarHandler, ProgressUpdate, progress_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LOGGER = logging.getLogger("seg_transfer")
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
@@ -85,6 +88,8 @@ class TerminalHandler(ConsoleHandler, BarHandler):
 
     @contextmanager
     def bar(self, total: float, title: str) -> Iterator[ProgressUpdate]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         outermost = self.display is None
         if self.display is None:
             columns = (

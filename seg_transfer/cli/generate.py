@@ -1,21 +1,20 @@
-"""Generates Typer commands from options types: a field becomes a parameter, its description the help."""
+"""Generates Typer commands from options types: a field becomes a parameter, its description the help.
+
+Typer splits the line and writes the help. Values reach the options type as they were typed: it alone validates them.
+"""
 
 from __future__ import annotations
 
 import inspect
-import logging
 import os
-import types
-from collections.abc import Callable
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from seg_transfer.cli import console
 from seg_transfer.options.base import Options, bounds_of, cli_of, fields_of, keyword_of
-from seg_transfer.options.common import OfflineOption, VerbosityOptions
 
 
 def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
@@ -28,54 +27,40 @@ def command(kind: type[Options], run: Callable[[Any], None]) -> Callable[..., No
     fields = fields_of(kind)
     parameters = [_parameter(name, field) for name, field in fields.items()]
 
-    def call(**values: Any) -> None:
-        given = {keyword_of(name, fields[name]): value for name, value in values.items() if value is not None}
-        options = kind(**given)
-        _apply(options)
-        run(options)
+    def call(_context: typer.Context, **values: Any) -> None:
+        given = {name: value for name, value in values.items() if _is_given(_context, name)}
+        run(kind(**{keyword_of(name, fields[name]): value for name, value in given.items()}))
 
+    context = inspect.Parameter("_context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters.insert(0, context)  # an option may be called context
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
 
 
-def _apply(options: Options) -> None:
-    """Set what applies to the whole process: verbosity, the log file, and whether connections are allowed."""
-    if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
-        console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
-    work = getattr(options, "work", None)
-    if getattr(options, "model", None) is not None:
-        work = None  # an exported model needs no work folder
-    from seg_transfer.workflow.work_folder import WorkFolder
-
-    console.log_tracebacks(None if work is None else WorkFolder(work).log)
-    if isinstance(options, OfflineOption) and options.offline:
-        from seg_transfer.transfer.fetch import OFFLINE
-
-        os.environ[OFFLINE] = "1"
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    cli, kind = cli_of(field), _type_of(field)
+    """A parameter of bool, text or texts. Its default is only shown: the options type fills it in."""
+    cli = cli_of(field)
+    kind: Any = bool if field.annotation is bool else list[str] if cli.repeated else str
     required = field.default is PydanticUndefined
-    default = inspect.Parameter.empty if required else field.default
-    bounds = bounds_of(field)
+    default = field.default if isinstance(field.default, bool) else _text(field.default)
     settings: dict[str, Any] = {
         "help": field.description,
-        "metavar": cli.metavar,
+        "metavar": _metavar(field),
         "rich_help_panel": cli.panel,
-        "show_default": not required,
+        "show_default": default is not None,
     }
-    if kind is int:
-        settings |= {"min": bounds.get("ge"), "max": bounds.get("le")}
-    if kind not in (bool, int, float) and not isinstance(default, str | os.PathLike):
-        default = inspect.Parameter.empty if required else None
-    if kind is float and "ge" in bounds:
-        settings["min"] = bounds["ge"]
     declared = typer.Argument(**settings) if cli.argument else typer.Option(*_flags(name, field), **settings)
-    annotation = kind if required or default is not None else kind | None
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, declared]
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[kind | None if default is None and not required else kind, declared],
     )
 
 
@@ -87,11 +72,23 @@ def _flags(name: str, field: FieldInfo) -> list[str]:
     return flags.split("/")
 
 
-def _type_of(field: FieldInfo) -> Any:
-    """Type of a field on the command line: its own without None, or the type of its text form."""
-    if cli_of(field).typed is not None:
-        return cli_of(field).typed
-    if get_origin(field.annotation) in (Union, types.UnionType):
-        (kind,) = (one for one in get_args(field.annotation) if one is not type(None))
-        return kind
-    return field.annotation
+def _metavar(field: FieldInfo) -> str | None:
+    """``N [0<=x<1]``, or the choices of a Literal."""
+    choices = [choice for choice in _choices(field.annotation) if choice is not None]
+    if choices and cli_of(field).metavar is None:
+        return f"<{'|'.join(map(str, choices))}>"
+    bounds = bounds_of(field)
+    if not bounds:
+        return cli_of(field).metavar
+    lower = f"{bounds['ge']}<=" if "ge" in bounds else f"{bounds['gt']}<" if "gt" in bounds else ""
+    upper = f"<={bounds['le']}" if "le" in bounds else f"<{bounds['lt']}" if "lt" in bounds else ""
+    return f"{cli_of(field).metavar} [{lower}x{upper}]"
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+
+
+def _text(default: Any) -> str | None:
+    return str(default) if isinstance(default, int | float | str | os.PathLike) else None

@@ -1,4 +1,4 @@
-"""Tables and lines of results on stdout."""
+"""Tables and lines of results on stdout: ``show_NAME`` for the command NAME; without one its result is printed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult
     from seg_transfer.evaluation.ranking import Summary
     from seg_transfer.evaluation.scores import Scores
+    from seg_transfer.options.common import WorkOption
+    from seg_transfer.options.model_options import ExportOptions
+    from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
+    from seg_transfer.options.pretrain_options import PretrainOptions
+    from seg_transfer.options.train_options import TrainOptions
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
     from seg_transfer.pretraining.fit import Pretrained
@@ -37,9 +43,9 @@ FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
 
 
-def show_plan(plan: Plan, work: Path) -> None:
+def show_plan(plan: Plan, options: WorkOption) -> None:
     """Show the data set, the decisions with their reasons, and the expected time, memory and disk space."""
-    data, work_folder = plan.data, WorkFolder(work)
+    data, work_folder = plan.data, WorkFolder(options.work)
     kind = "2D images" if data.dimension == 2 else "volumes"
     _line(f"{data.dataset}: {len(data.cases)} {kind}")
     _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
@@ -63,6 +69,21 @@ def show_plan(plan: Plan, work: Path) -> None:
     _line(f"plan: {work_folder.plan}")
     option = work_folder.option
     logger.info(f"next: `segtl train 0{option}`, or `segtl train cv{option}` for every fold")
+
+
+def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:
+    """Show the folds, and with ``--control`` the comparison with their controls.
+
+    Raises:
+        SomeCasesFailed: If cases could not be validated.
+    """
+    show_runs(runs)
+    if options.control:
+        show_control(runs, options.work)
+    scored = [fold.scores for run in runs for fold in (run, run.control) if fold and fold.scores]
+    failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
+    if failures:
+        raise SomeCasesFailed(failures)
 
 
 def show_runs(runs: Sequence[TrainedFold]) -> None:
@@ -107,15 +128,21 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
         _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
 
 
-def show_scores(scores: Scores) -> None:
-    """Show an evaluation per case and per label; the command's error message lists failed cases."""
+def show_evaluate(scores: Scores, _: EvaluateOptions) -> None:
+    """Show an evaluation per case and per label.
+
+    Raises:
+        SomeCasesFailed: If cases could not be scored; it lists them.
+    """
     from seg_transfer.evaluation.report import cases_table, summary_table
 
-    scores = scores.model_copy(update={"failures": {}})
-    _console().print(cases_table(scores), summary_table(scores), sep="\n")
+    scored = scores.model_copy(update={"failures": {}})
+    _console().print(cases_table(scored), summary_table(scored), sep="\n")
+    if scores.failures:
+        raise SomeCasesFailed(scores.failures)
 
 
-def show_summary(summary: Summary, work: Path) -> None:
+def show_summary(summary: Summary, options: WorkOption) -> None:
     """Show the cross-validated Dice of all runs, the chosen run and its lead, and the runs that were left out."""
     names = list(summary.runs[0].dice)
     title = f"{summary.dataset}: mean Dice over held-out cases"
@@ -147,10 +174,10 @@ def show_summary(summary: Summary, work: Path) -> None:
         kept = "kept" if trial.kept else "not kept"
         figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
         _line(f"largest component of {trial.what}: {kept} ({figures})")
-    logger.info(f"chosen: {WorkFolder(work).choice}; `segtl predict` and `segtl export` use it")
+    logger.info(f"chosen: {WorkFolder(options.work).choice}; `segtl predict` and `segtl export` use it")
 
 
-def show_probe(evidence: ProbeEvidence, work: Path) -> None:
+def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
     """Show the scores of each feature set, and the gain of pretrained over random weights at each stage."""
     title = f"frozen features on {evidence.cases} cases, {evidence.folds} folds"
     title += " (balanced accuracy ± standard error; log-loss)"
@@ -170,11 +197,11 @@ def show_probe(evidence: ProbeEvidence, work: Path) -> None:
             features.gain.text(signed=True) if features.gain is not None else "",
         )
     _console().print(table)
-    _line(f"evidence: {WorkFolder(work).evidence}, {WorkFolder(work).probe_plot}")
+    _line(f"evidence: {WorkFolder(options.work).evidence}, {WorkFolder(options.work).probe_plot}")
     logger.info(f"took {seconds_text(evidence.seconds)}; Dice is on {evidence.held_out} held-out case(s)")
 
 
-def show_demo(result: DemoResult) -> None:
+def show_demo(result: DemoResult, _: DemoOptions) -> None:
     """Show the demo's Dice beside that of intensity thresholds, and the paths of its files."""
     table = Table("label", "Dice", "by thresholds on intensity", title="held-out cases", title_justify="left")
     baseline = result.baseline.label_dice
@@ -189,8 +216,17 @@ def show_demo(result: DemoResult) -> None:
     logger.info(f"took {seconds_text(result.seconds)}; see also `segtl status{option}`")
 
 
-def show_status(status: Status) -> None:
+def show_export(files: Sequence[Path], _: ExportOptions) -> None:
+    """Show the written files."""
+    for file in files:
+        _line(str(file))
+
+
+def show_status(status: Status, options: StatusOptions) -> None:
     """Show the state of a work folder, and the next commands."""
+    if options.as_json:
+        sys.stdout.write(f"{status.model_dump_json(indent=2)}\n")
+        return
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
         edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
@@ -203,6 +239,8 @@ def show_status(status: Status) -> None:
             current = "current" if run.current else "earlier"
             table.add_row(current, str(run.fold), run.state, dice, run.folder)
         _console().print(table)
+    for problem in filter(None, (run.problem for run in status.runs)):
+        logger.warning(problem)
     for step in status.next:
         _line(f"next: {step}")
 
@@ -226,13 +264,13 @@ def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
     logger.info("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
 
 
-def show_fetched(files: Sequence[Fetched]) -> None:
+def show_fetch(files: Sequence[Fetched], _: FetchOptions) -> None:
     """Show the SHA-256 of fetched weights, in the format of `sha256sum`."""
     for file in files:
         _line(f"{file.sha256}  {file.path}")
 
 
-def show_pretrained(pretrained: Pretrained) -> None:
+def show_pretrain(pretrained: Pretrained, _: PretrainOptions) -> None:
     """Show the files of a pretrained encoder, and its accuracy beside that of the most frequent class."""
     facts = pretrained.facts
     chance = f"always the most frequent class: {facts.chance:.3f}"

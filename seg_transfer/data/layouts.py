@@ -17,6 +17,7 @@ from seg_transfer.data.formats import ENDINGS, is_raster, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, by_channel, data_files, match_labels, split_channel
 from seg_transfer.errors import UserError
+from seg_transfer.util.files import no_folder
 
 Layout = Literal["nnunet", "msd", "folders"]
 
@@ -42,7 +43,7 @@ class DatasetContents:
 def read_layout(root: Path, *, workers: int) -> DatasetContents:
     """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if not root.is_dir():
-        raise UserError("there is no such folder", where=root, hint=_LAYOUTS)
+        raise no_folder(root, _LAYOUTS)
     description = root / "dataset.json"
     if not description.is_file():
         return _folders(root, workers=workers)

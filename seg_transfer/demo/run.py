@@ -18,6 +18,7 @@ from seg_transfer.demo.phantom_dataset import make_dataset
 from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.scores import Scores
+from seg_transfer.options.other_options import DemoOptions
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ class DemoResult:
     scores: Scores
     baseline: Scores
     seconds: float
+
+
+def demo(options: DemoOptions) -> DemoResult:
+    """Run :func:`run_demo` with the options of the command."""
+    return run_demo(options.output, seed=options.seed, device=options.device)
 
 
 def run_demo(

@@ -1,22 +1,33 @@
 """Base of all options types: typed, frozen, and validated with one message that names the command-line option.
 
 A field is written once. Its type and bounds are checked, and its description is the text of ``--help`` and of the
-function's docstring. :class:`Cli` describes it on the command line.
+function's docstring. :class:`Cli` describes it on the command line. A type with a :class:`Command` is a command.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from seg_transfer.errors import UserError
 
 _BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "path": "a path",
+    "string": "a text",
+    "tuple": "a list of texts",
+    "dict": "a mapping, such as {'MRI': 'zscore'}",
+}
 _OUT_OF_RANGE = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
 
 
@@ -31,7 +42,7 @@ class Cli:
         argument: Positional, on the command line and in Python.
         positional: A flag on the command line, but positional or keyword in Python.
         only: On the command line only, not in Python.
-        typed: Type on the command line where the field is parsed from a text.
+        repeated: Given once for each of several values.
     """
 
     flags: str = ""
@@ -40,7 +51,27 @@ class Cli:
     argument: bool = False
     positional: bool = False
     only: bool = False
-    typed: Any = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line; ``show_NAME`` of :mod:`seg_transfer.cli.show` prints its result.
+
+    Attributes:
+        name: Name on the command line.
+        help: One sentence.
+        epilog: Examples and notes below the options; ``{metrics}`` stands for the list of metrics.
+        function: ``module:function`` that takes the options; by default the one of :mod:`seg_transfer` with the
+            command's name.
+        group: Command that this one belongs to, such as ``encoders``.
+    """
+
+    name: str
+    help: str
+    epilog: str
+    function: str = ""
+    group: str = ""
 
 
 class Options(BaseModel):
@@ -51,12 +82,22 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    command: ClassVar[Command | None] = None
 
     def __init__(self, **values: object) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             _refuse(type(self), error.errors()[0])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_empty_text(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Refuse ``""``, which as a path would mean the current folder."""
+        for name, value in values.items():
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                raise UserError("is empty", where=flag_of(cls, name), hint="give a value, or omit it")
+        return values
 
 
 def fields_of(kind: type[Options]) -> dict[str, FieldInfo]:
@@ -112,8 +153,13 @@ def _refuse(kind: type[Options], problem: ErrorDetails) -> NoReturn:
         raise UserError(f"unknown choice {value!r}", where=where, hint=hint) from None
     if problem["type"] in _OUT_OF_RANGE:
         raise UserError(f"{value} is out of range", where=where, hint=_range(kind, str(path[0]))) from None
-    message = problem["msg"].removeprefix("Input should be ")
-    raise UserError(f"cannot read {value!r}", where=where, hint=f"give {message}") from None
+    raise UserError(f"cannot read {value!r}", where=where, hint=f"give {_expected(problem['type'])}") from None
+
+
+def _expected(kind_of_problem: str) -> str:
+    """What should have been given, for pydantic's name of a type error such as ``int_parsing``."""
+    words = kind_of_problem.split("_")
+    return next((text for name, text in _EXPECTED.items() if name in words), "another value")
 
 
 def bounds_of(field: FieldInfo) -> dict[str, Any]:

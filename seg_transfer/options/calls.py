@@ -22,21 +22,39 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
     """
 
     def decorate(function: Callable[[OptionsT], R]) -> Callable[..., R]:
-        signature = signature_of(kind)
-
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> R:
             if len(arguments) == 1 and not named and isinstance(arguments[0], kind):
                 return function(arguments[0])
-            return function(kind(**signature.bind(*arguments, **named).arguments))
+            return function(options_from(kind, function.__name__, *arguments, **named))
 
-        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        call.__signature__ = signature_of(kind).replace(  # type: ignore[attr-defined]
             return_annotation=inspect.signature(function).return_annotation
         )
         call.__doc__ = with_arguments(function.__doc__ or "", kind)
         return call
 
     return decorate
+
+
+def options_from(kind: type[OptionsT], called: str, /, *arguments: Any, **named: Any) -> OptionsT:
+    """Build options from the arguments of a call.
+
+    Args:
+        kind: Type of the options.
+        called: Name of the function, for messages.
+        *arguments: Positional arguments.
+        **named: Keyword arguments.
+
+    Raises:
+        TypeError: If an argument is missing or unknown.
+        UserError: If a value is invalid.
+    """
+    try:
+        bound = signature_of(kind).bind(*arguments, **named)
+    except TypeError as error:
+        raise TypeError(f"{called}() {error}") from None
+    return kind(**bound.arguments)
 
 
 def signature_of(kind: type[Options]) -> inspect.Signature:

@@ -99,7 +99,7 @@ class BudgetOptions(Options):
     """The training budget."""
 
     epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Number of epochs.")
-    time_budget: Annotated[Seconds | None, Cli(metavar="TIME", typed=str)] = Field(
+    time_budget: Annotated[Seconds | None, Cli(metavar="TIME")] = Field(
         None, gt=0, description="Training time per fold: seconds, or a text such as 30m."
     )
 
@@ -112,7 +112,7 @@ class BudgetOptions(Options):
 class FoldsOption(Options):
     """The trained folds to use."""
 
-    folds: Annotated[FoldNames | None, Cli(metavar="LIST", typed=str)] = Field(
+    folds: Annotated[FoldNames | None, Cli(metavar="LIST")] = Field(
         None, description="Folds of the current plan, such as 0,2 or full. Default: all trained ones."
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.options.base import Cli
+from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.common import (
     DEFAULT_WORK,
     RUNNING,
@@ -40,6 +40,12 @@ class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
 class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.predict` for files."""
 
+    command = Command(
+        "predict",
+        "Segment images: with an exported model, the choice of `summary`, or else the plan's trained folds.",
+        "Example: [bold]segtl predict -i new_images -o predictions[/]",
+    )
+
     images: Annotated[Path, Cli("-i/--input", metavar="PATH", positional=True)] = Field(
         description="Folder of images, or one file."
     )
@@ -56,6 +62,14 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
 class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.summary`."""
 
+    command = Command(
+        "summary",
+        "Compare all validated runs, and choose what `predict` and `export` use.",
+        "Example: [bold]segtl summary --ensembles[/]\n\n"
+        "Runs are ranked by cross-validated mean Dice, on the same cases. The choice is in choice.json of the work "
+        "folder: delete it, and the current plan is used again.",
+    )
+
     ensembles: bool = Field(
         False, description="Also rank pairs of configurations, which predicts their held-out cases again."
     )
@@ -63,6 +77,14 @@ class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
 
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     """Options of :func:`seg_transfer.export`."""
+
+    command = Command(
+        "export",
+        "Write trained models into one file that needs no work folder.",
+        "Example: [bold]segtl export -o model.segtl[/], then anywhere "
+        "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
+        "No names of cases or of the data set, no paths and nothing of the images' headers goes into it.",
+    )
 
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(
         None, description="Model file, such as model.segtl."
@@ -81,5 +103,11 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
 
 class CardOptions(VerbosityOptions):
     """Options of :func:`seg_transfer.card`."""
+
+    command = Command(
+        "card",
+        "Show an exported model's input, output, training data, scores and licence terms.",
+        "Example: [bold]segtl card model.segtl[/]",
+    )
 
     model: Annotated[Path, Cli(metavar="MODEL", argument=True)] = Field(description="Exported model.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.options.base import Cli
+from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyName
 from seg_transfer.options.common import (
     BudgetOptions,
@@ -46,6 +46,13 @@ def _kinds_by_channel(value: Any) -> Any:
 
 class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.plan`; ``auto`` and None are decided from the data."""
+
+    command = Command(
+        "plan",
+        "Check and measure a data set, and decide how to train on it.",
+        "Example: [bold]segtl plan data/hippocampus --config 2.5d --time-budget 20m --memory 8GB[/]\n\n"
+        "Planning again reuses measurements and preprocessed cases; earlier runs stay.",
+    )
 
     dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
         description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
@@ -85,15 +92,15 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
     normalization: Annotated[
         dict[str, Literal["auto", NormalizationKind]],
         BeforeValidator(_kinds_by_channel),
-        Cli(metavar="CHANNEL=KIND", panel=DECISIONS, typed=list[str]),
+        Cli(metavar="CHANNEL=KIND", panel=DECISIONS, repeated=True),
     ] = Field({}, description="Normalization of a channel: zscore, clip_zscore, minmax or none; repeatable.")
-    memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS, typed=str)] = Field(
+    memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS)] = Field(
         None,
         gt=0,
         description="Memory for training: bytes, or a text such as 8GB. Default: 0.9 of the GPU's or half of the "
         "machine's.",
     )
-    cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES, typed=Path)] = Field(
+    cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES)] = Field(
         None, description="Only these cases: a file with one per line."
     )
     folds: Annotated[int, Cli(metavar="K", panel=CASES)] = Field(
@@ -158,6 +165,9 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         if self.strategy not in ("auto", "frozen"):
             what = f"a classifier needs a frozen encoder, which excludes --strategy {self.strategy}"
             raise UserError(what, where=where, hint="omit one of the two")
+        if self.epochs is not None or self.time_budget is not None:
+            budget = "--epochs" if self.epochs is not None else "--time-budget"
+            raise UserError(f"a classifier is fitted, which excludes {budget}", where=where, hint="omit one of the two")
         if self.carry == "all":
             what = "a classifier has no decoder, which excludes --carry all"
             raise UserError(what, where=where, hint="use --carry encoder, or omit --head")
@@ -166,12 +176,26 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
 class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.preprocess`."""
 
+    command = Command(
+        "preprocess",
+        "Preprocess every case; `train` does this itself for missing cases.",
+        "Example: [bold]segtl preprocess --workers 4[/]",
+    )
+
 
 class ProbeOptions(WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.probe`."""
 
+    command = Command(
+        "probe",
+        "Measure how well the plan's frozen encoder predicts the labels, compared with controls.",
+        "Example: [bold]segtl probe --with vgg16_bn[/]\n\n"
+        "All figures are of held-out cases. The gain over random weights shows what pretraining taught the encoder. "
+        "Features that score below intensities or local filters are of no use by themselves.",
+    )
+
     cases: Annotated[int, Cli(metavar="N")] = Field(20, ge=2, description="Largest number of cases.")
-    encoders: Annotated[tuple[str, ...], Cli("--with", metavar="ENCODER", typed=list[str])] = Field(
+    encoders: Annotated[tuple[str, ...], Cli("--with", metavar="ENCODER", repeated=True)] = Field(
         (),
         description="Another encoder, alone and with the plan's; repeatable. Its weights have to be on this machine.",
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.options.base import Cli
+from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.common import DeviceOption, Seconds, SeedOption, VerbosityOptions
 
 Purpose = Literal["scans", "photos"]
@@ -17,6 +17,14 @@ Purpose = Literal["scans", "photos"]
 
 class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
     """Options of :func:`seg_transfer.pretrain`."""
+
+    command = Command(
+        "pretrain",
+        "Pretrain an encoder on images in class folders.",
+        "Example: [bold]segtl pretrain IMAGES --encoder resnet18 --time-budget 100m -o my_encoder[/], then "
+        "[bold]segtl plan DATASET --encoder resnet18 --weights my_encoder.safetensors[/]\n\n"
+        "The same command resumes an interrupted pretraining.",
+    )
 
     images: Annotated[Path, Cli(metavar="IMAGES", argument=True)] = Field(
         description="Folder with one sub-folder of images per class."
@@ -27,7 +35,7 @@ class PretrainOptions(DeviceOption, SeedOption, VerbosityOptions):
     encoder: Annotated[str, Cli(metavar="NAME")] = Field(
         "resnet18", description="Encoder of `segtl encoders` that timm has."
     )
-    time_budget: Annotated[Seconds, Cli(metavar="TIME", typed=str)] = Field(
+    time_budget: Annotated[Seconds, Cli(metavar="TIME")] = Field(
         6000.0, gt=0, description="Training time: seconds, or a text such as 100m."
     )
     val: Annotated[Path | None, Cli(metavar="DIR")] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from seg_transfer.options.base import Cli
+from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.choices import LARGEST_SEED
 from seg_transfer.options.common import (
     RUNNING,
@@ -43,6 +43,13 @@ class TaskOptions(Record):
 
 class TrainOptions(RunOptions, WorkOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.train`."""
+
+    command = Command(
+        "train",
+        "Train a fold of the plan and validate it on its held-out cases.",
+        "Examples: [bold]segtl train 0[/], [bold]segtl train cv --time-budget 20m[/]\n\n"
+        "The same command resumes an interrupted training.",
+    )
 
     fold: Annotated[str, BeforeValidator(str), Cli(metavar="FOLD", argument=True)] = Field(
         description="0 … K-1; cv: all of them; full: train on every case, without validation."

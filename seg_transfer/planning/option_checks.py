@@ -33,7 +33,7 @@ def check_before_measuring(
         what = f"the cases of {dataset} have a single slice, which excludes {options.config}"
         raise UserError(what, where="--config", hint="use --config 2d")
     encoder, _ = encoder_rule.encoder(options.encoder)
-    takes_volumes = entry(encoder).volumes  # refuses an unknown encoder
+    takes_volumes = entry(encoder, "--encoder").volumes  # refuses an unknown encoder
     if options.config == "3d" and not takes_volumes:
         hint = f"use --config 2.5d, or another --encoder: {', '.join(volume_encoders())}"
         raise UserError(f"{encoder} does not convert to 3D", where="--config 3d", hint=hint)

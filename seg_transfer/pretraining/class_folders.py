@@ -16,7 +16,7 @@ from PIL import ImageOps
 from seg_transfer.data.formats import RASTER_ENDINGS, read_array
 from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
-from seg_transfer.util.files import file_stamp, make_folder, whole_file
+from seg_transfer.util.files import file_stamp, make_folder, no_folder, whole_file
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.units import bytes_text
 
@@ -52,7 +52,7 @@ def find_images(folder: Path, classes: Sequence[str] | None = None) -> ClassFold
         UserError: If there is no such folder, it has fewer than two classes, or a class is unknown or empty.
     """
     if not folder.is_dir():
-        raise UserError("there is no such folder", where=folder)
+        raise no_folder(folder, "name a folder with one sub-folder of images per class")
     class_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not class_folders:
         raise UserError("has no sub-folders", where=folder, hint="put the images of each class into one")

@@ -33,7 +33,7 @@ def trainable_encoder(name: str, smallest: int) -> EncoderEntry:
     Raises:
         UserError: If there is no such encoder, it is not in timm, or it needs larger images.
     """
-    encoder = entry(name)
+    encoder = entry(name, "--encoder")
     if encoder.library != "timm":
         names = ", ".join(other for other, candidate in ENCODERS.items() if candidate.library == "timm")
         raise UserError(f"{name} is not one of timm's networks", where="--encoder", hint=f"choose one of: {names}")

@@ -69,7 +69,7 @@ def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
     Raises:
         UserError: If an encoder is unknown, or its weights cannot be fetched.
     """
-    entries = [entry(name) for name in names]  # refuses unknown names before anything is fetched
+    entries = [entry(name, "NAME") for name in names]  # refuses unknown names before anything is fetched
     if to is not None:
         check_folder(to)
     return [_fetch(each, to) for each in entries]

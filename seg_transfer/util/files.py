@@ -67,6 +67,12 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{existing} may not be written to", where=path, hint=_HINT)
 
 
+def no_folder(path: Path, hint: str) -> UserError:
+    """The error for a path that is no folder: nothing is there, or a file."""
+    what = "this is a file, a folder is needed" if path.exists() else "there is no such folder"
+    return UserError(what, where=path, hint=hint)
+
+
 def check_file(path: Path) -> None:
     """Check before long work that a file can be written; makes nothing.
 

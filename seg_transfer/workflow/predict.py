@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.options.calls import takes, with_arguments
+from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
@@ -45,15 +45,19 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
         SomeCasesFailed: If some cases could not be segmented; all others are.
         UserError: If no fold is trained, the model file is damaged, or there is no image.
     """
-    if isinstance(images, Path | str | PredictOptions):
-        return _predict_files(images, *arguments, **options)
-    return _predict_array(images, *arguments, **options)
+    if isinstance(images, PredictOptions):
+        return _predict_files(images)
+    if isinstance(images, Path | str):
+        return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
+    if "spacing" not in options:
+        raise TypeError("predict() needs the spacing of an array: spacing=(x, y, z), in mm")
+    spacing = options.pop("spacing")
+    return _predict_array(images, spacing, options_from(ArrayOptions, "predict", *arguments, **options))
 
 
 predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
-@takes(PredictOptions)
 def _predict_files(options: PredictOptions) -> Path:
     data, load = _models(options)
     cases = find_images(options.images, len(data.channels))
@@ -79,8 +83,7 @@ def _predict_files(options: PredictOptions) -> Path:
     return folder
 
 
-def _predict_array(image: np.ndarray, *, spacing: Sequence[float], **named: Any) -> np.ndarray:
-    options = ArrayOptions(**named)
+def _predict_array(image: np.ndarray, spacing: Sequence[float], options: ArrayOptions) -> np.ndarray:
     _, load = _models(options)
     return load(options.device).array(image, spacing, tta=options.tta)
 

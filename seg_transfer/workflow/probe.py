@@ -57,7 +57,7 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
 
 def _weights(name: str) -> Weights:
     """Pretrained weights of an encoder that are on this machine."""
-    weights, _ = weights_rule(entry(name), "auto", imagenet_cached)
+    weights, _ = weights_rule(entry(name, "--with"), "auto", imagenet_cached)
     if weights.source == "none":
         raise UserError(
             f"there are no pretrained weights of {name} on this machine",

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
 
 from seg_transfer.errors import UserError
+from seg_transfer.options.calls import takes
+from seg_transfer.options.other_options import StatusOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
+from seg_transfer.util.files import no_folder
 from seg_transfer.util.statistics import none_if_undefined
 from seg_transfer.workflow.work_folder import WorkFolder
 
-RunState = Literal["not started", "interrupted", "trained", "validated"]
+RunState = Literal["not started", "interrupted", "trained", "validated", "damaged"]
 
 
 class RunStatus(BaseModel):
-    """The state of one fold of one plan."""
+    """The state of one fold of one plan; ``problem`` says what is wrong with the files of a damaged run."""
 
     plan: str
     current: bool
@@ -26,6 +28,7 @@ class RunStatus(BaseModel):
     state: RunState
     mean_dice: float | None
     folder: str
+    problem: str | None = None
 
 
 class Status(BaseModel):
@@ -41,15 +44,17 @@ class Status(BaseModel):
     next: list[str]
 
 
-def read_status(path: Path) -> Status:
+@takes(StatusOptions)
+def status(options: StatusOptions) -> Status:
     """Read the state of a work folder.
 
     Raises:
         UserError: If there is no such folder, or its plan was edited into something impossible.
     """
+    path = options.work
     work = WorkFolder(path)
     if not path.is_dir():
-        raise UserError("there is no such work folder", where=path, hint="run `segtl plan DATASET` first")
+        raise no_folder(path, "run `segtl plan DATASET` first")
     if not work.plan.is_file():
         return Status(work=str(path), next=["segtl plan DATASET"])
     plan = Plan.load(work.plan)
@@ -77,15 +82,20 @@ def read_status(path: Path) -> Status:
 
 def _run_status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
     state: RunState = "not started"
-    if run.started:
-        state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
-    dice = None
-    if state == "validated":
-        from seg_transfer.evaluation.scores import Scores
+    dice = problem = None
+    try:
+        if run.started:
+            state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
+        if state == "validated":
+            from seg_transfer.evaluation.scores import Scores
 
-        dice = none_if_undefined(Scores.load(run.scores).mean_dice)
+            dice = none_if_undefined(Scores.load(run.scores).mean_dice)
+    except UserError as error:
+        state, problem = "damaged", str(error)
     name, path = folder.name, str(run.path)
-    return RunStatus(plan=name, current=current, fold=run.fold, state=state, mean_dice=dice, folder=path)
+    return RunStatus(
+        plan=name, current=current, fold=run.fold, state=state, mean_dice=dice, folder=path, problem=problem
+    )
 
 
 def _next(work: WorkFolder, runs: list[RunStatus]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.training.manifest import Manifest
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +33,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkFolder:
 
 
 def test_its_state_is_read(work: WorkFolder) -> None:
-    found = read_status(work.path)
+    found = status(work=work.path)
     assert (found.plan, found.edited, found.preprocessed) == (NAME, [], 4)
     states = [(run.fold, run.state) for run in found.runs]
     assert states == [(0, "validated"), (1, "interrupted"), ("full", "not started")]

@@ -15,7 +15,7 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.training.checkpoint import load_state, save_state
 from seg_transfer.workflow.choice import Choice
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,7 +68,7 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def test_they_are_the_current_plans_and_not_trained_again(work: WorkFolder) -> None:
-    found = read_status(work.path)
+    found = status(work=work.path)
     assert (found.plan, found.edited, found.preprocessed) == (NAME, [], 4)
     states = [(run.current, run.fold, run.state) for run in found.runs]
     assert states == [(True, 0, "validated"), (True, 1, "validated"), (True, "full", "not started")]
@@ -106,4 +106,4 @@ def test_a_new_fold_joins_them(work: WorkFolder) -> None:
     seg_transfer.train("full", work=work.path, epochs=1, **LOCAL)
     assert [path.name for path in work.runs.iterdir()] == [NAME]
     assert [path.name for path in (work.path / "preprocessed").iterdir()] == [STORE]
-    assert read_status(work.path).runs[-1].state == "trained"
+    assert status(work=work.path).runs[-1].state == "trained"

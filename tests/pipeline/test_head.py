@@ -18,7 +18,7 @@ from seg_transfer.exporting.load import load_folds
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import load_state
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,9 +46,9 @@ def test_the_plan_says_what_is_fitted(work: WorkFolder) -> None:
 
 
 def test_a_fold_is_finished_and_validated(work: WorkFolder) -> None:
-    status = read_status(work.path)
-    assert [run.state for run in status.runs if run.fold != "full"] == ["validated", "validated"]
-    assert all((run.mean_dice or 0) > 0.5 for run in status.runs if run.fold != "full")
+    found = status(work=work.path)
+    assert [run.state for run in found.runs if run.fold != "full"] == ["validated", "validated"]
+    assert all((run.mean_dice or 0) > 0.5 for run in found.runs if run.fold != "full")
     plan = Plan.load(work.plan)
     folder = work.plan_folder(plan).run(0).path
     assert folder.parent.name.startswith("2d-resnet18-bayes-")

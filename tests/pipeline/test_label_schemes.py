@@ -13,7 +13,7 @@ from made_regions import REGIONS, describe, dice, nested_balls, values_of, write
 
 import seg_transfer
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 QUICK = {"config": "2d", "encoder": "resnet18", "weights": "bundled", "epochs": 2, "folds": 2, "memory": 10**9}
@@ -49,7 +49,7 @@ def test_nested_regions_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (run.folder / "validation" / "overlay.png").is_file()
     header = (run.folder / "log.csv").read_text().splitlines()[0]
     assert "dice whole,dice core,dice nucleus" in header
-    assert read_status(work).runs[0].state == "validated"
+    assert status(work=work).runs[0].state == "validated"
 
     held_out = planned.recipe.splits[0].validation
     image, truth = nested_balls(9)

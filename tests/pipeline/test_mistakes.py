@@ -22,7 +22,7 @@ from seg_transfer.evaluation import score_files as evaluation
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import measure as measuring
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 LOCAL = ["--workers", "0", "--device", "cpu"]
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_built_leaves_no_run(
         edit(mine, lambda plan: plan["recipe"]["strategy"].update(pretrained_stages=plan["model"]["stages"]))
     assert said in refused(capsys, "train", 0, "-w", mine, *LOCAL)
     if "weights" in model:
-        assert {run.state for run in read_status(mine).runs if run.current} == {"not started"}
+        assert {run.state for run in status(work=mine).runs if run.current} == {"not started"}
 
 
 def test_a_damaged_manifest_and_its_hint(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +180,7 @@ def test_a_damaged_manifest_and_its_hint(mine: Path, capsys: pytest.CaptureFixtu
     assert "damaged" in refused(capsys, "status", "-w", mine)
     manifest.unlink()
     assert main(["train", "full", "-w", str(mine), *LOCAL, "-q"]) == 0
-    assert [run.state for run in read_status(mine).runs if run.fold == "full"] == ["trained"]
+    assert [run.state for run in status(work=mine).runs if run.fold == "full"] == ["trained"]
 
 
 @pytest.mark.parametrize("name", ["image.b2nd", "case.json", "locations.npy"])

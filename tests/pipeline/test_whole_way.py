@@ -20,7 +20,7 @@ from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.workflow import measure as measuring
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.validate import TrainedFold
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -157,7 +157,7 @@ def test_another_strategy_neither_measures_nor_preprocesses_again(
         assert full.scores is None and not (full.folder / "validation").exists()
         assert times(work / "preprocessed") == store
         assert times(trained.folder) == run
-        found = read_status(work)
+        found = status(work=work)
         assert {(r.current, str(r.fold)): r.state for r in found.runs} == {
             (True, "0"): "not started",
             (True, "1"): "not started",
@@ -326,7 +326,7 @@ def test_an_interrupted_training_is_exit_code_130_and_comes_next(
     arguments = ["-w", str(mine), "--workers", "0", "--device", "cpu", "-q"]
     assert main(["train", "1", "--epochs", "5", *arguments]) == 130
     assert "run the same command again" in capsys.readouterr().err
-    found = read_status(mine)
+    found = status(work=mine)
     assert [run.state for run in found.runs if run.fold == 1] == ["interrupted"]
     assert found.next == [f"segtl train 1 -w {mine}"]
     with pytest.raises(UserError, match="no fold of this plan is trained"):

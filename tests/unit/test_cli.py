@@ -67,13 +67,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             ),
         ),
         (
-            "plan data --from m.segtl --carry encoder --head svm --groups g.csv --splits s.json --epochs 3 --offline",
+            "plan data --from m.segtl --carry encoder --groups g.csv --splits s.json --epochs 3 --offline",
             "plan",
             PlanOptions(
                 dataset=Path("data"),
                 from_model=Path("m.segtl"),
                 carry="encoder",
-                head="svm",
                 groups=Path("g.csv"),
                 splits=Path("s.json"),
                 epochs=3,

@@ -24,7 +24,7 @@ HEAVY = (
     "sklearn",
     "matplotlib",
 )
-COMMANDS = (*(one.name for one in cli.COMMANDS), "encoders")
+COMMANDS = (*(one.name for one, _ in cli.commands() if not one.group), "encoders")
 
 PROGRAM = """
 import contextlib, io, json, sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +14,47 @@ import typer
 from typer.testing import CliRunner
 
 import seg_transfer as api
-from seg_transfer.cli.app import COMMANDS, FETCH, Command, app, main
+from seg_transfer.cli.app import app, commands, main
 from seg_transfer.errors import UserError
-from seg_transfer.options.base import Options, cli_of, fields_of, flag_of
+from seg_transfer.options.base import Command, Options, cli_of, fields_of, flag_of
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import ExportOptions, PredictOptions
 from seg_transfer.options.other_options import EvaluateOptions
 from seg_transfer.options.plan_options import PlanOptions, ProbeOptions
 from seg_transfer.options.train_options import TrainOptions
 
-FIELDS = [(one, name) for one in (*COMMANDS, FETCH) for name in fields_of(one.options)]
+FIELDS = [(one, kind, name) for one, kind in commands() for name in fields_of(kind)]
 
 
 @pytest.fixture(scope="module")
 def helped() -> dict[str, str]:
     """Help of each command by its name."""
     found = {}
-    for one in (*COMMANDS, FETCH):
-        path = ["encoders", "fetch"] if one is FETCH else [one.name]
+    for one, _ in commands():
+        path = [one.group, one.name] if one.group else [one.name]
         found[one.name] = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "160"}).output
     return found
 
 
-@pytest.mark.parametrize(("one", "name"), FIELDS, ids=lambda value: getattr(value, "name", value))
-def test_every_field_is_in_the_help_with_its_description(one: Command, name: str, helped: dict[str, str]) -> None:
-    field = one.options.model_fields[name]
+@pytest.mark.parametrize(("one", "kind", "name"), FIELDS, ids=lambda value: getattr(value, "name", str(value)))
+def test_every_field_is_in_the_help_with_its_description(
+    one: Command, kind: type[Options], name: str, helped: dict[str, str]
+) -> None:
+    field = kind.model_fields[name]
     assert field.description, "every field is described"
     shown = helped[one.name]
     # Columns of flags and types stand between the lines of a long description: its words are looked for in order.
     pattern = r"[\s\S]*?".join(re.escape(word) for word in field.description.split())
     assert re.search(pattern, shown)
-    assert flag_of(one.options, name) in shown
+    assert flag_of(kind, name) in shown
 
 
 def test_the_command_line_has_no_options_of_its_own() -> None:
-    commands = typer.main.get_group(app).commands
-    for one in COMMANDS:
-        assert {parameter.name for parameter in commands[one.name].params} == set(fields_of(one.options))
+    generated = typer.main.get_group(app).commands
+    generated |= {f"encoders {name}": each for name, each in generated["encoders"].commands.items()}
+    for one, kind in commands():
+        name = f"{one.group} {one.name}".strip()
+        assert {parameter.name for parameter in generated[name].params} == set(fields_of(kind))
 
 
 def test_every_option_is_described_in_the_schema() -> None:
@@ -93,10 +98,17 @@ class TestSignatures:
 
         options = PlanOptions(dataset=Path("data"), folds=3)
         assert planned("data", folds=3) == planned(dataset="data", folds=3) == planned(options) == options
-        with pytest.raises(TypeError, match="'colds'"):
+        with pytest.raises(TypeError, match=r"^planned\(\) got an unexpected keyword argument 'colds'"):
             planned("data", colds=3)
-        with pytest.raises(TypeError, match="dataset"):
+        with pytest.raises(TypeError, match=r"^planned\(\) missing a required .*'dataset'"):
             planned(folds=3)
+
+    def test_predict_refuses_unknown_keywords_alike_for_files_and_arrays(self) -> None:
+        for arguments, options in ((("in", "out"), {}), ((object(),), {"spacing": (1, 1, 1)})):
+            with pytest.raises(TypeError, match=r"^predict\(\) got an unexpected keyword argument 'wrk'"):
+                api.predict(*arguments, wrk="w", **options)
+        with pytest.raises(TypeError, match=r"^predict\(\) needs the spacing"):
+            api.predict(object())
 
     def test_files_named_json_and_csv_keep_these_keywords(self) -> None:
         assert {"json", "csv"} < set(inspect.signature(api.evaluate).parameters)
@@ -139,7 +151,7 @@ class TestRefusals:
             ({"time_budget": 0}, "--time-budget: 0 is out of range"),
             ({"time_budget": "soon"}, "--time-budget: cannot read 'soon'\n  hint: write it as one of 90s"),
             ({"memory": "much"}, "--memory: cannot read 'much'"),
-            ({"workers": "many"}, "--workers: cannot read 'many'\n  hint: give a valid integer"),
+            ({"workers": "many"}, "--workers: cannot read 'many'\n  hint: give a whole number"),
             ({"normalization": ["zscore"]}, "--normalization: cannot read 'zscore'"),
             ({"normalization": {"MRI": "log"}}, "--normalization MRI=log: unknown choice 'log'"),
             ({"weights": "missing.pth"}, "missing.pth: there is no such weights file"),
@@ -158,7 +170,16 @@ class TestRefusals:
             ({"from_model": "m.segtl", "strategy": "scratch"}, "--strategy: --from starts from an earlier model's"),
             ({"head": "svm", "strategy": "gradual"}, "--head svm: a classifier needs a frozen encoder"),
             ({"head": "svm", "from_model": "m.segtl", "carry": "all"}, "--head svm: a classifier has no decoder"),
-            ({"dataset": None}, "DATASET: cannot read None"),
+            ({"head": "svm", "epochs": 3}, "--head svm: a classifier is fitted, which excludes --epochs"),
+            ({"head": "svm", "time_budget": 60}, "--head svm: a classifier is fitted, which excludes --time-budget"),
+            ({"dataset": None}, "DATASET: cannot read None\n  hint: give a path"),
+            ({"dataset": ""}, "DATASET: is empty"),
+            ({"work": ""}, "--work: is empty"),
+            ({"cases": ["a", ""]}, "--cases: is empty"),
+            ({"cases": 3}, "--cases: cannot read 3\n  hint: give a path"),
+            ({"normalization": 3}, "--normalization: cannot read 3\n  hint: give a mapping"),
+            ({"race_share": "much", "strategy": "race"}, "--race-share: cannot read 'much'\n  hint: give a number"),
+            ({"evidence": "perhaps"}, "--evidence: cannot read 'perhaps'\n  hint: give true or false"),
             ({"colds": 5}, "colds: there is no such option\n  hint: options: dataset, config, "),
         ],
         ids=str,
@@ -188,14 +209,29 @@ class TestRefusals:
             ("plan data --race-share 2 --strategy race", "--race-share"),
             ("train 0 --time-budget soon", "--time-budget"),
             ("probe --cases 1", "--cases"),
+            ("plan data --config 4d", "--config: unknown choice '4d'\n  hint: choose one of: auto, 2d, 2.5d, 3d"),
+            ("plan data --folds many", "--folds: cannot read 'many'\n  hint: give a whole number"),
+            ("plan data --seed -1", "--seed: -1 is out of range\n  hint: give 0 or more"),
+            ("plan data --confg 2d", "No such option: --confg"),
+            ("plan data more", "extra argument"),
+            ("plan --folds", "--folds"),
+            ("plan", "Missing argument 'DATASET'\n  hint: `segtl plan --help`"),
+            ("plann data", "No such command 'plann'"),
+            ("encoders fetch", "Missing argument 'NAME'"),
+            ("predict -i '' -o out", "--input: is empty"),
+            ("--nope", "No such option: --nope\n  hint: `segtl --help`"),
         ],
     )
     def test_the_command_line_ends_with_exit_code_2(
         self, line: str, flag: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(line.split()) == 2
+        assert main(shlex.split(line)) == 2
         out, err = capsys.readouterr()
-        assert out == "" and flag in err and "Traceback" not in err
+        assert out == "" and flag in err and "  hint: " in err and "Traceback" not in err
+
+    def test_a_default_is_not_taken_for_a_given_value(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["pretrain", "images", "--val", "others", "-o", "out"]) == 2
+        assert "images: there is no such folder" in capsys.readouterr().err  # not: --val excludes --held-out
 
     def test_options_are_frozen(self) -> None:
         with pytest.raises(ValueError, match="frozen"):

@@ -15,7 +15,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedRuns, are_newer
 from seg_transfer.workflow.models import find_models
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
 
@@ -131,12 +131,19 @@ class TestRunsAreFoundAgain:
         assert work.plan_folder(work.load_plan()).name == "2d-resnet18-scratch-0ld0ld00"
 
     def test_by_status_and_by_what_predicts(self, work: WorkFolder) -> None:
-        found = read_status(work.path)
+        found = status(work=work.path)
         assert found.plan == "2d-resnet18-scratch-0ld0ld00"
         states = [(run.current, run.fold, run.state) for run in found.runs]
         assert states == [(True, 0, "trained"), (True, 1, "not started"), (True, "full", "not started")]
         (trained,) = find_models(work, None).runs
         assert (trained.name, trained.folds) == ("2d-resnet18-scratch-0ld0ld00", (0,))
+
+    def test_status_shows_a_damaged_run_and_the_others(self, work: WorkFolder) -> None:
+        run = work.plan_folder(work.load_plan()).run(0)
+        run.manifest.write_text("{", encoding="utf-8")
+        damaged, other, _ = status(work=work.path).runs
+        assert (damaged.state, other.state) == ("damaged", "not started")
+        assert str(run.manifest) in (damaged.problem or "")
 
     def test_another_plan_gets_a_folder_of_its_own(self, work: WorkFolder) -> None:
         other = a_plan(gradient_clip=1.0)

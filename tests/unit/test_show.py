@@ -11,6 +11,8 @@ import pytest
 from seg_transfer.cli import console, show
 from seg_transfer.data.description import Region
 from seg_transfer.evaluation.scores import Scores
+from seg_transfer.options.other_options import EvaluateOptions, StatusOptions
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.workflow.status import RunStatus, Status
@@ -34,7 +36,7 @@ def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFi
     plan = Plan.load(PLANS / "hippocampus.plan.json")
     regions = (Region(name="whole", values=(1, 2), writes=1), Region(name="posterior", values=(2,), writes=2))
     data = plan.data.model_copy(update={"regions": regions, "ignore": 9})
-    show.show_plan(plan.model_copy(update={"data": data}), Path("w"))
+    show.show_plan(plan.model_copy(update={"data": data}), PlanOptions(dataset="d", work="w"))
     lines = capsys.readouterr().out.splitlines()
     assert "regions: whole 1+2, posterior 2" in lines
     assert "not annotated: 9" in lines
@@ -43,7 +45,7 @@ def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFi
 def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(PLANS / "hippocampus.plan.json")
     with console.shown_on_stderr():
-        show.show_plan(plan, Path("elsewhere"))
+        show.show_plan(plan, PlanOptions(dataset="d", work="elsewhere"))
     out, err = capsys.readouterr()
     table = rows(out)
     assert {reason.field for reason in plan.reasons} <= table.keys()
@@ -111,7 +113,7 @@ def test_without_an_improvement_the_user_is_shown_how_to_start_from_scratch(
 
 
 def test_scores_name_undefined_figures_by_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_scores(scores(0.5, math.nan))
+    show.show_evaluate(scores(0.5, math.nan), EvaluateOptions(predictions="p", reference="r"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["case_0", "0.500", "0.500"] in lines and ["case_1", "–", "–"] in lines
 
@@ -128,7 +130,8 @@ def test_status_says_what_is_done_and_what_comes_next(capsys: pytest.CaptureFixt
             preprocessed=3,
             runs=[run, run.model_copy(update={"fold": 1, "state": "interrupted", "mean_dice": None})],
             next=["segtl train 1"],
-        )
+        ),
+        StatusOptions(),
     )
     out = capsys.readouterr().out
     assert "plan: 3d-x, edited by hand: recipe" in out and "preprocessed: 3 of 5 cases" in out

@@ -12,7 +12,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.common import DEFAULT_WORK
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
-from seg_transfer.workflow.status import read_status
+from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder, fold_from_text
 
 
@@ -58,9 +58,9 @@ def test_the_work_option_is_said_only_where_it_is_needed() -> None:
 
 def test_status_follows_the_work(tmp_path: Path) -> None:
     work, plan, earlier = WorkFolder(tmp_path), a_plan(), a_plan(strategy="scratch")
-    assert read_status(tmp_path).next == ["segtl plan DATASET"]
+    assert status(work=tmp_path).next == ["segtl plan DATASET"]
     plan.save(work.plan)
-    found = read_status(tmp_path)
+    found = status(work=tmp_path)
     assert (found.dataset, found.cases, found.preprocessed, found.edited) == ("made", 2, 0, [])
     assert [(run.fold, run.state) for run in found.runs] == [
         (0, "not started"),
@@ -73,7 +73,7 @@ def test_status_follows_the_work(tmp_path: Path) -> None:
     work.plan_folder(earlier).keep_plan()
     work.plan_folder(earlier).run("full").path.mkdir()
     manifest(plan, 1).save(work.plan_folder(plan).run(1).manifest)
-    found = read_status(tmp_path)
+    found = status(work=tmp_path)
     assert found.preprocessed == 1
     assert [(run.fold, run.state) for run in found.runs if run.current] == [
         (0, "not started"),
@@ -85,5 +85,8 @@ def test_status_follows_the_work(tmp_path: Path) -> None:
 
 
 def test_status_of_nothing_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such work folder"):
-        read_status(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="there is no such folder"):
+        status(work=tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="this is a file, a folder is needed"):
+        status(work=tmp_path / "file")
