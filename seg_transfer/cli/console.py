@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from seg_transfer.util.files import make_folder
-from seg_transfer.util.parallel import TRACEBACKS
-from seg_transfer.util.progress import BarHandler, ProgressUpdate, progress_text
+from seg_transfer.util.progress import TRACEBACKS, BarHandler, ProgressUpdate, progress_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -1,7 +1,8 @@
 """Work that is one task per case, in worker processes on one machine.
 
 A case that fails, even one whose process dies, is reported with its cause, and the other cases continue. Tracebacks go
-to the logger :data:`TRACEBACKS`. Processes communicate through pipes, since containers have little shared memory.
+to the logger :data:`~seg_transfer.util.progress.TRACEBACKS`. Processes communicate through pipes, since containers have
+little shared memory.
 """
 
 from __future__ import annotations
@@ -27,10 +28,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.progress import track
-
-TRACEBACKS = "seg_transfer.tracebacks"
-"""Name of the logger of tracebacks, so that a handler can write them to their own file."""
+from seg_transfer.util.progress import TRACEBACKS, track
 
 T = TypeVar("T")
 R = TypeVar("R")

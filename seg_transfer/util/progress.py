@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+TRACEBACKS = "seg_transfer.tracebacks"
+"""Name of the logger of tracebacks, so that a handler can write them to their own file."""
 
 
 class ProgressUpdate(Protocol):

@@ -18,7 +18,7 @@ HEADER_KEY = "segtl"
 class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class JsonRecord(Record):

@@ -252,8 +252,8 @@ def test_mistakes_in_the_data_are_said_in_one_message(tmp_path, capsys, spoil, m
     ("options", "message"),
     [
         (["--time-budget", "0"], "--time-budget: cannot read '0'"),
-        (["--side", "16"], "'--side'"),
-        (["--held-out", "1"], "--held-out: 1.0 is out of range"),
+        (["--side", "16"], "--side: 16 is out of range"),
+        (["--held-out", "1"], "--held-out: 1 is out of range"),
         (["--held-out", "0.2", "--val", "{data}"], "--val and --held-out exclude each other"),
         (["--encoder", "alexnet"], "alexnet is not one of timm's networks"),
         (["-o", "{data}/out"], "out: is in the folder of images"),

@@ -46,7 +46,6 @@ def test_every_command_works_with_little_shared_memory(tmp_path: Path) -> None:
     ]
     commands: list[list] = [
         plan,
-        ["preprocess", "--workers", "2"],
         ["train", "0", "--device", "cpu", "--workers", "2"],
         ["predict", "-i", data / "imagesTr", "-o", tmp_path / "out", "--device", "cpu", "--workers", "2"],
         ["evaluate", tmp_path / "out", data / "labelsTr", "--workers", "2"],

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from seg_transfer.cli import console
 from seg_transfer.util import progress
-from seg_transfer.util.parallel import TRACEBACKS
+from seg_transfer.util.progress import TRACEBACKS
 
 LOGGER = logging.getLogger("seg_transfer")
 
