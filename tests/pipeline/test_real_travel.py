@@ -30,9 +30,9 @@ def train_a_little(shared: Path, name: str, folder: Path, **changes: Any) -> tup
     few_shot = json.loads((data / "splits.json").read_text())["few_shot"]  # never of its test cases
     cases = next(iter(few_shot.values()))[:2]
     work = folder / "work"
-    options = {"cases": cases, "folds": 2, "time_budget": 3.0, "memory": 2 * 10**9}
+    options = {"cases": cases, "folds": 2, "time_budget": 60.0, "memory": 2 * 10**9}
     made = seg_transfer.plan(data, work=work, **(options | changes), **LOCAL)
-    seg_transfer.train("full", work=work, **LOCAL)  # so that nothing is scored, which took minutes on abdomen
+    seg_transfer.train("full", work=work, time_budget=3.0, **LOCAL)  # "full", so that nothing is scored, which took minutes on abdomen
     manifest = json.loads(WorkFolder(work).plan_folder(made).run("full").manifest.read_text())
     (file,) = seg_transfer.export(folder / "model.segtl", work=work)
     for case in cases:
