@@ -7,7 +7,7 @@
     python tools/encoder_speed.py --smoke         smallest sizes, one round; write nothing
 
 The network is the planner's U-Net over the stages down to stride 16, with random weights, one channel, three classes
-and bfloat16. Steps are those of ``segtl train`` with the augmentation of the golden hippocampus plan. ``slowness`` is
+the faster precision of this machine, and the faster gradients of depthwise convolutions. Steps are those of ``segtl train`` with the augmentation of the golden hippocampus plan. ``slowness`` is
 of the encoder alone: seconds of a forward and backward pass per operation that the catalogue counts, over ResNet-18's,
 as the median of pairs measured in turns.
 """
@@ -29,21 +29,24 @@ import torch
 from encoder_table import ROOT, TABLE, save
 from make_golden import plan_path
 
-from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
-from seg_transfer.planning.cost import NetworkSize
+from seg_transfer.catalogue.encoders import ENCODERS, entry
+from seg_transfer.network.depthwise import depthwise_gain
+from seg_transfer.options.choices import Precision
+from seg_transfer.planning.cost import SMALLEST_GAIN, NetworkSize
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.strategy import STRATEGIES
 from seg_transfer.training.batches import Batch
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.environment import machine_text
+from seg_transfer.util.environment import bfloat16_gain, machine_text
 from seg_transfer.util.files import whole_file
 
 RESULTS = ROOT / "bench" / "results" / "encoder_speed.csv"
 FIGURES = ("frozen_ms", "finetune_ms", "inference_ms", "slowness")
-COLUMNS = ("encoder", "kind", *FIGURES, "batch", "patch", "machine", "threads", "torch", "commit")
+COLUMNS = ("encoder", "kind", *FIGURES, "batch", "patch", "precision", "machine", "threads", "torch", "commit")
 DEEPEST_STRIDE = 16
+REFERENCE = "resnet18"
 CLASSES = 3
 
 Row = dict[str, str]
@@ -84,6 +87,17 @@ def golden_plan() -> Plan:
     return Plan.load(plan_path("hippocampus"))
 
 
+@cache
+def precision() -> Precision:
+    """As a plan on this machine has it."""
+    return "bfloat16" if bfloat16_gain("cpu") > SMALLEST_GAIN else "float32"
+
+
+def reduced() -> torch.autocast:
+    """Autocast of that precision."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision() == "bfloat16")
+
+
 def trainer(made: NetworkSize, strategy: Literal["frozen", "finetune", "scratch"]) -> Trainer:
     """A trainer of the network; its weights are random, and BatchNorm is treated as where they are pretrained."""
     plan = golden_plan()
@@ -100,7 +114,11 @@ def trainer(made: NetworkSize, strategy: Literal["frozen", "finetune", "scratch"
     learning = STRATEGIES[strategy](network)
     if strategy != "scratch":
         learning = learning.model_copy(update={"batchnorm": "recalibrated"})
-    recipe = plan.recipe.model_copy(update={"strategy": learning, "precision": "bfloat16"})
+    recipe = plan.recipe.model_copy(update={"strategy": learning, "precision": precision()})
+    if made.entry.depthwise:
+        dimensions: Literal[2, 3] = 3 if made.configuration == "3d" else 2
+        fast = depthwise_gain(dimensions, precision()) > SMALLEST_GAIN
+        recipe = recipe.model_copy(update={"depthwise_gradients": "fast" if fast else "torch"})
     changed = {"model": network, "recipe": recipe}
     return Trainer(plan.model_copy(update=changed), seed=0, device="cpu", load=True)
 
@@ -118,7 +136,7 @@ def encoder_pass(name: str, configuration: str, size: Size) -> tuple[Callable[[]
     image = torch.randn(size.batch, 1, *size.patch).clone(memory_format=torch.channels_last_3d)
 
     def work() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with reduced():
             stages = encoder(image)
         sum(stage.float().mean() for stage in stages).backward()
 
@@ -128,10 +146,10 @@ def encoder_pass(name: str, configuration: str, size: Size) -> tuple[Callable[[]
 
 def slowness(name: str, configuration: str, size: Size, rounds: int) -> float:
     """Seconds per operation over ResNet-18's."""
-    if name == BUNDLED_ENCODER:
+    if name == REFERENCE:
         return 1.0
     mine, flops = encoder_pass(name, configuration, size)
-    theirs, reference_flops = encoder_pass(BUNDLED_ENCODER, configuration, size)
+    theirs, reference_flops = encoder_pass(REFERENCE, configuration, size)
     ratios = [seconds(mine) / seconds(theirs) for _ in range(rounds + 1)][1:]
     return statistics.median(ratios) / (flops / reference_flops)
 
@@ -147,7 +165,7 @@ def measure(name: str, configuration: str, size: Size, rounds: int) -> dict[str,
     network = learning["finetune"].averaged.network
 
     def infer() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), reduced():
             network(batch.image)
 
     steps: dict[str, Callable[[], object]] = {
@@ -222,6 +240,7 @@ def main() -> None:
         return
     describe = ["git", "describe", "--always", "--dirty"]
     about = {
+        "precision": precision(),
         "machine": machine_text(),
         "threads": str(options.threads),
         "torch": torch.__version__,

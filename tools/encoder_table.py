@@ -68,6 +68,18 @@ SOURCES = {
     "inception_v3": Source(volumes=False),
     "regnety_016": Source(),
     "alexnet": Source(library="torchvision"),
+    "tf_efficientnet_lite0": Source(),
+    "tf_efficientnet_lite1": Source(),
+    "tf_efficientnet_lite2": Source(),
+    "resnet18d": Source(),
+    "mobilenetv4_conv_small": Source(),
+    "efficientnet_es": Source(),
+    "mobilenet_edgetpu_v2_m": Source(),
+    # Their first stage has two strides: along the slice axis both would count.
+    "hgnetv2_b0": Source(volumes=False),
+    "hgnetv2_b2": Source(volumes=False),
+    "convnext_atto": Source(),
+    "repvgg_a0": Source(),
 }
 TORCHVISION_LICENCE = "bsd-3-clause"
 
@@ -86,6 +98,11 @@ def describe(name: str) -> dict[str, object]:
         "strides": [stage.stride for stage in stages],
         **(_torchvision_source(name) if library == "torchvision" else _timm_source(library_name, source.revision)),
         "volumes": source.volumes,
+        "depthwise": any(
+            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
+            for stage in stages
+            for module in stage.modules.modules()
+        ),
         "batchnorm": any(isinstance(module, _BatchNorm) for stage in stages for module in stage.modules.modules()),
         "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},

@@ -17,8 +17,41 @@ from typing import Any, Literal
 from seg_transfer.errors import UserError
 
 WEIGHTS_FILE = "model.safetensors"
-BUNDLED_ENCODER = "resnet18"
+DEFAULT_ENCODER = "tf_efficientnet_lite0"
 TORCHVISION = "torchvision/"
+
+
+@dataclass(frozen=True)
+class BundledWeights:
+    """Weights that come with the package, in ``transfer/bundled`` with a card.
+
+    Attributes:
+        file: Name of the file.
+        images: What the encoder was trained on.
+        licence: Licence or terms of the weights.
+        stages: Number of stages worth using.
+    """
+
+    file: str
+    images: str
+    licence: str
+    stages: int = 5
+
+
+LITE_LICENCE = "apache-2.0, as published; trained on ImageNet-1k, whose images have terms of their own"
+BUNDLED = {
+    "tf_efficientnet_lite0": BundledWeights("tf_efficientnet_lite0.safetensors", "ImageNet-1k", LITE_LICENCE),
+    "tf_efficientnet_lite1": BundledWeights("tf_efficientnet_lite1.safetensors", "ImageNet-1k", LITE_LICENCE),
+    "tf_efficientnet_lite2": BundledWeights("tf_efficientnet_lite2.safetensors", "ImageNet-1k", LITE_LICENCE),
+    # Trained at 64 x 64: its fifth stage saw only 2 x 2 maps. In five CPU minutes it gained nothing (docs/log.md).
+    "resnet18": BundledWeights(
+        "resnet18_tinyimagenet.safetensors",
+        "Tiny ImageNet",
+        "trained on Tiny ImageNet for segtl; made from images for non-commercial research and education",
+        stages=4,
+    ),
+}
+"""Encoder -> its bundled weights."""
 
 StageKind = Literal["flat", "deep", "strided"]
 """Kind of a stage: ``flat`` is 2D (in 2D, 2.5D, and slice by slice in 3D); ``deep`` is 3D with stride 1 along the slice
@@ -61,6 +94,7 @@ class EncoderEntry:
         revision: Revision in that repository, or torchvision's name of the weights.
         file: Name of torchvision's weights file, a torch state dict; empty for those on the hub.
         volumes: Whether it converts to 3D.
+        depthwise: Whether it has depthwise convolutions.
         batchnorm: Whether it has BatchNorm.
         parameters: Number of parameters of all stages, for three input channels.
         costs: Kind -> costs of each stage; only ``flat`` where it does not convert to 3D.
@@ -80,6 +114,7 @@ class EncoderEntry:
     revision: str
     file: str
     volumes: bool
+    depthwise: bool
     batchnorm: bool
     parameters: int
     costs: Mapping[StageKind, StageCosts]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seg_transfer.catalogue.encoders import entry
+from seg_transfer.catalogue.encoders import BUNDLED, entry
 from seg_transfer.planning.model_file import Member, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
-
-BUNDLED_LICENCE = "trained on Tiny ImageNet for segtl; made from images for non-commercial research and education"
 
 
 def write_card(
@@ -74,8 +72,9 @@ def licence(weights: Weights, encoder: str) -> str:
     """Licence of the encoder's pretrained weights, if segtl knows it."""
     if weights.source == "imagenet":
         return f"{entry(encoder).licence} (as recorded by the hub for {weights.repository})"
+    if weights.source == "bundled":
+        return BUNDLED[encoder].licence
     return {
-        "bundled": BUNDLED_LICENCE,
         "model": "that of the earlier model that training started from: ask the author of this model",
         "file": "unknown, a local file: ask the author of this model",
         "none": "none needed: trained from random weights",

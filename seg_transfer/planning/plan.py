@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
 from seg_transfer.data.splits import Split
-from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head
+from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head, Precision
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
@@ -161,7 +161,10 @@ class RecipePlan(Record):
     warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate rises")
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.99, description="0: no averaged weights")
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
+    depthwise_gradients: Literal["torch", "fast"] = Field(
+        default="torch", description="gradients of depthwise convolutions: torch's own, or from faster operations"
+    )
     deep_supervision: bool = True
     foreground_share: Fraction = Field(default=0.5, description="share of the patches centred on a labelled voxel")
     augmentation: Augmentation = Augmentation()

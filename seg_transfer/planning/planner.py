@@ -231,6 +231,9 @@ class _Planner:
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
         training = optimization.Training(self.fingerprint, model, machine, budget.steps)
         decisions = {name: take(f"recipe.{name}", rule(training)) for name, rule in optimization.DECISIONS.items()}
+        if entry(model.encoder).depthwise:
+            gradients = optimization.depthwise_gradients(model, machine, self.resources.depthwise_gain)
+            decisions["depthwise_gradients"] = take("recipe.depthwise_gradients", gradients)
         return RecipePlan(
             strategy=strategy,
             race=race,

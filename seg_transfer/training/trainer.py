@@ -12,6 +12,7 @@ from lightning_fabric.plugins import MixedPrecision, Precision
 from torch import Tensor
 
 from seg_transfer.network.build import build_network, lay_channels_last
+from seg_transfer.network.depthwise import speed_up_depthwise
 from seg_transfer.network.unet import UNet
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.augment import apply, sample_transforms
@@ -57,6 +58,8 @@ class Trainer:
         )
         assert isinstance(network, UNet), "classifiers are fitted, not trained"
         self.network = network.to(self.device)
+        if recipe.depthwise_gradients == "fast":
+            speed_up_depthwise(self.network.encoder)
         lay_channels_last(self.network)
         self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)
         self._fabric = Fabric(

@@ -60,7 +60,7 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
     start, shapes = prefix(member, FOLD), file.of_fold(member, FOLD)
     subject = "network" if weights.carry == "all" else "encoder"
     report = LoadReport(outcome=f"the {subject} is carried over from an earlier model")
-    first = ENCODER + network.encoder.first_convolution()
+    image = {ENCODER + name for name in network.encoder.image_weights()}
     with safe_open(path, framework="pt") as tensors, torch.no_grad():
         for name, target in network.state_dict().items():
             if not target.is_floating_point() or (weights.carry == "encoder" and not name.startswith(ENCODER)):
@@ -71,7 +71,7 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
             if name not in shapes:
                 raise _unfit(path, name, "missing")
             fitted = source = tensors.get_tensor(start + name)
-            if name == first:
+            if name in image:
                 fitted = adapt_input(source, target.shape[1])
             elif name == RAW:
                 fitted = _adapt_raw(source, target.shape[1], math.prod(network.block))

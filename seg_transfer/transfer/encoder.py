@@ -14,12 +14,13 @@ from typing import cast
 
 import torch
 from timm.models.convnext import ConvNeXtBlock
+from timm.models.hgnet import LearnableAffineBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.catalogue import encoders as catalogue
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
-from seg_transfer.transfer.stages import load_stages
+from seg_transfer.transfer.stages import image_weights, load_stages
 
 
 def initialise(module: nn.Module) -> None:
@@ -37,6 +38,9 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, _BatchNorm | nn.LayerNorm):
         module.reset_parameters()
+    elif isinstance(module, LearnableAffineBlock):
+        nn.init.ones_(module.scale)
+        nn.init.zeros_(module.bias)
     elif isinstance(module, ConvNeXtBlock):
         nn.init.ones_(cast(nn.Parameter, module.gamma))
 
@@ -103,9 +107,10 @@ class Encoder(nn.Module):
             outputs.append(x)
         return outputs
 
-    def first_convolution(self) -> str:
-        """Name, in this module, of the weight that reads the image's channels."""
-        return next(name for name, parameter in self.named_parameters() if parameter.ndim > 1)
+    def image_weights(self) -> frozenset[str]:
+        """Names, in this module, of the weights that read the image's channels."""
+        known = catalogue.entry(self.name)
+        return frozenset(f"stages.0.{name}" for name in image_weights(known.library, known.library_name))
 
 
 def _by_slice(stage: nn.Module, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.catalogue.encoders import (
-    BUNDLED_ENCODER,
+    BUNDLED,
     WEIGHTS_FILE,
     EncoderEntry,
     cached_weights,
@@ -142,8 +142,8 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             f"these ImageNet weights of {encoder} are not on this machine, and connections are forbidden "
             f"(--offline, or {OFFLINE})",
             where=_key(source, revision),
-            hint=f"`segtl encoders fetch {encoder}` with a network, or plan with --weights bundled (encoder "
-            f"{BUNDLED_ENCODER}) or a file",
+            hint=f"`segtl encoders fetch {encoder}` with a network, or plan with a file or an encoder whose "
+            f"weights come with the package: {', '.join(BUNDLED)}",
         )
     logger.info(f"fetching the ImageNet weights of {encoder}: {source}")
     try:
@@ -155,8 +155,9 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
         raise UserError(
             f"these ImageNet weights of {encoder} could not be fetched: {cause}",
             where=_key(source, revision),
-            hint=f"plan with --weights bundled (encoder {BUNDLED_ENCODER}), try again with a network, or fetch them "
-            f"where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with --weights FILE",
+            hint=f"plan with an encoder whose weights come with the package ({', '.join(BUNDLED)}), try again with a "
+            f"network, or fetch them where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with "
+            "--weights FILE",
         ) from error
     _add_to_record(_cache_record(), _key(source, revision), path, sha256)
     return path

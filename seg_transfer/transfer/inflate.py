@@ -111,7 +111,9 @@ class VolumeConvNeXtBlock(ConvNeXtBlock):
     """ConvNeXt's block with its dense layers at every voxel of a volume."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.mlp(self.norm(self.conv_dw(x).movedim(1, -1)))
+        y = self.conv_dw(x)
+        # The smallest networks' MLP is of convolutions, channels first.
+        y = self.mlp(self.norm(y)).movedim(1, -1) if self.use_conv_mlp else self.mlp(self.norm(y.movedim(1, -1)))
         return self.drop_path((y * self.gamma).movedim(-1, 1)) + self.shortcut(x)
 
 

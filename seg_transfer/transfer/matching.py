@@ -53,16 +53,16 @@ class Target:
 
     Attributes:
         shapes: Name -> shape, in the architecture's order; a name's first component is a top-level module.
-        first: Name of the weight that reads the image's channels.
+        image: Names of the weights that read the image's channels.
     """
 
     shapes: Shapes
-    first: str
+    image: frozenset[str]
 
     def takes(self, name: str, shape: Shape) -> bool:
         """Whether a tensor of this shape fits, unchanged or adapted to the input channels or inflated to 3D."""
         required = self.shapes[name]
-        if len(shape) == 4 and name == self.first and shape[1] in (1, 3):
+        if len(shape) == 4 and name in self.image and shape[1] in (1, 3):
             shape = (shape[0], required[1], *shape[2:])
         if len(shape) == 4 and len(required) == 5:
             shape = (*shape[:2], required[2], *shape[2:])

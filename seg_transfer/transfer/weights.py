@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, entry
+from seg_transfer.catalogue.encoders import BUNDLED, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
@@ -22,7 +22,7 @@ from seg_transfer.transfer.weight_files import StateDicts, read_state_dicts
 
 logger = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parent / "bundled" / "resnet18_tinyimagenet.safetensors"
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 MIN_SHARE = 0.9
 """Least share of the elements of the stages in use that a file has to fill."""
 EXAMPLES = 3
@@ -93,7 +93,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
     file = read_state_dicts(path)
     match = _only_match(module, file, path, encoder_name)
     source = file[match.part]
-    report, first = LoadReport(place=str(match)), module.first_convolution()
+    report, image = LoadReport(place=str(match)), module.image_weights()
     with torch.no_grad():
         for name, tensor in target.items():
             is_pretrained = stages is None or _stage(name) < stages
@@ -102,7 +102,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
                 report.random[name] = tensor.numel()
                 continue
             fitted = original = source[source_name].to(tensor.dtype)
-            if name == first and fitted.ndim == 4:
+            if name in image and fitted.ndim == 4:
                 fitted = adapt_input(fitted, tensor.shape[1])
             fitted = fit_depth(fitted, tensor, module.inflation)
             tensor.copy_(fitted)
@@ -110,7 +110,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
     loaded = report.matched | report.adapted
     used = {match.pairs[_without_stage(name)] for name in loaded}
     report.unused.update({name: tensor.numel() for name, tensor in source.items() if name not in used})
-    if first in report.random:
+    if image & report.random.keys():
         logger.warning(f"{path}: the first convolution does not fit (RGB or grey is needed) and starts at random")
     return report
 
@@ -141,7 +141,7 @@ def _stage(name: str) -> int:
 def _target(module: Encoder) -> Target:
     state = module.state_dict()
     shapes = {_without_stage(name): tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
-    return Target(shapes, _without_stage(module.first_convolution()))
+    return Target(shapes, frozenset(map(_without_stage, module.image_weights())))
 
 
 def _only_match(module: Encoder, file: StateDicts, path: Path, encoder_name: str) -> Match:
@@ -223,13 +223,13 @@ def _list(names: Sequence[str]) -> str:
 
 def _locate(weights: Weights, encoder_name: str) -> Path:
     if weights.source == "bundled":
-        if encoder_name != BUNDLED_ENCODER:
+        if encoder_name not in BUNDLED:
             raise UserError(
-                f"the bundled weights are of {BUNDLED_ENCODER}, not of {encoder_name}",
+                f"there are no bundled weights for {encoder_name}",
                 where="model.weights",
-                hint=f"choose --encoder {BUNDLED_ENCODER}, or --weights imagenet",
+                hint=f"choose --encoder {', '.join(BUNDLED)}, or --weights imagenet",
             )
-        return BUNDLED
+        return BUNDLED_FOLDER / BUNDLED[encoder_name].file
     if weights.source == "imagenet":
         default = entry(encoder_name)
         return weights_file(weights.repository or default.source, weights.revision or default.revision, encoder_name)

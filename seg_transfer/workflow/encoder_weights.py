@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, ENCODERS, EncoderEntry, imagenet_cached
+from seg_transfer.catalogue.encoders import BUNDLED, ENCODERS, EncoderEntry, imagenet_cached
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import FetchOptions
 from seg_transfer.transfer.fetch import Fetched, fetch, is_recorded
@@ -47,7 +47,7 @@ def fetch_encoders(options: FetchOptions) -> list[Fetched]:
 
 
 def _local_weights(entry: EncoderEntry) -> tuple[WeightsSource, ...]:
-    sources: list[WeightsSource] = ["bundled"] if entry.name == BUNDLED_ENCODER else []
+    sources: list[WeightsSource] = ["bundled"] if entry.name in BUNDLED else []
     if imagenet_cached(entry.name):
         sources.append("fetched" if is_recorded(entry) else "cached")
     return tuple(sources)

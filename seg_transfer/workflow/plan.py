@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from seg_transfer.catalogue.encoders import imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
+from seg_transfer.options.choices import Precision
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import DeviceKind, Machine
 from seg_transfer.planning.evidence_record import Evidence
@@ -89,7 +90,15 @@ def _resources(options: PlanOptions, device: str) -> Resources:
         memory_bytes=environment.device_memory(device) if options.memory is None else options.memory,
         imagenet_cached=imagenet_cached,
         offline=is_offline(),
+        depthwise_gain=_depthwise_gain,
     )
+
+
+def _depthwise_gain(dimensions: Literal[2, 3], precision: Precision) -> float:
+    environment.check_torch()
+    from seg_transfer.network.depthwise import depthwise_gain
+
+    return depthwise_gain(dimensions, precision)
 
 
 def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:

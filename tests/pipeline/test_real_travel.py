@@ -32,7 +32,7 @@ def train_a_little(shared: Path, name: str, folder: Path, **changes: Any) -> tup
     work = folder / "work"
     options = {"cases": cases, "folds": 2, "time_budget": 60.0, "memory": 2 * 10**9}
     made = seg_transfer.plan(data, work=work, **(options | changes), **LOCAL)
-    seg_transfer.train("full", work=work, time_budget=3.0, **LOCAL)  # "full", so that nothing is scored, which took minutes on abdomen
+    seg_transfer.train("full", work=work, time_budget=3.0, **LOCAL)
     manifest = json.loads(WorkFolder(work).plan_folder(made).run("full").manifest.read_text())
     (file,) = seg_transfer.export(folder / "model.segtl", work=work)
     for case in cases:

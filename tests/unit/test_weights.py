@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.weights import BUNDLED, adapt_input, load_weights
+from seg_transfer.transfer.weights import BUNDLED_FOLDER, adapt_input, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_adapted_input_filters_have_these_values():
 def test_bundled_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages():
     encoder = Encoder("resnet18", channels=3, stages=3)
     report = load_weights(encoder, Weights(source="bundled"), "resnet18")
-    source = load_file(BUNDLED)
+    source = load_file(BUNDLED_FOLDER / "resnet18_tinyimagenet.safetensors")
     assert report.share == 1.0
     assert not report.adapted and not report.random
     assert report.matched["stages.0.conv1.weight"] == 64 * 3 * 49
@@ -76,7 +76,7 @@ def test_report_tells_matched_from_adapted_in_3d_with_one_channel():
     assert report.adapted["stages.0.conv1.weight"] == 64 * 49
     assert report.adapted["stages.1.layer1.0.conv1.weight"] == 64 * 64 * 27
     assert "stages.0.bn1.running_mean" in report.matched
-    source = load_file(BUNDLED)
+    source = load_file(BUNDLED_FOLDER / "resnet18_tinyimagenet.safetensors")
     weight = encoder.state_dict()["stages.1.layer1.0.conv1.weight"]
     torch.testing.assert_close(weight[:, :, 0], source["layer1.0.conv1.weight"].float() / 3)
     assert "100.0%" in str(report)
@@ -159,5 +159,5 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 def test_bundled_weights_fit_no_other_encoder():
-    with pytest.raises(UserError, match="bundled weights are of resnet18, not of resnet34"):
+    with pytest.raises(UserError, match="no bundled weights for resnet34"):
         load_weights(Encoder("resnet34", channels=3, stages=1), Weights(source="bundled"), "resnet34")

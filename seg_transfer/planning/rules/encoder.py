@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import BUNDLED_ENCODER, EncoderEntry
+from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 
@@ -14,11 +14,11 @@ def encoder(requested: str) -> tuple[str, str]:
     """Choose the encoder.
 
     Args:
-        requested: A name in the catalogue, or ``auto``: the encoder whose weights come with the package.
+        requested: A name in the catalogue, or ``auto``: the default one.
     """
     if requested != "auto":
         return requested, "requested"
-    return BUNDLED_ENCODER, "pretrained weights for it come with the package"
+    return DEFAULT_ENCODER, f"its {BUNDLED[DEFAULT_ENCODER].images} weights come with the package"
 
 
 def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str], bool]) -> tuple[Weights, str]:
@@ -38,26 +38,31 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
     if requested == "none":
         return Weights(source="none"), "requested"
     if requested == "bundled":
-        if entry.name != BUNDLED_ENCODER:
+        if entry.name not in BUNDLED:
             raise UserError(
                 f"there are no bundled weights for {entry.name}",
                 where="--weights",
-                hint=f"take --encoder {BUNDLED_ENCODER}, or --weights imagenet",
+                hint=f"choose --encoder {', '.join(BUNDLED)}, or --weights imagenet",
             )
-        return Weights(source="bundled"), "requested"
+        return Weights(source="bundled"), f"requested ({_bundled(entry)})"
     if requested != "auto":
         return Weights(source="file", path=requested), f"the file {requested} was requested"
-    if imagenet_cached(entry.name):
+    if imagenet_cached(entry.name) and not _is_imagenet(entry):
         return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
-    if entry.name == BUNDLED_ENCODER:
-        return Weights(source="bundled"), (
-            f"the ImageNet weights of {entry.name} are not in the local cache, and auto never downloads: "
-            "bundled ones (Tiny ImageNet)"
-        )
+    if entry.name in BUNDLED:
+        return Weights(source="bundled"), f"they come with the package ({_bundled(entry)})"
     return Weights(source="none"), (
-        f"the ImageNet weights of {entry.name} are not in the local cache, auto never downloads, and only "
-        f"{BUNDLED_ENCODER} has bundled ones: random weights; --weights imagenet downloads them"
+        f"the ImageNet weights of {entry.name} are neither in the package nor in the local cache, and auto never "
+        "downloads: random weights; --weights imagenet downloads them"
     )
+
+
+def _is_imagenet(entry: EncoderEntry) -> bool:
+    return entry.name in BUNDLED and BUNDLED[entry.name].images == "ImageNet-1k"
+
+
+def _bundled(entry: EncoderEntry) -> str:
+    return f"{BUNDLED[entry.name].images}; {BUNDLED[entry.name].licence}"
 
 
 def inflation(configuration: str) -> tuple[Literal["average"], str]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seg_transfer.planning.cost import DeviceKind, Machine
+from seg_transfer.options.choices import Precision
+from seg_transfer.planning.cost import SMALLEST_GAIN, DeviceKind, Machine
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.util.units import seconds_text
@@ -81,11 +82,30 @@ def budget(
     )
 
 
-def precision(machine: Machine) -> tuple[Literal["float32", "bfloat16"], str]:
+def precision(machine: Machine) -> tuple[Precision, str]:
     """Choose the precision of the network's operations; parameters stay float32."""
     ratio = 1 / machine.bfloat16_gain
     measured = f"a convolution took {ratio:.2g} times as long in bfloat16 as in float32 on this {machine.kind}"
     return ("bfloat16" if machine.takes_bfloat16 else "float32"), measured
+
+
+def depthwise_gradients(
+    model: ModelPlan, machine: Machine, gain: Callable[[Literal[2, 3], Precision], float]
+) -> tuple[Literal["torch", "fast"], str]:
+    """Choose how gradients of depthwise convolutions are computed; only CPUs need another way than torch's.
+
+    Args:
+        model: The network.
+        machine: The device.
+        gain: Measures how many times faster the other way is, for 2 or 3 dimensions and a precision.
+    """
+    if machine.kind != "cpu":
+        return "torch", f"torch's are fast on {machine.kind}"
+    dimensions: Literal[2, 3] = 3 if model.configuration == "3d" else 2
+    chosen, _ = precision(machine)
+    ratio = gain(dimensions, chosen)
+    measured = f"torch's took {ratio:.2g} times as long in {dimensions}D and {chosen} on this {machine.kind}"
+    return ("fast" if ratio > SMALLEST_GAIN else "torch"), measured
 
 
 def ema_decay(steps: float) -> tuple[float, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import EncoderEntry
+from seg_transfer.catalogue.encoders import BUNDLED, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.cost import Machine, NetworkSize, step_flops, step_memory
@@ -17,9 +17,6 @@ from seg_transfer.util.units import bytes_text, seconds_text
 
 DEEPEST_SIDE = 4
 """Smallest side of the map at the deepest stage."""
-BUNDLED_STAGES = 4
-"""The bundled encoder was trained at 64 x 64: its fifth stage saw only 2 x 2 maps. In five CPU minutes it gained
-nothing on cells (docs/log.md)."""
 LARGEST_SIDE: dict[Configuration, int] = {"2d": 512, "2.5d": 512, "3d": 256}
 SMALLEST_BATCH: dict[Configuration, int] = {"2d": 4, "2.5d": 4, "3d": 2}
 LARGEST_BATCH: dict[Configuration, int] = {"2d": 48, "2.5d": 48, "3d": 8}
@@ -88,8 +85,8 @@ def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundl
     reason = f"{stages} of {available}: stride {entry.strides[stages - 1]} leaves {side} positions of {shorter:g}"
     if stages < available:
         reason += f", the next would leave {math.ceil(shorter / entry.strides[stages])} (at least {DEEPEST_SIDE})"
-    if bundled and stages > BUNDLED_STAGES:
-        stages = BUNDLED_STAGES
+    if bundled and stages > BUNDLED[entry.name].stages:
+        stages = BUNDLED[entry.name].stages
         reason = f"{stages} of {available}: the bundled weights' fifth stage was trained on 2 x 2 maps and did not help"
     return stages, reason
 
