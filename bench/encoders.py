@@ -1,0 +1,75 @@
+"""Which encoder and which strategy give the best Dice in the same minutes of training, with few cases?
+
+Trained on each data set's own list of few cases with default plans but for encoder and strategy; scored on cases of its
+longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on the cores of
+one run. Finished runs are kept in ``bench/results/encoders.csv``.
+
+    python bench/encoders.py --seeds 0 1 2 --parallel 2
+    python bench/encoders.py --only abdomen_mr --minutes 10
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from rows import figures_of, read_rows
+from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
+
+CASES = {"abdomen_mr": 5, "retina": 8, "sarcoma": 6, "cells": 5, "hippocampus": 5}
+ARMS = (
+    ("resnet18", "gradual"),
+    ("tf_efficientnet_lite0", "gradual"),
+    ("tf_efficientnet_lite0", "frozen"),
+    ("tf_efficientnet_lite0", "scratch"),
+)
+
+
+def runs(data: Path, minutes: float) -> list[BenchRun]:
+    made = []
+    for dataset, cases in CASES.items():
+        lists = lists_of(dataset)["few_shot"]
+        for encoder, strategy in ARMS:
+            made.append(
+                BenchRun(
+                    name=f"{dataset}-{cases}-{encoder}-{strategy}-{minutes:g}min",
+                    dataset=data / dataset,
+                    train=lists[str(cases)],
+                    test=held_out(lists),
+                    options={"encoder": encoder, "strategy": strategy, "time_budget": 60 * minutes},
+                )
+            )
+    return made
+
+
+def table(results: Path) -> str:
+    """Mean Dice of each arm over its seeds, with the steps of one of them."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, str]]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_rows(results):
+        dataset, cases, encoder, strategy, minutes = row["name"].split("-")
+        dice = statistics.mean(figures_of(row["dice"]).values())
+        found[f"{encoder} {strategy}", minutes][f"{dataset} {cases}"].append((dice, row["steps"]))
+    columns = [f"{dataset} {cases}" for dataset, cases in CASES.items()]
+    lines = [f"| encoder, strategy | time | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for (arm, minutes), by_data in sorted(found.items()):
+        cells = []
+        for column in columns:
+            runs_of = by_data.get(column, [])
+            mean = f"{statistics.mean(dice for dice, _ in runs_of):.3f}" if runs_of else "–"
+            cells.append(f"{mean} ({runs_of[0][1]} steps, {len(runs_of)} seed(s))" if runs_of else mean)
+        lines.append(f"| {arm} | {minutes} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5, help="of training in each run")
+    given = parser.parse_args()
+    results = RESULTS / "encoders.csv"
+    run_all(runs(given.data, given.minutes), results, given)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
