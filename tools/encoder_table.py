@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +17,14 @@ import timm
 import torch
 import torchvision
 from timm.models import get_pretrained_cfg
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
-from seg_transfer.transfer.inflate import inflate_modules
+from seg_transfer.transfer.describe import KINDS, has_depthwise, measure
 from seg_transfer.transfer.stages import Library, load_stages
 from seg_transfer.util.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "seg_transfer" / "catalogue" / "encoders.json"
-SIDE, SLICES = 128, 16
-KINDS = {"flat": None, "deep": 1, "strided": 2}
-"""Kind of stage -> stride along the slice axis; None: 2D."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +89,7 @@ def describe(name: str) -> dict[str, object]:
         "strides": [stage.stride for stage in stages],
         **(_torchvision_source(name) if library == "torchvision" else _timm_source(library_name, source.revision)),
         "volumes": source.volumes,
-        "depthwise": any(
-            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
-            for stage in stages
-            for module in stage.modules.modules()
-        ),
+        "depthwise": has_depthwise(stages),
         "batchnorm": any(isinstance(module, _BatchNorm) for stage in stages for module in stage.modules.modules()),
         "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},
@@ -132,67 +119,6 @@ def _torchvision_source(name: str) -> dict[str, object]:
         "revision": str(weights),
         "file": weights.url.rpartition("/")[2],
     }
-
-
-def measure(library: Library, library_name: str, slice_stride: int | None) -> dict[str, list[float]]:
-    """Parameters, saved elements and forward flops of each stage; see ``catalogue.StageCosts``.
-
-    Each stage reads a random input of its own with three channels or those of the stage before. What a step keeps
-    whatever the batch (casted weights) is not counted: it is the difference between two samples and one.
-    """
-    sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
-    rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
-    positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
-    with torch.device("meta"):
-        stages = load_stages(library, library_name, 3)
-        modules = [
-            stage.modules if slice_stride is None else inflate_modules(stage.modules, slice_stride) for stage in stages
-        ]
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        shape, dtype = (3, *sizes), torch.float32
-        for index, (stage, module) in enumerate(zip(stages, modules, strict=True)):
-            module.to_empty(device="cpu")
-            for column, below_learns in (("saved_elements", index > 0), ("saved_as_lowest", False)):
-                saved, flops = [], []
-                for batch in (1, 2):
-                    x = torch.empty(batch, *shape, dtype=dtype, requires_grad=below_learns)
-                    with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
-                        kept, result = saved_bytes(module, x)
-                    saved.append(kept)
-                    flops.append(counter.get_total_flops())
-                rows[column].append(round((saved[1] - saved[0]) / 2 / positions, 3))
-            rows["parameters"].append(sum(parameter.numel() for parameter in module.parameters()))
-            rows["flops"].append(round(flops[0] / positions, 1))
-            plane = result.shape[-2:]
-            shape, dtype = (stage.channels, *sizes[:-2], *plane), result.dtype
-    return rows
-
-
-def saved_bytes(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Bytes that a module keeps for its backward pass, and its result.
-
-    The result is included, the input only where nothing below learns: else it is the result of the stage below.
-    """
-    with recorded() as seen:
-        result = module(x)
-    storages = {**seen, **{storage._cdata: storage for storage in (result.untyped_storage(),)}}
-    below = [x] if x.requires_grad else []
-    known = {tensor.untyped_storage()._cdata for tensor in (*below, *module.parameters(), *module.buffers())}
-    return sum(storage.nbytes() for key, storage in storages.items() if key not in known), result
-
-
-@contextmanager
-def recorded() -> Iterator[dict[int, torch.UntypedStorage]]:
-    """Storages of what autograd saves meanwhile, each once."""
-    seen: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen[storage._cdata] = storage
-        return tensor.detach()  # the tensor itself may hold the node that keeps it: a cycle that is never freed
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield seen
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
-from encoder_table import recorded
 
 from seg_transfer.catalogue.encoders import ENCODERS, entry
 from seg_transfer.network.build import build_network
@@ -24,6 +23,7 @@ from seg_transfer.planning.plan import ModelPlan, Weights
 from seg_transfer.planning.rules.decoder import decoder_channels
 from seg_transfer.planning.rules.strategy import LOWER_STAGES, STRATEGIES
 from seg_transfer.training.losses import deep_loss
+from seg_transfer.transfer.describe import recorded
 from seg_transfer.transfer.unfreezing import StrategySchedule
 
 PATCHES: dict[Configuration, Triple] = {"2d": (1, 160, 96), "2.5d": (5, 96, 224), "3d": (24, 72, 88)}

@@ -19,6 +19,8 @@ from seg_transfer.errors import UserError
 WEIGHTS_FILE = "model.safetensors"
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 TORCHVISION = "torchvision/"
+TIMM = "timm/"
+"""Prefix of any network of timm, which is described where it is used (``transfer/describe.py``)."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def entry(name: str, where: str = "encoder") -> EncoderEntry:
         UserError: If there is no such encoder.
     """
     if name not in ENCODERS:
-        raise UserError(f"unknown encoder {name!r}", where=where, hint=f"choose one of: {', '.join(ENCODERS)}")
+        hint = f"choose timm/NAME, or one of: {', '.join(ENCODERS)}"
+        raise UserError(f"unknown encoder {name!r}", where=where, hint=hint)
     return ENCODERS[name]
 
 
@@ -166,7 +169,7 @@ def volume_encoders() -> list[str]:
 def imagenet_cached(name: str) -> bool:
     """Whether the ImageNet weights of an encoder are in the local cache; never uses the network."""
     encoder = entry(name)
-    return cached_weights(encoder.source, encoder.revision) is not None
+    return bool(encoder.source) and cached_weights(encoder.source, encoder.revision) is not None
 
 
 def cached_weights(source: str, revision: str) -> Path | None:

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seg_transfer.catalogue.encoders import entry
 from seg_transfer.evidence.features import FrozenEncoder
 from seg_transfer.network.build import build_encoder
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.planning.rules.patch import slice_strides
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler
+from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
 DECODER_CHANNELS = 4
@@ -39,7 +39,7 @@ def probed_model(
         stages: Number of stages, from the finest.
     """
     name, source = encoder or plan.model.encoder, weights or plan.model.weights
-    strides = entry(name).strides
+    strides = describe(name).strides
     if stages is None:
         stages = plan.model.stages if source.source == "model" else len(strides)
     along: tuple[Literal[1, 2], ...] = ()

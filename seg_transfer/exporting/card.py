@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seg_transfer.catalogue.encoders import BUNDLED, entry
+from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.planning.model_file import Member, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
+from seg_transfer.transfer.describe import describe
 
 
 def write_card(
@@ -71,7 +72,7 @@ def write_card(
 def licence(weights: Weights, encoder: str) -> str:
     """Licence of the encoder's pretrained weights, if segtl knows it."""
     if weights.source == "imagenet":
-        return f"{entry(encoder).licence} (as recorded by the hub for {weights.repository})"
+        return f"{describe(encoder).licence} (as recorded by the hub for {weights.repository})"
     if weights.source == "bundled":
         return BUNDLED[encoder].licence
     return {

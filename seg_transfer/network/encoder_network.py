@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seg_transfer.catalogue.encoders import entry
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.encoder import Encoder
 
 
@@ -51,7 +51,7 @@ class EncoderNetwork(nn.Module):
 
 def _input_scaling(model: ModelPlan, channels: int) -> tuple[Tensor, Tensor]:
     """Mean and std ``(1, channel, 1, 1, 1)`` of the encoder's training images; without RGB, their mean per channel."""
-    encoder = entry(model.encoder)
+    encoder = describe(model.encoder)
     mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
     if model.input_mapping == "as_is":
         mean, std = torch.zeros(channels), torch.ones(channels)

@@ -61,7 +61,7 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         "auto", description="Input of the network."
     )
     encoder: Annotated[str, Cli(metavar="NAME", panel=DECISIONS)] = Field(
-        "auto", description="Encoder, such as resnet34."
+        "auto", description="Encoder: a name of `segtl encoders`, or timm/NAME for any CNN of timm."
     )
     weights: Annotated[str, BeforeValidator(str), Cli(metavar="WHICH", panel=DECISIONS)] = Field(
         "auto", description="Weights of the encoder: auto, bundled, imagenet, none or a file."

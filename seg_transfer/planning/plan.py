@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seg_transfer.catalogue.encoders import ENCODERS, volume_encoders
+from seg_transfer.catalogue.encoders import ENCODERS, TIMM, volume_encoders
 from seg_transfer.data.splits import Split
 from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head, Precision
 from seg_transfer.planning.data_plan import DataPlan
@@ -61,7 +61,7 @@ class ModelPlan(Record):
         description="unet: a decoder that is trained; otherwise a classifier of single voxels that is fitted to the "
         "frozen encoder's features: softmax, linear SVM, or Gaussian naive Bayes",
     )
-    encoder: str = Field(description="name in the catalogue")
+    encoder: str = Field(description="name in the catalogue, or timm/NAME")
     weights: Weights
     stages: int = Field(ge=1, description="stages of the encoder in use, counted from the finest")
     slice_strides: tuple[Literal[1, 2], ...] = Field(
@@ -79,13 +79,13 @@ class ModelPlan(Record):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> ModelPlan:
-        if self.encoder not in ENCODERS:
-            raise ValueError(f"unknown encoder {self.encoder!r}, not one of {', '.join(ENCODERS)}")
-        if self.configuration == "3d" and not ENCODERS[self.encoder].volumes:
+        known = ENCODERS.get(self.encoder)
+        if known is None and not self.encoder.startswith(TIMM):  # those are checked when the network is built
+            raise ValueError(f"unknown encoder {self.encoder!r}, not timm/NAME or one of {', '.join(ENCODERS)}")
+        if known and self.configuration == "3d" and not known.volumes:
             raise ValueError(f"{self.encoder} does not convert to 3d; these do: {', '.join(volume_encoders())}")
-        available = len(ENCODERS[self.encoder].channels)
-        if self.stages > available:
-            raise ValueError(f"stages is {self.stages}, but {self.encoder} has {available}")
+        if known and self.stages > len(known.channels):
+            raise ValueError(f"stages is {self.stages}, but {self.encoder} has {len(known.channels)}")
         if self.head != "unet" and self.weights.carry == "all":
             raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
         slices = self.patch[0]

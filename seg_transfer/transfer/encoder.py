@@ -18,7 +18,7 @@ from timm.models.hgnet import LearnableAffineBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seg_transfer.catalogue import encoders as catalogue
+from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
 from seg_transfer.transfer.stages import image_weights, load_stages
 
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     equals 3D kernels of depth 1; the stages from there on are inflated (see :mod:`~seg_transfer.transfer.inflate`).
 
     Args:
-        name: Name in the catalogue.
+        name: Name in the catalogue, or ``timm/NAME``.
         channels: Channels that the first convolution reads: in 2.5D channels times slices.
         stages: Stages in use, from the finest; all by default.
         slice_strides: 3D only: stride along the slice axis, one per stage. None: 2D and 2.5D.
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         inflation: Inflation = "average",
     ) -> None:
         super().__init__()
-        entry = catalogue.entry(name)
+        entry = describe(name)
         self.name, self.inflation = name, inflation
         self.is_3d = slice_strides is not None
         # On "meta", so that unused stages and VGG's 120 million classifier weights allocate nothing.
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
 
     def image_weights(self) -> frozenset[str]:
         """Names, in this module, of the weights that read the image's channels."""
-        known = catalogue.entry(self.name)
+        known = describe(self.name)
         return frozenset(f"stages.0.{name}" for name in image_weights(known.library, known.library_name))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from seg_transfer.catalogue.encoders import (
     BUNDLED,
+    TIMM,
     WEIGHTS_FILE,
     EncoderEntry,
     cached_weights,
@@ -69,7 +70,7 @@ def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
     Raises:
         UserError: If an encoder is unknown, or its weights cannot be fetched.
     """
-    entries = [entry(name, "NAME") for name in names]  # refuses unknown names before anything is fetched
+    entries = [_entry(name) for name in names]  # refuses unknown names before anything is fetched
     if to is not None:
         check_folder(to)
     return [_fetch(each, to) for each in entries]
@@ -135,6 +136,14 @@ def _fetch(encoder: EncoderEntry, to: Path | None) -> Fetched:
     return Fetched(encoder.name, path, sha256)
 
 
+def _entry(name: str) -> EncoderEntry:
+    if name.startswith(TIMM):
+        from seg_transfer.transfer.describe import describe  # loads torch
+
+        return describe(name, "NAME")
+    return entry(name, "NAME")
+
+
 def _download(source: str, revision: str, encoder: str, *, again: bool = False) -> Path:
     """Fetch a file into its cache; record the server's sha256, or else that of the file."""
     if is_offline():
@@ -156,8 +165,8 @@ def _download(source: str, revision: str, encoder: str, *, again: bool = False) 
             f"these ImageNet weights of {encoder} could not be fetched: {cause}",
             where=_key(source, revision),
             hint=f"plan with an encoder whose weights come with the package ({', '.join(BUNDLED)}), try again with a "
-            f"network, or fetch them where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan with "
-            "--weights FILE",
+            f"network, or fetch them where there is one with `segtl encoders fetch {encoder} --to FOLDER` and plan "
+            "with --weights FILE",
         ) from error
     _add_to_record(_cache_record(), _key(source, revision), path, sha256)
     return path

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
-from seg_transfer.catalogue.encoders import imagenet_cached
+from seg_transfer.catalogue.encoders import TIMM, imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
@@ -54,6 +54,7 @@ def plan(options: PlanOptions) -> Plan:
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
     if dataset.label_map_note:
         logger.info(dataset.label_map_note)
+    _describe(options.encoder)
     resources = _resources(options, device)
     check_before_measuring(
         options,
@@ -94,6 +95,15 @@ def _resources(options: PlanOptions, device: str) -> Resources:
     )
 
 
+def _describe(encoder: str) -> None:
+    """Add an encoder that is no row of the catalogue, so that planning knows it without torch."""
+    if encoder.startswith(TIMM):
+        environment.check_torch()
+        from seg_transfer.transfer.describe import describe
+
+        describe(encoder, "--encoder")
+
+
 def _depthwise_gain(dimensions: Literal[2, 3], precision: Precision) -> float:
     environment.check_torch()
     from seg_transfer.network.depthwise import depthwise_gain
@@ -107,6 +117,7 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
     configurations = [plan.model.configuration for plan in plans]
     configuration = "2d" if dimension == 2 else configurations[0] if config == "auto" else config
     member = choose_member(configurations, configuration)
+    _describe(plans[member].model.encoder)
     return EarlierModel(path=str(path.absolute()), sha256=file_digest(path), plan=plans[member])
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from seg_transfer.catalogue.encoders import ENCODERS, entry
+from seg_transfer.catalogue.encoders import BUNDLED, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.cost import Machine, step_flops, step_memory
 from seg_transfer.planning.rules import configuration as configuration_rule
@@ -69,7 +69,8 @@ class TestPatch:
         assert chosen == stages
         assert f" {side}" in reason
 
-    def test_the_bundled_fifth_stage_is_left_out(self) -> None:
+    def test_the_fifth_stage_of_tiny_imagenet_is_left_out(self) -> None:
+        assert patch.most_stages((1, 500, 500), entry("tf_efficientnet_lite0"), bundled=True)[0] == 5
         assert patch.most_stages((1, 500, 500), RESNET18, bundled=True)[0] == 4
         assert patch.most_stages((1, 500, 500), RESNET18, bundled=False)[0] == 5
 
@@ -175,8 +176,15 @@ def test_decoder_has_one_block_per_stage() -> None:
 
 
 class TestEncoder:
+    def test_the_bundled_weights_of_imagenet_are_the_default(self) -> None:
+        chosen, reason = encoder_rule.encoder("auto")
+        assert BUNDLED[chosen].images == "ImageNet-1k" and "ImageNet-1k" in reason
+        for cached in (False, True):
+            weights, reason = encoder_rule.weights(entry(chosen), "auto", lambda name, cached=cached: cached)
+            assert weights.source == "bundled"
+            assert "apache-2.0" in reason and "terms of their own" in reason
+
     def test_auto_takes_the_cache_then_the_bundled_then_nothing(self) -> None:
-        assert encoder_rule.encoder("auto")[0] == "resnet18"
         assert encoder_rule.weights(RESNET18, "auto", lambda name: True)[0].source == "imagenet"
         assert encoder_rule.weights(RESNET18, "auto", lambda name: False)[0].source == "bundled"
         weights, reason = encoder_rule.weights(entry("resnet50"), "auto", lambda name: False)
@@ -188,6 +196,16 @@ class TestEncoder:
         assert weights.repository == ENCODERS["vgg16_bn"].repository
         assert weights.revision == ENCODERS["vgg16_bn"].revision
 
-    def test_only_one_encoder_has_bundled_weights(self) -> None:
+    def test_terms_of_the_bundled_weights_are_said(self) -> None:
+        _, reason = encoder_rule.weights(RESNET18, "bundled", lambda name: False)
+        assert "Tiny ImageNet" in reason and "non-commercial" in reason
+
+    def test_a_network_without_recorded_weights_has_none_to_download(self) -> None:
+        unknown = replace(RESNET18, name="timm/other", repository="", file="")
+        with pytest.raises(UserError, match="no ImageNet weights of timm/other"):
+            encoder_rule.weights(unknown, "imagenet", lambda name: False)
+        assert encoder_rule.weights(unknown, "auto", lambda name: False)[0].source == "none"
+
+    def test_other_encoders_have_no_bundled_weights(self) -> None:
         with pytest.raises(UserError, match="no bundled weights for resnet50"):
             encoder_rule.weights(entry("resnet50"), "bundled", lambda name: True)

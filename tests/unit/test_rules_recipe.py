@@ -288,6 +288,22 @@ class TestTraining:
         assert chosen == expected
         assert f"{1 / gain:.2g} times" in reason
 
+    @pytest.mark.parametrize(("gain", "expected"), [(0.9, "torch"), (1.1, "torch"), (1.11, "fast")])
+    def test_gradients_of_depthwise_convolutions_are_what_was_measured_faster(self, gain: float, expected: str) -> None:
+        asked = []
+
+        def measured(*arguments: object) -> float:
+            asked.append(arguments)
+            return gain
+
+        for configuration, patch in (("2d", (1, 32, 32)), ("3d", (8, 32, 32))):
+            model = model_plan(configuration, patch)
+            chosen, reason = training.depthwise_gradients(model, Machine("cpu", bfloat16_gain=2.0), measured)
+            assert chosen == expected and f"{gain:.2g} times" in reason
+        assert asked == [(2, "bfloat16"), (3, "bfloat16")]
+        assert training.depthwise_gradients(model, Machine("cuda"), measured)[0] == "torch"
+        assert len(asked) == 2
+
     def test_a_machine_is_as_fast_as_its_cores_and_bfloat16_no_slower_than_float32(self) -> None:
         flops = 150e9
         assert Machine("cpu", cores=2, bfloat16_gain=0.3).seconds(flops) == pytest.approx(1)

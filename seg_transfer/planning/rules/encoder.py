@@ -33,6 +33,9 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         UserError: If bundled weights are requested for an encoder that has none.
     """
     imagenet = Weights(source="imagenet", repository=entry.source, revision=entry.revision)
+    if requested == "imagenet" and not entry.source:
+        what, hint = f"timm records no ImageNet weights of {entry.name}", "give a file, or choose another --encoder"
+        raise UserError(what, where="--weights", hint=hint)
     if requested == "imagenet":
         return imagenet, f"requested ({entry.source}, {entry.licence})"
     if requested == "none":
