@@ -210,7 +210,7 @@ def test_without_a_network_the_message_says_so_and_how_to_go_on(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", fail)
     with pytest.raises(UserError, match="could not be fetched: no route to the hub") as raised:
         load_weights(Encoder("resnet18", channels=3, stages=1), IMAGENET, "resnet18")
-    assert "--weights bundled" in str(raised.value)
+    assert "whose weights come with the package (tf_efficientnet_lite0, " in str(raised.value)
     assert "segtl encoders fetch resnet18 --to FOLDER" in str(raised.value)
 
 
