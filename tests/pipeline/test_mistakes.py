@@ -157,7 +157,7 @@ def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pyte
     ("model", "said"),
     [
         ({"encoder": "resnet999"}, "'resnet999'"),
-        ({"stages": 6, "decoder_channels": [8] * 6}, "stages is 6, but resnet18 has 5"),
+        ({"stages": 6, "decoder_channels": [8] * 6}, "stages is 6, but tf_efficientnet_lite0 has 5"),
         ({"weights": {"source": "file", "path": "{work}/dataset.json"}}, "not readable as weights"),
         ({"weights": {"source": "file", "path": "{work}/nowhere"}}, "no weights file"),
     ],

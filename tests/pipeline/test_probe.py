@@ -33,6 +33,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data,
         work=folder / "work",
         config="2d",
+        encoder="resnet18",
         weights="bundled",
         evidence=False,
         time_budget=60.0,
