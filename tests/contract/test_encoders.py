@@ -23,14 +23,23 @@ HEADS = ("fc", "head", "classifier", "pre_logits", "conv_head", "bn2", "norm_hea
 """Modules of the libraries' networks that come after the pyramid."""
 ALEXNET_PHASE, INCEPTION_PHASE = 3, 1
 
-every_encoder = pytest.mark.parametrize("name", ENCODERS)
+SAME_BLOCKS = {"resnet34", "tf_efficientnet_lite1", "tf_efficientnet_lite2", "hgnetv2_b2", "mobilenet_edgetpu_v2_m"}
+"""More or wider ones of the blocks that another encoder has: `make slow` tests them."""
+
+
+def each(name: str, *others: str) -> object:
+    """A parameter of a test; that of an encoder with another's blocks is slow."""
+    return pytest.param(name, *others, marks=[pytest.mark.slow] if name in SAME_BLOCKS else [])
+
+
+every_encoder = pytest.mark.parametrize("name", list(map(each, ENCODERS)))
 CONFIGURATIONS = [
-    (name, configuration)
+    each(name, configuration)
     for name, known in ENCODERS.items()
     for configuration in ("2d", "2.5d", *(("3d",) if known.volumes else ()))
 ]
 every_configuration = pytest.mark.parametrize(("name", "configuration"), CONFIGURATIONS)
-every_3d = pytest.mark.parametrize("name", [name for name, known in ENCODERS.items() if known.volumes])
+every_3d = pytest.mark.parametrize("name", [each(name) for name, known in ENCODERS.items() if known.volumes])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -125,7 +134,7 @@ def test_every_stage_has_the_catalogues_channels_and_the_size_rounded_up(name, c
 @pytest.mark.parametrize(
     "name",
     [
-        name
+        each(name)
         for name, known in ENCODERS.items()
         if known.library == "timm" and known.parameters < MANY_PARAMETERS and name != "inception_v3"
     ]
