@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.errors import SomeCasesFailed
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
@@ -258,10 +259,10 @@ def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
             f"{entry.parameters / 1e6:.1f} M",
             entry.licence,
             "yes" if entry.volumes else "no",
-            ", ".join(encoder.weights) or "no",
+            ", ".join(_weights(entry.name, kind) for kind in encoder.weights) or "no",
         )
     _console().print(table)
-    logger.info("ImageNet weights are not in the package: `segtl encoders fetch NAME` puts them into the cache")
+    logger.info("`segtl encoders fetch NAME` puts other ImageNet weights into the cache; timm/NAME is any CNN of timm")
 
 
 def show_fetch(files: Sequence[Fetched], _: FetchOptions) -> None:
@@ -283,6 +284,10 @@ def _console() -> Console:
 
 def _line(text: str) -> None:
     _console().print(text, soft_wrap=True)
+
+
+def _weights(encoder: str, kind: str) -> str:
+    return f"bundled ({BUNDLED[encoder].images})" if kind == "bundled" else kind
 
 
 def _loss(value: Estimate | None) -> str:

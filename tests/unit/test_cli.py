@@ -158,7 +158,14 @@ def test_encoders_alone_lists_the_catalogue(
     lines = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
     rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 2}
     assert rows == {
-        "resnet18": ["64 64 128 256 512", "2 4 8 16 32", "11.2 M", "apache-2.0", "yes", "bundled, cached"],
+        "resnet18": [
+            "64 64 128 256 512",
+            "2 4 8 16 32",
+            "11.2 M",
+            "apache-2.0",
+            "yes",
+            "bundled (Tiny ImageNet), cached",
+        ],
         "vgg16_bn": ["128 256 512 512 512", "2 4 8 16 32", "14.7 M", "bsd-3-clause", "yes", "no"],
     }
 
