@@ -16,10 +16,8 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from timm.models import get_pretrained_cfg
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from seg_transfer.transfer.describe import KINDS, has_depthwise, measure
+from seg_transfer.transfer.describe import KINDS, measure, pyramid, timm_source
 from seg_transfer.transfer.stages import Library, load_stages
 from seg_transfer.util.files import write_text
 
@@ -85,26 +83,10 @@ def describe(name: str) -> dict[str, object]:
     return {
         "library": library,
         "library_name": library_name,
-        "channels": [stage.channels for stage in stages],
-        "strides": [stage.stride for stage in stages],
-        **(_torchvision_source(name) if library == "torchvision" else _timm_source(library_name, source.revision)),
+        **(_torchvision_source(name) if library == "torchvision" else timm_source(library_name, source.revision)),
+        **pyramid(stages),
         "volumes": source.volumes,
-        "depthwise": has_depthwise(stages),
-        "batchnorm": any(isinstance(module, _BatchNorm) for stage in stages for module in stage.modules.modules()),
-        "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         "costs": {kind: measure(library, library_name, KINDS[kind]) for kind in kinds},
-    }
-
-
-def _timm_source(library_name: str, revision: str) -> dict[str, object]:
-    source = get_pretrained_cfg(library_name)
-    return {
-        "mean": list(source.mean),
-        "std": list(source.std),
-        "licence": source.license,
-        "repository": source.hf_hub_id,
-        "revision": revision,
-        "file": "",
     }
 
 

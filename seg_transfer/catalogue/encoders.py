@@ -40,11 +40,12 @@ class BundledWeights:
     stages: int = 5
 
 
+IMAGENET = "ImageNet-1k"
 LITE_LICENCE = "apache-2.0, as published; trained on ImageNet-1k, whose images have terms of their own"
 BUNDLED = {
-    "tf_efficientnet_lite0": BundledWeights("tf_efficientnet_lite0.safetensors", "ImageNet-1k", LITE_LICENCE),
-    "tf_efficientnet_lite1": BundledWeights("tf_efficientnet_lite1.safetensors", "ImageNet-1k", LITE_LICENCE),
-    "tf_efficientnet_lite2": BundledWeights("tf_efficientnet_lite2.safetensors", "ImageNet-1k", LITE_LICENCE),
+    "tf_efficientnet_lite0": BundledWeights("tf_efficientnet_lite0.safetensors", IMAGENET, LITE_LICENCE),
+    "tf_efficientnet_lite1": BundledWeights("tf_efficientnet_lite1.safetensors", IMAGENET, LITE_LICENCE),
+    "tf_efficientnet_lite2": BundledWeights("tf_efficientnet_lite2.safetensors", IMAGENET, LITE_LICENCE),
     # Trained at 64 x 64: its fifth stage saw only 2 x 2 maps. In five CPU minutes it gained nothing (docs/log.md).
     "resnet18": BundledWeights(
         "resnet18_tinyimagenet.safetensors",
@@ -143,6 +144,8 @@ def _tuples(row: dict[str, Any]) -> dict[str, Any]:
 
 
 ENCODERS = _read()
+DESCRIBED: dict[str, EncoderEntry] = {}
+"""Networks of timm that this process has described, by ``timm/NAME``."""
 
 
 def entry(name: str, where: str = "encoder") -> EncoderEntry:
@@ -155,10 +158,11 @@ def entry(name: str, where: str = "encoder") -> EncoderEntry:
     Raises:
         UserError: If there is no such encoder.
     """
-    if name not in ENCODERS:
+    found = ENCODERS.get(name) or DESCRIBED.get(name)
+    if found is None:
         hint = f"choose timm/NAME, or one of: {', '.join(ENCODERS)}"
         raise UserError(f"unknown encoder {name!r}", where=where, hint=hint)
-    return ENCODERS[name]
+    return found
 
 
 def volume_encoders() -> list[str]:

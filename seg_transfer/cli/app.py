@@ -39,14 +39,8 @@ MODULES = (plan_options, train_options, model_options, other_options, pretrain_o
 def commands() -> Iterator[tuple[Command, type[Options]]]:
     """All commands with the types of their options, in the order of ``--help``."""
     for module in MODULES:
-        for kind in vars(module).values():
-            if (
-                isinstance(kind, type)
-                and issubclass(kind, Options)
-                and kind.command
-                and kind.__module__ == module.__name__
-            ):
-                yield kind.command, kind
+        own = [kind for kind in vars(module).values() if getattr(kind, "__module__", "") == module.__name__]
+        yield from ((kind.command, kind) for kind in own if getattr(kind, "command", None))
 
 
 def _run(entry: Command, options: Options) -> None:

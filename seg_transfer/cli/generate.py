@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -74,20 +74,14 @@ def _flags(name: str, field: FieldInfo) -> list[str]:
 
 def _metavar(field: FieldInfo) -> str | None:
     """``N [0<=x<1]``, or the choices of a Literal."""
-    choices = [choice for choice in _choices(field.annotation) if choice is not None]
-    if choices and cli_of(field).metavar is None:
-        return f"<{'|'.join(map(str, choices))}>"
+    if cli_of(field).metavar is None and get_origin(field.annotation) is Literal:
+        return f"<{'|'.join(get_args(field.annotation))}>"
     bounds = bounds_of(field)
     if not bounds:
         return cli_of(field).metavar
     lower = f"{bounds['ge']}<=" if "ge" in bounds else f"{bounds['gt']}<" if "gt" in bounds else ""
     upper = f"<={bounds['le']}" if "le" in bounds else f"<{bounds['lt']}" if "lt" in bounds else ""
     return f"{cli_of(field).metavar} [{lower}x{upper}]"
-
-
-def _choices(annotation: Any) -> Iterator[Any]:
-    if get_origin(annotation) is Literal:
-        yield from get_args(annotation)
 
 
 def _text(default: Any) -> str | None:

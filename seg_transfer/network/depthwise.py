@@ -13,15 +13,17 @@ Whether this pays depends on the machine: :func:`depthwise_gain` measures it, an
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from seg_transfer.options.choices import Precision
 from seg_transfer.transfer.inflate import SliceConv3d
+from seg_transfer.util.environment import fastest
 
-_REPEATS = 3
 _SHAPES = {2: ((4, 96, 32, 32), 5), 3: ((1, 64, 8, 24, 24), 3)}
 """Dimensions -> input and side of the kernel that :func:`depthwise_gain` measures."""
 
@@ -41,12 +43,22 @@ class DepthwiseConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, kernel = ctx.saved_tensors
-        of_input = of_kernel = None
-        if ctx.needs_input_grad[0]:
-            of_input = _input_gradient(gradients[0], x, kernel, ctx.stride, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            of_kernel = _kernel_gradient(gradients[0], x, kernel, ctx.stride, ctx.padding)
-        return of_input, of_kernel, None, None
+        (gradient,), of_input, of_kernel = gradients, None, None
+        if kernel.ndim == 4:
+            of_input, of_kernel = _torch_gradients(
+                gradient, x, kernel, ctx.stride, ctx.padding, ctx.needs_input_grad[:2]
+            )
+        else:
+            if ctx.needs_input_grad[0]:
+                of_input = _input_gradient(gradient, x.shape[2:], kernel, ctx.stride, ctx.padding)
+            if ctx.needs_input_grad[1]:
+                of_kernel = _kernel_gradient(gradient, x, kernel, ctx.stride, ctx.padding)
+        return (
+            None if of_input is None else of_input.to(x.dtype),
+            None if of_kernel is None else of_kernel.to(kernel.dtype),
+            None,
+            None,
+        )
 
 
 def _convolve(x: Tensor, kernel: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
@@ -72,14 +84,12 @@ def _torch_gradients(
 
 
 def _input_gradient(
-    gradient: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
+    gradient: Tensor, lengths: torch.Size, kernel: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    if kernel.ndim == 4:
-        found, _ = _torch_gradients(gradient, x, kernel, stride, padding, (True, False))
-        return cast(Tensor, found).to(x.dtype)
+    """The gradient of a 3D convolution's input of these lengths."""
     sizes = kernel.shape[2:]
     if max(stride) > 1:
-        spread = [length + 2 * pad - size + 1 for length, pad, size in zip(x.shape[2:], padding, sizes, strict=True)]
+        spread = [length + 2 * pad - size + 1 for length, pad, size in zip(lengths, padding, sizes, strict=True)]
         between = torch.empty(
             (*gradient.shape[:2], *spread), dtype=gradient.dtype, memory_format=torch.channels_last_3d
         ).zero_()
@@ -92,19 +102,17 @@ def _input_gradient(
 def _kernel_gradient(
     gradient: Tensor, x: Tensor, kernel: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    if kernel.ndim == 4:
-        _, found = _torch_gradients(gradient, x, kernel, stride, padding, (False, True))
-        return cast(Tensor, found).to(kernel.dtype)
+    """The gradient of a 3D convolution's kernel, plane by plane."""
     if padding[0]:
         x = nn.functional.pad(x, (0, 0, 0, 0, padding[0], padding[0]))
     reach = stride[0] * (gradient.shape[2] - 1) + 1
-    slices = gradient.transpose(1, 2).flatten(0, 1)
+    slices = gradient.transpose(1, 2).flatten(0, 1).float()
     planes = []
     for plane in range(kernel.shape[2]):
         seen = x[:, :, plane : plane + reach : stride[0]].transpose(1, 2).flatten(0, 1)
         _, found = _torch_gradients(slices, seen, kernel[:, :, plane], stride[1:], padding[1:], (False, True))
         planes.append(cast(Tensor, found))
-    return torch.stack(planes, dim=2).to(kernel.dtype)
+    return torch.stack(planes, dim=2)
 
 
 class _FastGradients(nn.modules.conv._ConvNd):
@@ -148,10 +156,12 @@ def _is_depthwise(module: nn.Conv2d) -> bool:
     )
 
 
-def depthwise_gain(dimensions: Literal[2, 3], precision: Literal["float32", "bfloat16"]) -> float:
+@cache
+def depthwise_gain(dimensions: Literal[2, 3], precision: Precision) -> float:
     """Measure how many times faster a depthwise convolution's gradients are than torch's, on this machine's CPU.
 
-    One thread; the fastest of several repeats counts, by process time. 2D in float32 is torch's own and counts as 1.
+    See :func:`~seg_transfer.util.environment.fastest`; once in a process, so that planning twice plans the same. 2D in
+    float32 is torch's own and counts as 1.
 
     Args:
         dimensions: Of the convolution.
@@ -164,18 +174,12 @@ def depthwise_gain(dimensions: Literal[2, 3], precision: Literal["float32", "bfl
     dtype = getattr(torch, precision)
     x = torch.randn(shape).to(dtype).contiguous(memory_format=layout).requires_grad_()
     kernel = torch.randn(shape[1], 1, *[side] * dimensions).to(dtype).requires_grad_()
-    stride, padding = (1,) * dimensions, (side // 2,) * dimensions
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    fastest = []
-    for convolution in (_convolve, DepthwiseConvolution.apply):
-        seconds = []
-        for _ in range(_REPEATS):
-            result = convolution(x, kernel, stride, padding)
-            gradient = torch.ones_like(result)
-            start = time.process_time()
-            torch.autograd.grad(result, (x, kernel), gradient)
-            seconds.append(time.process_time() - start)
-        fastest.append(min(seconds))
-    torch.set_num_threads(threads)
-    return fastest[0] / fastest[1]
+    return _backward_seconds(_convolve, x, kernel) / _backward_seconds(DepthwiseConvolution.apply, x, kernel)
+
+
+def _backward_seconds(convolution: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:
+    """Seconds of the backward pass of a convolution that keeps the size."""
+    sides = kernel.shape[2:]
+    result = convolution(x, kernel, (1,) * len(sides), tuple(side // 2 for side in sides))
+    gradient = torch.ones_like(result)
+    return fastest(lambda: torch.autograd.grad(result, (x, kernel), gradient, retain_graph=True))

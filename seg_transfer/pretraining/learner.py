@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry, entry
+from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
+from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
 MOMENTUM = 0.9
@@ -27,13 +28,13 @@ def trainable_encoder(name: str, smallest: int) -> EncoderEntry:
     """The catalogue entry of an encoder that can be pretrained.
 
     Args:
-        name: Name in the catalogue.
+        name: Name in the catalogue, or ``timm/NAME``.
         smallest: Side in pixels of the smallest training images.
 
     Raises:
         UserError: If there is no such encoder, it is not in timm, or it needs larger images.
     """
-    encoder = entry(name, "--encoder")
+    encoder = describe(name, "--encoder")
     if encoder.library != "timm":
         names = ", ".join(other for other, candidate in ENCODERS.items() if candidate.library == "timm")
         raise UserError(f"{name} is not one of timm's networks", where="--encoder", hint=f"choose one of: {names}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import timm
 import torch
@@ -19,7 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg_transfer.catalogue.encoders import ENCODERS, TIMM, EncoderEntry, StageCosts, StageKind, entry
+from seg_transfer.catalogue.encoders import DESCRIBED, ENCODERS, TIMM, EncoderEntry, StageCosts, StageKind, entry
 from seg_transfer.errors import UserError
 from seg_transfer.transfer.inflate import inflate_modules
 from seg_transfer.transfer.stages import Library, Stage, load_stages
@@ -33,7 +34,7 @@ STRIDES = ((2, 4, 8, 16, 32), (4, 8, 16, 32))
 
 
 def describe(name: str, where: str = "encoder") -> EncoderEntry:
-    """The entry of an encoder; one called ``timm/NAME`` is described and added to the catalogue of this process.
+    """The entry of an encoder; one called ``timm/NAME`` is described once in a process.
 
     Args:
         name: Name in the catalogue, or ``timm/NAME``.
@@ -42,7 +43,7 @@ def describe(name: str, where: str = "encoder") -> EncoderEntry:
     Raises:
         UserError: If timm has no such network, or it is no pyramid of 2D maps that segtl can use; it says why.
     """
-    if name in ENCODERS or not name.startswith(TIMM):
+    if name in DESCRIBED or not name.startswith(TIMM):
         return entry(name, where)
     library_name = name.removeprefix(TIMM)
     if not timm.is_model(library_name):
@@ -53,35 +54,45 @@ def describe(name: str, where: str = "encoder") -> EncoderEntry:
     if reason:
         hint = f"choose a convolutional network, or one of: {', '.join(ENCODERS)}"
         raise UserError(f"{name} cannot be an encoder: {reason}", where=where, hint=hint)
-    source = get_pretrained_cfg(library_name)
-    ENCODERS[name] = EncoderEntry(
+    DESCRIBED[name] = EncoderEntry(
         name=name,
         library="timm",
         library_name=library_name,
-        channels=tuple(stage.channels for stage in stages),
-        strides=tuple(stage.stride for stage in stages),
-        mean=tuple(source.mean) if source else (0.5, 0.5, 0.5),
-        std=tuple(source.std) if source else (0.5, 0.5, 0.5),
-        licence=(source and source.license) or "not recorded by timm",
-        repository=(source and source.hf_hub_id) or "",
-        revision="main",
-        file="",
+        **timm_source(library_name, "main"),
+        **pyramid(stages),
         volumes=_converts(library_name),
-        depthwise=has_depthwise(stages),
-        batchnorm=any(isinstance(module, _BatchNorm) for module in _modules(stages)),
-        parameters=sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
         costs=_Costs("timm", library_name),
         slowness=(None, None),
     )
-    return ENCODERS[name]
+    return DESCRIBED[name]
 
 
-def has_depthwise(stages: list[Stage]) -> bool:
-    """Whether an encoder has depthwise convolutions."""
-    return any(
-        isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
-        for module in _modules(stages)
-    )
+def timm_source(library_name: str, revision: str) -> dict[str, Any]:
+    """What timm records of a network's ImageNet weights: the fields of :class:`EncoderEntry` about them."""
+    source = get_pretrained_cfg(library_name)
+    return {
+        "mean": tuple(source.mean) if source else (0.5, 0.5, 0.5),
+        "std": tuple(source.std) if source else (0.5, 0.5, 0.5),
+        "licence": (source and source.license) or "not recorded by timm",
+        "repository": (source and source.hf_hub_id) or "",
+        "revision": revision,
+        "file": "",
+    }
+
+
+def pyramid(stages: list[Stage]) -> dict[str, Any]:
+    """What the modules of all stages tell: the fields of :class:`EncoderEntry` about them."""
+    modules = [module for stage in stages for module in stage.modules.modules()]
+    return {
+        "channels": tuple(stage.channels for stage in stages),
+        "strides": tuple(stage.stride for stage in stages),
+        "depthwise": any(
+            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
+            for module in modules
+        ),
+        "batchnorm": any(isinstance(module, _BatchNorm) for module in modules),
+        "parameters": sum(parameter.numel() for stage in stages for parameter in stage.modules.parameters()),
+    }
 
 
 class _Costs(Mapping[StageKind, StageCosts]):
@@ -115,24 +126,17 @@ def _usable_stages(library_name: str) -> tuple[str, list[Stage]]:
     if strides not in STRIDES:
         found = f"its stages have strides {strides}" if strides else "it gives no maps of 2D positions"
         return f"{found}; needed are 2 or 4, doubled up to 32", stages
-    try:
-        maps = _fake_maps(stages, torch.empty(ODD, device="meta"))
-    except Exception as error:
-        return f"its stages do not follow each other ({_line(error)})", stages
-    for stage, shape in zip(stages, maps, strict=True):
+    x = torch.empty(ODD, device="meta")
+    for stage in stages:
+        try:
+            with torch.no_grad():
+                x = stage.modules(x)
+        except Exception as error:
+            return f"its stages do not follow each other ({_line(error)})", stages
         expected = (ODD[0], stage.channels, *(math.ceil(size / stage.stride) for size in ODD[2:]))
-        if shape != expected:
-            return f"at stride {stage.stride} a map is {shape}, not {expected}", stages
+        if x.shape != expected:
+            return f"at stride {stage.stride} a map is {tuple(x.shape)}, not {expected}", stages
     return "", stages
-
-
-def _fake_maps(stages: list[Stage], x: Tensor) -> list[tuple[int, ...]]:
-    shapes = []
-    with torch.no_grad():
-        for stage in stages:
-            x = stage.modules(x)
-            shapes.append(tuple(x.shape))
-    return shapes
 
 
 def _converts(library_name: str) -> bool:
@@ -152,11 +156,6 @@ def _converts(library_name: str) -> bool:
     except Exception:  # a module that reads 2D maps only
         return False
     return True
-
-
-def _modules(stages: list[Stage]) -> Iterator[nn.Module]:
-    for stage in stages:
-        yield from stage.modules.modules()
 
 
 def _line(error: Exception) -> str:

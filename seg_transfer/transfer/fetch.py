@@ -18,15 +18,14 @@ from pathlib import Path
 
 from seg_transfer.catalogue.encoders import (
     BUNDLED,
-    TIMM,
     WEIGHTS_FILE,
     EncoderEntry,
     cached_weights,
-    entry,
     is_of_torchvision,
     torch_cache,
 )
 from seg_transfer.errors import UserError
+from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.util.files import check_folder, file_digest, whole_file, write_text
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def fetch(names: Sequence[str], to: Path | None = None) -> list[Fetched]:
     Raises:
         UserError: If an encoder is unknown, or its weights cannot be fetched.
     """
-    entries = [_entry(name) for name in names]  # refuses unknown names before anything is fetched
+    entries = [encoder_entry(name, "NAME") for name in names]  # refuses unknown names before anything is fetched
     if to is not None:
         check_folder(to)
     return [_fetch(each, to) for each in entries]
@@ -134,14 +133,6 @@ def _fetch(encoder: EncoderEntry, to: Path | None) -> Fetched:
         _add_to_record(to / RECORD, copy.name, path, sha256, source=key)
         path = copy
     return Fetched(encoder.name, path, sha256)
-
-
-def _entry(name: str) -> EncoderEntry:
-    if name.startswith(TIMM):
-        from seg_transfer.transfer.describe import describe  # loads torch
-
-        return describe(name, "NAME")
-    return entry(name, "NAME")
 
 
 def _download(source: str, revision: str, encoder: str, *, again: bool = False) -> Path:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
-from seg_transfer.catalogue.encoders import TIMM, imagenet_cached
+from seg_transfer.catalogue.encoders import imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import read_text
 from seg_transfer.errors import UserError
@@ -25,6 +25,7 @@ from seg_transfer.planning.planner import decides_by_evidence, make_plan
 from seg_transfer.planning.resources import Resources
 from seg_transfer.planning.rules.earlier_model import EarlierModel, choose_member
 from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
+from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
@@ -54,7 +55,8 @@ def plan(options: PlanOptions) -> Plan:
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
     if dataset.label_map_note:
         logger.info(dataset.label_map_note)
-    _describe(options.encoder)
+    if options.encoder != "auto":
+        encoder_entry(options.encoder, "--encoder")
     resources = _resources(options, device)
     check_before_measuring(
         options,
@@ -95,15 +97,6 @@ def _resources(options: PlanOptions, device: str) -> Resources:
     )
 
 
-def _describe(encoder: str) -> None:
-    """Add an encoder that is no row of the catalogue, so that planning knows it without torch."""
-    if encoder.startswith(TIMM):
-        environment.check_torch()
-        from seg_transfer.transfer.describe import describe
-
-        describe(encoder, "--encoder")
-
-
 def _depthwise_gain(dimensions: Literal[2, 3], precision: Precision) -> float:
     environment.check_torch()
     from seg_transfer.network.depthwise import depthwise_gain
@@ -117,7 +110,7 @@ def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:
     configurations = [plan.model.configuration for plan in plans]
     configuration = "2d" if dimension == 2 else configurations[0] if config == "auto" else config
     member = choose_member(configurations, configuration)
-    _describe(plans[member].model.encoder)
+    encoder_entry(plans[member].model.encoder)
     return EarlierModel(path=str(path.absolute()), sha256=file_digest(path), plan=plans[member])
 
 

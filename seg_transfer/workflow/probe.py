@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seg_transfer.catalogue.encoders import entry, imagenet_cached
+from seg_transfer.catalogue.encoders import imagenet_cached
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
@@ -10,6 +10,7 @@ from seg_transfer.options.plan_options import ProbeOptions
 from seg_transfer.planning.evidence_record import Evidence, ProbeEvidence
 from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
+from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder
 from seg_transfer.workflow.preprocess import preprocess_missing
@@ -57,7 +58,7 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
 
 def _weights(name: str) -> Weights:
     """Pretrained weights of an encoder that are on this machine."""
-    weights, _ = weights_rule(entry(name, "--with"), "auto", imagenet_cached)
+    weights, _ = weights_rule(encoder_entry(name, "--with"), "auto", imagenet_cached)
     if weights.source == "none":
         raise UserError(
             f"there are no pretrained weights of {name} on this machine",

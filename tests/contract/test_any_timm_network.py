@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from seg_transfer.catalogue.encoders import ENCODERS, entry
+from seg_transfer.catalogue.encoders import DESCRIBED, ENCODERS, entry
 from seg_transfer.errors import UserError
 from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.encoder import Encoder
@@ -51,4 +51,4 @@ def test_others_are_refused_with_the_reason(name, reason):
     with pytest.raises(UserError, match=reason) as error:
         describe(name, "--encoder")
     assert error.value.where == "--encoder" and error.value.hint
-    assert name not in ENCODERS
+    assert name not in ENCODERS and name not in DESCRIBED

@@ -159,6 +159,8 @@ class TestMistakes:
         monkeypatch.setattr(probing, "imagenet_cached", lambda _: False)
         assert "segtl encoders fetch vgg16_bn" in self.said(capsys, "-w", planned, "--with", "vgg16_bn")
         assert "unknown encoder 'lenet'" in self.said(capsys, "-w", planned, "--with", "lenet")
+        said = self.said(capsys, "-w", planned, "--with", "timm/resnet10t")
+        assert "no pretrained weights of timm/resnet10t on this machine" in said
 
     def test_a_plan_from_scratch(self, planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content = json.loads((planned / "plan.json").read_text())

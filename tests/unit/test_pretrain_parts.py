@@ -229,6 +229,7 @@ def test_statistics_come_from_whole_batches_of_different_training_images():
         ("alexnet", 64, "alexnet is not one of timm's networks"),
         ("inception_v3", 40, "too small for inception_v3"),
         ("resnet19", 40, "unknown encoder 'resnet19'"),
+        ("timm/resnet19", 40, "timm has no network 'resnet19'"),
     ],
 )
 def test_networks_that_cannot_be_trained_here(name, smallest, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, EncoderEntry
+from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, IMAGENET, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 
@@ -50,18 +50,15 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         return Weights(source="bundled"), f"requested ({_bundled(entry)})"
     if requested != "auto":
         return Weights(source="file", path=requested), f"the file {requested} was requested"
-    if imagenet_cached(entry.name) and not _is_imagenet(entry):
-        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
-    if entry.name in BUNDLED:
+    bundled = BUNDLED.get(entry.name)
+    if bundled is not None and (bundled.images == IMAGENET or not imagenet_cached(entry.name)):
         return Weights(source="bundled"), f"they come with the package ({_bundled(entry)})"
+    if imagenet_cached(entry.name):
+        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
     return Weights(source="none"), (
         f"the ImageNet weights of {entry.name} are neither in the package nor in the local cache, and auto never "
         "downloads: random weights; --weights imagenet downloads them"
     )
-
-
-def _is_imagenet(entry: EncoderEntry) -> bool:
-    return entry.name in BUNDLED and BUNDLED[entry.name].images == "ImageNet-1k"
 
 
 def _bundled(entry: EncoderEntry) -> str:
