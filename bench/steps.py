@@ -12,7 +12,7 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,22 +92,38 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(configuration: str, rounds: int) -> None:
-    size, patch = SHAPES[configuration]
-    batch = Batch(
-        torch.randn(size, 1, *patch), torch.randint(0, 3, (size, patch[0] if configuration == "3d" else 1, *patch[1:]))
-    )
-    cells = [(name, "bfloat16") for name in STRATEGIES] + [("finetune", "float32")]
-    trainers = {cell: Trainer(make_plan(configuration, *cell), seed=0, device="cpu", load=True) for cell in cells}
-    times: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells}
+def random_batch(configuration: str, size: int) -> Batch:
+    """Random samples of the configuration's patch."""
+    _, patch = SHAPES[configuration]
+    slices = patch[0] if configuration == "3d" else 1
+    return Batch(torch.randn(size, 1, *patch), torch.randint(0, 3, (size, slices, *patch[1:])))
+
+
+def in_turns(trainers: Mapping[Any, Trainer], batch: Batch, rounds: int) -> dict[Any, list[float]]:
+    """Seconds of the steps of several trainers that take turns; the first round is not counted."""
+    times: dict[Any, list[float]] = {name: [] for name in trainers}
     for turn in range(rounds + 1):
-        for cell, trainer in trainers.items():
+        for name, trainer in trainers.items():
             took = seconds(lambda trainer=trainer, turn=turn: trainer.step(batch, turn, 0.5))
             if turn:
-                times[cell].append(took)
+                times[name].append(took)
+    return times
+
+
+def paired_ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of the ratios of steps of the same round."""
+    return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
+
+
+def measure(configuration: str, rounds: int) -> None:
+    size, _ = SHAPES[configuration]
+    batch = random_batch(configuration, size)
+    cells = [(name, "bfloat16") for name in STRATEGIES] + [("finetune", "float32")]
+    trainers = {cell: Trainer(make_plan(configuration, *cell), seed=0, device="cpu", load=True) for cell in cells}
+    times = in_turns(trainers, batch, rounds)
     reference = times["finetune", "bfloat16"]
     for (name, precision), measured in times.items():
-        ratio = statistics.median(mine / theirs for mine, theirs in zip(measured, reference, strict=True))
+        ratio = paired_ratio(measured, reference)
         print(f"{configuration:5} {name:10} {precision:9} {statistics.median(measured):7.3f} s  x{ratio:.2f}")
 
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation

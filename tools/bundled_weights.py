@@ -24,10 +24,11 @@ from safetensors.torch import save
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
+from seg_transfer.catalogue.encoders import BUNDLED, entry
 from seg_transfer.transfer.stages import keep_size, load_stages
+from seg_transfer.transfer.weights import BUNDLED_FOLDER
 from seg_transfer.util.files import whole_file
 
-BUNDLED = Path(__file__).resolve().parents[1] / "seg_transfer" / "transfer" / "bundled"
 BATCH = 50
 
 
@@ -60,16 +61,16 @@ def write(name: str, state: dict[str, Tensor]) -> Path:
         stages = load_stages("timm", name, 3)
     modules = {module.replace("blocks_", "blocks.") for stage in stages for module, _ in stage.modules.named_children()}
     kept = {key: tensor for key, tensor in state.items() if any(key.startswith(f"{module}.") for module in modules)}
-    known = timm.models.get_pretrained_cfg(name)
+    known = entry(name)
     header = {
         "architecture": f"{name} (timm)",
-        "data": "ImageNet-1k",
+        "data": BUNDLED[name].images,
         "dtype": "float16",
         "mean": ",".join(map(str, known.mean)),
         "std": ",".join(map(str, known.std)),
-        "licence": "apache-2.0",
+        "licence": known.licence,
     }
-    path = BUNDLED / f"{name}.safetensors"
+    path = BUNDLED_FOLDER / BUNDLED[name].file
     with whole_file(path) as beside:
         beside.write_bytes(save(kept, metadata=header))
     return path
@@ -108,8 +109,7 @@ def main() -> None:
         path = write(name, state)
         line = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB"
         if options.pictures:
-            known = timm.models.get_pretrained_cfg(name)
-            own = torch.tensor(known.mean), torch.tensor(known.std)
+            own = torch.tensor(entry(name).mean), torch.tensor(entry(name).std)
             right, wrong = (top1(name, state, options.pictures, options.classes, each) for each in (own, customary))
             line += f"; top-1 {right:.3f}, with the customary mean and std {wrong:.3f}"
         print(line, flush=True)

@@ -20,6 +20,7 @@ import json
 import statistics
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -199,22 +200,28 @@ def write_rows(rows: dict[tuple[str, str], Row]) -> None:
 
 
 def table(rows: dict[tuple[str, str], Row]) -> str:
-    """Milliseconds per sample as Markdown."""
-    about = next(iter(rows.values()))
-    sizes = dict.fromkeys(f"{row['batch']} x {row['patch']}" for row in rows.values())
+    """Milliseconds per sample as Markdown; a table for each machine and precision."""
     titles = [f"{kind} {name.removesuffix('_ms')}" for kind in SIZES for name in FIGURES]
-    lines = [
-        f"{about['machine']}, {about['threads']} threads, torch {about['torch']}, {about['commit']}; "
-        f"ms per sample, batches of {', '.join(sizes)}",
-        "",
-        f"| encoder | {' | '.join(titles)} |",
-        "|---" * (1 + len(titles)) + "|",
-    ]
-    for encoder in dict.fromkeys(name for name, _ in rows):
-        found = [rows.get((encoder, kind)) for kind in SIZES]
-        cells = [f"{float(row[name]):g}" if row else "–" for row in found for name in FIGURES]
-        lines.append(f"| {encoder} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    places: dict[tuple[str, ...], dict[tuple[str, str], Row]] = defaultdict(dict)
+    for key, row in rows.items():
+        places[tuple(row[name] for name in ("machine", "threads", "torch", "precision"))][key] = row
+    lines = []
+    for (machine, threads, torch_version, precise), here in places.items():
+        sizes = dict.fromkeys(f"{row['batch']} x {row['patch']}" for row in here.values())
+        commits = dict.fromkeys(row["commit"] for row in here.values())
+        lines += [
+            f"{machine}, {threads} threads, torch {torch_version}, {precise}, {', '.join(commits)}; "
+            f"ms per sample, batches of {', '.join(sizes)}",
+            "",
+            f"| encoder | {' | '.join(titles)} |",
+            "|---" * (1 + len(titles)) + "|",
+        ]
+        for encoder in dict.fromkeys(name for name, _ in here):
+            found = [here.get((encoder, kind)) for kind in SIZES]
+            cells = [f"{float(row[name]):g}" if row else "–" for row in found for name in FIGURES]
+            lines.append(f"| {encoder} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def update_catalogue(rows: dict[tuple[str, str], Row]) -> None:
