@@ -146,7 +146,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         code = app(args=arguments, prog_name="segtl", standalone_mode=False) or 0
     except typer.TyperException as error:
         usage = getattr(error, "ctx", None)
-        hint = f"`{usage.command_path if usage else 'segtl'} --help` lists what there is"
+        hint = f"`{usage.command_path if usage else 'segtl'} --help` lists the commands and options"
         logger.error(str(UserError(error.format_message().rstrip("."), hint=hint)))
         return USER_ERROR
     except (UserError, SomeCasesFailed) as error:
