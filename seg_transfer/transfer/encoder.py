@@ -7,7 +7,7 @@ Modules keep the library's names. Only the stages in use allocate memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import cast
@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.transfer.describe import describe
+from seg_transfer.transfer.folding import fold_batchnorm
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
 from seg_transfer.transfer.stages import image_weights, load_stages
+
+EXAMPLE_SIZES = (4, 32, 32)
+"""Slices, u and v of the map that a folded stage is checked on."""
 
 
 def initialise(module: nn.Module) -> None:
@@ -80,6 +84,8 @@ class Encoder(nn.Module):
         super().__init__()
         entry = describe(name)
         self.name, self.inflation = name, inflation
+        self._inputs = channels
+        self._folded: dict[int, nn.Module] = {}  # no submodules: they are in no checkpoint
         self.is_3d = slice_strides is not None
         # On "meta", so that unused stages and VGG's 120 million classifier weights allocate nothing.
         with torch.device("meta"):
@@ -102,10 +108,29 @@ class Encoder(nn.Module):
         if not self.is_3d:
             x = x.flatten(1, 2)
         outputs = []
-        for stage, has_depth in zip(self.stages, self.has_depth, strict=True):
+        for index, (stage, has_depth) in enumerate(zip(self.stages, self.has_depth, strict=True)):
+            stage = self._folded.get(index, stage)
             x = stage(x) if has_depth or not self.is_3d else _by_slice(stage, x)
             outputs.append(x)
         return outputs
+
+    def fold(self, stages: Collection[int]) -> None:
+        """Compute these stages, and no others, with BatchNorm folded into convolutions.
+
+        For stages that do not change: their weights are copied when they are first named.
+
+        Args:
+            stages: Indices of the stages, 0 the finest.
+        """
+        for index in self._folded.keys() - set(stages):
+            del self._folded[index]
+        for index in set(stages) - self._folded.keys():
+            channels = self.channels[index - 1] if index else self._inputs
+            sizes = EXAMPLE_SIZES[-3 if self.has_depth[index] else -2 :]
+            random = torch.Generator().manual_seed(index)
+            example = torch.randn(1, channels, *sizes, generator=random)
+            stage = self.stages[index]
+            self._folded[index] = fold_batchnorm(stage, example.to(next(stage.parameters())))
 
     def image_weights(self) -> frozenset[str]:
         """Names, in this module, of the weights that read the image's channels."""

@@ -1,7 +1,8 @@
 """Applies a strategy to a network while it trains: which encoder stages learn, how fast, and how BatchNorm behaves.
 
-A frozen stage has no gradient, is in eval mode, keeps its BatchNorm statistics and has no weight decay. Autograd
-records nothing before the first stage that learns.
+A frozen stage has no gradient, is in eval mode, keeps its BatchNorm statistics and has no weight decay; it is computed
+with BatchNorm folded into its convolutions (:mod:`~seg_transfer.transfer.folding`). Autograd records nothing before the
+first stage that learns.
 
 BatchNorm of stages that learn follows ``Strategy.batchnorm``. ``source`` and ``recalibrated`` keep it frozen (eval
 mode, scale and shift without gradient, as in He et al., "Mask R-CNN", 2017), so that small batches do not disturb it.
@@ -87,8 +88,10 @@ class StrategySchedule:
 
     def apply(self, progress: float) -> None:
         """Set gradients and training mode of every stage; call it after every ``network.train()``."""
-        for stage, start in zip(self.stages, self.strategy.start, strict=True):
-            learns = start is not None and progress >= start
+        frozen = [index for index, state in self.describe(progress).items() if state == "frozen"]
+        self.network.encoder.fold(frozen)
+        for index, stage in enumerate(self.stages):
+            learns = index not in frozen
             stage.train(learns)
             stage.requires_grad_(learns)
             for norm in _batchnorms(stage):
