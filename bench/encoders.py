@@ -1,8 +1,9 @@
-"""Which encoder and which strategy give the best Dice in the same minutes of training, with few cases?
+"""Which encoder, decoder and strategy give the best Dice in the same minutes of training, with few cases?
 
-Trained on each data set's own list of few cases with default plans but for encoder and strategy; scored on cases of its
-longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on the cores of
-one run. Finished runs are kept in ``bench/results/encoders.csv``.
+Trained on each data set's own list of few cases with default plans but for encoder, decoder and strategy; scored on
+cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
+the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide`` or ``+narrow``
+has a decoder of other widths than the plan's.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
@@ -17,27 +18,55 @@ from pathlib import Path
 from rows import figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
+from seg_transfer.catalogue.encoders import BUNDLED, entry
+
 CASES = {"abdomen_mr": 5, "retina": 8, "sarcoma": 6, "cells": 5, "hippocampus": 5}
 ARMS = (
     ("resnet18", "gradual"),
     ("tf_efficientnet_lite0", "gradual"),
     ("tf_efficientnet_lite0", "frozen"),
     ("tf_efficientnet_lite0", "scratch"),
+    ("resnet18", "gradual+wide"),
+    ("tf_efficientnet_lite0", "gradual+wide"),
+    ("tf_efficientnet_lite0", "frozen+wide"),
+    ("tf_efficientnet_lite0", "scratch+wide"),
+    ("tf_efficientnet_lite0", "gradual+narrow"),
+    ("tf_efficientnet_lite0", "frozen+narrow"),
 )
+DECODERS = {
+    "wide": {2: 32, 4: 64, 8: 128, 16: 256, 32: 256},
+    "narrow": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64},
+}
+"""Decoder of an arm -> stride of a stage -> channels of its block. The patch stays the default plan's."""
+STAGES = {"hippocampus": 3}
+"""Stages in use where a data set's images are too small for all of them."""
+
+
+def widths(encoder: str, dataset: str, decoder: str) -> dict[str, list[int]]:
+    """The edit that gives a data set's network a decoder."""
+    stages = min(STAGES.get(dataset, 5), BUNDLED[encoder].stages)
+    return {"model.decoder_channels": [DECODERS[decoder][stride] for stride in entry(encoder).strides[:stages]]}
 
 
 def runs(data: Path, minutes: float) -> list[BenchRun]:
     made = []
     for dataset, cases in CASES.items():
         lists = lists_of(dataset)["few_shot"]
-        for encoder, strategy in ARMS:
+        for encoder, arm in ARMS:
+            strategy, _, decoder = arm.partition("+")
             made.append(
                 BenchRun(
-                    name=f"{dataset}-{cases}-{encoder}-{strategy}-{minutes:g}min",
+                    name=f"{dataset}-{cases}-{encoder}-{arm}-{minutes:g}min",
                     dataset=data / dataset,
                     train=lists[str(cases)],
                     test=held_out(lists),
-                    options={"encoder": encoder, "strategy": strategy, "time_budget": 60 * minutes},
+                    options={
+                        "encoder": encoder,
+                        "weights": "bundled",
+                        "strategy": strategy,
+                        "time_budget": 60 * minutes,
+                    },
+                    edits=widths(encoder, dataset, decoder) if decoder else {},
                 )
             )
     return made

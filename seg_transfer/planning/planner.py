@@ -192,7 +192,9 @@ class _Planner:
         """Decide the rest of the network."""
         take, configuration = self.reasons.take, size.configuration
         mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
-        widths = decoder_channels(size.entry.strides[: size.stages], self.resources.machine.kind)
+        strides, device = size.entry.strides[: size.stages], self.resources.machine.kind
+        narrow = size.decoder_channels != decoder_channels(strides, device)[0]
+        widths = decoder_channels(strides, device, narrow=narrow)
         return ModelPlan(
             configuration=configuration,
             patch=size.patch,

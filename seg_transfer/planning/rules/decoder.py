@@ -7,24 +7,31 @@ from collections.abc import Sequence
 from seg_transfer.planning.cost import DeviceKind
 
 WIDTHS: dict[str, dict[int, int]] = {
+    "narrow": {2: 16, 4: 32, 8: 64, 16: 128, 32: 128},
     "cpu": {2: 32, 4: 64, 8: 128, 16: 256, 32: 256},
     "gpu": {2: 64, 4: 96, 8: 128, 16: 192, 32: 256},
 }
-"""Device -> in-plane stride of a stage -> channels of its block."""
+"""Device, or ``narrow`` -> in-plane stride of a stage -> channels of its block."""
 
 
-def decoder_channels(strides: Sequence[int], device: DeviceKind) -> tuple[tuple[int, ...], str]:
+def decoder_channels(
+    strides: Sequence[int], device: DeviceKind, *, narrow: bool = False
+) -> tuple[tuple[int, ...], str]:
     """Choose the channels of the decoder's block at each stage, from the finest.
 
-    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net.
+    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net. Where a
+    step with a patch of the whole case would take too long, half the width everywhere is worth more than the steps and
+    voxels that it costs (``bench/encoders.py``; docs/log.md, 2026-11-28).
 
     Args:
         strides: In-plane stride of each stage in use, from the finest.
         device: Kind of device that trains.
+        narrow: Whether patches of whole cases exceed the limits of a step.
     """
-    table = WIDTHS["cpu" if device == "cpu" else "gpu"]
+    table = WIDTHS["narrow" if narrow else "cpu" if device == "cpu" else "gpu"]
     widths = tuple(table[stride] for stride in strides)
+    why = "half of what small images get, since patches of whole cases exceed the limits of a step; " if narrow else ""
     return widths, (
-        f"{widths[0]} at the finest stage (stride {strides[0]}) on {device}, which costs most, and wider at coarser "
-        f"ones; {len(widths)} blocks, one per encoder stage in use"
+        f"{why}{widths[0]} at the finest stage (stride {strides[0]}) on {device}, which costs most, and wider at "
+        f"coarser ones; {len(widths)} blocks, one per encoder stage in use"
     )

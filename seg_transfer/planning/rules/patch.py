@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from seg_transfer.catalogue.encoders import BUNDLED, EncoderEntry
 from seg_transfer.errors import UserError
@@ -130,7 +130,8 @@ def fit_patch(
     """Choose the patch, and fewer stages where even their smallest patch exceeds the limits.
 
     It starts with the median case, rounded up to a multiple of every stage's stride, and shrinks along the axis of
-    which it covers the largest share (nnU-Net) until the smallest batch is within the limits.
+    which it covers the largest share (nnU-Net) until the smallest batch is within the limits. If it has to shrink on a
+    CPU, it is fitted again to a narrow decoder (:mod:`~seg_transfer.planning.rules.decoder`).
 
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
@@ -142,11 +143,45 @@ def fit_patch(
     Raises:
         UserError: If not even the smallest patch fits into the memory.
     """
+    found = _fit_patch(shape, spacing, architecture, configuration=configuration, limits=limits, narrow=False)
+    if limits.step_seconds is not None and (found.too_large or found.network.patch != found.largest):
+        found = _fit_patch(shape, spacing, architecture, configuration=configuration, limits=limits, narrow=True)
+    network, batch = found.network, SMALLEST_BATCH[configuration]
+    memory = step_memory(network, batch)
+    if memory > limits.memory_bytes:
+        raise UserError(
+            f"{bytes_text(limits.memory_bytes)} are too little: the smallest patch {network.patch} in {configuration} "
+            f"with {network.entry.name} takes about {bytes_text(memory)}",
+            where="--memory",
+            hint="allow more memory, or choose a smaller encoder or --config 2d",
+        )
+    reason = _patch_reason(network, found.largest, shape, batch, limits)
+    return network, f"{reason}; even the smallest patch is slower" if found.too_large else reason
+
+
+class _Fit(NamedTuple):
+    """A network, the largest patch with its stages, and whether it exceeds the limits."""
+
+    network: NetworkSize
+    largest: Triple
+    too_large: bool
+
+
+def _fit_patch(
+    shape: tuple[float, float, float],
+    spacing: Spacing,
+    architecture: Architecture,
+    *,
+    configuration: Configuration,
+    limits: Limits,
+    narrow: bool,
+) -> _Fit:
+    """Fit the patch to one width of the decoder; arguments as for :func:`fit_patch`."""
     batch, entry = SMALLEST_BATCH[configuration], architecture.entry
     axes = (0, 1, 2) if configuration == "3d" else (1, 2)  # 2D and 2.5D have a fixed number of slices
     for count in range(architecture.stages, 0, -1):
         strides, _ = slice_strides(spacing, shape[0], entry.strides[:count]) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind)
+        widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind, narrow=narrow)
         steps = (math.prod(strides), entry.strides[count - 1], entry.strides[count - 1])
         largest = _largest_patch(shape, steps, configuration)
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(largest, steps, strict=True))
@@ -170,16 +205,8 @@ def fit_patch(
             axis = max(shrinkable, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))
             patch = tuple(size - steps[axis] * (index == axis) for index, size in enumerate(patch))  # type: ignore
         if not too_large:
-            return network, _patch_reason(network, largest, shape, batch, limits)
-    if step_memory(network, batch) <= limits.memory_bytes:
-        reason = _patch_reason(network, largest, shape, batch, limits)
-        return network, f"{reason}; even the smallest patch is slower"
-    raise UserError(
-        f"{bytes_text(limits.memory_bytes)} are too little: the smallest patch {network.patch} in {configuration} with "
-        f"{entry.name} takes about {bytes_text(step_memory(network, batch))}",
-        where="--memory",
-        hint="allow more memory, or choose a smaller encoder or --config 2d",
-    )
+            break
+    return _Fit(network, largest, too_large)
 
 
 def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, total_voxels: float) -> tuple[int, str]:
