@@ -1,10 +1,10 @@
 """One part of the recipe at a time, against the Dice it gives with few cases and few steps.
 
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of retinas
-and of 5 in 2.5D of abdomen MR; bundled weights fine-tuned, a fixed number of steps; scored on cases of their longest
-list that are not in the shorter ones. Their test cases are not touched. Every variant changes one thing against its
-reference, which is ``usual`` unless another strategy is needed. Finished runs are kept in
-``bench/results/recipe.csv``.
+and of 5 in 2.5D of abdomen MR; the default encoder, unfrozen gradually, a fixed number of steps; scored on cases of
+their longest list that are not in the shorter ones. Their test cases are not touched. Every variant changes one thing
+against ``usual``. Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is
+fine-tuned from the start, are of earlier versions.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2
@@ -22,6 +22,7 @@ import numpy as np
 from rows import figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
 from seg_transfer.data.geometry import Unit
 from seg_transfer.planning.cost import Configuration
 from seg_transfer.planning.data_plan import Channel, Normalization
@@ -52,9 +53,9 @@ RGB = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for n
 SETTINGS = (
     Setting("hippocampus", "hippocampus", (5, 20), "3d", 3, "mm"),
     Setting("hippocampus_2.5d", "hippocampus", (5, 20), "2.5d", 3, "mm"),
-    Setting("abdomen_mr", "abdomen_mr", (5,), "2.5d", 4, "mm"),
-    Setting("cells", "cells", (5, 20), "2d", 4, "pixel", RGB, (1, 2)),
-    Setting("retina", "retina", (8,), "2d", 4, "pixel", RGB, (1, 2)),
+    Setting("abdomen_mr", "abdomen_mr", (5,), "2.5d", 5, "mm"),
+    Setting("cells", "cells", (5, 20), "2d", 5, "pixel", RGB, (1, 2)),
+    Setting("retina", "retina", (8,), "2d", 5, "pixel", RGB, (1, 2)),
 )
 
 
@@ -102,43 +103,41 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
     "encoder-rate-0.1": {},
     "encoder-rate-1": {},
+    "rate-0.0015": {"recipe.learning_rate": 1.5e-3},
+    "rate-0.006": {"recipe.learning_rate": 6e-3},
+    "long-warm-up": {"recipe.warmup": 0.2},
+    "no-weight-decay": {"recipe.weight_decay": 0.0},
+    "weight-decay-0.1": {"recipe.weight_decay": 0.1},
+    "no-average": {"recipe.ema_decay": 0.0},
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
     "minmax-similar": {"recipe.strategy.batchnorm": "source"},
     "scratch": {},
     "frozen": {},
-    "gradual": {},
-    "gradual-late": {},
+    "finetune": {},
+    "late": {},
 }
 MINMAX = {"minmax", "minmax-similar"}
 """Of 2D images, which are z-scored otherwise."""
-STRATEGIES = {"frozen", "gradual"}
-"""Variants called by the strategy that they and those compared with them have; all others are fine-tuned."""
-REFERENCES = {"gradual-late": "gradual"}
-"""What a variant is compared with, where that is not the usual recipe."""
+STRATEGIES = {"frozen", "finetune"}
+"""Variants called by their strategy; all others unfreeze gradually."""
 
 
 def edits(variant: str, setting: Setting) -> dict[str, Any]:
     """What a variant changes in the plan."""
-    schedule = late(setting) if variant == "gradual-late" else {}
+    schedule = late(setting) if variant == "late" else {}
     if variant in RATES:
         schedule |= rates(*RATES[variant], setting)
     return {"recipe.steps_per_epoch": EPOCH, **planned(setting), **schedule, **VARIANTS[variant]}
-
-
-def strategy(variant: str) -> str:
-    """How a variant's encoder learns."""
-    named = REFERENCES.get(variant, variant)
-    return named if named in STRATEGIES else "finetune"
 
 
 def options(variant: str, setting: Setting) -> dict[str, Any]:
     """What a variant asks of the planner."""
     asked = {
         "config": setting.configuration,
-        "encoder": "resnet18",
+        "encoder": DEFAULT_ENCODER,
         "weights": "bundled",
-        "strategy": strategy(variant),
+        "strategy": variant if variant in STRATEGIES else "gradual",
     }
     if variant in MINMAX:
         asked["normalization"] = {channel.name: "minmax" for channel in setting.channels}
@@ -152,7 +151,7 @@ def runs(data: Path, epochs: int) -> list[BenchRun]:
         lists = lists_of(setting.dataset)["few_shot"]
         made += [
             BenchRun(
-                name=f"{setting.name}-{cases}-{variant}-{epochs * EPOCH}steps",
+                name=f"{setting.name}-{cases}-{variant}-{epochs * EPOCH}steps-{DEFAULT_ENCODER}",
                 dataset=dataset,
                 train=lists[str(cases)],
                 test=held_out(lists),
@@ -168,22 +167,21 @@ def runs(data: Path, epochs: int) -> list[BenchRun]:
 
 
 def table(results: Path) -> str:
-    """Mean Dice of each run, and its difference from its reference on the same seeds, in points."""
-    found: dict[tuple[str, int, int, str], dict[int, float]] = defaultdict(dict)
+    """Mean Dice of each run, and its difference from the usual recipe on the same seeds, in points."""
+    found: dict[tuple[str, str, int, int, str], dict[int, float]] = defaultdict(dict)
     for row in read_rows(results):
-        dataset, _, variant = row["name"].rsplit("-", 1)[0].split("-", 2)
-        key = dataset, int(row["steps"]), int(row["train_cases"]), variant
+        dataset, _, variant = row["name"].rsplit("-", 2)[0].split("-", 2)
+        key = row["encoder"], dataset, int(row["steps"]), int(row["train_cases"]), variant
         found[key][int(row["seed"])] = statistics.mean(figures_of(row["dice"]).values())
     lines = [
-        "| data set | steps | cases | variant | mean Dice | minus | points, each seed |",
+        "| encoder | data set | steps | cases | variant | mean Dice | minus usual, points, each seed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (dataset, steps, cases, variant), seeds in sorted(found.items()):
-        reference = REFERENCES.get(variant, USUAL)
-        other = found.get((dataset, steps, cases, reference), {})
-        less = ", ".join(f"{100 * (seeds[seed] - other[seed]):+.2f}" for seed in sorted(seeds.keys() & other.keys()))
+    for (*key, variant), seeds in sorted(found.items()):
+        usual = found.get((*key, USUAL), {})  # type: ignore[arg-type]
+        less = ", ".join(f"{100 * (seeds[seed] - usual[seed]):+.2f}" for seed in sorted(seeds.keys() & usual.keys()))
         mean = statistics.mean(seeds.values())
-        lines.append(f"| {dataset} | {steps} | {cases} | {variant} | {mean:.4f} | {reference} | {less} |")
+        lines.append(f"| {' | '.join(map(str, key))} | {variant} | {mean:.4f} | {less} |")
     return "\n".join(lines)
 
 

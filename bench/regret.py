@@ -4,14 +4,15 @@ A run is a data set with so many training cases, a strategy and a draw. A draw i
 the data set's ``test`` list, by patient where a patient has several), an initialisation and an order; draw K of a data
 set is the same for every strategy. Steps are fixed per data set.
 
-    python bench/regret.py                          do what is not done yet, hippocampus and few cases first
+    python bench/regret.py                          do what is not done yet, where there is something to gain first
     python bench/regret.py --only hippocampus-5-    do these runs
     python bench/regret.py --choices                ask the planner anew what it chooses for each draw
     python bench/regret.py --table --figure F.png   print the regret of each choice, on development cases; run nothing
 
-``bench/results/regret.csv`` has a row per run, ``regret_cases.csv`` the Dice of at most 40 cases outside the draw, and
-``regret_test_cases.csv`` that of the ``test`` cases, which is only read with ``--release``: thresholds of the planner
-are set on the others. ``regret_choices.csv`` has the planner's choices and the commit that they were made with.
+``bench/results/regret/ENCODER`` has a row per run in ``runs.csv``, in ``cases.csv`` the Dice of at most 40 cases
+outside the draw, and in ``test_cases.csv`` that of the ``test`` cases, which is only read with ``--release``:
+thresholds of the planner are set on the others. ``choices.csv`` has the planner's choices and the commit that they were
+made with. Results of ``resnet18`` are of the versions named in their rows.
 
 The strategies: ``scratch``; ``frozen`` and ``finetune`` (all stages pretrained); ``gradual`` (the same, unfrozen one
 after the other); ``lower-only`` (the two finest stages pretrained and frozen, those above from random weights, learning
@@ -35,6 +36,7 @@ from rows import Row, append_rows, find_row, pairs_text
 from runner import RESULTS, BenchRun, arguments, commit, in_processes, lists_of, score_cases, train_run
 
 import seg_transfer
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
 from seg_transfer.util.environment import machine_text
@@ -76,11 +78,11 @@ class Sizes:
 
 
 DATASETS = (
-    Sizes("hippocampus", (5, 20, 160), 6),
-    Sizes("cells", (5, 20, 150), 6),
     Sizes("abdomen_mr", (5, 10), 5),
     Sizes("retina", (8,), 5),
     Sizes("sarcoma", (12,), 5),
+    Sizes("cells", (5, 20, 150), 6),
+    Sizes("hippocampus", (5, 20, 160), 6),
 )
 
 
@@ -106,7 +108,7 @@ def cases_of(one: Sizes, size: int, seed: int) -> tuple[list[str], list[str], li
     return train, sorted(set(pool) - set(train)), lists["test"]
 
 
-def plan_draw(one: Sizes, size: int, seed: int, data: Path, folder: Path, **options: Any) -> Plan:
+def plan_draw(one: Sizes, size: int, seed: int, encoder: str, data: Path, folder: Path, **options: Any) -> Plan:
     """The default plan of a draw, with the bundled weights and whatever else is asked for."""
     train, _, _ = cases_of(one, size, seed)
     return seg_transfer.plan(
@@ -114,24 +116,25 @@ def plan_draw(one: Sizes, size: int, seed: int, data: Path, folder: Path, **opti
         work=folder,
         cases=train,
         epochs=one.epochs,
-        encoder="resnet18",
+        encoder=encoder,
         weights="bundled",
         seed=seed,
         **options,
     )
 
 
-def run(one: Sizes, size: int, strategy: str, seed: int, data: Path, work: Path) -> Row:
+def run(one: Sizes, size: int, strategy: str, seed: int, encoder: str, data: Path, work: Path) -> Row:
     """Do a run unless its row is there; returns the row."""
     name = f"{one.dataset}-{size}-{strategy}-draw{seed}"
     key = {"dataset": one.dataset, "size": size, "strategy": strategy, "draw": seed}
-    known = find_row(RESULTS / RUNS, **key)
+    results = results_of(encoder)
+    known = find_row(results / RUNS, **key)
     if known is not None:
         return known
     dataset = data / one.dataset
     train, held_out, test = cases_of(one, size, seed)
     development = sorted(random.Random(seed).sample(held_out, min(MOST_SCORED, len(held_out))))
-    options = {"encoder": "resnet18", "epochs": one.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
+    options = {"encoder": encoder, "epochs": one.epochs, "weights": "bundled", "strategy": STRATEGIES[strategy]}
     edits = {"recipe.steps_per_epoch": EPOCH, **EDITS.get(strategy, {})}
     folder = work / name
     started = time.perf_counter()
@@ -148,7 +151,7 @@ def run(one: Sizes, size: int, strategy: str, seed: int, data: Path, work: Path)
     for file, cases in ((CASES, development), (TEST_CASES, test)):
         scores = score_cases(dataset, cases, folder) if cases else None
         rows = [] if scores is None else [{**key, "case": case, "dice": dice} for case, dice in _dice(scores).items()]
-        append_rows(RESULTS / file, CASE_COLUMNS, rows)
+        append_rows(results / file, CASE_COLUMNS, rows)
     result = {
         **key,
         "train": " ".join(train),
@@ -166,21 +169,26 @@ def run(one: Sizes, size: int, strategy: str, seed: int, data: Path, work: Path)
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%d %H:%M"),
     }
-    append_rows(RESULTS / RUNS, RUN_COLUMNS, [result])
+    append_rows(results / RUNS, RUN_COLUMNS, [result])
     shutil.rmtree(folder)
     return {name: str(value) for name, value in result.items()}
 
 
-def ask_planner(data: Path, work: Path, only: str) -> None:
+def results_of(encoder: str) -> Path:
+    """The folder of an encoder's results."""
+    return RESULTS / "regret" / encoder
+
+
+def ask_planner(encoder: str, data: Path, work: Path, only: str) -> None:
     """Append what the planner chooses for each draw now; the table uses the latest choice."""
     for one in DATASETS:
         for size, seed in itertools.product(one.sizes, range(DRAWS)):
             if only in f"{one.dataset}-{size}-draw{seed}":
                 folder = work / "planner"
-                strategy = strategy_name(plan_draw(one, size, seed, data, folder))
+                strategy = strategy_name(plan_draw(one, size, seed, encoder, data, folder))
                 shutil.rmtree(folder)
                 row = {"dataset": one.dataset, "size": size, "draw": seed, "strategy": strategy, "commit": commit()}
-                append_rows(RESULTS / CHOICES, CHOICE_COLUMNS, [row])
+                append_rows(results_of(encoder) / CHOICES, CHOICE_COLUMNS, [row])
                 print(pairs_text(row), flush=True)
 
 
@@ -204,19 +212,21 @@ def main() -> None:
     parser.add_argument("--release", action="store_true", help="with --table: on the test cases")
     parser.add_argument("--figure", type=Path, help="with --table: a .png file to draw gains over scratch into")
     parser.add_argument("--choices", action="store_true", help="ask the planner what it chooses for each draw")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="with bundled weights")
     parser.set_defaults(seeds=list(range(DRAWS)))
     options = parser.parse_args()
+    results, work = results_of(options.encoder), options.work / "regret" / options.encoder
     if options.choices:
-        ask_planner(options.data, options.work / "regret", options.only)
+        ask_planner(options.encoder, options.data, work, options.only)
         return
     if options.table:
-        choices = {"segtl's": last_choices(RESULTS)}
-        print(regret_table(RESULTS, list(STRATEGIES), choices, release=options.release))
+        choices = {"segtl's": last_choices(results)}
+        print(regret_table(results, list(STRATEGIES), choices, release=options.release))
         if options.figure:
-            draw_gains(options.figure, RESULTS, list(STRATEGIES), release=options.release)
+            draw_gains(options.figure, results, list(STRATEGIES), release=options.release)
         return
     todo = [
-        (one, size, strategy, seed, options.data, options.work / "regret")
+        (one, size, strategy, seed, options.encoder, options.data, work)
         for one in DATASETS
         for size in one.sizes
         for seed in options.seeds

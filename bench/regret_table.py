@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, figures_of, read_rows
 
-RUNS, CASES, TEST_CASES = "regret.csv", "regret_cases.csv", "regret_test_cases.csv"
-CHOICES = "regret_choices.csv"
+RUNS, CASES, TEST_CASES, CHOICES = "runs.csv", "cases.csv", "test_cases.csv", "choices.csv"
 BOOTSTRAPS = 1000
 POINTS = 100
 FEW = 4
