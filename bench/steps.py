@@ -1,6 +1,8 @@
 """Measures one training step: strategies against each other (paired), precision, and what augmentation and loss cost.
 
-    python bench/steps.py [--rounds 8] [--threads 2]
+    python bench/steps.py [--rounds 8] [--threads 2] [--encoder tf_efficientnet_lite0]
+
+"frozen, not folded" is what frozen stages cost with BatchNorm; in training it is folded into convolutions.
 
 Data are random: time does not depend on them. Strategies take turns step by step, so that a busy machine hits all
 alike; medians are reported, and the ratio to finetune as the median of the paired ratios.
@@ -18,11 +20,14 @@ from typing import Any
 
 import torch
 
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
+from seg_transfer.planning.cost import SMALLEST_GAIN
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.losses import deep_loss
 from seg_transfer.training.trainer import Trainer
+from seg_transfer.util.environment import bfloat16_gain
 
 SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
 STAGES = 4
@@ -45,10 +50,11 @@ STRATEGIES = {
     "scratch": learns(0.0, 0.0, 0.0, 0.0, pretrained_stages=0, batchnorm="trained"),
     "partial 2": learns(None, None, 0.0, 0.0),
     "frozen": learns(None, None, None, None),
+    "frozen, not folded": learns(None, None, None, None),
 }
 
 
-def make_plan(configuration: str, strategy: str, precision: str) -> Plan:
+def make_plan(configuration: str, strategy: str, precision: str, encoder: str = "resnet18") -> Plan:
     batch, patch = SHAPES[configuration]
     return Plan.model_validate(
         {
@@ -67,7 +73,7 @@ def make_plan(configuration: str, strategy: str, precision: str) -> Plan:
             "model": {
                 "configuration": configuration,
                 "patch": patch,
-                "encoder": "resnet18",
+                "encoder": encoder,
                 "weights": {"source": "none" if strategy == "scratch" else "bundled"},
                 "stages": STAGES,
                 "slice_strides": (2,) * STAGES if configuration == "3d" else (),
@@ -115,16 +121,22 @@ def paired_ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
 
 
-def measure(configuration: str, rounds: int) -> None:
+def measure(configuration: str, encoder: str, rounds: int) -> None:
     size, _ = SHAPES[configuration]
     batch = random_batch(configuration, size)
-    cells = [(name, "bfloat16") for name in STRATEGIES] + [("finetune", "float32")]
-    trainers = {cell: Trainer(make_plan(configuration, *cell), seed=0, device="cpu", load=True) for cell in cells}
+    precision = "bfloat16" if bfloat16_gain("cpu") > SMALLEST_GAIN else "float32"
+    cells = [(name, precision) for name in STRATEGIES]
+    if precision == "bfloat16":
+        cells.append(("finetune", "float32"))
+    trainers = {
+        cell: Trainer(make_plan(configuration, *cell, encoder), seed=0, device="cpu", load=True) for cell in cells
+    }
+    trainers["frozen, not folded", precision].network.encoder.fold = lambda stages: None  # type: ignore[method-assign]
     times = in_turns(trainers, batch, rounds)
-    reference = times["finetune", "bfloat16"]
-    for (name, precision), measured in times.items():
+    reference = times["finetune", precision]
+    for (name, used), measured in times.items():
         ratio = paired_ratio(measured, reference)
-        print(f"{configuration:5} {name:10} {precision:9} {statistics.median(measured):7.3f} s  x{ratio:.2f}")
+        print(f"{configuration:5} {name:18} {used:9} {statistics.median(measured):7.3f} s  x{ratio:.2f}")
 
     augmentation = make_plan(configuration, "finetune", "float32").recipe.augmentation
 
@@ -150,11 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="with bundled weights")
     parser.add_argument("configurations", nargs="*", default=list(SHAPES))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for chosen in options.configurations:
-        measure(chosen, options.rounds)
+        measure(chosen, options.encoder, options.rounds)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as strategy_rule
 from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
-from seg_transfer.planning.rules.decoder import decoder_channels
+from seg_transfer.planning.rules.decoder import decoder_channels, is_narrow
 from seg_transfer.planning.rules.patch import (
     SMALLEST_BATCH,
     Architecture,
@@ -193,8 +193,7 @@ class _Planner:
         take, configuration = self.reasons.take, size.configuration
         mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
         strides, device = size.entry.strides[: size.stages], self.resources.machine.kind
-        narrow = size.decoder_channels != decoder_channels(strides, device)[0]
-        widths = decoder_channels(strides, device, narrow=narrow)
+        widths = decoder_channels(strides, device, narrow=is_narrow(size.decoder_channels, strides, device))
         return ModelPlan(
             configuration=configuration,
             patch=size.patch,

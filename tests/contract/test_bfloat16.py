@@ -1,7 +1,7 @@
 """3D convolutions in bfloat16 against float32, on the shapes that plans use and on maps one voxel wide.
 
-torch's were reported wrong without a message where the innermost output is one wide and the stride above 1, on CPUs with
-AMX (pytorch issue 169688).
+torch's were reported wrong without a message where the innermost output is one wide and the stride above 1, on CPUs
+with AMX (pytorch issue 169688).
 """
 
 from __future__ import annotations

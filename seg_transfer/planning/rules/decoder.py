@@ -19,19 +19,24 @@ def decoder_channels(
 ) -> tuple[tuple[int, ...], str]:
     """Choose the channels of the decoder's block at each stage, from the finest.
 
-    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net. Where a
-    step with a patch of the whole case would take too long, half the width everywhere is worth more than the steps and
-    voxels that it costs (``bench/encoders.py``; docs/log.md, 2026-11-28).
+    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net. Where the
+    limits of a step shrink the patch, the channels are halved: twice as many steps with the same patches were worth
+    more than the channels, and more than larger patches (docs/log.md, 2026-11-28).
 
     Args:
         strides: In-plane stride of each stage in use, from the finest.
         device: Kind of device that trains.
-        narrow: Whether patches of whole cases exceed the limits of a step.
+        narrow: Whether the limits of a step shrink the patch.
     """
     table = WIDTHS["narrow" if narrow else "cpu" if device == "cpu" else "gpu"]
     widths = tuple(table[stride] for stride in strides)
-    why = "half of what small images get, since patches of whole cases exceed the limits of a step; " if narrow else ""
+    why = "half of the usual, for more steps, since the limits of a step shrink the patch; " if narrow else ""
     return widths, (
         f"{why}{widths[0]} at the finest stage (stride {strides[0]}) on {device}, which costs most, and wider at "
         f"coarser ones; {len(widths)} blocks, one per encoder stage in use"
     )
+
+
+def is_narrow(widths: tuple[int, ...], strides: Sequence[int], device: DeviceKind) -> bool:
+    """Whether a decoder of these channels is the narrow one; other arguments as for :func:`decoder_channels`."""
+    return widths == decoder_channels(strides, device, narrow=True)[0]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from seg_transfer.catalogue.encoders import BUNDLED, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.cost import Machine, NetworkSize, step_flops, step_memory
 from seg_transfer.planning.fields import Spacing, Triple
-from seg_transfer.planning.rules.decoder import decoder_channels
+from seg_transfer.planning.rules.decoder import decoder_channels, is_narrow
 from seg_transfer.util.units import bytes_text, seconds_text
 
 DEEPEST_SIDE = 4
@@ -130,8 +130,8 @@ def fit_patch(
     """Choose the patch, and fewer stages where even their smallest patch exceeds the limits.
 
     It starts with the median case, rounded up to a multiple of every stage's stride, and shrinks along the axis of
-    which it covers the largest share (nnU-Net) until the smallest batch is within the limits. If it has to shrink on a
-    CPU, it is fitted again to a narrow decoder (:mod:`~seg_transfer.planning.rules.decoder`).
+    which it covers the largest share (nnU-Net) until the smallest batch is within the limits. If it had to shrink on a
+    CPU, the decoder becomes narrow (:mod:`~seg_transfer.planning.rules.decoder`).
 
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
@@ -143,45 +143,11 @@ def fit_patch(
     Raises:
         UserError: If not even the smallest patch fits into the memory.
     """
-    found = _fit_patch(shape, spacing, architecture, configuration=configuration, limits=limits, narrow=False)
-    if limits.step_seconds is not None and (found.too_large or found.network.patch != found.largest):
-        found = _fit_patch(shape, spacing, architecture, configuration=configuration, limits=limits, narrow=True)
-    network, batch = found.network, SMALLEST_BATCH[configuration]
-    memory = step_memory(network, batch)
-    if memory > limits.memory_bytes:
-        raise UserError(
-            f"{bytes_text(limits.memory_bytes)} are too little: the smallest patch {network.patch} in {configuration} "
-            f"with {network.entry.name} takes about {bytes_text(memory)}",
-            where="--memory",
-            hint="allow more memory, or choose a smaller encoder or --config 2d",
-        )
-    reason = _patch_reason(network, found.largest, shape, batch, limits)
-    return network, f"{reason}; even the smallest patch is slower" if found.too_large else reason
-
-
-class _Fit(NamedTuple):
-    """A network, the largest patch with its stages, and whether it exceeds the limits."""
-
-    network: NetworkSize
-    largest: Triple
-    too_large: bool
-
-
-def _fit_patch(
-    shape: tuple[float, float, float],
-    spacing: Spacing,
-    architecture: Architecture,
-    *,
-    configuration: Configuration,
-    limits: Limits,
-    narrow: bool,
-) -> _Fit:
-    """Fit the patch to one width of the decoder; arguments as for :func:`fit_patch`."""
     batch, entry = SMALLEST_BATCH[configuration], architecture.entry
     axes = (0, 1, 2) if configuration == "3d" else (1, 2)  # 2D and 2.5D have a fixed number of slices
     for count in range(architecture.stages, 0, -1):
         strides, _ = slice_strides(spacing, shape[0], entry.strides[:count]) if configuration == "3d" else ((), "")
-        widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind, narrow=narrow)
+        widths, _ = decoder_channels(entry.strides[:count], limits.machine.kind)
         steps = (math.prod(strides), entry.strides[count - 1], entry.strides[count - 1])
         largest = _largest_patch(shape, steps, configuration)
         floor = tuple(min(size, DEEPEST_SIDE * step) for size, step in zip(largest, steps, strict=True))
@@ -206,7 +172,22 @@ def _fit_patch(
             patch = tuple(size - steps[axis] * (index == axis) for index, size in enumerate(patch))  # type: ignore
         if not too_large:
             break
-    return _Fit(network, largest, too_large)
+    if step_memory(network, batch) > limits.memory_bytes:
+        raise UserError(
+            f"{bytes_text(limits.memory_bytes)} are too little: the smallest patch {network.patch} in {configuration} "
+            f"with {entry.name} takes about {bytes_text(step_memory(network, batch))}",
+            where="--memory",
+            hint="allow more memory, or choose a smaller encoder or --config 2d",
+        )
+    reason = _patch_reason(network, largest, shape, batch, limits)
+    if too_large:
+        reason += "; even the smallest patch is slower"
+    if limits.step_seconds is not None and network.patch != largest:
+        widths, _ = decoder_channels(entry.strides[: network.stages], limits.machine.kind, narrow=True)
+        network = replace(network, decoder_channels=widths)
+        seconds = limits.machine.seconds(step_flops(network, batch))
+        reason += f"; about {seconds_text(seconds)} with half of the decoder's channels"
+    return network, reason
 
 
 def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, total_voxels: float) -> tuple[int, str]:
@@ -230,7 +211,10 @@ def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, t
             BATCH_SHARE * total_voxels / network.voxels
         ),
     }
-    if limits.machine.kind == "cpu":
+    strides = network.entry.strides[: network.stages]
+    if is_narrow(network.decoder_channels, strides, limits.machine.kind):
+        bounds["where the limits of a step shrink the patch, more steps are worth more"] = smallest
+    elif limits.machine.kind == "cpu":
         bounds[f"steps of about {seconds_text(target_seconds)} at {per_sample:.2g} s a sample"] = int(
             target_seconds / per_sample
         )
