@@ -13,7 +13,8 @@ a CPU. nnU-Net has no seed: there it is another run.
 
 Training cases are the data sets' own nested lists, scored are 40 development cases of the longest list that are in none
 of the shorter ones (:func:`runner.held_out`). Outside these lists there are only ``test`` cases, so the longest one is
-trained on without the 40: 120 cases of hippocampus in place of 160, 110 of cells in place of 150.
+trained on without the 40: 120 cases of hippocampus in place of 160, 110 of cells in place of 150. Of abdomen MR the 10
+are 5 to train on and 5 to score.
 
 The ``test`` cases are not touched without ``--release``: with it the longest lists are trained on whole, and the
 ``test`` cases are scored. Finished runs are kept in ``bench/results/curve.csv``, with
@@ -40,17 +41,22 @@ from seg_transfer.evaluation.score_files import evaluate_folders
 
 COLUMNS = (*RUN_COLUMNS[:-3], *NNUNET_COLUMNS, *RUN_COLUMNS[-3:])
 MINUTES = 5
-SIZES = {"hippocampus": ("5", "10", "20", "40", "160"), "cells": ("5", "10", "20", "40", "150")}
+SIZES = {
+    "hippocampus": ("5", "10", "20", "40", "160"),
+    "cells": ("5", "10", "20", "40", "150"),
+    "abdomen_mr": ("5", "10"),
+}
 OPTIONS: dict[str, dict[str, Any]] = {"planned": {}, "scratch": {"strategy": "scratch"}, "nnunet": {}}
-CONFIGURATIONS = {"hippocampus": "3d_fullres", "cells": "2d"}
-"""Of nnU-Net."""
+CONFIGURATIONS = {"abdomen_mr": "2d", "hippocampus": "3d_fullres", "cells": "2d"}
+"""Of nnU-Net; on abdomen MR the one that does more steps in the time."""
 
 
 def case_lists(splits: dict[str, Any], sizes: tuple[str, ...], *, release: bool) -> tuple[list[list[str]], list[str]]:
-    """The training cases of each size, and the cases to score, which are in none of them."""
+    """The training cases of each size, no list twice, and the cases to score, which are in none of them."""
     lists = splits["few_shot"]
     scored = splits["test"] if release else held_out(lists)
-    return [[case for case in lists[size] if case not in scored] for size in sizes], scored
+    trained = [tuple(case for case in lists[size] if case not in scored) for size in sizes]
+    return list(map(list, dict.fromkeys(trained))), scored
 
 
 def runs(data: Path, minutes: float, *, release: bool) -> list[tuple[BenchRun, str]]:

@@ -29,12 +29,15 @@ def test_what_is_scored_is_never_trained_on_and_the_test_cases_are_for_a_release
 
 def test_runs_are_named_by_what_they_train_on(tmp_path: Path) -> None:
     made = {run.name: run for run, _ in curve.runs(tmp_path, 5, release=False)}
-    assert len(made) == 30
+    assert len(made) == 33
     assert next(iter(made)) == "hippocampus-5-planned-5min"
     assert made["hippocampus-120-planned-5min"].options == {"time_budget": 300}
     assert made["cells-110-scratch-5min"].options == {"time_budget": 300, "strategy": "scratch"}
     for run in made.values():
-        assert len(run.test) == 40 and not set(run.test) & set(run.train)
+        assert len(run.test) == (5 if "abdomen" in run.name else 40) and not set(run.test) & set(run.train)
+    assert {name for name in made if "abdomen" in name} == {
+        f"abdomen_mr-5-{method}-5min" for method in ("planned", "scratch", "nnunet")
+    }
     assert "hippocampus-160-nnunet-0.5min" in {run.name for run, _ in curve.runs(tmp_path, 0.5, release=True)}
 
 
