@@ -23,7 +23,14 @@ HEADS = ("fc", "head", "classifier", "pre_logits", "conv_head", "bn2", "norm_hea
 """Modules of the libraries' networks that come after the pyramid."""
 ALEXNET_PHASE, INCEPTION_PHASE = 3, 1
 
-SAME_BLOCKS = {"resnet34", "resnext50", "tf_efficientnet_lite1", "tf_efficientnet_lite2", "hgnetv2_b2", "mobilenet_edgetpu_v2_m"}
+SAME_BLOCKS = {
+    "resnet34",
+    "resnext50",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "hgnetv2_b2",
+    "mobilenet_edgetpu_v2_m",
+}
 """More or wider ones of the blocks that another encoder has: `make slow` tests them."""
 
 
