@@ -76,6 +76,12 @@ def rates(top: float, decay: float, setting: Setting) -> dict[str, Any]:
     return {"recipe.strategy.rate": [top * decay**below for below in range(setting.stages)][::-1]}
 
 
+def enlarged(spacing: list[float]) -> list[float]:
+    """Spacing of images that are twice as large in-plane; the patch has as many voxels as before."""
+    along, u, v = spacing
+    return [along, u / 2, v / 2]
+
+
 MILD = {
     "rotate_probability": 0.1,
     "scale_probability": 0.1,
@@ -109,6 +115,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-weight-decay": {"recipe.weight_decay": 0.0},
     "weight-decay-0.1": {"recipe.weight_decay": 0.1},
     "no-average": {"recipe.ema_decay": 0.0},
+    "enlarged": {"data.spacing": enlarged},
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
     "minmax-similar": {"recipe.strategy.batchnorm": "source"},

@@ -50,7 +50,7 @@ class BenchRun:
         train: Cases to train on.
         test: Cases to score.
         options: Options of ``seg_transfer.plan``.
-        edits: Path of a field of the plan -> its new value.
+        edits: Path of a field of the plan -> its new value, or a function of the old one.
         from_scratch: Train the plan's from-scratch control.
     """
 
@@ -94,14 +94,14 @@ def held_out(lists: dict[str, list[str]]) -> list[str]:
 
 
 def edit_plan(path: Path, edits: dict[str, Any]) -> None:
-    """Change a plan by hand: path of a field, such as ``recipe.strategy.batchnorm``, to its new value."""
+    """Change a plan by hand: path of a field, such as ``recipe.strategy.batchnorm``, to its new value or a function."""
     content = json.loads(path.read_text())
     for name, value in edits.items():
         *parents, field_name = name.split(".")
         part = content
         for parent in parents:
             part = part[parent]
-        part[field_name] = value
+        part[field_name] = value(part[field_name]) if callable(value) else value
     write_text(path, json.dumps(content, indent=2))
 
 
