@@ -1,10 +1,14 @@
-"""2D images with pillow: ``i`` is the column, ``j`` the row, ``k`` has size 1; the spacing is 1 pixel."""
+"""2D images with pillow: ``i`` is the column, ``j`` the row, ``k`` has size 1; the spacing is 1 pixel.
+
+Images are read as a viewer shows them: an orientation in EXIF is applied. Written images have none.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from PIL import ExifTags, TiffImagePlugin
 from PIL import Image as Pillow
 
 from seg_transfer.data.formats.header import Header
@@ -12,6 +16,16 @@ from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
 _GREY = ("L", "I;16", "I", "F")  # modes whose values are kept
+_SHOWN = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+"""Orientation in EXIF -> what a viewer does before it shows the image; from 5 on columns and rows are swapped."""
 _AS_GREY = {"1": "L", "LA": "L", "I;16B": "I;16", "I;16L": "I;16"}
 
 
@@ -20,7 +34,7 @@ def header(path: Path) -> Header:
     with Pillow.open(path) as image:
         mode = _mode(image, path)
         dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode, np.uint8)
-        return _header(image.size, 3 if mode == "RGB" else 1, np.dtype(dtype))
+        return _header(_shown_size(image), 3 if mode == "RGB" else 1, np.dtype(dtype))
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
@@ -30,7 +44,9 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """
     with Pillow.open(path) as image:
         indices = label and image.mode in ("P", "1")
-        array = np.asarray(image if indices else image.convert(_mode(image, path)))
+        mode = image.mode if indices else _mode(image, path)
+        shown = _as_shown(image)
+        array = np.asarray(shown if indices else shown.convert(mode))
     if indices:
         array = array.astype(np.uint8)
     array = array.reshape((*array.shape[:2], -1)).transpose(2, 1, 0)[..., np.newaxis]
@@ -55,6 +71,26 @@ def _mode(image: Pillow.Image, path: Path) -> str:
         raise UserError("images of several pages are not supported", where=path, hint="store the stack as .nii.gz")
     mode = _AS_GREY.get(image.mode, image.mode)
     return mode if mode in _GREY else "RGB"
+
+
+def _stored_size(image: Pillow.Image) -> tuple[int, int]:
+    """Columns and rows in the file; pillow swaps those of a turned TIFF when it opens it."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return image.size
+
+
+def _shown_size(image: Pillow.Image) -> tuple[int, int]:
+    columns, rows = _stored_size(image)
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (rows, columns) if turned else (columns, rows)
+
+
+def _as_shown(image: Pillow.Image) -> Pillow.Image:
+    """Load the pixels and apply the orientation in EXIF."""
+    orientation = image.getexif().pop(ExifTags.Base.Orientation, 1)
+    image._size = _stored_size(image)  # pillow 13 mixes up the rows of a turned TIFF if it turns it itself
+    return image.transpose(_SHOWN[orientation]) if orientation in _SHOWN else image
 
 
 def _header(size: tuple[int, int], channels: int, dtype: np.dtype) -> Header:
