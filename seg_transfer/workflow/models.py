@@ -36,18 +36,22 @@ def find_models(work: WorkFolder, folds: Sequence[int | str] | None) -> Models:
 
     Args:
         work: WorkFolder folder.
-        folds: Folds of the current plan; None for the runs in ``choice.json``, or without it all trained folds.
+        folds: Folds of the current plan; None for the runs in ``choice.json``. Without it, and where more folds of a
+            chosen run are trained by now, all trained folds.
 
     Raises:
         UserError: If no fold is trained, or a named fold or chosen run does not exist.
     """
     if folds is None and work.choice.is_file():
-        return _chosen(work)
+        chosen = _chosen(work)
+        if chosen is not None:
+            return chosen
     folder = work.plan_folder(work.load_plan())
     return Models((TrainedRuns(folder, tuple(_trained(work, folder, folds))),))
 
 
-def _chosen(work: WorkFolder) -> Models:
+def _chosen(work: WorkFolder) -> Models | None:
+    """The chosen runs; None, with a warning, if the choice was made on fewer of their folds than are trained."""
     choice = Choice.load(work.choice)
     folders = {folder.name: folder for folder in work.plan_folders()}
     runs = []
@@ -56,6 +60,13 @@ def _chosen(work: WorkFolder) -> Models:
         if folder is None or not all(folder.run(fold).model.is_file() for fold in chosen.folds):
             what = f"{chosen.run} does not exist any more, or not all of its folds"
             raise UserError(what, where=work.choice, hint=Choice.if_wrong)
+        later = [fold for fold in _finished(folder) if fold not in chosen.folds and fold != "full"]
+        if later:
+            logger.warning(
+                f"{work.choice} is not used: it was made without fold {', '.join(map(str, later))} of {chosen.run}, "
+                f"trained since; run `segtl summary{work.option}` to choose again"
+            )
+            return None
         runs.append(TrainedRuns(folder, chosen.folds))
     logger.info(f"as chosen in {work.choice}: {' + '.join(run.name for run in runs)}")
     if not are_newer(work.choice, [model for run in runs for model in run.models]):
@@ -66,7 +77,7 @@ def _chosen(work: WorkFolder) -> Models:
 def _trained(work: WorkFolder, folder: PlanFolder, folds: Sequence[int | str] | None) -> list[Fold]:
     """The named folds, by default all that are trained to the end."""
     trained = [run.fold for run in folder.runs if run.model.is_file()]
-    finished = [fold for fold in trained if folder.run(fold).finished]
+    finished = _finished(folder)
     if folds is None:
         if not finished:
             hint = f"run `segtl train 0{work.option}` to its end"
@@ -82,3 +93,8 @@ def _trained(work: WorkFolder, folder: PlanFolder, folds: Sequence[int | str] | 
         if fold not in finished:
             logger.warning(f"{folder.run(fold).path} is not trained to the end")
     return named
+
+
+def _finished(folder: PlanFolder) -> list[Fold]:
+    """The folds that are trained to the end."""
+    return [run.fold for run in folder.runs if run.model.is_file() and run.finished]

@@ -18,6 +18,7 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.model_file import Postprocessing
 from seg_transfer.workflow.choice import Choice
+from seg_transfer.workflow.models import find_models
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,3 +139,20 @@ def test_predict_needs_no_choice(work: WorkFolder) -> None:
     work.choice.write_text('{"version": 1, "runs": []}')
     with pytest.raises(UserError, match=r"choice\.json: runs: "):
         seg_transfer.predict(array, **options)
+
+
+def test_a_choice_made_on_fewer_folds_than_are_trained_is_void(
+    work: WorkFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.load(work.dataset)
+    plan = add_run(work, ball_plan(dataset, "2d"), folds=(0,))
+    seg_transfer.summary(work=work.path, workers=0)
+    assert [models.folds for models in find_models(work, None).runs] == [(0,)]
+    assert "is not used" not in caplog.text
+    add_run(work, plan, folds=(1,))
+    found = find_models(work, None)
+    assert [models.folds for models in found.runs] == [(0, 1)] and found.choice is None
+    assert "made without fold 1" in caplog.text and "segtl summary" in caplog.text
+    seg_transfer.summary(work=work.path, workers=0)
+    found = find_models(work, None)
+    assert [models.folds for models in found.runs] == [(0, 1)] and found.choice is not None
