@@ -162,7 +162,12 @@ def test_the_choice_is_what_predict_and_export_use(
     """An ensemble of both configurations with postprocessing: chosen, exported, loaded, predicted alike."""
     shutil.copytree(work.path, tmp_path / "work")
     place = WorkFolder(tmp_path / "work")
-    runs = tuple(ChosenRun(run=folder.name, folds=(0,)) for folder in place.plan_folders())
+    runs = tuple(
+        ChosenRun(
+            run=folder.name, folds=tuple(run.fold for run in folder.runs if run.model.is_file() and run.fold != "full")
+        )
+        for folder in place.plan_folders()
+    )
     cleaning = Postprocessing(foreground=True, labels=(4,))
     choice = Choice(runs=runs, postprocessing=cleaning, dice={"ball": 0.5, "core": None}, cases=2)
     choice.save(place.choice)
