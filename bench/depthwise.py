@@ -13,14 +13,13 @@ import statistics
 from typing import Literal, get_args
 
 import torch
-from steps import SHAPES, in_turns, make_plan, paired_ratio, random_batch
+from steps import SHAPES, in_turns, make_plan, paired_ratio, planned_precision, random_batch
 
 from seg_transfer.network.depthwise import depthwise_gain
 from seg_transfer.options.choices import Precision
-from seg_transfer.planning.cost import SMALLEST_GAIN
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.trainer import Trainer
-from seg_transfer.util.environment import bfloat16_gain, machine_text
+from seg_transfer.util.environment import machine_text
 
 NETWORKS: dict[str, tuple[str, Literal["torch", "fast"]]] = {
     "ResNet-18": ("resnet18", "torch"),
@@ -30,10 +29,8 @@ NETWORKS: dict[str, tuple[str, Literal["torch", "fast"]]] = {
 
 
 def plan_of(configuration: str, precision: Precision, encoder: str, gradients: Literal["torch", "fast"]) -> Plan:
-    plan = make_plan(configuration, "finetune", precision)
-    model = plan.model.model_copy(update={"encoder": encoder})
-    recipe = plan.recipe.model_copy(update={"depthwise_gradients": gradients})
-    return plan.model_copy(update={"model": model, "recipe": recipe})
+    plan = make_plan(configuration, "finetune", precision, encoder)
+    return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"depthwise_gradients": gradients})})
 
 
 def measure(configuration: str, precision: Precision, rounds: int) -> None:
@@ -54,7 +51,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    precision: Precision = "bfloat16" if bfloat16_gain("cpu") > SMALLEST_GAIN else "float32"
+    precision = planned_precision()
     print(f"{machine_text()}, {options.threads} threads, torch {torch.__version__}\n")
     print("| gradients | times as fast as torch's |\n|---|---|")
     for dimensions in (2, 3):

@@ -2,8 +2,8 @@
 
 Trained on each data set's own list of few cases with default plans but for encoder, decoder and strategy; scored on
 cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
-the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide`` or ``+narrow``
-has a decoder of other widths than the plan's.
+the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide``, ``+half`` or
+``+thin`` has a decoder of these channels, whatever the plan says.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
@@ -19,6 +19,7 @@ from rows import figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
 from seg_transfer.catalogue.encoders import BUNDLED, entry
+from seg_transfer.planning.rules.decoder import WIDTHS
 
 CASES = {"abdomen_mr": 5, "retina": 8, "sarcoma": 6, "cells": 5, "hippocampus": 5}
 ARMS = (
@@ -30,13 +31,12 @@ ARMS = (
     ("tf_efficientnet_lite0", "gradual+wide"),
     ("tf_efficientnet_lite0", "frozen+wide"),
     ("tf_efficientnet_lite0", "scratch+wide"),
-    ("tf_efficientnet_lite0", "gradual+narrow"),
-    ("tf_efficientnet_lite0", "frozen+narrow"),
+    ("tf_efficientnet_lite0", "gradual+half"),
+    ("tf_efficientnet_lite0", "frozen+half"),
+    ("tf_efficientnet_lite0", "gradual+thin"),
+    ("tf_efficientnet_lite0", "frozen+thin"),
 )
-DECODERS = {
-    "wide": {2: 32, 4: 64, 8: 128, 16: 256, 32: 256},
-    "narrow": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64},
-}
+DECODERS = {"wide": WIDTHS["cpu"], "half": WIDTHS["narrow"], "thin": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64}}
 """Decoder of an arm -> stride of a stage -> channels of its block. The patch stays the default plan's."""
 STAGES = {"hippocampus": 3}
 """Stages in use where a data set's images are too small for all of them."""

@@ -21,8 +21,10 @@ from typing import Any
 import torch
 
 from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
-from seg_transfer.planning.cost import SMALLEST_GAIN
+from seg_transfer.options.choices import Precision
+from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.rules import optimization
 from seg_transfer.training.augment import apply, sample_transforms
 from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.losses import deep_loss
@@ -52,6 +54,11 @@ STRATEGIES = {
     "frozen": learns(None, None, None, None),
     "frozen, not folded": learns(None, None, None, None),
 }
+
+
+def planned_precision() -> Precision:
+    """What a plan on this machine has."""
+    return optimization.precision(Machine("cpu", bfloat16_gain=bfloat16_gain("cpu")))[0]
 
 
 def make_plan(configuration: str, strategy: str, precision: str, encoder: str = "resnet18") -> Plan:
@@ -124,7 +131,7 @@ def paired_ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
 def measure(configuration: str, encoder: str, rounds: int) -> None:
     size, _ = SHAPES[configuration]
     batch = random_batch(configuration, size)
-    precision = "bfloat16" if bfloat16_gain("cpu") > SMALLEST_GAIN else "float32"
+    precision = planned_precision()
     cells = [(name, precision) for name in STRATEGIES]
     if precision == "bfloat16":
         cells.append(("finetune", "float32"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from test_depthwise import gradients
 
 from seg_transfer.transfer.inflate import SliceConv3d
 
@@ -30,17 +30,7 @@ def test_values_and_gradients_are_those_of_float32(sizes, stride, channels, grou
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last_3d)
         module = module.to(memory_format=torch.channels_last_3d)
-    expected = values_and_gradients(module, x, reduced=False)
-    found = values_and_gradients(module, x, reduced=True)
+    expected = gradients(module, x)
+    found = gradients(module, x, reduced=True)
     for one, other in zip(found, expected, strict=True):
         assert (one - other).norm() <= RELATIVE_ERROR * other.norm()
-
-
-def values_and_gradients(module: nn.Module, x: torch.Tensor, *, reduced: bool) -> list[torch.Tensor]:
-    """Output, and gradients of input and kernel."""
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    module.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-        y = module(x)
-    (y.float() * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-    return [each.detach().float() for each in (y, x.grad, module.weight.grad)]
