@@ -57,7 +57,7 @@ STRATEGIES = {
 
 
 def planned_precision() -> Precision:
-    """What a plan on this machine has."""
+    """The precision that a plan on this machine has."""
     return optimization.precision(Machine("cpu", bfloat16_gain=bfloat16_gain("cpu")))[0]
 
 
