@@ -7,7 +7,7 @@ from typing import Any
 
 from seg_transfer.data.splits import Split
 from seg_transfer.options.plan_options import PlanOptions
-from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, CaseLabel, Intensity
+from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, CaseLabel, Intensity, LabelPosition
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint, PooledChannel, PooledLabel
@@ -21,6 +21,9 @@ from seg_transfer.planning.rules.earlier_model import EarlierModel
 FIGURES = Intensity(
     mean=50.0, std=20.0, median=48.0, minimum=-100.0, maximum=400.0, percentile_00_5=-20.0, percentile_99_5=120.0
 )
+
+
+CENTRE = LabelPosition(lower=0.4, upper=0.6, low_half=0.5)
 
 
 def channel(name: str = "MRI", **changes: object) -> PooledChannel:
@@ -69,7 +72,7 @@ def fingerprint(
             spacing=spacing,
             orientation="RAS",
             channels=(one_channel,) * len(channels),
-            labels=tuple(CaseLabel(voxels=voxels, ml=None, slices=shape) for _ in labels),
+            labels=tuple(CaseLabel(voxels=voxels, ml=None, slices=shape, positions=(CENTRE,) * 3) for _ in labels),
             image_hash=f"image {index}",
             label_hash=f"label {index}",
         )

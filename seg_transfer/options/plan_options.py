@@ -94,6 +94,11 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         BeforeValidator(_kinds_by_channel),
         Cli(metavar="CHANNEL=KIND", panel=DECISIONS, repeated=True),
     ] = Field({}, description="Normalization of a channel: zscore, clip_zscore, minmax or none; repeatable.")
+    mirror: Annotated[str, Cli(metavar="AXES", panel=DECISIONS)] = Field(
+        "auto",
+        description="Axes along which images are mirrored in training and prediction: none, or letters such as xy. x "
+        "is left-right, y back-front, z feet-head; of a 2D image, x and y.",
+    )
     memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS)] = Field(
         None,
         gt=0,
@@ -127,6 +132,18 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
             hint = f"give a file, or one of: {', '.join(NAMED_WEIGHTS)}"
             raise UserError("there is no such weights file", where=weights, hint=hint)
         return str(Path(weights).absolute())
+
+    @field_validator("mirror")
+    @classmethod
+    def _are_axes(cls, mirror: str) -> str:
+        letters = mirror.lower().replace(",", "")
+        if letters in ("auto", "none"):
+            return letters
+        if not letters or set(letters) - set("xyz") or len(set(letters)) < len(letters):
+            raise UserError(
+                f"cannot read {mirror!r}", where="--mirror", hint="write auto, none, or axes such as x or xy"
+            )
+        return letters
 
     @model_validator(mode="after")
     def _are_compatible(self) -> PlanOptions:

@@ -51,12 +51,23 @@ class CaseChannel(Record):
     foreground: Intensity | None = Field(description="None where the case has no foreground")
 
 
+class LabelPosition(Record):
+    """Where a label lies along one axis; 0 and 1 are the ends of the box around the nonzero voxels."""
+
+    lower: float = Field(description="a quarter of the label's voxels lie below")
+    upper: float = Field(description="a quarter of the label's voxels lie above")
+    low_half: float = Field(ge=0, le=1, description="share of the label's voxels below 0.5")
+
+
 class CaseLabel(Record):
     """One label of one case."""
 
     voxels: int
     ml: float | None = Field(description="None where the unit is the pixel")
     slices: Triple = Field(description="number of slices with the label, across each canonical axis (x, y, z)")
+    positions: tuple[LabelPosition, LabelPosition, LabelPosition] | None = Field(
+        description="along each canonical axis (x, y, z); None where the case does not hold the label"
+    )
 
 
 class CaseFingerprint(Record):
@@ -102,7 +113,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     selection = _draw(int(foreground.sum()), samples, case.id, seed)
     spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
     voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
-    labels = tuple(_label(classes == index, voxel_ml) for index in range(1, len(dataset.labels)))
+    box = nonzero_box(np.any(image.array != 0, axis=0))
+    labels = tuple(_label(classes == index, voxel_ml, box) for index in range(1, len(dataset.labels)))
     voxels = [int(annotated.sum() - foreground.sum()), *(label.voxels for label in labels)]
     channels, sampled = [], []
     for array, dtype in zip(image.array, dtypes, strict=True):
@@ -125,7 +137,7 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     measured = CaseFingerprint(
         id=case.id,
         shape=image.array.shape[1:],
-        cropped_shape=cropped_shape(np.any(image.array != 0, axis=0)),
+        cropped_shape=(len(box[0]), len(box[1]), len(box[2])),
         spacing=spacing,
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
@@ -208,12 +220,12 @@ def outlier_ratio(values: np.ndarray) -> float:
     return rounded(extent / max(float(high - low), extent * 1e-6)) if extent else 1.0
 
 
-def cropped_shape(nonzero: np.ndarray) -> Triple:
-    """Shape of the bounding box of nonzero voxels; the full shape where there are none."""
+def nonzero_box(nonzero: np.ndarray) -> tuple[range, range, range]:
+    """Bounding box ``(x, y, z)`` of nonzero voxels; the whole image where there are none."""
     x, y, z = (np.flatnonzero(nonzero.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
     if not x.size:
-        return nonzero.shape
-    return int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1), int(z[-1] - z[0] + 1)
+        return range(nonzero.shape[0]), range(nonzero.shape[1]), range(nonzero.shape[2])
+    return range(x[0], x[-1] + 1), range(y[0], y[-1] + 1), range(z[0], z[-1] + 1)
 
 
 def rounded(value: float) -> float:
@@ -227,7 +239,21 @@ def _draw(count: int, samples: int, case: str, seed: int) -> np.ndarray | slice:
     return np.random.default_rng([seed, zlib.crc32(case.encode())]).choice(count, size=samples, replace=False)
 
 
-def _label(mask: np.ndarray, voxel_ml: float | None) -> CaseLabel:
-    voxels = int(mask.sum())
-    x, y, z = (int(mask.any(axis=axes).sum()) for axes in ((1, 2), (0, 2), (0, 1)))
-    return CaseLabel(voxels=voxels, ml=None if voxel_ml is None else rounded(voxels * voxel_ml), slices=(x, y, z))
+def _label(mask: np.ndarray, voxel_ml: float | None, box: tuple[range, range, range]) -> CaseLabel:
+    in_planes = mask.sum(axis=2)
+    x, y, z = in_planes.sum(axis=1), in_planes.sum(axis=0), mask.sum(axis=(0, 1))
+    voxels = int(x.sum())
+    return CaseLabel(
+        voxels=voxels,
+        ml=None if voxel_ml is None else rounded(voxels * voxel_ml),
+        slices=(int((x > 0).sum()), int((y > 0).sum()), int((z > 0).sum())),
+        positions=(_position(x, box[0]), _position(y, box[1]), _position(z, box[2])) if voxels else None,
+    )
+
+
+def _position(profile: np.ndarray, box: range) -> LabelPosition:
+    """Position of a label along an axis, of which ``profile`` has the label's voxels in each slice."""
+    below = np.concatenate([[0], profile.cumsum() / profile.sum()])
+    lower, upper = ((np.searchsorted(below, share) - 0.5 - box.start) / len(box) for share in (0.25, 0.75))
+    low_half = np.interp(box.start + len(box) / 2, np.arange(len(below)), below)
+    return LabelPosition(lower=round(float(lower), 4), upper=round(float(upper), 4), low_half=round(float(low_half), 4))

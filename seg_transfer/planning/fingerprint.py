@@ -75,7 +75,7 @@ class Fingerprint(JsonRecord):
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "plan again"
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     dataset: str
     dimension: Literal[2, 3]
     unit: Literal["mm", "pixel"]

@@ -222,7 +222,9 @@ class _Planner:
             take(f"recipe.{name}", (getattr(budget, name), why_budget))
         strategy = take("recipe.strategy", self._strategy(data, model))
         race = take("recipe.race", self._race(model, budget))
-        mirrored, why_mirrored = mirror_axes(list(data.scored), data.axes, model.configuration, data.unit)
+        mirrored, why_mirrored = mirror_axes(
+            self.fingerprint, list(data.scored), data.axes, model.configuration, options.mirror
+        )
         augmented, augmentation_reasons = augmentation(
             ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
         )

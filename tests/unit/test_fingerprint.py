@@ -12,7 +12,7 @@ from PIL import Image as Raster
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import CaseChannel, cropped_shape, outlier_ratio, pool_intensity
+from seg_transfer.planning.case_fingerprint import CaseChannel, nonzero_box, outlier_ratio, pool_intensity
 from seg_transfer.planning.fingerprint import Fingerprint, label_spread, measure
 
 
@@ -141,7 +141,7 @@ def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
     made.save(path)
     assert Fingerprint.load(path) == made
     assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
-    path.write_text(path.read_text().replace('"version": 3', '"version": 2'))
+    path.write_text(path.read_text().replace('"version": 4', '"version": 3'))
     with pytest.raises(UserError, match="version"):
         Fingerprint.load(path)
     with pytest.raises(UserError, match="no fingerprint"):
@@ -165,6 +165,9 @@ def test_2d_images(tmp_path: Path) -> None:
     assert made.labels[0].voxels == 2 * 200
     assert made.labels[0].median_ml is None
     assert made.cases[0].labels[0].slices == (20, 10, 1)
+    x, y, z = made.cases[0].labels[0].positions
+    assert (x.lower, x.upper, x.low_half) == pytest.approx((4.5 / 40, 14.5 / 40, 1))  # columns 0 to 19 of 40
+    assert {y.low_half, z.low_half} == {0 if y.lower > 0.5 else 1, 0.5}
 
 
 def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
@@ -254,10 +257,10 @@ def test_outlier_ratio() -> None:
 
 
 def test_an_empty_image_is_not_cropped() -> None:
-    assert cropped_shape(np.zeros((4, 5, 6), bool)) == (4, 5, 6)
+    assert nonzero_box(np.zeros((4, 5, 6), bool)) == (range(4), range(5), range(6))
     mask = np.zeros((4, 5, 6), bool)
     mask[1, 2, 3] = mask[2, 2, 5] = True
-    assert cropped_shape(mask) == (2, 1, 3)
+    assert nonzero_box(mask) == (range(1, 3), range(2, 3), range(3, 6))
 
 
 def test_hippocampus_agrees_with_nnunet(shared: Path) -> None:

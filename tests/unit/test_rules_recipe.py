@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import get_args
 
 import pytest
+from made_fingerprints import fingerprint, images_2d
 from made_plans import learns, model_plan
 
 from seg_transfer.options.choices import StrategyName
@@ -340,18 +341,20 @@ class TestAugmentation:
     def test_volumes_are_mirrored_from_left_to_right_where_names_stay_true(
         self, labels: list[str], axes: tuple[int, int, int], configuration: str, expected: tuple[int, ...]
     ) -> None:
-        assert mirror_axes(labels, axes, configuration, "mm")[0] == expected
+        made = fingerprint(labels=tuple(labels))
+        assert mirror_axes(made, labels, axes, configuration, "auto")[0] == expected
 
     def test_2d_images_are_mirrored_in_plane(self) -> None:
-        assert mirror_axes(["cell"], (2, 1, 0), "2d", "pixel")[0] == (1, 2)
+        assert mirror_axes(images_2d(), ["cell"], (2, 1, 0), "2d", "auto")[0] == (1, 2)
 
     def test_2d_images_whose_labels_name_sides_are_not_mirrored(self) -> None:
-        mirrored, reason = mirror_axes(["left lung", "right lung", "heart"], (2, 1, 0), "2d", "pixel")
+        names = ["left lung", "right lung", "heart"]
+        mirrored, reason = mirror_axes(images_2d(), names, (2, 1, 0), "2d", "auto")
         assert mirrored == () and "left lung, right lung name" in reason
         assert varied(configuration="2d", unit="pixel", mirrored=mirrored)[0].rotate_degrees == 30
 
     def test_the_reason_names_the_labels(self) -> None:
-        assert "left_kidney" in mirror_axes(["left_kidney"], (2, 1, 0), "3d", "mm")[1]
+        assert "left_kidney" in mirror_axes(fingerprint(), ["left_kidney"], (2, 1, 0), "3d", "auto")[1]
 
     def test_probabilities_are_nnunets_and_the_schemas_default(self) -> None:
         usual = varied()[0]

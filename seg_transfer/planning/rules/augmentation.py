@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration, Head
 from seg_transfer.planning.fields import Triple
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Augmentation
+from seg_transfer.planning.sides import keeps_sides
 
 NetworkAxis = Literal[0, 1, 2]
 
@@ -28,35 +31,68 @@ CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 """Where a new word begins in ``KidneyLeft``."""
 LEFT_RIGHT = 0
 """Canonical axis x."""
+LETTERS = "xyz"
+"""Of the canonical axes."""
+BY_HAND = "as requested with --mirror"
 
 
 def mirror_axes(
-    labels: Sequence[str], axes: Triple, configuration: Configuration, unit: Literal["mm", "pixel"]
+    fingerprint: Fingerprint,
+    outputs: Sequence[str],
+    axes: Triple,
+    configuration: Configuration,
+    requested: str,
 ) -> tuple[tuple[NetworkAxis, ...], str]:
     """Choose the network axes along which mirrored images are plausible and keep their labels.
 
     Bodies are nearly symmetric from left to right and in no other direction: on hippocampus, volumes mirrored along
     the slices as well reached a lower Dice in the same time (docs/log.md, 2026-11-22). 2D images have no fixed
-    orientation, unless their labels name sides: mirroring along either axis would swap these.
+    orientation. Neither is mirrored along an axis on which labels keep to a side, by their positions in the cases
+    (:func:`seg_transfer.planning.sides.keeps_sides`) or, as a second hint, by their names.
 
     Args:
-        labels: Names, without background.
+        fingerprint: Measurements of the data set.
+        outputs: Names of what the network predicts: labels without background, or regions.
         axes: Canonical axis of slice, u and v.
         configuration: 2D reads a single slice, which cannot be mirrored along the slice axis.
-        unit: ``pixel`` for 2D images.
+        requested: ``auto``, ``none``, or letters of canonical axes.
+
+    Raises:
+        UserError: If an axis is requested that the network does not see.
     """
-    sided = _sided(labels)
-    if unit == "pixel":
-        if sided:
-            return (), f"not mirrored: that would swap the sides that {', '.join(sided)} name"
-        return (1, 2), "mirrored along u and v: 2D images have no fixed orientation"
-    across: NetworkAxis = axes.index(LEFT_RIGHT)  # type: ignore[assignment]
-    if across == 0 and configuration == "2d":
+    if requested == "none":
+        return (), BY_HAND
+    if requested != "auto":
+        return _requested(requested, axes, configuration, fingerprint.unit), BY_HAND
+    is_image = fingerprint.unit == "pixel"
+    candidates = (0, 1) if is_image else (LEFT_RIGHT,)
+    if not is_image and axes[0] == LEFT_RIGHT and configuration == "2d":
         return (), "not mirrored: left and right lie along the slice axis, of which 2D reads a single slice"
-    if sided:
-        return (), f"not mirrored from left to right: that would swap the sides that {', '.join(sided)} name"
-    name = ("slice", "u", "v")[across]
-    return (across,), f"mirrored along {name} (left to right): bodies are nearly symmetric there, and only there"
+    names = [label.name for label in fingerprint.labels]
+    sided = _sided([*dict.fromkeys([*names, *outputs])])
+    named = f"that would swap the sides that {', '.join(sided)} name" if sided else ""
+    against = {axis: named or keeps_sides(fingerprint.cases, names, axis) for axis in candidates}
+    free = [axis for axis in candidates if not against[axis]]
+    reasons = [f"not mirrored along {LETTERS[axis]}: {why}" for axis, why in against.items() if why]
+    if free:
+        why = "2D images have no fixed orientation" if is_image else "bodies are nearly symmetric from left to right"
+        along = " and ".join(LETTERS[axis] for axis in free)
+        reasons.insert(0, f"mirrored along {along}: {why}, and no label keeps to a side there")
+    return tuple(sorted(axes.index(axis) for axis in free)), "; ".join(reasons)  # type: ignore[misc]
+
+
+def _requested(
+    letters: str, axes: Triple, configuration: Configuration, unit: Literal["mm", "pixel"]
+) -> tuple[NetworkAxis, ...]:
+    """Network axes of the letters of canonical axes."""
+    chosen = sorted(axes.index(LETTERS.index(letter)) for letter in letters)
+    if chosen[0] == 0 and (configuration == "2d" or unit == "pixel"):
+        raise UserError(
+            f"the network reads a single slice across {LETTERS[axes[0]]}, which cannot be mirrored along it",
+            where=f"--mirror {letters}",
+            hint="omit this axis, or use --config 2.5d or 3d for volumes",
+        )
+    return tuple(chosen)  # type: ignore[arg-type]
 
 
 def _sided(labels: Sequence[str]) -> list[str]:
@@ -78,7 +114,7 @@ def augmentation(
     Args:
         ratio: Anisotropy of the network's grid.
         configuration: 2D, 2.5D or 3D.
-        unit: ``pixel`` for 2D images. Mirrored ones are rotated by any angle.
+        unit: ``pixel`` for 2D images. Those mirrored both ways are rotated by any angle: half a turn mirrors both.
         mirrored: Axes of :func:`mirror_axes`.
 
     Returns:
@@ -86,7 +122,7 @@ def augmentation(
     """
     is_image, is_3d = unit == "pixel", configuration == "3d"
     tilted = is_3d and ratio <= ISOTROPIC_LIMIT
-    degrees = ANY_DEGREES if is_image and mirrored else DEGREES
+    degrees = ANY_DEGREES if is_image and mirrored == (1, 2) else DEGREES
     return Augmentation(
         rotate_degrees=degrees,
         rotate_out_of_plane=tilted,
