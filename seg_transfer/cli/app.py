@@ -30,7 +30,10 @@ from seg_transfer.options.common import OfflineOption, VerbosityOptions
 logger = logging.getLogger(__name__)
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
-ENVIRONMENT_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR}
+ENVIRONMENT_ERRORS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+}
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
 MODULES = (plan_options, train_options, model_options, other_options, pretrain_options)
 """Modules with the commands' options types, in the order of ``--help``."""

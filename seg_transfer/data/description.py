@@ -56,10 +56,11 @@ def channel_names(content: dict[str, Any], where: Path) -> tuple[str, ...]:
 def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     """Read labels, regions and the ignore label.
 
-    Labels are {name: value} (v2) or {"value": name} (v1, MSD). As in nnU-Net, if one label has a list of values, every
-    label but the background and ``ignore`` is a region; ``regions_class_order`` then has the value that each region is
-    written with, in the order of the labels, later ones over earlier ones. Without regions it is not read. The label
-    ``ignore`` is the value of voxels that are not annotated; it need not be the highest.
+    Labels are {name: value} (v2), also with values such as "1", or {"value": name} (v1, MSD). As in nnU-Net, if one
+    label has a list of values, every label but the background and ``ignore`` is a region; ``regions_class_order`` then
+    has the value that each region is written with, in the order of the labels, later ones over earlier ones. Without
+    regions it is not read. The label ``ignore`` is the value of voxels that are not annotated; it need not be the
+    highest.
 
     Raises:
         UserError: If ``labels`` has another form, or labels contradict each other.
@@ -68,7 +69,7 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     if not isinstance(entries, dict) or not entries:
         raise UserError("there is no labels", where=where, hint=_HINT)
     pairs = list(entries.items())
-    if all(isinstance(value, str) for value in entries.values()):
+    if all(isinstance(value, str) for value in entries.values()) and all(name.isdecimal() for name in entries):
         pairs = [(name, value) for value, name in pairs]
     named = [(str(name), _values(name, value, where)) for name, value in pairs]
     ignored = [values for name, values in named if name.lower() == _IGNORE]

@@ -6,7 +6,7 @@ Errors here concern the data set as a whole. Missing and misnamed files of singl
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,19 @@ from typing import Any, Literal
 from seg_transfer.data.description import Region, channel_names, label_scheme
 from seg_transfer.data.formats import ENDINGS, is_raster, read_header, stem
 from seg_transfer.data.label_values import infer_labels
-from seg_transfer.data.naming import Case, ChannelFiles, Unused, by_channel, data_files, match_labels, split_channel
+from seg_transfer.data.naming import (
+    Case,
+    ChannelFiles,
+    Unused,
+    by_channel,
+    case_name,
+    data_files,
+    match_labels,
+    split_channel,
+)
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import no_folder
+from seg_transfer.util.text_files import read_json
 
 Layout = Literal["nnunet", "msd", "folders"]
 
@@ -47,16 +57,15 @@ def read_layout(root: Path, *, workers: int) -> DatasetContents:
     description = root / "dataset.json"
     if not description.is_file():
         return _folders(root, workers=workers)
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=description, hint="correct it") from None
+    content = read_json(description, "see nnU-Net's or MSD's documentation")
     if not isinstance(content, dict):
         raise UserError("not a JSON object", where=description, hint="see nnU-Net's or MSD's documentation")
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
     if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
         return _msd(root, content, description)
+    if "dataset" in content:
+        return _nnunet_listed(root, content, description)
     return _nnunet(root, content, description)
 
 
@@ -80,6 +89,31 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> DatasetCo
         **vars(label_scheme(content, description)),
         cases=tuple(Case(case, images.of(case, channels), label) for case, label in label_of.items()),
         unused=(*images_unused, *labels_unused),
+    )
+
+
+def _nnunet_listed(root: Path, content: dict[str, Any], description: Path) -> DatasetContents:
+    """nnU-Net's list of files that may lie anywhere: {"dataset": {"case": {"images": [...], "label": "..."}}}."""
+    listed = content["dataset"]
+    hint = 'list each case as "dataset": {"case": {"images": ["case_0000.nii.gz"], "label": "case.nii.gz"}}'
+    if not isinstance(listed, dict) or not listed:
+        raise UserError(f"dataset is {str(listed)[:60]}", where=description, hint=hint)
+    cases = []
+    for name, entry in sorted(listed.items()):
+        images = entry.get("images") if isinstance(entry, dict) else None
+        files = [*images, entry.get("label")] if isinstance(images, list) else []
+        if len(files) < 2 or not all(isinstance(file, str) for file in files):
+            raise UserError(f"dataset: {name!r} does not name its images and its label", where=description, hint=hint)
+        if not name or set(name) & set("/\\\0"):
+            raise UserError(f"dataset: {name!r} cannot be the name of a file", where=description, hint=hint)
+        *image_files, label = (_file(root, file) for file in files)
+        cases.append(Case(case_name(name), tuple(image_files), label))
+    return DatasetContents(
+        layout="nnunet",
+        name=str(content.get("name") or root.resolve().name),
+        channel_names=channel_names(content, description),
+        **vars(label_scheme(content, description)),
+        cases=tuple(cases),
     )
 
 
@@ -117,7 +151,18 @@ def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
             where=description,
             hint='list each case as {"image": "./imagesTr/case.nii.gz", "label": "./labelsTr/case.nii.gz"}',
         )
-    return root / entry[kind]
+    return _file(root, entry[kind])
+
+
+def _file(root: Path, name: str) -> Path:
+    """The file that a list names: below the data set, with slashes of either kind, and accents as the disk has them."""
+    found = root / name
+    if not os.path.lexists(found):
+        found = root / name.replace("\\", "/")
+    if not os.path.lexists(found) and found.parent.is_dir():
+        same = [path for path in found.parent.iterdir() if case_name(path.name) == case_name(found.name)]
+        found = same[0] if same else found
+    return found
 
 
 def _folders(root: Path, *, workers: int) -> DatasetContents:

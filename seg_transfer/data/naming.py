@@ -5,13 +5,16 @@ nnU-Net's convention: channel ``c`` of case ``id`` is ``<id>_<c, four digits><en
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.formats import ending, is_supported, stem
+from seg_transfer.errors import UserError
 
 _CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
 
@@ -80,11 +83,24 @@ class ChannelFiles:
         return tuple(files.get(number, self.folder / f"{case}_{number:04d}{suffix}") for number in numbers)
 
 
+def case_name(text: str) -> str:
+    """A case's name as its files give it: an accent and its letter are one character (NFC), not two as on a Mac."""
+    return unicodedata.normalize("NFC", text)
+
+
 def data_files(folder: Path) -> list[Path]:
-    """Files with a supported ending, sorted by name; without hidden files, but with broken links."""
-    return sorted(
+    """Files with a supported ending, sorted by name; without hidden files, but with broken links.
+
+    Raises:
+        UserError: If a name is not UTF-8: no result could be named after it.
+    """
+    files = sorted(
         path for path in folder.iterdir() if is_supported(path) and not path.name.startswith(".") and not path.is_dir()
     )
+    for path in files:
+        if not os.fsencode(path.name).decode("utf-8", "ignore") == path.name:
+            raise UserError(f"the name {path.name!a} is not UTF-8", where=folder, hint="rename this file")
+    return files
 
 
 def split_channel(name: str) -> tuple[str, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from seg_transfer.data.naming import case_name
 from seg_transfer.errors import UserError
 from seg_transfer.util.records import Record
+from seg_transfer.util.text_files import read_json, read_text
 
 
 class Split(Record):
@@ -207,14 +208,17 @@ def groups_from_file(path: Path) -> dict[str, str]:
     """
     hint = 'write {"case": "group", ...}, or a .csv file with case,group in each line'
     if path.suffix.lower() == ".csv":
-        rows = [row for row in csv.reader(read_text(path, hint).splitlines()) if row]
+        try:
+            rows = [row for row in csv.reader(read_text(path, hint).splitlines(), strict=True) if row]
+        except csv.Error as error:
+            raise UserError(f"not readable as CSV: {error}", where=path, hint=hint) from None
         if any(len(row) != 2 for row in rows):
             raise UserError("not every line has two columns", where=path, hint=hint)
-        return _distinct([(case.strip(), group.strip()) for case, group in rows], path)
-    content = _json(path, hint)
+        return _distinct([(case_name(case.strip()), group.strip()) for case, group in rows], path)
+    content = read_json(path, hint)
     if not isinstance(content, dict):
         raise UserError("not a JSON object", where=path, hint=hint)
-    return {case: str(group) for case, group in content.items()}
+    return {case_name(case): str(group) for case, group in content.items()}
 
 
 def _distinct(rows: list[tuple[str, str]], path: Path) -> dict[str, str]:
@@ -232,7 +236,7 @@ def splits_from_file(path: Path) -> list[Split]:
         UserError: If the file is missing or has another form, or a case is in training and validation of one fold.
     """
     hint = 'write [{"train": ["case", ...], "val": ["case", ...]}, ...], one entry per fold'
-    content = _json(path, hint)
+    content = read_json(path, hint)
     if not isinstance(content, list) or not content:
         raise UserError("not a list of folds", where=path, hint=hint)
     splits = []
@@ -252,31 +256,5 @@ def _cases(fold: Any, *keys: str) -> list[str] | None:
     for key in keys:
         cases = fold.get(key) if isinstance(fold, dict) else None
         if isinstance(cases, list) and all(isinstance(case, str) for case in cases):
-            return cases
+            return [case_name(case) for case in cases]
     return None
-
-
-def _json(path: Path, hint: str) -> Any:
-    text = read_text(path, hint)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=path, hint=hint) from None
-
-
-def read_text(path: Path, hint: str) -> str:
-    """Read a text file of the user.
-
-    Args:
-        path: The file.
-        hint: Hint of errors: the expected content.
-
-    Raises:
-        UserError: If there is no such file, or it is not UTF-8 text.
-    """
-    if not path.is_file():
-        raise UserError("there is no such file", where=path, hint=hint)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError("not a text file", where=path, hint=hint) from None

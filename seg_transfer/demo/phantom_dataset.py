@@ -15,6 +15,7 @@ from seg_transfer.data.geometry import Grid
 from seg_transfer.demo.phantom import LABELS, sample_abdomen
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import write_text
+from seg_transfer.util.text_files import read_json
 
 TRAINING, HELD_OUT = 12, 4
 NAME = "demo_abdomen"
@@ -42,8 +43,10 @@ def make_dataset(folder: Path, *, seed: int = 0) -> Path:
     """
     description = folder / "dataset.json"
     if description.is_file():
-        if json.loads(description.read_text(encoding="utf-8")).get("seed") != seed:
-            raise UserError(f"has a data set of another seed than {seed}", where=folder, hint="give another folder")
+        hint = "give another folder"
+        content = read_json(description, hint)
+        if not isinstance(content, dict) or content.get("seed") != seed:
+            raise UserError(f"has a data set of another seed than {seed}", where=folder, hint=hint)
         return folder
     for number, case_seed in enumerate(np.random.SeedSequence(seed).spawn(TRAINING + HELD_OUT)):
         part = "Tr" if number < TRAINING else "Ts"

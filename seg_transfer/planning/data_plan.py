@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from seg_transfer.data.description import Region
 from seg_transfer.options.choices import NormalizationKind
-from seg_transfer.planning.fields import Spacing, Triple
+from seg_transfer.planning.fields import Intensity, Spacing, Triple
 from seg_transfer.util.records import Record
 
 
@@ -19,10 +19,10 @@ class Normalization(Record):
         description="zscore: per image; clip_zscore: clip and scale by the data set's statistics; minmax: to [0, 1]"
     )
     mask: bool = Field(default=False, description="zscore only: statistics from nonzero voxels, zeros stay zero")
-    lower: float | None = Field(default=None, description="lower clip (clip_zscore) or value mapped to 0 (minmax)")
-    upper: float | None = Field(default=None, description="upper clip (clip_zscore) or value mapped to 1 (minmax)")
-    mean: float | None = Field(default=None, description="clip_zscore: the data set's foreground mean")
-    std: float | None = Field(default=None, gt=0, description="clip_zscore: the data set's foreground std")
+    lower: Intensity | None = Field(default=None, description="lower clip (clip_zscore) or value mapped to 0 (minmax)")
+    upper: Intensity | None = Field(default=None, description="upper clip (clip_zscore) or value mapped to 1 (minmax)")
+    mean: Intensity | None = Field(default=None, description="clip_zscore: the data set's foreground mean")
+    std: float | None = Field(default=None, ge=1e-15, le=1e15, description="clip_zscore: the data set's foreground std")
 
     @model_validator(mode="after")
     def _matches_its_kind(self) -> Normalization:

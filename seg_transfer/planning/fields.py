@@ -11,11 +11,11 @@ from pydantic import AfterValidator, Field
 from seg_transfer.util.records import Record
 
 Triple = tuple[int, int, int]
-Spacing = tuple[
-    Annotated[float, Field(gt=0)],
-    Annotated[float, Field(gt=0)],
-    Annotated[float, Field(gt=0)],
-]
+Length = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""In mm: from one nanometre to one kilometre; or in pixels."""
+Spacing = tuple[Length, Length, Length]
+Intensity = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""Larger ones overflow where float32 squares them."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Fold = int | Literal["full"]
 """Index of a split of the plan; or ``full``, which trains on every case."""

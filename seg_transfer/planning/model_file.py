@@ -10,7 +10,6 @@ planning reads the header too.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -25,8 +24,6 @@ from seg_transfer.util.tensor_file import TensorFileKind, open_tensor_file
 
 LARGEST_HEADER = 8 * 2**20
 """Bytes; three configurations with ten folds of 700 tensors come to 3 MB."""
-LARGEST_PATCH = 2**26
-"""Voxels: four times the planner's largest patch. Images are padded to the patch, which therefore limits memory."""
 DTYPES = {"F32", "I64"}
 HINT = "copy it again from its source, or export it again"
 MODEL_FILE = TensorFileKind(
@@ -74,9 +71,6 @@ class ModelHeader(JsonRecord):
     def _members_fit(self) -> ModelHeader:
         if len({part_hash(member.plan.data) for member in self.members}) > 1:
             raise ValueError("members: their plans differ in the part data, so that they cannot predict together")
-        for index, member in enumerate(self.members):
-            if (voxels := math.prod(member.plan.model.patch)) > LARGEST_PATCH:
-                raise ValueError(f"members.{index}.plan.model.patch: {voxels} voxels, the limit is {LARGEST_PATCH}")
         return self
 
     @property

@@ -9,6 +9,7 @@ Triples are in network order ``(slice, u, v)`` unless a field's description says
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,6 +24,9 @@ from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.util.records import JsonRecord, Record, parse_object
 
+LARGEST_PATCH = 2**26
+"""Voxels: four times the planner's largest patch. Images are padded to the patch, which therefore limits memory."""
+LONGEST_TIME = 366 * 86400
 PARTS = ("data", "model", "recipe")
 """Parts of a plan that define a training; evidence, reasons and estimates do not."""
 
@@ -73,7 +77,7 @@ class ModelPlan(Record):
     input_mapping: Literal["as_is", "encoder_mean_std"] = Field(
         description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
     )
-    decoder_channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
+    decoder_channels: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = Field(
         description="unet only: channels of the decoder's block at each encoder stage in use, from the finest"
     )
 
@@ -91,6 +95,8 @@ class ModelPlan(Record):
         slices = self.patch[0]
         if min(self.patch) < 1:
             raise ValueError(f"patch {self.patch} must be positive")
+        if (voxels := math.prod(self.patch)) > LARGEST_PATCH:
+            raise ValueError(f"patch {self.patch} has {voxels} voxels, the limit is {LARGEST_PATCH}")
         if self.configuration == "2d" and slices != 1:
             raise ValueError(f"a 2d patch has 1 slice, not {slices}")
         if self.configuration == "2.5d" and (slices < 3 or slices % 2 == 0):
@@ -103,7 +109,7 @@ class ModelPlan(Record):
         return self
 
 
-Factors = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
+Factors = tuple[Annotated[float, Field(ge=0.01, le=1)], Annotated[float, Field(ge=1, le=100)]]
 """Smallest and largest factor; values below and above 1 are equally likely."""
 
 
@@ -130,7 +136,9 @@ class Augmentation(Record):
     low_resolution_least: float = Field(default=0.5, gt=0, le=1, description="smallest share of the resolution kept")
     low_resolution_axes: MirrorAxes = Field(default=(), description="of (slice, u, v)")
     noise_probability: Fraction = 0.1
-    noise_std: float = Field(default=0.1, ge=0, description="largest, over the channel's own standard deviation")
+    noise_std: float = Field(
+        default=0.1, ge=0, le=100, description="largest, over the channel's own standard deviation"
+    )
     blur_probability: Fraction = 0.2
     blur_sigma: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=5)]] = Field(
         default=(0.5, 1.0), description="in voxels"
@@ -152,14 +160,16 @@ class RecipePlan(Record):
 
     strategy: Strategy
     race: Race | None = Field(default=None, description="run at the start of each fold, which then trains the winner")
-    batch_size: int = Field(ge=1)
-    epochs: int | None = Field(default=None, ge=1, description="budget in epochs; or time_budget")
-    steps_per_epoch: int = Field(default=100, ge=1)
-    time_budget: Annotated[float, Field(gt=0)] | None = Field(default=None, description="seconds of training")
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    batch_size: int = Field(ge=1, le=4096)
+    epochs: int | None = Field(default=None, ge=1, le=10**6, description="budget in epochs; or time_budget")
+    steps_per_epoch: int = Field(default=100, ge=1, le=10**6)
+    time_budget: Annotated[float, Field(gt=0, le=LONGEST_TIME)] | None = Field(
+        default=None, description="seconds of training"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
     warmup: Fraction = Field(default=0.05, description="share of the budget in which the rate rises")
-    gradient_clip: Annotated[float, Field(gt=0)] = 12.0
+    gradient_clip: Annotated[float, Field(gt=0, le=1e9)] = 12.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.99, description="0: no averaged weights")
     precision: Precision = "bfloat16"
     depthwise_gradients: Literal["torch", "fast"] = Field(
@@ -232,8 +242,14 @@ class Plan(JsonRecord):
         cases = set(self.data.cases)
         for index, split in enumerate(self.recipe.splits):
             for name in ("train", "validation"):
-                if unknown := sorted(set(getattr(split, name)) - cases):
+                named = getattr(split, name)
+                if unknown := sorted(set(named) - cases):
                     raise ValueError(f"recipe.splits.{index}.{name}: not in data.cases: {', '.join(unknown[:3])}")
+                if len(set(named)) < len(named):
+                    raise ValueError(f"recipe.splits.{index}.{name}: a case is named twice")
+            both = sorted(set(split.train) & set(split.validation))
+            if both and not cases == set(split.train) == set(split.validation):  # the only fold of a single group
+                raise ValueError(f"recipe.splits.{index}: trains and validates on {', '.join(both[:3])}")
         self._check_strategies()
         if self.recipe.race is not None:
             self._check_race(self.recipe.race)

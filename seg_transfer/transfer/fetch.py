@@ -27,6 +27,7 @@ from seg_transfer.catalogue.encoders import (
 from seg_transfer.errors import UserError
 from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.util.files import check_folder, file_digest, whole_file, write_text
+from seg_transfer.util.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -212,8 +213,8 @@ def _add_to_record(record: Path, key: str, path: Path, sha256: str, **more: str)
 def _read(record: Path) -> dict[str, dict[str, str]]:
     if not record.is_file():
         return {}
-    try:
-        content: dict[str, dict[str, str]] = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"not readable as JSON: {error}", where=record, hint="delete it and fetch again") from None
+    hint = "delete it and fetch again"
+    content = read_json(record, hint)
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+        raise UserError("not a record of fetched files", where=record, hint=hint)
     return content

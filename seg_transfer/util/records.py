@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import write_text
+from seg_transfer.util.text_files import parse_json, read_bytes
 
 HEADER_KEY = "segtl"
 """Metadata key of segtl's JSON object in safetensors and ONNX files."""
@@ -66,7 +66,7 @@ class JsonRecord(Record):
         """
         if not path.is_file():
             raise UserError(f"there is no {cls.noun} here", where=path, hint=cls.if_missing)
-        return cls.from_json(path.read_bytes(), where=path)
+        return cls.from_json(read_bytes(path, cls.if_wrong), where=path)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: Path | str) -> Self:
@@ -109,9 +109,9 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
         UserError: If the text is no JSON object.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not a {noun}, or damaged: {str(error).splitlines()[0]}", where=where, hint=hint) from None
+        content = parse_json(text, where=where, hint=hint)
+    except UserError as error:
+        raise UserError(f"not a {noun}, or damaged: {error.what}", where=where, hint=hint) from None
     if not isinstance(content, dict):
         raise UserError(f"not a {noun}: no JSON object", where=where, hint=hint)
     return content

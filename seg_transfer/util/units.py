@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from seg_transfer.errors import UserError
@@ -21,11 +22,17 @@ def bytes_from_text(text: str) -> int:
 
 
 def seconds_from_text(text: str) -> float:
-    """Parse ``90s``, ``30m``, ``1.5h``, ``1h30m`` or a plain number of seconds.
+    """Parse ``90s``, ``30m``, ``1.5h``, ``1h30m``, ``1:30:00`` or a plain number of seconds.
 
     Raises:
         UserError: If the text is no positive time.
     """
+    if ":" in text:
+        clock = re.fullmatch(r"\s*(\d{1,4}):([0-5]\d):([0-5]\d)\s*", text)
+        hours, minutes, seconds = map(int, clock.groups()) if clock else (0, 0, 0)
+        if not hours + minutes + seconds:
+            raise UserError(f"cannot read {text!r}", hint="write hours, minutes and seconds, as in 1:30:00, or 1h30m")
+        return 3600.0 * hours + 60 * minutes + seconds
     parts = re.findall(r"[\d.]+\s*[A-Za-z]+", text)
     if len(parts) > 1 and re.sub(r"\s", "", "".join(parts)) == re.sub(r"\s", "", text):
         return sum(seconds_from_text(part) for part in parts)
@@ -35,7 +42,7 @@ def seconds_from_text(text: str) -> float:
 def _amount(text: str, units: dict[str, float] | dict[str, int], *, examples: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
     factor = units.get(match[2].upper()) if match else None
-    if match is None or factor is None or float(match[1]) * factor <= 0:
+    if match is None or factor is None or not 0 < float(match[1]) * factor < math.inf:
         raise UserError(f"cannot read {text!r}", hint=f"write it as one of {examples}")
     return float(match[1]) * factor
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from seg_transfer.catalogue.encoders import imagenet_cached
 from seg_transfer.data.dataset import Dataset, find_dataset
-from seg_transfer.data.splits import read_text
+from seg_transfer.data.naming import case_name
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.choices import Precision
@@ -29,6 +29,7 @@ from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
+from seg_transfer.util.text_files import read_text
 from seg_transfer.workflow.gather_evidence import gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -123,6 +124,7 @@ def _selected(dataset: Dataset, cases: Path | Sequence[str] | None) -> Dataset:
         where = cases
         lines = read_text(where, "write one case per line into it").splitlines()
         cases = [line.strip() for line in lines if line.strip()]
+    cases = [case_name(case) for case in cases]
     unknown = sorted(set(cases) - {case.id for case in dataset.cases})
     if unknown or not cases:
         examples = ", ".join(case.id for case in dataset.cases[:3])

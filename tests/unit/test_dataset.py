@@ -308,3 +308,100 @@ def test_real_data_sets(shared: Path, name: str, dimension: int, cases: int, fil
     assert found.unused == ()
     assert found.unit == ("pixel" if dimension == 2 else "mm")
     assert found.labels[0] == ("background", 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_description_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    root = nnunet(tmp_path / "d", V2)
+    described = {**V2, "name": "Größe"}
+    (root / "dataset.json").write_text(json.dumps(described, ensure_ascii=False), encoding=encoding)
+    assert find_dataset(root).name == "Größe"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 10**6, "nested too deeply"),
+        (b'{"labels": {"a": NaN}}', "NaN is no number of JSON"),
+        (b'{"labels": {"a": 1e999}}', "too large for a number"),
+        (b'{"labels": ' + b"9" * 5000 + b"}", "not readable as JSON"),
+        (b'{"name": "\\ud800"}', "half of a character"),
+        (b"\x80\x00\x00", "not a text file"),
+        (b'{"name": "a\x00"}', "not a text file"),
+        (b"", "not readable as JSON"),
+        (b"3", "not a JSON object"),
+    ],
+)
+def test_a_damaged_description_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    root = nnunet(tmp_path / "d", V2)
+    (root / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        find_dataset(root)
+
+
+def test_values_of_labels_may_be_texts(tmp_path: Path) -> None:
+    labels = {"background": "0", "tumour": "2", "liver": 1}
+    for chosen in (labels, labels | {"liver": "1"}):
+        found = find_dataset(nnunet(tmp_path / "d", {**V2, "labels": chosen}))
+        assert found.labels == (("background", 0), ("liver", 1), ("tumour", 2))
+
+
+def test_composed_and_decomposed_names_are_the_same(tmp_path: Path) -> None:
+    """A Mac writes the two dots of an u as a character of their own."""
+    for folder, name in (("images", "Mu\u0308ller"), ("labels", "M\u00fcller")):
+        put(tmp_path / folder / f"{name}.png")
+    found = find_dataset(tmp_path)
+    assert [case.id for case in found.cases] == ["M\u00fcller"] and not found.unused
+    assert all(file.is_file() for file in found.cases[0].files)
+    assert [case.id for case in find_images(tmp_path / "images", 1)] == ["M\u00fcller"]
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        put(tmp_path / folder / "a.png").rename(tmp_path / folder / "caf\udce9.png")
+    with pytest.raises(UserError, match="is not UTF-8") as error:
+        find_dataset(tmp_path)
+    str(error.value).encode()
+
+
+def test_msd_lists_of_windows_and_of_a_mac(tmp_path: Path) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        put(tmp_path / f"{folder}/a.nii.gz")
+        put(tmp_path / f"{folder}/u\u0308.nii.gz")
+    listed = [{"image": f".\\imagesTr\\{name}.nii.gz", "label": f"labelsTr\\{name}.nii.gz"} for name in ("a", "\u00fc")]
+    (tmp_path / "dataset.json").write_text(json.dumps({**V1, "training": listed}))
+    found = find_dataset(tmp_path)
+    assert (found.layout, [case.id for case in found.cases]) == ("msd", ["a", "\u00fc"])
+    assert all(file.is_file() for case in found.cases for file in case.files)
+
+
+def test_nnunets_list_of_files_elsewhere(tmp_path: Path) -> None:
+    far = put(tmp_path / "far/t2.nii.gz")
+    root = tmp_path / "d"
+    label = put(root / "labels/one.nii.gz")
+    listed = {"one": {"images": [str(far), "../far/t2.nii.gz"], "label": "labels/one.nii.gz"}}
+    (root / "dataset.json").write_text(json.dumps({**V2, "dataset": listed}))
+    found = find_dataset(root)
+    assert found.layout == "nnunet"
+    [case] = found.cases
+    assert (case.id, case.images[0], case.label) == ("one", far, label)
+    assert case.images[1].samefile(far)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [],
+        {},
+        "files",
+        {"a": []},
+        {"a": {"images": [], "label": "a.nii.gz"}},
+        {"a": {"images": ["a_0000.nii.gz"]}},
+        {"a": {"images": [1], "label": "a.nii.gz"}},
+        {"../a": {"images": ["a_0000.nii.gz"], "label": "a.nii.gz"}},
+    ],
+)
+def test_a_wrong_list_of_files_is_refused(tmp_path: Path, listed: object) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({**V2, "dataset": listed}))
+    with pytest.raises(UserError, match="dataset"):
+        find_dataset(tmp_path)

@@ -75,10 +75,11 @@ def test_scores_of_another_segtl_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
-        ("", "not a box, or damaged: Expecting value", "make it again"),
+        ("", "not a box, or damaged: not readable as JSON: Expecting value", "make it again"),
         ("{", "not a box, or damaged", "make it again"),
         ("\xff", "not a box, or damaged", "make it again"),
-        ("[" * 100_000, "not a box, or damaged", "make it again"),
+        ("[" * 100_000, "nested too deeply", "make it again"),
+        ('{"version": 3, "size": {"width": NaN}}', "NaN is no number of JSON", "make it again"),
         ("[]", "not a box: no JSON object", "make it again"),
         ('{"version": 2}', "a box of version 2; this segtl reads version 3", "make a new one"),
         ('{"version": 4}', "a box of version 4; this segtl reads version 3", "written by a newer segtl: update segtl"),

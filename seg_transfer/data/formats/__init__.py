@@ -7,6 +7,7 @@ Every format reads a file as ``(channel, i, j, k)`` in the file's own order with
 from __future__ import annotations
 
 import struct
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,8 @@ def ending(path: Path) -> str:
 
 
 def stem(path: Path) -> str:
-    """A file's name without its supported ending."""
-    return path.name[: -len(ending(path))]
+    """A file's name without its supported ending; the same for either way to write its accents (NFC)."""
+    return unicodedata.normalize("NFC", path.name[: -len(ending(path))])
 
 
 def is_raster(path: Path) -> bool:
