@@ -162,5 +162,5 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         logger.error(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
         return USER_ERROR
     if code == INTERRUPTED:
-        logger.error("interrupted; run the same command again to resume")
+        logger.error("interrupted; what is finished is kept: run the same command again to resume")
     return int(code)

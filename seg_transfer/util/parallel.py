@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
@@ -67,6 +67,10 @@ class _Error:
         return cls("; ".join(map(str.strip, cause.splitlines())), trace)
 
 
+class _Stopped(SystemExit):
+    """A worker was told to end: what it was writing is removed on the way out, and no traceback is shown."""
+
+
 @dataclass(frozen=True)
 class _Task(Generic[T, R]):
     function: Callable[[T], R]
@@ -75,6 +79,8 @@ class _Task(Generic[T, R]):
     def __call__(self) -> R | _Error:
         try:
             return self.function(self.item)
+        except _Stopped:
+            raise
         except (Exception, SystemExit) as error:
             return _Error.of(error)
 
@@ -160,11 +166,15 @@ def _until_broken(
                 task = running.pop(future)
                 try:
                     result = future.result()
-                except BrokenProcessPool:
+                except (BrokenProcessPool, _Stopped):
                     broken = True
                     interrupted.append(task)
                 else:
                     yield task, result
+    except BaseException:  # the caller stops early, perhaps since it was interrupted
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -222,8 +232,13 @@ def end_with_parent() -> None:
 
     A pool's workers would otherwise wait for work for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped(128 + number)
 
 
 def _exit_with_parent() -> None:
