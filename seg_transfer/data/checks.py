@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import stem, verify_to_end
+from seg_transfer.data.formats import NIFTI_ENDINGS, ending, read_header, stem
 from seg_transfer.data.geometry import Grid, grid_difference
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.data.label_values import UNDECLARED_HINT, listing, undeclared
@@ -46,7 +47,8 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     Checked are: that files exist and are complete; the number of channels; that shapes and affines agree across
     channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
     values are finite; that label values are whole numbers and declared; that some voxel is annotated. A label without
-    foreground is no problem, since healthy cases exist; their number is logged.
+    foreground is no problem, since healthy cases exist; their number is logged. Files whose qform and sform place the
+    image apart are warned of.
 
     Args:
         dataset: The data set.
@@ -70,8 +72,29 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     if empty:
         logger.info(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
     claimed = {path for case in dataset.cases for path in case.files}
+    warn_of_forms(claimed)
     problems = [_with_similar_file(problem, claimed) for problem in problems]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
+
+
+def warn_of_forms(paths: Iterable[Path]) -> None:
+    """Log a warning of NIfTI files whose qform and sform place the image apart: other programs may use the qform.
+
+    Args:
+        paths: Files of any format; those that cannot be read are left out.
+    """
+    apart: dict[Path, float] = {}
+    for path in sorted(paths):
+        if ending(path) in NIFTI_ENDINGS:
+            with suppress(UserError):
+                apart[path] = read_header(path).apart
+    found = [path for path, distance in apart.items() if distance]
+    if found:
+        names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "")
+        logger.warning(
+            f"qform and sform place the image up to {max(apart.values()):.3g} mm apart in {len(found)} of {len(apart)} "
+            f"NIfTI file(s), and the sform is used: {names}"
+        )
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
@@ -99,7 +122,6 @@ def _check_case(
     for path in case.images:
         try:
             image = read_image([path])
-            verify_to_end(path)
         except UserError as error:
             problems.append(_from_error(case, path, error))
             readable = False
@@ -130,7 +152,6 @@ def _check_label(
     path = case.label
     try:
         label = read_label(path)
-        verify_to_end(path)
     except UserError as error:
         return [_from_error(case, path, error)], False
     problems = []

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
 
+from seg_transfer.data.nifti_geometry import NiftiGeometry
+
 Unit = Literal["mm", "pixel"]
 
 GRID_TOLERANCE = 0.01
@@ -29,12 +31,14 @@ class Grid:
         affine: 4 x 4, voxel ``(i, j, k)`` -> world (RAS+), in ``unit``.
         unit: "mm", or "pixel" for 2D images without a physical pixel size.
         flat: Whether the file has two axes only; ``k`` then has size 1 and is not written.
+        nifti: Of a NIfTI file: the fields of its header that ``affine`` is from; they are written in place of it.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
     unit: Unit = "mm"
     flat: bool = False
+    nifti: NiftiGeometry | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -50,7 +54,7 @@ class Grid:
         """The same voxels in canonical order ``(x, y, z)``."""
         orientation = io_orientation(self.affine)
         x, y, z = (self.shape[axis] for axis in np.argsort(orientation[:, 0]))
-        return replace(self, shape=(x, y, z), affine=self.affine @ inv_ornt_aff(orientation, self.shape))
+        return replace(self, shape=(x, y, z), affine=self.affine @ inv_ornt_aff(orientation, self.shape), nifti=None)
 
 
 def affine_spacing(affine: np.ndarray) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from seg_transfer.data.geometry import Grid, to_canonical, to_native
 from seg_transfer.data.image import Image
+from seg_transfer.data.nifti_geometry import NiftiGeometry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import Triple
@@ -47,6 +48,7 @@ class CaseTransform(Record):
     native_shape: Triple
     native_affine: tuple[tuple[float, ...], ...]
     native_flat: bool
+    native_nifti: NiftiGeometry | None = None
     unit: Literal["mm", "pixel"]
     canonical_shape: Triple
     crop_start: Triple
@@ -95,6 +97,7 @@ class CaseTransform(Record):
             native_shape=_triple(image.native.shape),
             native_affine=tuple(tuple(float(entry) for entry in row) for row in image.native.affine),
             native_flat=image.native.flat,
+            native_nifti=image.native.nifti,
             unit=image.native.unit,
             canonical_shape=_triple(array.shape[1:]),
             crop_start=start,
@@ -170,7 +173,8 @@ class CaseTransform(Record):
     @property
     def native(self) -> Grid:
         """The voxel grid of the file."""
-        return Grid(shape=self.native_shape, affine=np.array(self.native_affine), unit=self.unit, flat=self.native_flat)
+        affine = np.array(self.native_affine)
+        return Grid(self.native_shape, affine, self.unit, self.native_flat, self.native_nifti)
 
     @property
     def cropped_shape(self) -> Triple:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from seg_transfer.data.checks import warn_of_forms
 from seg_transfer.data.dataset import find_images
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import options_from, with_arguments
@@ -66,6 +67,7 @@ def _predict_files(options: PredictOptions) -> Path:
         what = "the images are in this folder: label maps would be taken for images, or replace them"
         raise UserError(what, where=folder, hint="name another output folder")
     check_folder(folder)
+    warn_of_forms(image for case in cases for image in case.images)
     predictor = load(options.device)
     from seg_transfer.inference.folder import predict_folder
 

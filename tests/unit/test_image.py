@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import ENDINGS, ending, read_header, stem, verify_to_end, write_volume
+from seg_transfer.data.formats import ENDINGS, ending, read_header, stem, write_volume
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import image_from_array, read_image, read_label
 from seg_transfer.errors import UserError
@@ -76,7 +76,7 @@ def test_every_orientation_reads_the_same_and_writes_back_exactly(tmp_path: Path
         np.testing.assert_array_equal(np.asanyarray(again.dataobj), array)
         np.testing.assert_array_equal(again.affine, image.native.affine)
         np.testing.assert_allclose(again.get_qform(), its_affine, atol=1e-3)
-        assert again.header.get_xyzt_units()[0] == "mm"
+        assert again.header.get_xyzt_units() == nib.load(path).header.get_xyzt_units()
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
@@ -257,20 +257,6 @@ def test_broken_files_are_named(tmp_path: Path, volume: np.ndarray, suffix: str)
         read_header(broken)
     with pytest.raises(UserError, match="there is no such file"):
         read_image([tmp_path / f"absent{suffix}"])
-
-
-def test_checksum_at_the_end_is_verified(tmp_path: Path, volume: np.ndarray) -> None:
-    path = _nifti(tmp_path / "a.nii.gz", np.tile(volume, (10, 10, 10)), np.eye(4))
-    verify_to_end(path)
-    content = bytearray(path.read_bytes())
-    content[-6] ^= 1
-    path.write_bytes(content)
-    read_image([path])
-    with pytest.raises(UserError, match="CRC"):
-        verify_to_end(path)
-    path.write_bytes(content[:-6])
-    with pytest.raises(UserError, match="cannot be read"):
-        verify_to_end(path)
 
 
 def test_singular_affine_is_refused(tmp_path: Path, volume: np.ndarray) -> None:

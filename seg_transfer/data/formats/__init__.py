@@ -53,14 +53,23 @@ _FORMATS: dict[str, Format] = {
 ENDINGS = tuple(_FORMATS)
 """The supported endings; case does not matter."""
 
+NIFTI_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is nifti)
+
 RASTER_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is raster)
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression changes values, so that labels cannot be kept in them."""
 
+SPACINGS = (1e-7, 1e4)
+"""Least and largest spacing, in mm: a tenth of a nanometre and ten metres."""
+
 _BROKEN = (
     OSError,
     EOFError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
     ValueError,
     RuntimeError,
     SyntaxError,
@@ -70,7 +79,8 @@ _BROKEN = (
     HeaderDataError,
     Pillow.DecompressionBombError,
 )
-"""Exceptions of the three libraries for a file that is damaged or not of its ending's format."""
+"""Exceptions of the three libraries for a file that is damaged or not of its ending's format; mutated files raise each
+of them."""
 
 
 def is_supported(path: Path) -> bool:
@@ -104,7 +114,7 @@ def read_header(path: Path) -> Header:
     """Read shape, affine, number of channels and dtype without the voxels.
 
     Raises:
-        UserError: If the file is missing or damaged, or its affine is singular.
+        UserError: If the file is missing or damaged, or its affine is singular or its spacing absurd.
     """
     with _readable(path):
         header = _FORMATS[ending(path)].header(path)
@@ -114,6 +124,9 @@ def read_header(path: Path) -> Header:
 
 def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """Read a file as ``(channel, i, j, k)`` in its own order, with the type of :func:`working_dtype`.
+
+    This is the only way by which voxels are read. A file whose header claims more or less than it holds is refused, and
+    one whose checksum differs, if its format has one.
 
     Raises as :func:`read_header` does.
     """
@@ -125,17 +138,6 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
         array = converted(array, working_dtype(array.dtype, label=label))
     _check_affine(header, path)
     return array, header
-
-
-def verify_to_end(path: Path) -> None:
-    """Read a compressed NIfTI to its last byte and compare its checksum, which reading the voxels does not do.
-
-    Raises:
-        UserError: If the file is cut off or damaged.
-    """
-    if ending(path) == ".nii.gz":
-        with _readable(path):
-            nifti.verify_to_end(path)
 
 
 def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
@@ -168,6 +170,9 @@ def _readable(path: Path) -> Iterator[None]:
     except _BROKEN as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot be read: {cause}", where=path, hint="copy or export the file again") from error
+    except MemoryError as error:
+        hint = "use a machine with more memory"
+        raise UserError("its values do not fit into memory", where=path, hint=hint) from error
 
 
 def _check_affine(header: Header, path: Path) -> None:
@@ -175,3 +180,7 @@ def _check_affine(header: Header, path: Path) -> None:
     if not np.isfinite(header.affine).all() or np.linalg.matrix_rank(matrix) < 3:
         hint = "export it again with a valid orientation"
         raise UserError(f"its affine is singular: {matrix.tolist()}", where=path, hint=hint)
+    if header.grid.unit == "mm" and not all(SPACINGS[0] <= size <= SPACINGS[1] for size in header.grid.spacing):
+        sizes = " x ".join(f"{size:.6g}" for size in header.grid.spacing)
+        what = f"its spacing is {sizes} mm, outside of {SPACINGS[0]:g} to {SPACINGS[1]:g} mm"
+        raise UserError(what, where=path, hint="correct the spacing and its unit, or export the file again")

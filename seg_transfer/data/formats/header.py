@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import psutil
 
 from seg_transfer.data.geometry import Grid
+from seg_transfer.errors import UserError
+from seg_transfer.util.units import bytes_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +22,13 @@ class Header:
         grid: The voxel grid ``(i, j, k)``.
         channels: Values per voxel.
         dtype: Type of the values; integers that the file scales by a factor count as float.
+        apart: Of a NIfTI file: how far its qform places a corner from where its sform does, in mm; 0 if they agree.
     """
 
     grid: Grid
     channels: int
     dtype: np.dtype
+    apart: float = 0.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,6 +57,20 @@ def working_dtype(stored: np.dtype, *, label: bool) -> np.dtype:
         if label:
             return np.dtype(np.int32)
     return np.dtype(np.float32)
+
+
+def check_free_memory(header: Header, working: np.dtype, path: Path) -> None:
+    """Refuse a file whose values do not fit into free memory, before any is allocated.
+
+    Raises:
+        UserError: If they do not.
+    """
+    needed = math.prod(header.shape) * header.channels * working.itemsize
+    free = psutil.virtual_memory().available
+    if needed > free:
+        what = f"its {header.channels} x {' x '.join(map(str, header.shape))} values need {bytes_text(needed)}"
+        hint = "cut the image down to the part that matters, or use a machine with more memory"
+        raise UserError(f"{what}; {bytes_text(free)} are free", where=path, hint=hint)
 
 
 def converted(array: np.ndarray, working: np.dtype) -> np.ndarray:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
+from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_IO = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+"""Named, since SimpleITK does not find it by itself for endings in capitals."""
+_CHECK = {".mha": check_meta_body, ".nrrd": check_nrrd_body}
 
 
 def header(path: Path) -> Header:
     """Read the header only."""
-    reader = _reader(path)
-    reader.ReadImageInformation()
-    one_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID()))
-    return _header(reader, one_voxel.dtype, path)
+    return _information(path)[1]
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """Read ``(channel, i, j, k)``; vector components or a fourth axis are the channels."""
-    reader = _reader(path)
+    reader, described = _information(path)
+    check_free_memory(described, working_dtype(described.dtype, label=label), path)
+    values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    _CHECK[path.suffix.lower()](path, values * described.dtype.itemsize)
     array = sitk.GetArrayFromImage(reader.Execute())
-    described = _header(reader, array.dtype, path)
     if reader.GetDimension() == 4:
         return array.transpose(0, 3, 2, 1), described
     array = array.reshape((*described.shape[::-1], described.channels))
@@ -45,13 +49,23 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
     image.SetSpacing(grid.spacing[:axes])
     image.SetDirection((matrix / grid.spacing)[:axes, :axes].ravel().tolist())
     image.SetOrigin((_LPS_TO_RAS @ grid.affine[:3, 3])[:axes].tolist())
-    sitk.WriteImage(image, str(path), useCompression=True)
+    lower = path.with_suffix(path.suffix.lower())  # under an ending in capitals MetaImage would write a pair of files
+    try:
+        sitk.WriteImage(image, str(lower), useCompression=True)
+        lower.replace(path)
+    except BaseException:
+        lower.unlink(missing_ok=True)
+        raise
 
 
-def _reader(path: Path) -> sitk.ImageFileReader:
+def _information(path: Path) -> tuple[sitk.ImageFileReader, Header]:
+    """A reader that has read the header, and the header."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    return reader
+    reader.SetImageIO(_IO[path.suffix.lower()])
+    reader.ReadImageInformation()
+    one_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID()))
+    return reader, _header(reader, one_voxel.dtype, path)
 
 
 def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header:
@@ -59,6 +73,11 @@ def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header
     if not 2 <= axes <= 4 or (axes == 4 and components > 1):
         what = f"{axes}D data of {components} values per voxel is not supported"
         raise UserError(what, where=path, hint="store it as a 3D volume, with several channels as components")
+    if dtype.kind not in "iuf":
+        hint = "store integers or real numbers"
+        raise UserError(f"voxels of type {dtype} are not supported", where=path, hint=hint)
+    if min(size) < 1:
+        raise UserError(f"it has no voxels: its shape is {size}", where=path, hint="export it again")
     spatial = min(axes, 3)
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:spatial, :spatial]
     lps = np.eye(4)

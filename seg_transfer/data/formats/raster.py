@@ -5,6 +5,7 @@ Images are read as a viewer shows them: an orientation in EXIF is applied. Writt
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     Of labels with a palette the indices are read; label images in RGB must have equal channels.
     """
     with Pillow.open(path) as image:
+        _check_parts(image)
         indices = label and image.mode in ("P", "1")
         mode = image.mode if indices else _mode(image, path)
         shown = _as_shown(image)
@@ -71,6 +73,24 @@ def _mode(image: Pillow.Image, path: Path) -> str:
         raise UserError("images of several pages are not supported", where=path, hint="store the stack as .nii.gz")
     mode = _AS_GREY.get(image.mode, image.mode)
     return mode if mode in _GREY else "RGB"
+
+
+def _check_parts(image: Pillow.Image) -> None:
+    """Check that a TIFF has as many strips or tiles as its size needs; pillow leaves pixels of missing ones black."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    columns, rows = _stored_size(image)
+    tags = image.tag_v2
+    if TiffImagePlugin.TILEOFFSETS in tags:
+        held = len(tags[TiffImagePlugin.TILEOFFSETS])
+        needed = math.ceil(columns / tags[TiffImagePlugin.TILEWIDTH]) * math.ceil(
+            rows / tags[TiffImagePlugin.TILELENGTH]
+        )
+    else:
+        held = len(tags[TiffImagePlugin.STRIPOFFSETS])
+        needed = math.ceil(rows / min(rows, tags.get(TiffImagePlugin.ROWSPERSTRIP, rows)))
+    if held < needed:
+        raise ValueError(f"its header claims {columns} x {rows} pixels, but it holds {held} of their {needed} parts")
 
 
 def _stored_size(image: Pillow.Image) -> tuple[int, int]:

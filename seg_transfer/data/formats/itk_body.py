@@ -1,0 +1,124 @@
+"""Whether the voxels of a MetaImage or NRRD file are whole, which its library does not check.
+
+Raw voxels must end where the file ends. Compressed ones are decompressed once, a block at a time, and their checksum is
+compared.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
+from seg_transfer.errors import UserError
+
+_LONGEST_HEADER = 2**22  # bytes; the limits keep a file that is no header from being read whole
+_BLOCK = 2**20
+_LONGEST_NUMBER = 8
+"""Bytes of a voxel at most; as text it takes at least one."""
+
+
+def check_meta_body(path: Path, claimed: int) -> None:
+    """Check the voxels of a MetaImage file.
+
+    Args:
+        path: The file.
+        claimed: Bytes of the voxels, by the header.
+
+    Raises:
+        UserError: If the voxels are in another file.
+        ValueError: If there are more or fewer voxels, or the checksum differs.
+    """
+    with path.open("rb") as file:
+        fields = _fields(file, b"=", last="elementdatafile")
+        if fields["elementdatafile"].upper() != "LOCAL":
+            _refuse_detached(path, fields["elementdatafile"])
+        held = _left(file)
+        if not _is_true(fields.get("binarydata", "true")):
+            _check_most(claimed, held * _LONGEST_NUMBER)
+        elif _is_true(fields.get("compresseddata", "false")):
+            _check_most(claimed, held * GZIP_RATIO)
+            _check_zlib(file, claimed)
+        else:
+            _check_exact(claimed, held)
+
+
+def check_nrrd_body(path: Path, claimed: int) -> None:
+    """Check the voxels of an NRRD file; as :func:`check_meta_body`."""
+    with path.open("rb") as file:
+        fields = _fields(file, b":", last="")
+        for name in ("data file", "datafile"):
+            if name in fields:
+                _refuse_detached(path, fields[name])
+        held, encoding = _left(file), fields.get("encoding", "").lower()
+        if encoding in ("gzip", "gz"):
+            _check_most(claimed, held * GZIP_RATIO)
+            with gzip.GzipFile(fileobj=file) as stream:
+                buffer = memoryview(bytearray(min(_BLOCK, claimed)))
+                for start in range(0, claimed, _BLOCK):
+                    fill(cast(BinaryIO, stream), buffer[: claimed - start])
+                check_end(cast(BinaryIO, stream), claimed)
+        elif encoding == "raw":
+            _check_exact(claimed, held)
+        elif encoding in ("txt", "text", "ascii", "hex"):
+            _check_most(claimed, held * _LONGEST_NUMBER)
+        else:
+            raise UserError(f"the encoding {encoding!r} is not supported", where=path, hint="store it with gzip")
+
+
+def _fields(file: BinaryIO, separator: bytes, *, last: str) -> dict[str, str]:
+    """The fields of the header by name, in lower case; the file stands at the first byte after it."""
+    fields: dict[str, str] = {}
+    while file.tell() < _LONGEST_HEADER:
+        line = file.readline(_LONGEST_HEADER)
+        if not line:
+            break
+        name, _, value = line.strip().partition(separator)
+        key = name.decode("latin-1").strip().lower()
+        fields.setdefault(key, value.decode("latin-1").strip())
+        if key == last:
+            return fields
+    raise ValueError("it is cut off within its header")
+
+
+def _refuse_detached(path: Path, name: str) -> None:
+    raise UserError(f"its voxels are in another file, {name!r}", where=path, hint="store header and voxels as one file")
+
+
+def _is_true(value: str) -> bool:
+    return value[:1] in ("T", "t", "1")
+
+
+def _left(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size - file.tell()
+
+
+def _check_exact(claimed: int, held: int) -> None:
+    if claimed != held:
+        raise ValueError(f"its header claims {claimed} bytes of voxels, but the file holds {held}")
+
+
+def _check_most(claimed: int, most: int) -> None:
+    if claimed > most:
+        raise ValueError(f"its header claims {claimed} bytes of voxels, but the file holds at most {most}")
+
+
+def _check_zlib(file: BinaryIO, claimed: int) -> None:
+    """Decompress; zlib compares the checksum at the end of its stream."""
+    stream = zlib.decompressobj(wbits=47)  # zlib or gzip
+    count, waiting = 0, b""
+    while not stream.eof:
+        waiting = waiting or file.read(_BLOCK)
+        if not waiting:
+            raise EOFError("it is cut off")
+        count += len(stream.decompress(waiting, _BLOCK))
+        waiting = stream.unconsumed_tail
+        if count > claimed:
+            raise ValueError(f"its header claims {claimed} bytes of voxels, but the file holds more")
+    if stream.unused_data or file.read(1):
+        raise ValueError("bytes follow its voxels")
+    if count != claimed:
+        raise ValueError(f"its header claims {claimed} bytes of voxels, but the file holds {count}")
