@@ -152,11 +152,18 @@ def test_a_nifti_header_that_is_wrong_is_refused(tmp_path: Path, volume, kind: s
         (".nrrd", b"type: short", b"type: uint8"),
         (".nrrd", b"encoding: gzip", b"data file: /etc/passwd\nencoding: gzip"),
         ("-raw.nrrd", b"sizes: 12 10 8", b"sizes: 12 10 7"),
+        (".nrrd", b"encoding: gzip", b'space units: "um" "um" "um"\nencoding: gzip'),
+        (".mha", b"ElementSpacing = 1 2 3", b"ElementSpacing = 1 2 3\nDistanceUnits = cm"),
     ],
 )
 def test_other_headers_that_are_wrong_are_refused(tmp_path: Path, volume, kind: str, before: bytes, after) -> None:
     with pytest.raises(UserError):
         read_array(edited(written(tmp_path, kind, volume), before, after), label=False)
+
+
+def test_an_nrrd_file_in_mm_may_say_so(tmp_path: Path, volume: np.ndarray) -> None:
+    path = edited(written(tmp_path, ".nrrd", volume), b"encoding", b'space units: "mm" "mm" "mm"\nencoding')
+    np.testing.assert_array_equal(read_image([path]).array[0], volume)
 
 
 @pytest.mark.parametrize("kind", VOLUMES)

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
-from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body
+from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body, check_unit
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
@@ -60,6 +60,7 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
 
 def _information(path: Path) -> tuple[sitk.ImageFileReader, Header]:
     """A reader that has read the header, and the header."""
+    check_unit(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(_IO[path.suffix.lower()])

@@ -1,4 +1,4 @@
-"""Whether the voxels of a MetaImage or NRRD file are whole, which its library does not check.
+"""What SimpleITK leaves out of a MetaImage or NRRD file: its unit of length, and whether its voxels are whole.
 
 Raw voxels must end where the file ends. Compressed ones are decompressed once, a block at a time, and their checksum is
 compared.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -17,8 +18,27 @@ from seg_transfer.errors import UserError
 
 _LONGEST_HEADER = 2**22  # bytes; the limits keep a file that is no header from being read whole
 _BLOCK = 2**20
+_MM = ("", "?", "???", "mm", "millimeter", "millimetre", "millimeters", "millimetres")
 _LONGEST_NUMBER = 8
 """Bytes of a voxel at most; as text it takes at least one."""
+
+
+def check_unit(path: Path) -> None:
+    """Check that a MetaImage or NRRD file is in mm, as SimpleITK takes it to be.
+
+    Raises:
+        UserError: If its header names another unit of length.
+        ValueError: If the header has no end.
+    """
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".mha":
+            units = [_fields(file, b"=", last="elementdatafile").get("distanceunits", "")]
+        else:
+            units = re.findall(r'"([^"]*)"', _fields(file, b":", last="").get("space units", ""))
+    other = sorted({unit for unit in units if unit.lower() not in _MM})
+    if other:
+        hint = "convert spacing and origin to mm, and say so in the header"
+        raise UserError(f"its unit of length is {', '.join(map(repr, other))}, not mm", where=path, hint=hint)
 
 
 def check_meta_body(path: Path, claimed: int) -> None:
