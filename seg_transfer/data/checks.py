@@ -78,7 +78,7 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
 
 
 def warn_of_forms(paths: Iterable[Path]) -> None:
-    """Log a warning of NIfTI files whose qform and sform place the image apart: other programs may use the qform.
+    """Log a warning of NIfTI files whose header places the image in two ways: other programs may use the other one.
 
     Args:
         paths: Files of any format; those that cannot be read are left out.
@@ -92,8 +92,8 @@ def warn_of_forms(paths: Iterable[Path]) -> None:
     if found:
         names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "")
         logger.warning(
-            f"qform and sform place the image up to {max(apart.values()):.3g} mm apart in {len(found)} of {len(apart)} "
-            f"NIfTI file(s), and the sform is used: {names}"
+            f"the sform and the qform (pixdim, without a qform) place the image up to {max(apart.values()):.3g} mm "
+            f"apart in {len(found)} of {len(apart)} NIfTI file(s); the sform is used: {names}"
         )
 
 

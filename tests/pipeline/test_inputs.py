@@ -119,7 +119,10 @@ def test_the_form_that_is_used_is_said_and_both_are_written(
         shutil.copy(path, copy / f"images/{path.name.removesuffix('_0000.nii.gz')}.NII.GZ")
     caplog.set_level(logging.WARNING)
     output = seg_transfer.predict(copy / "images", tmp_path / "labels", work=work.path, device="cpu")
-    said = "qform and sform place the image up to 11.6 mm apart in 2 of {} NIfTI file(s), and the sform is used: "
+    said = (
+        "the sform and the qform (pixdim, without a qform) place the image up to 11.6 mm apart "
+        "in 2 of {} NIfTI file(s); the sform is used: "
+    )
     assert said.format(2) + "case_0.NII.GZ, case_1.NII.GZ" in caplog.messages
     for name in ("case_0", "case_1"):
         itk = [sitk.ReadImage(str(path)) for path in (copy / f"imagesTr/{name}_0000.nii.gz", output / f"{name}.nii.gz")]

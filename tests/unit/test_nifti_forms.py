@@ -119,8 +119,16 @@ def test_files_whose_forms_differ_are_warned_of(tmp_path: Path, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         warn_of_forms([agreeing, alone, apart, sheared])
     (message,) = caplog.messages
-    assert "up to 0.48 mm apart in 2 of 4 NIfTI file(s), and the sform is used: e.nii.gz, f.nii.gz" in message
+    assert "up to 0.48 mm apart in 2 of 4 NIfTI file(s); the sform is used: e.nii.gz, f.nii.gz" in message
     np.testing.assert_allclose(read_header(apart).apart, np.sqrt(10**2 + 5**2 + 3**2) / 1000, rtol=1e-5)
+
+
+def test_an_sform_that_contradicts_pixdim_counts_as_apart(tmp_path: Path) -> None:
+    """ITK then takes the spacing from pixdim."""
+    path = made(tmp_path / "a.nii", sform=AFFINE @ np.diag([0.5, 1, 1, 1]), codes=(0, 1))
+    assert itk_geometry(path)[1] == (2, 3, 4)
+    assert read_header(path).grid.spacing == (1, 3, 4)
+    np.testing.assert_allclose(read_header(path).apart, 5)
 
 
 def test_a_form_that_is_not_finite_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ class Header:
         grid: The voxel grid ``(i, j, k)``.
         channels: Values per voxel.
         dtype: Type of the values; integers that the file scales by a factor count as float.
-        apart: Of a NIfTI file: how far its qform places a corner from where its sform does, in mm; 0 if they agree.
+        apart: Of a NIfTI file: how far its qform (pixdim, without a qform) places a corner from where its sform does,
+            in mm; 0 if they agree.
     """
 
     grid: Grid

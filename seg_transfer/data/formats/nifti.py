@@ -30,7 +30,7 @@ from seg_transfer.data.nifti_geometry import NiftiGeometry
 from seg_transfer.errors import UserError
 
 APART = 0.1
-"""qform and sform count as different if they place a corner more than this many voxels apart."""
+"""sform and qform count as different if they place a corner more than this many voxels apart."""
 
 _SCANNER = 1  # sform and qform code "scanner anatomical", which every viewer honours
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
@@ -212,7 +212,8 @@ def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path
     """The affine in mm: the sform, else the qform, else the spacing alone (method 1 of the NIfTI standard).
 
     Returns:
-        The affine, and how far the qform places a corner from it, in mm; 0 if they agree.
+        The affine, and how far from it other programs may place a corner, in mm; 0 if they agree. Some use the qform,
+        and ITK scales the sform to pixdim.
     """
     unit = int(head["xyzt_units"]) & 7
     if unit not in _MM:
@@ -231,9 +232,15 @@ def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path
     if flat and not affine[:3, 2].any():
         # Some writers leave the missing axis zero, which makes the affine singular; their normal replaces it.
         affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / np.prod(np.linalg.norm(affine[:3, :2], axis=0))
-    if sform is None or qform is None:
+    if sform is None:
         return affine, 0.0
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if qform is not None:
+        other = qform
+    else:
+        other = affine.copy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            other[:3, :3] *= _MM[unit] * head["pixdim"][1:4] / spacing
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
-    apart = float(np.linalg.norm(((qform - affine) @ corners)[:3], axis=0).max())
-    smallest = np.linalg.norm(affine[:3, :3], axis=0).min()
-    return affine, 0.0 if apart <= APART * smallest else apart
+    apart = float(np.linalg.norm(((other - affine) @ corners)[:3], axis=0).max())
+    return affine, 0.0 if apart <= APART * spacing.min() else apart
