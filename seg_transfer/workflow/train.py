@@ -33,8 +33,8 @@ def train(options: TrainOptions) -> list[TrainedFold]:
         The trained folds, in order, with their controls.
 
     Raises:
-        UserError: If there is no plan or no such fold, or cases cannot be preprocessed; with ``control``, if the plan
-            is from scratch itself, or a fold holds no case out.
+        UserError: If there is no plan or no such fold, cases cannot be preprocessed, or files to validate on are gone;
+            with ``control``, if the plan is from scratch itself, or a fold holds no case out.
     """
     work = WorkFolder(options.work)
     plan = work.load_plan()
@@ -50,13 +50,15 @@ def train(options: TrainOptions) -> list[TrainedFold]:
 
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.workflow.compare import train_control
-    from seg_transfer.workflow.validate import train_and_validate
+    from seg_transfer.workflow.validate import check_held_out, train_and_validate
 
     dataset = Dataset.load(work.dataset)
+    folder = work.plan_folder(plan)
+    for fold in folds:
+        check_held_out(plan, dataset, folder.run(fold))
     preprocess_missing(work, plan, dataset, environment.case_workers(options.workers))
     torch.set_num_threads(environment.cores())
     store = Store.open(work.store_folder(plan), plan.data)
-    folder = work.plan_folder(plan)
     folder.keep_plan()
     trained = []
     for fold in folds:

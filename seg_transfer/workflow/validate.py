@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.errors import UserError
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
@@ -58,6 +59,24 @@ class TrainedFold:
     def folder(self) -> Path:
         """The run's folder."""
         return self.run.path
+
+
+def check_held_out(plan: Plan, dataset: Dataset, run: RunFolder) -> None:
+    """Check before training that the files of the held-out cases are there: validation reads them, not the store.
+
+    Raises:
+        UserError: If one is gone, and the run is not validated.
+    """
+    held_out = Cases.of(plan, run.fold).validation
+    if not held_out or run.validated:
+        return
+    gone = [path for case in dataset.select(held_out).cases for path in case.files if not path.is_file()]
+    if gone:
+        raise UserError(
+            f"there is no such file: {len(gone)} file(s) of cases that {fold_name(run.fold)} is validated on are gone",
+            where=gone[0],
+            hint="put the data set back; or plan with its new folder: what is preprocessed and trained is used again",
+        )
 
 
 def train_and_validate(

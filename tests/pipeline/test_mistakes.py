@@ -208,3 +208,17 @@ def test_an_array_that_is_none(mine: Path) -> None:
             seg_transfer.predict(array, spacing=spacing, work=mine, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--epochs: 0 is out of range"):
         seg_transfer.train(0, work=mine, epochs=0)
+
+
+def test_data_that_moved_away_is_known_before_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = Path(shutil.copytree(data, tmp_path / "data"))
+    work = tmp_path / "work"
+    options = {"config": "2d", "weights": "none", "epochs": 1, "folds": 2, "memory": 10**9, "device": "cpu"}
+    seg_transfer.plan(moved, work=work, workers=0, **options)
+    seg_transfer.preprocess(work=work, workers=0)
+    moved.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("seg_transfer.workflow.train.preprocess_missing", None)  # nothing is begun
+    said = refused(capsys, "train", "cv", "-w", work, "--device", "cpu")
+    assert "are gone" in said and str(moved) in said
