@@ -121,7 +121,7 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
         inside = array[foreground]
         sampled.append(inside[selection].astype(np.float32))
         nonzero = array[array != 0]
-        mean, std = _mean_and_std(array)
+        mean, std = mean_and_std(array)
         channels.append(
             CaseChannel(
                 dtype=dtype,
@@ -183,14 +183,14 @@ def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
 def _intensity(values: np.ndarray) -> Intensity:
     """Statistics of one group: as for several, without weights."""
     values = np.sort(values)
-    mean, std = _mean_and_std(np.array_split(values, max(1, values.size // 2**20)))
+    mean, std = mean_and_std(np.array_split(values, max(1, values.size // 2**20)))
     positions = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
     below = np.floor(positions).astype(np.int64)
     low, high = (values[np.minimum(below + step, values.size - 1)].astype(np.float64) for step in (0, 1))
     return _statistics(values, mean, std, low + (positions - below) * (high - low))
 
 
-def _mean_and_std(parts: np.ndarray | Sequence[np.ndarray]) -> tuple[float, float]:
+def mean_and_std(parts: np.ndarray | Sequence[np.ndarray]) -> tuple[float, float]:
     """Mean and std of all values, in float64 for one part at a time to save memory."""
     count = sum(part.size for part in parts)
     mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / count

@@ -22,13 +22,14 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Race, Strategy
+from seg_transfer.planning.training_images import TrainingImages
 from seg_transfer.util.records import JsonRecord, Record, parse_object
 
 LARGEST_PATCH = 2**26
 """Voxels: four times the planner's largest patch. Images are padded to the patch, which therefore limits memory."""
 LONGEST_TIME = 366 * 86400
 PARTS = ("data", "model", "recipe")
-"""Parts of a plan that define a training; evidence, reasons and estimates do not."""
+"""Parts of a plan that define a training; evidence, training images, reasons and estimates do not."""
 
 
 class Weights(Record):
@@ -211,7 +212,7 @@ class Expected(Record):
     """Estimated cost of the plan."""
 
     training_seconds_per_fold: float
-    seconds_per_step: float
+    seconds_per_step: float = Field(gt=0)
     memory_bytes: int
     disk_bytes: int
 
@@ -234,6 +235,10 @@ class Plan(JsonRecord):
     evidence: TransferEvidence | None = Field(
         default=None, description="measured before recipe.strategy was decided; not part of the hash"
     )
+    training_images: TrainingImages | None = Field(
+        default=None,
+        description="what the training images were like, which prediction compares with; not part of the hash",
+    )
     reasons: tuple[Reason, ...] = ()
     expected: Expected | None = None
 
@@ -250,6 +255,8 @@ class Plan(JsonRecord):
             both = sorted(set(split.train) & set(split.validation))
             if both and not cases == set(split.train) == set(split.validation):  # the only fold of a single group
                 raise ValueError(f"recipe.splits.{index}: trains and validates on {', '.join(both[:3])}")
+        if self.training_images is not None:
+            self._check_training_images(self.training_images)
         self._check_strategies()
         if self.recipe.race is not None:
             self._check_race(self.recipe.race)
@@ -263,6 +270,14 @@ class Plan(JsonRecord):
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: 2D images need 2d, not {self.model.configuration}")
         return self
+
+    def _check_training_images(self, images: TrainingImages) -> None:
+        """Training images have the plan's channels and axes."""
+        found = (len(images.channels), len(images.spacing), len(images.size))
+        needed = (len(self.data.channels), self.data.dimension, self.data.dimension)
+        for name, count, expected in zip(("channels", "spacing", "size"), found, needed, strict=True):
+            if count != expected:
+                raise ValueError(f"training_images.{name}: {count} entries instead of {expected}")
 
     def _check_strategies(self) -> None:
         """Strategies have one entry per stage, and start from weights if and only if the model names some."""

@@ -47,6 +47,7 @@ from seg_transfer.planning.rules.patch import (
     slice_strides,
     stack,
 )
+from seg_transfer.planning.rules.training_images import training_images
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import model_for
 from seg_transfer.util.units import seconds_text
@@ -114,6 +115,7 @@ class _Planner:
             model=model,
             recipe=recipe,
             evidence=self.evidence,
+            training_images=training_images(self.fingerprint),
             reasons=tuple(self.reasons.recorded),
             expected=self._expected(grid, model, recipe, size),
         )
