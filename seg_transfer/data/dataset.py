@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from seg_transfer.data.description import Region
-from seg_transfer.data.formats import is_raster, read_header, stem
+from seg_transfer.data.formats import is_raster, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
-from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, split_channel
+from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, extra_channels, split_channel
+from seg_transfer.data.no_image import no_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.records import JsonRecord
 
@@ -143,25 +144,45 @@ def find_images(path: Path, channels: int) -> list[Case]:
         Cases without labels, sorted by identifier. Missing channel files have their expected names.
 
     Raises:
-        UserError: If there is no image.
+        UserError: If there is no image, two files are the same channel of a case, or a file is a channel that the model
+            does not have (:func:`~seg_transfer.data.naming.extra_channels`).
     """
-    folder = path.parent if path.is_file() else path
+    one = path.is_file()
+    if one and not is_supported(path):
+        raise no_image(path)
+    folder = path.parent if one else path
     files = data_files(folder) if folder.is_dir() else []
+    extra = extra_channels(files, channels)
+    if one:
+        wanted = _case_and_channel(path, channels)[0]
+        files = [file for file in files if _case_and_channel(file, channels)[0] == wanted]
+        # A named file is the whole input of one channel; with more, the case's other files belong to it.
+        extra = [file for file in extra if file.name == path.name or (channels > 1 and _named(file) == _named(path))]
+    if extra:
+        names = ", ".join(file.name for file in extra[:3]) + (f" and {len(extra) - 3} more" if len(extra) > 3 else "")
+        what = f"the model has {channels} channel(s), but there is a further one: {names}"
+        hint = (
+            "move extra channels away; if the four digits belong to a case's name, write it without the _ before them"
+        )
+        raise UserError(what, where=path, hint=hint)
     images = ChannelFiles({}, folder)
     for file in files:
         case, number = _case_and_channel(file, channels)
-        if path.is_file() and case != _case_and_channel(path, channels)[0]:
-            continue
         if number in images.cases.setdefault(case, {}):
             raise UserError(f"{images.cases[case][number].name} is the same image", where=file, hint="move one away")
         images.cases[case][number] = file
     if not images.cases:
-        raise UserError("there is no image", where=path, hint="give an image, or a folder of images")
+        raise no_image(path)
     cases = []
     for case, numbered in sorted(images.cases.items()):
         one_file = list(numbered) == [0] and (channels == 1 or _holds_channels(numbered[0], channels))
         cases.append(Case(case, images.of(case, 1 if one_file else channels)))
     return cases
+
+
+def _named(file: Path) -> str:
+    """A file's name without any four digits of a channel."""
+    return (split_channel(stem(file)) or (stem(file),))[0]
 
 
 def _case_and_channel(file: Path, channels: int) -> tuple[str, int]:

@@ -25,6 +25,7 @@ from seg_transfer.data.naming import (
     match_labels,
     split_channel,
 )
+from seg_transfer.data.no_image import holds_dicom, no_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import no_folder
 from seg_transfer.util.text_files import read_json
@@ -218,6 +219,8 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
         # Of imagesTr and imagesTs the one for training.
         folders = [path for path in folders if _TRAINING.search(path.name)] if len(folders) > 1 else folders
         if len(folders) != 1:
+            if not filled and holds_dicom(root):
+                raise no_image(root)
             names = ", ".join(f"{path.name}/" for path in filled) or f"none with {', '.join(ENDINGS)}"
             what = f"cannot identify the folder of {kind}; folders here: {names}"
             raise UserError(what, where=root, hint=f"{_LAYOUTS}; the labels' folder is recognised by its name")
@@ -233,6 +236,8 @@ def _files(root: Path, name: str, suffix: str | None) -> list[Path]:
     files = data_files(folder)
     if suffix is not None:
         files = [path for path in files if path.name.lower().endswith(suffix.lower())]
+    if not files and holds_dicom(folder):
+        raise no_image(folder)
     if not files:
         what = f"no file ends with {suffix or ' or '.join(ENDINGS)}"
         hint = "correct file_ending in dataset.json" if suffix else "put the files there"

@@ -5,6 +5,7 @@ nnU-Net's convention: channel ``c`` of case ``id`` is ``<id>_<c, four digits><en
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
@@ -16,7 +17,11 @@ from pathlib import Path
 from seg_transfer.data.formats import ending, is_supported, stem
 from seg_transfer.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 _CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
+MOST_CHANNELS = 100
+"""Four digits from here on, such as a year, are no channel."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,32 @@ def split_channel(name: str) -> tuple[str, int] | None:
     """Case and channel number from a file's stem such as ``liver_01_0000``; None if it has no such suffix."""
     match = _CHANNEL_SUFFIX.fullmatch(name)
     return (match[1], int(match[2])) if match else None
+
+
+def extra_channels(files: Iterable[Path], channels: int) -> list[Path]:
+    """Files in a folder of images to predict that are channels which the model does not have.
+
+    ``p1_0001`` may be a channel, or the name of a case. It is a channel if names in the folder show that they number
+    channels: a file ends in a channel of the model, such as ``_0000``, or several cases end in the same digits only.
+    Otherwise it is a name, with a warning.
+
+    Args:
+        files: Image files of one folder.
+        channels: Number of the model's channels.
+    """
+    split = [(file, parts) for file in files if (parts := split_channel(stem(file)))]
+    beyond = [(file, case, number) for file, (case, number) in split if channels <= number < MOST_CHANNELS]
+    names_channels = any(number < channels for _, (_, number) in split)
+    same_digits = len(beyond) > 1 and len({number for _, _, number in beyond}) == 1
+    if names_channels or same_digits:
+        return [file for file, _, _ in beyond]
+    if beyond:
+        examples = ", ".join(stem(file) for file, _, _ in beyond[:3])
+        logger.warning(
+            f"{beyond[0][0].parent}: names such as {examples} are taken for those of cases; the model has {channels} "
+            "channel(s), and no file ends in _0000"
+        )
+    return []
 
 
 def by_channel(folder: Path, files: Iterable[Path]) -> tuple[ChannelFiles, list[Unused]]:

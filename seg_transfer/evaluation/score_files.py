@@ -11,6 +11,7 @@ import numpy as np
 from seg_transfer.data.formats import is_supported, stem
 from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import read_label
+from seg_transfer.data.no_image import no_image
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
@@ -144,7 +145,7 @@ def find_label_maps(path: Path) -> dict[str, Path]:
         UserError: If there is no file of a supported format, or two files have the same name.
     """
     if not path.exists():
-        raise UserError("there is no such folder or file", where=path, hint="check the path")
+        raise no_image(path, "label map")
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if not file.name.startswith("."))
     label_maps: dict[str, Path] = {}
     for file in files:
@@ -155,7 +156,7 @@ def find_label_maps(path: Path) -> dict[str, Path]:
             raise UserError(f"{label_maps[case].name} and {file.name} are the same case", where=path, hint="remove one")
         label_maps[case] = file
     if not label_maps:
-        raise UserError("has no label map", where=path, hint="give a folder of .nii.gz, .mha, .png, … files")
+        raise no_image(path, "label map")
     return label_maps
 
 

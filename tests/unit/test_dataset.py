@@ -288,7 +288,7 @@ def test_one_channel_models_take_any_name(tmp_path: Path) -> None:
     put(tmp_path / "x.nii.gz")
     with pytest.raises(UserError, match="is the same image"):
         find_images(tmp_path, 1)
-    with pytest.raises(UserError, match="there is no image"):
+    with pytest.raises(UserError, match="no such file or folder"):
         find_images(tmp_path / "absent", 1)
 
 

@@ -166,10 +166,10 @@ def test_two_files_are_compared_whatever_their_names(folders):
 
 def test_what_cannot_be_evaluated_is_said(folders, tmp_path):
     predictions, reference = folders
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         evaluate_folders(tmp_path / "nowhere", reference)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="has no label map"):
+    with pytest.raises(UserError, match="there is no label map"):
         evaluate_folders(tmp_path / "empty", reference)
     write(tmp_path / "other" / "x.nii.gz", label_map())
     with pytest.raises(UserError, match=r"named x.*references a, b, c"):
