@@ -191,6 +191,7 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
 
     from seg_transfer.data.dataset import find_images
     from seg_transfer.inference.folder import predict_folder
+    from seg_transfer.inference.outputs import Outputs
     from seg_transfer.inference.predictor import Predictor
 
     torch.set_num_threads(options.threads)
@@ -200,7 +201,7 @@ def child_predict(folder: Path, options: argparse.Namespace) -> dict[str, float]
     predictor.array(np.zeros((16, 16, 16), np.float32), SPACING, tta=False)  # libraries load some of themselves late
     cases = find_images(folder / "images", 1)
     peak = Peak()
-    failures = predict_folder(predictor, cases, folder / "out", tta=False)
+    failures = predict_folder(predictor, cases, Outputs(folder / "out"), tta=False)
     assert not failures, failures
     figures = peak.figures()
     written = nib.load(folder / "out" / "case0.nii.gz")

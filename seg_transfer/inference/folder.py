@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import LOSSY_ENDINGS, ending, is_raster, read_header, write_volume
+from seg_transfer.data.formats import read_header, write_volume
 from seg_transfer.data.image import read_image
 from seg_transfer.errors import UserError
+from seg_transfer.inference.outputs import Outputs
+from seg_transfer.inference.predictions import PredictionLog, image_digests
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
@@ -29,7 +31,6 @@ from seg_transfer.util.progress import track
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-PROBABILITIES = "probabilities"
 BYTES_AHEAD = 16
 """Estimated memory to prepare a case, per voxel and channel of its files: stored values, intermediate arrays and the
 image on the network's grid, which may be finer."""
@@ -40,68 +41,87 @@ SHARE_AHEAD = 0.25
 def predict_folder(
     predictor: Predictor,
     cases: Sequence[Case],
-    output: Path,
+    outputs: Outputs,
     *,
-    probabilities: bool = False,
     tta: bool = True,
-    overwrite: bool = False,
     workers: int = 1,
+    log: PredictionLog | None = None,
 ) -> dict[str, str]:
-    """Predict every case and write its label map.
-
-    ``<output>/<case><ending of the input>`` has the data set's label values and the geometry of the case's first file
-    (``.png`` for JPEG, whose compression would change labels).
+    """Predict every case and write its label map, with the data set's label values and its first file's geometry.
 
     Args:
         predictor: The models.
         cases: The cases to predict; labels are not read.
-        output: Folder of the label maps.
-        probabilities: Also write ``<output>/probabilities/<case>.nii.gz`` (one map per output along the fourth
-            axis), or for 2D images ``.npz`` with ``probabilities`` ``(output, row, column)``.
+        outputs: Where label maps and probabilities are written; they replace what is there.
         tta: Average over the plan's mirrorings.
-        overwrite: Predict cases again whose files exist; they are skipped otherwise.
         workers: Cases prepared ahead, each in a thread, while another thread writes; 0: no threads. Memory holds the
             case being predicted (see :class:`Predictor`), this many prepared images, and the label map (and
-            ``probabilities``) being written. A case that would need more than a quarter of the free memory is prepared
+            probabilities) being written. A case that would need more than a quarter of the free memory is prepared
             only after the cases before it are predicted.
+        log: Records the cases; those that are unlike the training images get a warning.
 
     Returns:
         Case identifier -> one-line cause, for the cases that failed.
     """
-    make_folder(output)
-    pending = [case for case in cases if overwrite or not _is_done(case, output, probabilities)]
-    if len(pending) < len(cases):
-        logger.info(f"{len(cases) - len(pending)} of {len(cases)} cases are in {output} already and are skipped")
+    make_folder(outputs.folder)
     failures: dict[str, str] = {}
 
-    def read(case: Case) -> tuple[CaseTransform, NDArray[np.float32]]:
-        return predictor.prepare(read_image(case.images))
+    def read(case: Case) -> _Prepared:
+        digests = image_digests(case) if log is not None else ()  # before reading: a later change is noticed
+        image = read_image(case.images)
+        transform, array = predictor.prepare(image)
+        warnings = predictor.unlike_training(image) if log is not None else ()
+        return _Prepared(transform, array, digests, warnings)
 
-    def write(case: Case, transform: CaseTransform, predicted: NDArray[Any]) -> None:
+    def write(case: Case, prepared: _Prepared, predicted: NDArray[Any]) -> None:
+        transform = prepared.transform
         with _reported(case, failures):
-            if probabilities:
-                _write_probabilities(_probabilities_file(case, output), transform, predicted, predictor.plan.data)
+            if outputs.probabilities:
+                _write_probabilities(outputs.probability_maps(case), transform, predicted, predictor.plan.data)
                 predicted = predictor.labels_of(transform, predicted)
-            # last, since a case with a label map counts as done
-            write_volume(label_file(case, output), predicted, transform.native)
+            write_volume(outputs.label_map(case), predicted, transform.native)
+            if log is not None:
+                log.add(case, prepared.digests, prepared.warnings)
 
-    with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
-        writing: Future[None] | None = None
-        ahead = _Ahead(reader, read, pending, workers)
-        for case in track(pending, total=len(pending), title="predicting"):
-            with _reported(case, failures):
-                transform, array = ahead.take().result()
-                predicted: NDArray[Any]
-                if probabilities:
-                    predicted = predictor.probabilities(array, tta=tta)
-                else:
-                    predicted = predictor.labels(transform, array, tta=tta)
-                del array
-                if writing is not None:
-                    writing.result()  # one at a time, so that memory does not fill with predicted cases
-                writing = writer.submit(write, case, transform, predicted)
-                del predicted
+    try:
+        with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
+            writing: Future[None] | None = None
+            ahead = _Ahead(reader, read, cases, workers)
+            for case in track(cases, total=len(cases), title="predicting"):
+                with _reported(case, failures):
+                    prepared = ahead.take().result()
+                    for warning in prepared.warnings:
+                        logger.warning(f"{case.id} is unlike the training images: {warning}")
+                    predicted: NDArray[Any]
+                    if outputs.probabilities:
+                        predicted = predictor.probabilities(prepared.array, tta=tta)
+                    else:
+                        predicted = predictor.labels(prepared.transform, prepared.array, tta=tta)
+                    prepared = prepared._replace(array=None)
+                    if writing is not None:
+                        writing.result()  # one at a time, so that memory does not fill with predicted cases
+                    writing = writer.submit(write, case, prepared, predicted)
+                    del predicted
+    finally:
+        if log is not None and cases:
+            log.save()
     return failures
+
+
+class _Prepared(NamedTuple):
+    """A case that is read.
+
+    Attributes:
+        transform: Its transform.
+        array: The networks' input ``(channel, slice, u, v)``; None once it is predicted, to free its memory.
+        digests: Of its images, if they are recorded.
+        warnings: In what it is unlike the training images.
+    """
+
+    transform: CaseTransform
+    array: Any
+    digests: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @contextmanager
@@ -153,20 +173,6 @@ def _fits_beside(case: Case) -> bool:
         return True  # reported when the case is read
     voxels = sum(header.channels * math.prod(header.shape) for header in headers)
     return BYTES_AHEAD * voxels <= SHARE_AHEAD * psutil.virtual_memory().available
-
-
-def label_file(case: Case, output: Path) -> Path:
-    """Path of a case's label map."""
-    suffix = ending(case.images[0])
-    return output / f"{case.id}{'.png' if suffix in LOSSY_ENDINGS else suffix}"
-
-
-def _probabilities_file(case: Case, output: Path) -> Path:
-    return output / PROBABILITIES / f"{case.id}{'.npz' if is_raster(case.images[0]) else '.nii.gz'}"
-
-
-def _is_done(case: Case, output: Path, probabilities: bool) -> bool:
-    return label_file(case, output).is_file() and (not probabilities or _probabilities_file(case, output).is_file())
 
 
 def _write_probabilities(path: Path, transform: CaseTransform, predicted: NDArray[np.float32], data: DataPlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,11 @@ from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
+from seg_transfer.planning.unlike_training import measure_image, unlike_training
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
+
+logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.integer]
 
@@ -98,7 +102,10 @@ class Predictor:
         Returns:
             Label map ``(x, y, z)`` with the data set's label values.
         """
-        transform, prepared = self.prepare(image_from_array(array, spacing, unit=self.plan.data.unit))
+        image = image_from_array(array, spacing, unit=self.plan.data.unit)
+        transform, prepared = self.prepare(image)
+        for warning in self.unlike_training(image, oriented=False):
+            logger.warning(f"the array is unlike the training images: {warning}")
         return self.labels(transform, prepared, tta=tta)
 
     def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
@@ -110,6 +117,21 @@ class Predictor:
         transform = CaseTransform.fit(image, self.plan.data)
         self._check_memory(transform)
         return transform, transform.image(image)
+
+    def unlike_training(self, image: Image, *, oriented: bool = True) -> tuple[str, ...]:
+        """In what an image that :meth:`prepare` accepts is far outside of the training images; empty if it is not.
+
+        Models of earlier versions do not know their training images: nothing is compared.
+
+        Args:
+            image: The image.
+            oriented: Whether its file has an orientation.
+        """
+        training, data = self.plan.training_images, self.plan.data
+        if training is None:
+            return ()
+        names = [channel.name for channel in data.channels]
+        return unlike_training(measure_image(image, oriented=oriented), training, names, data.unit)
 
     def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
         """The label map ``(i, j, k)`` in the file's axis order, with the data set's label values.

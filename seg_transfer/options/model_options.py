@@ -18,6 +18,7 @@ from seg_transfer.options.common import (
     VerbosityOptions,
     WorkersOption,
     WorkOption,
+    at_most_one,
 )
 
 
@@ -43,20 +44,28 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     command = Command(
         "predict",
         "Segment images: with an exported model, the choice of `summary`, or else the plan's trained folds.",
-        "Example: [bold]segtl predict -i new_images -o predictions[/]",
+        "Example: [bold]segtl predict -i new_images -o predictions[/]\n\n"
+        "predictions.json beside the label maps records what made them. What this model made of the same images is "
+        "skipped. It also has the warnings about images that are unlike those of training.",
     )
 
     images: Annotated[Path, Cli("-i/--input", metavar="PATH", positional=True)] = Field(
         description="Folder of images, or one file."
     )
-    output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
-        description="Folder for label maps."
+    output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
+        description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
     probabilities: bool = Field(False, description="Write probabilities as well.")
-    overwrite: bool = Field(False, description="Replace label maps that are already in the output folder.")
+    overwrite: bool = Field(False, description="Predict all images again.")
+    keep: bool = Field(False, description="Keep every label map that is there, whatever made it.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(
         1, ge=0, description="Number of cases to prepare in advance, one thread each; 0: none."
     )
+
+    @model_validator(mode="after")
+    def _skips_one_way(self) -> PredictOptions:
+        at_most_one(self, "overwrite", "keep")
+        return self
 
 
 class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
@@ -83,7 +92,8 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
         "Write trained models into one file that needs no work folder.",
         "Example: [bold]segtl export -o model.segtl[/], then anywhere "
         "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
-        "No names of cases or of the data set, no paths and nothing of the images' headers goes into it.",
+        "No names of cases or of the data set, no paths and no texts of the images' headers go into it; the ranges of "
+        "the training images' intensities, spacings and sizes do.",
     )
 
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(

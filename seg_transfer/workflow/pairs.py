@@ -11,7 +11,7 @@ from seg_transfer.data.formats import write_volume
 from seg_transfer.data.image import read_image
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.inference.folder import label_file
+from seg_transfer.inference.outputs import label_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.training.run_folder import SCORES_FILE, TrainedRuns, are_newer
 from seg_transfer.util.files import make_folder

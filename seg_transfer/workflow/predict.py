@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.checks import warn_of_forms
-from seg_transfer.data.dataset import find_images
+from seg_transfer.data.dataset import Case, Dataset, find_images
+from seg_transfer.data.formats import ENDINGS, LOSSY_ENDINGS, RASTER_ENDINGS, ending, is_raster, is_supported
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.files import check_file, check_folder, file_digest
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -34,17 +39,22 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
 
     The models are those of an exported file, or those that `segtl summary` chose in the work folder. Without a choice,
     or if folds are named, they are folds of the current plan: by default all that are trained to the end, ``full`` only
-    if there is no other. Label maps that exist in the output folder are kept, unless ``overwrite`` is set.
+    if there is no other.
+
+    ``predictions.json`` beside the label maps records which model made each of which images, and in what these are
+    unlike the training images, which is logged as a warning too. What the same model made of the same images is
+    skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is.
 
     In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given. It needs its
-    ``spacing`` of x, y and z in mm, and no ``output``, ``probabilities``, ``overwrite`` or ``workers``.
+    ``spacing`` of x, y and z in mm, and no ``output``, ``probabilities``, ``overwrite``, ``keep`` or ``workers``.
 
     Returns:
-        The folder with the label maps, or label values ``(x, y, z)``.
+        The folder with the label maps, the only label map if ``output`` is a file, or label values ``(x, y, z)``.
 
     Raises:
         SomeCasesFailed: If some cases could not be segmented; all others are.
-        UserError: If no fold is trained, the model file is damaged, or there is no image.
+        UserError: If no fold is trained, the model file is damaged, there is no image, images have more channels than
+            the model, or a label map was changed since it was predicted.
     """
     if isinstance(images, PredictOptions):
         return _predict_files(images)
@@ -60,42 +70,103 @@ predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
 def _predict_files(options: PredictOptions) -> Path:
-    data, load = _models(options)
-    cases = find_images(options.images, len(data.channels))
-    folder = options.output
-    if folder.resolve() in {image.parent.resolve() for case in cases for image in case.images}:
-        what = "the images are in this folder: label maps would be taken for images, or replace them"
-        raise UserError(what, where=folder, hint="name another output folder")
-    check_folder(folder)
+    models = _models(options)
+    cases = find_images(options.images, len(models.data.channels))
+    outputs = _outputs(options, cases)
     warn_of_forms(image for case in cases for image in case.images)
-    predictor = load(options.device)
     from seg_transfer.inference.folder import predict_folder
+    from seg_transfer.inference.predictions import PredictionLog
 
-    failures = predict_folder(
-        predictor,
-        cases,
-        folder,
-        probabilities=options.probabilities,
-        tta=options.tta,
-        overwrite=options.overwrite,
-        workers=options.workers,
-    )
+    log = PredictionLog(outputs, model=models.digest(), tta=options.tta)
+    pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
+    if not pending:
+        return options.output
+    predictor = models.load(options.device)
+    failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     if failures:
         raise SomeCasesFailed(failures)
-    return folder
+    return options.output
+
+
+def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
+    """Where label maps are written.
+
+    Raises:
+        UserError: If they would replace images or labels, or cannot be written there.
+    """
+    output, probabilities = options.output, options.probabilities
+    images = {image.resolve() for case in cases for image in case.images}
+    if is_supported(output) and not output.is_dir():
+        _check_one_file(output, cases)
+        outputs = Outputs(output.parent, probabilities, output)
+    else:
+        if output.resolve() in {image.parent for image in images}:
+            what = "the images are in this folder: label maps would be taken for images, or replace them"
+            raise UserError(what, where=output, hint="name another output folder")
+        check_folder(output)
+        outputs = Outputs(output, probabilities)
+    labels = set() if options.model is not None else _labels(WorkFolder(options.work))
+    for case in cases:
+        file = outputs.label_map(case)
+        if file.resolve() in images | labels:
+            kind = "an image to predict" if file.resolve() in images else "a label of the data set"
+            raise UserError(f"this is {kind}, which a label map would replace", where=file, hint="name another output")
+    return outputs
+
+
+def _check_one_file(output: Path, cases: Sequence[Case]) -> None:
+    """Refuse an output file for several cases, or of a format that cannot hold the label map."""
+    if len(cases) > 1:
+        what = f"one file for {len(cases)} images: {', '.join(case.id for case in cases[:3])}, …"
+        raise UserError(what, where=output, hint="name a folder")
+    if ending(output) in LOSSY_ENDINGS:
+        raise UserError("JPEG would change label values", where=output, hint="name a .png file")
+    if is_raster(output) != is_raster(cases[0].images[0]):
+        flat = is_raster(cases[0].images[0])
+        endings = [each for each in ENDINGS if (each in RASTER_ENDINGS) == flat and each not in LOSSY_ENDINGS]
+        what = f"not a format for {'2D images' if flat else 'volumes'}"
+        raise UserError(what, where=output, hint=f"name a file that ends in one of {', '.join(endings)}")
+    check_file(output)
+
+
+def _labels(work: WorkFolder) -> set[Path]:
+    """The label files of a work folder's data set."""
+    if not work.dataset.is_file():
+        return set()
+    return {case.label.resolve() for case in Dataset.load(work.dataset).cases if case.label is not None}
 
 
 def _predict_array(image: np.ndarray, spacing: Sequence[float], options: ArrayOptions) -> np.ndarray:
-    _, load = _models(options)
-    return load(options.device).array(image, spacing, tta=options.tta)
+    return _models(options).load(options.device).array(image, spacing, tta=options.tta)
 
 
-def _models(options: ArrayOptions) -> tuple[DataPlan, Callable[[str], Predictor]]:
-    """The data part of the models' plan, and a function that loads the models onto a device."""
+@dataclass(frozen=True)
+class _Source:
+    """The models to predict with.
+
+    Attributes:
+        data: Data part of their plan.
+        load: Loads them onto a device.
+        digest: Digest of their files and of what is removed from their label maps.
+    """
+
+    data: DataPlan
+    load: Callable[[str], Predictor]
+    digest: Callable[[], str]
+
+
+def _models(options: ArrayOptions) -> _Source:
     if options.model is not None:
-        return read_model_file(options.model).header.plan.data, partial(_from_file, options.model)
+        data = read_model_file(options.model).header.plan.data
+        return _Source(data, partial(_from_file, options.model), partial(file_digest, options.model))
     models = find_models(WorkFolder(options.work), options.folds)
-    return models.runs[0].plan.data, partial(_from_work, models)
+    return _Source(models.runs[0].plan.data, partial(_from_work, models), partial(_digest, models))
+
+
+def _digest(models: Models) -> str:
+    runs = [[file_digest(file) for file in run.models] for run in models.runs]
+    text = json.dumps([runs, models.postprocessing.model_dump(mode="json")])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _from_work(models: Models, device: str) -> Predictor:

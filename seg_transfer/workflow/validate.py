@@ -15,7 +15,8 @@ from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
 from seg_transfer.evidence.run_race import run_race
-from seg_transfer.inference.folder import label_file, predict_folder
+from seg_transfer.inference.folder import predict_folder
+from seg_transfer.inference.outputs import Outputs, label_file
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.fields import Fold
@@ -108,7 +109,7 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
     if run.validated:
         return Scores.load(run.scores)
     cases = dataset.select(held_out).cases
-    failures = predict_folder(Predictor.load([run.model], options.device), cases, run.validation, overwrite=True)
+    failures = predict_folder(Predictor.load([run.model], options.device), cases, Outputs(run.validation))
     predicted = [case for case in cases if case.id not in failures]
     maps = label_maps(predicted, run.validation)
     scores = evaluate_files(

@@ -14,6 +14,7 @@ from made_plans import data_plan, model_plan, plan, threshold
 
 from seg_transfer.data.dataset import find_images
 from seg_transfer.inference.folder import predict_folder
+from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import Channel, Label, Normalization
 from seg_transfer.planning.plan import Plan
@@ -90,7 +91,7 @@ def test_every_orientation_unit_and_form_gives_the_same_labels_in_the_world(
         nib.save(stored(volume, affine, axes, signs, unit=unit, forms=forms), images / f"case{number:02}.nii.gz")
 
     predictor = Predictor(stub_plan(), [threshold], torch.device("cpu"))
-    assert predict_folder(predictor, find_images(images, 1), output) == {}
+    assert predict_folder(predictor, find_images(images, 1), Outputs(output)) == {}
 
     expected = np.select([volume > 1.5, volume > 0.5], [7, 3], 0)
     first = in_itk = None

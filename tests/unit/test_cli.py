@@ -94,6 +94,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             ),
         ),
         (
+            "predict -i in.mha -o seg.nii.gz --keep",
+            "predict",
+            PredictOptions(images=Path("in.mha"), output=Path("seg.nii.gz"), keep=True),
+        ),
+        (
             "predict -m m.segtl -i in -o out",
             "predict",
             PredictOptions(images=Path("in"), output=Path("out"), model=Path("m.segtl")),

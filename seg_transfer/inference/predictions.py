@@ -1,0 +1,166 @@
+"""``predictions.json``: which model made each label map of a folder, of which images, and what was unusual about them.
+
+Only what the present model made of the present images is skipped when predicting again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from seg_transfer.data.dataset import Case
+from seg_transfer.errors import UserError
+from seg_transfer.inference.outputs import Outputs
+from seg_transfer.util.files import file_digest
+from seg_transfer.util.records import JsonRecord, Record
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_FILE = "predictions.json"
+SECONDS_BETWEEN_SAVES = 5.0
+"""What is not recorded when the process is killed is predicted again."""
+
+
+class Prediction(Record):
+    """How a label map was made."""
+
+    model: str = Field(description="digest of the models and of what is removed from their label maps")
+    tta: bool = Field(description="whether probabilities were averaged over mirrored copies")
+    images: tuple[str, ...] = Field(description="SHA-256 of each image file, in the order of the channels")
+    label_map: str = Field(description="SHA-256 of the label map's file")
+    probabilities: str | None = Field(default=None, description="SHA-256 of the probabilities' file, if it was written")
+    warnings: tuple[str, ...] = Field(default=(), description="in what the image is unlike the training images")
+
+
+class Predictions(JsonRecord):
+    """The record of a folder of label maps."""
+
+    noun: ClassVar[str] = "record of predictions"
+    if_missing: ClassVar[str] = "predict into this folder"
+    if_wrong: ClassVar[str] = "delete it, and the label maps of this folder are predicted again"
+
+    version: Literal[1] = 1
+    label_maps: dict[str, Prediction] = Field(default={}, description="by the name of the label map's file")
+
+
+class PredictionLog:
+    """Decides which cases are to be predicted, and records those that are.
+
+    Args:
+        outputs: The files of the cases.
+        model: Digest of the models.
+        tta: Whether probabilities are averaged over mirrored copies.
+
+    Raises:
+        UserError: If the folder has a record that is damaged.
+    """
+
+    def __init__(self, outputs: Outputs, *, model: str, tta: bool) -> None:
+        self.outputs, self.model, self.tta = outputs, model, tta
+        self.path = outputs.folder / PREDICTIONS_FILE
+        self._recorded = self._load()
+        self._changes: dict[str, Prediction | None] = {}
+        self._saved = time.monotonic()
+
+    def pending(self, cases: Sequence[Case], *, keep: bool = False, overwrite: bool = False) -> list[Case]:
+        """The cases to predict. What is recorded of them is forgotten, so that an interruption leaves no wrong record.
+
+        Args:
+            cases: The cases.
+            keep: Skip every case whose files exist, whatever made them.
+            overwrite: Skip no case.
+
+        Raises:
+            UserError: If a label map would be replaced that was changed since it was predicted.
+        """
+        if keep:
+            pending = [case for case in cases if not self.outputs.exist(case)]
+        elif overwrite:
+            pending = list(cases)
+        else:
+            self._refuse_changed(cases)
+            pending = [case for case in cases if not self._is_done(case)]
+            replaced = [case.id for case in pending if self.outputs.label_map(case).is_file()]
+            if replaced:
+                logger.warning(
+                    f"{self.outputs.folder}: predicted again, since this model did not make them of these images: "
+                    + _some(replaced)
+                )
+        if len(pending) < len(cases):
+            count = f"{len(cases) - len(pending)} of {len(cases)} cases"
+            made = "" if keep else ", made by this model of the same images,"
+            logger.info(f"{count} are in {self.outputs.folder} already{made} and are skipped")
+        self._changes |= {self._name(case): None for case in pending if self._name(case) in self._recorded}
+        if self._changes:
+            self.save()
+        return pending
+
+    def add(self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...]) -> None:
+        """Record a case whose files are written.
+
+        Args:
+            case: The case.
+            images: Digests of its images, of :func:`image_digests`.
+            warnings: In what it is unlike the training images.
+        """
+        probabilities = self.outputs.probability_maps(case)
+        before = self._recorded.get(self._name(case))
+        if not self.outputs.probabilities and before is not None and before.probabilities is not None:
+            probabilities.unlink(missing_ok=True)  # those of the label map that was replaced
+        self._changes[self._name(case)] = Prediction(
+            model=self.model,
+            tta=self.tta,
+            images=images,
+            label_map=file_digest(self.outputs.label_map(case)),
+            probabilities=file_digest(probabilities) if self.outputs.probabilities else None,
+            warnings=warnings,
+        )
+        if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Write the record; what another process wrote about other cases meanwhile stays."""
+        label_maps: dict[str, Prediction | None] = {**self._load(), **self._changes}
+        kept = {name: entry for name, entry in sorted(label_maps.items()) if entry is not None}
+        Predictions(label_maps=kept).save(self.path)
+        self._saved = time.monotonic()
+
+    def _load(self) -> dict[str, Prediction]:
+        return Predictions.load(self.path).label_maps if self.path.exists() else {}
+
+    def _name(self, case: Case) -> str:
+        return self.outputs.label_map(case).name
+
+    def _is_done(self, case: Case) -> bool:
+        entry = self._recorded.get(self._name(case))
+        if entry is None or not self.outputs.exist(case) or (entry.model, entry.tta) != (self.model, self.tta):
+            return False
+        if self.outputs.probabilities and entry.probabilities != file_digest(self.outputs.probability_maps(case)):
+            return False
+        return entry.images == image_digests(case)
+
+    def _refuse_changed(self, cases: Sequence[Case]) -> None:
+        changed = []
+        for case in cases:
+            entry, file = self._recorded.get(self._name(case)), self.outputs.label_map(case)
+            if entry is not None and file.is_file() and file_digest(file) != entry.label_map:
+                changed.append(file.name)
+        if changed:
+            raise UserError(
+                f"changed since it was predicted: {_some(changed)}",
+                where=self.outputs.folder,
+                hint="--keep keeps every label map that is there, --overwrite predicts all again",
+            )
+
+
+def image_digests(case: Case) -> tuple[str, ...]:
+    """SHA-256 of each image file that exists; reading the case reports the others."""
+    return tuple(file_digest(path) for path in case.images if path.is_file())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
