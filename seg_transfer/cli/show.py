@@ -242,6 +242,9 @@ def show_status(status: Status, options: StatusOptions) -> None:
         _console().print(table)
     for problem in filter(None, (run.problem for run in status.runs)):
         logger.warning(problem)
+    for run in status.runs:
+        if run.shortfall is not None:
+            logger.warning(f"{run.folder}: {run.shortfall}")
     for step in status.next:
         _line(f"next: {step}")
 

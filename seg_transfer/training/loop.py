@@ -47,6 +47,8 @@ VALIDATION_BATCHES = 8
 RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
 SHARE_OF_FREE_MEMORY = 0.25
+CUT_SHORT = 0.5
+"""A schedule with a smaller share of its planned steps was cut short: estimates are not that far off."""
 
 
 def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
@@ -147,8 +149,11 @@ class _Training:
 
     def result(self) -> RunResult:
         last = self.state.rows[-1] if self.state.rows else None
+        planned = self._planned_steps()
         return RunResult(
             **self._progress_fields(),
+            planned_steps=planned,
+            cut_short=planned is not None and self.progress >= 1 and self.state.step < CUT_SHORT * planned,
             skipped=self.state.skipped,
             dice=last and last["dice"],
             mean_dice=last and mean_dice(last),
@@ -249,6 +254,12 @@ class _Training:
             "steps": self.state.step,
             "seconds": self.state.seconds,
         }
+
+    def _planned_steps(self) -> int | None:
+        """Steps that fit into the time budget by the plan's estimate; None without either."""
+        if self.task.time_budget is None or self.plan.expected is None:
+            return None
+        return max(1, round(self.task.time_budget / self.plan.expected.seconds_per_step))
 
     def _title(self) -> str:
         plan = self.plan

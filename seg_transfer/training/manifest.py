@@ -113,12 +113,23 @@ class RunResult(Record):
     epochs: int
     steps: int
     seconds: float = Field(description="training time")
+    planned_steps: int | None = Field(
+        default=None, description="estimated when planning, for the time budget; null with a budget in epochs"
+    )
+    cut_short: bool = Field(default=False, description="the time budget ended before half of the planned steps")
     skipped: int = Field(default=0, description="steps whose loss or gradient was not finite")
     dice: dict[str, float | None] | None = Field(
         default=None, description="on random validation patches, by label; null: label absent"
     )
     mean_dice: float | None = Field(default=None, description="mean over the labels that occur")
     head: dict[str, Any] | None = Field(default=None, description="figures of the fit, where a classifier is fitted")
+
+    @property
+    def shortfall(self) -> str | None:
+        """How a schedule was cut short by its time budget; None if it was not."""
+        if not self.cut_short:
+            return None
+        return f"cut short by its time budget: {self.steps} of about {self.planned_steps} planned steps"
 
 
 class Manifest(JsonRecord):

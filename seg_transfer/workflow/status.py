@@ -11,6 +11,7 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import StatusOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan, edited_parts
+from seg_transfer.training.manifest import Manifest
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
 from seg_transfer.util.files import no_folder
 from seg_transfer.util.statistics import none_if_undefined
@@ -20,7 +21,10 @@ RunState = Literal["not started", "interrupted", "trained", "validated", "damage
 
 
 class RunStatus(BaseModel):
-    """The state of one fold of one plan; ``problem`` says what is wrong with the files of a damaged run."""
+    """The state of one fold of one plan.
+
+    ``problem`` says what is wrong with the files of a damaged run, ``shortfall`` that a time budget cut it short.
+    """
 
     plan: str
     current: bool
@@ -29,6 +33,7 @@ class RunStatus(BaseModel):
     mean_dice: float | None
     folder: str
     problem: str | None = None
+    shortfall: str | None = None
 
 
 class Status(BaseModel):
@@ -82,10 +87,12 @@ def status(options: StatusOptions) -> Status:
 
 def _run_status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStatus:
     state: RunState = "not started"
-    dice = problem = None
+    dice = problem = shortfall = None
     try:
         if run.started:
             state = "interrupted" if not run.finished else "validated" if run.validated else "trained"
+        if state in ("validated", "trained"):
+            shortfall = Manifest.load(run.manifest).result.shortfall
         if state == "validated":
             from seg_transfer.evaluation.scores import Scores
 
@@ -94,7 +101,14 @@ def _run_status(folder: PlanFolder, run: RunFolder, *, current: bool) -> RunStat
         state, problem = "damaged", str(error)
     name, path = folder.name, str(run.path)
     return RunStatus(
-        plan=name, current=current, fold=run.fold, state=state, mean_dice=dice, folder=path, problem=problem
+        plan=name,
+        current=current,
+        fold=run.fold,
+        state=state,
+        mean_dice=dice,
+        folder=path,
+        problem=problem,
+        shortfall=shortfall,
     )
 
 

@@ -95,9 +95,12 @@ def train_and_validate(
     logger.info(f"{fold_name(run.fold)}: {run.path}")
     plan, options = run_race(plan, store, run, options=options)
     fit = train_fold if plan.model.head == "unet" else fit_head
-    fit(plan, store, run, options=options)
+    result = fit(plan, store, run, options=options)
     held_out = Cases.of(plan, run.fold).validation
     scores = _validate(plan, dataset, run, held_out, options) if held_out else None
+    if result.shortfall is not None:
+        hint = "the machine was busy, or slower than estimated; train with a larger --time-budget and --restart"
+        logger.warning(f"{run.path}: {result.shortfall}: {hint}")
     return TrainedFold(run, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
