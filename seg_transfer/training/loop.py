@@ -19,6 +19,7 @@ import torch
 from seg_transfer.errors import UserError
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.rules.optimization import TARGET_STEPS
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler, ReadAhead
 from seg_transfer.training.checkpoint import load_header, load_state, save_state
@@ -48,7 +49,7 @@ RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
 SHARE_OF_FREE_MEMORY = 0.25
 CUT_SHORT = 0.5
-"""A schedule with a smaller share of its planned steps was cut short: estimates are not that far off."""
+"""A schedule with a smaller share of its planned steps, and less than the steps that plans aim at, was cut short."""
 
 
 def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -> RunResult:
@@ -153,7 +154,9 @@ class _Training:
         return RunResult(
             **self._progress_fields(),
             planned_steps=planned,
-            cut_short=planned is not None and self.progress >= 1 and self.state.step < CUT_SHORT * planned,
+            cut_short=planned is not None
+            and self.progress >= 1
+            and self.state.step < min(TARGET_STEPS, CUT_SHORT * planned),
             skipped=self.state.skipped,
             dice=last and last["dice"],
             mean_dice=last and mean_dice(last),

@@ -116,7 +116,9 @@ class RunResult(Record):
     planned_steps: int | None = Field(
         default=None, description="estimated when planning, for the time budget; null with a budget in epochs"
     )
-    cut_short: bool = Field(default=False, description="the time budget ended before half of the planned steps")
+    cut_short: bool = Field(
+        default=False, description="the time budget ended before half of the planned steps, and before 300"
+    )
     skipped: int = Field(default=0, description="steps whose loss or gradient was not finite")
     dice: dict[str, float | None] | None = Field(
         default=None, description="on random validation patches, by label; null: label absent"

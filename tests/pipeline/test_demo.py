@@ -18,7 +18,7 @@ def test_files_and_scores_of_a_brief_demo(tmp_path):
         "work",
     ]
     for folder in (result.predictions, tmp_path / "baseline"):
-        assert sorted(path.name for path in folder.iterdir()) == [f"{case}.nii.gz" for case in HELD_OUT]
+        assert sorted(path.name for path in folder.glob("*.nii.gz")) == [f"{case}.nii.gz" for case in HELD_OUT]
     assert list(result.scores.cases) == list(result.baseline.cases) == HELD_OUT
     assert result.scores.labels == {"liver": 1, "spleen": 2, "kidneys": 3}
     assert 0.05 < result.baseline.mean_dice < 0.4

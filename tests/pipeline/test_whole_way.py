@@ -105,7 +105,8 @@ def test_predictions_lie_on_the_grid_of_their_images(
         shutil.copy(data / "imagesTr" / f"case_{seed}_0000.nii.gz", images)
     options = {"work": work, "device": "cpu", "tta": False}
     output = seg_transfer.predict(images, tmp_path / "out", probabilities=True, **options)
-    assert files(output) == {f"{kind}case_{seed}.nii.gz" for kind in ("", "probabilities/") for seed in (2, 3)}
+    maps = {f"{kind}case_{seed}.nii.gz" for kind in ("", "probabilities/") for seed in (2, 3)}
+    assert files(output) == maps | {"predictions.json"}
     image = nibabel.load(data / "imagesTr" / "case_3_0000.nii.gz")
     predicted = nibabel.load(output / "case_3.nii.gz")
     assert predicted.shape == image.shape
@@ -116,7 +117,7 @@ def test_predictions_lie_on_the_grid_of_their_images(
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-3)
 
     single = seg_transfer.predict(images / "case_3_0000.nii.gz", tmp_path / "one", **options)
-    assert files(single) == {"case_3.nii.gz"}
+    assert files(single) == {"case_3.nii.gz", "predictions.json"}
     np.testing.assert_array_equal(np.asarray(nibabel.load(single / "case_3.nii.gz").dataobj), labels)
 
     # The file's x axis points to the left; an array is given in RAS order.
