@@ -11,6 +11,7 @@ orientation and geometry::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,17 +137,48 @@ def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "
         unit: Unit of the spacing.
 
     Raises:
-        UserError: If the array does not have 3 or 4 axes, is empty or not numeric, or the spacing is not 3 positive
-            numbers.
+        UserError: If the array does not have 3 or 4 axes, is empty, not numeric, masked or not finite, or the spacing
+            is not 3 positive numbers.
     """
-    array = np.asarray(array)
+    array = _usable(array)
     if array.ndim not in (3, 4) or array.dtype.kind not in "iufb" or not array.size:
         raise UserError(f"an image array is (channel, x, y, z) or (x, y, z) of numbers, not {array.dtype}{array.shape}")
-    sizes = np.asarray(spacing)
-    if sizes.shape != (3,) or sizes.dtype.kind not in "iuf" or not ((sizes > 0) & np.isfinite(sizes)).all():
+    sizes = np.asarray(spacing, object)
+    with suppress(ValueError, TypeError):
+        sizes = sizes.astype(float)
+    if sizes.shape != (3,) or sizes.dtype.kind != "f" or not ((sizes > 0) & np.isfinite(sizes)).all():
         raise UserError(f"spacing must be 3 positive numbers (x, y, z), not {spacing}")
     affine = np.diag([*sizes.astype(float), 1.0])
     volume = array if array.ndim == 4 else array[np.newaxis]
     volume = np.ascontiguousarray(volume, working_dtype(array.dtype, label=False))
     x, y, z = volume.shape[1:]
     return Image(volume, affine, Grid((x, y, z), affine, unit), array.dtype)
+
+
+def image_from_pixels(array: np.ndarray) -> Image:
+    """Make an image of a 2D image in memory, as numpy and pillow have it.
+
+    Args:
+        array: ``(row, column)`` or ``(row, column, channel)``.
+
+    Raises:
+        UserError: If the array has other axes, is empty, not numeric, masked or not finite.
+    """
+    array = _usable(array)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "iufb" or not array.size:
+        what = "a 2D image array is (row, column) or (row, column, channel) of numbers"
+        raise UserError(f"{what}, not {array.dtype}{array.shape}")
+    channels = array.reshape((*array.shape[:2], -1)).transpose(2, 1, 0)[..., np.newaxis]
+    return image_from_array(channels, (1.0, 1.0, 1.0), "pixel")
+
+
+def _usable(array: np.ndarray) -> np.ndarray:
+    """The array without a mask; one that hides values, or has values that are not finite, is refused."""
+    if np.ma.is_masked(array):
+        raise UserError("the array is masked", hint="fill the masked values, as with array.filled(0)")
+    array = np.asarray(array)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = array.size - int(np.isfinite(array).sum())
+        hint = "replace them, for instance with the value of air or with 0"
+        raise UserError(f"{count} of {array.size} values of the array are not finite (nan or inf)", hint=hint)
+    return array

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_transfer.data.image import Image, image_from_array
+from seg_transfer.data.image import Image, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide
 from seg_transfer.inference.label_map import Slab, fill_labels
@@ -91,22 +91,41 @@ class Predictor:
             device,
         )
 
-    def array(self, array: NDArray, spacing: Sequence[float], *, tta: bool = True) -> Integers:
+    def array(
+        self, array: NDArray, spacing: Sequence[float] | None = None, *, tta: bool = True, probabilities: bool = False
+    ) -> Integers | tuple[Integers, NDArray[np.float32]]:
         """Predict an array in memory.
 
         Args:
-            array: ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order.
-            spacing: Voxel size ``(x, y, z)`` in the plan's unit.
+            array: ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order; of a model of 2D images also ``(row, column)``
+                or ``(row, column, channel)``.
+            spacing: Voxel size ``(x, y, z)`` in mm. Not needed for 2D images.
             tta: Average over the plan's mirrorings.
+            probabilities: Whether to return probabilities too.
 
         Returns:
-            Label map ``(x, y, z)`` with the data set's label values.
+            Label map ``(x, y, z)``, or ``(row, column)``, with the data set's label values. With ``probabilities`` also
+            those of each output, ``(output, x, y, z)`` or ``(output, row, column)``.
+
+        Raises:
+            UserError: If the array or its spacing does not fit the model.
         """
-        image = image_from_array(array, spacing, unit=self.plan.data.unit)
+        data = self.plan.data
+        array = np.asanyarray(array)
+        of_pixels = data.unit == "pixel" and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] != 1))
+        if spacing is None and data.unit == "mm":
+            raise UserError("an array of voxels needs its spacing", where="spacing", hint="give (x, y, z) in mm")
+        sizes = (1, 1, 1) if spacing is None else spacing
+        image = image_from_pixels(array) if of_pixels else image_from_array(array, sizes, data.unit)
         transform, prepared = self.prepare(image)
         for warning in self.unlike_training(image, oriented=False):
             logger.warning(f"the array is unlike the training images: {warning}")
-        return self.labels(transform, prepared, tta=tta)
+        if not probabilities:
+            labels = self.labels(transform, prepared, tta=tta)
+            return labels[..., 0].T if of_pixels else labels
+        predicted = self.probabilities(prepared, tta=tta)
+        labels, native = self.labels_of(transform, predicted), transform.restore_probabilities(predicted, data)
+        return (labels[..., 0].T, native[..., 0].transpose(0, 2, 1)) if of_pixels else (labels, native)
 
     def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.

@@ -29,6 +29,7 @@ class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
         None, description="Exported model, instead of a work folder."
     )
     tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
+    probabilities: bool = Field(False, description="Write probabilities as well; of an array, return them.")
 
     @model_validator(mode="after")
     def _is_one_source(self) -> ArrayOptions:
@@ -55,7 +56,6 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
-    probabilities: bool = Field(False, description="Write probabilities as well.")
     overwrite: bool = Field(False, description="Predict all images again.")
     keep: bool = Field(False, description="Keep every label map that is there, whatever made it.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(

@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 @overload
 def predict(images: Path | str | PredictOptions, *arguments: Any, **options: Any) -> Path: ...
 @overload
-def predict(images: np.ndarray, *, spacing: Sequence[float], **options: Any) -> np.ndarray: ...
-def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, **options: Any) -> Path | np.ndarray:
+def predict(
+    images: np.ndarray, *, spacing: Sequence[float] | None = None, **options: Any
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
+def predict(
+    images: Path | str | PredictOptions | np.ndarray, *arguments: Any, **options: Any
+) -> Path | np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Segment files into a folder, or one array in memory, by the mean probabilities of trained models.
 
     The models are those of an exported file, or those that `segtl summary` chose in the work folder. Without a choice,
@@ -45,11 +49,14 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
     unlike the training images, which is logged as a warning too. What the same model made of the same images is
     skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is.
 
-    In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given. It needs its
-    ``spacing`` of x, y and z in mm, and no ``output``, ``probabilities``, ``overwrite``, ``keep`` or ``workers``.
+    In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given, with its
+    ``spacing`` of x, y and z in mm; to a model of 2D images also ``(row, column)`` or ``(row, column, channel)``,
+    without a spacing. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
 
     Returns:
-        The folder with the label maps, the only label map if ``output`` is a file, or label values ``(x, y, z)``.
+        The folder with the label maps, the only label map if ``output`` is a file, or label values ``(x, y, z)`` or
+        ``(row, column)``; of an array with ``probabilities`` the label values, and probabilities with a first axis of
+        outputs.
 
     Raises:
         SomeCasesFailed: If some cases could not be segmented; all others are.
@@ -60,9 +67,7 @@ def predict(images: Path | str | PredictOptions | np.ndarray, *arguments: Any, *
         return _predict_files(images)
     if isinstance(images, Path | str):
         return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
-    if "spacing" not in options:
-        raise TypeError("predict() needs the spacing of an array: spacing=(x, y, z), in mm")
-    spacing = options.pop("spacing")
+    spacing = options.pop("spacing", None)
     return _predict_array(images, spacing, options_from(ArrayOptions, "predict", *arguments, **options))
 
 
@@ -136,8 +141,11 @@ def _labels(work: WorkFolder) -> set[Path]:
     return {case.label.resolve() for case in Dataset.load(work.dataset).cases if case.label is not None}
 
 
-def _predict_array(image: np.ndarray, spacing: Sequence[float], options: ArrayOptions) -> np.ndarray:
-    return _models(options).load(options.device).array(image, spacing, tta=options.tta)
+def _predict_array(
+    image: np.ndarray, spacing: Sequence[float] | None, options: ArrayOptions
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    predictor = _models(options).load(options.device)
+    return predictor.array(image, spacing, tta=options.tta, probabilities=options.probabilities)
 
 
 @dataclass(frozen=True)

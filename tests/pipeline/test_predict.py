@@ -294,6 +294,53 @@ def test_2d_images_give_2d_images(ending: str, written: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(probabilities.argmax(axis=0), rows > 0)
 
 
+def test_an_array_of_pixels_gives_what_its_file_gives(tmp_path: Path) -> None:
+    rows = np.zeros((20, 30), np.uint8)
+    rows[:8, :10], rows[12:] = 100, 100
+    grey = Predictor(image_2d_plan(), [threshold], CPU)
+    labels, probabilities = grey.array(rows, probabilities=True)
+    np.testing.assert_array_equal(labels, np.where(rows > 0, 128, 0))
+    assert probabilities.shape == (3, 20, 30)
+    np.testing.assert_array_equal(probabilities.argmax(axis=0), rows > 0)
+    np.testing.assert_array_equal(grey.array(rows), labels)
+    in_ras = grey.array(rows.T[..., np.newaxis], (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(in_ras[..., 0].T, labels)
+
+    made = image_2d_plan()
+    channel = made.data.channels[0]
+    colours = made.model_copy(update={"data": made.data.model_copy(update={"channels": (channel,) * 3})})
+
+    def first(windows: torch.Tensor) -> torch.Tensor:
+        return threshold(windows[:, :1])
+
+    rgb = np.stack([rows, 0 * rows, 0 * rows], axis=-1)
+    np.testing.assert_array_equal(Predictor(colours, [first], CPU).array(rgb), labels)
+    with pytest.raises(UserError, match="channel"):
+        grey.array(rgb)
+
+
+def test_an_array_with_its_probabilities_and_what_is_refused() -> None:
+    volume = np.random.default_rng(1).choice([0.0, 1.0, 2.0], size=(20, 12, 9)).astype(np.float32)
+    predictor = stub(data_plan(channels=(RAW,)))
+    labels, probabilities = predictor.array(volume, (1.0, 1.0, 3.0), probabilities=True)
+    np.testing.assert_array_equal(labels, volume)
+    assert probabilities.shape == (3, *volume.shape) and probabilities.dtype == np.float32
+    np.testing.assert_array_equal(probabilities.argmax(axis=0), labels)
+
+    unmasked = np.ma.array(volume)
+    np.testing.assert_array_equal(predictor.array(unmasked, (1.0, 1.0, 3.0)), volume)
+    holed = volume.copy()
+    holed[3, 4, 5] = np.nan
+    for array, spacing, said in (
+        (volume, None, "needs its spacing"),
+        (volume[0], (1.0, 1.0, 1.0), "an image array is"),
+        (np.ma.masked_greater(volume, 1), (1.0, 1.0, 3.0), "masked"),
+        (holed, (1.0, 1.0, 3.0), "1 of 2160 values of the array are not finite"),
+    ):
+        with pytest.raises(UserError, match=said):
+            predictor.array(array, spacing)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_set_is_preprocessed_and_predicted_back(workers: int, tmp_path: Path, made_dataset: Callable) -> None:
     dataset = find_dataset(made_dataset())

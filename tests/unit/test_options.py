@@ -107,8 +107,6 @@ class TestSignatures:
         for arguments, options in ((("in", "out"), {}), ((object(),), {"spacing": (1, 1, 1)})):
             with pytest.raises(TypeError, match=r"^predict\(\) got an unexpected keyword argument 'wrk'"):
                 api.predict(*arguments, wrk="w", **options)
-        with pytest.raises(TypeError, match=r"^predict\(\) needs the spacing"):
-            api.predict(object())
 
     def test_files_named_json_and_csv_keep_these_keywords(self) -> None:
         assert {"json", "csv"} < set(inspect.signature(api.evaluate).parameters)
