@@ -4,32 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seg_transfer.errors import UserError
 
 _HINT = "name another folder, one that you may write to"
+_TEMPORARY = re.compile(r"\.segtl-[0-9a-f]{16}-")
+_LONGEST_END = 120
+"""Bytes of a file's name that its temporary file keeps, so that the name does not become too long."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
-    It lies in the same folder and keeps the ending, since writers choose the format by it.
+    It lies in the same folder and keeps the ending, since writers choose the format by it. Its name is random: process
+    numbers are the same in two containers. The file is on disk before it replaces the other, so that a power cut leaves
+    one of both whole.
 
     Raises:
         UserError: If a folder has this name, or the file's folder cannot be made.
     """
     check_file(path)
     make_folder(path.parent)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    end = path.name.encode()[-_LONGEST_END:].decode(errors="ignore")
+    temporary = path.with_name(f".segtl-{secrets.token_hex(8)}-{end}")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or a folder's list of names, from memory to disk, where the file system can."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_temporaries(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove temporary files that a killed process left in a folder; those in folders below it stay.
+
+    Args:
+        folder: The folder; it may be missing.
+        older_than: Leave files that were written to in the last so many seconds, by the file system's clock. Only who
+            holds a lock on the folder may leave it at 0.
+    """
+    if not folder.is_dir():
+        return
+    left = [path for path in folder.iterdir() if _TEMPORARY.match(path.name) and path.is_file()]
+    now = file_system_time(folder) if left and older_than else 0.0
+    for path in left:
+        with suppress(FileNotFoundError):
+            if not older_than or now - path.stat().st_mtime > older_than:
+                path.unlink()
+
+
+def file_system_time(folder: Path) -> float:
+    """The time in seconds by the clock that stamps files in this folder, which may be that of a server."""
+    probe = folder / f".segtl-{secrets.token_hex(8)}-clock"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
