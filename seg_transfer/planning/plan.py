@@ -227,6 +227,7 @@ class Plan(JsonRecord):
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "correct these fields, undo the edit, or plan again"
     if_older: ClassVar[str] = "plan again; runs of the earlier version need the segtl that trained them"
+    sealed: ClassVar[bool] = False
 
     version: Literal[2] = 2
     data: DataPlan

@@ -10,19 +10,29 @@ from pathlib import Path
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.data.label_values import to_classes
+from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.util.files import file_stamp
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.progress import track
 
 logger = logging.getLogger(__name__)
 
 
 def preprocess_dataset(
-    dataset: Dataset, data: DataPlan, folder: Path, *, workers: int, cases: Sequence[str] | None = None
+    dataset: Dataset,
+    data: DataPlan,
+    folder: Path,
+    *,
+    workers: int,
+    cases: Sequence[str] | None = None,
+    check: bool = False,
 ) -> dict[str, str]:
     """Preprocess the plan's cases that are not in the store, and those whose files have changed since.
+
+    Several processes may do so at once: each case is made by one of them.
 
     Args:
         dataset: The cases' files.
@@ -30,6 +40,8 @@ def preprocess_dataset(
         folder: The store's folder; made if it does not exist.
         workers: Processes; 0 works in this one. Each holds one case in memory.
         cases: Only these cases; None for all.
+        check: Read every stored case to its end, and make damaged ones again. Otherwise those whose ``case.json`` is
+            damaged are made again, and other damage is found when it is read.
 
     Returns:
         Case identifier -> one-line cause, for the cases that failed.
@@ -38,17 +50,31 @@ def preprocess_dataset(
         UserError: If the folder holds another plan's store, or the plan names a case that the data set lacks.
     """
     store = Store.create(folder, data)
+    store.remove_leftovers()
     stored = set(store.cases())
-    todo = [
-        case
-        for case in dataset.select(data.cases if cases is None else cases).cases
-        if case.id not in stored or _has_changed(store, case)
-    ]
-    if changed := [case.id for case in todo if case.id in stored]:
+    chosen = dataset.select(data.cases if cases is None else cases).cases
+    damaged = _damaged(store, [case for case in chosen if case.id in stored], whole=check)
+    todo = [case for case in chosen if case.id not in stored or case.id in damaged or _has_changed(store, case)]
+    if changed := [case.id for case in todo if case.id in stored and case.id not in damaged]:
         logger.info(f"preprocessed again, since their files have changed: {', '.join(changed)}")
     preprocess = partial(_preprocess_case, data=data, folder=folder)
     results = map_cases(preprocess, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
     return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
+
+
+def _damaged(store: Store, cases: Sequence[Case], *, whole: bool) -> set[str]:
+    """Stored cases that are damaged; ``whole``: of which any byte is."""
+    damaged = set()
+    for case in track(cases, total=len(cases), title="checking the store") if whole else cases:
+        try:
+            stored = store.case(case.id)
+            _ = stored.sources
+            if whole:
+                stored.check()
+        except UserError as error:
+            logger.warning(f"preprocessed again: {error.where}: {error.what}")
+            damaged.add(case.id)
+    return damaged
 
 
 def _has_changed(store: Store, case: Case) -> bool:
@@ -59,9 +85,13 @@ def _has_changed(store: Store, case: Case) -> bool:
 
 def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
-    sources = [stamp for stamp in map(file_stamp, case.files) if stamp]  # before reading, to notice later changes
-    image = read_image(case.images)
-    transform = CaseTransform.fit(image, data)
-    # The plan's labels, not the data set's: the plan may have been edited, and the network's classes are the plan's.
-    label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))
-    Store(folder, data).add(case.id, transform.slabs(image), label, transform, sources=sources)
+    store = Store(folder, data)
+    with store.making(case.id):
+        sources = [stamp for stamp in map(file_stamp, case.files) if stamp]  # before reading, to notice later changes
+        if store.holds(case.id, sources):  # made by another process meanwhile
+            return
+        image = read_image(case.images)
+        transform = CaseTransform.fit(image, data)
+        # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
+        label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))
+        store.add(case.id, transform.slabs(image), label, transform, sources=sources)

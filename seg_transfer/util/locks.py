@@ -153,11 +153,12 @@ def _create(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
+        os.write(descriptor, content)
     except OSError:
         path.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
     return True
 
 
@@ -227,7 +228,7 @@ def _namespace() -> str:
     """Where a process number is unique: this boot of this machine and, on Linux, the PID namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
 
@@ -238,7 +239,7 @@ def _process(pid: int) -> tuple[str, int] | None:
     A container may see the processes of another namespace in ``/proc``: then this process has another number there.
     """
     try:
-        if os.readlink("/proc/self") != str(os.getpid()):
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):
             return None
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return fields[0], int(fields[19])

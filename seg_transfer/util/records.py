@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +15,8 @@ from seg_transfer.util.text_files import parse_json, read_bytes
 
 HEADER_KEY = "segtl"
 """Metadata key of segtl's JSON object in safetensors and ONNX files."""
+DIGEST_KEY = "digest"
+"""Key of the digest of a JSON object's other content."""
 
 
 class Record(BaseModel):
@@ -33,6 +37,8 @@ class JsonRecord(Record):
         if_wrong: Hint if the file is damaged or has a wrong field.
         if_older: Hint if the file has an older version that cannot be converted; by default ``if_wrong``.
         reads_newer: Whether the known fields of a newer version are read, instead of refusing it.
+        sealed: Whether the file has a digest of its content, which is compared when it is read. Not for files that
+            people edit. A file without one is read too.
     """
 
     version: int
@@ -42,6 +48,7 @@ class JsonRecord(Record):
     if_wrong: ClassVar[str]
     if_older: ClassVar[str] = ""
     reads_newer: ClassVar[bool] = False
+    sealed: ClassVar[bool] = True
 
     @classmethod
     def current_version(cls) -> int:
@@ -51,7 +58,11 @@ class JsonRecord(Record):
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        write_text(path, self.to_json() + "\n")
+        text = self.to_json()
+        if self.sealed:
+            content = json.loads(text)
+            text = json.dumps(content | {DIGEST_KEY: content_digest(content)}, indent=2, ensure_ascii=False)
+        write_text(path, text + "\n")
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -76,6 +87,11 @@ class JsonRecord(Record):
     @classmethod
     def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:
         """Read a JSON object; messages name its source ``where``. Raises as :meth:`load` does."""
+        content = dict(content)
+        digest = content.pop(DIGEST_KEY, None) if cls.sealed else None
+        if digest is not None and digest != content_digest(content):
+            what = f"the {cls.noun} was changed after it was written: its digest differs"
+            raise UserError(what, where=where, hint=cls.if_wrong)
         current = cls.current_version()
         version = content.get("version", 1)
         if version != current:
@@ -115,6 +131,11 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
     if not isinstance(content, dict):
         raise UserError(f"not a {noun}: no JSON object", where=where, hint=hint)
     return content
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, in hexadecimal digits; independent of the order of its keys and of white space."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def wrong_version(noun: str, version: object, current: int, *, where: Path | str, if_older: str) -> UserError:

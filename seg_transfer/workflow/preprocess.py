@@ -19,6 +19,8 @@ from seg_transfer.workflow.work_folder import WorkFolder
 def preprocess(options: PreprocessOptions) -> Path:
     """Preprocess every case of the current plan; preprocessed cases whose files have not changed are skipped.
 
+    Every byte of these is read and checked; damaged ones are preprocessed again.
+
     Returns:
         Folder of the preprocessed cases.
 
@@ -30,7 +32,7 @@ def preprocess(options: PreprocessOptions) -> Path:
     plan = work.load_plan()
     folder = work.store_folder(plan)
     workers = environment.case_workers(options.workers)
-    failures = preprocess_dataset(Dataset.load(work.dataset), plan.data, folder, workers=workers)
+    failures = preprocess_dataset(Dataset.load(work.dataset), plan.data, folder, workers=workers, check=True)
     if failures:
         raise SomeCasesFailed(failures)
     return folder

@@ -37,13 +37,30 @@ class Box(JsonRecord):
         return {"size": {"width": content["width"]}} if version == 1 else None
 
 
+def test_a_changed_record_is_refused_and_one_without_a_digest_is_read(tmp_path: Path) -> None:
+    box = Box(size=Size(width=2), names=("ä",))
+    box.save(tmp_path / "box.json")
+    text = (tmp_path / "box.json").read_text(encoding="utf-8")
+    assert "ä" in text
+    (tmp_path / "box.json").write_text(text.replace('"width": 2', '"width": 3'), encoding="utf-8")
+    with pytest.raises(UserError, match="was changed after it was written") as error:
+        Box.load(tmp_path / "box.json")
+    assert error.value.where == tmp_path / "box.json" and error.value.hint == Box.if_wrong
+    content = dict(reversed(json.loads(text).items()))
+    (tmp_path / "box.json").write_text(json.dumps(content))  # order and white space do not matter
+    assert Box.load(tmp_path / "box.json") == box
+    del content["digest"]
+    (tmp_path / "box.json").write_text(json.dumps(content | {"size": {"width": 3}}))
+    assert Box.load(tmp_path / "box.json").size.width == 3
+
+
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     box = Box(size=Size(width=2), names=("a",))
     box.save(tmp_path / "new" / "box.json")
     assert Box.load(tmp_path / "new" / "box.json") == box
     text = (tmp_path / "new" / "box.json").read_text()
     assert text.endswith("}\n")
-    assert list(json.loads(text)) == ["version", "size", "names"]
+    assert list(json.loads(text)) == ["version", "size", "names", "digest"]
 
 
 @pytest.mark.parametrize("content", [{"version": 1, "width": 5}, {"width": 5}], ids=["said", "not said"])
