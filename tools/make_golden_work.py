@@ -24,6 +24,7 @@ import nibabel
 import numpy as np
 
 import seg_transfer
+from seg_transfer.data.dataset import Dataset
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.util.files import write_text
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -95,7 +96,8 @@ def main() -> None:
         seg_transfer.train(1, **local)
     seg_transfer.summary(work=work.path, workers=0)
     seg_transfer.export("model.segtl", work=work.path, name="golden")
-    work.dataset.write_text(work.dataset.read_text().replace(f"{GOLDEN}/", ""))  # tests work in a copy of the folder
+    described = Dataset.load(work.dataset).model_dump_json().replace(f"{GOLDEN}/", "")  # tests work in a copy
+    Dataset.model_validate_json(described).save(work.dataset)
     for unneeded in [*work.runs.rglob("tensorboard"), *work.runs.rglob("*.png"), work.path / "fingerprint.stamp"]:
         shutil.rmtree(unneeded) if unneeded.is_dir() else unneeded.unlink(missing_ok=True)
 

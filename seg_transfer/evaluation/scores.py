@@ -117,6 +117,7 @@ class Scores(JsonRecord):
     cases: dict[str, dict[str, LabelScore]] = Field(description="case -> label name -> scores")
     failures: dict[str, str] = Field(default={}, description="cases that could not be scored -> why")
     without_reference: tuple[str, ...] = Field(default=(), description="predicted cases that have no reference")
+    models: tuple[str, ...] = Field(default=(), description="digests of the models that predicted, where known")
 
     @computed_field  # type: ignore[prop-decorator]
     @property

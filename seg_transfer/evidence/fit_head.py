@@ -27,7 +27,7 @@ from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.checkpoint import load_header, save_state
+from seg_transfer.training.checkpoint import is_whole_model, load_header, save_state
 from seg_transfer.training.history import Row, write_csv
 from seg_transfer.training.manifest import (
     Cases,
@@ -65,7 +65,7 @@ def fit_head(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions) -
     if options.restart:
         run.clear()
     task = Task.of(plan, run.fold, options)
-    if run.model.is_file() and run.manifest.is_file():
+    if run.manifest.is_file() and is_whole_model(run.model):
         header = load_header(run.model, "model")
         check_plan(plan, header, run)
         task.resumed(header["task"], options, run)

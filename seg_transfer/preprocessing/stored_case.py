@@ -83,12 +83,12 @@ class StoredCase:
     @cached_property
     def image(self) -> CheckedArray:
         """Normalized image ``(channel, slice, u, v)`` float32; slicing reads only the blocks needed."""
-        return self._array(IMAGE_FILE, self._digests and self._digests.image)
+        return self._array(IMAGE_FILE, None if self._digests is None else self._digests.image)
 
     @cached_property
     def label(self) -> CheckedArray:
         """Class indices ``(slice, u, v)``, uint8 (uint16 beyond 256 classes)."""
-        return self._array(LABEL_FILE, self._digests and self._digests.label)
+        return self._array(LABEL_FILE, None if self._digests is None else self._digests.label)
 
     @property
     def transform(self) -> CaseTransform:

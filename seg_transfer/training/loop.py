@@ -22,7 +22,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules.optimization import TARGET_STEPS
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler, ReadAhead
-from seg_transfer.training.checkpoint import load_header, load_state, save_state
+from seg_transfer.training.checkpoint import is_whole_model, load_header, load_state, save_state
 from seg_transfer.training.history import Row, TensorBoard, mean_dice, write_csv
 from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.training.manifest import (
@@ -39,6 +39,7 @@ from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.task import Task, check_plan
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.environment import training_workers
+from seg_transfer.util.locks import check_held
 from seg_transfer.util.progress import meter
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class _Training:
 
     @property
     def is_done(self) -> bool:
-        return self.progress >= 1 and self.run.model.is_file() and self.run.manifest.is_file()
+        return self.progress >= 1 and self.run.manifest.is_file() and is_whole_model(self.run.model)
 
     def run_to_end(self) -> None:
         resumes = self.state.step > 0
@@ -145,7 +146,7 @@ class _Training:
         finally:
             batches.close()
             self.board.close()
-        if not self.run.model.is_file():  # deleted after the last save
+        if not is_whole_model(self.run.model):  # deleted or damaged after the last save
             self._save_model()
 
     def result(self) -> RunResult:
@@ -221,6 +222,7 @@ class _Training:
 
     def _save(self) -> None:
         """Write everything, the resume state last: a finished one implies that the other files are complete."""
+        check_held(self.run.lock)
         if self.state.rows:
             draw_progress(self.run.progress_plot, self.state.rows, title=self._title())
         self._save_model()

@@ -5,22 +5,32 @@ A run is one fold of one plan. The runs of a plan are in one folder with their p
     <config>-<encoder>-<strategy or head>-<hash>/
       plan.json
       fold_0/ … or full/
+      fold_0.lock          who trains or validates it at the moment
 
 The folder's name is the identity of the plan's runs. The hash is computed once, when the folder is made.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import RaceEvidence
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import with_strategy
+from seg_transfer.training.checkpoint_header import MODEL_NAME, model_digests
 from seg_transfer.training.manifest import Manifest
+from seg_transfer.util.files import remove_temporaries
+from seg_transfer.util.locks import locked
+from seg_transfer.util.records import is_whole, parse_object
+
+logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
 SCORES_FILE = "scores.json"
@@ -53,7 +63,7 @@ class RunFolder:
     path: Path
     fold: Fold
 
-    model = _RunFile("model.safetensors")
+    model = _RunFile(MODEL_NAME)
     """Averaged weights for prediction, and the plan."""
     resume = _RunFile("resume.safetensors")
     """Checkpoint to resume from."""
@@ -99,8 +109,29 @@ class RunFolder:
 
     @property
     def validated(self) -> bool:
-        """Whether the run is finished and its held-out cases were scored after the model was written."""
-        return are_newer(self.scores, [self.model]) and self.finished
+        """Whether the run is finished and its held-out cases were scored with this very model.
+
+        Raises:
+            UserError: If the manifest or the model's header is damaged.
+        """
+        return self.model.is_file() and are_scores_of(self.scores, [self.model]) and self.finished
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that trains or validates the run."""
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's lock, and remove what a killed process left half-written.
+
+        Raises:
+            UserError: If another process holds it.
+        """
+        with locked(self.lock, f"{self.path.name} is being trained"):
+            for folder in (self.path, *(path for path in self.path.rglob("*") if path.is_dir())):
+                remove_temporaries(folder)
+            yield
 
     def clear(self) -> None:
         """Delete the files of training and validation; the race stays."""
@@ -210,8 +241,22 @@ class TrainedRuns:
         return {case: fold for fold in self.folds if fold != "full" for case in splits[fold].validation}
 
 
-def are_newer(file: Path, than: Sequence[Path]) -> bool:
-    """Whether all files exist and none of ``than`` was written after ``file``."""
-    if not all(path.is_file() for path in (file, *than)):
+def are_scores_of(file: Path, models: Sequence[Path]) -> bool:
+    """Whether a file of scores is there, is whole, and is of exactly these models.
+
+    Scores of earlier releases name no models; they count. Times do not matter: clocks differ, and copies get new ones.
+
+    Raises:
+        UserError: If a model is missing or damaged.
+    """
+    if not file.is_file():
         return False
-    return file.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in than)
+    try:
+        content = parse_object(file.read_bytes(), "file of scores", where=file, hint="")
+    except UserError:
+        content = None
+    if content is None or not is_whole(content):
+        logger.warning(f"{file} is damaged and does not count: validate again, by the command that trained it")
+        return False
+    scored = content.get("models")
+    return not scored or tuple(scored) == model_digests(models)

@@ -87,11 +87,11 @@ class JsonRecord(Record):
     @classmethod
     def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:
         """Read a JSON object; messages name its source ``where``. Raises as :meth:`load` does."""
-        content = dict(content)
-        digest = content.pop(DIGEST_KEY, None) if cls.sealed else None
-        if digest is not None and digest != content_digest(content):
-            what = f"the {cls.noun} was changed after it was written: its digest differs"
-            raise UserError(what, where=where, hint=cls.if_wrong)
+        if cls.sealed:
+            if not is_whole(content):
+                what = f"the {cls.noun} was changed after it was written: its digest differs"
+                raise UserError(what, where=where, hint=cls.if_wrong)
+            content = {key: content[key] for key in content if key != DIGEST_KEY}
         current = cls.current_version()
         version = content.get("version", 1)
         if version != current:
@@ -131,6 +131,12 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
     if not isinstance(content, dict):
         raise UserError(f"not a {noun}: no JSON object", where=where, hint=hint)
     return content
+
+
+def is_whole(content: dict[str, Any]) -> bool:
+    """Whether a JSON object fits its digest, or has none."""
+    rest = {key: content[key] for key in content if key != DIGEST_KEY}
+    return len(rest) == len(content) or content[DIGEST_KEY] == content_digest(rest)
 
 
 def content_digest(content: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,14 +19,20 @@ class ChosenRun(Record):
 
 
 class Choice(JsonRecord):
-    """The result of `segtl summary`; several runs predict as an ensemble."""
+    """The result of `segtl summary`; several runs predict as an ensemble. Version 1 named no models."""
 
     noun: ClassVar[str] = "choice"
     if_missing: ClassVar[str] = "run `segtl summary`"
     if_wrong: ClassVar[str] = "run `segtl summary` again, or delete this file to use the current plan"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     runs: tuple[ChosenRun, ...] = Field(min_length=1)
     postprocessing: Postprocessing = Postprocessing()
     dice: dict[str, float | None] = Field(description="label -> cross-validated mean Dice after postprocessing")
     cases: int = Field(description="number of cases that the means are over")
+    models: tuple[str, ...] = Field(default=(), description="digests of the models of the runs")
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 1 is read as it is."""
+        return content

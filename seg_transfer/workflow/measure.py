@@ -10,7 +10,7 @@ from seg_transfer.data.checks import check_dataset, raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fingerprint import Fingerprint, measure
-from seg_transfer.util.files import file_stamp, make_folder, write_text
+from seg_transfer.util.files import file_digest, file_stamp, make_folder, write_text
 from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MeasuredDataset:
-    """A checked data set with its measurements; ``stamp`` is a hash of the files' names, sizes and times."""
+    """A checked data set with its measurements; ``stamp`` is a hash of the data's names, sizes and times."""
 
     dataset: Dataset
     fingerprint: Fingerprint
@@ -30,13 +30,15 @@ class MeasuredDataset:
         work.stamp.unlink(missing_ok=True)
         self.dataset.save(work.dataset)
         self.fingerprint.save(work.fingerprint)
-        write_text(work.stamp, self.stamp + "\n")
+        write_text(work.stamp, _stamp_with_results(self.stamp, work) + "\n")
 
 
 def check_and_measure(
     dataset: Dataset, work: WorkFolder, *, skip_broken: bool, workers: int, seed: int
 ) -> MeasuredDataset:
     """Check every case and measure the data set, or read an earlier result about the same files.
+
+    An earlier result that is damaged is made again.
 
     Args:
         dataset: The data set with the selected cases.
@@ -49,9 +51,8 @@ def check_and_measure(
         UserError: With all problems of all cases, unless they are skipped.
     """
     stamp = _stamp(dataset, skip_broken=skip_broken, seed=seed)
-    if work.stamp.is_file() and work.stamp.read_text(encoding="utf-8").strip() == stamp:
-        logger.debug(f"{work.fingerprint}: the data set's files are unchanged, its measurements are used again")
-        return MeasuredDataset(Dataset.load(work.dataset), Fingerprint.load(work.fingerprint), stamp)
+    if (earlier := _earlier(work, stamp)) is not None:
+        return earlier
     problems = check_dataset(dataset, workers=workers)
     if problems and not skip_broken:
         raise_problems(problems)
@@ -63,6 +64,24 @@ def check_and_measure(
         raise UserError("every case has problems", where=dataset.root, hint="fix them as described above")
     dataset = dataset.select(valid)
     return MeasuredDataset(dataset, measure(dataset, workers=workers, seed=seed), stamp)
+
+
+def _earlier(work: WorkFolder, stamp: str) -> MeasuredDataset | None:
+    """The result of an earlier call about the same files; None if there is none, or it is damaged."""
+    if not all(file.is_file() for file in (work.stamp, work.dataset, work.fingerprint)):
+        return None
+    found = work.stamp.read_text(encoding="utf-8", errors="replace").split()
+    if found != _stamp_with_results(stamp, work).split():
+        if len(found) > 1 and found[0] == stamp:
+            logger.warning(f"{work.dataset} or {work.fingerprint} was changed: the data set is measured again")
+        return None
+    logger.debug(f"{work.fingerprint}: the data set's files are unchanged, its measurements are used again")
+    return MeasuredDataset(Dataset.load(work.dataset), Fingerprint.load(work.fingerprint), stamp)
+
+
+def _stamp_with_results(stamp: str, work: WorkFolder) -> str:
+    """The stamp and the digests of the files that were made at the same time, one per line."""
+    return "\n".join([stamp, file_digest(work.dataset), file_digest(work.fingerprint)])
 
 
 def _stamp(dataset: Dataset, *, skip_broken: bool, seed: int) -> str:

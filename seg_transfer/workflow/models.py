@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.model_file import NOTHING, Postprocessing
-from seg_transfer.training.run_folder import PlanFolder, TrainedRuns, are_newer
+from seg_transfer.training.checkpoint_header import model_digests
+from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import WorkFolder, fold_from_text
 
@@ -69,8 +70,8 @@ def _chosen(work: WorkFolder) -> Models | None:
             return None
         runs.append(TrainedRuns(folder, chosen.folds))
     logger.info(f"as chosen in {work.choice}: {' + '.join(run.name for run in runs)}")
-    if not are_newer(work.choice, [model for run in runs for model in run.models]):
-        logger.warning(f"{work.choice} is older than a model it names: run `segtl summary{work.option}` again")
+    if choice.models and choice.models != model_digests([model for run in runs for model in run.models]):
+        logger.warning(f"{work.choice} was made with other models of its runs: run `segtl summary{work.option}` again")
     return Models(tuple(runs), choice.postprocessing, choice)
 
 

@@ -13,7 +13,8 @@ from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.inference.outputs import label_file
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.training.run_folder import SCORES_FILE, TrainedRuns, are_newer
+from seg_transfer.training.checkpoint_header import model_digests
+from seg_transfer.training.run_folder import SCORES_FILE, TrainedRuns, are_scores_of
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
@@ -29,8 +30,8 @@ def score_pairs(
 ) -> dict[Pair, dict[int, Scores]]:
     """Predict every case by each pair of candidates that both held it out, and score.
 
-    Every candidate predicts a case once, for all its pairs. Scores of an earlier call are read unless a model is newer.
-    Label maps and scores are in ``ensembles/<run>+<run>/fold_K/``, by the folds of the first candidate.
+    Every candidate predicts a case once, for all its pairs. Scores of an earlier call are read if they are of the same
+    models. Label maps and scores are in ``ensembles/<run>+<run>/fold_K/``, by the folds of the first candidate.
 
     Args:
         work: WorkFolder folder.
@@ -50,11 +51,14 @@ def score_pairs(
     }
     folders = {(pair, fold): work.pair_folder([candidates[index].name for index in pair], fold) for pair, fold in parts}
     scores: dict[tuple[Pair, int], Scores] = {}
+    models: dict[tuple[Pair, int], list[Path]] = {}
     todo: dict[str, dict[Pair, Path]] = {}
     for (pair, fold), cases in parts.items():
-        models = [candidates[index].folder.run(held_out[index][case]).model for index in pair for case in cases]
+        models[pair, fold] = [
+            candidates[index].folder.run(held_out[index][case]).model for index in pair for case in cases
+        ]
         file = folders[pair, fold] / SCORES_FILE
-        if are_newer(file, models):
+        if are_scores_of(file, models[pair, fold]):
             scores[pair, fold] = Scores.load(file)
         else:
             for case in cases:
@@ -63,13 +67,14 @@ def score_pairs(
     for (pair, fold), cases in parts.items():
         if (pair, fold) not in scores:
             data, folder = candidates[pair[0]].plan.data, folders[pair, fold]
-            scores[pair, fold] = evaluate_files(
+            scored = evaluate_files(
                 label_maps(dataset.select([case for case in cases if case not in failures]).cases, folder),
                 labels=data.scored,
                 ignore=data.ignore,
                 workers=workers,
                 failures={case: failures[case] for case in cases if case in failures},
             )
+            scores[pair, fold] = scored.model_copy(update={"models": model_digests(models[pair, fold])})
             scores[pair, fold].save(folder / SCORES_FILE)
     result: dict[Pair, dict[int, Scores]] = {}
     for pair, fold in sorted(scores):

@@ -12,6 +12,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import SummaryOptions
 from seg_transfer.planning.plan import Plan
+from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.util.statistics import none_if_undefined
@@ -81,6 +82,7 @@ def summary(options: SummaryOptions) -> Summary:
         postprocessing=outcome.postprocessing,
         dice={name: none_if_undefined(mean) for name, mean in outcome.dice.items()},
         cases=first.cases,
+        models=model_digests([model for name in first.runs for model in runs[name].models]),
     ).save(work.choice)
     return result
 

@@ -22,10 +22,12 @@ from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
+from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.util.environment import case_workers
+from seg_transfer.util.locks import check_held
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +93,17 @@ def train_and_validate(
         store: The preprocessed cases.
         run: The run's fold and folder.
         options: Options of this run; the device is resolved.
+
+    Raises:
+        UserError: If another process trains this fold.
     """
     logger.info(f"{fold_name(run.fold)}: {run.path}")
-    plan, options = run_race(plan, store, run, options=options)
-    fit = train_fold if plan.model.head == "unet" else fit_head
-    result = fit(plan, store, run, options=options)
-    held_out = Cases.of(plan, run.fold).validation
-    scores = _validate(plan, dataset, run, held_out, options) if held_out else None
+    with run.held():
+        plan, options = run_race(plan, store, run, options=options)
+        fit = train_fold if plan.model.head == "unet" else fit_head
+        result = fit(plan, store, run, options=options)
+        held_out = Cases.of(plan, run.fold).validation
+        scores = _validate(plan, dataset, run, held_out, options) if held_out else None
     if result.shortfall is not None:
         hint = "the machine was busy, or slower than estimated; train with a larger --time-budget and --restart"
         logger.warning(f"{run.path}: {result.shortfall}: {hint}")
@@ -107,11 +113,12 @@ def train_and_validate(
 def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], options: RunOptions) -> Scores:
     """Write label maps, ``scores.csv``, ``overlay.png`` and, last, ``scores.json`` into ``validation/``.
 
-    Scores are valid only if they are newer than the model, so that those of an earlier model do not count.
+    Scores hold the model's digest, so that those of an earlier model do not count.
     """
     if run.validated:
         return Scores.load(run.scores)
     cases = dataset.select(held_out).cases
+    models = model_digests([run.model])
     failures = predict_folder(Predictor.load([run.model], options.device), cases, Outputs(run.validation))
     predicted = [case for case in cases if case.id not in failures]
     maps = label_maps(predicted, run.validation)
@@ -125,6 +132,8 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
     overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}
     save_overlay(run.overlay, scores, overlays)
     save_csv(scores, run.score_table)
+    check_held(run.lock)
+    scores = scores.model_copy(update={"models": models})
     scores.save(run.scores)
     return scores
 

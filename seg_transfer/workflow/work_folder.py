@@ -5,7 +5,8 @@
     segtl-work/
       dataset.json                     cases, files, channels and labels
       fingerprint.json                 measurements of the data set
-      fingerprint.stamp                hash of names, sizes and times of the files that were measured
+      fingerprint.stamp                hash of names, sizes and times of the files that were measured, and digests of
+                                       the two files above
       plan.json                        the current plan: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<plan's runs>/              see :mod:`seg_transfer.training.run_folder`

@@ -42,7 +42,8 @@ def make_earlier(work: WorkFolder) -> None:
                 tensors, header = load_state(file, kind)
                 save_state(file, kind, tensors, header | {"plan": drop_field(header["plan"])})
         if run.scores.is_file():
-            run.scores.touch()  # after its model
+            scores = json.loads(run.scores.read_text())
+            run.scores.write_text(json.dumps({key: scores[key] for key in scores if key not in ("models", "digest")}))
     folder.path.rename(work.runs / NAME)
     (store,) = (work.path / "preprocessed").iterdir()
     data = json.loads((store / "plan-data.json").read_text())["data"]

@@ -111,9 +111,7 @@ def test_a_case_is_made_by_one_process(work: WorkFolder, monkeypatch: pytest.Mon
     assert (folder / case / "image.b2nd").stat().st_ino == number
 
 
-def test_the_second_training_of_a_fold_says_who_holds_it(
-    work: WorkFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_second_training_of_a_fold_says_who_holds_it(work: WorkFolder, capsys: pytest.CaptureFixture[str]) -> None:
     run = work.plan_folder(work.load_plan()).run(0)
     elsewhere = Holder.this_process().model_copy(update={"namespace": "another boot", "host": "node7"})
     run.lock.parent.mkdir(parents=True)

@@ -20,6 +20,7 @@ from seg_transfer.training.checkpoint import (
     under_prefix,
     with_prefix,
 )
+from seg_transfer.training.checkpoint_header import model_digests
 
 
 def test_tensors_and_header_come_back_to_the_bit(tmp_path: Path) -> None:
@@ -52,6 +53,41 @@ def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyt
     tensors, header = load_state(path, "model")
     assert header["step"] == 1 and torch.equal(tensors["w"], torch.ones(3))
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["model", "resume"])
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path: Path, kind: checkpoint.CheckpointKind) -> None:
+    """Digits of the header included: another spacing of the plan is as wrong as another weight."""
+    path = tmp_path / f"{kind}.safetensors"
+    tensors = {"a": torch.randn(50), "b": torch.randn(2, 3).bfloat16(), "empty": torch.zeros(0), "step": torch.ones(())}
+    save_state(path, kind, tensors, {"plan": {"spacing": [1.5, 2.25, 3.0]}, "loss": float("nan"), "steps": {1: "ä"}})
+    before = path.read_bytes()
+    whole, header = load_state(path, kind)
+    noticed = 0
+    for place in range(len(before)):
+        changed = bytearray(before)
+        changed[place] ^= 1 << place % 7
+        path.write_bytes(changed)
+        try:
+            found, read = load_state(path, kind)
+        except UserError as error:
+            noticed += 1
+            assert str(path) in str(error) and "train" in str(error)
+        else:
+            assert str(read) == str(header) and found.keys() == whole.keys()
+            assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert noticed > 0.9 * len(before)
+
+
+def test_tensors_of_another_checkpoint_do_not_fit(tmp_path: Path) -> None:
+    """The header is whole and so are the tensors, but they are not of one file."""
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    for path, value in ((one, 1.0), (two, 2.0)):
+        save_state(path, "model", {"w": torch.full((3,), value)}, {})
+    assert model_digests([one]) != model_digests([two])
+    one.write_bytes(one.read_bytes()[:-12] + two.read_bytes()[-12:])
+    with pytest.raises(UserError, match="the digest of its tensors differs"):
+        load_state(one, "model")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, 300])

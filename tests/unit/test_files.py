@@ -52,7 +52,7 @@ def test_a_long_name_has_a_temporary_one(tmp_path: Path) -> None:
 
 def test_a_file_is_on_disk_before_it_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
-    monkeypatch.setattr("os.fsync", lambda descriptor: done.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr("os.fsync", lambda descriptor: done.append(str(Path(f"/proc/self/fd/{descriptor}").readlink())))
     monkeypatch.setattr(Path, "replace", lambda self, target: done.append(f"{self} -> {target}"))
     write_text(tmp_path / "plan.json", "{}")
     temporary = done[0]

@@ -73,9 +73,9 @@ def test_a_lock_is_one_file_that_is_gone_afterwards(lock: Path) -> None:
 
 def test_the_second_is_told_who_holds_it(lock: Path, hold: Hold) -> None:
     process = hold()
-    with pytest.raises(UserError, match=rf"it is used by process {process.pid} on .*, since 2\d\d\d-") as error:
-        with locked(lock, "it is used"):
-            pass
+    told = rf"it is used by process {process.pid} on .*, since 2\d\d\d-"
+    with pytest.raises(UserError, match=told) as error, locked(lock, "it is used"):
+        pass
     assert error.value.where == lock
     age(lock, 1e6)  # its process lives, so its age does not matter
     with pytest.raises(UserError), locked(lock, "it is used"):
@@ -159,7 +159,7 @@ def test_a_lock_is_refreshed(lock: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_who_lost_a_lock_is_told_and_leaves_it(lock: Path) -> None:
     with locked(lock, "it is used"):
         elsewhere(lock, host="node7")
-        with pytest.raises(UserError, match="taken over by process .* on node7"):
+        with pytest.raises(UserError, match=r"taken over by process .* on node7"):
             check_held(lock)
     assert lock.is_file()
 

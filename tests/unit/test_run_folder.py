@@ -7,13 +7,17 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from made_plans import data_plan, manifest, model_plan, plan
 
 from seg_transfer.data.splits import Split
 from seg_transfer.errors import UserError
+from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedRuns, are_newer
+from seg_transfer.training.checkpoint import save_state
+from seg_transfer.training.checkpoint_header import model_digests
+from seg_transfer.training.run_folder import PlanFolder, RunFolder, TrainedRuns, are_scores_of
 from seg_transfer.workflow.models import find_models
 from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -28,6 +32,11 @@ def finish(run: RunFolder, made: Plan, *, finished: bool = True) -> None:
     """A run as training leaves it, without weights."""
     manifest(made, run.fold, finished=finished).save(run.manifest)
     run.model.write_bytes(b"")
+
+
+def weights(file: Path, value: float) -> None:
+    """A model of one weight."""
+    save_state(file, "model", {"weight": torch.tensor([value])}, {})
 
 
 def without(file: Path, part: str, field: str) -> None:
@@ -49,20 +58,34 @@ class TestRunFolder:
         with pytest.raises(UserError, match="run's manifest, or damaged"):
             _ = run.finished
 
-    def test_it_is_validated_with_the_very_model(self, tmp_path: Path) -> None:
+    def test_it_is_validated_with_the_very_model(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         run = RunFolder(tmp_path, 0)
         finish(run, a_plan())
+        weights(run.model, 1.0)
         assert not run.validated
+        scores = Scores(unit="mm", tolerance=1.0, labels={}, cases={}, models=model_digests([run.model]))
+        scores.save(run.scores)
+        for seconds in (5, 2**33):  # before its model, and by a clock that is ahead
+            os.utime(run.scores, (seconds, seconds))
+            assert run.validated
+        finish(run, a_plan(), finished=False)
+        weights(run.model, 1.0)  # as when it is written again from the resume state
+        assert not run.validated
+        finish(run, a_plan())
+        weights(run.model, 2.0)
+        assert not run.validated
+        weights(run.model, 1.0)
+        assert run.validated and caplog.text == ""
+        run.scores.write_text(run.scores.read_text().replace('"tolerance": 1.0', '"tolerance": 2.0'))
+        assert not run.validated and f"{run.scores} is damaged" in caplog.text
+
+    def test_scores_of_an_earlier_release_count(self, tmp_path: Path) -> None:
+        run = RunFolder(tmp_path, 0)
+        finish(run, a_plan())
         run.validation.mkdir()
         run.scores.write_text("{}")
-        os.utime(run.model, ns=(5, 5))
-        os.utime(run.scores, ns=(5, 5))
         assert run.validated
-        os.utime(run.model, ns=(6, 6))
-        assert not run.validated
-        os.utime(run.scores, ns=(7, 7))
-        finish(run, a_plan(), finished=False)
-        os.utime(run.model, ns=(6, 6))
+        run.model.unlink()
         assert not run.validated
 
     def test_clearing_leaves_the_race_and_what_is_not_the_runs(self, tmp_path: Path) -> None:
@@ -78,12 +101,15 @@ class TestRunFolder:
         run.clear_race()
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
-    def test_newer_than_all(self, tmp_path: Path) -> None:
+    def test_scores_of_several_models(self, tmp_path: Path) -> None:
         one, two, three = (tmp_path / name for name in "abc")
-        one.touch(), two.touch()
-        assert not are_newer(one, [two, three]) and not are_newer(three, [one])
-        os.utime(one, ns=(5, 5)), os.utime(two, ns=(6, 6))
-        assert are_newer(two, [one]) and not are_newer(one, [two]) and not are_newer(two, [one, three])
+        for number, file in enumerate((one, two, three)):
+            weights(file, float(number))
+        scores = Scores(unit="mm", tolerance=1.0, labels={}, cases={}, models=model_digests([two, one, two]))
+        scores.save(tmp_path / "scores.json")
+        assert are_scores_of(tmp_path / "scores.json", [one, two])
+        assert not are_scores_of(tmp_path / "scores.json", [one])
+        assert not are_scores_of(tmp_path / "scores.json", [one, two, three])
 
 
 class TestPlanFolder:
