@@ -12,7 +12,7 @@ from seg_transfer.data.description import Region
 from seg_transfer.data.formats import is_raster, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
-from seg_transfer.data.label_values import map_note, to_classes
+from seg_transfer.data.label_values import LARGEST_IN_2D, listing, map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, extra_channels, split_channel
 from seg_transfer.data.no_image import no_image
@@ -32,7 +32,7 @@ class Dataset(JsonRecord):
         dimension: 2 if every case is one slice (a 2D image, or a volume of one slice), else 3.
         unit: Unit of every spacing.
         channel_names: In order; inferred in layout "folders".
-        labels: (name, value in the files), ascending by value, background (0) first; inferred in layout "folders".
+        labels: (name, value in the files), background (0) first, then ascending by value; inferred in layout "folders".
         regions: The network's outputs if labels are nested or overlap, in order of precedence.
         ignore: Value of voxels that are not annotated, if there is one.
         label_map_note: How values map to class indices, if they are not 0, 1, 2, ...; else empty.
@@ -114,6 +114,9 @@ def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
     rasters = {is_raster(case.images[0]) for case in contents.cases}
     if len(rasters) > 1:
         raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
+    if rasters == {True} and (beyond := [value for _, value in contents.labels if not 0 <= value <= LARGEST_IN_2D]):
+        what = f"2D label maps cannot be written with the values {listing(beyond)}"
+        raise UserError(what, where=root, hint=f"number the labels from 0 to at most {LARGEST_IN_2D}")
     return Dataset(
         **vars(contents),
         root=root,

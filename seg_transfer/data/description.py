@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.records import Record
 
+SMALLEST_VALUE, LARGEST_VALUE = -(2**31), 2**32 - 1
+"""Label values that are read from files: those of int32 and uint32."""
+LabelInteger = Annotated[int, Field(ge=SMALLEST_VALUE, le=LARGEST_VALUE)]
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _IGNORE = "ignore"
 _HINT = (
     'name each label with one value, or a region with several: "labels": {"background": 0, "tumour": [1, 2], "core": 2}'
@@ -21,8 +27,8 @@ class Region(Record):
     """Label values that are one output of the network, such as a whole tumour of three parts."""
 
     name: str
-    values: tuple[int, ...] = Field(min_length=1, description="values of its labels")
-    writes: int = Field(description="the one of them that predicted label maps hold where the region is")
+    values: tuple[LabelInteger, ...] = Field(min_length=1, description="values of its labels")
+    writes: LabelInteger = Field(description="the one of them that predicted label maps hold where the region is")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class LabelScheme:
     """The meaning of the values in label files.
 
     Attributes:
-        labels: (name, value), ascending by value, background (0) first; with regions, every value of a region.
+        labels: (name, value), background (0) first, then ascending by value; with regions, every value of a region.
         regions: In order of precedence; empty if labels exclude each other.
         ignore: Value of voxels that are not annotated, if there is one.
     """
@@ -88,7 +94,7 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
         occurring = sorted({value for _, values in foreground for value in values})
         labels = [(background[0], 0), *((names.get(value, f"label_{value}"), value) for value in occurring)]
         return LabelScheme(tuple(labels), regions, ignore)
-    labels = sorted(((name, values[0]) for name, values in named), key=lambda pair: pair[1])
+    labels = sorted(((name, values[0]) for name, values in named), key=lambda pair: (pair[1] != 0, pair[1]))
     numbers = [value for _, value in labels]
     if len(set(numbers)) < len(numbers):
         raise UserError(f"labels share a value: {numbers}", where=where, hint=_HINT)
@@ -98,9 +104,14 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
 def _values(name: object, value: object, where: Path) -> tuple[int, ...]:
     """The values of a label, ascending; a single one unless it is a region."""
     texts = {str(entry) for entry in (value if isinstance(value, list) and value else [value])}
-    if not all(text.isdecimal() for text in texts):
+    if not all(_WHOLE_NUMBER.fullmatch(text) for text in texts):
         raise UserError(f"label {name} has the value {value!r}", where=where, hint=_HINT)
-    return tuple(sorted(map(int, texts)))
+    values = tuple(sorted(map(int, texts)))
+    for number in values:
+        if not SMALLEST_VALUE <= number <= LARGEST_VALUE:
+            what = f"label {name} has the value {number}; values from {SMALLEST_VALUE} to {LARGEST_VALUE} are read"
+            raise UserError(what, where=where, hint="give the label another value, in dataset.json and in its files")
+    return values
 
 
 def _ignore_value(ignored: list[tuple[int, ...]], taken: set[int], where: Path) -> int | None:

@@ -112,12 +112,16 @@ def read_label(path: Path) -> Image:
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
     """Float labels as integers, converted plane by plane to save memory."""
     result = np.empty(array.shape, np.int32)
+    limit = 2**31 if array.dtype.itemsize > 4 else 2**24  # from which on float32 rounds whole numbers
     fractional: list[np.ndarray] = []
     for k in range(array.shape[-1]):
         plane = array[..., k]
         whole = np.rint(plane)
         with np.errstate(invalid="ignore"):
             fractional.append(plane[~(np.abs(plane - whole) <= WHOLE_TOLERANCE)])
+            if (beyond := whole[np.isfinite(whole) & (np.abs(whole) >= limit)]).size:
+                what = f"the label value {beyond[0]:.0f} is too large for floating-point numbers"
+                raise UserError(what, where=path, hint="store label maps as integers, or number the labels from 1")
             result[..., k] = whole
     if count := sum(values.size for values in fractional):
         raise UserError(

@@ -12,6 +12,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 UNDECLARED_HINT = "declare them in dataset.json, or correct the label"
+LARGEST_IN_2D = 2**16 - 1
+"""Largest value in a predicted label map of a 2D image."""
 MOST_VALUES = 256
 """Files with more values than this are images, not label maps."""
 CHUNK = 2**20
@@ -23,7 +25,7 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
 
     Args:
         array: Integers of any shape.
-        values: The value of each class.
+        values: The value of each class, of the range of int64.
 
     Returns:
         Class indices of the same shape, uint8 or (from 256 classes on) uint16.
@@ -31,21 +33,35 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
     Raises:
         UserError: If a value without a class occurs.
     """
-    unknown = len(values)
-    table = np.full(max(values) + 1, unknown, dtype=np.uint8 if unknown < 256 else np.uint16)
-    table[list(values)] = range(len(values))
-    classes = np.empty(array.shape, table.dtype)
-    # In chunks, since indexing converts the index to eight bytes per voxel.
+    declared = np.asarray(values, np.int64)
+    order = np.argsort(declared)
+    classes = np.empty(array.shape, np.min_scalar_type(len(values)))
+    # In chunks, since the search takes eight bytes per voxel.
     for chunk, target in zip(_chunks(array), _chunks(classes), strict=True):
-        inside = chunk.min() >= 0 and chunk.max() <= max(values)
-        if inside:
-            target[...] = table[chunk]
-        if not inside or (target == unknown).any():
+        if not _look_up(chunk, declared[order], order, target):
             raise UserError(
                 f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
                 hint=UNDECLARED_HINT,
             )
     return classes
+
+
+def _look_up(chunk: np.ndarray, declared: np.ndarray, order: np.ndarray, target: np.ndarray) -> bool:
+    """Write the position ``order`` of each value in ``declared``, which is ascending; returns whether all are in it.
+
+    By search, not by a table with an entry per value: numbers of an atlas go to 10^9, and some are negative.
+    """
+    if chunk.dtype.kind == "b":
+        chunk = chunk.view(np.uint8)
+    limits = np.iinfo(chunk.dtype)
+    fitting = (declared >= limits.min) & (declared <= limits.max)
+    if not fitting.any():
+        return not chunk.size
+    declared, order = declared[fitting].astype(chunk.dtype), order[fitting]
+    found = np.searchsorted(declared, chunk)
+    np.minimum(found, len(declared) - 1, out=found)
+    target[...] = order[found]
+    return bool((declared[found] == chunk).all())
 
 
 def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:

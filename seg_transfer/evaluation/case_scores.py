@@ -16,10 +16,12 @@ import numpy as np
 from scipy import ndimage
 
 from seg_transfer.data.geometry import Unit
+from seg_transfer.data.label_values import distinct, to_classes
 from seg_transfer.evaluation.metrics import METRICS, LabelMasks
 from seg_transfer.evaluation.scores import LabelScore, LabelValue
 
 MM3_PER_ML = 1000.0
+MOST_SLOTS = 2**16
 Slices = tuple[slice, ...]
 
 
@@ -90,8 +92,12 @@ def _touches(mask: np.ndarray, other: np.ndarray) -> bool:
 
 def _boxes(labels: np.ndarray) -> dict[int, Slices]:
     """Bounding box of every label value but 0."""
-    boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
-    return {value: box for value, box in enumerate(boxes, start=1) if box is not None}
+    if labels.size and labels.min() >= 0 and labels.max() <= MOST_SLOTS:
+        boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
+        return {value: box for value, box in enumerate(boxes, start=1) if box is not None}
+    values = [0, *sorted(distinct(labels) - {0})]  # find_objects has a slot per value up to the largest
+    boxes = ndimage.find_objects(to_classes(labels, values).astype(np.int32))
+    return {value: box for value, box in zip(values[1:], boxes, strict=True) if box is not None}
 
 
 def _union(boxes: Sequence[Slices]) -> Slices:

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.integer]
 
-INTEGERS = (np.uint8, np.uint16, np.uint32, np.int64)
+INTEGERS = (np.uint8, np.uint16, np.uint32, np.int16, np.int32, np.int64)
 VOXELS_PER_CALL = 2**16
 """Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
 the CPU (``bench/sliding_window.py``)."""
@@ -218,7 +218,8 @@ class Predictor:
     def _label_map(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
         data = self.plan.data
         values = [label.value for label in data.labels]
-        table = np.array(values, next(kind for kind in INTEGERS if max(values) <= np.iinfo(kind).max))
+        limits = [(kind, np.iinfo(kind)) for kind in INTEGERS]
+        table = np.array(values, next(kind for kind, of in limits if of.min <= min(values) and max(values) <= of.max))
         native, cropped = transform.blank_labels(table.dtype)
         fill_labels(
             cropped,

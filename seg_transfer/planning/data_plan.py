@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from seg_transfer.data.description import Region
+from seg_transfer.data.description import LabelInteger, Region
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Intensity, Spacing, Triple
 from seg_transfer.util.records import Record
@@ -45,7 +45,7 @@ class Label(Record):
     """One label; its class index is its position in the list, background first."""
 
     name: str
-    value: int = Field(ge=0, description="value in label files and in predicted label maps")
+    value: LabelInteger = Field(description="value in label files and in predicted label maps")
 
 
 class DataPlan(Record):
@@ -61,9 +61,8 @@ class DataPlan(Record):
         description="outputs of the network in place of the labels, each with its own sigmoid; in label maps, later "
         "ones overwrite earlier ones",
     )
-    ignore: int | None = Field(
+    ignore: LabelInteger | None = Field(
         default=None,
-        ge=1,
         description="value in label files of voxels that are not annotated: neither trained on nor scored",
     )
     cases: tuple[str, ...] = Field(min_length=1, description="cases that the data set's statistics are from")

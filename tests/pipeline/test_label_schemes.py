@@ -119,3 +119,24 @@ def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None
     array = np.asarray(image.dataobj)[::-1, ::-1]
     predicted = seg_transfer.predict(array, spacing=(1.0, 1.0, 3.0), work=work, device="cpu")
     assert dice(predicted > 0, truths["case_0"][::-1, ::-1] > 0) > 0.85
+
+
+def test_atlas_numbers_the_whole_way(tmp_path: Path) -> None:
+    """The same training as with the values 1 and 2: values are only names."""
+    means = []
+    for name, values in (("small", (1, 2)), ("large", (-3, 614454277))):
+        data, work = tmp_path / name / "data", tmp_path / name / "work"
+        for seed in range(4):
+            image, truth = nested_balls(seed)
+            write_case(data, f"case_{seed}", image, np.array([0, values[0], *values[1:] * 2], np.int32)[truth])
+        describe(data, {"background": 0, "outer": values[0], "inner": values[1]})
+        seg_transfer.plan(data, work=work, **QUICK | {"epochs": 1}, **LOCAL)
+        shorten(work)
+        (run,) = seg_transfer.train(0, work=work, **LOCAL)
+        assert run.scores is not None and not run.scores.failures
+        assert run.scores.labels == {"outer": values[0], "inner": values[1]}
+        means.append(run.scores.mean_dice)
+        held_out = next(iter(run.scores.cases))
+        assert set(np.unique(values_of(run.folder / "validation" / f"{held_out}.nii.gz"))) <= {0, *values}
+        seg_transfer.summary(work=work, workers=0)
+    assert means[0] == means[1] > 0.3

@@ -50,14 +50,15 @@ def working_dtype(stored: np.dtype, *, label: bool) -> np.dtype:
         label: Whether the file is a label map, whose values are whole numbers.
 
     Returns:
-        The stored type for integers of up to 16 bits (labels: 32), int32 for longer integers of labels, else float32.
+        The stored type for integers of up to 16 bits (labels: 32), int32 for longer integers of labels, doubles for
+        doubles of labels, since float32 rounds numbers from 2^24 on, else float32.
     """
     if stored.kind in "iu":
         if stored.itemsize <= (4 if label else 2):
             return stored.newbyteorder("=")
         if label:
             return np.dtype(np.int32)
-    return np.dtype(np.float32)
+    return np.dtype(np.float64 if label and stored.kind == "f" and stored.itemsize == 8 else np.float32)
 
 
 def check_free_memory(header: Header, working: np.dtype, path: Path) -> None:
