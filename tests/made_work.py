@@ -17,6 +17,7 @@ from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.training.checkpoint import save_state
+from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.workflow.work_folder import WorkFolder
 
 PATCHES = {"2d": (1, 24, 24), "2.5d": (3, 24, 24), "3d": (8, 24, 24)}
@@ -75,7 +76,8 @@ def add_run(work: WorkFolder, made: Plan, *, predict: Change = nothing, folds: t
             file.parent.mkdir(exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(labels, reference.affine), file)
             files[case.id] = file, case.label
-        evaluate_files(files, labels=made.data.scored).save(run.scores)
+        scores = evaluate_files(files, labels=made.data.scored)
+        scores.model_copy(update={"models": model_digests([run.model])}).save(run.scores)
     return made
 
 

@@ -60,8 +60,8 @@ class JsonRecord(Record):
         """Write as JSON, atomically."""
         text = self.to_json()
         if self.sealed:
-            content = json.loads(text)
-            text = json.dumps(content | {DIGEST_KEY: content_digest(content)}, indent=2, ensure_ascii=False)
+            digest = content_digest(json.loads(text))
+            text = f'{text.rstrip().removesuffix("}").rstrip()},\n  "{DIGEST_KEY}": "{digest}"\n}}'
         write_text(path, text + "\n")
 
     def to_json(self) -> str:

@@ -17,6 +17,7 @@ from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.training.checkpoint import load_state, save_state
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.models import find_models
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -92,10 +93,17 @@ def test_runs_with_fewer_cases_are_shown_and_not_ranked(work: WorkFolder) -> Non
     assert math.isnan(found.runs[1].fold_std)
 
 
-def test_scores_of_a_former_model_do_not_count(work: WorkFolder) -> None:
+def test_scores_of_a_former_model_do_not_count_and_clocks_do_not_matter(work: WorkFolder) -> None:
     made = add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
-    for fold in (0, 1):
-        os.utime(work.plan_folder(made).run(fold).model, ns=(2**62, 2**62))
+    runs = [work.plan_folder(made).run(fold) for fold in (0, 1)]
+    for run in runs:
+        os.utime(run.model, ns=(2**62, 2**62))
+    assert seg_transfer.summary(work=work.path, workers=0).best == work.plan_folder(made).name
+    work.choice.unlink(), work.summary.unlink()
+    for run in runs:
+        tensors, header = load_state(run.model, "model")
+        save_state(run.model, "model", tensors, header | {"steps": 5})
+        os.utime(run.model, (5, 5))
     with pytest.raises(UserError, match="no fold of this data set is validated"):
         seg_transfer.summary(work=work.path, workers=0)
     assert not work.choice.exists() and not work.summary.exists()
@@ -139,6 +147,18 @@ def test_predict_needs_no_choice(work: WorkFolder) -> None:
     work.choice.write_text('{"version": 1, "runs": []}')
     with pytest.raises(UserError, match=r"choice\.json: runs: "):
         seg_transfer.predict(array, **options)
+
+
+def test_a_choice_of_other_models_is_said(work: WorkFolder, caplog: pytest.LogCaptureFixture) -> None:
+    made = add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
+    seg_transfer.summary(work=work.path, workers=0)
+    model = work.plan_folder(made).run(1).model
+    os.utime(model, ns=(2**62, 2**62))
+    assert find_models(work, None).choice is not None and "other models" not in caplog.text
+    tensors, header = load_state(model, "model")
+    save_state(model, "model", tensors, header | {"steps": 5})
+    find_models(work, None)
+    assert "was made with other models" in caplog.text
 
 
 def test_a_choice_made_on_fewer_folds_than_are_trained_is_void(

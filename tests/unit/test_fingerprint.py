@@ -141,7 +141,9 @@ def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
     made.save(path)
     assert Fingerprint.load(path) == made
     assert sum('"id"' in line for line in path.read_text().splitlines()) == 2
-    path.write_text(path.read_text().replace('"version": 4', '"version": 3'))
+    content = json.loads(path.read_text())
+    del content["digest"]
+    path.write_text(json.dumps(content | {"version": 3}))
     with pytest.raises(UserError, match="version"):
         Fingerprint.load(path)
     with pytest.raises(UserError, match="no fingerprint"):

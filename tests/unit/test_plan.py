@@ -327,7 +327,7 @@ class TestDocument:
             ("data.regions", [{"name": "all", "values": [1], "writes": 2}], "data: region all writes 2, which is not"),
             ("data.regions", [{"name": "a", "values": [1], "writes": 1}] * 2, "data: regions ['a', 'a'] are not"),
             ("data.ignore", 2, "data: ignore is 2, which is a label's value"),
-            ("data.ignore", 0, "data.ignore"),
+            ("data.ignore", 0, "data: ignore is 0"),
             ("data.spacing", [1, 1, -1], "data.spacing.2"),
             ("data.spacing", [1, 1e-30, 1], "data.spacing.1"),
             ("data.channels.0.normalization.mean", 1e300, "data.channels.0.normalization.mean"),
