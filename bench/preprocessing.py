@@ -1,13 +1,16 @@
-"""Resampling and store layouts, measured on one thread: ``python bench/preprocessing.py``.
+"""Resampling, store layouts and checksums, measured on one thread: ``python bench/preprocessing.py``.
 
 The resampling table compares with scipy.ndimage.zoom (what skimage and nnU-Net call) and with torch's interpolation;
-the store table reads random patches of the three configurations from a noisy volume, opening the file each time.
+the store table reads random patches of the three configurations from a noisy volume, opening the file each time. The
+table of checksums reads patches of a stored case, opening the case each time, without checks, with chunks that were
+checked before (as training does after the first read of a chunk), and checking every chunk at every read.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +22,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from seg_transfer.data.image import image_from_array
+from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.resample import resample
+from seg_transfer.preprocessing.store import Store
+from seg_transfer.preprocessing.stored_case import CaseRecord
 
 BEFORE, AFTER = (40, 256, 256), (60, 320, 320)
 VOLUME, PATCHES = (72, 512, 512), {"2D": (1, 160, 160), "2.5D": (5, 160, 160), "3D": (32, 128, 128)}
@@ -83,6 +91,56 @@ def store(folder: Path) -> None:
         path.unlink()
 
 
+def checks(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    shape = VOLUME[1:] + VOLUME[:1]
+    smooth = ndimage.zoom(random.normal(size=(32, 32, 9)), (16, 16, 8), order=1)
+    noisy = (smooth + 0.05 * random.normal(size=shape)).astype(np.float16).astype(np.float32)
+    image = image_from_array(noisy, (1.0, 1.0, 1.0))
+    data = DataPlan(
+        dataset="noise",
+        dimension=3,
+        unit="mm",
+        channels=(Channel(name="CT", normalization=Normalization(kind="minmax", lower=0, upper=1)),),
+        labels=(Label(name="background", value=0), Label(name="mass", value=1)),
+        cases=("case",),
+        axes=(2, 0, 1),
+        spacing=(1.0, 1.0, 1.0),
+        crop_nonzero=False,
+        slice_order=1,
+    )
+    store = Store.create(folder, data)
+    transform = CaseTransform.fit(image, data)
+    label = (transform.image(image)[0] > 0.5).astype(np.uint8)
+    store.add("case", transform.slabs(image), label, transform)
+    unchecked = Store.create(folder / "unchecked", data)
+    shutil.copytree(folder / "case", unchecked.folder / "case")
+    record = CaseRecord.load(folder / "case" / "case.json")
+    record.model_copy(update={"digests": None}).save(unchecked.folder / "case" / "case.json")
+    checked = Store.open(folder, data)
+    checked.case("case").check()
+    whole = milliseconds(lambda: Store.open(folder, data).case("case").check())
+    size = sum(path.stat().st_size for path in (folder / "case").iterdir())
+    print(f"checksums of the {VOLUME} case: {whole:.0f} ms for all of it, {size / whole / 1000:.0f} MB/s")
+    print("  CPU milliseconds to open it and read a patch of image and label")
+    for name, patch in PATCHES.items():
+        corners = random.integers(0, np.array(VOLUME) - patch + 1, size=(20, 3))
+        boxes = [tuple(map(slice, corner, corner + np.array(patch))) for corner in corners]
+
+        def read(store: Callable[[], Store], boxes: list[tuple[slice, ...]] = boxes) -> None:
+            for box in boxes:
+                case = store().case("case")
+                _ = case.image[(slice(None), *box)], case.label[box]
+
+        ways: dict[str, Callable[[], Store]] = {
+            "unchecked": lambda: unchecked,
+            "checked before": lambda: checked,
+            "at every read": lambda: Store(folder, data),
+        }
+        cells = [f"{way} {milliseconds(partial(read, store), 7) / len(boxes):5.2f}" for way, store in ways.items()]
+        print(f"  {name:5} {'  '.join(cells)}")
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
@@ -90,6 +148,7 @@ def main() -> None:
     resampling()
     with tempfile.TemporaryDirectory() as place:
         store(Path(place))
+        checks(Path(place))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ DAMAGED_HINT = "run `segtl preprocess`, which checks every case and makes damage
 HEADER_LENGTH = slice(11, 15)
 """Where a blosc2 file has the length of its header, big-endian; the chunks follow it, and an index of them."""
 
+FRAME = -1
 Checked = dict[str, set[int]]
-"""File of a case -> what a process has checked of it: numbers of chunks."""
+"""File of a case -> what a process has checked of it: numbers of chunks, and :data:`FRAME` for what is around them."""
 
 
 class ArrayDigests(Record):
@@ -62,7 +63,7 @@ class CheckedArray:
     Args:
         path: The file.
         digests: Its digests; None for a file of an earlier release, which is not checked.
-        checked: Numbers of the chunks that were checked already; added to.
+        checked: What was checked already; added to.
 
     Raises:
         UserError: If the file is damaged, here or when a damaged chunk is read.
@@ -71,10 +72,10 @@ class CheckedArray:
     def __init__(self, path: Path, digests: ArrayDigests | None, checked: set[int]) -> None:
         self.path, self._digests, self._checked = path, digests, checked
         # Before blosc2 opens it, which trusts what it reads.
-        if digests is not None and (
-            path.stat().st_size != digests.size or _frame(path, digests.start, digests.end) != digests.frame
-        ):
-            raise damaged(path)
+        if digests is not None and FRAME not in checked:
+            if path.stat().st_size != digests.size or _frame(path, digests.start, digests.end) != digests.frame:
+                raise damaged(path)
+            checked.add(FRAME)
         self._array = _open(path)
         self.shape: tuple[int, ...] = self._array.shape
         self.chunks: tuple[int, ...] = self._array.chunks
@@ -83,7 +84,7 @@ class CheckedArray:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a box, given as for a numpy array by integers, slices without a step, and an ellipsis."""
-        if self._digests is not None and len(self._checked) < self._array.schunk.nchunks:
+        if self._digests is not None and len(self._checked) <= self._array.schunk.nchunks:
             self._check(self._numbers(key))
         try:
             return self._array[key]
