@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seg_transfer.data.dataset import Dataset
+from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import Evidence, TransferEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan
@@ -53,7 +54,7 @@ def gather_evidence(
         chosen = choose_cases(plan, CASES, seed)
         groups = case_groups(plan)
         digest = _digest(plan, dataset, {case: groups[case] for case in chosen})
-        earlier = Evidence.load(work.evidence).transfer
+        earlier = earlier_evidence(work).transfer
         if earlier is not None and earlier.measured_on == digest:
             return earlier
         preprocess_missing(work, plan, dataset, workers, cases=chosen)
@@ -63,6 +64,15 @@ def gather_evidence(
     except TooFewError as error:
         logger.info(f"no evidence about transfer: {error.what}")
         return None
+
+
+def earlier_evidence(work: WorkFolder) -> Evidence:
+    """The evidence of earlier calls; empty, with a warning, if it cannot be read, so that it is measured again."""
+    try:
+        return Evidence.load(work.evidence)
+    except UserError as error:
+        logger.warning(f"{work.evidence} is not used and will be replaced: {error.what}")
+        return Evidence()
 
 
 def _digest(plan: Plan, dataset: Dataset, cases: Mapping[str, int]) -> str:

@@ -16,7 +16,6 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.choices import Precision
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import DeviceKind, Machine
-from seg_transfer.planning.evidence_record import Evidence
 from seg_transfer.planning.folds import assign_folds, read_fold_files
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.option_checks import check_before_measuring
@@ -30,7 +29,7 @@ from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest, remove_temporaries
 from seg_transfer.util.text_files import read_text
-from seg_transfer.workflow.gather_evidence import gather_evidence
+from seg_transfer.workflow.gather_evidence import earlier_evidence, gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -84,7 +83,7 @@ def plan(options: PlanOptions) -> Plan:
         logger.warning(note)
     measured.save(work)
     if decided.evidence is not None:
-        Evidence.load(work.evidence).model_copy(update={"transfer": decided.evidence}).save(work.evidence)
+        earlier_evidence(work).model_copy(update={"transfer": decided.evidence}).save(work.evidence)
     decided.save(work.plan)
     return decided
 

@@ -76,6 +76,15 @@ def test_planning_again_takes_what_is_known_until_the_data_change(
     assert "not measured on this data" in reason(again, "recipe.strategy")
 
 
+def test_damaged_evidence_is_measured_again(stripes: Path, work: WorkFolder, caplog: pytest.LogCaptureFixture) -> None:
+    whole = seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence
+    assert whole is not None
+    work.evidence.write_text(work.evidence.read_text().replace("0.", "0.5", 1))
+    again = seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence
+    assert again is not None and again.gain == whole.gain and f"{work.evidence} is not used" in caplog.text
+    assert Evidence.load(work.evidence).transfer == again
+
+
 def test_weights_that_know_nothing_are_not_taken(stripes: Path, tmp_path: Path) -> None:
     encoder = Encoder("resnet18", channels=3)
     state = {key.split(".", 2)[2]: tensor.contiguous() for key, tensor in encoder.state_dict().items()}

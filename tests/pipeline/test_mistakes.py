@@ -185,12 +185,20 @@ def test_a_damaged_manifest_and_its_hint(mine: Path, capsys: pytest.CaptureFixtu
     assert [run.state for run in status(work=mine).runs if run.fold == "full"] == ["trained"]
 
 
-@pytest.mark.parametrize("name", ["image.b2nd", "case.json", "locations.npy"])
+@pytest.mark.parametrize("name", ["image.b2nd", "label.b2nd", "locations.npy"])
 def test_a_damaged_case_of_the_store_is_named(name: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = mine.glob(f"preprocessed/*/c1/{name}")
     file.write_bytes(b"cut off")
     err = refused(capsys, "train", 0, "-w", mine, *LOCAL)
-    assert "c1: the preprocessed case is damaged" in err and "delete this folder" in err
+    assert f"{file}: this file of a preprocessed case is damaged" in err and "run `segtl preprocess`" in err
+
+
+def test_a_case_without_a_readable_record_is_made_again(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = mine.glob("preprocessed/*/c1/case.json")
+    whole = file.read_bytes()
+    file.write_bytes(b"cut off")
+    assert main(["train", "0", "-w", str(mine), *LOCAL]) == 0
+    assert f"preprocessed again: {file}" in capsys.readouterr().err and file.read_bytes() == whole
 
 
 def test_scores_that_could_not_be_written_are_not_computed(

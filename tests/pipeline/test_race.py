@@ -73,7 +73,7 @@ def put(work: WorkFolder, *challengers: Strategy, weights: str = "bundled", **re
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_race_opens_no_held_out_case_and_its_winner_is_trained(
