@@ -30,7 +30,7 @@ def files(folder: Path) -> set[str]:
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path.as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
