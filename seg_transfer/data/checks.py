@@ -57,7 +57,13 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     Returns:
         All problems, sorted by case and file.
     """
-    check = partial(_check_case, channels=dataset.channel_names, values=dataset.declared, ignore=dataset.ignore)
+    check = partial(
+        _check_case,
+        channels=dataset.channel_names,
+        values=dataset.declared,
+        ignore=dataset.ignore,
+        fill_nan=dataset.fill_nan,
+    )
     problems = [
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
@@ -112,7 +118,7 @@ def raise_problems(problems: Sequence[Problem]) -> None:
 
 
 def _check_case(
-    case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None
+    case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None, fill_nan: bool
 ) -> tuple[list[Problem], bool]:
     """Problems of the case, and whether its label holds background only."""
     problems: list[Problem] = []
@@ -127,9 +133,10 @@ def _check_case(
             readable = False
             continue
         count += len(image.array)
-        if nonfinite := image.array.size - int(np.isfinite(image.array).sum()):
+        nonfinite = image.array.size - int(np.isfinite(image.array).sum())
+        if nonfinite and (not fill_nan or nonfinite == image.array.size):
             what = f"{nonfinite} of {image.array.size} values are not finite (nan or inf)"
-            hint = "replace them, for instance with the value of air or with 0"
+            hint = "replace them, or plan with --nan fill, which takes the least finite value of image and channel"
             problems.append(Problem(case.id, path, what, hint))
         if grid is None:
             first, grid = path, image.native

@@ -35,6 +35,7 @@ class Dataset(JsonRecord):
         labels: (name, value in the files), background (0) first, then ascending by value; inferred in layout "folders".
         regions: The network's outputs if labels are nested or overlap, in order of precedence.
         ignore: Value of voxels that are not annotated, if there is one.
+        fill_nan: Whether values of images that are not finite are replaced (:func:`~seg_transfer.data.image.filled`).
         label_map_note: How values map to class indices, if they are not 0, 1, 2, ...; else empty.
         cases: Sorted by identifier.
         unused: Files among images and labels that belong to no case.
@@ -54,6 +55,7 @@ class Dataset(JsonRecord):
     labels: tuple[tuple[str, int], ...]
     regions: tuple[Region, ...] = ()
     ignore: int | None = None
+    fill_nan: bool = False
     label_map_note: str = ""
     cases: tuple[Case, ...]
     unused: tuple[Unused, ...] = ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,21 @@ def read_image(paths: Sequence[Path]) -> Image:
         for path, header, target in zip(paths, headers, np.split(array, np.cumsum(channels)[:-1]), strict=True):
             target[...] = to_canonical(read_array(path, label=False)[0], header.grid)
     return Image(array, canonical.affine, native, stored)
+
+
+def filled(image: Image) -> Image:
+    """Replace values that are not finite (nan, infinite) by the least finite one of their channel, or 0 without one.
+
+    Scanners and resampling write them where nothing was measured, which is where images are darkest. Whole images are
+    returned as they are.
+    """
+    if image.array.dtype.kind != "f" or np.isfinite(image.array).all():
+        return image
+    array = image.array.copy()
+    for channel in array:
+        finite = np.isfinite(channel)
+        channel[~finite] = channel[finite].min() if finite.any() else 0
+    return replace(image, array=array)
 
 
 def read_label(path: Path) -> Image:

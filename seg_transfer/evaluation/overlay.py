@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from seg_transfer.data.image import Image, read_image, read_label
+from seg_transfer.data.image import Image, filled, read_image, read_label
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import whole_file
@@ -212,7 +212,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 
 def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray]:
-    image = read_image(files.images)
+    image = filled(read_image(files.images))
     return image, read_label(files.reference).array[0], read_label(files.prediction).array[0]
 
 

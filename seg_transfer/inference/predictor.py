@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_transfer.data.image import Image, image_from_array, image_from_pixels
+from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide
 from seg_transfer.inference.label_map import Slab, fill_labels
@@ -133,6 +133,8 @@ class Predictor:
         Raises:
             UserError: If the image does not fit the plan, or its resampled size does not fit into free memory.
         """
+        if self.plan.data.fill_nan:
+            image = filled(image)
         transform = CaseTransform.fit(image, self.plan.data)
         self._check_memory(transform)
         return transform, transform.image(image)
@@ -150,6 +152,8 @@ class Predictor:
         if training is None:
             return ()
         names = [channel.name for channel in data.channels]
+        if data.fill_nan:
+            image = filled(image)
         return unlike_training(measure_image(image, oriented=oriented), training, names, data.unit)
 
     def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:

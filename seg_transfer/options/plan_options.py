@@ -94,6 +94,11 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         BeforeValidator(_kinds_by_channel),
         Cli(metavar="CHANNEL=KIND", panel=DECISIONS, repeated=True),
     ] = Field({}, description="Normalization of a channel: zscore, clip_zscore, minmax or none; repeatable.")
+    nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
+        "refuse",
+        description="Values of images that are not finite (nan, infinite): refuse the image, or replace them by the "
+        "least finite value of image and channel.",
+    )
     mirror: Annotated[str, Cli(metavar="AXES", panel=DECISIONS)] = Field(
         "auto",
         description="Axes along which images are mirrored in training and prediction: none, or letters such as xy. x "

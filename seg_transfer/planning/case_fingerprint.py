@@ -15,7 +15,7 @@ from pydantic import Field
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.duplicates import content_hash
 from seg_transfer.data.formats import read_header
-from seg_transfer.data.image import read_image, read_label
+from seg_transfer.data.image import filled, read_image, read_label
 from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.util.records import Record
 
@@ -104,6 +104,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     """
     assert case.label is not None
     image = read_image(case.images)
+    if dataset.fill_nan:
+        image = filled(image)
     classes = dataset.classes(read_label(case.label)).reshape(image.array.shape[1:])
     annotated = classes < len(dataset.labels)
     foreground = annotated & (classes > 0)

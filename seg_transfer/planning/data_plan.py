@@ -68,6 +68,9 @@ class DataPlan(Record):
     cases: tuple[str, ...] = Field(min_length=1, description="cases that the data set's statistics are from")
     axes: Triple = Field(description="canonical axis (0 x, 1 y, 2 z) that becomes slice, u and v")
     spacing: Spacing = Field(description="spacing of the network's grid (slice, u, v), in unit")
+    fill_nan: bool = Field(
+        default=False, description="replace values that are not finite by the least finite one of image and channel"
+    )
     crop_nonzero: bool = Field(description="cut away the border where every channel is zero")
     image_order: Literal[0, 1, 3] = Field(default=3, description="spline order when resampling images in-plane")
     slice_order: Literal[0, 1, 3] = Field(description="spline order along the slice axis")

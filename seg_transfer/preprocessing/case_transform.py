@@ -84,7 +84,8 @@ class CaseTransform(Record):
                 hint="give images like those of the data set that was planned",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError("the image has values that are not finite (nan or infinite)", hint="fix the image")
+            hint = "fix the image, or plan with --nan fill"
+            raise UserError("the image has values that are not finite (nan or infinite)", hint=hint)
         masked = any(channel.normalization.mask for channel in data.channels)
         nonzero = _nonzero(array) if masked or data.crop_nonzero else None
         box = bounding_box(nonzero) if data.crop_nonzero and nonzero is not None else None

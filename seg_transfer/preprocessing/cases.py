@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.image import read_image, read_label
+from seg_transfer.data.image import filled, read_image, read_label
 from seg_transfer.data.label_values import to_classes
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
@@ -91,6 +91,8 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
         if store.holds(case.id, sources):  # made by another process meanwhile
             return
         image = read_image(case.images)
+        if data.fill_nan:
+            image = filled(image)
         transform = CaseTransform.fit(image, data)
         # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
         label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))

@@ -55,6 +55,7 @@ def plan(options: PlanOptions) -> Plan:
     device = environment.resolve_device(options.device)
     workers = environment.case_workers(options.workers)
     dataset = _selected(find_dataset(options.dataset, workers=workers), options.cases)
+    dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
     if dataset.label_map_note:
         logger.info(dataset.label_map_note)
@@ -71,6 +72,8 @@ def plan(options: PlanOptions) -> Plan:
     files = read_fold_files(options, [case.id for case in dataset.cases])
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers, seed=options.seed)
+    if unseen := [label.name for label in measured.fingerprint.labels if not label.cases]:
+        logger.warning(f"declared, but in no case, so that they cannot be learned: {', '.join(unseen)}")
     folds = assign_folds(options, files, measured.fingerprint)
     decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier)
     decided = decide()

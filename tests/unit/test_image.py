@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from seg_transfer.data.formats import ENDINGS, ending, read_header, stem, write_volume
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
-from seg_transfer.data.image import image_from_array, read_image, read_label
+from seg_transfer.data.image import Image, filled, image_from_array, read_image, read_label
 from seg_transfer.errors import UserError
 
 SHAPE = (5, 4, 3)
@@ -373,3 +373,17 @@ def test_real_files_round_trip(shared: Path, tmp_path: Path) -> None:
 def _nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
     nib.save(nib.Nifti1Image(array, affine), path)
     return path
+
+
+def test_values_that_are_not_finite_take_the_least_of_their_channel() -> None:
+    array = np.arange(24, dtype=np.float32).reshape(2, 2, 3, 2) + 5
+    array[0, 0, 0], array[1, 1, 2, 1] = np.nan, np.inf
+    grid = Grid((2, 3, 2), np.eye(4))
+    image = Image(array.copy(), np.eye(4), grid)
+    found = filled(image)
+    assert (found.array[0, 0, 0] == 7).all() and found.array[1, 1, 2, 1] == 17
+    np.testing.assert_array_equal(found.array[np.isfinite(array)], array[np.isfinite(array)])
+    assert np.isnan(image.array[0, 0, 0]).all()
+    empty = Image(np.full((1, 2, 3, 2), np.nan, np.float32), np.eye(4), grid)
+    assert (filled(empty).array == 0).all()
+    assert filled(found) is found
