@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from seg_transfer.data.checks import check_dataset, raise_problems
@@ -63,7 +64,20 @@ def check_and_measure(
     if not valid:
         raise UserError("every case has problems", where=dataset.root, hint="fix them as described above")
     dataset = dataset.select(valid)
-    return MeasuredDataset(dataset, measure(dataset, workers=workers, seed=seed), stamp)
+    fingerprint = measure(dataset, workers=workers, seed=seed)
+    name = _known_name(work, fingerprint)
+    return MeasuredDataset(
+        dataset.model_copy(update={"name": name}), fingerprint.model_copy(update={"dataset": name}), stamp
+    )
+
+
+def _known_name(work: WorkFolder, fingerprint: Fingerprint) -> str:
+    """The data set's name; the earlier one where the content is the same, so that a renamed folder changes no hash."""
+    with suppress(UserError):
+        earlier = Fingerprint.load(work.fingerprint)
+        if earlier.model_copy(update={"dataset": fingerprint.dataset}) == fingerprint:
+            return earlier.dataset
+    return fingerprint.dataset
 
 
 def _earlier(work: WorkFolder, stamp: str) -> MeasuredDataset | None:

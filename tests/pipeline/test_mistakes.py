@@ -20,6 +20,7 @@ from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation import score_files as evaluation
 from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import status
@@ -224,9 +225,17 @@ def test_data_that_moved_away_is_known_before_training(
     moved = Path(shutil.copytree(data, tmp_path / "data"))
     work = tmp_path / "work"
     options = {"config": "2d", "weights": "none", "epochs": 1, "folds": 2, "memory": 10**9, "device": "cpu"}
-    seg_transfer.plan(moved, work=work, workers=0, **options)
+    before = seg_transfer.plan(moved, work=work, workers=0, **options)
     seg_transfer.preprocess(work=work, workers=0)
     moved.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr("seg_transfer.workflow.train.preprocess_missing", None)  # nothing is begun
-    said = refused(capsys, "train", "cv", "-w", work, "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr("seg_transfer.workflow.train.preprocess_missing", None)  # nothing is begun
+        said = refused(capsys, "train", "cv", "-w", work, "--device", "cpu")
     assert "are gone" in said and str(moved) in said
+
+    # by its content it is the same data set under another name: nothing is preprocessed again
+    after = seg_transfer.plan(tmp_path / "elsewhere", work=work, workers=0, **options)
+    assert after.hash == before.hash and after.data.dataset == "data"
+    monkeypatch.setattr(CaseTransform, "fit", None)
+    seg_transfer.preprocess(work=work, workers=0)
+    assert len(list((work / "preprocessed").iterdir())) == 1
