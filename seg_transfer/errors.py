@@ -6,8 +6,31 @@ exit code 2. Any other exception is a defect of segtl and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_INDENTED = "\n  "
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Escape what a terminal would obey: control characters, marks of the writing direction, halves of characters.
+
+    Example:
+        >>> printable("liver\x1b[2J")
+        'liver\\u001b[2J'
+
+    Args:
+        text: Text that may hold foreign names; escaping it twice changes nothing.
+        keep: Characters that stay, such as a line break.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+
+
+def printable_message(text: str) -> str:
+    """Escape as :func:`printable` does, except before indented lines, which messages have for hints and lists."""
+    return _INDENTED.join(map(printable, text.split(_INDENTED)))
 
 
 class UserError(ValueError):
@@ -24,8 +47,9 @@ class UserError(ValueError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where is not None else self.what
-        return f"{head}\n  hint: {self.hint}" if self.hint else head
+        what = printable_message(self.what)
+        head = f"{printable(str(self.where))}: {what}" if self.where is not None else what
+        return f"{head}{_INDENTED}hint: {printable_message(self.hint)}" if self.hint else head
 
     def __reduce__(self) -> tuple[object, ...]:
         # Worker processes send their errors by pickle, which cannot pass keyword arguments itself.
@@ -41,5 +65,5 @@ class SomeCasesFailed(Exception):
 
     def __init__(self, failures: dict[str, str]) -> None:
         self.failures = dict(failures)
-        lines = "\n".join(f"  {case}: {cause}" for case, cause in self.failures.items())
+        lines = "\n".join(f"  {printable(case)}: {printable_message(cause)}" for case, cause in self.failures.items())
         super().__init__(f"{len(self.failures)} case(s) failed, the others are done:\n{lines}")

@@ -21,7 +21,7 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli import console
 from seg_transfer.cli.generate import command
-from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.errors import SomeCasesFailed, UserError, printable
 from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options import model_options, other_options, plan_options, pretrain_options, train_options
 from seg_transfer.options.base import Command, Options
@@ -73,7 +73,7 @@ def _apply(options: Options) -> None:
 
 
 def _echo(result: object, _: Options) -> None:
-    typer.echo(result)
+    typer.echo(printable(str(result), keep="\n"))
 
 
 def _group(help_: str, epilog: str, **settings: Any) -> typer.Typer:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
+from seg_transfer.errors import printable, printable_message
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.progress import TRACEBACKS, BarHandler, ProgressUpdate, progress_text
 
@@ -24,13 +26,20 @@ LOGGER = logging.getLogger("seg_transfer")
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
+class SafeConsole(Console):
+    """A console on which no printed text, a foreign name in it included, can control the terminal."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(printable_message(text), **settings)
+
+
 @contextmanager
 def shown_on_stderr() -> Iterator[None]:
     """Print the package's log records until the context ends; warnings get a prefix.
 
     Progress is a bar with the time left on a terminal, elsewhere a line every ten seconds.
     """
-    console = Console(stderr=True, highlight=False)
+    console = SafeConsole(stderr=True, highlight=False)
     handler = TerminalHandler(console) if console.is_terminal else ConsoleHandler(console)
     before = LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
@@ -73,6 +82,8 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
+        if record.name == TRACEBACKS:
+            text = text.replace("\n", "\n  ")
         if record.levelno == logging.WARNING:
             text = f"warning: {text}"
         self.console.print(text, style=STYLES.get(record.levelno), markup=False, highlight=False, soft_wrap=True)
@@ -101,7 +112,7 @@ class TerminalHandler(ConsoleHandler, BarHandler):
             self.display = Progress(*columns, console=self.console)
             self.display.start()
         display = self.display
-        task = display.add_task(title, total=total, count=progress_text(0, total), note="")
+        task = display.add_task(printable(title), total=total, count=progress_text(0, total), note="")
         try:
             yield lambda done, note="": display.update(
                 task, completed=done, count=progress_text(done, total), note=note
@@ -120,6 +131,13 @@ class TracebackFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", delay=True)
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s\n", datefmt="%Y-%m-%d %H:%M:%S"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text, safe to show on a terminal."""
+        return printable(super().format(record), keep="\n")
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Stay silent: the cause of the failure is shown anyway, where the disk is full for instance."""
 
     def _open(self) -> TextIOWrapper:
         make_folder(Path(self.baseFilename).parent)

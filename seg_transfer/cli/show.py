@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from seg_transfer.catalogue.encoders import BUNDLED
-from seg_transfer.errors import SomeCasesFailed
+from seg_transfer.cli.console import SafeConsole
+from seg_transfer.errors import SomeCasesFailed, printable
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
@@ -226,7 +226,7 @@ def show_export(files: Sequence[Path], _: ExportOptions) -> None:
 def show_status(status: Status, options: StatusOptions) -> None:
     """Show the state of a work folder, and the next commands."""
     if options.as_json:
-        sys.stdout.write(f"{status.model_dump_json(indent=2)}\n")
+        sys.stdout.write(printable(status.model_dump_json(indent=2), keep="\n") + "\n")
         return
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
@@ -281,8 +281,8 @@ def show_pretrain(pretrained: Pretrained, _: PretrainOptions) -> None:
     _line(f"{pretrained.weights}, {pretrained.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+def _console() -> SafeConsole:
+    return SafeConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def _line(text: str) -> None:

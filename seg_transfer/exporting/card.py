@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seg_transfer.catalogue.encoders import BUNDLED
+from seg_transfer.errors import printable
 from seg_transfer.planning.model_file import Member, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.transfer.describe import describe
@@ -66,7 +67,7 @@ def write_card(
         "Not a medical device. Scores on data like the training data may not hold for other scanners or patients.",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def licence(weights: Weights, encoder: str) -> str:

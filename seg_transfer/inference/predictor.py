@@ -281,7 +281,8 @@ def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: 
         network.load_state_dict(tensors)
     except RuntimeError as error:
         hint = "train again with this version of segtl"
-        raise UserError(f"its weights do not fit the network of its plan: {error}", where=where, hint=hint) from None
+        cause = "; ".join(map(str.strip, str(error).splitlines()))
+        raise UserError(f"its weights do not fit the network of its plan: {cause}", where=where, hint=hint) from None
     network.eval().to(device)
     lay_channels_last(network)
     return network

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, printable
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import CardOptions, ExportOptions
 from seg_transfer.planning.model_file import read_model_file
@@ -69,10 +69,12 @@ def export(options: ExportOptions) -> list[Path]:
 def card(options: CardOptions) -> str:
     """The card of an exported model: its input, output, training data, scores and licence terms.
 
+    The text is the file's own; control characters in it are escaped.
+
     Raises:
         UserError: If the file is no exported model, or damaged.
     """
-    return read_model_file(options.model).header.card
+    return printable(read_model_file(options.model).header.card, keep="\n")
 
 
 def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
