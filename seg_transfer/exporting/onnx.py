@@ -82,7 +82,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
     _strip_debug_metadata(model)
     model.producer_name, model.producer_version = "segtl", header.segtl
     model.metadata_props.add(key=HEADER_KEY, value=header.to_json())
-    with whole_file(path) as temporary:
+    with whole_file(path, needed=model.ByteSize()) as temporary:
         onnx.save(model, temporary)
 
 

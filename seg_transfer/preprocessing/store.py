@@ -39,6 +39,7 @@ from seg_transfer.preprocessing.stored_case import (
     CaseRecord,
     StoredCase,
 )
+from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import sync
 from seg_transfer.util.locks import locked
 
@@ -148,26 +149,27 @@ class Store:
             sources: Stamps of the case's files.
         """
         temporary, former = (self.folder / f".{secrets.token_hex(4)}-{case_id}" for _ in range(2))
-        temporary.mkdir()
         try:
-            stored = _empty(temporary / IMAGE_FILE, (len(transform.scalings), *transform.shape), np.float32)
-            for channel, start, slab in image:
-                stored[channel, start : start + len(slab)] = slab
-            _empty(temporary / LABEL_FILE, label.shape, label.dtype)[...] = label
-            # Seeded by the name: a case's sample does not depend on the other cases.
-            counts = count_classes(label, len(self.data.stored_values))
-            seed = zlib.crc32(case_id.encode())
-            locations = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
-            if locations:
-                np.save(temporary / LOCATIONS_FILE, np.concatenate(list(locations.values())))
-            record = CaseRecord(
-                voxels=tuple(counts.sum(axis=0).tolist()),
-                locations={str(key): len(voxels) for key, voxels in locations.items()},
-                transform=transform,
-                sources=tuple(sources),
-                digests=CaseDigests.of(temporary),
-            )
-            record.save(temporary / CASE_FILE)
+            with room_for(self.folder / case_id, temporary, needed=_bytes(label, transform)):
+                temporary.mkdir()
+                stored = _empty(temporary / IMAGE_FILE, (len(transform.scalings), *transform.shape), np.float32)
+                for channel, start, slab in image:
+                    stored[channel, start : start + len(slab)] = slab
+                _empty(temporary / LABEL_FILE, label.shape, label.dtype)[...] = label
+                # Seeded by the name: a case's sample does not depend on the other cases.
+                counts = count_classes(label, len(self.data.stored_values))
+                seed = zlib.crc32(case_id.encode())
+                locations = sample_locations(label, counts, seed=seed, not_annotated=self.data.not_annotated)
+                if locations:
+                    np.save(temporary / LOCATIONS_FILE, np.concatenate(list(locations.values())))
+                record = CaseRecord(
+                    voxels=tuple(counts.sum(axis=0).tolist()),
+                    locations={str(key): len(voxels) for key, voxels in locations.items()},
+                    transform=transform,
+                    sources=tuple(sources),
+                    digests=CaseDigests.of(temporary),
+                )
+                record.save(temporary / CASE_FILE)
             if self.holds(case_id, sources):
                 return
             with suppress(FileNotFoundError):
@@ -182,6 +184,11 @@ class Store:
 def _case_of(name: str) -> re.Match[str] | None:
     """The case that a hidden file or folder of a store belongs to."""
     return _TEMPORARY.fullmatch(name) or _LOCK.fullmatch(name)
+
+
+def _bytes(label: NDArray, transform: CaseTransform) -> int:
+    """Bytes of a case in the store, if nothing of it were compressible."""
+    return 4 * len(transform.scalings) * label.size + label.nbytes
 
 
 def _empty(path: Path, shape: Sequence[int], dtype: DTypeLike) -> blosc2.NDArray:

@@ -53,7 +53,8 @@ def save_state(path: Path, kind: CheckpointKind, tensors: Tensors, header: dict[
     if kind != "exported":  # which has a checksum of its own
         content = sealed(content | {TENSORS_KEY: _checksum(copies)})
     metadata = {HEADER_KEY: json.dumps(content, allow_nan=True)}
-    with whole_file(path) as temporary:
+    needed = sum(tensor.nbytes for tensor in copies.values()) + len(metadata[HEADER_KEY])
+    with whole_file(path, needed=needed) as temporary:
         temporary.touch()
         default_mode = temporary.stat().st_mode
         save_file(copies, temporary, metadata=metadata)

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from torch.utils.tensorboard import SummaryWriter
 
+from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
 
@@ -65,9 +66,14 @@ class TensorBoard:
     """Writes rows as scalars; a resumed run replaces those after its first step."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
+        self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def add(self, row: Row) -> None:
+        with room_for(self._folder, self._folder):
+            self._add(row)
+
+    def _add(self, row: Row) -> None:
         for name, value in flat(row).items():
             if isinstance(value, int | float) and name not in ("step", "epoch"):
                 group, _, label = name.partition(" ")

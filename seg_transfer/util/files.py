@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.disk_space import room_for
+from seg_transfer.util.special_files import check_special, is_special, written_into
 
 _HINT = "name another folder, one that you may write to"
 _TEMPORARY = re.compile(r"\.segtl-[0-9a-f]{16}-")
@@ -19,25 +21,37 @@ _LONGEST_END = 120
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
     It lies in the same folder and keeps the ending, since writers choose the format by it. Its name is random: process
     numbers are the same in two containers. The file is on disk before it replaces the other, so that a power cut leaves
-    one of both whole.
+    one of both whole. A link stays, and what it leads to is replaced. What is no plain file, such as ``/dev/null``, is
+    written into instead.
+
+    Args:
+        path: The file.
+        needed: Bytes that writing needs at most, for the message about a full disk.
 
     Raises:
-        UserError: If a folder has this name, or the file's folder cannot be made.
+        UserError: If a folder has this name, the file's folder cannot be made, or the disk is full.
     """
     check_file(path)
+    if is_special(path):
+        with written_into(path) as temporary:
+            yield temporary
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     make_folder(path.parent)
     end = path.name.encode()[-_LONGEST_END:].decode(errors="ignore")
     temporary = path.with_name(f".segtl-{secrets.token_hex(8)}-{end}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        with room_for(path, temporary, needed=needed):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -82,8 +96,9 @@ def file_system_time(folder: Path) -> float:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with whole_file(path, needed=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def make_folder(path: Path) -> None:
@@ -129,7 +144,10 @@ def check_file(path: Path) -> None:
     """
     if path.is_dir():
         raise UserError("this is a folder, a file is needed", where=path, hint="name a file")
-    check_folder(path.parent)
+    if is_special(path):
+        check_special(path)
+    else:
+        check_folder(path.parent)
 
 
 def file_digest(path: Path) -> str:

@@ -28,6 +28,7 @@ from types import FrameType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.disk_space import DiskFull
 from seg_transfer.util.progress import TRACEBACKS, track
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class _Task(Generic[T, R]):
     def __call__(self) -> R | _Error:
         try:
             return self.function(self.item)
-        except _Stopped:
+        except (_Stopped, DiskFull):
             raise
         except (Exception, SystemExit) as error:
             return _Error.of(error)
@@ -106,6 +107,9 @@ def map_cases(
     Yields:
         Each item with its result, in order of completion; :class:`CaseFailure` where the function raised or its process
         died, which happens when memory runs out.
+
+    Raises:
+        DiskFull: As soon as a case finds the disk full; the other cases would too.
     """
     tasks = [_Task(function, item) for item in items]
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)

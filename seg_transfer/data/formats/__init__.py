@@ -155,7 +155,7 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
     format_ = _FORMATS[ending(path)]
     if ending(path) in LOSSY_ENDINGS:
         raise UserError("JPEG would change the values", where=path, hint="write .png instead")
-    with whole_file(path) as temporary:
+    with whole_file(path, needed=array.nbytes) as temporary:
         format_.write(temporary, array, native)
 
 
