@@ -17,6 +17,7 @@ from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, extra_channels, split_channel
 from seg_transfer.data.no_image import no_image
 from seg_transfer.errors import UserError
+from seg_transfer.util.names import is_file_name
 from seg_transfer.util.records import JsonRecord
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
@@ -113,6 +114,10 @@ def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
     """
     root = folder.absolute()
     contents = read_layout(root, workers=workers)
+    for case in contents.cases:
+        if not is_file_name(case.id):
+            hint = "rename its files: a case's name becomes that of a folder"
+            raise UserError(f"{case.id!r} cannot be the name of a case", where=case.images[0], hint=hint)
     rasters = {is_raster(case.images[0]) for case in contents.cases}
     if len(rasters) > 1:
         raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")

@@ -28,6 +28,7 @@ from seg_transfer.data.naming import (
 from seg_transfer.data.no_image import holds_dicom, no_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import no_folder
+from seg_transfer.util.names import is_file_name
 from seg_transfer.util.text_files import read_json
 
 Layout = Literal["nnunet", "msd", "folders"]
@@ -105,7 +106,7 @@ def _nnunet_listed(root: Path, content: dict[str, Any], description: Path) -> Da
         files = [*images, entry.get("label")] if isinstance(images, list) else []
         if len(files) < 2 or not all(isinstance(file, str) for file in files):
             raise UserError(f"dataset: {name!r} does not name its images and its label", where=description, hint=hint)
-        if not name or set(name) & set("/\\\0"):
+        if not is_file_name(name):
             raise UserError(f"dataset: {name!r} cannot be the name of a file", where=description, hint=hint)
         *image_files, label = (_file(root, file) for file in files)
         cases.append(Case(case_name(name), tuple(image_files), label))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from seg_transfer.data.formats import ending, is_supported, stem
 from seg_transfer.errors import UserError
+from seg_transfer.util.names import FileName
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Case:
         label: The label file; None for a case to predict.
     """
 
-    id: str
+    id: FileName
     images: tuple[Path, ...]
     label: Path | None = None
 

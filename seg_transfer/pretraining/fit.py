@@ -134,11 +134,11 @@ def finish(
         versions=f"torch {torch.__version__}, segtl {metadata.version('seg-transfer')}",
         date=time.strftime("%Y-%m-%d"),
     )
-    state = learner.float16_state()
-    with whole_file(job.weights_file, needed=sum(tensor.nbytes for tensor in state.values())) as temporary:
+    halves = learner.float16_state()
+    with whole_file(job.weights_file, needed=sum(tensor.nbytes for tensor in halves.values())) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(state, temporary, metadata=weights_card.metadata(job, data, facts))
+        save_file(halves, temporary, metadata=weights_card.metadata(job, data, facts))
         temporary.chmod(mode)  # safetensors makes files that only the owner can read
     write_text(job.card_file, weights_card.text(job, data, facts))
     return facts

@@ -46,8 +46,9 @@ def room_for(path: Path, temporary: Path, *, needed: int | None = None) -> Itera
     except UserError:
         raise
     except Exception as error:
-        named = isinstance(error, OSError) and error.errno is not None
-        number = error.errno if named else _in_text(error) or _found_by_writing(temporary, needed or 0)
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None:
+            number = _in_text(error) or _found_by_writing(temporary, needed or 0)
         if number not in _REASONS:
             raise
         what = _REASONS[number]

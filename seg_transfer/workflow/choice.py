@@ -8,13 +8,14 @@ from pydantic import Field
 
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.util.names import FileName
 from seg_transfer.util.records import JsonRecord, Record
 
 
 class ChosenRun(Record):
     """Folds of one plan."""
 
-    run: str = Field(description="folder in runs/")
+    run: FileName = Field(description="folder in runs/")
     folds: tuple[Fold, ...] = Field(min_length=1)
 
 

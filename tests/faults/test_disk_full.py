@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import resource
 import shutil
 import subprocess
@@ -204,4 +203,4 @@ def test_export_and_predict(data: Path, work: Path, leave: Leave, capsys: pytest
         shutil.rmtree(work / "out", ignore_errors=True)
         command = ["predict", "-m", str(model), "-i", images, "-o", str(work / "out"), "--workers", workers]
         is_refused_and_goes_on(command, work, leave(9), capsys)
-        assert len(os.listdir(work / "out")) == 4
+        assert len(list((work / "out").iterdir())) == 4
