@@ -36,6 +36,18 @@ class Ensemble(Predictor):
         """The axis along which the slabs of all members need the least memory in sum."""
         return longest_axis(shape, [member.plan.model for member in self.members])
 
+    def limit_memory(self, most: int) -> None:
+        """Set the limit of every member; see :meth:`Predictor.limit_memory`."""
+        super().limit_memory(most)
+        for member in self.members:
+            member.limit_memory(most)
+
+    def _window_bytes(self) -> int:
+        return max(member._window_bytes() for member in self.members)
+
+    def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:
+        return sum(member._sums_bytes(shape, axis) for member in self.members)
+
     def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
         """Mean probabilities of the members in slabs, as of :meth:`Predictor.slabs`."""
         return mean_slabs([member.slabs(array, axis=axis, tta=tta) for member in self.members], axis=axis)

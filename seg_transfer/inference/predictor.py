@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from seg_transfer.data.image import Image, filled, image_from_array, image_from_
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide
 from seg_transfer.inference.label_map import Slab, fill_labels
+from seg_transfer.inference.memory import window_bytes
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import (
     NetworkFn,
@@ -32,6 +32,8 @@ from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.unlike_training import measure_image, unlike_training
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
+from seg_transfer.util.environment import free_memory
+from seg_transfer.util.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ INTEGERS = (np.uint8, np.uint16, np.uint32, np.int16, np.int32, np.int64)
 VOXELS_PER_CALL = 2**16
 """Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
 the CPU (``bench/sliding_window.py``)."""
+MOST_VOXELS_PER_CALL = 2**24
+WINDOWS_SHARE = 0.5
+"""Share of the allowed memory that the windows of one call may take, if they are several."""
 
 
 class Predictor:
@@ -62,11 +67,13 @@ class Predictor:
 
     Attributes:
         postprocessing: Components to remove from label maps; none by default.
+        memory: Most bytes that a case may need; None: all that are free.
     """
 
     def __init__(self, plan: Plan, networks: Sequence[NetworkFn], device: torch.device) -> None:
         self.plan, self.networks, self.device = plan, networks, device
         self.postprocessing = NOTHING
+        self.memory: int | None = None
 
     @classmethod
     def load(cls, files: Sequence[Path], device: str | torch.device = "cpu") -> Predictor:
@@ -90,6 +97,20 @@ class Predictor:
             [ready_network(load_state(path, "model")[0], plans[0], device, where=path) for path in files],
             device,
         )
+
+    def limit_memory(self, most: int) -> None:
+        """Set :attr:`memory`, and check that the network's windows do not need more.
+
+        Raises:
+            UserError: If they do.
+        """
+        self.memory = most
+        device = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info(self.device)[0] if device else self._allowed()
+        if (needed := self._window_bytes()) > free:
+            patch = " x ".join(map(str, self.plan.model.patch))
+            what = f"the model needs about {bytes_text(needed)} for one patch, of {patch} voxels"
+            raise self._too_large(what, free, "use another model, or allow more memory with --memory")
 
     def array(
         self, array: NDArray, spacing: Sequence[float] | None = None, *, tta: bool = True, probabilities: bool = False
@@ -131,7 +152,7 @@ class Predictor:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
 
         Raises:
-            UserError: If the image does not fit the plan, or its resampled size does not fit into free memory.
+            UserError: If the image does not fit the plan, or its resampled size does not fit into the allowed memory.
         """
         if self.plan.data.fill_nan:
             image = filled(image)
@@ -175,6 +196,10 @@ class Predictor:
             tta: Average over the plan's mirrorings.
         """
         shape = array.shape[1:]
+        outputs, allowed = len(self.plan.data.outputs), self._allowed()
+        if (needed := 4 * outputs * math.prod(shape)) > allowed:
+            what = f"its probabilities of {outputs} outputs need {bytes_text(needed)}"
+            raise self._too_large(what, allowed, "predict without probabilities, or allow more memory with --memory")
         axis = self.slab_axis(shape)
         slabs = self.slabs(array, axis=axis, tta=tta)
         return join_slabs(slabs, len(self.plan.data.outputs), shape, axis=axis).numpy()
@@ -193,15 +218,14 @@ class Predictor:
         """
         plan = self.plan
         model, outputs = plan.model, len(plan.data.outputs)
-        held = min(array.shape[axis + 1], 2 * written_shape(model)[axis]) / array.shape[axis + 1]
         return predict_slabs(
             self._probabilities,
-            self._to_device(array, int(4 * outputs * held * array[0].size)),
+            self._to_device(array, self._sums_bytes(array.shape[1:], axis)),
             model,
             outputs,
             axis=axis,
             tta_axes=plan.recipe.tta_axes if tta else (),
-            batch=max(plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model))),
+            batch=self._windows_per_call(),
         )
 
     def labels_of(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:
@@ -209,15 +233,44 @@ class Predictor:
         return self._label_map(transform, [(0, torch.from_numpy(probabilities))], 0)
 
     def _check_memory(self, transform: CaseTransform) -> None:
-        """Refuse an image that is too large on the network's grid, before the system kills the process."""
+        """Refuse an image that is too large on the network's grid, before anything of it is allocated."""
+        shape, allowed = transform.shape, self._allowed()
+        needed = 4 * len(self.plan.data.channels) * math.prod(shape)
+        needed += self._sums_bytes(shape, self.slab_axis(shape)) + math.prod(transform.native_shape)
+        if self.device.type != "cuda":
+            needed += self._window_bytes()
+        if needed > allowed:
+            grid = " x ".join(map(str, shape))
+            what = f"resampled to the model's spacing it has {grid} voxels, which need {bytes_text(needed)}"
+            hint = "cut the image down to the part that matters, or allow more memory with --memory"
+            raise self._too_large(what, allowed, hint)
+
+    def _allowed(self) -> int:
+        """Bytes that may be allocated."""
+        free = free_memory()
+        return free if self.memory is None else min(free, self.memory)
+
+    def _too_large(self, what: str, allowed: int, hint: str) -> UserError:
+        limited = self.memory is not None and allowed == self.memory
+        return UserError(f"{what}; {bytes_text(allowed)} are {'allowed' if limited else 'free'}", hint=hint)
+
+    def _window_bytes(self) -> int:
+        """Memory of the network for one window."""
         data = self.plan.data
-        needed = (4 * len(data.channels) + 2 * len(data.outputs)) * math.prod(transform.shape)
-        free = psutil.virtual_memory().available
-        if needed > free:
-            grid = " x ".join(map(str, transform.shape))
-            what = f"resampled to the model's spacing it has {grid} voxels, which need {needed / 1e9:.1f} GB"
-            hint = "cut the image down to the part that matters, or use a machine with more memory"
-            raise UserError(f"{what}; {free / 1e9:.1f} GB are free", hint=hint)
+        return window_bytes(self.plan.model, len(data.channels), len(data.outputs))
+
+    def _windows_per_call(self) -> int:
+        model = self.plan.model
+        wished = max(self.plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model)))
+        most = min(
+            MOST_VOXELS_PER_CALL // math.prod(model.patch), int(WINDOWS_SHARE * self._allowed()) // self._window_bytes()
+        )
+        return max(1, min(wished, most))
+
+    def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:
+        """Memory of the sums of probabilities of the slices that windows span."""
+        held = min(shape[axis], 2 * written_shape(self.plan.model)[axis])
+        return 4 * len(self.plan.data.outputs) * held * (math.prod(shape) // shape[axis])
 
     def _label_map(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
         data = self.plan.data

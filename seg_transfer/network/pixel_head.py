@@ -59,7 +59,8 @@ class PixelHead(EncoderNetwork):
         """Logits ``(batch, class, slice, u, v)`` float32 at full resolution."""
         maps = self.encoder(self.scaled(x))
         sizes = x.shape[2:] if self.is_3d else (1, *x.shape[3:])
-        with torch.autocast(x.device.type, enabled=False):
+        device = "cpu" if x.is_meta else x.device.type  # autocast knows no tensors without data
+        with torch.autocast(device, enabled=False):
             head = LinearHead({stage: self.get_buffer(f"weight_{stage}") for stage in range(len(maps))}, self.bias)
             (rows,) = head_logits(
                 maps if self.is_3d else [features.unsqueeze(2) for features in maps],

@@ -12,6 +12,7 @@ from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.common import (
     DEFAULT_WORK,
     RUNNING,
+    Bytes,
     DeviceOption,
     FoldsOption,
     OfflineOption,
@@ -30,6 +31,9 @@ class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
     )
     tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
     probabilities: bool = Field(False, description="Write probabilities as well; of an array, return them.")
+    memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=RUNNING)] = Field(
+        None, gt=0, description="Most memory for a case, such as 8GB. Default: half of the machine's."
+    )
 
     @model_validator(mode="after")
     def _is_one_source(self) -> ArrayOptions:

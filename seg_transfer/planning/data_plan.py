@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from seg_transfer.data.description import LabelInteger, Region
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Intensity, Spacing, Triple
+from seg_transfer.util.names import FileName
 from seg_transfer.util.records import Record
 
 
@@ -65,7 +66,7 @@ class DataPlan(Record):
         default=None,
         description="value in label files of voxels that are not annotated: neither trained on nor scored",
     )
-    cases: tuple[str, ...] = Field(min_length=1, description="cases that the data set's statistics are from")
+    cases: tuple[FileName, ...] = Field(min_length=1, description="cases that the data set's statistics are from")
     axes: Triple = Field(description="canonical axis (0 x, 1 y, 2 z) that becomes slice, u and v")
     spacing: Spacing = Field(description="spacing of the network's grid (slice, u, v), in unit")
     fill_nan: bool = Field(
@@ -84,8 +85,9 @@ class DataPlan(Record):
             raise ValueError(f"label values {values} are not distinct")
         if values[0] != 0:
             raise ValueError(f"the first label must be background with value 0, not {values[0]}")
+        foreground = set(values[1:])
         for region in self.regions:
-            if unknown := sorted(set(region.values) - set(values[1:])):
+            if unknown := sorted(set(region.values) - foreground):
                 raise ValueError(f"region {region.name}: {unknown} are not values of foreground labels")
             if region.writes not in region.values:
                 raise ValueError(f"region {region.name} writes {region.writes}, which is not one of its values")

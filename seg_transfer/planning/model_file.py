@@ -11,6 +11,7 @@ planning reads the header too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -95,8 +96,15 @@ class ModelFile:
 
     def of_fold(self, member: int, fold: int) -> dict[str, tuple[int, ...]]:
         """Name in the network -> shape, of one fold's tensors."""
-        start = prefix(member, fold)
-        return {name.removeprefix(start): shape for name, shape in self.shapes.items() if name.startswith(start)}
+        return self._by_prefix.get(prefix(member, fold), {})
+
+    @cached_property
+    def _by_prefix(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        grouped: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, shape in self.shapes.items():
+            member, fold, inner = (*name.split("/", 2), "", "")[:3]
+            grouped.setdefault(f"{member}/{fold}/", {})[inner] = shape
+        return grouped
 
 
 def prefix(member: int, fold: int) -> str:
@@ -119,7 +127,9 @@ def read_model_file(path: Path) -> ModelFile:
         for name in file.keys():  # noqa: SIM118 - not a dict
             tensor = file.get_slice(name)
             if tensor.get_dtype() not in DTYPES:
-                what = f"its tensor {name[:80]} has the unsupported type {tensor.get_dtype()}"
+                what = f"its tensor {name} has the unsupported type {tensor.get_dtype()}"
                 raise UserError(what, where=path, hint=HINT)
             shapes[name] = tuple(tensor.get_shape())
+        if sum(len(member.folds) for member in header.members) > len(shapes):
+            raise UserError("it lists more folds than it has tensors", where=path, hint=HINT)
         return ModelFile(path, header, shapes)

@@ -23,10 +23,11 @@ from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.training_images import TrainingImages
+from seg_transfer.util.names import HubName
 from seg_transfer.util.records import JsonRecord, Record, parse_object
 
-LARGEST_PATCH = 2**26
-"""Voxels: four times the planner's largest patch. Images are padded to the patch, which therefore limits memory."""
+LARGEST_PATCH = 2**24
+"""Voxels of the planner's largest patch. Images are padded to the patch, which therefore takes memory."""
 LONGEST_TIME = 366 * 86400
 PARTS = ("data", "model", "recipe")
 """Parts of a plan that define a training; evidence, training images, reasons and estimates do not."""
@@ -44,8 +45,8 @@ class Weights(Record):
     carry: Carry | None = Field(
         default=None, description="model only: the encoder; or all, encoder and decoder without heads"
     )
-    repository: str | None = Field(default=None, description="imagenet only")
-    revision: str | None = Field(default=None, description="imagenet only")
+    repository: HubName | None = Field(default=None, description="imagenet only")
+    revision: HubName | None = Field(default=None, description="imagenet only")
 
     @model_validator(mode="after")
     def _matches_its_source(self) -> Weights:

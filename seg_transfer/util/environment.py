@@ -15,6 +15,11 @@ from pathlib import Path
 
 import psutil
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from seg_transfer.errors import UserError
 
 GB = 10**9
@@ -145,6 +150,20 @@ def host_memory() -> int:
     limit = _read(_CGROUP / "memory.max")
     total = psutil.virtual_memory().total
     return min(total, int(limit)) if limit.isdecimal() else total
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process can still get: from the machine, its container and its own limit."""
+    free = [psutil.virtual_memory().available]
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        statistics = dict(line.split() for line in _read(_CGROUP / "memory.stat").splitlines())
+        free.append(int(limit) - int(used) + int(statistics.get("inactive_file", 0)))  # files' pages can be dropped
+    if resource is not None:
+        own = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if own != resource.RLIM_INFINITY:
+            free.append(own - psutil.Process().memory_info().vms)
+    return max(0, min(free))
 
 
 def cores() -> int:

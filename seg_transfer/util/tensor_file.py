@@ -1,6 +1,7 @@
 """Files of tensors: safetensors with a JSON object in the metadata. Opening one loads no torch.
 
-safetensors checks every size in the header against the file before it allocates memory.
+safetensors checks every size in the header against the file before it allocates memory, but spends minutes on absurd
+headers: what no network has is refused before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from seg_transfer.util.records import HEADER_KEY, parse_object
 
 LENGTH_BYTES = 8
 """A file starts with the length of its header in this many bytes, little-endian."""
+MOST_AXES = 8
+LONGEST_NAME = 256
+LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own limit."""
 LONGEST_CAUSE = 200
 """Characters shown of safetensors' own message, which quotes the file."""
 
@@ -31,14 +36,14 @@ class TensorFileKind:
         if_missing: Hint if there is no file.
         if_foreign: Hint if another program wrote the file.
         if_damaged: Hint if the file is cut off or damaged.
-        largest_header: Largest header in bytes; None for safetensors' own limit.
+        largest_header: Largest header in bytes.
     """
 
     noun: str
     if_missing: str
     if_foreign: str
     if_damaged: str
-    largest_header: int | None = None
+    largest_header: int = LARGEST_HEADER
 
 
 @contextmanager
@@ -58,12 +63,7 @@ def open_tensor_file(
     """
     if not path.is_file():
         raise UserError(f"there is no {kind.noun} here", where=path, hint=kind.if_missing)
-    if kind.largest_header is not None:
-        with path.open("rb") as start:
-            length = int.from_bytes(start.read(LENGTH_BYTES), "little")
-        if length > kind.largest_header:
-            what = f"no {kind.noun} of segtl: its header has {length} bytes, at most {kind.largest_header} are read"
-            raise UserError(what, where=path, hint=kind.if_foreign)
+    _check_header(path, kind)
     try:
         with safe_open(path, framework=framework, device=device) as file:
             text = (file.metadata() or {}).get(HEADER_KEY)
@@ -75,3 +75,29 @@ def open_tensor_file(
         cause = str(error)[:LONGEST_CAUSE]
         what = f"no {kind.noun} of segtl, or cut off or damaged: {cause}"
         raise UserError(what, where=path, hint=kind.if_damaged) from None
+
+
+def _check_header(path: Path, kind: TensorFileKind) -> None:
+    """Refuse a header that is too large, or lists what no network has; whatever else is wrong safetensors finds."""
+    with path.open("rb") as start:
+        length = int.from_bytes(start.read(LENGTH_BYTES), "little")
+        if length > kind.largest_header:
+            what = f"no {kind.noun} of segtl: its header has {length} bytes, at most {kind.largest_header} are read"
+            raise UserError(what, where=path, hint=kind.if_foreign)
+        text = start.read(length)
+    try:
+        entries = parse_object(text, kind.noun, where=path, hint=kind.if_damaged)
+    except UserError as error:
+        what = f"no {kind.noun} of segtl, or cut off or damaged: {error.what}"
+        raise UserError(what, where=path, hint=kind.if_damaged) from None
+    for name, entry in entries.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if len(name) > LONGEST_NAME:
+            what = f"the name of a tensor has {len(name)} characters, at most {LONGEST_NAME} are read"
+        elif isinstance(shape, list) and len(shape) > MOST_AXES:
+            what = f"its tensor {name} has {len(shape)} axes, at most {MOST_AXES} are read"
+        elif isinstance(shape, list) and 0 in shape:
+            what = f"its tensor {name} is empty"
+        else:
+            continue
+        raise UserError(what, where=path, hint=kind.if_damaged)

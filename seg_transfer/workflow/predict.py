@@ -86,7 +86,7 @@ def _predict_files(options: PredictOptions) -> Path:
     pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
     if not pending:
         return options.output
-    predictor = models.load(options.device)
+    predictor = _loaded(models.load, options)
     failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     if failures:
         raise SomeCasesFailed(failures)
@@ -144,8 +144,15 @@ def _labels(work: WorkFolder) -> set[Path]:
 def _predict_array(
     image: np.ndarray, spacing: Sequence[float] | None, options: ArrayOptions
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    predictor = _models(options).load(options.device)
+    predictor = _loaded(_models(options).load, options)
     return predictor.array(image, spacing, tta=options.tta, probabilities=options.probabilities)
+
+
+def _loaded(load: Callable[[str], Predictor], options: ArrayOptions) -> Predictor:
+    """The models on their device, which need no more than the allowed memory."""
+    predictor = load(options.device)
+    predictor.limit_memory(environment.device_memory("cpu") if options.memory is None else options.memory)
+    return predictor
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ def test_a_case_too_large_for_the_free_memory_is_not_prepared_ahead(
     """Without memory to spare a case is read when the one before it is done."""
     write_cases(tmp_path / "images", 4)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr("seg_transfer.inference.predictor.free_memory", lambda: 10**12)
     predictor = stub(data_plan(channels=(RAW,)))
     events: list[str] = []
     prepare, labels = predictor.prepare, predictor.labels
@@ -242,7 +243,7 @@ def test_configurations_that_predict_together_average_slab_by_slab(spacing: tupl
 
 def test_a_grid_too_large_for_the_free_memory_is_refused_before_it_is_allocated() -> None:
     predictor = stub(data_plan(channels=(RAW,), spacing=(1e-3, 1e-3, 1e-3)))
-    with pytest.raises(UserError, match=r"it has 90000 x 20000 x 20000 voxels, which need .* GB; .* GB are free"):
+    with pytest.raises(UserError, match=r"it has 90000 x 20000 x 20000 voxels, which need .* TB; .* GB are free"):
         predictor.prepare(image_from_array(np.zeros((20, 20, 30), np.float32), (1.0, 1.0, 3.0)))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,11 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
+from seg_transfer.exporting.card import write_card
 from seg_transfer.exporting.load import load_model_file
 from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
-from seg_transfer.planning.model_file import read_model_file
+from seg_transfer.planning.model_file import NOTHING, Member, read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.training.run_folder import PlanFolder, TrainedRuns
@@ -130,6 +133,10 @@ MODEL = ("members", 0, "plan", "model")
         (_set(*MODEL, "decoder_channels", to=[4096, 4096]), "do not fit its plan.s network"),
         (_set(*MODEL, "decoder_channels", to=[16, 8]), "do not fit its plan's network"),
         (_set(*MODEL, "patch", to=[1, 10**6, 10**6]), r"patch .* has 1000000000000 voxels"),
+        (_set(*MODEL, "patch", to=[1, 8192, 8192]), r"patch .* has 67108864 voxels, the limit is 16777216"),
+        (_set(*MODEL, "decoder_channels", to=[10**30, 8]), "decoder_channels.0"),
+        (_set("members", 0, "folds", to=["0"] * 10**4), "more folds than it has tensors"),
+        (_set("members", 0, "plan", "data", "cases", to=["../../one"]), "cannot be the name of a file"),
         (_set(*MODEL, "encoder", to="resnet50"), "do not fit its plan's network"),
         (_set("members", 0, "folds", to=["0", "1"]), "do not fit its plan's network"),
         (
@@ -175,6 +182,10 @@ DAMAGED = "cut off or damaged"
         ({}, DAMAGED),
         ({"x": WHOLE | {"dtype": "F64", "shape": [5]}}, "tensor x has the unsupported type F64"),
         ({"x": WHOLE}, "do not fit its plan's network"),
+        ({"x": WHOLE | {"shape": [1] * 600_000}}, "tensor x has 600000 axes, at most 8 are read"),
+        ({"x": WHOLE | {"shape": [0, 5], "data_offsets": [0, 0]}, "y": WHOLE}, "tensor x is empty"),
+        ({"x" * 300: WHOLE}, "the name of a tensor has 300 characters"),
+        ({"\x1b[2J": WHOLE | {"dtype": "F64", "shape": [5]}}, r"tensor \\u001b\[2J has the unsupported type"),
     ],
 )
 def test_tensors_that_are_not_there_are_refused(good: Path, tmp_path: Path, entries: Header, said: str) -> None:
@@ -189,7 +200,7 @@ def test_tensors_that_are_not_there_are_refused(good: Path, tmp_path: Path, entr
 
 def test_a_message_about_a_damaged_file_quotes_little_of_it(good: Path, tmp_path: Path) -> None:
     _, segtl, _ = taken_apart(good)
-    entries = {"x" * 10**6: WHOLE | {"data_offsets": [4, BYTES + 4]}}
+    entries = {"x" * 200: WHOLE | {"data_offsets": [4, BYTES + 4], "shape": ["y" * 10**6]}}
     with pytest.raises(UserError, match=DAMAGED) as raised:
         read_model_file(put_together(tmp_path / "bad.segtl", entries, segtl, bytes(BYTES)))
     assert len(str(raised.value)) < 1000
@@ -212,6 +223,73 @@ def test_tensors_beside_those_of_the_networks_are_refused(good: Path, tmp_path: 
     more = {"dtype": "F32", "shape": [1], "data_offsets": [len(payload), len(payload) + 4]}
     with pytest.raises(UserError, match="tensors of no network"):
         load_model_file(put_together(tmp_path / "more.segtl", entries | {"y": more}, segtl, payload + bytes(4)))
+
+
+def test_what_its_card_holds_does_not_control_the_terminal(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries, segtl, payload = taken_apart(good)
+    segtl["card"] = "# title\x1b[2J\x9b31m\u202e\nnext\n"
+    file = put_together(tmp_path / "card.segtl", entries, segtl, payload)
+    assert main(["card", str(file)]) == 0
+    assert capsys.readouterr().out == "# title\\u001b[2J\\u009b31m\\u202e\nnext\n\n"
+
+
+def test_a_card_is_written_with_escapes(made: Plan) -> None:
+    channel = made.data.channels[0].model_copy(update={"name": "T1\x1b[2J\n  hint: fine"})
+    labels = (*made.data.labels[:2], made.data.labels[2].model_copy(update={"name": "b\u202e"}))
+    data = made.data.model_copy(update={"channels": (channel,), "labels": labels})
+    member = Member(plan=made.model_copy(update={"data": data}), folds=("0",))
+    card = write_card([member], name="x\x07", dice=None, validated=0, chosen=False, postprocessing=NOTHING)
+    assert "# x\\u0007: a model" in card and "T1\\u001b[2J\\u000a  hint" in card and "b\\u202e" in card
+
+
+def images(folder: Path, size: int = 20) -> Path:
+    folder.mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((size, size, 5), np.int16), np.eye(4)), folder / "one.nii.gz")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "memory", "code", "said"),
+    [
+        (
+            _set(*MODEL, "patch", to=[1, 4096, 4096]),
+            "2GB",
+            2,
+            "for one patch, of 1 x 4096 x 4096 voxels; 2.0 GB are al",
+        ),
+        (
+            _set("members", 0, "plan", "data", "spacing", to=[0.05, 0.01, 0.01]),
+            "1GB",
+            3,
+            "100 x 2000 x 2000 voxels, wh",
+        ),
+        (_set("members", 0, "plan", "data", "spacing", to=[1e-4, 1e-4, 1e-4]), None, 3, "voxels, which need .* GB are"),
+        (_set("members", 0, "plan", "recipe", "batch_size", to=4096), "100MB", 0, ""),
+    ],
+    ids=["patch", "spacing", "absurd spacing", "batch"],
+)
+def test_a_prediction_that_needs_more_memory_than_allowed_is_refused_before(
+    good: Path,
+    tmp_path: Path,
+    change: Callable[[Header], None],
+    memory: str | None,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entries, segtl, payload = taken_apart(good)
+    folder, option = images(tmp_path / "images"), [] if memory is None else ["--memory", memory]
+    assert main(["predict", "-m", str(good), "-i", str(folder), "-o", str(tmp_path / "first")]) == 0
+    change(segtl)
+    file = put_together(tmp_path / "changed.segtl", entries, segtl, payload)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    out = tmp_path / "out"
+    assert main(["predict", "-m", str(file), "-i", str(folder), "-o", str(out), *option]) == code
+    assert re.search(said, capsys.readouterr().err)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    assert (out / "one.nii.gz").exists() == (code == 0)
 
 
 def test_safetensors_of_others_and_checkpoints_are_refused(good: Path, tmp_path: Path, made: Plan) -> None:
