@@ -161,9 +161,9 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    if not path.is_file():
-        raise UserError("there is no such file", where=path)
     try:
+        if not path.is_file():
+            raise UserError("there is no such file", where=path)
         yield
     except UserError:
         raise

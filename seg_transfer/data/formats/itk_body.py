@@ -17,6 +17,8 @@ from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.errors import UserError
 
 _LONGEST_HEADER = 2**22  # bytes; the limits keep a file that is no header from being read whole
+_LONGEST_FIELD = 512
+"""Bytes of a field of NRRD: of more than 1,000, one that is wrong ends the process in NRRD's own error message."""
 _BLOCK = 2**20
 _MM = ("", "?", "???", "mm", "millimeter", "millimetre", "millimeters", "millimetres")
 _LONGEST_NUMBER = 8
@@ -96,12 +98,20 @@ def _fields(file: BinaryIO, separator: bytes, *, last: str) -> dict[str, str]:
         line = file.readline(_LONGEST_HEADER)
         if not line:
             break
+        if len(line) > _LONGEST_FIELD and separator == b":" and not _is_free_text(line):
+            raise ValueError(f"its header has a line of {len(line)} bytes")
         name, _, value = line.strip().partition(separator)
         key = name.decode("latin-1").strip().lower()
         fields.setdefault(key, value.decode("latin-1").strip())
         if key == last:
             return fields
     raise ValueError("it is cut off within its header")
+
+
+def _is_free_text(line: bytes) -> bool:
+    """Whether a line of NRRD is a comment or a key of its writer's own, ``key:=value``; a field is ``name: value``."""
+    name, sign, _ = line.partition(b":=")
+    return line.startswith(b"#") or (bool(sign) and b": " not in name)
 
 
 def _refuse_detached(path: Path, name: str) -> None:

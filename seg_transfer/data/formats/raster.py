@@ -12,11 +12,14 @@ import numpy as np
 from PIL import ExifTags, TiffImagePlugin
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.header import Header, check_free_memory
+from seg_transfer.data.formats.stream import GZIP_RATIO
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
 _GREY = ("L", "I;16", "I", "F")  # modes whose values are kept
+_HARMLESS = 2**26
+"""Values that are allocated whatever the size of the file: blank pages compress to nearly nothing."""
 _SHOWN = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
     3: Pillow.Transpose.ROTATE_180,
@@ -44,6 +47,7 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     Of labels with a palette the indices are read; label images in RGB must have equal channels.
     """
     with Pillow.open(path) as image:
+        _check_size(image, path)
         _check_parts(image)
         indices = label and image.mode in ("P", "1")
         mode = image.mode if indices else _mode(image, path)
@@ -73,6 +77,17 @@ def _mode(image: Pillow.Image, path: Path) -> str:
         raise UserError("images of several pages are not supported", where=path, hint="store the stack as .nii.gz")
     mode = _AS_GREY.get(image.mode, image.mode)
     return mode if mode in _GREY else "RGB"
+
+
+def _check_size(image: Pillow.Image, path: Path) -> None:
+    """Compare the number of pixels with what the file can hold, before they are allocated."""
+    columns, rows = _stored_size(image)
+    needed = columns * rows * len(image.getbands())
+    if needed > _HARMLESS and needed > path.stat().st_size * GZIP_RATIO:
+        raise ValueError(f"its header claims {columns} x {rows} pixels, more than its file can hold")
+    check_free_memory(
+        _header((columns, rows), 2 * len(image.getbands()), np.dtype(np.float32)), np.dtype(np.float32), path
+    )
 
 
 def _check_parts(image: Pillow.Image) -> None:
