@@ -60,6 +60,7 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
     start, shapes = prefix(member, FOLD), file.of_fold(member, FOLD)
     subject = "network" if weights.carry == "all" else "encoder"
     report = LoadReport(outcome=f"the {subject} is carried over from an earlier model")
+    blocks = math.prod(network.block)
     image = {ENCODER + name for name in network.encoder.image_weights()}
     with safe_open(path, framework="pt") as tensors, torch.no_grad():
         for name, target in network.state_dict().items():
@@ -71,10 +72,13 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
             if name not in shapes:
                 raise _unfit(path, name, "missing")
             fitted = source = tensors.get_tensor(start + name)
+            dimensions = (4, 5) if target.ndim in (4, 5) else (target.ndim,)
+            if source.ndim not in dimensions or not source.numel() or (name == RAW and source.shape[1] % blocks):
+                raise _unfit(path, name, " x ".join(map(str, source.shape)))
             if name in image:
                 fitted = adapt_input(source, target.shape[1])
             elif name == RAW:
-                fitted = _adapt_raw(source, target.shape[1], math.prod(network.block))
+                fitted = _adapt_raw(source, target.shape[1], blocks)
             if fitted.ndim == 5 and target.ndim == 4:
                 fitted = fitted.sum(2)
             fitted = fit_depth(fitted, target, network.encoder.inflation)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import mmap
 import re
+import warnings
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, _weights_only_unpickler
 
 from seg_transfer.errors import UserError
 
 StateDicts = dict[str, dict[str, Tensor]]
 HDF5 = b"\x89HDF"
+LONGEST_NAME = 500
+"""Characters of a tensor's name; longer ones are of no network, and matching names takes their length squared."""
+LONGEST_CAUSE = 300
+"""Characters shown of torch's own message, which quotes the file."""
 
 
 def read_state_dicts(path: Path) -> StateDicts:
@@ -30,50 +38,100 @@ def read_state_dicts(path: Path) -> StateDicts:
         UserError: If the file is neither, would run code when it is read, or holds no tensors.
     """
     content = _read(path)
-    state_dicts = dict(_state_dicts(content, ())) if isinstance(content, dict) else {}
+    state_dicts = dict(_state_dicts(content)) if isinstance(content, dict) else {}
     if not state_dicts:
         raise UserError("holds no dictionary of tensors", where=path, hint="give a state dict")
     return state_dicts
 
 
-def _state_dicts(content: Mapping[object, object], keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    tensors = {
-        str(name): value
-        for name, value in content.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
-    }
-    if tensors:
-        yield ".".join(keys), tensors
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _state_dicts(value, (*keys, str(name)))
+def _state_dicts(content: dict[object, object]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each dictionary once: a pickle may hold one in many places, even in itself."""
+    waiting: list[tuple[str, dict[object, object]]] = [("", content)]
+    seen = {id(content)}
+    while waiting:
+        key, found = waiting.pop()
+        named = {name: value for name, value in found.items() if isinstance(name, str) and len(name) <= LONGEST_NAME}
+        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor) and _is_weight(value)}
+        if tensors:
+            yield key, tensors
+        inner = []
+        for name, value in named.items():
+            path = f"{key}.{name}" if key else name
+            if isinstance(value, dict) and id(value) not in seen and len(path) <= LONGEST_NAME:
+                seen.add(id(value))
+                inner.append((path, value))
+        waiting += reversed(inner)
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"  # a file may hold sparse and meta tensors
+    return dense and tensor.is_floating_point() and tensor.ndim > 0
 
 
 def _read(path: Path) -> object:
-    with path.open("rb") as file:
-        if file.read(len(HDF5)) == HDF5:
-            raise UserError("Keras weights cannot be read", where=path, hint="give the weights for PyTorch")
+    hint = "give a safetensors file, or a torch checkpoint with tensors only"
     try:
+        with path.open("rb") as file:
+            if file.read(len(HDF5)) == HDF5:
+                raise UserError("Keras weights cannot be read", where=path, hint="give the weights for PyTorch")
         if path.suffix == ".safetensors":
             return load_file(path)
-        # DINO, MAE and others save their arguments beside the weights; a Namespace holds values only.
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_checkpoint(path)
+    except UserError:
+        raise
     except Exception as error:  # the unpickler raises any type on a file that is no checkpoint
         text = str(error).strip()
         if needed := re.search(r"Unsupported global: GLOBAL ([\w.]+)", text):
-            raise UserError(
-                f"not readable as weights without running code that the file names: it holds {needed[1]}",
-                where=path,
-                hint="if you trust the file, save its tensors alone, in Python: import torch; "
-                f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pt') "
-                "(the key may have another name)",
-            ) from error
-        # torch's message for a broken file recommends weights_only=False.
-        broken = isinstance(error, UnpicklingError) or not text
-        cause = type(error).__name__ if broken else text.splitlines()[0]
-        raise UserError(
-            f"not readable as weights: {cause}",
-            where=path,
-            hint="give a safetensors file, or a torch checkpoint with tensors only",
-        ) from error
+            what = f"not readable as weights without running code that the file names: it holds {needed[1]}"
+            hint = "give a file with tensors only, such as safetensors: ask whoever trained the weights for it"
+        else:
+            # torch's advice is to drop the safeguard against code in the file.
+            broken = isinstance(error, UnpicklingError) or not text or "weights_only" in text
+            cause = type(error).__name__ if broken else text.splitlines()[0][:LONGEST_CAUSE]
+            what = f"not readable as weights: {cause}"
+        raise UserError(what, where=path, hint=hint) from error
+
+
+def _load_checkpoint(path: Path) -> object:
+    """Content of a file that torch wrote, as an archive or (before torch 1.6) as a sequence of pickles."""
+    # DINO, MAE and others save their arguments beside the weights; a Namespace holds values only.
+    with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings(), _short_errors():
+        warnings.simplefilter("ignore")
+        if is_zipfile(path):
+            _check_archive(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+        # A map gives no more bytes than there are; a file takes the memory first, as many as a pickle asks for.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse archives other than torch's, which are not compressed: others may grow without bounds.
+
+    Raises:
+        UserError: If the files in it are larger than the archive, or it is a program of TorchScript.
+    """
+    with ZipFile(path) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        hint = "unpack it, and give the weights file in it; or save the weights again with torch"
+        raise UserError("this archive is compressed, which torch's are not", where=path, hint=hint)
+    if any(member.filename.rpartition("/")[2] == "constants.pkl" for member in members):
+        hint = "give the state dict of the network that the program was made from"
+        raise UserError("this is a program of TorchScript, not a file of weights", where=path, hint=hint)
+
+
+class _ShortError(UnpicklingError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message[:LONGEST_CAUSE])
+
+
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """Shorten the unpickler's messages: torch searches them, in time that grows with the square of their length."""
+    before = _weights_only_unpickler.UnpicklingError
+    setattr(_weights_only_unpickler, before.__name__, _ShortError)
+    try:
+        yield
+    finally:
+        setattr(_weights_only_unpickler, before.__name__, before)
