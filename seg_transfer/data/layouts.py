@@ -6,6 +6,7 @@ Errors here concern the data set as a whole. Missing and misnamed files of singl
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _nnunet_listed(root: Path, content: dict[str, Any], description: Path) -> Da
         if len(files) < 2 or not all(isinstance(file, str) for file in files):
             raise UserError(f"dataset: {name!r} does not name its images and its label", where=description, hint=hint)
         if not is_file_name(name):
-            raise UserError(f"dataset: {name!r} cannot be the name of a file", where=description, hint=hint)
+            raise UserError(f"dataset: {name[:60]!r} cannot be the name of a file", where=description, hint=hint)
         *image_files, label = (_file(root, file) for file in files)
         cases.append(Case(case_name(name), tuple(image_files), label))
     return DatasetContents(
@@ -159,12 +160,26 @@ def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
 def _file(root: Path, name: str) -> Path:
     """The file that a list names: below the data set, with slashes of either kind, and accents as the disk has them."""
     found = root / name
+    if not _is_possible(found):
+        what = f"{name[:60]!r} cannot be the name of a file"
+        raise UserError(what, where=root / "dataset.json", hint="correct the name")
     if not os.path.lexists(found):
         found = root / name.replace("\\", "/")
     if not os.path.lexists(found) and found.parent.is_dir():
         same = [path for path in found.parent.iterdir() if case_name(path.name) == case_name(found.name)]
         found = same[0] if same else found
     return found
+
+
+def _is_possible(path: Path) -> bool:
+    """Whether a file could have this path: it is neither too long nor has characters that no name may have."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.EINVAL)
+    except ValueError:
+        return False
+    return True
 
 
 def _folders(root: Path, *, workers: int) -> DatasetContents:

@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_validator, model_validator
 
 from seg_transfer.data.geometry import Unit
 from seg_transfer.evaluation.metrics import METRICS
@@ -118,6 +118,13 @@ class Scores(JsonRecord):
     failures: dict[str, str] = Field(default={}, description="cases that could not be scored -> why")
     without_reference: tuple[str, ...] = Field(default=(), description="predicted cases that have no reference")
     models: tuple[str, ...] = Field(default=(), description="digests of the models that predicted, where known")
+
+    @model_validator(mode="after")
+    def _cases_have_the_labels(self) -> Scores:
+        for case, of_label in self.cases.items():
+            if of_label.keys() != self.labels.keys():
+                raise ValueError(f"cases.{case}: its labels are not those of the field labels")
+        return self
 
     @computed_field  # type: ignore[prop-decorator]
     @property

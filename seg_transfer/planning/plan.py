@@ -25,6 +25,7 @@ from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.training_images import TrainingImages
 from seg_transfer.util.names import HubName
 from seg_transfer.util.records import JsonRecord, Record, parse_object
+from seg_transfer.util.text_files import read_bytes
 
 LARGEST_PATCH = 2**24
 """Voxels of the planner's largest patch. Images are padded to the patch, which therefore takes memory."""
@@ -345,8 +346,10 @@ def edited_parts(path: Path) -> list[str]:
 
     The file's content is compared with its own checksums: a plan that lacks a newer field is not edited.
     """
-    content = parse_object(path.read_bytes(), Plan.noun, where=path, hint=Plan.if_wrong)
-    recorded = content.get("checksums", {})
+    content = parse_object(read_bytes(path, Plan.if_wrong), Plan.noun, where=path, hint=Plan.if_wrong)
+    recorded = content.get("checksums")
+    if not isinstance(recorded, dict):
+        recorded = {}
     return [name for name, checksum in _checksums(content).items() if recorded.get(name) != checksum]
 
 

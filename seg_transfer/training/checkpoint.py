@@ -159,10 +159,11 @@ def _in_layout_of(parameter: Tensor, tensor: Tensor) -> Tensor:
 def _checked(path: Path, kind: CheckpointKind, header: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """The header without digests, and the tensors' checksum."""
     header, checksum = check_header(path, header)
-    if header["version"] != CHECKPOINT_VERSION:
+    version, held = header.get("version"), header.get("kind")
+    if version != CHECKPOINT_VERSION:
         if_older = "use the segtl that wrote it, or train again with --restart"
-        raise wrong_version("checkpoint", header["version"], CHECKPOINT_VERSION, where=path, if_older=if_older)
-    if header["kind"] != kind:
+        raise wrong_version("checkpoint", version, CHECKPOINT_VERSION, where=path, if_older=if_older)
+    if held != kind:
         hint = f"use {kind}.safetensors beside it"
-        raise UserError(f"holds a {header['kind']} state, a {kind} state is needed", where=path, hint=hint)
+        raise UserError(f"holds a {held} state, a {kind} state is needed", where=path, hint=hint)
     return header, checksum

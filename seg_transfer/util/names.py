@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated
 
@@ -10,9 +11,13 @@ from pydantic import AfterValidator
 _HUB_PART = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 
+LONGEST_NAME = 200
+"""Bytes; files may have 255, endings included."""
+
+
 def is_file_name(name: str) -> bool:
-    """Whether a name stays in its folder, on any system: no separator, no NUL, and not ``.`` or ``..``."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    """Whether a name stays in its folder, on any system: no separator, no NUL, not ``.`` or ``..``, and not too long."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(os.fsencode(name)) <= LONGEST_NAME
 
 
 def _file_name(name: str) -> str:
