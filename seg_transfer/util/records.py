@@ -13,6 +13,10 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.files import write_text
 from seg_transfer.util.text_files import parse_json, read_bytes
 
+MOST_PROBLEMS = 10
+"""Wrong fields in one message."""
+LONGEST_QUOTE = 60
+"""Characters of a file's names and values in a message."""
 HEADER_KEY = "segtl"
 """Metadata key of segtl's JSON object in safetensors and ONNX files."""
 DIGEST_KEY = "digest"
@@ -156,19 +160,22 @@ def wrong_version(noun: str, version: object, current: int, *, where: Path | str
     """
     newer = type(version) is int and version > current
     return UserError(
-        f"a {noun} of version {version!r}; this segtl reads version {current}",
+        f"a {noun} of version {repr(version)[:LONGEST_QUOTE]}; this segtl reads version {current}",
         where=where,
         hint="it was written by a newer segtl: update segtl" if newer else if_older,
     )
 
 
 def wrong_fields(error: ValidationError) -> list[str]:
-    """One line per wrong field: its path and the problem."""
+    """One line per wrong field: its path and the problem; of many, the first ones."""
+    problems = error.errors()
     lines = []
-    for problem in error.errors():
-        path = ".".join(str(step) for step in problem["loc"])
+    for problem in problems[:MOST_PROBLEMS]:
+        path = ".".join(str(step)[:LONGEST_QUOTE] for step in problem["loc"])
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             text = "unknown field"
         lines.append(f"{path}: {text}" if path else text)
+    if len(problems) > MOST_PROBLEMS:
+        lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
     return lines

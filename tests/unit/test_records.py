@@ -133,3 +133,13 @@ def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyt
         Box(size=Size(width=3)).save(path)
     assert Box.load(path).size.width == 2
     assert [file.name for file in tmp_path.iterdir()] == ["box.json"]
+
+
+def test_messages_about_many_or_long_fields_are_short(tmp_path: Path) -> None:
+    path = tmp_path / "box.json"
+    for content in ({"x" * 9999: 1}, {"version": "9" * 9999}, {"names": [1] * 999}, {str(n): 1 for n in range(999)}):
+        path.write_text(json.dumps({"version": 3, "size": {"width": 2}} | content))
+        with pytest.raises(UserError) as raised:
+            Box.load(path)
+        assert len(raised.value.what) < 900
+    assert raised.value.what.endswith("9: unknown field; and 989 more")
