@@ -215,6 +215,10 @@ def _read(record: Path) -> dict[str, dict[str, str]]:
         return {}
     hint = "delete it and fetch again"
     content = read_json(record, hint)
-    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+    if not isinstance(content, dict) or not all(map(_is_entry, content.values())):
         raise UserError("not a record of fetched files", where=record, hint=hint)
     return content
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))) is not None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import IO, cast
 from zipfile import ZipFile, is_zipfile
 
 import torch
@@ -102,7 +103,7 @@ def _load_checkpoint(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
         # A map gives no more bytes than there are; a file takes the memory first, as many as a pickle asks for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return torch.load(content, map_location="cpu", weights_only=True)
+            return torch.load(cast(IO[bytes], content), map_location="cpu", weights_only=True)
 
 
 def _check_archive(path: Path) -> None:

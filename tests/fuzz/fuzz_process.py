@@ -25,6 +25,10 @@ class FuzzProcess:
 
     Args:
         folder: An empty folder for its files.
+
+    Attributes:
+        first: Reader -> how it read its valid file.
+        valid: Reader -> content of its valid file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,11 +36,7 @@ class FuzzProcess:
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.first: dict[str, dict[str, Any]] = self._started()
-
-    @property
-    def valid(self) -> Path:
-        """Folder of the valid files, named like their readers."""
-        return self.folder / "0" / "valid"
+        self.valid = {name: (folder / "0" / "valid" / name).read_bytes() for name in self.first}
 
     def read(self, name: str, content: bytes) -> dict[str, Any]:
         """Write content in place of a reader's file and read it; the outcome says how it ended."""

@@ -20,6 +20,7 @@ from made_scores import scores
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 
+from seg_transfer.catalogue.encoders import ENCODERS
 from seg_transfer.cli.app import commands, main
 from seg_transfer.data.checks import check_dataset
 from seg_transfer.data.dataset import Dataset, find_dataset
@@ -36,6 +37,7 @@ from seg_transfer.planning.rules.earlier_model import choose_member
 from seg_transfer.preprocessing.store_record import store_data
 from seg_transfer.training.checkpoint import load_header, load_state
 from seg_transfer.training.manifest import Manifest
+from seg_transfer.transfer import weights
 from seg_transfer.transfer.carry import carry_over
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import RECORD, check_beside
@@ -66,7 +68,9 @@ def command(*arguments: str | Path) -> None:
         raise Failed(f"exit code {code}")
 
 
-environment.bfloat16_gain = cache(environment.bfloat16_gain)  # measured in seconds, the same for every input
+# What takes seconds at first and is the same for every input: a measurement, and building every encoder for a hint.
+environment.bfloat16_gain = cache(environment.bfloat16_gain)
+weights.ENCODERS = {name: ENCODERS[name] for name in ("resnet18", "resnet34")}
 
 
 def plan(*arguments: str | Path) -> None:
@@ -117,8 +121,8 @@ def encoder_weights(file: Path) -> None:
 def carried(file: Path) -> None:
     """Start a new network, with two channels, from an exported model."""
     found = read_model_file(file)
-    weights = Weights(source="model", path=str(file), sha256=file_digest(file), carry="all")
-    model = PLAN.model.model_copy(update={"weights": weights})
+    earlier = Weights(source="model", path=str(file), sha256=file_digest(file), carry="all")
+    model = PLAN.model.model_copy(update={"weights": earlier})
     choose_member([member.plan.model.configuration for member in found.header.members], model.configuration)
     carry_over(blank_network(model, channels=2, classes=2), model)
 

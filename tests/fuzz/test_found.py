@@ -30,6 +30,7 @@ from seg_transfer.network.build import blank_network
 from seg_transfer.planning.plan import Plan, Weights, edited_parts
 from seg_transfer.training.checkpoint import load_state
 from seg_transfer.transfer.carry import carry_over
+from seg_transfer.transfer.fetch import RECORD, check_beside
 from seg_transfer.transfer.weight_files import read_state_dicts
 from seg_transfer.util.files import file_digest
 
@@ -138,6 +139,13 @@ class TestRecords:
 
 
 class TestWeights:
+    @pytest.mark.parametrize("sha256", [None, 1, "", "0" * 63, "[" * 5000, ["0" * 64]])
+    def test_a_record_of_fetched_files_has_digests(self, tmp_path: Path, sha256: object) -> None:
+        (tmp_path / RECORD).write_text(json.dumps({"w.safetensors": {"sha256": sha256}}))
+        (tmp_path / "w.safetensors").touch()
+        with pytest.raises(UserError, match="not a record of fetched files"):
+            check_beside(tmp_path / "w.safetensors")
+
     def test_a_dictionary_in_itself_and_in_many_places(self, tmp_path: Path) -> None:
         inner: dict = {"a": torch.ones(2)}
         for _ in range(60):  # 2**60 ways lead to the tensor
