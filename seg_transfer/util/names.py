@@ -16,7 +16,7 @@ LONGEST_NAME = 200
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name stays in its folder, on any system: no separator, no NUL, not ``.`` or ``..``, and not too long."""
+    """Whether a name stays in its folder, on any system: no separator, no NUL, not ``..``, not too long."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0") and len(os.fsencode(name)) <= LONGEST_NAME
 
 

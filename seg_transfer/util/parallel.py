@@ -158,7 +158,7 @@ def _until_broken(
         while True:
             while waiting and len(running) < workers and not broken:
                 try:
-                    with _without_main_module():  # the first submission starts the processes
+                    with _starting_process():  # the first submission starts the processes
                         running[pool.submit(waiting[0])] = waiting[0]
                 except BrokenProcessPool:
                     broken = True
@@ -189,7 +189,7 @@ def _run_isolated(task: _Task[T, Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder, receiver:
         trace = Path(folder) / "trace"
         process = context.Process(target=_send, args=(task, sender, trace))
-        with _without_main_module():
+        with _starting_process():
             process.start()
         sender.close()  # so that the end of the process closes the pipe
         try:
@@ -204,17 +204,30 @@ def _run_isolated(task: _Task[T, Any]) -> Any:
 
 
 @contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Hide the calling script: spawn would run it in each process.
+def _starting_process() -> Iterator[None]:
+    """Hide the calling script, and put off signals, while processes start.
 
-    That fails for a script without ``if __name__ == "__main__"`` and for one read from standard input.
+    Spawn would run the script in each process, which fails for one without ``if __name__ == "__main__"`` and for one
+    read from standard input. A process whose parent is interrupted before it has sent everything shows a traceback, and
+    so does one that Ctrl-C reaches before :func:`end_with_parent`: it inherits that SIGINT is ignored.
     """
     caller = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
+    arrived: list[int] = []
+    previous = {}
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+            if callable(signal.getsignal(number)):
+                previous[number] = signal.signal(number, lambda number, _: arrived.append(number))
     try:
         yield
     finally:
         sys.modules["__main__"] = caller
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for late in arrived[:1]:
+            signal.raise_signal(late)
 
 
 def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
