@@ -82,6 +82,12 @@ def enlarged(spacing: list[float]) -> list[float]:
     return [along, u / 2, v / 2]
 
 
+def finer(spacing: list[float]) -> list[float]:
+    """Spacing of images that are a third larger in-plane; the patch has as many voxels as before."""
+    along, u, v = spacing
+    return [along, u * 0.75, v * 0.75]
+
+
 MILD = {
     "rotate_probability": 0.1,
     "scale_probability": 0.1,
@@ -111,11 +117,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "encoder-rate-1": {},
     "rate-0.0015": {"recipe.learning_rate": 1.5e-3},
     "rate-0.006": {"recipe.learning_rate": 6e-3},
+    "rate-0.012": {"recipe.learning_rate": 1.2e-2},
     "long-warm-up": {"recipe.warmup": 0.2},
     "no-weight-decay": {"recipe.weight_decay": 0.0},
     "weight-decay-0.1": {"recipe.weight_decay": 0.1},
     "no-average": {"recipe.ema_decay": 0.0},
     "enlarged": {"data.spacing": enlarged},
+    "finer": {"data.spacing": finer},
     "no-deep-supervision": {"recipe.deep_supervision": False},
     "minmax": {},
     "minmax-similar": {"recipe.strategy.batchnorm": "source"},
