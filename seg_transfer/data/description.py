@@ -105,7 +105,7 @@ def _values(name: object, value: object, where: Path) -> tuple[int, ...]:
     """The values of a label, ascending; a single one unless it is a region."""
     texts = {str(entry) for entry in (value if isinstance(value, list) and value else [value])}
     if not all(_WHOLE_NUMBER.fullmatch(text) for text in texts):
-        raise UserError(f"label {name} has the value {str(value)[:60]!r}", where=where, hint=_HINT)
+        raise UserError(f"label {name} has the value {repr(value)[:60]}", where=where, hint=_HINT)
     values = tuple(sorted(map(int, texts)))
     for number in values:
         if not SMALLEST_VALUE <= number <= LARGEST_VALUE:

@@ -188,8 +188,8 @@ def groups_by_regex(cases: Sequence[str], regex: str) -> dict[str, str]:
     hint = r"write one that finds the group in every case, such as (patient\d+)"
     try:
         pattern = re.compile(regex)
-    except re.error as error:
-        raise UserError(f"{regex!r} is no regular expression: {error}", where="--group-by", hint=hint) from None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"{regex[:60]!r} is no regular expression: {error}", where="--group-by", hint=hint) from None
     groups = {}
     for case in cases:
         match = pattern.search(case)
@@ -244,6 +244,10 @@ def splits_from_file(path: Path) -> list[Split]:
         train, validation = _cases(fold, "train"), _cases(fold, "val", "validation")
         if not train or validation is None:
             raise UserError(f"fold {number} has no lists train and val", where=path, hint=hint)
+        for name, cases in (("train", train), ("val", validation)):
+            if repeated := [case for case, count in Counter(cases).items() if count > 1]:
+                what = f"fold {number} names {repeated[0]} {cases.count(repeated[0])} times in {name}"
+                raise UserError(what, where=path, hint="name each case once")
         if both := sorted(set(train) & set(validation)):
             what = f"fold {number} trains and validates on {', '.join(both[:3])}"
             raise UserError(what, where=path, hint="keep them apart")

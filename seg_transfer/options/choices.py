@@ -19,3 +19,6 @@ Precision = Literal["float32", "bfloat16"]
 
 LARGEST_SEED = 2**32 - 1
 """Largest random seed that all generators accept."""
+MOST_EPOCHS = 10**6
+LONGEST_TIME = 366 * 86400
+"""Longest training of a fold, in seconds: a year."""

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli, Options
-from seg_transfer.options.choices import LARGEST_SEED
+from seg_transfer.options.choices import LARGEST_SEED, LONGEST_TIME, MOST_EPOCHS
 from seg_transfer.util.units import bytes_from_text, seconds_from_text
 
 DEFAULT_WORK = Path("segtl-work")
@@ -98,9 +98,9 @@ class VerbosityOptions(Options):
 class BudgetOptions(Options):
     """The training budget."""
 
-    epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, description="Number of epochs.")
+    epochs: Annotated[int | None, Cli(metavar="N")] = Field(None, ge=1, le=MOST_EPOCHS, description="Number of epochs.")
     time_budget: Annotated[Seconds | None, Cli(metavar="TIME")] = Field(
-        None, gt=0, description="Training time per fold: seconds, or a text such as 30m."
+        None, gt=0, le=LONGEST_TIME, description="Training time per fold: seconds, or a text such as 30m."
     )
 
     @model_validator(mode="after")

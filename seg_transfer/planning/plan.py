@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from seg_transfer.catalogue.encoders import ENCODERS, TIMM, volume_encoders
 from seg_transfer.data.splits import Split
-from seg_transfer.options.choices import LARGEST_SEED, Carry, Configuration, Head, Precision
+from seg_transfer.options.choices import LARGEST_SEED, LONGEST_TIME, MOST_EPOCHS, Carry, Configuration, Head, Precision
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fields import Fraction, MirrorAxes, Triple, json_hash, part_hash
@@ -29,7 +29,6 @@ from seg_transfer.util.text_files import read_bytes
 
 LARGEST_PATCH = 2**24
 """Voxels of the planner's largest patch. Images are padded to the patch, which therefore takes memory."""
-LONGEST_TIME = 366 * 86400
 PARTS = ("data", "model", "recipe")
 """Parts of a plan that define a training; evidence, training images, reasons and estimates do not."""
 
@@ -164,7 +163,7 @@ class RecipePlan(Record):
     strategy: Strategy
     race: Race | None = Field(default=None, description="run at the start of each fold, which then trains the winner")
     batch_size: int = Field(ge=1, le=4096)
-    epochs: int | None = Field(default=None, ge=1, le=10**6, description="budget in epochs; or time_budget")
+    epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS, description="budget in epochs; or time_budget")
     steps_per_epoch: int = Field(default=100, ge=1, le=10**6)
     time_budget: Annotated[float, Field(gt=0, le=LONGEST_TIME)] | None = Field(
         default=None, description="seconds of training"

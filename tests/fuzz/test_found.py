@@ -24,9 +24,11 @@ from seg_transfer.data.description import label_scheme
 from seg_transfer.data.formats import read_array, write_volume
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import read_image
+from seg_transfer.data.splits import groups_by_regex, splits_from_file
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.network.build import blank_network
+from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.plan import Plan, Weights, edited_parts
 from seg_transfer.training.checkpoint import load_state
 from seg_transfer.transfer.carry import carry_over
@@ -114,6 +116,26 @@ class TestDescriptions:
     def test_values_that_no_label_can_have(self, value: object) -> None:
         with pytest.raises(UserError, match="label a has the value"):
             label_scheme({"labels": {"background": 0, "a": value}}, Path("dataset.json"))
+
+
+class TestOptions:
+    @pytest.mark.parametrize("regex", ["(" * 500 + ")" * 500, "a{99999999999}", "(?P<a>", "\\"])
+    def test_expressions_that_cannot_be_compiled(self, regex: str) -> None:
+        with pytest.raises(UserError, match="is no regular expression"):
+            groups_by_regex(["case"], regex)
+
+    @pytest.mark.parametrize("budget", [{"epochs": 2_000_000}, {"time_budget": "5000d"}, {"time_budget": 1e300}])
+    def test_budgets_that_no_plan_may_have(self, budget: dict) -> None:
+        with pytest.raises(UserError, match="is out of range"):
+            PlanOptions(dataset=Path("data"), **budget)
+
+    @pytest.mark.parametrize("name", ["train", "val"])
+    def test_splits_that_name_a_case_twice(self, tmp_path: Path, name: str) -> None:
+        fold = {"train": ["a\u0308", "b"], "val": ["c"]}
+        fold[name] += ["\u00e4", "a\u0308"] if name == "train" else ["c"]
+        (tmp_path / "splits.json").write_text(json.dumps([fold]))
+        with pytest.raises(UserError, match=rf"fold 0 names . [23] times in {name}"):
+            splits_from_file(tmp_path / "splits.json")
 
 
 class TestRecords:
