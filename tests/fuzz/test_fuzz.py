@@ -20,7 +20,7 @@ from fuzz_mutations import (
     text_edits,
 )
 from fuzz_process import FuzzProcess
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -74,9 +74,15 @@ def check(reading: FuzzProcess, name: str, edit: Edit) -> None:
 
 
 def fuzzed(examples: int) -> settings:
-    """The same examples in every run; a failing one is made as small as possible."""
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
-    return settings(max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+    """The same examples in every run; a failing one is not made smaller, since each may cost a new process."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    )
 
 
 @pytest.mark.parametrize("name", EDITS)
