@@ -15,7 +15,7 @@ from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, _weights_only_unpickler
+from torch import Tensor
 
 from seg_transfer.errors import UserError
 
@@ -129,10 +129,17 @@ class _ShortError(UnpicklingError):
 
 @contextmanager
 def _short_errors() -> Iterator[None]:
-    """Shorten the unpickler's messages: torch searches them, in time that grows with the square of their length."""
-    before = _weights_only_unpickler.UnpicklingError
-    setattr(_weights_only_unpickler, before.__name__, _ShortError)
+    """Shorten the unpickler's messages: torch searches them, in time that grows with the square of their length.
+
+    The module is torch's own affair: where a release has another one, messages stay as long as they are.
+    """
+    unpickler = getattr(torch, "_weights_only_unpickler", None)
+    before = getattr(unpickler, UnpicklingError.__name__, None)
+    if before is None:
+        yield
+        return
+    setattr(unpickler, UnpicklingError.__name__, _ShortError)
     try:
         yield
     finally:
-        setattr(_weights_only_unpickler, before.__name__, before)
+        setattr(unpickler, UnpicklingError.__name__, before)
