@@ -282,6 +282,8 @@ def _make_records(folder: Path) -> None:
     found = scores({"one": 0.9, "two": float("nan")})
     found.save(folder / "scores.json")
     old = json.loads((folder / "scores.json").read_text())
+    del old["digest"]  # else every change would be found by it alone
+    (folder / "scores.json").write_text(json.dumps(old))
     for case in old["cases"].values():
         case["liver"] |= case["liver"].pop("metrics")
     (folder / "scores1.json").write_text(json.dumps(old | {"version": 1}))
