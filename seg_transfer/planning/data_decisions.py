@@ -35,8 +35,6 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
     channels = _channels(fingerprint, options, reasons)
     if fingerprint.regions:
         take("data.regions", labels_rule.regions(fingerprint.regions))
-    if options.nan == "fill":
-        take("data.fill_nan", (True, "as requested: they take the least finite value of their image and channel"))
     if fingerprint.ignore is not None:
         annotated = [case.annotated for case in fingerprint.cases]
         take("data.ignore", labels_rule.ignore(fingerprint.ignore, annotated))
@@ -54,7 +52,7 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
         cases=tuple(case.id for case in fingerprint.cases),
         axes=axes,
         spacing=spacing,
-        fill_nan=options.nan == "fill",
+        fill_nan=take("data.fill_nan", spacing_rule.fill_nan(options.nan == "fill")),
         crop_nonzero=crop,
         image_order=take("data.image_order", spacing_rule.IMAGE_ORDER),
         slice_order=take("data.slice_order", spacing_rule.slice_order(ratio)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,9 @@ def check_held_out(plan: Plan, dataset: Dataset, run: RunFolder) -> None:
         UserError: If one is gone, and the run is not validated.
     """
     held_out = Cases.of(plan, run.fold).validation
-    if not held_out or run.validated:
-        return
+    with suppress(UserError):  # of a damaged model, which is written again and validated
+        if not held_out or run.validated:
+            return
     gone = [path for case in dataset.select(held_out).cases for path in case.files if not path.is_file()]
     if gone:
         raise UserError(

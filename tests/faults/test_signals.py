@@ -103,6 +103,7 @@ def test_an_interruption_while_importing_shows_no_traceback(
 ) -> None:
     handled: dict[int, object] = {}
     monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # whatever runs the tests may ignore some
     slow = ModuleType("seg_transfer.cli.app")
 
     def interrupted(_: str) -> None:

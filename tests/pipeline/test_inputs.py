@@ -88,7 +88,7 @@ def test_damaged_images_are_refused_by_predict_and_the_others_are_done(work, dat
     assert sorted(error.value.failures) == sorted(fault.__name__ for fault in FAULTS)
     for fault, cause in FAULTS.items():
         assert cause in error.value.failures[fault.__name__]
-    assert [path.name for path in output.iterdir()] == ["sound.nii.gz"]
+    assert [path.name for path in output.glob("*.nii*")] == ["sound.nii.gz"]
 
 
 def test_damaged_files_are_refused_by_plan_and_evaluate(work, data: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class TestMistakes:
             content = json.loads((planned / name).read_text())
             if name == "plan.json":
                 cases = content["data"]["cases"]
-                content["recipe"]["splits"] = [{"train": cases[:1], "validation": cases}]
+                content["recipe"]["splits"] = [{"train": cases, "validation": cases}]
             (tmp_path / name).write_text(json.dumps(content))
         assert "held out by different folds" in self.said(capsys, "-w", tmp_path)
         assert not (tmp_path / "evidence.json").exists()

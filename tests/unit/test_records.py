@@ -128,7 +128,7 @@ def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyt
     def full(self: Path, *arguments: object, **options: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="disk full"):
         Box(size=Size(width=3)).save(path)
     assert Box.load(path).size.width == 2

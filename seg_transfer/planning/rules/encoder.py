@@ -32,12 +32,11 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
     Raises:
         UserError: If bundled weights are requested for an encoder that has none.
     """
-    imagenet = Weights(source="imagenet", repository=entry.source, revision=entry.revision)
     if requested == "imagenet" and not entry.source:
         what, hint = f"timm records no ImageNet weights of {entry.name}", "give a file, or choose another --encoder"
         raise UserError(what, where="--weights", hint=hint)
     if requested == "imagenet":
-        return imagenet, f"requested ({entry.source}, {entry.licence})"
+        return _imagenet(entry), f"requested ({entry.source}, {entry.licence})"
     if requested == "none":
         return Weights(source="none"), "requested"
     if requested == "bundled":
@@ -54,11 +53,15 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
     if bundled is not None and (bundled.images == IMAGENET or not imagenet_cached(entry.name)):
         return Weights(source="bundled"), f"they come with the package ({_bundled(entry)})"
     if imagenet_cached(entry.name):
-        return imagenet, f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
+        return _imagenet(entry), f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
     return Weights(source="none"), (
         f"the ImageNet weights of {entry.name} are neither in the package nor in the local cache, and auto never "
         "downloads: random weights; --weights imagenet downloads them"
     )
+
+
+def _imagenet(entry: EncoderEntry) -> Weights:
+    return Weights(source="imagenet", repository=entry.source, revision=entry.revision)
 
 
 def _bundled(entry: EncoderEntry) -> str:

@@ -47,6 +47,13 @@ def axes(spacing: Spacing, shape: Sequence[float], *, dimension: int) -> tuple[T
     return (slice_axis, u, v), f"slices along {AXIS_NAMES[slice_axis]}: {why}"
 
 
+def fill_nan(requested: bool) -> tuple[bool, str]:
+    """Say what becomes of values that are not finite."""
+    if requested:
+        return True, "as requested: values that are not finite take the least finite one of their image and channel"
+    return False, "images with values that are not finite are refused"
+
+
 def crop_nonzero(crop_ratio: float) -> tuple[bool, str]:
     """Choose whether the border where every channel is zero is cut away.
 
