@@ -116,7 +116,9 @@ class JsonRecord(Record):
         return None
 
 
-def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes, noun: str, *, where: Path | str, hint: str, allow_nan: bool = False
+) -> dict[str, Any]:
     """Parse a JSON object.
 
     Args:
@@ -124,12 +126,13 @@ def parse_object(text: str | bytes, noun: str, *, where: Path | str, hint: str) 
         noun: Its name in messages.
         where: Its source, for messages.
         hint: Hint of the error.
+        allow_nan: Whether NaN and infinities are read.
 
     Raises:
         UserError: If the text is no JSON object.
     """
     try:
-        content = parse_json(text, where=where, hint=hint)
+        content = parse_json(text, where=where, hint=hint, allow_nan=allow_nan)
     except UserError as error:
         raise UserError(f"not a {noun}, or damaged: {error.what}", where=where, hint=hint) from None
     if not isinstance(content, dict):

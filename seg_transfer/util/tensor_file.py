@@ -70,7 +70,7 @@ def open_tensor_file(
             if text is None:
                 what = f"no {kind.noun} of segtl: its header does not say what it is"
                 raise UserError(what, where=path, hint=kind.if_foreign)
-            yield file, parse_object(text, kind.noun, where=path, hint=kind.if_damaged)
+            yield file, parse_object(text, kind.noun, where=path, hint=kind.if_damaged, allow_nan=True)
     except (SafetensorError, OSError) as error:
         cause = str(error)[:LONGEST_CAUSE]
         what = f"no {kind.noun} of segtl, or cut off or damaged: {cause}"

@@ -49,13 +49,14 @@ def read_json(path: Path, hint: str) -> Any:
     return parse_json(read_text(path, hint), where=path, hint=hint)
 
 
-def parse_json(text: str | bytes, *, where: Path | str, hint: str) -> Any:
+def parse_json(text: str | bytes, *, where: Path | str, hint: str, allow_nan: bool = False) -> Any:
     """Parse JSON text.
 
     Args:
         text: The text; bytes are decoded as by :func:`read_text`.
         where: Its source, for messages.
         hint: Hint of errors: the expected content.
+        allow_nan: Whether NaN and infinities are read: segtl writes them into checkpoints.
 
     Raises:
         UserError: If the text is no JSON, nested too deeply, holds NaN or an infinity, which JSON has not, or half of a
@@ -64,7 +65,7 @@ def parse_json(text: str | bytes, *, where: Path | str, hint: str) -> Any:
     if isinstance(text, bytes):
         text = _decoded(text, where, hint)
     try:
-        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        content = json.loads(text) if allow_nan else json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if "\\u" in text and _SURROGATE.search(json.dumps(content, ensure_ascii=False)):
             raise ValueError("a text holds half of a character (a lone surrogate)")
     except RecursionError:

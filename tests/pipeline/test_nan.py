@@ -36,7 +36,7 @@ def test_nan_outside_of_the_field_of_view(tmp_path: Path, capsys: pytest.Capture
 
     plan = seg_transfer.plan(data, work=tmp_path / "work", nan="fill", **QUICK, **LOCAL)
     assert plan.data.fill_nan
-    assert "least finite value" in next(one.reason for one in plan.reasons if one.field == "data.fill_nan")
+    assert "least finite one" in next(one.reason for one in plan.reasons if one.field == "data.fill_nan")
     work = WorkFolder(tmp_path / "work")
     measured = Fingerprint.load(work.fingerprint).cases[0].channels[0]
     finite = np.asarray(nibabel.load(images[0]).dataobj)
