@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/segtl demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m slow

@@ -81,6 +81,7 @@ def test_nested_regions_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixt
     assert by_value.labels == {"label 1": 1, "label 2": 2, "label 3": 3}
 
 
+@pytest.mark.slow
 def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None:
     data, work = tmp_path / "data", tmp_path / "work"
     truths = {}
@@ -121,6 +122,7 @@ def test_a_model_of_every_fourth_slice_labels_the_others(tmp_path: Path) -> None
     assert dice(predicted > 0, truths["case_0"][::-1, ::-1] > 0) > 0.85
 
 
+@pytest.mark.slow
 def test_atlas_numbers_the_whole_way(tmp_path: Path) -> None:
     """The same training as with the values 1 and 2: values are only names."""
     means = []

@@ -22,6 +22,7 @@ def can_shrink() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_shrink(), reason="needs the right to mount a small /dev/shm in a namespace of its own")
 def test_every_command_works_with_little_shared_memory(tmp_path: Path) -> None:
     """256 kB; each of the four volumes has more."""
