@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-INTERRUPTED = 130
+from seg_transfer.errors import INTERRUPTED
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

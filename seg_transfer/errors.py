@@ -33,6 +33,10 @@ def printable_message(text: str) -> str:
     return _INDENTED.join(map(printable, text.split(_INDENTED)))
 
 
+INTERRUPTED = 130
+"""Exit code of a command that was told to end."""
+
+
 class UserError(ValueError):
     """Input that segtl cannot work with.
 
