@@ -5,9 +5,11 @@ importing the package loads neither torch nor any image reader.
 
 Example:
     >>> import seg_transfer
+    >>> seg_transfer.check("data/hippocampus").findings
     >>> seg_transfer.plan("data/hippocampus", work="work", time_budget=1200)
     >>> seg_transfer.probe(work="work")
     >>> seg_transfer.train(0, work="work")
+    >>> seg_transfer.inspect("case_07", work="work").warnings
     >>> seg_transfer.predict("new_images", "predictions", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
     >>> seg_transfer.evaluate("predictions", "labels").mean_dice
@@ -23,9 +25,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seg_transfer.workflow.check import check
     from seg_transfer.workflow.encoder_weights import encoders, fetch_encoders
     from seg_transfer.workflow.evaluate import evaluate
     from seg_transfer.workflow.export import card, export
+    from seg_transfer.workflow.inspect import inspect
     from seg_transfer.workflow.plan import plan
     from seg_transfer.workflow.predict import predict
     from seg_transfer.workflow.preprocess import preprocess
@@ -43,10 +47,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = [
     "card",
+    "check",
     "encoders",
     "evaluate",
     "export",
     "fetch_encoders",
+    "inspect",
     "plan",
     "predict",
     "preprocess",

@@ -33,8 +33,8 @@ def printable_message(text: str) -> str:
     return _INDENTED.join(map(printable, text.split(_INDENTED)))
 
 
-INTERRUPTED = 130
-"""Exit code of a command that was told to end."""
+USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
+"""Exit codes: input that cannot be worked with; done, but not for all cases; told to end."""
 
 
 class UserError(ValueError):

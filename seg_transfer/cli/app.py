@@ -21,7 +21,7 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli import console
 from seg_transfer.cli.generate import command
-from seg_transfer.errors import INTERRUPTED, SomeCasesFailed, UserError, printable
+from seg_transfer.errors import INTERRUPTED, SOME_FAILED, USER_ERROR, SomeCasesFailed, UserError, printable
 from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options import model_options, other_options, plan_options, pretrain_options, train_options
 from seg_transfer.options.base import Command, Options
@@ -29,7 +29,6 @@ from seg_transfer.options.common import OfflineOption, VerbosityOptions
 
 logger = logging.getLogger(__name__)
 
-USER_ERROR, SOME_FAILED = 2, 3
 ENVIRONMENT_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 
 from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.cli.console import SafeConsole
-from seg_transfer.errors import SomeCasesFailed, printable
+from seg_transfer.errors import SOME_FAILED, SomeCasesFailed, printable
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
@@ -26,14 +27,23 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.options.common import WorkOption
     from seg_transfer.options.model_options import ExportOptions
-    from seg_transfer.options.other_options import DemoOptions, EvaluateOptions, FetchOptions, StatusOptions
+    from seg_transfer.options.other_options import (
+        DemoOptions,
+        EvaluateOptions,
+        FetchOptions,
+        InspectOptions,
+        StatusOptions,
+    )
+    from seg_transfer.options.plan_options import CheckOptions
     from seg_transfer.options.pretrain_options import PretrainOptions
     from seg_transfer.options.train_options import TrainOptions
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
     from seg_transfer.pretraining.fit import Pretrained
     from seg_transfer.transfer.fetch import Fetched
+    from seg_transfer.workflow.check import CheckReport
     from seg_transfer.workflow.encoder_weights import EncoderStatus
+    from seg_transfer.workflow.inspect import CaseReport
     from seg_transfer.workflow.status import Status
     from seg_transfer.workflow.validate import TrainedFold
 
@@ -70,6 +80,33 @@ def show_plan(plan: Plan, options: WorkOption) -> None:
     _line(f"plan: {work_folder.plan}")
     option = work_folder.option
     logger.info(f"next: `segtl train 0{option}`, or `segtl train cv{option}` for every fold")
+
+
+def show_check(report: CheckReport, options: CheckOptions) -> None:
+    """Show the labels' volumes and everything that was found; exits with code 3 where there is a problem."""
+    if options.as_json:
+        sys.stdout.write(printable(report.model_dump_json(indent=2), keep="\n") + "\n")
+    else:
+        _line(f"{report.root}: {report.cases} cases, layout {report.layout}")
+        _line(f"channels: {', '.join(report.channels)}")
+        volume = "ml" if report.unit == "mm" else "pixels"
+        table = Table("label", "value", "cases", f"least {volume}", "median", "largest")
+        for label in report.labels:
+            sizes = ("" if size is None else f"{size:.4g}" for size in (label.least, label.median, label.largest))
+            table.add_row(label.name, str(label.value), str(label.cases), *sizes)
+        _console().print(table)
+        if report.findings:
+            table = Table("severity", "case", "file", "what", "hint")
+            for found in report.findings:
+                file = "" if found.file is None else found.file.name
+                table.add_row(found.severity, found.case or "", file, found.what, found.hint)
+            _console().print(table)
+        counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
+        _line(", ".join(counts))
+        if report.fixed_copy is not None:
+            _line(f"fixed copy: {report.fixed_copy}")
+    if report.count("problem") or (options.strict and report.count("warning")):
+        raise typer.Exit(SOME_FAILED)
 
 
 def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:
@@ -247,6 +284,37 @@ def show_status(status: Status, options: StatusOptions) -> None:
             logger.warning(f"{run.folder}: {run.shortfall}")
     for step in status.next:
         _line(f"next: {step}")
+
+
+def show_inspect(report: CaseReport, options: InspectOptions) -> None:
+    """Show a case's figures beside the data set's, its scores and what is unusual about it."""
+    if options.as_json:
+        sys.stdout.write(printable(report.model_dump_json(indent=2), keep="\n") + "\n")
+        return
+    held_out = "in no fold" if report.fold is None else f"held out by fold {report.fold}"
+    _line(f"{report.case}: {held_out}; {', '.join(map(str, report.files))}")
+    table = Table("figure", "this case", "rank", "lowest", "median", "highest", title="among all cases")
+    table.title_justify = "left"
+    for place in (*report.figures, *(one.mean_dice for one in report.scores if one.mean_dice)):
+        figures = (f"{figure:.4g}" for figure in (place.lowest, place.median, place.highest))
+        table.add_row(place.what, f"{place.value:.4g}", f"{place.rank} of {place.cases}", *figures)
+    _console().print(table)
+    for scores in report.scores:
+        if scores.labels:
+            metrics = list(next(iter(scores.labels.values())))
+            title = f"{scores.plan}, fold {scores.fold}{'' if scores.current else ' (an earlier plan)'}"
+            table = Table("label", *metrics, title=title, title_justify="left")
+            for label, values in scores.labels.items():
+                table.add_row(label, *("–" if values[name] is None else f"{values[name]:.3f}" for name in metrics))
+            _console().print(table)
+        if scores.failure is not None:
+            logger.warning(f"{scores.plan}, fold {scores.fold}: {scores.failure}")
+    _line(f"fragments: {', '.join(f'{label} {count}' for label, count in report.fragments.items())}")
+    if report.same_image:
+        logger.warning(f"the same image as {', '.join(report.same_image)}")
+    for warning in report.warnings:
+        logger.warning(warning)
+    _line(f"overlay: {report.overlay}")
 
 
 def show_encoders(encoders: Sequence[EncoderStatus]) -> None:

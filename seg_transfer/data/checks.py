@@ -47,8 +47,7 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     Checked are: that files exist and are complete; the number of channels; that shapes and affines agree across
     channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
     values are finite; that label values are whole numbers and declared; that some voxel is annotated. A label without
-    foreground is no problem, since healthy cases exist; their number is logged. Files whose qform and sform place the
-    image apart are warned of.
+    foreground is no problem, since healthy cases exist; their number is logged.
 
     Args:
         dataset: The data set.
@@ -78,7 +77,6 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
     if empty:
         logger.info(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
     claimed = {path for case in dataset.cases for path in case.files}
-    warn_of_forms(claimed)
     problems = [_with_similar_file(problem, claimed) for problem in problems]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 

@@ -109,7 +109,7 @@ def _nnunet_listed(root: Path, content: dict[str, Any], description: Path) -> Da
             raise UserError(f"dataset: {name!r} does not name its images and its label", where=description, hint=hint)
         if not is_file_name(name):
             raise UserError(f"dataset: {name[:60]!r} cannot be the name of a file", where=description, hint=hint)
-        *image_files, label = (_file(root, file) for file in files)
+        *image_files, label = (listed_file(root, file) for file in files)
         cases.append(Case(case_name(name), tuple(image_files), label))
     return DatasetContents(
         layout="nnunet",
@@ -154,10 +154,10 @@ def _listed(root: Path, entry: Any, kind: str, description: Path) -> Path:
             where=description,
             hint='list each case as {"image": "./imagesTr/case.nii.gz", "label": "./labelsTr/case.nii.gz"}',
         )
-    return _file(root, entry[kind])
+    return listed_file(root, entry[kind])
 
 
-def _file(root: Path, name: str) -> Path:
+def listed_file(root: Path, name: str) -> Path:
     """The file that a list names: below the data set, with slashes of either kind, and accents as the disk has them."""
     found = root / name
     if not _is_possible(found):

@@ -8,6 +8,10 @@ import numpy as np
 
 from seg_transfer.util.records import Record
 
+MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Code of a unit of length -> its mm; without a unit the numbers are mm, as in all programs."""
+MM_CODE = 2
+
 _SFORM = ("srow_x", "srow_y", "srow_z")
 _QFORM = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 
@@ -50,6 +54,19 @@ class NiftiGeometry(Record):
             qform_code=int(header["qform_code"]),
             sform_code=int(header["sform_code"]),
             **{name: np.where(np.isfinite(values), values, 0).tolist() for name, values in fields.items()},
+        )
+
+    def in_mm(self) -> Self:
+        """The same place with the millimetre as its unit."""
+        factor = MM[self.units & 7]
+        of_axes = np.array([factor] * 3)
+        return self.model_copy(
+            update={
+                "units": self.units & ~7 | MM_CODE,
+                "pixdim": (self.pixdim[0], *(np.array(self.pixdim[1:]) * of_axes).tolist()),
+                "qform": (*self.qform[:3], *(np.array(self.qform[3:]) * of_axes).tolist()),
+                "sform": tuple((np.array(self.sform) * factor).tolist()),
+            }
         )
 
     def write_to(self, header: Any) -> None:

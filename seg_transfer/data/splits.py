@@ -200,6 +200,26 @@ def groups_by_regex(cases: Sequence[str], regex: str) -> dict[str, str]:
     return groups
 
 
+_GROUP_IN_NAME = (r"^(.*\d)[A-Za-z]+$", r"^(.*\d.*)[_.-][^_.-]*$")
+"""Expressions that find a patient with a number in names such as ``retina_01L`` and ``patient012_scan2``."""
+LARGEST_PATIENT = 20
+"""Cases of one patient: names of more share something else, such as the centre."""
+
+
+def suspected_groups(cases: Sequence[str]) -> str | None:
+    """An expression by which the cases' names look like several images of one patient; None without one.
+
+    Args:
+        cases: Case identifiers.
+    """
+    for regex in _GROUP_IN_NAME:
+        found = [re.search(regex, case) for case in cases]
+        sizes = Counter(match[1] for match in found if match)
+        if all(found) and len(sizes) > 1 and 1 < max(sizes.values()) <= LARGEST_PATIENT:
+            return regex
+    return None
+
+
 def groups_from_file(path: Path) -> dict[str, str]:
     """Read the group of each case: JSON ``{"case": "group", ...}``, or ``.csv`` with a line ``case,group`` each.
 

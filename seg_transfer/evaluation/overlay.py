@@ -1,4 +1,4 @@
-"""Overlays of predictions on their images: the best, the median and the worst case in three planes.
+"""Overlays of predictions on their images, in three planes: the best, the median and the worst case, or one case.
 
 The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
 of nested regions the last one is on top. Planes are in radiological orientation: the patient's right on the left,
@@ -79,11 +79,11 @@ IMAGE_2D = Plane("", 2, (1, False), (0, False), ("", "", ""))
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Files of a case: its image, and the reference and predicted label map."""
+    """Files of a case: its image, and the reference and predicted label map; None if it is not predicted."""
 
     images: tuple[Path, ...]
     reference: Path
-    prediction: Path
+    prediction: Path | None
 
 
 def pick_cases(scores: Scores) -> list[tuple[str, str]]:
@@ -110,23 +110,68 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
     Raises:
         UserError: If a file cannot be read.
     """
-    chosen = [(title, case, _read(files[case])) for title, case in pick_cases(scores)]
-    if not chosen:
-        return
+    rows = []
+    for title, case in pick_cases(scores):
+        text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
+        rows.append(_Row(text, *_read(files[case]), scores.labels, scores.cases[case]))
+    if rows:
+        _save(path, rows)
+
+
+def save_case_overlay(
+    path: Path, case: str, files: CaseFiles, labels: Mapping[str, LabelValue], scores: Mapping[str, LabelScore] | None
+) -> None:
+    """Draw one case into a PNG: the slices with most of its labels and, if it is predicted, with most errors.
+
+    Args:
+        path: The PNG file to write.
+        case: Name of the case.
+        files: Its files.
+        labels: Name -> value in label maps, for a region all of its values.
+        scores: Label -> its scores; None where the case is not predicted.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    image, reference, prediction = _read(files)
+    rows = [_Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)]
+    if prediction is not None and (prediction != reference).any():
+        rows.append(_Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True))
+    _save(path, rows)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One case in its planes; ``errors``: the slices with most errors, in place of those with most foreground."""
+
+    title: str
+    image: Image
+    reference: np.ndarray
+    prediction: np.ndarray | None
+    labels: Mapping[str, LabelValue]
+    scores: Mapping[str, LabelScore] | None
+    errors: bool = False
+
+
+def _save(path: Path, rows: Sequence[_Row]) -> None:
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    planes = max(len(planes_of(image)) for _, _, (image, _, _) in chosen)
+    planes = max(len(planes_of(row.image)) for row in rows)
     inches = INCHES[planes]
-    figure.set_size_inches(inches * planes + INCHES_LEGEND, inches * len(chosen))
+    figure.set_size_inches(inches * planes + INCHES_LEGEND, inches * len(rows))
     figure.patch.set_facecolor("white")
-    rows = figure.subfigures(len(chosen), 1, squeeze=False)[:, 0]
-    for row, (title, case, (image, reference, prediction)) in zip(rows, chosen, strict=True):
-        dice = DICE.text(scores.case_dice(case))
-        row.suptitle(f"{title}: {case}   mean Dice {dice}", x=0.02, ha="left", weight="bold")
-        shown = planes_of(image)
-        for axes, plane in zip(row.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            draw_plane(axes, plane, image, reference, prediction, list(scores.labels.values()), inches=inches)
-        row.legend(handles=_legend(scores.labels, scores.cases[case]), loc="outside right center", frameon=False)
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, row in zip(parts, rows, strict=True):
+        part.suptitle(row.title, x=0.02, ha="left", weight="bold")
+        shown = planes_of(row.image)
+        prediction = np.zeros_like(row.reference) if row.prediction is None else row.prediction
+        for axes, plane in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            values = list(row.labels.values())
+            index = None
+            if row.errors:
+                index = best_slice(row.reference != prediction, prediction, plane.across)
+            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index)
+        part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
 
@@ -149,8 +194,9 @@ def draw_plane(
     values: Sequence[LabelValue],
     *,
     inches: float,
+    index: int | None = None,
 ) -> None:
-    """Draw the slice with the most reference foreground.
+    """Draw a slice.
 
     Args:
         axes: The axes to draw into.
@@ -160,10 +206,12 @@ def draw_plane(
         prediction: Predicted label values ``(x, y, z)``.
         values: Label values, for a region a tuple of its values, in the order of the colours.
         inches: Size of the axes; smaller voxels get thinner outlines.
+        index: Of the slice; by default the one with the most reference foreground.
     """
     shown = [value if isinstance(value, tuple) else (value,) for value in values]
     foreground = sum(shown, ())
-    index = best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
+    if index is None:
+        index = best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
     grey = plane.cut(image.array, index)
     true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
     height, width = true.shape
@@ -211,9 +259,10 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return np.concatenate([horizontal, vertical])
 
 
-def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray]:
+def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray | None]:
     image = filled(read_image(files.images))
-    return image, read_label(files.reference).array[0], read_label(files.prediction).array[0]
+    prediction = None if files.prediction is None else read_label(files.prediction).array[0]
+    return image, read_label(files.reference).array[0], prediction
 
 
 def _background(channels: np.ndarray, image: Image) -> np.ndarray:
@@ -260,13 +309,12 @@ def _annotate(axes: Axes, plane: Plane, text: str) -> None:
         )
 
 
-def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore]) -> list[Patch | Line2D]:
+def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore] | None) -> list[Patch | Line2D]:
     entries: list[Patch | Line2D] = [
-        Patch(color=colour, label=f"{name}  {DICE.text(case[name].metrics['dice'])}")
+        Patch(color=colour, label=name if case is None else f"{name}  {DICE.text(case[name].metrics['dice'])}")
         for name, colour in zip(labels, itertools.cycle(PALETTE), strict=False)
     ]
-    return [
-        *entries,
-        Line2D([], [], color="black", linewidth=1.3, label="reference"),
-        Patch(color="black", alpha=AREA_OPACITY, linewidth=0, label="prediction"),
-    ]
+    entries.append(Line2D([], [], color="black", linewidth=1.3, label="reference"))
+    if case is not None:
+        entries.append(Patch(color="black", alpha=AREA_OPACITY, linewidth=0, label="prediction"))
+    return entries

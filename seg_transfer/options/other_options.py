@@ -1,4 +1,4 @@
-"""Options of evaluate, status, demo, and fetching weights."""
+"""Options of evaluate, status, inspect, demo, and fetching weights."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ class StatusOptions(WorkOption, VerbosityOptions):
         "Example: [bold]segtl status -w segtl-work[/]",
     )
 
+    as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
+
+
+class InspectOptions(WorkOption, VerbosityOptions):
+    """Options of :func:`seg_transfer.inspect`."""
+
+    command = Command(
+        "inspect",
+        "Show one case beside the others: figures, scores, warnings and an overlay.",
+        "Example: [bold]segtl inspect case_07[/]\n\n"
+        "Why has a case a low score? Figures at the edge of the data set, a wrong label or a wrong header show here.",
+    )
+
+    case: Annotated[str, Cli(metavar="CASE", argument=True)] = Field(description="Name of a case of the data set.")
+    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE")] = Field(
+        None, description="The overlay, PNG. Default: inspect/CASE.png in the work folder."
+    )
     as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
 
 

@@ -1,4 +1,4 @@
-"""Options of plan, preprocess and probe."""
+"""Options of plan, check, preprocess and probe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from seg_transfer.errors import UserError
-from seg_transfer.options.base import Cli, Command
+from seg_transfer.options.base import Cli, Command, Options
 from seg_transfer.options.choices import Carry, Configuration, Head, NormalizationKind, StrategyName
 from seg_transfer.options.common import (
     BudgetOptions,
@@ -44,7 +44,37 @@ def _kinds_by_channel(value: Any) -> Any:
     return kinds
 
 
-class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
+class DatasetOptions(Options):
+    """A data set, how its values are read, and the folds and groups of its cases."""
+
+    dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
+        description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
+    )
+    nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
+        "refuse",
+        description="Values of images that are not finite (nan, infinite): refuse the image, or replace them by the "
+        "least finite value of image and channel.",
+    )
+    group_by: Annotated[str | None, Cli(metavar="REGEX", panel=CASES)] = Field(
+        None, description="Cases with the same match (its first group, if it has one) share a fold."
+    )
+    groups: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+        None, description="Group of each case, such as its patient."
+    )
+    splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+        None,
+        description="Folds as JSON: a list of train and validation. Groups on both sides of a fold are reported.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_grouping(self) -> DatasetOptions:
+        at_most_one(self, "group_by", "groups")
+        return self
+
+
+class PlanOptions(
+    DatasetOptions, BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions
+):
     """Options of :func:`seg_transfer.plan`; ``auto`` and None are decided from the data."""
 
     command = Command(
@@ -54,9 +84,6 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         "Planning again reuses measurements and preprocessed cases; earlier runs stay.",
     )
 
-    dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
-        description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
-    )
     config: Annotated[Literal["auto", Configuration], Cli(panel=DECISIONS)] = Field(
         "auto", description="Input of the network."
     )
@@ -94,11 +121,6 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         BeforeValidator(_kinds_by_channel),
         Cli(metavar="CHANNEL=KIND", panel=DECISIONS, repeated=True),
     ] = Field({}, description="Normalization of a channel: zscore, clip_zscore, minmax or none; repeatable.")
-    nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
-        "refuse",
-        description="Values of images that are not finite (nan, infinite): refuse the image, or replace them by the "
-        "least finite value of image and channel.",
-    )
     mirror: Annotated[str, Cli(metavar="AXES", panel=DECISIONS)] = Field(
         "auto",
         description="Axes along which images are mirrored in training and prediction: none, or letters such as xy. x "
@@ -115,16 +137,6 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
     )
     folds: Annotated[int, Cli(metavar="K", panel=CASES)] = Field(
         5, ge=2, description="Number of folds; fewer if there are fewer cases."
-    )
-    group_by: Annotated[str | None, Cli(metavar="REGEX", panel=CASES)] = Field(
-        None, description="Cases with the same match (its first group, if it has one) share a fold."
-    )
-    groups: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
-        None, description="Group of each case, such as its patient."
-    )
-    splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
-        None,
-        description="Folds as JSON: a list of train and validation. Groups on both sides of a fold are reported.",
     )
     skip_broken: Annotated[bool, Cli(panel=CASES)] = Field(False, description="Ignore cases that have problems.")
 
@@ -152,7 +164,6 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
 
     @model_validator(mode="after")
     def _are_compatible(self) -> PlanOptions:
-        at_most_one(self, "group_by", "groups")
         self._check_race()
         self._check_head()
         self._check_start()
@@ -193,6 +204,26 @@ class PlanOptions(BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOp
         if self.carry == "all":
             what = "a classifier has no decoder, which excludes --carry all"
             raise UserError(what, where=where, hint="use --carry encoder, or omit --head")
+
+
+class CheckOptions(DatasetOptions, WorkersOption, VerbosityOptions):
+    """Options of :func:`seg_transfer.check`."""
+
+    command = Command(
+        "check",
+        "Check a data set without planning: problems, and cases that are unlike the others.",
+        "Examples: [bold]segtl check data[/], [bold]segtl check data --fix fixed[/]\n\n"
+        "`plan` refuses cases with a problem. A warning may be an error or a rare case: look at it. "
+        "Exit code 0: no problem, 3: problems in some cases, 2: the data set cannot be read at all.",
+    )
+
+    fix: Annotated[Path | None, Cli(metavar="FOLDER")] = Field(
+        None,
+        description="Write a copy of the data set here, in which what can be fixed without doubt is: units, endings, "
+        "compression, axes, affines and types of labels, byte order marks.",
+    )
+    strict: Annotated[bool, Cli(only=True)] = Field(False, description="Exit code 3 for warnings too.")
+    as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
 
 
 class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):

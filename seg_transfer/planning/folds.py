@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.duplicates import listing
+from seg_transfer.data.duplicates import Duplicates, listing
 from seg_transfer.data.splits import (
     Leak,
     Split,
@@ -19,7 +19,7 @@ from seg_transfer.data.splits import (
     splits_note,
 )
 from seg_transfer.errors import UserError
-from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.options.plan_options import DatasetOptions, PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint
 
 
@@ -51,11 +51,11 @@ class FoldAssignment:
     notes: tuple[str, ...] = ()
 
 
-def read_fold_files(options: PlanOptions, cases: Sequence[str]) -> FoldFiles:
+def read_fold_files(options: DatasetOptions, cases: Sequence[str]) -> FoldFiles:
     """Read ``--groups``, ``--group-by`` and ``--splits``, and check them before the cases are measured.
 
     Args:
-        options: Planning options.
+        options: Options that name groups and folds.
         cases: All cases, those with problems included.
 
     Raises:
@@ -97,14 +97,30 @@ def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprin
     else:
         notes = [str(same) for same in duplicates]
         assigned = _without_broken(files.splits, set(cases), options.splits)
-        notes += [_leak_note(leak, options.splits, "the same image") for leak in leaks(assigned, together)]
-        for name, inside in sorted(_members(groups or {}).items()):
-            notes += [_leak_note(leak, options.splits, f"one group, {name}") for leak in leaks(assigned, [inside])]
+        notes += leak_notes(options.splits, assigned, groups, duplicates)
     notes += _unlearned(assigned, labels)
     return FoldAssignment(tuple(assigned), joined, tuple(notes))
 
 
-def _groups(options: PlanOptions, cases: Sequence[str]) -> Mapping[str, str] | None:
+def leak_notes(
+    path: Path, splits: Sequence[Split], groups: Mapping[str, str] | None, duplicates: Sequence[Duplicates]
+) -> list[str]:
+    """Describe each group, and each image, that is on both sides of a fold.
+
+    Args:
+        path: The file with the folds.
+        splits: The folds.
+        groups: Case -> group; None without groups.
+        duplicates: Cases that hold the same image.
+    """
+    together = [same.cases for same in duplicates]
+    notes = [_leak_note(leak, path, "the same image") for leak in leaks(splits, together)]
+    for name, inside in sorted(_members(groups or {}).items()):
+        notes += [_leak_note(leak, path, f"one group, {name}") for leak in leaks(splits, [inside])]
+    return notes
+
+
+def _groups(options: DatasetOptions, cases: Sequence[str]) -> Mapping[str, str] | None:
     if options.group_by is not None:
         return groups_by_regex(cases, options.group_by)
     if options.groups is None:

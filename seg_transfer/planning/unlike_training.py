@@ -60,17 +60,14 @@ def unlike_training(image: ImageMeasures, training: TrainingImages, names: Seque
         names: Names of the channels.
         unit: Unit of the spacing.
     """
-    from scipy.special import stdtrit
-
     axes = len(training.spacing)
-    figures = 5 * len(names) + 2 * axes
-    limit = float(stdtrit(training.degrees, 1 - FALSE_ALARMS / (2 * figures)))
+    limit = limit_of(training.degrees, 5 * len(names) + 2 * axes)
     found = []
     order = looks_like(image, training)
     moved = [(name, names[other]) for name, other in zip(names, order, strict=True) if name != names[other]]
     if moved and not any(_intensities(image.channels, [training.channels[other] for other in order], limit)):
         is_like = ", ".join(f"{name} looks like {other}" for name, other in moved)
-        found.append(f"channels in the wrong order? {is_like} of the training images")
+        found.append(f"channels in the wrong order? {is_like} of the other images")
     else:
         for name, parts in zip(names, _intensities(image.channels, training.channels, limit), strict=True):
             if parts:
@@ -80,15 +77,22 @@ def unlike_training(image: ImageMeasures, training: TrainingImages, names: Seque
         ("size", image.log_size(axes), training.size),
     ):
         parts = [
-            _outside(f"along {axis}", value, spread, limit, math.exp)
+            outside(f"along {axis}", value, spread, limit, math.exp)
             for axis, value, spread in zip("xyz", values, spreads, strict=False)
         ]
         if any(parts):
             found.append(f"{what} in {unit}: {'; '.join(filter(None, parts))}")
     if image.orientation is not None and image.orientation not in training.orientations:
         known = ", ".join(training.orientations)
-        found.append(f"orientation: its axes run {image.orientation}, in training {known}; is its header right?")
+        found.append(f"orientation: its axes run {image.orientation}, expected {known}; is its header right?")
     return tuple(found)
+
+
+def limit_of(degrees: int, figures: int) -> float:
+    """How many standard deviations from the mean are far outside, where so many figures are compared."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 1 - FALSE_ALARMS / (2 * figures)))
 
 
 def looks_like(image: ImageMeasures, training: TrainingImages) -> list[int]:
@@ -129,17 +133,26 @@ def _intensities(
     for channel, spread in zip(channels, spreads, strict=True):
         figures = zip(_SHOWN, channel.figures(spread.scale), spread.figures, strict=True)
         parts = [
-            _outside(name, value, of, limit, unscale, spread.scale if scaled else 1.0)
+            outside(name, value, of, limit, unscale, spread.scale if scaled else 1.0)
             for (name, unscale, scaled), value, of in figures
         ]
         found.append([part for part in parts if part])
     return found
 
 
-def _outside(
+def outside(
     name: str, value: float, spread: Spread, limit: float, unscale: Callable[[float], float], scale: float = 1.0
 ) -> str:
-    """The figure with its limits if it is outside of them, else an empty text."""
+    """The figure with its limits if it is outside of them, else an empty text.
+
+    Args:
+        name: Of the figure.
+        value: Of the image that is compared.
+        spread: Of the other images.
+        limit: Standard deviations from which on it is outside.
+        unscale: From the figure to what is shown.
+        scale: Factor of what is shown.
+    """
     low = max(-LARGEST_LOG, min(spread.lowest, spread.mean - limit * spread.std))
     high = min(LARGEST_LOG, max(spread.highest, spread.mean + limit * spread.std))
     if low - ROUNDING <= value <= high + ROUNDING:

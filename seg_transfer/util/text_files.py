@@ -44,6 +44,12 @@ def read_text(path: Path, hint: str) -> str:
     return _decoded(read_bytes(path, hint), path, hint)
 
 
+def has_byte_order_mark(path: Path) -> bool:
+    """Whether a file starts with a byte order mark."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(tuple(mark for mark, _ in _BYTE_ORDER_MARKS))
+
+
 def read_json(path: Path, hint: str) -> Any:
     """Read a JSON file; arguments and errors as for :func:`read_text` and :func:`parse_json`."""
     return parse_json(read_text(path, hint), where=path, hint=hint)

@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-from seg_transfer.data.checks import check_dataset, raise_problems
+from seg_transfer.data.checks import check_dataset, raise_problems, warn_of_forms
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.fingerprint import Fingerprint, measure
@@ -55,6 +55,7 @@ def check_and_measure(
     if (earlier := _earlier(work, stamp)) is not None:
         return earlier
     problems = check_dataset(dataset, workers=workers)
+    warn_of_forms(path for case in dataset.cases for path in case.files)
     if problems and not skip_broken:
         raise_problems(problems)
     broken = {problem.case for problem in problems}

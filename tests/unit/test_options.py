@@ -178,7 +178,7 @@ class TestRefusals:
             ({"normalization": 3}, "--normalization: cannot read 3\n  hint: give a mapping"),
             ({"race_share": "much", "strategy": "race"}, "--race-share: cannot read 'much'\n  hint: give a number"),
             ({"evidence": "perhaps"}, "--evidence: cannot read 'perhaps'\n  hint: give true or false"),
-            ({"colds": 5}, "colds: there is no such option\n  hint: options: dataset, config, "),
+            ({"colds": 5}, "colds: there is no such option\n  hint: options: config, encoder, "),
         ],
         ids=str,
     )

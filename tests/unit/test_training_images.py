@@ -79,7 +79,7 @@ def test_images_like_those_of_training_are_like_them(count: int) -> None:
         ({"spacing": (1e-3, 1e-3, 3e-3)}, "spacing in mm: along x 0.001, expected"),
         ({"shape": (120, 120, 2)}, "size in mm: along z 6, expected"),
         ({"shape": (4000, 120, 50)}, "size in mm: along x 4e+03, expected"),
-        ({"orientation": "SAR"}, "orientation: its axes run SAR, in training LPS; is its header right?"),
+        ({"orientation": "SAR"}, "orientation: its axes run SAR, expected LPS; is its header right?"),
     ],
 )
 def test_what_is_far_outside_is_named_with_its_limits(count: int, change: dict, expected: str) -> None:

@@ -116,7 +116,7 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: If the file is missing or damaged, or its affine is singular or its spacing absurd.
     """
-    with _readable(path):
+    with readable(path):
         header = _FORMATS[ending(path)].header(path)
     _check_affine(header, path)
     return header
@@ -133,7 +133,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     if label and ending(path) in LOSSY_ENDINGS:
         hint = "export the label as .png from its source"
         raise UserError("JPEG compression changes label values", where=path, hint=hint)
-    with _readable(path):
+    with readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
         array = converted(array, working_dtype(array.dtype, label=label))
     _check_affine(header, path)
@@ -160,7 +160,8 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise for a missing or damaged file into a :class:`UserError`."""
     try:
         if not path.is_file():
             raise UserError("there is no such file", where=path)

@@ -26,15 +26,13 @@ from nibabel.volumeutils import apply_read_scaling
 from seg_transfer.data.formats.header import Header, check_free_memory, converted, working_dtype
 from seg_transfer.data.formats.stream import GZIP_MAGIC, GZIP_RATIO, check_end, fill
 from seg_transfer.data.geometry import Grid
-from seg_transfer.data.nifti_geometry import NiftiGeometry
+from seg_transfer.data.nifti_geometry import MM, NiftiGeometry
 from seg_transfer.errors import UserError
 
 APART = 0.1
 """sform and qform count as different if they place a corner more than this many voxels apart."""
 
 _SCANNER = 1  # sform and qform code "scanner anatomical", which every viewer honours
-_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-"""Code of a unit of length -> its mm; without a unit the numbers are mm, as in all programs."""
 _COLOURS = {128: "RGB", 2304: "RGBA"}
 _LONGEST_EXTENSION = 2**26  # bytes between the header and the voxels
 
@@ -66,7 +64,7 @@ class _Body:
 
 def header(path: Path) -> Header:
     """Read the header; of a compressed file only the first block is decompressed."""
-    with _content(path) as (stream, size):
+    with content(path) as (stream, size):
         return _parse(stream, size, path)[0]
 
 
@@ -75,7 +73,7 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
 
     Doubles and scaled values are converted to float32 plane by plane: a volume of doubles takes four bytes per voxel.
     """
-    with _content(path) as (stream, size):
+    with content(path) as (stream, size):
         described, body = _parse(stream, size, path)
         working = working_dtype(described.dtype, label=label)
         check_free_memory(described, working, path)
@@ -116,7 +114,7 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
 
 
 @contextmanager
-def _content(path: Path) -> Iterator[tuple[BinaryIO, tuple[int, bool]]]:
+def content(path: Path) -> Iterator[tuple[BinaryIO, tuple[int, bool]]]:
     """The decompressed content, with its size and whether that is exact or only the most that gzip can hold."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -137,7 +135,7 @@ def _values(stream: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> np.nda
 
 
 def _parse(stream: BinaryIO, size: tuple[int, bool], path: Path) -> tuple[Header, _Body]:
-    head = _head(stream.read(nib.Nifti2Header.sizeof_hdr), path)
+    head = parse_head(stream.read(nib.Nifti2Header.sizeof_hdr), path)
     if (colours := _COLOURS.get(int(head["datatype"]))) is not None:
         hint = "store the colours as three channels along the fourth axis, or as a 2D image such as .png"
         raise UserError(f"{colours} voxels are not supported in NIfTI", where=path, hint=hint)
@@ -167,8 +165,8 @@ def _parse(stream: BinaryIO, size: tuple[int, bool], path: Path) -> tuple[Header
     return described, body
 
 
-def _head(raw: bytes, path: Path) -> Any:
-    """The header, whose fields are not yet checked."""
+def parse_head(raw: bytes, path: Path) -> Any:
+    """The header, whose fields are not yet checked, from the first bytes of a file."""
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         for endianness in "<>":
             if len(raw) >= kind.sizeof_hdr and np.frombuffer(raw, f"{endianness}i4", 1)[0] == kind.sizeof_hdr:
@@ -216,10 +214,10 @@ def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path
         and ITK scales the sform to pixdim.
     """
     unit = int(head["xyzt_units"]) & 7
-    if unit not in _MM:
+    if unit not in MM:
         hint = "set the unit in xyzt_units to 1 (m), 2 (mm) or 3 (micrometre)"
         raise UserError(f"its unit of length has the code {unit}, which NIfTI does not define", where=path, hint=hint)
-    to_mm = np.diag([_MM[unit]] * 3 + [1.0])
+    to_mm = np.diag([MM[unit]] * 3 + [1.0])
     _shorten_quaternion(head)
     sform = to_mm @ head.get_sform() if head["sform_code"] > 0 else None
     qform = to_mm @ head.get_qform() if head["qform_code"] > 0 else None
@@ -240,7 +238,7 @@ def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path
     else:
         other = affine.copy()
         with np.errstate(invalid="ignore", divide="ignore"):
-            other[:3, :3] *= _MM[unit] * head["pixdim"][1:4] / spacing
+            other[:3, :3] *= MM[unit] * head["pixdim"][1:4] / spacing
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
     apart = float(np.linalg.norm(((other - affine) @ corners)[:3], axis=0).max())
     return affine, 0.0 if apart <= APART * spacing.min() else apart

@@ -39,14 +39,14 @@ def training_images(fingerprint: Fingerprint) -> TrainingImages:
         of_cases = [case.channels[index] for case in cases]
         scale = float(np.median([channel.std for channel in of_cases]))
         scale = rounded(scale) if scale > 0 else 1.0
-        one, two, three, four, five = _spreads([channel.figures(scale) for channel in of_cases], PRIOR_INTENSITY)
+        one, two, three, four, five = spreads([channel.figures(scale) for channel in of_cases], PRIOR_INTENSITY)
         channels.append(ChannelSpread(scale=scale, figures=(one, two, three, four, five)))
     return TrainingImages(
         cases=len(cases),
         degrees=len(cases) - 1 + PRIOR_CASES,
         channels=tuple(channels),
-        spacing=_spreads([case.log_spacing(axes) for case in cases], PRIOR_GEOMETRY),
-        size=_spreads([case.log_size(axes) for case in cases], PRIOR_GEOMETRY),
+        spacing=spreads([case.log_spacing(axes) for case in cases], PRIOR_GEOMETRY),
+        size=spreads([case.log_size(axes) for case in cases], PRIOR_GEOMETRY),
         orientations=tuple(sorted({case.orientation for case in fingerprint.cases})),
     )
 
@@ -59,8 +59,8 @@ def measures_of(case: CaseFingerprint) -> ImageMeasures:
     return ImageMeasures(channels, case.spacing, case.shape, case.orientation)
 
 
-def _spreads(values: Sequence[Sequence[float]], prior: float) -> tuple[Spread, ...]:
-    """One spread per figure, of ``(case, figure)``."""
+def spreads(values: Sequence[Sequence[float]], prior: float) -> tuple[Spread, ...]:
+    """One spread per figure, of ``(case, figure)``; ``prior`` is their prior, and least, standard deviation."""
     array = np.array(values, dtype=float)
     count = len(array)
     means = array.mean(axis=0)
