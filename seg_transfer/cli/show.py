@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from seg_transfer.planning.plan import Plan
     from seg_transfer.pretraining.fit import Pretrained
     from seg_transfer.transfer.fetch import Fetched
-    from seg_transfer.workflow.check import CheckReport
+    from seg_transfer.workflow.check import CheckReport, Finding
     from seg_transfer.workflow.encoder_weights import EncoderStatus
     from seg_transfer.workflow.inspect import CaseReport
     from seg_transfer.workflow.status import Status
@@ -97,9 +97,10 @@ def show_check(report: CheckReport, options: CheckOptions) -> None:
         _console().print(table)
         if report.findings:
             table = Table("severity", "case", "file", "what", "hint")
-            for found in report.findings:
-                file = "" if found.file is None else found.file.name
-                table.add_row(found.severity, found.case or "", file, found.what, found.hint)
+            for alike in _alike(report.findings):
+                cases = [found.case for found in alike if found.case]
+                files = [found.file.name for found in alike if found.file]
+                table.add_row(alike[0].severity, _first(cases), _first(files), alike[0].what, alike[0].hint)
             _console().print(table)
         counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
         _line(", ".join(counts))
@@ -107,6 +108,20 @@ def show_check(report: CheckReport, options: CheckOptions) -> None:
             _line(f"fixed copy: {report.fixed_copy}")
     if report.count("problem") or (options.strict and report.count("warning")):
         raise typer.Exit(SOME_FAILED)
+
+
+def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings that say the same of several cases, together."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for found in findings:
+        groups.setdefault((found.severity, found.what, found.hint), []).append(found)
+    return list(groups.values())
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first three names."""
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from seg_transfer.util.records import Record
+from seg_transfer.util.units import SPACINGS
 
 Triple = tuple[int, int, int]
-Length = Annotated[float, Field(ge=1e-6, le=1e6)]
-"""In mm: from one nanometre to one kilometre; or in pixels."""
+Length = Annotated[float, Field(ge=SPACINGS[0], le=SPACINGS[1])]
+"""Spacing in mm or pixels, as far as files may have it."""
 Spacing = tuple[Length, Length, Length]
 Intensity = Annotated[float, Field(ge=-1e15, le=1e15)]
 """Larger ones overflow where float32 squares them."""

@@ -1,4 +1,4 @@
-"""Amounts of memory and time as text: ``8GB``, ``30m``."""
+"""Amounts of memory and time as text: ``8GB``, ``30m``; and the range of spacings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 import re
 
 from seg_transfer.errors import UserError
+
+SPACINGS = (1e-7, 1e4)
+"""Least and largest spacing, in mm: a tenth of a nanometre and ten metres."""
 
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"K": 10**3, "M": 10**6, "G": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

@@ -127,7 +127,7 @@ def _about_cases(dataset: Dataset, fingerprint: Fingerprint, workers: int) -> It
     for case, texts in unusual(fingerprint, fragments).items():
         for text in texts:
             hint = "look at image and label; if both are right, it is a rare case"
-            yield Finding(severity="warning", case=case, file=cases[case].images[0], what=text, hint=hint)
+            yield Finding(severity="warning", case=case, what=text, hint=hint)
     for measured in fingerprint.cases:
         if not any(label.voxels for label in measured.labels):
             what = "its label holds background only: right for a healthy case"

@@ -116,6 +116,16 @@ def test_a_patient_on_both_sides_of_a_fold_is_found(data: Path) -> None:
     assert "fold 0 trains on case_6 and case_7 and validates on case_8: one group, 2" in warning
 
 
+def test_the_same_of_many_cases_is_said_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (data / "labelsTr").iterdir():
+        edit(path, lambda array: array.astype(np.float32))
+    assert main(["check", str(data), "--workers", "0"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "note" in line]
+    assert len(rows) == 2  # the row and the last line, which counts
+    assert "case_0, case_1, case_2" in rows[0]
+    assert rows[1] == "0 problem(s), 0 warning(s), 10 note(s)"
+
+
 def test_names_of_several_images_of_a_patient_are_noted(tmp_path: Path) -> None:
     for index in range(6):
         make_case(tmp_path / "data", f"patient{index // 2}_scan{index % 2}", seed=index)

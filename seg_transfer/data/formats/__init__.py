@@ -24,6 +24,7 @@ from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
+from seg_transfer.util.units import SPACINGS
 
 
 class Format(Protocol):
@@ -59,9 +60,6 @@ RASTER_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression changes values, so that labels cannot be kept in them."""
-
-SPACINGS = (1e-7, 1e4)
-"""Least and largest spacing, in mm: a tenth of a nanometre and ten metres."""
 
 _BROKEN = (
     OSError,
