@@ -1,7 +1,7 @@
 """Hippocampus: 160 and 10 training cases, 20 minutes of training each, 2D / 2.5D / 3D, bundled weights / from scratch.
 
 Scored on the data set's fixed list of test cases, which no decision and no training sees. Finished runs are kept in
-``bench/results/hippocampus.csv``.
+``bench/results/hippocampus.csv``; those of ``resnet18``, without an encoder in their name, are of earlier versions.
 
     python bench/hippocampus.py --seeds 0
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rows import Row, figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, lists_of, run_all
+
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
 
 MINUTES = 20
 SIZES = ("160", "10")
@@ -25,11 +27,11 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
     splits = lists_of(dataset.name)
     return [
         BenchRun(
-            name=f"{size}-{configuration}-{'scratch' if weights == 'none' else weights}-{minutes:g}min",
+            name=f"{size}-{configuration}-{'scratch' if weights == 'none' else weights}-{minutes:g}min-{DEFAULT_ENCODER}",
             dataset=dataset,
             train=splits["few_shot"][size],
             test=splits["test"],
-            options={"config": configuration, "encoder": "resnet18", "weights": weights, "time_budget": minutes * 60},
+            options={"config": configuration, "weights": weights, "time_budget": minutes * 60},
         )
         for configuration in CONFIGURATIONS
         for size in SIZES
@@ -40,14 +42,14 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
 def table(results: list[Row]) -> str:
     """The results as a Markdown table, best first within a number of training cases."""
     lines = [
-        "| training cases | configuration | start | strategy | seed | steps | anterior | posterior | mean Dice |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| encoder | training cases | configuration | start | strategy | seed | steps | anterior | posterior | mean Dice |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(results, key=lambda r: (-int(r["train_cases"]), -sum(figures_of(r["dice"]).values()))):
         start = "scratch" if r["weights"] == "none" else r["weights"]
         dice = list(figures_of(r["dice"]).values())
         lines.append(
-            f"| {r['train_cases']} | {r['configuration']} | {start} | {r['strategy']} | {r['seed']} | {r['steps']} | "
+            f"| {r['encoder']} | {r['train_cases']} | {r['configuration']} | {start} | {r['strategy']} | {r['seed']} | {r['steps']} | "
             f"{dice[0]:.3f} | {dice[1]:.3f} | {sum(dice) / len(dice):.3f} |"
         )
     return "\n".join(lines)
