@@ -18,7 +18,8 @@ from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
 MINUTES = 20
 SIZES = ("160", "10")
 CONFIGURATIONS = ("3d", "2.5d", "2d")
-WEIGHTS = ("bundled", "none")
+START = {"bundled": "bundled", "none": "scratch"}
+"""Weights -> their name in tables."""
 
 
 def runs(data: Path, minutes: float) -> list[BenchRun]:
@@ -27,7 +28,7 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
     splits = lists_of(dataset.name)
     return [
         BenchRun(
-            name=f"{size}-{configuration}-{'scratch' if weights == 'none' else weights}-{minutes:g}min-{DEFAULT_ENCODER}",
+            name=f"{size}-{configuration}-{START[weights]}-{minutes:g}min-{DEFAULT_ENCODER}",
             dataset=dataset,
             train=splits["few_shot"][size],
             test=splits["test"],
@@ -35,23 +36,29 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
         )
         for configuration in CONFIGURATIONS
         for size in SIZES
-        for weights in WEIGHTS
+        for weights in START
     ]
 
 
 def table(results: list[Row]) -> str:
     """The results as a Markdown table, best first within a number of training cases."""
     lines = [
-        "| encoder | training cases | configuration | start | strategy | seed | steps | anterior | posterior | mean Dice |",
+        "| encoder | cases | configuration | start | strategy | seed | steps | anterior | posterior | mean Dice |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(results, key=lambda r: (-int(r["train_cases"]), -sum(figures_of(r["dice"]).values()))):
-        start = "scratch" if r["weights"] == "none" else r["weights"]
         dice = list(figures_of(r["dice"]).values())
-        lines.append(
-            f"| {r['encoder']} | {r['train_cases']} | {r['configuration']} | {start} | {r['strategy']} | {r['seed']} | {r['steps']} | "
-            f"{dice[0]:.3f} | {dice[1]:.3f} | {sum(dice) / len(dice):.3f} |"
-        )
+        texts = [
+            r["encoder"],
+            r["train_cases"],
+            r["configuration"],
+            START[r["weights"]],
+            r["strategy"],
+            r["seed"],
+            r["steps"],
+        ]
+        figures = [f"{figure:.3f}" for figure in (*dice, sum(dice) / len(dice))]
+        lines.append(f"| {' | '.join([*texts, *figures])} |")
     return "\n".join(lines)
 
 
