@@ -1,7 +1,7 @@
 """The encoder's BatchNorm: the source's statistics, re-estimated once, or trained; fine-tuned in 3D and 2.5D.
 
 20 hippocampus cases, scored on 40 others of the data set's list of 160; its test cases are not touched. Finished runs
-are kept in ``bench/results/batchnorm.csv``.
+are kept in ``bench/results/batchnorm.csv``; names without an encoder are of ResNet-18, the default of earlier versions.
 
     python bench/batchnorm.py --minutes 2
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 from rows import figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
+
 MODES = ("source", "recalibrated", "trained")
 CONFIGURATIONS = ("3d", "2.5d")
 
@@ -22,13 +24,13 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
     lists = lists_of(dataset.name)["few_shot"]
     return [
         BenchRun(
-            name=f"{configuration}-{mode}-{minutes:g}min",
+            name=f"{configuration}-{mode}-{minutes:g}min-{DEFAULT_ENCODER}",
             dataset=dataset,
             train=lists["20"],
             test=held_out(lists),
             options={
                 "config": configuration,
-                "encoder": "resnet18",
+                "encoder": DEFAULT_ENCODER,
                 "weights": "bundled",
                 "strategy": "finetune",
                 "time_budget": minutes * 60,

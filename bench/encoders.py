@@ -44,15 +44,17 @@ STAGES = {"hippocampus": 3}
 
 def widths(encoder: str, dataset: str, decoder: str) -> dict[str, list[int]]:
     """The edit that gives a data set's network a decoder."""
-    stages = min(STAGES.get(dataset, 5), BUNDLED[encoder].stages)
+    stages = STAGES.get(dataset, 5)
     return {"model.decoder_channels": [DECODERS[decoder][stride] for stride in entry(encoder).strides[:stages]]}
 
 
-def runs(data: Path, minutes: float) -> list[BenchRun]:
+def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
     made = []
     for dataset, cases in CASES.items():
         lists = lists_of(dataset)["few_shot"]
         for encoder, arm in ARMS:
+            if encoder not in BUNDLED and resnet18 is None:
+                continue
             strategy, _, decoder = arm.partition("+")
             made.append(
                 BenchRun(
@@ -62,7 +64,7 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
                     test=held_out(lists),
                     options={
                         "encoder": encoder,
-                        "weights": "bundled",
+                        "weights": "bundled" if encoder in BUNDLED else str(resnet18),
                         "strategy": strategy,
                         "time_budget": 60 * minutes,
                     },
@@ -94,9 +96,12 @@ def table(results: Path) -> str:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5, help="of training in each run")
+    parser.add_argument(
+        "--resnet18", type=Path, help="weights of a ResNet-18 trained on Tiny ImageNet; its runs need them"
+    )
     given = parser.parse_args()
     results = RESULTS / "encoders.csv"
-    run_all(runs(given.data, given.minutes), results, given)
+    run_all(runs(given.data, given.minutes, given.resnet18), results, given)
     print(table(results))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
 from seg_transfer.data.image import Image, image_from_array
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.inference.predictor import Predictor
@@ -97,7 +98,7 @@ def make_plan(share: float, steps: int) -> Plan:
         "model": {
             "configuration": "2d",
             "patch": (1, 64, 64),
-            "encoder": "resnet18",
+            "encoder": DEFAULT_ENCODER,
             "weights": {"source": "bundled"},
             "stages": 3,
             "slice_strides": (),

@@ -13,14 +13,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from safetensors.torch import save_file
 
-from seg_transfer.catalogue.encoders import DEFAULT_ENCODER
+from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, entry
 from seg_transfer.options.choices import Precision
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.plan import Plan
@@ -61,7 +65,16 @@ def planned_precision() -> Precision:
     return optimization.precision(Machine("cpu", bfloat16_gain=bfloat16_gain("cpu")))[0]
 
 
-def make_plan(configuration: str, strategy: str, precision: str, encoder: str = "resnet18") -> Plan:
+def weights_of(encoder: str) -> dict[str, str]:
+    """The weights that come with the package; for other encoders a file of random ones, which take as long."""
+    if encoder in BUNDLED:
+        return {"source": "bundled"}
+    path = Path(tempfile.gettempdir()) / f"{encoder}-random.safetensors"
+    save_file(timm.create_model(entry(encoder).library_name, pretrained=False).state_dict(), path)
+    return {"source": "file", "path": str(path)}
+
+
+def make_plan(configuration: str, strategy: str, precision: str, encoder: str = DEFAULT_ENCODER) -> Plan:
     batch, patch = SHAPES[configuration]
     return Plan.model_validate(
         {
@@ -81,7 +94,7 @@ def make_plan(configuration: str, strategy: str, precision: str, encoder: str = 
                 "configuration": configuration,
                 "patch": patch,
                 "encoder": encoder,
-                "weights": {"source": "none" if strategy == "scratch" else "bundled"},
+                "weights": {"source": "none"} if strategy == "scratch" else weights_of(encoder),
                 "stages": STAGES,
                 "slice_strides": (2,) * STAGES if configuration == "3d" else (),
                 "input_mapping": "as_is",
@@ -169,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="with bundled weights")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="a name of the catalogue")
     parser.add_argument("configurations", nargs="*", default=list(SHAPES))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -31,13 +31,11 @@ class BundledWeights:
         file: Name of the file.
         images: What the encoder was trained on.
         licence: Licence or terms of the weights.
-        stages: Number of stages worth using.
     """
 
     file: str
     images: str
     licence: str
-    stages: int = 5
 
 
 IMAGENET = "ImageNet-1k"
@@ -46,13 +44,6 @@ BUNDLED = {
     "tf_efficientnet_lite0": BundledWeights("tf_efficientnet_lite0.safetensors", IMAGENET, LITE_LICENCE),
     "tf_efficientnet_lite1": BundledWeights("tf_efficientnet_lite1.safetensors", IMAGENET, LITE_LICENCE),
     "tf_efficientnet_lite2": BundledWeights("tf_efficientnet_lite2.safetensors", IMAGENET, LITE_LICENCE),
-    # Trained at 64 x 64: its fifth stage saw only 2 x 2 maps. In five CPU minutes it gained nothing (docs/log.md).
-    "resnet18": BundledWeights(
-        "resnet18_tinyimagenet.safetensors",
-        "Tiny ImageNet",
-        "trained on Tiny ImageNet for segtl; made from images for non-commercial research and education",
-        stages=4,
-    ),
 }
 """Encoder -> its bundled weights."""
 

@@ -234,13 +234,25 @@ def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
     """Show the scores of each feature set, and the gain of pretrained over random weights at each stage."""
     title = f"frozen features on {evidence.cases} cases, {evidence.folds} folds"
     title += " (balanced accuracy ± standard error; log-loss)"
-    table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
+    table = Table(
+        "features",
+        "encoder",
+        "stage",
+        "softmax",
+        "log-loss",
+        "SVM",
+        "Bayes",
+        "log-loss",
+        "mean Dice",
+        "gain over random",
+    )
     table.title, table.title_justify = title, "left"
     for features in evidence.features:
-        stage = "" if features.stage is None else f"stage {features.stage}"
         softmax, svm, bayes = (features.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(
-            " ".join(part for part in (features.source, features.encoder, stage) if part),
+            features.source,
+            features.encoder or "",
+            "" if features.stage is None else str(features.stage),
             softmax.balanced_accuracy.text(),
             _loss(softmax.log_loss),
             svm.balanced_accuracy.text(),

@@ -125,20 +125,18 @@ class _Planner:
         options, take = self.options, self.reasons.take
         if self.earlier is not None:
             encoder = entry(take("model.encoder", earlier_model_rule.encoder(options.encoder, self.earlier)))
-            size = self._network_size(grid, data, encoder, bundled=False)
+            size = self._network_size(grid, data, encoder)
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
             return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
         requested = "none" if options.strategy == "scratch" else options.weights
         weights = take("model.weights", encoder_rule.weights(encoder, requested, self.resources.imagenet_cached))
-        return self._network_size(grid, data, encoder, bundled=weights.source == "bundled"), weights
+        return self._network_size(grid, data, encoder), weights
 
-    def _network_size(
-        self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry, *, bundled: bool
-    ) -> NetworkSize:
+    def _network_size(self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry) -> NetworkSize:
         """Decide configuration, stages and patch together, because each limits the others."""
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
-        stages, why_stages = most_stages(grid.shape, encoder, bundled=bundled)
+        stages, why_stages = most_stages(grid.shape, encoder)
         if self.earlier is not None:
             stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))

@@ -16,7 +16,14 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
-QUICK = {"config": "2d", "encoder": "resnet18", "weights": "bundled", "epochs": 2, "folds": 2, "memory": 10**9}
+QUICK = {
+    "config": "2d",
+    "encoder": "tf_efficientnet_lite0",
+    "weights": "bundled",
+    "epochs": 2,
+    "folds": 2,
+    "memory": 10**9,
+}
 IGNORE = 7
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +52,7 @@ def test_nested_regions_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run.scores is not None
     assert run.scores.labels == {"whole": (1, 2, 3), "core": (2, 3), "nucleus": 3}
     means = {name: run.scores.summary[name].metrics["dice"].mean for name in run.scores.labels}
-    assert means["whole"] > 0.85 and means["core"] > 0.75 and means["nucleus"] > 0.6
+    assert means["whole"] > 0.85 and means["core"] > 0.75 and means["nucleus"] > 0.4
     assert (run.folder / "validation" / "overlay.png").is_file()
     header = (run.folder / "log.csv").read_text().splitlines()[0]
     assert "dice whole,dice core,dice nucleus" in header

@@ -33,7 +33,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data,
         work=folder / "work",
         config="2d",
-        encoder="resnet18",
+        encoder="tf_efficientnet_lite0",
         weights="bundled",
         evidence=False,
         time_budget=60.0,
@@ -68,10 +68,10 @@ def accuracy(one: ProbedFeatures) -> float:
 def test_pretrained_features_find_what_intensities_do_not(probed: ProbeEvidence) -> None:
     assert accuracy(entry(probed, "raw")) == pytest.approx(0.5, abs=0.06)
     assert accuracy(entry(probed, "filters")) < 0.75
-    assert accuracy(entry(probed, "pretrained", 0)) > 0.8
+    assert accuracy(entry(probed, "pretrained", 0)) > 0.7
     dice = {source: entry(probed, source).mean_dice for source in ("raw", "pretrained")}
     assert dice["pretrained"] > dice["raw"] + 0.3
-    assert all(entry(probed, "pretrained", 0).scores[name].balanced_accuracy.mean > 0.8 for name in ("svm", "softmax"))
+    assert all(entry(probed, "pretrained", 0).scores[name].balanced_accuracy.mean > 0.7 for name in ("svm", "softmax"))
 
 
 def test_everything_stands_beside_its_controls(probed: ProbeEvidence) -> None:
@@ -83,9 +83,9 @@ def test_everything_stands_beside_its_controls(probed: ProbeEvidence) -> None:
         *(("random", k) for k in stages),
     ]
     assert [(one.source, one.stage) for one in probed.features] == expected
-    assert [one.features for one in probed.features if one.source == "pretrained"] == [64, 64, 128, 256, 512, 1024]
+    assert [one.features for one in probed.features if one.source == "pretrained"] == [16, 24, 40, 112, 320, 512]
     assert (probed.cases, probed.folds, probed.held_out, probed.draws) == (4, 2, 2, 3)
-    assert probed.weights == {"resnet18": "bundled"}
+    assert probed.weights == {"tf_efficientnet_lite0": "bundled"}
     for stage in stages:
         pretrained, random = entry(probed, "pretrained", stage), entry(probed, "random", stage)
         assert pretrained.gain is not None and random.gain is None and random.draw_std > 0
@@ -118,8 +118,8 @@ def test_several_encoders_are_also_tried_together(
     plan = Plan.load(WorkFolder(planned).plan)
     store, others = Store.open(WorkFolder(planned).store_folder(plan), plan.data), {"alexnet": Weights(source="none")}
     found = run_probe(plan, store, store.cases(), others=others, context=True, seed=0, device="cpu")
-    joint, random = [one for one in found.features if one.encoder == "resnet18+alexnet"]
-    assert joint.features == 2 * (1024 + 64 + 192 + 256 + 256) == random.features and joint.mean_dice > 0
+    joint, random = [one for one in found.features if one.encoder == "tf_efficientnet_lite0+alexnet"]
+    assert joint.features == 2 * (512 + 64 + 192 + 256 + 256) == random.features and joint.mean_dice > 0
     assert (joint.source, random.source) == ("pretrained", "random") and random.draw_std > 0
     assert joint.gain.mean == pytest.approx(accuracy(joint) - accuracy(random))
     assert entry(probed, "raw") == entry(found, "raw")  # the same voxels, folds and held-out cases
@@ -131,13 +131,13 @@ def test_the_command_shows_a_table(
     monkeypatch.setattr(api, "probe", lambda _: probed)
     assert main(["probe", "-w", str(planned)]) == 0
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    rows = {cells[0]: cells[1:] for cells in lines if cells}
+    rows = {tuple(cells[:3]): cells[3:] for cells in lines if cells}
     assert len(rows) == 14
     one = entry(probed, "pretrained", 1)
     softmax, gain = one.scores["softmax"].balanced_accuracy, one.gain
-    shown = rows["pretrained resnet18 stage 1"]
+    shown = rows["pretrained", "tf_efficientnet_lite0", "1"]
     assert shown[0] == f"{softmax.mean:.3f} ± {softmax.error:.3f}" and shown[-1].startswith(f"{gain.mean:+.3f}")
-    assert shown[-2] == f"{one.mean_dice:.3f}" and rows["raw"][-1] == ""
+    assert shown[-2] == f"{one.mean_dice:.3f}" and rows["raw", "", ""][-1] == ""
 
 
 class TestMistakes:

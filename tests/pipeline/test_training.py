@@ -38,7 +38,7 @@ def make_plan(
     model: dict[str, Any] = {
         "configuration": configuration,
         "patch": {"2d": (1, 16, 24), "2.5d": (3, 16, 24), "3d": (8, 16, 24)}[configuration],
-        "encoder": "resnet18",
+        "encoder": "tf_efficientnet_lite0",
         "weights": {"source": weights},
         "stages": 2,
         "slice_strides": (1, 2) if configuration == "3d" else (),

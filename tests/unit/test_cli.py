@@ -157,19 +157,19 @@ def test_encoders_alone_lists_the_catalogue(
     from seg_transfer.catalogue.encoders import entry
     from seg_transfer.workflow.encoder_weights import EncoderStatus
 
-    found = [EncoderStatus(entry("resnet18"), ("bundled", "cached")), EncoderStatus(entry("vgg16_bn"), ())]
+    found = [EncoderStatus(entry("tf_efficientnet_lite0"), ("bundled", "cached")), EncoderStatus(entry("vgg16_bn"), ())]
     monkeypatch.setattr(api, "encoders", lambda: found)
     assert main(["encoders"]) == 0
     lines = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
     rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 2}
     assert rows == {
-        "resnet18": [
-            "64 64 128 256 512",
+        "tf_efficientnet_lite0": [
+            "16 24 40 112 320",
             "2 4 8 16 32",
-            "11.2 M",
+            "3.0 M",
             "apache-2.0",
             "yes",
-            "bundled (Tiny ImageNet), cached",
+            "bundled (ImageNet-1k), cached",
         ],
         "vgg16_bn": ["128 256 512 512 512", "2 4 8 16 32", "14.7 M", "bsd-3-clause", "yes", "no"],
     }

@@ -111,7 +111,7 @@ def status(name: str) -> tuple[str, ...]:
 
 
 def test_a_fetched_file_is_in_the_cache_on_record_and_loads_without_the_hub(hub, caches, resnet18):
-    assert status("resnet18") == ("bundled",)
+    assert status("resnet18") == ()
     known = entry("resnet18")
     (fetched,) = fetch_encoders(["resnet18"])
     assert (fetched.encoder, fetched.sha256) == ("resnet18", sha256(resnet18))
@@ -123,7 +123,7 @@ def test_a_fetched_file_is_in_the_cache_on_record_and_loads_without_the_hub(hub,
     assert record(caches / "assets" / "segtl") == {
         f"timm/resnet18.a1_in1k@{known.revision}": {"sha256": sha256(resnet18), "commit": known.revision}
     }
-    assert status("resnet18") == ("bundled", "fetched")
+    assert status("resnet18") == ("fetched",)
     assert imagenet_cached("resnet18")
 
     hub.requests.clear()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_weights import resnet18_weights
 from torch import nn
 
-from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.inflate import SliceConv3d, inflate_modules, inflate_weight, stages_with_depth
 from seg_transfer.transfer.weights import load_weights
 
-BUNDLED = Weights(source="bundled")
+RESNET18 = resnet18_weights()
 
 
 def test_average_spreads_the_kernel_and_centre_keeps_it_in_the_middle():
@@ -66,8 +66,8 @@ def test_edge_slices_are_repeated_as_padding():
 def test_constant_volume_keeps_the_2d_features_on_every_stage(inflation, slice_strides):
     flat = Encoder("resnet18", channels=1).eval()
     deep = Encoder("resnet18", channels=1, slice_strides=slice_strides, inflation=inflation).eval()
-    load_weights(flat, BUNDLED, "resnet18")
-    load_weights(deep, BUNDLED, "resnet18")
+    load_weights(flat, RESNET18, "resnet18")
+    load_weights(deep, RESNET18, "resnet18")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, 1, 45, 50, generator=generator)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_constant_volume_keeps_the_2d_features_on_every_stage(inflation, slice_s
 def test_average_inflation_blurs_along_the_slice_axis_and_centre_does_not():
     def response(inflation):
         encoder = Encoder("resnet18", channels=1, stages=1, slice_strides=(2,), inflation=inflation).eval()
-        load_weights(encoder, BUNDLED, "resnet18")
+        load_weights(encoder, RESNET18, "resnet18")
         x = torch.zeros(1, 1, 9, 16, 16)
         x[:, :, 4] = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():

@@ -153,7 +153,7 @@ class TestPlanner:
         plan = plan_of(fingerprint(shape=(200, 30, 180), spacing=(1.0, 6.0, 1.0)), encoder="resnet18")
         assert plan.data.axes == (1, 2, 0)
         assert plan.data.spacing == (6.0, 1.0, 1.0)
-        assert plan.model.patch == (3, 192, 208)
+        assert plan.model.patch == (3, 192, 224)
 
     def test_2d_images(self) -> None:
         plan = plan_of(images_2d())

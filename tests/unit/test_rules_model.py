@@ -65,14 +65,9 @@ class TestPatch:
         ("side", "stages"), [(35, 3), (48, 3), (49, 4), (97, 5), (96, 4), (5, 1), (12, 1), (13, 2)]
     )
     def test_the_deepest_map_is_at_least_4_wide(self, side: int, stages: int) -> None:
-        chosen, reason = patch.most_stages((30, 200, side), RESNET18, bundled=False)
+        chosen, reason = patch.most_stages((30, 200, side), RESNET18)
         assert chosen == stages
         assert f" {side}" in reason
-
-    def test_the_fifth_stage_of_tiny_imagenet_is_left_out(self) -> None:
-        assert patch.most_stages((1, 500, 500), entry("tf_efficientnet_lite0"), bundled=True)[0] == 5
-        assert patch.most_stages((1, 500, 500), RESNET18, bundled=True)[0] == 4
-        assert patch.most_stages((1, 500, 500), RESNET18, bundled=False)[0] == 5
 
     @pytest.mark.parametrize(
         ("spacing", "slices", "expected"),
@@ -93,7 +88,7 @@ class TestPatch:
     def test_a_stem_of_stride_4_evens_out_wider_spacings(self) -> None:
         assert patch.slice_strides((2.5, 1, 1), 36, (4, 8, 16))[0] == (2, 2, 2)
         assert patch.slice_strides((2.5, 1, 1), 36, (2, 4, 8))[0] == (1, 2, 2)
-        assert patch.most_stages((30, 200, 35), entry("convnext_tiny"), bundled=False)[0] == 2
+        assert patch.most_stages((30, 200, 35), entry("convnext_tiny"))[0] == 2
 
     def fit(self, shape: tuple, limits: patch.Limits = AMPLE, configuration: str = "3d", stages: int = 3, **more):
         settings = {"entry": RESNET18, "stages": stages, "channels": 1, "classes": 3} | more
@@ -204,9 +199,11 @@ class TestEncoder:
             assert weights.source == "bundled"
             assert "apache-2.0" in reason and "terms of their own" in reason
 
-    def test_auto_takes_the_cache_then_the_bundled_then_nothing(self) -> None:
+    def test_auto_takes_the_bundled_then_the_cache_then_nothing(self) -> None:
+        for cached in (True, False):
+            lite = encoder_rule.weights(entry("tf_efficientnet_lite1"), "auto", lambda name, cached=cached: cached)
+            assert lite[0].source == "bundled"
         assert encoder_rule.weights(RESNET18, "auto", lambda name: True)[0].source == "imagenet"
-        assert encoder_rule.weights(RESNET18, "auto", lambda name: False)[0].source == "bundled"
         weights, reason = encoder_rule.weights(entry("resnet50"), "auto", lambda name: False)
         assert weights.source == "none"
         assert "auto never downloads" in reason
@@ -217,8 +214,8 @@ class TestEncoder:
         assert weights.revision == ENCODERS["vgg16_bn"].revision
 
     def test_terms_of_the_bundled_weights_are_said(self) -> None:
-        _, reason = encoder_rule.weights(RESNET18, "bundled", lambda name: False)
-        assert "Tiny ImageNet" in reason and "non-commercial" in reason
+        _, reason = encoder_rule.weights(entry("tf_efficientnet_lite2"), "bundled", lambda name: False)
+        assert "ImageNet-1k" in reason and "apache-2.0" in reason
 
     def test_a_network_without_recorded_weights_has_none_to_download(self) -> None:
         unknown = replace(RESNET18, name="timm/other", repository="", file="")
@@ -227,5 +224,5 @@ class TestEncoder:
         assert encoder_rule.weights(unknown, "auto", lambda name: False)[0].source == "none"
 
     def test_other_encoders_have_no_bundled_weights(self) -> None:
-        with pytest.raises(UserError, match="no bundled weights for resnet50"):
-            encoder_rule.weights(entry("resnet50"), "bundled", lambda name: True)
+        with pytest.raises(UserError, match="no bundled weights for resnet18"):
+            encoder_rule.weights(RESNET18, "bundled", lambda name: True)

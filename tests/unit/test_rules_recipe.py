@@ -33,7 +33,7 @@ def evidence(gain: float) -> TransferEvidence:
     )
 
 
-def model(stages: int = 3, *, source: str = "bundled", encoder: str = "resnet18") -> ModelPlan:
+def model(stages: int = 3, *, source: str = "bundled", encoder: str = "tf_efficientnet_lite0") -> ModelPlan:
     weights = {"source": source}
     if source == "model":
         weights |= {"path": "m.segtl", "sha256": "0", "carry": "all"}

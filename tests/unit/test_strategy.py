@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from made_plans import learns
+from made_weights import resnet18_weights
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,7 +26,7 @@ def make_network(configuration: str = "2d") -> UNet:
             "configuration": configuration,
             "patch": (8, 16, 16) if configuration == "3d" else (1, 16, 16),
             "encoder": "resnet18",
-            "weights": {"source": "bundled"},
+            "weights": resnet18_weights(),
             "stages": STAGES,
             "slice_strides": (1, 2, 2) if configuration == "3d" else (),
             "input_mapping": "as_is",

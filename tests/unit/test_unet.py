@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made_weights import resnet18_weights
 from torch import nn
 
 from seg_transfer.network.blocks import InstanceNorm, depth_to_space, normalization, space_to_depth
@@ -18,7 +19,7 @@ def plan(configuration="2d", patch=(1, 33, 35), stages=3, slice_strides=(), **ch
         "configuration": configuration,
         "patch": patch,
         "encoder": "resnet18",
-        "weights": Weights(source="bundled"),
+        "weights": resnet18_weights(),
         "stages": stages,
         "slice_strides": slice_strides,
         "input_mapping": "as_is",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from made_weights import resnet18_weights
 from safetensors.torch import load_file, save_file
 
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
-from seg_transfer.transfer.weights import BUNDLED_FOLDER, adapt_input, load_weights
+from seg_transfer.transfer.weights import adapt_input, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,10 @@ def test_adapted_input_filters_have_these_values():
     assert adapt_input(grey, 3).flatten().tolist() == [2.0, 2.0, 2.0]
 
 
-def test_bundled_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages():
+def test_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages():
     encoder = Encoder("resnet18", channels=3, stages=3)
-    report = load_weights(encoder, Weights(source="bundled"), "resnet18")
-    source = load_file(BUNDLED_FOLDER / "resnet18_tinyimagenet.safetensors")
+    report = load_weights(encoder, resnet18_weights(), "resnet18")
+    source = load_file(str(resnet18_weights().path))
     assert report.share == 1.0
     assert not report.adapted and not report.random
     assert report.matched["stages.0.conv1.weight"] == 64 * 3 * 49
@@ -57,8 +58,8 @@ def test_weights_of_the_lower_stages_alone():
     torch.manual_seed(0)
     whole, lower = Encoder("resnet18", channels=3, stages=3), Encoder("resnet18", channels=3, stages=3)
     before = {name: tensor.clone() for name, tensor in lower.state_dict().items()}
-    load_weights(whole, Weights(source="bundled"), "resnet18")
-    report = load_weights(lower, Weights(source="bundled"), "resnet18", stages=2)
+    load_weights(whole, resnet18_weights(), "resnet18")
+    report = load_weights(lower, resnet18_weights(), "resnet18", stages=2)
     assert {name.split(".")[1] for name in report.matched} == {"0", "1"}
     assert {name.split(".")[1] for name in report.random} == {"2"}
     assert {name.split(".")[0] for name in report.unused} == {"fc", "layer2", "layer3", "layer4"}
@@ -69,14 +70,14 @@ def test_weights_of_the_lower_stages_alone():
 
 def test_report_tells_matched_from_adapted_in_3d_with_one_channel():
     encoder = Encoder("resnet18", channels=1, stages=2, slice_strides=(1, 2))
-    report = load_weights(encoder, Weights(source="bundled"), "resnet18")
+    report = load_weights(encoder, resnet18_weights(), "resnet18")
     assert list(report.adapted) == ["stages.0.conv1.weight"] + [
         f"stages.1.layer1.{block}.conv{index}.weight" for block in (0, 1) for index in (1, 2)
     ]
     assert report.adapted["stages.0.conv1.weight"] == 64 * 49
     assert report.adapted["stages.1.layer1.0.conv1.weight"] == 64 * 64 * 27
     assert "stages.0.bn1.running_mean" in report.matched
-    source = load_file(BUNDLED_FOLDER / "resnet18_tinyimagenet.safetensors")
+    source = load_file(str(resnet18_weights().path))
     weight = encoder.state_dict()["stages.1.layer1.0.conv1.weight"]
     torch.testing.assert_close(weight[:, :, 0], source["layer1.0.conv1.weight"].float() / 3)
     assert "100.0%" in str(report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, IMAGENET, EncoderEntry
+from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.planning.plan import Weights
 
@@ -49,8 +49,7 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         return Weights(source="bundled"), f"requested ({_bundled(entry)})"
     if requested != "auto":
         return Weights(source="file", path=requested), f"the file {requested} was requested"
-    bundled = BUNDLED.get(entry.name)
-    if bundled is not None and (bundled.images == IMAGENET or not imagenet_cached(entry.name)):
+    if entry.name in BUNDLED:
         return Weights(source="bundled"), f"they come with the package ({_bundled(entry)})"
     if imagenet_cached(entry.name):
         return _imagenet(entry), f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from seg_transfer.catalogue.encoders import BUNDLED, EncoderEntry
+from seg_transfer.catalogue.encoders import EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration
 from seg_transfer.planning.cost import Machine, NetworkSize, step_flops, step_memory
@@ -70,13 +70,12 @@ def stack(ratio: float, slices: float) -> tuple[int, str]:
     )
 
 
-def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundled: bool) -> tuple[int, str]:
+def most_stages(shape: tuple[float, float, float], entry: EncoderEntry) -> tuple[int, str]:
     """Choose the largest number of encoder stages for cases of this size: the deepest map is at least 4 wide.
 
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
         entry: The encoder.
-        bundled: Whether its weights are the bundled ones.
     """
     shorter = min(shape[1:])
     available = len(entry.strides)
@@ -85,9 +84,6 @@ def most_stages(shape: tuple[float, float, float], entry: EncoderEntry, *, bundl
     reason = f"{stages} of {available}: stride {entry.strides[stages - 1]} leaves {side} positions of {shorter:g}"
     if stages < available:
         reason += f", the next would leave {math.ceil(shorter / entry.strides[stages])} (at least {DEEPEST_SIDE})"
-    if bundled and stages > BUNDLED[entry.name].stages:
-        stages = BUNDLED[entry.name].stages
-        reason = f"{stages} of {available}: the bundled weights' fifth stage was trained on 2 x 2 maps and did not help"
     return stages, reason
 
 
