@@ -247,6 +247,8 @@ def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
         "gain over random",
     )
     table.title, table.title_justify = title, "left"
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for features in evidence.features:
         softmax, svm, bayes = (features.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(

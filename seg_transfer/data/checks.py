@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,6 +60,7 @@ def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
         _check_case,
         channels=dataset.channel_names,
         values=dataset.declared,
+        names=dataset.names,
         ignore=dataset.ignore,
         fill_nan=dataset.fill_nan,
     )
@@ -116,7 +117,13 @@ def raise_problems(problems: Sequence[Problem]) -> None:
 
 
 def _check_case(
-    case: Case, *, channels: tuple[str, ...], values: Sequence[int], ignore: int | None, fill_nan: bool
+    case: Case,
+    *,
+    channels: tuple[str, ...],
+    values: Sequence[int],
+    names: Mapping[str, int],
+    ignore: int | None,
+    fill_nan: bool,
 ) -> tuple[list[Problem], bool]:
     """Problems of the case, and whether its label holds background only."""
     problems: list[Problem] = []
@@ -145,18 +152,18 @@ def _check_case(
         what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
         hint = "name every channel in dataset.json, or bring the case's files to these channels"
         problems.append(Problem(case.id, case.images[0], what, hint))
-    label_problems, empty = _check_label(case, grid, values, ignore)
+    label_problems, empty = _check_label(case, grid, values, names, ignore)
     return problems + label_problems, empty
 
 
 def _check_label(
-    case: Case, grid: Grid | None, values: Sequence[int], ignore: int | None
+    case: Case, grid: Grid | None, values: Sequence[int], names: Mapping[str, int], ignore: int | None
 ) -> tuple[list[Problem], bool]:
     """Problems of the label, and whether it holds background only."""
     assert case.label is not None, "every case of a data set has a label path"
     path = case.label
     try:
-        label = read_label(path)
+        label = read_label(path, grid=grid, names=names)
     except UserError as error:
         return [_from_error(case, path, error)], False
     problems = []

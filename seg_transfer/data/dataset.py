@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from seg_transfer.data.description import Region
-from seg_transfer.data.formats import is_raster, is_supported, read_header, stem
+from seg_transfer.data.description import Region, named_values
+from seg_transfer.data.formats import is_raster, is_segmentation, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import LARGEST_IN_2D, listing, map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
-from seg_transfer.data.naming import Case, ChannelFiles, Unused, data_files, extra_channels, split_channel
+from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
 from seg_transfer.data.no_image import no_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
@@ -88,6 +88,11 @@ class Dataset(JsonRecord):
         """Every value that label files may hold: the labels' values, then that of the ignore label."""
         return (*(value for _, value in self.labels), *(() if self.ignore is None else (self.ignore,)))
 
+    @property
+    def names(self) -> dict[str, int]:
+        """Name -> value of every label, as :func:`~seg_transfer.data.image.read_label` needs for segmentations."""
+        return named_values(self.labels, self.ignore)
+
     def classes(self, label: Image) -> np.ndarray:
         """Class indices ``(x, y, z)`` of a label ``(1, x, y, z)``: the position of each value in :attr:`declared`.
 
@@ -160,8 +165,11 @@ def find_images(path: Path, channels: int) -> list[Case]:
     one = path.is_file()
     if one and not is_supported(path):
         raise no_image(path)
+    if one and is_segmentation(path):
+        hint = "give the image that was segmented"
+        raise UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)
     folder = path.parent if one else path
-    files = data_files(folder) if folder.is_dir() else []
+    files = images_in(folder) if folder.is_dir() else []
     extra = extra_channels(files, channels)
     if one:
         wanted = _case_and_channel(path, channels)[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ SMALLEST_VALUE, LARGEST_VALUE = -(2**31), 2**32 - 1
 LabelInteger = Annotated[int, Field(ge=SMALLEST_VALUE, le=LARGEST_VALUE)]
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
-_IGNORE = "ignore"
+BACKGROUND, IGNORE = "background", "ignore"
 _HINT = (
     'name each label with one value, or a region with several: "labels": {"background": 0, "tumour": [1, 2], "core": 2}'
 )
@@ -78,8 +80,8 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     if all(isinstance(value, str) for value in entries.values()) and all(name.isdecimal() for name in entries):
         pairs = [(name, value) for value, name in pairs]
     named = [(str(name), _values(name, value, where)) for name, value in pairs]
-    ignored = [values for name, values in named if name.lower() == _IGNORE]
-    named = [(name, values) for name, values in named if name.lower() != _IGNORE]
+    ignored = [values for name, values in named if name.lower() == IGNORE]
+    named = [(name, values) for name, values in named if name.lower() != IGNORE]
     background = [name for name, values in named if values == (0,)]
     if len(background) != 1:
         count = f"{len(background)} labels have" if background else "no label has"
@@ -99,6 +101,12 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     if len(set(numbers)) < len(numbers):
         raise UserError(f"labels share a value: {numbers}", where=where, hint=_HINT)
     return LabelScheme(tuple(labels), (), ignore)
+
+
+def named_values(labels: Iterable[tuple[str, int]], ignore: int | None) -> dict[str, int]:
+    """Name -> value of the background, every label and the ignore label: what segments of 3D Slicer are found by."""
+    named = {unicodedata.normalize("NFC", name.strip()): value for name, value in labels}
+    return {BACKGROUND: 0, **named, **({} if ignore is None else {IGNORE: ignore})}
 
 
 def _values(name: object, value: object, where: Path) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import read_label
 
 
@@ -34,7 +35,8 @@ def count_fragments(case: Case, *, dataset: Dataset) -> tuple[Fragments, ...]:
         UserError: If the label cannot be read, or has values that are not declared.
     """
     assert case.label is not None
-    classes = dataset.classes(read_label(case.label))
+    label = read_label(case.label, grid=read_header(case.images[0]).grid, names=dataset.names)
+    classes = dataset.classes(label)
     return tuple(_fragments(classes == index) for index in range(1, len(dataset.labels)))
 
 

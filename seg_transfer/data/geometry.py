@@ -90,15 +90,38 @@ def grid_difference(reference: Grid, other: Grid) -> str | None:
     first, second = reference.canonical(), other.canonical()
     if first.shape != second.shape:
         return f"its shape is {_sizes(second.shape)} (x, y, z), not {_sizes(first.shape)}"
+    return _difference(first, second, np.zeros(3))
+
+
+def offset_in(reference: Grid, other: Grid) -> tuple[np.ndarray, str | None]:
+    """Where ``other``, a part of the world of any size, starts among the voxels of ``reference``.
+
+    Returns:
+        Whole voxels ``(x, y, z)`` from the first canonical voxel of ``reference`` to that of ``other``, as floats; and
+        how the voxels of ``other`` differ from those of ``reference``, None if they do not by more than
+        :data:`GRID_TOLERANCE`.
+    """
+    first, second = reference.canonical(), other.canonical()
+    offset = np.rint(np.linalg.solve(first.affine, second.affine)[:3, 3])
+    return offset, _difference(first, second, offset)
+
+
+def _difference(first: Grid, second: Grid, offset: np.ndarray) -> str | None:
+    """How ``second`` differs from the part of ``first`` at ``offset``, both canonical."""
     if first.unit != second.unit:
         return f"its spacing is in {second.unit}, not in {first.unit}"
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in first.shape))]).T
-    offset = np.abs((np.linalg.solve(first.affine, second.affine @ corners) - corners)[:3]).max()
-    if offset <= GRID_TOLERANCE:
+    # A part of one voxel along an axis has to have the spacing of the whole nevertheless.
+    ends = [size - 1 or min(whole - 1, 1) for whole, size in zip(first.shape, second.shape, strict=True)]
+    corners = np.array([(*corner, 1) for corner in product(*((0, end) for end in ends))]).T
+    found = np.linalg.solve(first.affine, second.affine @ corners)[:3]
+    distance = np.abs(found - corners[:3] - offset[:, np.newaxis]).max()
+    if distance <= GRID_TOLERANCE:
         return None
     if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
         return f"its spacing is {_sizes(second.spacing)} {second.unit}, not {_sizes(first.spacing)}"
-    return f"its corners lie up to {offset:.3g} voxels off (origin or orientation differ; {GRID_TOLERANCE} is allowed)"
+    return (
+        f"its corners lie up to {distance:.3g} voxels off (origin or orientation differ; {GRID_TOLERANCE} is allowed)"
+    )
 
 
 def _sizes(values: tuple[float, ...]) -> str:

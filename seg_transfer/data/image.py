@@ -10,7 +10,7 @@ orientation and geometry::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from seg_transfer.data.formats import read_array, read_header
 from seg_transfer.data.formats.header import Header, working_dtype
 from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical
+from seg_transfer.data.segmentation import merged, placed
 from seg_transfer.errors import UserError
 
 WHOLE_TOLERANCE = 1e-3
@@ -67,11 +68,14 @@ def read_image(paths: Sequence[Path]) -> Image:
             have different orientations but must have the same grid in the world.
 
     Raises:
-        UserError: If a file is missing or damaged, or the files' grids differ.
+        UserError: If a file is missing or damaged or a segmentation, or the files' grids differ.
     """
     headers: list[Header] = []
     for path in paths:
         header = read_header(path)
+        if header.segments is not None:
+            hint = "give the image that was segmented"
+            raise UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)
         difference = grid_difference(headers[0].grid, header.grid) if headers else None
         if difference:
             raise UserError(
@@ -109,19 +113,33 @@ def filled(image: Image) -> Image:
     return replace(image, array=array)
 
 
-def read_label(path: Path) -> Image:
+def read_label(path: Path, *, grid: Grid | None = None, names: Mapping[str, int] | None = None) -> Image:
     """Read a label map as ``(1, x, y, z)`` of an integer type, with the values of the file.
 
+    A segmentation of 3D Slicer, which may be cropped, is placed into the grid of its image, with the values that belong
+    to the names of its segments; its layers become one.
+
+    Args:
+        path: The file.
+        grid: Of the case's image, for a segmentation; None leaves it on its own. Other label maps keep their grid.
+        names: Label name -> value, for a segmentation.
+
     Raises:
-        UserError: If the file is missing or damaged, has several channels, or has values that are not whole numbers.
+        UserError: If the file is missing or damaged, has several channels, or has values that are not whole numbers; if
+            a segmentation has segments of other names or that overlap, or does not lie on the voxels of its image.
     """
     array, header = read_array(path, label=True)
-    if len(array) != 1:
+    if len(array) != 1 and header.segments is None:
         raise UserError(f"a label has 1 channel, not {len(array)}", where=path, hint="store one value per voxel")
     if array.dtype.kind == "f":
         array = _whole_numbers(array, path)
-    canonical = np.ascontiguousarray(to_canonical(array, header.grid))
-    return Image(canonical, header.grid.canonical().affine, header.grid, header.dtype)
+    native = header.grid
+    if header.segments is not None:
+        array = merged(array, header.segments, names, path)
+    array = to_canonical(array, native)
+    if header.segments is not None and grid is not None:
+        array, native = placed(array, native, grid, path), grid
+    return Image(np.ascontiguousarray(array), native.canonical().affine, native, header.dtype)
 
 
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:

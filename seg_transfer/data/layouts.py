@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from seg_transfer.data.description import Region, channel_names, label_scheme
-from seg_transfer.data.formats import ENDINGS, is_raster, read_header, stem
+from seg_transfer.data.formats import ENDINGS, is_raster, is_segmentation, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import (
     Case,
@@ -23,6 +24,7 @@ from seg_transfer.data.naming import (
     by_channel,
     case_name,
     data_files,
+    images_in,
     match_labels,
     split_channel,
 )
@@ -83,7 +85,7 @@ def _nnunet(root: Path, content: dict[str, Any], description: Path) -> DatasetCo
             hint="rename the images, such as liver_01_0000.nii.gz for the first channel of case liver_01",
         )
     channels = 1 if _one_file_per_case(images, len(names)) else len(names)
-    label_files = _files(root, "labelsTr", suffix)
+    label_files = _files(root, "labelsTr", suffix, segmented=images.cases)
     label_of, labels_unused = match_labels(images.cases, root / "labelsTr", label_files)
     return DatasetContents(
         layout="nnunet",
@@ -184,7 +186,7 @@ def _is_possible(path: Path) -> bool:
 
 def _folders(root: Path, *, workers: int) -> DatasetContents:
     image_folder, label_folder = _two_folders(root)
-    image_files, label_files = data_files(image_folder), data_files(label_folder)
+    image_files, label_files = images_in(image_folder), data_files(label_folder)
     label_names = {stem(file) for file in label_files}
     unused: list[Unused] = []
     if any(stem(file) in label_names for file in image_files):
@@ -210,7 +212,7 @@ def _folders(root: Path, *, workers: int) -> DatasetContents:
         layout="folders",
         name=root.resolve().name,
         channel_names=_inferred_channels(images, files),
-        labels=infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers),
+        **vars(infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers)),
         cases=cases,
         unused=(*unused, *labels_unused),
     )
@@ -229,7 +231,7 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
         path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".") and data_files(path)
     )
     label_folders = [path for path in filled if _LABEL_FOLDER.search(path.name)]
-    image_folders = [path for path in filled if path not in label_folders]
+    image_folders = [path for path in filled if path not in label_folders and images_in(path)]
     chosen = []
     for kind, folders in (("images", image_folders), ("labels", label_folders)):
         # Of imagesTr and imagesTs the one for training.
@@ -244,14 +246,19 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
     return chosen[0], chosen[1]
 
 
-def _files(root: Path, name: str, suffix: str | None) -> list[Path]:
-    """The data files of a required folder, with the ending that dataset.json names, if it names one."""
+def _files(root: Path, name: str, suffix: str | None, *, segmented: Iterable[str] = ()) -> list[Path]:
+    """The data files of a required folder, with the ending that dataset.json names, if it names one.
+
+    ``segmented`` are cases that a segmentation of 3D Slicer may be for, if there is no file with this ending.
+    """
     folder = root / name
     if not folder.is_dir():
         raise UserError(f"the folder {name} is missing", where=root, hint=f"dataset.json needs imagesTr and {name}")
-    files = data_files(folder)
+    files = images_in(folder) if name == "imagesTr" else data_files(folder)
     if suffix is not None:
-        files = [path for path in files if path.name.lower().endswith(suffix.lower())]
+        named = {path: path.name.lower().endswith(suffix.lower()) for path in files}
+        others = set(segmented) - {stem(path) for path in files if named[path]}
+        files = [path for path in files if named[path] or (is_segmentation(path) and stem(path) in others)]
     if not files and holds_dicom(folder):
         raise no_image(folder)
     if not files:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.formats import ending, is_supported, stem
+from seg_transfer.data.formats import ending, is_segmentation, is_supported, stem
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import FileName
 
@@ -107,6 +107,11 @@ def data_files(folder: Path) -> list[Path]:
         if not os.fsencode(path.name).decode("utf-8", "ignore") == path.name:
             raise UserError(f"the name {path.name!a} is not UTF-8", where=folder, hint="rename this file")
     return files
+
+
+def images_in(folder: Path) -> list[Path]:
+    """As :func:`data_files`, without the segmentations that 3D Slicer saves beside their images."""
+    return [path for path in data_files(folder) if not is_segmentation(path)]
 
 
 def split_channel(name: str) -> tuple[str, int] | None:

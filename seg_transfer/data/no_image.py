@@ -37,6 +37,9 @@ def no_image(path: Path, noun: str = "image") -> UserError:
     if filled := [each for each in folders if data_files(each)]:
         names = ", ".join(f"{each.name}/" for each in filled[:5])
         return UserError(f"there is no {noun}, but there are files in {names}", where=path, hint=f"give {filled[0]}")
+    if data_files(path):
+        hint = "give the images that were segmented"
+        return UserError(f"there is no {noun}, but segmentations of 3D Slicer", where=path, hint=hint)
     files = [each for each in path.iterdir() if each.is_file() and not each.name.startswith(".")]
     if files:
         endings = Counter(each.suffix.lower() or "no ending" for each in files)

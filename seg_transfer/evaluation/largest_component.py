@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from seg_transfer.data.description import named_values
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Figure, FigurePart
@@ -47,6 +48,7 @@ class _HeldOutCase:
     scored: tuple[tuple[int, ...], ...]
     values: tuple[int, ...]
     ignore: int | None
+    names: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def find_postprocessing(
     Raises:
         UserError: If a label map cannot be read.
     """
-    values = tuple(labels.values())
-    cases = [_HeldOutCase(case, *files[case], tuple(scored.values()), values, ignore) for case in sorted(files)]
+    values, names = tuple(labels.values()), named_values(labels.items(), ignore)
+    cases = [_HeldOutCase(case, *files[case], tuple(scored.values()), values, ignore, names) for case in sorted(files)]
     tables = []
     for case, table in map_cases(
         _dice_of_steps, cases, workers=workers, title="postprocessing", name=lambda case: case.case
@@ -108,7 +110,9 @@ def find_postprocessing(
 
 def _dice_of_steps(case: _HeldOutCase) -> NDArray[np.float64]:
     """Dice ``(without and with the foreground step, no step and each label's, scored)``; nan where undefined."""
-    prediction, reference = read_label(case.prediction).array[0], read_label(case.reference).array[0]
+    predicted = read_label(case.prediction)
+    prediction = predicted.array[0]
+    reference = read_label(case.reference, grid=predicted.native, names=case.names).array[0]
     annotated = slice(None) if case.ignore is None else reference != case.ignore
     reference = reference[annotated]
     table = np.empty((2, 1 + len(case.values), len(case.scored)))

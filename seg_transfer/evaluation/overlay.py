@@ -99,13 +99,16 @@ def pick_cases(scores: Scores) -> list[tuple[str, str]]:
     return [("best", ranked[0]), *middle, ("worst", ranked[-1])]
 
 
-def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> None:
+def save_overlay(
+    path: Path, scores: Scores, files: Mapping[str, CaseFiles], *, names: Mapping[str, int] | None = None
+) -> None:
     """Draw the best, the median and the worst case into one PNG.
 
     Args:
         path: The PNG file to write.
         scores: The scores of the cases.
         files: Case -> its files, for every scored case.
+        names: Label name -> value, for references that are segmentations of 3D Slicer.
 
     Raises:
         UserError: If a file cannot be read.
@@ -113,13 +116,19 @@ def save_overlay(path: Path, scores: Scores, files: Mapping[str, CaseFiles]) -> 
     rows = []
     for title, case in pick_cases(scores):
         text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
-        rows.append(_Row(text, *_read(files[case]), scores.labels, scores.cases[case]))
+        rows.append(_Row(text, *_read(files[case], names), scores.labels, scores.cases[case]))
     if rows:
         _save(path, rows)
 
 
 def save_case_overlay(
-    path: Path, case: str, files: CaseFiles, labels: Mapping[str, LabelValue], scores: Mapping[str, LabelScore] | None
+    path: Path,
+    case: str,
+    files: CaseFiles,
+    labels: Mapping[str, LabelValue],
+    scores: Mapping[str, LabelScore] | None,
+    *,
+    names: Mapping[str, int] | None = None,
 ) -> None:
     """Draw one case into a PNG: the slices with most of its labels and, if it is predicted, with most errors.
 
@@ -129,11 +138,12 @@ def save_case_overlay(
         files: Its files.
         labels: Name -> value in label maps, for a region all of its values.
         scores: Label -> its scores; None where the case is not predicted.
+        names: Label name -> value, for references that are segmentations of 3D Slicer.
 
     Raises:
         UserError: If a file cannot be read.
     """
-    image, reference, prediction = _read(files)
+    image, reference, prediction = _read(files, names)
     rows = [_Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)]
     if prediction is not None and (prediction != reference).any():
         rows.append(_Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True))
@@ -259,10 +269,14 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return np.concatenate([horizontal, vertical])
 
 
-def _read(files: CaseFiles) -> tuple[Image, np.ndarray, np.ndarray | None]:
+def _read(files: CaseFiles, names: Mapping[str, int] | None) -> tuple[Image, np.ndarray, np.ndarray | None]:
     image = filled(read_image(files.images))
-    prediction = None if files.prediction is None else read_label(files.prediction).array[0]
-    return image, read_label(files.reference).array[0], prediction
+    reference, prediction = (
+        None if file is None else read_label(file, grid=image.native, names=names).array[0]
+        for file in (files.reference, files.prediction)
+    )
+    assert reference is not None
+    return image, reference, prediction
 
 
 def _background(channels: np.ndarray, image: Image) -> np.ndarray:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from seg_transfer.data.description import LabelScheme, named_values
 from seg_transfer.data.formats import is_supported, stem
 from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import read_label
+from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.no_image import no_image
+from seg_transfer.data.segmentation import common_grid, has_segments
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
@@ -27,6 +30,7 @@ def evaluate_folders(
     reference: Path,
     *,
     labels: Mapping[str, int | Sequence[int]] | None = None,
+    names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -39,7 +43,8 @@ def evaluate_folders(
         predictions: Folder of predicted label maps, or one file.
         reference: Folder of reference label maps, or one file.
         labels: Name -> value in the files, for a region all of its values; None: every value but 0 that occurs, named
-            ``label 3``.
+            ``label 3``; of segmentations of 3D Slicer the names of their segments.
+        names: Label name -> value, for segmentations of 3D Slicer; None: those of ``labels`` with one value.
         ignore: Reference value of voxels without annotation, which are not scored.
         tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
         workers: Number of processes; 0 uses this process.
@@ -64,9 +69,15 @@ def evaluate_folders(
             where=predictions,
             hint="give both the same file name, apart from the ending",
         )
+    if labels is None and (scheme := _segments([maps[case] for maps in (predicted, true) for case in common], workers)):
+        if ignore is not None:
+            hint = "name the segment of voxels without annotation 'ignore', or give the work folder"
+            raise UserError(f"segments have names, so that no label has the value {ignore} to ignore", hint=hint)
+        labels, names, ignore = dict(scheme.labels), named_values(scheme.labels, scheme.ignore), scheme.ignore
     scores = evaluate_files(
         {case: (predicted[case], true[case]) for case in common},
         labels=labels,
+        names=names,
         ignore=ignore,
         tolerance=tolerance,
         workers=workers,
@@ -81,6 +92,7 @@ def evaluate_files(
     files: Mapping[str, tuple[Path, Path]],
     *,
     labels: Mapping[str, int | Sequence[int]] | None = None,
+    names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
     workers: int = 0,
@@ -91,6 +103,7 @@ def evaluate_files(
     Args:
         files: Case -> predicted and reference label map, on the same grid.
         labels: See :func:`evaluate_folders`.
+        names: See :func:`evaluate_folders`.
         ignore: See :func:`evaluate_folders`.
         tolerance: See :func:`evaluate_folders`.
         workers: Number of processes; 0 uses this process.
@@ -104,10 +117,12 @@ def evaluate_files(
     """
     scored = None if labels is None else _foreground(labels)
     values = None if scored is None else tuple(scored.values())
+    if names is None and scored is not None:
+        names = named_values(((name, value) for name, value in scored.items() if isinstance(value, int)), ignore)
     failures = dict(failures or {})
     results: dict[str, CaseResult] = {}
     for (case, _), result in map_cases(
-        partial(_score_files, values=values, ignore=ignore, tolerance=tolerance),
+        partial(_score_files, values=values, names=names, ignore=ignore, tolerance=tolerance),
         sorted(files.items()),
         workers=workers,
         title="evaluating",
@@ -164,11 +179,13 @@ def _score_files(
     item: tuple[str, tuple[Path, Path]],
     *,
     values: tuple[LabelValue, ...] | None,
+    names: Mapping[str, int] | None,
     ignore: int | None,
     tolerance: float,
 ) -> CaseResult:
     prediction_file, reference_file = item[1]
-    prediction, reference = read_label(prediction_file), read_label(reference_file)
+    grid = common_grid(reference_file, prediction_file)
+    prediction, reference = (read_label(file, grid=grid, names=names) for file in (prediction_file, reference_file))
     difference = grid_difference(reference.native, prediction.native)
     if difference:
         raise UserError(
@@ -196,6 +213,11 @@ def _foreground(labels: Mapping[str, int | Sequence[int]]) -> dict[str, LabelVal
         if members != (0,):
             foreground[name] = members if len(members) > 1 else members[0]
     return foreground
+
+
+def _segments(files: Sequence[Path], workers: int) -> LabelScheme | None:
+    """The names of segments in segmentations of 3D Slicer, numbered; None if there is no segmentation."""
+    return infer_labels(files, files[0].parent, workers=workers) if any(map(has_segments, files)) else None
 
 
 def _some(names: Iterable[str]) -> str:

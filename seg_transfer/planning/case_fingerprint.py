@@ -106,7 +106,8 @@ def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tu
     image = read_image(case.images)
     if dataset.fill_nan:
         image = filled(image)
-    classes = dataset.classes(read_label(case.label)).reshape(image.array.shape[1:])
+    label = read_label(case.label, grid=image.native, names=dataset.names)
+    classes = dataset.classes(label).reshape(image.array.shape[1:])
     annotated = classes < len(dataset.labels)
     foreground = annotated & (classes > 0)
     dtypes = [str(read_header(path).dtype) for path in case.images]

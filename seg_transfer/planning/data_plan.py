@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from seg_transfer.data.description import LabelInteger, Region
+from seg_transfer.data.description import LabelInteger, Region, named_values
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Intensity, Spacing, Triple
 from seg_transfer.util.names import FileName
@@ -104,6 +104,11 @@ class DataPlan(Record):
     def outputs(self) -> tuple[str, ...]:
         """Names of the network's outputs: the regions, or the labels with the background."""
         return tuple(output.name for output in self.regions or self.labels)
+
+    @property
+    def names(self) -> dict[str, int]:
+        """Name -> value of every label and the ignore label, as segmentations of 3D Slicer need."""
+        return named_values(((label.name, label.value) for label in self.labels), self.ignore)
 
     @property
     def scored(self) -> dict[str, tuple[int, ...]]:

@@ -95,5 +95,6 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
             image = filled(image)
         transform = CaseTransform.fit(image, data)
         # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
-        label = transform.label(to_classes(read_label(case.label).array[0], data.stored_values))
-        store.add(case.id, transform.slabs(image), label, transform, sources=sources)
+        label = read_label(case.label, grid=image.native, names=data.names)
+        classes = transform.label(to_classes(label.array[0], data.stored_values))
+        store.add(case.id, transform.slabs(image), classes, transform, sources=sources)

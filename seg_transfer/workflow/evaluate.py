@@ -39,6 +39,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
         options.predictions,
         options.reference,
         labels=None if data is None else data.scored,
+        names=None if data is None else data.names,
         ignore=data.ignore if options.ignore is None and data is not None else options.ignore,
         tolerance=options.tolerance,
         workers=environment.case_workers(options.workers),

@@ -191,6 +191,7 @@ def _draw(path: Path, case: Case, plan: Plan, runs: Sequence[RunFolder]) -> None
         predicted, scores = label_file(case, run.validation), Scores.load(run.scores)
         if predicted.is_file() and case.id in scores.cases:
             files = CaseFiles(case.images, case.label, predicted)
-            save_case_overlay(path, case.id, files, scores.labels, scores.cases[case.id])
+            save_case_overlay(path, case.id, files, scores.labels, scores.cases[case.id], names=plan.data.names)
             return
-    save_case_overlay(path, case.id, CaseFiles(case.images, case.label, None), labels, None)
+    files = CaseFiles(case.images, case.label, None)
+    save_case_overlay(path, case.id, files, labels, None, names=plan.data.names)

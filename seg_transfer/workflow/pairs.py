@@ -70,6 +70,7 @@ def score_pairs(
             scored = evaluate_files(
                 label_maps(dataset.select([case for case in cases if case not in failures]).cases, folder),
                 labels=data.scored,
+                names=data.names,
                 ignore=data.ignore,
                 workers=workers,
                 failures={case: failures[case] for case in cases if case in failures},

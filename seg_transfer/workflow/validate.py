@@ -127,12 +127,13 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
     scores = evaluate_files(
         maps,
         labels=plan.data.scored,
+        names=plan.data.names,
         ignore=plan.data.ignore,
         workers=case_workers(options.workers) if len(maps) >= FEWEST_CASES_FOR_WORKERS else 0,
         failures=failures,
     )
     overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}
-    save_overlay(run.overlay, scores, overlays)
+    save_overlay(run.overlay, scores, overlays, names=plan.data.names)
     save_csv(scores, run.score_table)
     check_held(run.lock)
     scores = scores.model_copy(update={"models": models})

@@ -1,5 +1,7 @@
 """File formats, chosen by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), 2D images (pillow).
 
+The segmentations of 3D Slicer are NRRD files with a list of segments in their header (``Header.segments``).
+
 Every format reads a file as ``(channel, i, j, k)`` in the file's own order with its :class:`Header`, and writes
 ``(i, j, k)`` or ``(channel, i, j, k)``.
 """
@@ -43,16 +45,20 @@ class Format(Protocol):
         """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order."""
 
 
+SEGMENTATION_ENDING = ".seg.nrrd"
+"""What 3D Slicer saves segmentations as; these are labels, never images."""
+
 _FORMATS: dict[str, Format] = {
     ".nii.gz": nifti,
     ".nii": nifti,
     ".mha": itk,
+    SEGMENTATION_ENDING: itk,  # before .nrrd, which it ends with
     ".nrrd": itk,
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), raster),
 }
 
-ENDINGS = tuple(_FORMATS)
-"""The supported endings; case does not matter."""
+ENDINGS = tuple(ending for ending in _FORMATS if ending != SEGMENTATION_ENDING)
+"""The supported endings of images; case does not matter."""
 
 NIFTI_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is nifti)
 
@@ -92,7 +98,7 @@ def ending(path: Path) -> str:
     Raises:
         UserError: If it has none.
     """
-    for candidate in ENDINGS:
+    for candidate in _FORMATS:
         if path.name.lower().endswith(candidate):
             return candidate
     raise UserError("not a supported file format", where=path, hint=f"convert it to one of {', '.join(ENDINGS)}")
@@ -101,6 +107,11 @@ def ending(path: Path) -> str:
 def stem(path: Path) -> str:
     """A file's name without its supported ending; the same for either way to write its accents (NFC)."""
     return unicodedata.normalize("NFC", path.name[: -len(ending(path))])
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether the file is named as a 3D Slicer segmentation."""
+    return path.name.lower().endswith(SEGMENTATION_ENDING)
 
 
 def is_raster(path: Path) -> bool:

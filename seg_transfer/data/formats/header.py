@@ -14,6 +14,21 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.units import bytes_text
 
 
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a 3D Slicer segmentation.
+
+    Attributes:
+        name: What it shows, such as liver; the same in all files, unlike its value.
+        layer: Index of the channel that holds it.
+        value: Value of its voxels in this layer; another segment may have the same value in another layer.
+    """
+
+    name: str
+    layer: int
+    value: int
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """A file's grid, in its own axis order, and the type of its values.
@@ -24,12 +39,14 @@ class Header:
         dtype: Type of the values; integers that the file scales by a factor count as float.
         apart: Of a NIfTI file: how far its qform (pixdim, without a qform) places a corner from where its sform does,
             in mm; 0 if they agree.
+        segments: Of a 3D Slicer segmentation, whose channels are layers; None for any other file.
     """
 
     grid: Grid
     channels: int
     dtype: np.dtype
     apart: float = 0.0
+    segments: tuple[Segment, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

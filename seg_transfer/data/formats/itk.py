@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
 from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body, check_unit
+from seg_transfer.data.formats.slicer import read_segments
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 
@@ -25,7 +26,7 @@ def header(path: Path) -> Header:
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
-    """Read ``(channel, i, j, k)``; vector components or a fourth axis are the channels."""
+    """Read ``(channel, i, j, k)``; vector components or a fourth axis are the channels, or the layers of segments."""
     reader, described = _information(path)
     check_free_memory(described, working_dtype(described.dtype, label=label), path)
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
@@ -87,4 +88,6 @@ def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header
     affine = lps.copy()
     affine[:3] = _LPS_TO_RAS @ lps[:3]
     shape = (*size, 1)[:3]
-    return Header(Grid(shape, affine, flat=axes == 2), channels=size[3] if axes == 4 else components, dtype=dtype)
+    channels = size[3] if axes == 4 else components
+    segments = read_segments({key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}, channels, path)
+    return Header(Grid(shape, affine, flat=axes == 2), channels=channels, dtype=dtype, segments=segments)
