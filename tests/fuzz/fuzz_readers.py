@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from made_scores import scores
+from made_segmentations import segment, slicer
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 
@@ -169,6 +170,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "plans/v2/dataset.json": lambda file: plan(file.parent),
     "label.nii.gz": labels,
     "label.png": labels,
+    "label.seg.nrrd": labels,
     "work/plan.json": in_work_folder,
     "splits.json": lambda file: plan(GOLDEN / "data", "--splits", file),
     "groups.json": lambda file: plan(GOLDEN / "data", "--groups", file),
@@ -223,6 +225,8 @@ def _make_volumes(folder: Path, array: np.ndarray) -> None:
     image = sitk.GetImageFromArray(array)
     for name, packed in (("a.mha", True), ("b.mha", False), ("a.nrrd", True), ("b.nrrd", False)):
         sitk.WriteImage(image, str(folder / name), useCompression=packed)
+    layers = np.stack([array == 1, array == 2]).astype(np.uint8)
+    slicer(folder / "label.seg.nrrd", layers, [segment("liver", 1, 0), segment("tumour", 1, 1)])
 
 
 def _make_images(folder: Path, array: np.ndarray) -> None:
