@@ -232,29 +232,18 @@ def show_summary(summary: Summary, options: WorkOption) -> None:
 
 def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
     """Show the scores of each feature set, and the gain of pretrained over random weights at each stage."""
-    title = f"frozen features on {evidence.cases} cases, {evidence.folds} folds"
-    title += " (balanced accuracy ± standard error; log-loss)"
-    table = Table(
-        "features",
-        "encoder",
-        "stage",
-        "softmax",
-        "log-loss",
-        "SVM",
-        "Bayes",
-        "log-loss",
-        "mean Dice",
-        "gain over random",
-    )
+    encoders = {features.encoder for features in evidence.features if features.encoder}
+    of = f" of {min(encoders)}" if len(encoders) == 1 else ""
+    title = f"frozen features{of} on {evidence.cases} cases, "
+    title += f"{evidence.folds} folds (balanced accuracy ± standard error; log-loss)"
+    table = Table("features", "softmax", "log-loss", "SVM", "Bayes", "log-loss", "mean Dice", "gain over random")
     table.title, table.title_justify = title, "left"
-    for column in table.columns[:3]:
-        column.no_wrap = True
     for features in evidence.features:
+        encoder = features.encoder if len(encoders) > 1 else None
+        stage = "" if features.stage is None else f"stage {features.stage}"
         softmax, svm, bayes = (features.scores[name] for name in ("softmax", "svm", "bayes"))
         table.add_row(
-            features.source,
-            features.encoder or "",
-            "" if features.stage is None else str(features.stage),
+            " ".join(part for part in (features.source, encoder, stage) if part),
             softmax.balanced_accuracy.text(),
             _loss(softmax.log_loss),
             svm.balanced_accuracy.text(),

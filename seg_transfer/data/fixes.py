@@ -126,8 +126,10 @@ def _faults(case: Case, path: Path) -> list[str]:
 
 
 def _label_faults(case: Case, path: Path) -> list[str]:
-    """How a label map differs from whole numbers on the grid of its image; nothing of a segmentation, which has a grid
-    of its own, and of one that does not lie on it."""
+    """How a label map differs from whole numbers on the grid of its image.
+
+    Nothing is said of one that does not lie on it, and of a segmentation, which has a grid of its own.
+    """
     header, grid = read_header(path), read_header(case.images[0]).grid
     if header.segments is not None or grid_difference(grid, header.grid):
         return []
