@@ -16,12 +16,13 @@ from seg_transfer.data.dataset import Case, Dataset, find_dataset
 from seg_transfer.data.fixes import Fix, check_copy, description_fixes, fixes, write_fixed
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.fragments import Fragments, count_fragments
-from seg_transfer.data.splits import suspected_groups
+from seg_transfer.data.splits import groups_by_regex, suspected_groups
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.plan_options import CheckOptions
 from seg_transfer.planning.fingerprint import Fingerprint, measure
 from seg_transfer.planning.folds import FoldFiles, leak_notes, read_fold_files
+from seg_transfer.planning.sides import named_against_place
 from seg_transfer.planning.unusual import unusual
 from seg_transfer.util import environment
 from seg_transfer.util.parallel import CaseFailure, map_cases
@@ -128,6 +129,10 @@ def _about_cases(dataset: Dataset, fingerprint: Fingerprint, workers: int) -> It
         for text in texts:
             hint = "look at image and label; if both are right, it is a rare case"
             yield Finding(severity="warning", case=case, what=text, hint=hint)
+    if dataset.unit == "mm":
+        for text in named_against_place(fingerprint.cases, [label.name for label in fingerprint.labels]):
+            hint = "correct the images' orientation, or exchange the labels' names"
+            yield Finding(severity="warning", what=text, hint=hint)
     for measured in fingerprint.cases:
         if not any(label.voxels for label in measured.labels):
             what = "its label holds background only: right for a healthy case"
@@ -153,12 +158,16 @@ def _case_id(case: Case) -> str:
 
 def _about_folds(options: CheckOptions, files: FoldFiles, fingerprint: Fingerprint) -> Iterator[Finding]:
     """Groups and identical images on both sides of a fold, and names that look like several images of a patient."""
-    if files.splits is not None and options.splits is not None:
-        for note in leak_notes(options.splits, files.splits, files.groups, fingerprint.duplicates()):
-            hint = "keep the cases of a group on one side of each fold"
-            yield Finding(severity="warning", what=note, hint=hint)
     cases = [case.id for case in fingerprint.cases]
-    if files.groups is None and (regex := suspected_groups(cases)) is not None:
+    regex = suspected_groups(cases) if files.groups is None else None
+    groups = files.groups if regex is None else groups_by_regex(cases, regex)
+    if files.splits is not None and options.splits is not None:
+        for note in leak_notes(options.splits, files.splits, groups, fingerprint.duplicates()):
+            hint = "keep the cases of a group on one side of each fold"
+            if regex is not None:
+                hint += f", if their names tell the patient ({regex}); say which do with --group-by or --groups"
+            yield Finding(severity="warning", what=note, hint=hint)
+    if regex is not None:
         what = f"the cases' names look like several images of one patient, such as {cases[0]} and {cases[1]}"
         hint = f"if so, plan with --group-by '{regex}': a patient in training and validation makes scores too high"
         yield Finding(severity="note", what=what, hint=hint)

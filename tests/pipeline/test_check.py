@@ -137,8 +137,14 @@ def test_names_of_several_images_of_a_patient_are_noted(tmp_path: Path) -> None:
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
     (note,) = [one for one in seg_transfer.check(tmp_path / "data", workers=0).findings if "one patient" in one.what]
     regex = note.hint.split("'")[1]
-    plan = seg_transfer.check(tmp_path / "data", workers=0, group_by=regex)
-    assert not [one for one in plan.findings if "one patient" in one.what]
+    told = seg_transfer.check(tmp_path / "data", workers=0, group_by=regex)
+    assert not [one for one in told.findings if "one patient" in one.what]
+    cases = [f"patient{index // 2}_scan{index % 2}" for index in range(6)]
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
+    report = seg_transfer.check(tmp_path / "data", workers=0, splits=tmp_path / "splits.json")
+    (warning,) = [one for one in report.findings if one.severity == "warning"]
+    assert "trains on patient1_scan0 and validates on patient1_scan1: one group, patient1" in warning.what
+    assert "if their names tell the patient" in warning.hint
 
 
 def test_a_header_without_orientation_is_found(data: Path) -> None:

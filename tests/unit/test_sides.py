@@ -19,7 +19,7 @@ from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, LabelPosition
 from seg_transfer.planning.fingerprint import Fingerprint, measure
 from seg_transfer.planning.rules.augmentation import mirror_axes
-from seg_transfer.planning.sides import keeps_sides
+from seg_transfer.planning.sides import keeps_sides, named_against_place
 
 LOW = LabelPosition(lower=0.2, upper=0.3, low_half=1)
 HIGH = LabelPosition(lower=0.7, upper=0.8, low_half=0)
@@ -159,3 +159,27 @@ class TestMirrorOption:
     def test_unknown_axes(self, text: str) -> None:
         with pytest.raises(UserError, match="--mirror"):
             PlanOptions(dataset=Path(), mirror=text)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("left_kidney", "right_kidney"),
+        ("KidneyLeft", "KidneyRight"),
+        ("kidney_l", "kidney_r"),
+        ("Niere links", "Niere rechts"),
+        ("rein gauche", "rein droit"),
+        ("hippocampus.lh", "hippocampus.rh"),
+    ],
+)
+def test_names_against_their_place_are_found(names: tuple[str, str]) -> None:
+    right_way, wrong_way = [(LOW, HIGH)] * 9, [(HIGH, LOW)] * 9
+    assert named_against_place(cases(*right_way, wrong_way[0]), names) == []
+    found = named_against_place(cases(*wrong_way, right_way[0]), names)
+    assert found == [f"{names[0]} lies to the right of {names[1]} in 9 of 10 cases"]
+    assert len(named_against_place(cases(*right_way), names[::-1])) == 1
+
+
+@pytest.mark.parametrize("names", [("left_kidney", "right_lung"), ("a", "b"), ("left", "liver")])
+def test_names_of_no_pair_are_not_compared(names: tuple[str, str]) -> None:
+    assert named_against_place(cases(*[(HIGH, LOW)] * 9), names) == []

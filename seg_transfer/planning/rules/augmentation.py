@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,7 +10,7 @@ from seg_transfer.options.choices import Configuration, Head
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Augmentation
-from seg_transfer.planning.sides import keeps_sides
+from seg_transfer.planning.sides import keeps_sides, words_of
 
 NetworkAxis = Literal[0, 1, 2]
 
@@ -27,8 +26,6 @@ SIDES = {"left", "right"}
 """Words in a label's name that mirroring from left to right would make wrong."""
 SHORT_SIDES = ({"l", "r"}, {"lt", "rt"}, {"lh", "rh"})
 """Abbreviations of left and right; only a pair of them counts."""
-CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
-"""Where a new word begins in ``KidneyLeft``."""
 LEFT_RIGHT = 0
 """Canonical axis x."""
 LETTERS = "xyz"
@@ -97,7 +94,7 @@ def _requested(
 
 def _sided(labels: Sequence[str]) -> list[str]:
     """Labels whose names hold a side: ``left_kidney``, ``KidneyLeft``, ``kidney_l`` beside ``kidney_r``."""
-    words = {label: set(re.split(r"[^a-z0-9]+", CAPITAL_INSIDE.sub(" ", label).lower())) for label in labels}
+    words = {label: words_of(label) for label in labels}
     all_words = set().union(*words.values())
     pairs = [pair for pair in SHORT_SIDES if pair <= all_words]
     return [label for label, parts in words.items() if parts & SIDES or any(pair & parts for pair in pairs)]
