@@ -21,7 +21,16 @@ from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
 from seg_transfer.catalogue.encoders import BUNDLED, entry
 from seg_transfer.planning.rules.decoder import WIDTHS
 
-CASES = {"abdomen_mr": 5, "retina": 8, "sarcoma": 6, "cells": 5, "hippocampus": 5}
+SETTINGS: dict[str, tuple[str, int, str]] = {
+    "abdomen_mr": ("abdomen_mr", 5, "auto"),
+    "retina": ("retina", 8, "auto"),
+    "sarcoma": ("sarcoma", 6, "auto"),
+    "cells": ("cells", 5, "auto"),
+    "hippocampus": ("hippocampus", 5, "auto"),
+    "hippocampus_3d": ("hippocampus", 20, "3d"),
+    "hippocampus_2.5d": ("hippocampus", 20, "2.5d"),
+}
+"""Name in tables -> data set, number of training cases, and configuration."""
 ARMS = (
     ("resnet18", "gradual"),
     ("tf_efficientnet_lite0", "gradual"),
@@ -50,7 +59,7 @@ def widths(encoder: str, dataset: str, decoder: str) -> dict[str, list[int]]:
 
 def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
     made = []
-    for dataset, cases in CASES.items():
+    for name, (dataset, cases, configuration) in SETTINGS.items():
         lists = lists_of(dataset)["few_shot"]
         for encoder, arm in ARMS:
             if encoder not in BUNDLED and resnet18 is None:
@@ -58,11 +67,12 @@ def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
             strategy, _, decoder = arm.partition("+")
             made.append(
                 BenchRun(
-                    name=f"{dataset}-{cases}-{encoder}-{arm}-{minutes:g}min",
+                    name=f"{name}-{cases}-{encoder}-{arm}-{minutes:g}min",
                     dataset=data / dataset,
                     train=lists[str(cases)],
                     test=held_out(lists),
                     options={
+                        "config": configuration,
                         "encoder": encoder,
                         "weights": "bundled" if encoder in BUNDLED else str(resnet18),
                         "strategy": strategy,
@@ -81,7 +91,7 @@ def table(results: Path) -> str:
         dataset, cases, encoder, strategy, minutes = row["name"].split("-")
         dice = statistics.mean(figures_of(row["dice"]).values())
         found[f"{encoder} {strategy}", minutes][f"{dataset} {cases}"].append((dice, row["steps"]))
-    columns = [f"{dataset} {cases}" for dataset, cases in CASES.items()]
+    columns = [f"{name} {cases}" for name, (_, cases, _) in SETTINGS.items()]
     lines = [f"| encoder, strategy | time | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
     for (arm, minutes), by_data in sorted(found.items()):
         cells = []

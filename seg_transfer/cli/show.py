@@ -92,7 +92,7 @@ def show_check(report: CheckReport, options: CheckOptions) -> None:
         volume = "ml" if report.unit == "mm" else "pixels"
         table = Table("label", "value", "cases", f"least {volume}", "median", "largest")
         for label in report.labels:
-            sizes = ("" if size is None else f"{size:.4g}" for size in (label.least, label.median, label.largest))
+            sizes = ("" if size is None else _number(size) for size in (label.least, label.median, label.largest))
             table.add_row(label.name, str(label.value), str(label.cases), *sizes)
         _console().print(table)
         if report.findings:
@@ -314,8 +314,8 @@ def show_inspect(report: CaseReport, options: InspectOptions) -> None:
     table = Table("figure", "this case", "rank", "lowest", "median", "highest", title="among all cases")
     table.title_justify = "left"
     for place in (*report.figures, *(one.mean_dice for one in report.scores if one.mean_dice)):
-        figures = (f"{figure:.4g}" for figure in (place.lowest, place.median, place.highest))
-        table.add_row(place.what, f"{place.value:.4g}", f"{place.rank} of {place.cases}", *figures)
+        figures = map(_number, (place.lowest, place.median, place.highest))
+        table.add_row(place.what, _number(place.value), f"{place.rank} of {place.cases}", *figures)
     _console().print(table)
     for scores in report.scores:
         if scores.labels:
@@ -377,6 +377,11 @@ def _line(text: str) -> None:
 
 def _weights(encoder: str, kind: str) -> str:
     return f"bundled ({BUNDLED[encoder].images})" if kind == "bundled" else kind
+
+
+def _number(value: float) -> str:
+    """Four significant digits, without an exponent up to a billion."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _loss(value: Estimate | None) -> str:
