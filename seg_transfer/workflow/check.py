@@ -104,7 +104,7 @@ def check(options: CheckOptions) -> CheckReport:
         fingerprint = measure(usable, workers=workers)
         findings += _about_cases(usable, fingerprint, workers)
         findings += _about_folds(options, files, fingerprint)
-    findings += _about_files(dataset)
+    findings += _about_files(dataset, options.fix)
     if options.fix is not None:
         write_fixed(dataset, options.fix, workers=workers)
     order = ("problem", "warning", "note")
@@ -173,10 +173,10 @@ def _about_folds(options: CheckOptions, files: FoldFiles, fingerprint: Fingerpri
         yield Finding(severity="note", what=what, hint=hint)
 
 
-def _about_files(dataset: Dataset) -> Iterator[Finding]:
+def _about_files(dataset: Dataset, copy: Path | None) -> Iterator[Finding]:
     """Headers that programs read in two ways, and what can be fixed."""
     for fix in description_fixes(dataset):
-        yield _note(None, fix)
+        yield _note(None, fix, copy)
     for case in dataset.cases:
         for path in case.files:
             with suppress(UserError):
@@ -191,11 +191,12 @@ def _about_files(dataset: Dataset) -> Iterator[Finding]:
                     hint = "convert it again from its source; segtl takes x to the right, y to the front, z up"
                     yield Finding(severity="warning", case=case.id, file=path, what=what, hint=hint)
         for fix in fixes(case):
-            yield _note(case.id, fix)
+            yield _note(case.id, fix, copy)
 
 
-def _note(case: str | None, fix: Fix) -> Finding:
-    return Finding(severity="note", case=case, file=fix.file, what=fix.what, hint=COPY_HINT)
+def _note(case: str | None, fix: Fix, copy: Path | None) -> Finding:
+    hint = COPY_HINT if copy is None else f"it is fixed in {copy}"
+    return Finding(severity="note", case=case, file=fix.file, what=fix.what, hint=hint)
 
 
 def _ranges(fingerprint: Fingerprint) -> list[LabelRange]:
