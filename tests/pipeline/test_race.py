@@ -59,7 +59,8 @@ def work(data: Path, tmp_path: Path) -> WorkFolder:
 
 def put(work: WorkFolder, *challengers: Strategy, weights: str = "bundled", **recipe: Any) -> Plan:
     """Make a plan on two folds of four cases the one in force; with challengers it has a race."""
-    made = ball_plan(Dataset.load(work.dataset), "2d", encoder="tf_efficientnet_lite0")
+    encoder = "resnet18" if weights == "none" else "tf_efficientnet_lite0"
+    made = ball_plan(Dataset.load(work.dataset), "2d", encoder=encoder)
     model = made.model.model_copy(update={"weights": Weights(source=weights)})
     settings: dict[str, Any] = {"strategy": FINETUNE, "epochs": 4, "steps_per_epoch": 4, "foreground_share": 1.0}
     if challengers:
