@@ -12,22 +12,30 @@ from pathlib import Path
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.disk_space import room_for
+from seg_transfer.util.processes import is_alive, namespace, short_namespace, start_of
 from seg_transfer.util.special_files import check_special, is_special, written_into
 
 _HINT = "name another folder, one that you may write to"
-_TEMPORARY = re.compile(r"\.segtl-[0-9a-f]{16}-")
+_TEMPORARY = re.compile(
+    r"\.segtl-(?:(?P<namespace>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-(?P<started>[0-9]{1,20})-)?[0-9a-f]{8,16}-"
+)
 _LONGEST_END = 120
 """Bytes of a file's name that its temporary file keeps, so that the name does not become too long."""
+_ABANDONED_AFTER = 3600.0
+"""Seconds without a change after which a temporary file counts as left, if nobody knows whether its process lives."""
+_tidied: set[Path] = set()
+"""Folders in which this process has removed what dead ones left."""
 
 
 @contextmanager
 def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
-    It lies in the same folder and keeps the ending, since writers choose the format by it. Its name is random: process
-    numbers are the same in two containers. The file is on disk before it replaces the other, so that a power cut leaves
-    one of both whole. A link stays, and what it leads to is replaced. What is no plain file, such as ``/dev/null``, is
-    written into instead.
+    It lies in the same folder and keeps the ending, since writers choose the format by it. Its name tells the process,
+    and is random besides: process numbers are the same in two containers. What a process that was killed has left in
+    the folder is removed. The file is on disk before it replaces the other, so that a power cut leaves one of both
+    whole. A link stays, and what it leads to is replaced. What is no plain file, such as ``/dev/null``, is written into
+    instead.
 
     Args:
         path: The file.
@@ -44,8 +52,11 @@ def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     if path.is_symlink():
         path = Path(os.path.realpath(path))
     make_folder(path.parent)
-    end = path.name.encode()[-_LONGEST_END:].decode(errors="ignore")
-    temporary = path.with_name(f".segtl-{secrets.token_hex(8)}-{end}")
+    if path.parent not in _tidied:
+        _tidied.add(path.parent)
+        with suppress(OSError):  # what is left there does no harm
+            remove_temporaries(path.parent, of_dead=True)
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         with room_for(path, temporary, needed=needed):
             yield temporary
@@ -66,27 +77,40 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def remove_temporaries(folder: Path, *, older_than: float = 0.0) -> None:
+def remove_temporaries(folder: Path, *, of_dead: bool = False) -> None:
     """Remove temporary files that a killed process left in a folder; those in folders below it stay.
 
     Args:
         folder: The folder; it may be missing.
-        older_than: Leave files that were written to in the last so many seconds, by the file system's clock. Only who
-            holds a lock on the folder may leave it at 0.
+        of_dead: Leave the files of living processes, and of processes elsewhere until an hour after the last change, by
+            the file system's clock. Only who holds a lock on the folder may remove all.
     """
     if not folder.is_dir():
         return
-    left = [path for path in folder.iterdir() if _TEMPORARY.match(path.name) and path.is_file()]
-    now = file_system_time(folder) if left and older_than else 0.0
-    for path in left:
-        with suppress(FileNotFoundError):
-            if not older_than or now - path.stat().st_mtime > older_than:
+    found = {path: match for path in folder.iterdir() if (match := _TEMPORARY.match(path.name)) and path.is_file()}
+    now = file_system_time(folder) if found and of_dead else 0.0
+    for path, match in found.items():
+        with suppress(OSError):  # gone, or not ours
+            if not of_dead or _is_dead(match, now - path.stat().st_mtime):
                 path.unlink()
+
+
+def _temporary_name(name: str) -> str:
+    end = os.fsencode(name)[-_LONGEST_END:].decode(errors="ignore")
+    return f".segtl-{short_namespace()}-{os.getpid()}-{start_of(os.getpid()) or 0}-{secrets.token_hex(4)}-{end}"
+
+
+def _is_dead(temporary: re.Match[str], age: float) -> bool:
+    """Whether the process that a temporary file's name tells has ended; by the file's age where that is not known."""
+    alive = None
+    if temporary["namespace"] == short_namespace():
+        alive = is_alive(int(temporary["pid"]), int(temporary["started"]) or None, namespace())
+    return age > _ABANDONED_AFTER if alive is None else not alive
 
 
 def file_system_time(folder: Path) -> float:
     """The time in seconds by the clock that stamps files in this folder, which may be that of a server."""
-    probe = folder / f".segtl-{secrets.token_hex(8)}-clock"
+    probe = folder / _temporary_name("clock")
     try:
         probe.touch()
         return probe.stat().st_mtime

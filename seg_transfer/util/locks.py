@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import file_system_time, make_folder
+from seg_transfer.util.processes import is_alive, namespace, start_of
 from seg_transfer.util.records import Record
 
 logger = logging.getLogger(__name__)
@@ -52,32 +53,19 @@ class Holder(Record):
     @classmethod
     def this_process(cls) -> Holder:
         """This process, with a new token."""
-        process = _process(os.getpid())
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
             since=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z"),
-            namespace=_namespace(),
-            started=None if process is None else process[1],
+            namespace=namespace(),
+            started=start_of(os.getpid()),
             token=secrets.token_hex(8),
         )
 
     @property
     def alive(self) -> bool | None:
         """Whether the process runs; None if that cannot be known from here."""
-        if self.namespace != _namespace():
-            return None
-        try:
-            os.kill(self.pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:
-            pass
-        process = _process(self.pid)
-        if process is None or self.started is None:
-            return None
-        state, started = process
-        return state not in "ZX" and started == self.started
+        return is_alive(self.pid, self.started, self.namespace)
 
 
 @contextmanager
@@ -97,12 +85,13 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     _held[path] = content
     ended = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(path, content, ended), daemon=True)
-    refresher.start()
     try:
+        refresher.start()  # fails where the system allows no more threads
         yield
     finally:
         ended.set()
-        refresher.join()
+        if refresher.ident is not None:
+            refresher.join()
         del _held[path]
         if _read(path) == content:
             path.unlink(missing_ok=True)
@@ -222,26 +211,3 @@ def _refresh(path: Path, content: bytes, ended: threading.Event) -> None:
             if _read(path) != content:
                 return
             os.utime(path)
-
-
-def _namespace() -> str:
-    """Where a process number is unique: this boot of this machine and, on Linux, the PID namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _process(pid: int) -> tuple[str, int] | None:
-    """State and start of a process of this namespace; None where that is not known.
-
-    A container may see the processes of another namespace in ``/proc``: then this process has another number there.
-    """
-    try:
-        if str(Path("/proc/self").readlink()) != str(os.getpid()):
-            return None
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return fields[0], int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return None

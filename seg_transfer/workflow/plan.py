@@ -27,15 +27,13 @@ from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder, file_digest, remove_temporaries
+from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.util.text_files import read_text
 from seg_transfer.workflow.gather_evidence import earlier_evidence, gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
 from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
-
-HOUR = 3600.0
 
 
 @takes(PlanOptions)
@@ -51,7 +49,6 @@ def plan(options: PlanOptions) -> Plan:
     """
     work = WorkFolder(options.work)
     check_folder(work.path)
-    remove_temporaries(work.path, older_than=HOUR)
     device = environment.resolve_device(options.device)
     workers = environment.case_workers(options.workers)
     dataset = _selected(find_dataset(options.dataset, workers=workers), options.cases)

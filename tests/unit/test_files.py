@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from seg_transfer.errors import UserError
+from seg_transfer.util import files
 from seg_transfer.util.files import check_file, check_folder, make_folder, remove_temporaries, whole_file, write_text
 
 
@@ -59,15 +60,38 @@ def test_a_file_is_on_disk_before_it_replaces_another(tmp_path: Path, monkeypatc
     assert done == [temporary, f"{temporary} -> {tmp_path / 'plan.json'}", str(tmp_path)]
 
 
+def renamed(temporary: Path, **parts: str) -> Path:
+    """A temporary file as another process names it."""
+    names = ["namespace", "pid", "started", "token", "end"]
+    values = dict(zip(names, temporary.name.removeprefix(".segtl-").split("-"), strict=True)) | parts
+    return temporary.with_name(".segtl-" + "-".join(values[name] for name in names))
+
+
 def test_temporaries_of_the_dead_are_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "plan.json") as temporary:
         raise KeyboardInterrupt
-    old, young = (temporary.with_name(temporary.name.replace(temporary.name[7:9], name)) for name in ("aa", "bb"))
-    old.touch(), young.touch()
-    os.utime(old, (5, 5))
-    (tmp_path / ".mine").touch()
-    remove_temporaries(tmp_path, older_than=3600)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", young.name]
+    living = renamed(temporary, token="00000000")
+    dead = renamed(temporary, started="1")
+    elsewhere, long_ago = (renamed(temporary, namespace="00000000", token=token) for token in ("aaaaaaaa", "bbbbbbbb"))
+    former = tmp_path / ".segtl-0123456789abcdef-plan.json"  # of a release whose names told no process
+    paths = (living, dead, elsewhere, long_ago, former, tmp_path / ".mine")
+    for path in paths:
+        path.touch()
+    for path in (living, long_ago, former):
+        os.utime(path, (5, 5))
+    remove_temporaries(tmp_path, of_dead=True)
+    assert set(tmp_path.iterdir()) == {living, elsewhere, tmp_path / ".mine"}
     remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".mine"]
     remove_temporaries(tmp_path / "nowhere")
+
+
+def test_the_first_file_that_a_process_writes_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "first") as temporary:
+        temporary.touch()
+        left = renamed(temporary, started="1")
+        left.touch()
+    assert left.exists()  # made after this process looked
+    files._tidied.clear()
+    write_text(tmp_path / "second", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
