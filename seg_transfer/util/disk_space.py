@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.limits import LimitReached
 from seg_transfer.util.units import bytes_text
 
 _REASONS = {
@@ -21,9 +22,10 @@ _PIECE = 4 * 2**20
 """Bytes; more than a library holds back until it notices that the disk is full."""
 _MOST_TRIED = 2**28
 _HINT = "free disk space there, then run the same command again: what is finished is kept"
+_LIMIT_HINT = "raise the limit, then run the same command again: what is finished is kept"
 
 
-class DiskFull(UserError):
+class DiskFull(LimitReached):
     """There is no room for a file; no other case will find any."""
 
 
@@ -59,7 +61,7 @@ def room_for(path: Path, temporary: Path, *, needed: int | None = None) -> Itera
             what += f": more than {bytes_text(free)} are needed"
         if number != errno.EFBIG:
             what += f", {bytes_text(free)} are free"
-        raise DiskFull(what, where=path, hint=_HINT) from error
+        raise DiskFull(what, where=path, hint=_LIMIT_HINT if number == errno.EFBIG else _HINT) from error
 
 
 def _in_text(error: Exception) -> int | None:

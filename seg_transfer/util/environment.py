@@ -21,6 +21,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.limits import limit_reached
 
 GB = 10**9
 _CGROUP = Path("/sys/fs/cgroup")
@@ -39,6 +40,8 @@ def check_torch() -> None:
         try:
             import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
+            if limit_reached(error) is not None:
+                raise
             raise UserError(
                 f"{name} cannot be imported: {str(error).splitlines()[0]}",
                 where=f"{_installed('torch')}, {_installed('torchvision')}",

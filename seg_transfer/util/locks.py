@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import file_system_time, make_folder
 from seg_transfer.util.processes import is_alive, namespace, start_of
 from seg_transfer.util.records import Record
@@ -93,8 +94,9 @@ def locked(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         if refresher.ident is not None:
             refresher.join()
         del _held[path]
-        if _read(path) == content:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # whoever finds it takes it over; an error on the way here stays what it is
+            if _read(path) == content:
+                path.unlink(missing_ok=True)
 
 
 def check_held(path: Path) -> None:
@@ -142,8 +144,10 @@ def _create(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     try:
-        os.write(descriptor, content)
-    except OSError:
+        with room_for(path, path, needed=len(content)):
+            while content:  # a disk that is nearly full takes a part
+                content = content[os.write(descriptor, content) :]
+    except BaseException:
         path.unlink(missing_ok=True)
         raise
     finally:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +28,7 @@ from types import FrameType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.disk_space import DiskFull
+from seg_transfer.util.limits import LimitReached, limit_reached
 from seg_transfer.util.progress import TRACEBACKS, track
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class _Error:
 
     Attributes:
         cause: One line.
-        trace: The traceback; empty for a :class:`UserError`, and if the process was killed from outside.
+        trace: The traceback; empty for a :class:`UserError`, for a limit, and if the process was killed from outside.
     """
 
     cause: str
@@ -62,6 +62,10 @@ class _Error:
 
     @classmethod
     def of(cls, error: BaseException) -> _Error:
+        """Turn an exception into text; one that the other cases would meet too is raised."""
+        error = limit_reached(error) or error
+        if isinstance(error, LimitReached):
+            raise error
         expected = isinstance(error, UserError)
         cause = str(error) if expected else f"{type(error).__name__}: {error}"
         trace = "" if expected else "".join(traceback.format_exception(error))
@@ -80,7 +84,7 @@ class _Task(Generic[T, R]):
     def __call__(self) -> R | _Error:
         try:
             return self.function(self.item)
-        except (_Stopped, DiskFull):
+        except _Stopped:
             raise
         except (Exception, SystemExit) as error:
             return _Error.of(error)
@@ -109,7 +113,7 @@ def map_cases(
         died, which happens when memory runs out.
 
     Raises:
-        DiskFull: As soon as a case finds the disk full; the other cases would too.
+        LimitReached: As soon as a case finds the disk full, or no more files or processes; the other cases would too.
     """
     tasks = [_Task(function, item) for item in items]
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
@@ -121,7 +125,11 @@ def map_cases(
 
 
 def report_failure(case: str, error: Exception, *, title: str) -> CaseFailure:
-    """Log an exception of work that does not go through :func:`map_cases`."""
+    """Log an exception of work that does not go through :func:`map_cases`.
+
+    Raises:
+        LimitReached: If the other cases would fail too.
+    """
     return _failure(case, _Error.of(error), title)
 
 
@@ -178,9 +186,10 @@ def _until_broken(
     except BaseException:  # the caller stops early, perhaps since it was interrupted
         for process in multiprocessing.active_children():
             process.terminate()
+        with suppress(RuntimeError):  # of a pool whose own thread the system did not allow
+            pool.shutdown(cancel_futures=True)
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    pool.shutdown(cancel_futures=True)
 
 
 def _run_isolated(task: _Task[T, Any]) -> Any:
@@ -247,11 +256,12 @@ def _exit_cause(code: int) -> str:
 def end_with_parent() -> None:
     """End this worker when its parent process ends, even if that is killed; on Ctrl-C, end without a traceback.
 
-    A pool's workers would otherwise wait for work for ever.
+    A pool's workers would otherwise wait for work for ever. Where the system allows no thread, they go without.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with suppress(RuntimeError):
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -5,15 +5,17 @@ Each line of standard input is a request as JSON. The answers are the child's nu
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
-import multiprocessing
+import multiprocessing.popen_fork  # now, since another user may not be able to read the library
 import os
 import pkgutil
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -106,15 +108,15 @@ PREPARATIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def run(request: dict[str, Any]) -> int:
+def run(request: dict[str, Any], output: int) -> int:
     """Run one command in this process, as a shell would."""
     os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
-    os.close(log)
+    os.close(output)
     os.close(nothing)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     os.chdir(request["folder"])
     for name, *arguments in request["prepare"]:
         PREPARATIONS[name](*arguments)
@@ -122,13 +124,15 @@ def run(request: dict[str, Any]) -> int:
     return import_module("seg_transfer.__main__").main()
 
 
-def child(request: dict[str, Any]) -> None:
+def child(request: dict[str, Any], output: int) -> None:
     code = 1
     try:
-        code = run(request)
+        code = run(request, output)
     except BaseException:
         traceback.print_exc()
     finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
@@ -147,14 +151,19 @@ def serve() -> None:
     requests = os.fdopen(os.dup(0), "r")
     print("ready", file=answers, flush=True)
     for line in requests:
+        printed, output = os.pipe()
         number = os.fork()
         if number == 0:
             answers.close()
             requests.close()
-            child(json.loads(line))
+            os.close(printed)
+            child(json.loads(line), output)
+        os.close(output)
         print(number, file=answers, flush=True)
+        with os.fdopen(printed, "rb") as pipe:
+            text = pipe.read().decode(errors="replace")  # until its workers have ended too
         _, status = os.waitpid(number, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(status), text]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log = folder / "log.txt"
         paths = [str(path) for path in (HERE, HERE.parent, HERE.parents[1])]
         changes = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         self.server = subprocess.Popen(
@@ -70,7 +69,6 @@ class Commands:
         request = {
             "arguments": [str(argument) for argument in arguments],
             "folder": str(self.folder),
-            "log": str(self.log),
             "prepare": prepare or [],
         }
         assert self.server.stdin is not None
@@ -79,13 +77,12 @@ class Commands:
         try:
             if kill is not None and self._is_quiet_for(kill):
                 os.kill(number, signal.SIGKILL)
-            code = int(self._answer(LONGEST))
+            code, text = json.loads(self._answer(LONGEST))
         finally:
             seconds = time.monotonic() - start
             left = [process.pid for process in psutil.process_iter() if _session(process.pid) == number]
             for process in left:
                 os.kill(process, signal.SIGKILL)
-        text = self.log.read_text(encoding="utf-8", errors="replace")
         assert not left, f"processes are left: {left}\n{text}"
         if code == NOT_ALLOWED:
             pytest.skip("the machine does not allow to prepare this")
