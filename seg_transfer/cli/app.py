@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
@@ -57,13 +58,20 @@ def commands() -> Iterator[tuple[Command, type[Options]]]:
 
 def _run(entry: Command, options: Options) -> None:
     """Run a command and show its result."""
-    try:
+    with _ends_with_its_output():
         _apply(options)
         module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
         result = getattr(import_module(module), name)(options)
         from seg_transfer.cli import show
 
         getattr(show, f"show_{entry.name}", _echo)(result, options)
+
+
+@contextmanager
+def _ends_with_its_output() -> Iterator[None]:
+    """End a command whose output nobody reads any more, before Typer takes it for an interruption."""
+    try:
+        yield
         console.flush()
     except console.OutputClosed:
         raise typer.Exit(OUTPUT_CLOSED) from None
@@ -144,7 +152,8 @@ def _encoders(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from seg_transfer.cli import show
 
-        show.show_encoders(api.encoders())
+        with _ends_with_its_output():
+            show.show_encoders(api.encoders())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ _FILES = re.compile(r"[Tt]oo many open files")
 _PROCESSES = re.compile(r"can't start new thread|pthread_create|Resource temporarily unavailable")
 _MEMORY = re.compile(
     r"can't allocate memory|[Cc]annot allocate memory|bad_alloc|not enough memory|[Oo]ut of memory"
-    r"|failed to map segment|[Ff]ailed to allocate|[Uu]nable to allocate"
+    r"|failed to map segment|could not create a primitive|[Ff]ailed to allocate|[Uu]nable to allocate"
 )
 _TOLD_IN_TEXT = (RuntimeError, ImportError, OSError, SystemError)
 _LONGEST = 200
