@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
 from seg_transfer.data.layouts import listed_file
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import check_folder, make_folder, whole_file, write_text
+from seg_transfer.util.files import check_folder, make_folder, whole_file, whole_folder, write_text
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.text_files import has_byte_order_mark, read_json
 
@@ -81,20 +80,13 @@ def write_fixed(dataset: Dataset, folder: Path, *, workers: int) -> None:
         UserError: If the folder is not empty, lies in the data set, or cannot be written.
     """
     check_copy(dataset, folder)
-    make_folder(folder.absolute().parent)
-    beside = folder.absolute().with_name(f".segtl-{secrets.token_hex(8)}-copy")
     places = _places(dataset)
-    try:
+    with whole_folder(folder) as beside:
         function = partial(_fix_case, places={old: beside / new for old, new in places.items()})
         for case, result in map_cases(function, dataset.cases, workers=workers, title="fixing", name=_case_id):
             if isinstance(result, CaseFailure):
                 raise UserError(result.cause, where=case.images[0], hint="see whether the file opens elsewhere")
         _fix_description(dataset, beside / DESCRIPTION, places)
-        if folder.is_dir():
-            folder.rmdir()
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_copy(dataset: Dataset, folder: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,6 +68,33 @@ def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``path`` if the block ends without an exception.
+
+    What a process that was killed has left beside it is removed.
+
+    Args:
+        path: The folder; it must not exist, or be empty.
+
+    Raises:
+        UserError: If its parent cannot be made.
+    """
+    path = path.absolute()
+    make_folder(path.parent)
+    remove_temporaries(path.parent, of_dead=True)
+    temporary = path.with_name(_temporary_name(path.name))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Write a file, or a folder's list of names, from memory to disk, where the file system can."""
     with suppress(OSError):
@@ -78,7 +106,7 @@ def sync(path: Path) -> None:
 
 
 def remove_temporaries(folder: Path, *, of_dead: bool = False) -> None:
-    """Remove temporary files that a killed process left in a folder; those in folders below it stay.
+    """Remove temporary files and folders that a killed process left in a folder; those in folders below it stay.
 
     Args:
         folder: The folder; it may be missing.
@@ -87,12 +115,15 @@ def remove_temporaries(folder: Path, *, of_dead: bool = False) -> None:
     """
     if not folder.is_dir():
         return
-    found = {path: match for path in folder.iterdir() if (match := _TEMPORARY.match(path.name)) and path.is_file()}
+    found = {path: match for path in folder.iterdir() if (match := _TEMPORARY.match(path.name))}
     now = file_system_time(folder) if found and of_dead else 0.0
     for path, match in found.items():
         with suppress(OSError):  # gone, or not ours
             if not of_dead or _is_dead(match, now - path.stat().st_mtime):
-                path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _temporary_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import nibabel
@@ -13,11 +14,13 @@ import pytest
 import SimpleITK as sitk
 from made_balls import make_dataset
 
+from seg_transfer.data import fixes as fixes_module
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.fixes import description_fixes, fixes, write_fixed
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.errors import UserError
+from seg_transfer.util.processes import short_namespace
 
 
 def said(dataset: Dataset) -> list[tuple[str, str]]:
@@ -208,6 +211,22 @@ def test_a_case_may_have_any_format(tmp_path: Path) -> None:
     after = fixed(data)
     same_content(before, after)
     assert [path.name for path in after.cases[0].files] == ["a.mha", "a.nrrd"]
+
+
+def test_a_copy_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_dataset(tmp_path / "data", cases=2)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".segtl-{short_namespace()}-{dead.pid}-1-0123abcd-copy"
+    (left / "imagesTr").mkdir(parents=True)
+
+    def fail(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(fixes_module, "_fix_description", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        write_fixed(find_dataset(data), tmp_path / "copy", workers=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.parametrize("unit", [2, 3])
