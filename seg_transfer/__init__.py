@@ -19,6 +19,7 @@ Example:
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
 """
 
+import getpass
 import logging
 import os
 from importlib import import_module
@@ -44,6 +45,13 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until th
 # libgomp reads this once, when torch is loaded. By default its threads wait for each other in a long busy loop. Beside
 # one busy process a training step then took 3.5 s instead of 1.0; alone the setting changes nothing (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+# MONAI and torch ask for the user's name when they are imported, which fails for a number without a name, as in a
+# container that runs as another user.
+try:
+    getpass.getuser()
+except (KeyError, OSError):
+    os.environ["USER"] = str(os.getuid())
 
 __all__ = [
     "card",

@@ -1,8 +1,9 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and the table of faults that were tried."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Counts so many faults of a kind for the table that ends the tests' output: they survived if the test passes."""
+    return lambda kind, count: record_property("tried", (kind, count))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counted: dict[str, Counter[str]] = {"tried": Counter(), "survived": Counter()}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "tried":
+                    counted["tried"][value[0]] += value[1]
+                    counted["survived"][value[0]] += value[1] * report.passed
+    for kind, count in sorted(counted["tried"].items()):
+        terminalreporter.write_line(f"{kind}: tried {count}, survived {counted['survived'][kind]}")

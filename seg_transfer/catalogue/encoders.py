@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -191,5 +192,7 @@ def is_of_torchvision(source: str) -> bool:
 def torch_cache(source: str) -> Path:
     """Path of torchvision's weights file in torch's cache, computed without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
+    home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch"))
+    with suppress(RuntimeError):  # a user without a home, as in a container, has no cache there
+        home = home.expanduser()
     return home / "hub" / "checkpoints" / source.removeprefix(TORCHVISION)

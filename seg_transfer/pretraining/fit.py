@@ -135,7 +135,8 @@ def finish(
         date=time.strftime("%Y-%m-%d"),
     )
     halves = learner.float16_state()
-    with whole_file(job.weights_file, needed=sum(tensor.nbytes for tensor in halves.values())) as temporary:
+    needed = sum(tensor.nbytes for tensor in halves.values())
+    with whole_file(job.weights_file, needed=needed, apart=True) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(halves, temporary, metadata=weights_card.metadata(job, data, facts))

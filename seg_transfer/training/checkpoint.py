@@ -54,7 +54,7 @@ def save_state(path: Path, kind: CheckpointKind, tensors: Tensors, header: dict[
         content = sealed(content | {TENSORS_KEY: _checksum(copies)})
     metadata = {HEADER_KEY: json.dumps(content, allow_nan=True)}
     needed = sum(tensor.nbytes for tensor in copies.values()) + len(metadata[HEADER_KEY])
-    with whole_file(path, needed=needed) as temporary:
+    with whole_file(path, needed=needed, apart=True) as temporary:
         temporary.touch()
         default_mode = temporary.stat().st_mode
         save_file(copies, temporary, metadata=metadata)

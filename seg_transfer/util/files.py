@@ -29,7 +29,7 @@ _tidied: set[Path] = set()
 
 
 @contextmanager
-def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
+def whole_file(path: Path, *, needed: int | None = None, apart: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
     It lies in the same folder and keeps the ending, since writers choose the format by it. Its name tells the process,
@@ -41,6 +41,8 @@ def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     Args:
         path: The file.
         needed: Bytes that writing needs at most, for the message about a full disk.
+        apart: The temporary path is in a folder of its own, for a library that makes temporary files beside it, such as
+            safetensors: when the process is killed they would stay, and nobody knows them by their names.
 
     Raises:
         UserError: If a folder has this name, the file's folder cannot be made, or the disk is full.
@@ -57,15 +59,19 @@ def whole_file(path: Path, *, needed: int | None = None) -> Iterator[Path]:
         _tidied.add(path.parent)
         with suppress(OSError):  # what is left there does no harm
             remove_temporaries(path.parent, of_dead=True)
-    temporary = path.with_name(_temporary_name(path.name))
+    own = path.with_name(_temporary_name(path.name))
+    temporary = own / path.name if apart else own
     try:
+        if apart:
+            with room_for(path, own, needed=needed):
+                own.mkdir()
         with room_for(path, temporary, needed=needed):
             yield temporary
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(own)
 
 
 @contextmanager
@@ -120,10 +126,14 @@ def remove_temporaries(folder: Path, *, of_dead: bool = False) -> None:
     for path, match in found.items():
         with suppress(OSError):  # gone, or not ours
             if not of_dead or _is_dead(match, now - path.stat().st_mtime):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                _remove(path)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
 
 
 def _temporary_name(name: str) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,20 @@ class Commands:
         self.server.kill()
         self.server.communicate()
 
-    def run(self, *arguments: object, prepare: list[list[Any]] | None = None, kill: float | None = None) -> Ended:
+    def run(
+        self,
+        *arguments: object,
+        prepare: list[list[Any]] | None = None,
+        kill: float | None = None,
+        meanwhile: Callable[[int], None] | None = None,
+    ) -> Ended:
         """Run a command to its end, or kill it.
 
         Args:
             arguments: Of the command.
             prepare: Names of functions of :mod:`command_server` with their arguments, called before.
             kill: Seconds after which the process is killed.
+            meanwhile: Called with the process's number while it works.
         """
         request = {
             "arguments": [str(argument) for argument in arguments],
@@ -77,6 +85,8 @@ class Commands:
         try:
             if kill is not None and self._is_quiet_for(kill):
                 os.kill(number, signal.SIGKILL)
+            if meanwhile is not None:
+                meanwhile(number)
             code, text = json.loads(self._answer(LONGEST))
         finally:
             seconds = time.monotonic() - start
@@ -108,6 +118,16 @@ class Commands:
         assert self.server.stdout is not None
         assert not self._is_quiet_for(seconds), f"no answer within {seconds:.0f} s"
         return self.server.stdout.readline().decode().strip()
+
+
+def workers_of(number: int) -> list[int]:
+    """The workers that a command has spawned."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _session(process.pid) == number and any("spawn_main" in part for part in process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def _session(process: int) -> int:

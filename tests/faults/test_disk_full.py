@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(sys.platform != "linux", reason="file systems in memory are Linux's"),
 ]
+KIND = "full disk"
 SIZE = 64 * 2**20
 Leave = Callable[[int], AbstractContextManager[None]]
 

@@ -102,8 +102,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Scene
 def kill_often(scene: Scene, name: str, *, seed: int, count: int, tried: Tried) -> None:
     moments = random.Random(f"{name} {seed}")
     for index in range(count):
+        tried(f"kills of {name}", 1)
         print(f"seed {seed}, kill {index}: {scene.kill(name, moments)}")
-    tried(f"kills of {name}", count)
 
 
 @pytest.mark.parametrize("name", SHARES)

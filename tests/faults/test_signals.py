@@ -18,6 +18,7 @@ from seg_transfer import __main__ as entry
 from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
 
+KIND = "signals"
 CHILDREN = Path("/proc/self/task")
 pytestmark = pytest.mark.skipif(not CHILDREN.is_dir(), reason="child processes are found in /proc")
 

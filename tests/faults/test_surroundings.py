@@ -120,6 +120,25 @@ class TestPlaces:
         tried("odd HOME and TMPDIR", len(WHOLE_WAY))
 
 
+NO_NAME = """
+import os, pwd, sys
+for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+def unknown(number):
+    raise KeyError(number)
+pwd.getpwuid = unknown
+from seg_transfer.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_user_without_name_and_home(folder: Path, tried: Tried) -> None:
+    """As in a container that runs as another user."""
+    for line in ("evaluate balls/labelsTr balls/labelsTr --workers 0", "encoders"):
+        works(f"{sys.executable} -c {shlex.quote(NO_NAME)} {line}", folder, {})
+        tried("odd HOME and TMPDIR", 1)
+
+
 class TestTerminal:
     @pytest.mark.parametrize("name", often(TERMINALS, ("narrow",)))
     def test_status_and_help(self, folder: Path, name: str, tried: Tried) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Commands, Tried, hidden, results
+from commands import Commands, Tried, hidden, results, workers_of
 from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work
 
@@ -95,3 +100,27 @@ def test_killed_workers(scene: Scene, tmp_path: Path, step: str, tried: Tried) -
             scene.commands.succeeds(*arguments, prepare=[["forked_workers"]])
         assert results(scene.folder) == expected
         tried(f"killed workers: {step}", len(list(marks.iterdir())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["plan, checking", "preprocess, half-written"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_spawned_worker_killed_at_any_moment(scene: Scene, step: str, seed: int, tried: Tried) -> None:
+    """As above, but by chance, and perhaps while the worker starts."""
+    expected = scene.undisturbed(step)
+    scene.restore()
+    killed = []
+
+    def kill(number: int) -> None:
+        deadline = time.monotonic() + 60
+        while not (workers := workers_of(number)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0, 8))
+        with suppress(ProcessLookupError):
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+
+    ended = scene.commands.run(*scene.arguments(step), meanwhile=kill)
+    assert ended.code == 0 and "Traceback" not in ended.text, ended.text
+    assert results(scene.folder) == expected and not hidden(scene.folder)
+    tried("killed workers: spawned", len(killed))

@@ -4,7 +4,7 @@ little memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,7 @@ EDITS: dict[str, st.SearchStrategy[Edit]] = {
     **dict.fromkeys(("zip.pt", "legacy.pt", "pickle.pt"), OTHER),
     "options.txt": option_edits(),
 }
+Tried = Callable[[str, int], None]
 FEW, MANY = 12, 100
 LONGEST = 5.0
 """Seconds of CPU time for one small file."""
@@ -86,10 +87,11 @@ def fuzzed(examples: int) -> settings:
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_damaged_files_are_read_or_refused(reading: FuzzProcess, name: str) -> None:
+def test_damaged_files_are_read_or_refused(reading: FuzzProcess, name: str, tried: Tried) -> None:
     @fuzzed(FEW)
     @given(EDITS[name])
     def each(edit: Edit) -> None:
+        tried("damaged files", 1)
         check(reading, name, edit)
 
     each()
@@ -97,10 +99,11 @@ def test_damaged_files_are_read_or_refused(reading: FuzzProcess, name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
-def test_many_damaged_files_are_read_or_refused(reading: FuzzProcess, name: str) -> None:
+def test_many_damaged_files_are_read_or_refused(reading: FuzzProcess, name: str, tried: Tried) -> None:
     @fuzzed(MANY)
     @given(EDITS[name])
     def each(edit: Edit) -> None:
+        tried("damaged files", 1)
         check(reading, name, edit)
 
     each()

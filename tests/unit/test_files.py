@@ -95,3 +95,15 @@ def test_the_first_file_that_a_process_writes_removes_what_a_killed_one_left(tmp
     files._tidied.clear()
     write_text(tmp_path / "second", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_what_a_library_makes_beside_its_file_goes_with_it(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "model", apart=True) as temporary:
+        temporary.write_text("whole")
+        temporary.with_name(".tmpabc").touch()
+        left = renamed(temporary.parent, started="1")
+        left.mkdir()
+        (left / ".tmpdef").touch()
+    assert (tmp_path / "model").read_text() == "whole"
+    remove_temporaries(tmp_path, of_dead=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
