@@ -24,6 +24,8 @@ from safetensors import safe_open
 HERE = Path(__file__).resolve().parent
 LONGEST = 300.0
 """Seconds until a command counts as hanging, on a busy machine."""
+ENDED = 10.0
+"""Seconds within which the helpers of a process end after it, such as Python's tracker of shared resources."""
 Tried = Callable[[str, int], None]
 """Counts so many faults of a kind for the table at the end of the tests' output."""
 MEASURED = {"seconds", "digest", "since", "models"}
@@ -90,7 +92,9 @@ class Commands:
             code, text = json.loads(self._answer(LONGEST))
         finally:
             seconds = time.monotonic() - start
-            left = [process.pid for process in psutil.process_iter() if _session(process.pid) == number]
+            deadline = time.monotonic() + ENDED
+            while (left := _processes_of(number)) and time.monotonic() < deadline:
+                time.sleep(0.05)
             for process in left:
                 os.kill(process, signal.SIGKILL)
         assert not left, f"processes are left: {left}\n{text}"
@@ -128,6 +132,10 @@ def workers_of(number: int) -> list[int]:
             if _session(process.pid) == number and any("spawn_main" in part for part in process.cmdline()):
                 found.append(process.pid)
     return found
+
+
+def _processes_of(number: int) -> list[int]:
+    return [process for process in psutil.pids() if _session(process) == number]
 
 
 def _session(process: int) -> int:

@@ -30,6 +30,8 @@ STEPS = {
 }
 """What workers do -> the function in which they are killed."""
 ALWAYS = 99
+LATEST = 1.5
+"""Seconds after its start at which a worker of such a small command is still there."""
 CASES = 4
 
 
@@ -112,15 +114,16 @@ def test_a_spawned_worker_killed_at_any_moment(scene: Scene, step: str, seed: in
     killed = []
 
     def kill(number: int) -> None:
-        deadline = time.monotonic() + 60
-        while not (workers := workers_of(number)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(random.Random(seed).uniform(0, 8))
-        with suppress(ProcessLookupError):
-            os.kill(workers[0], signal.SIGKILL)
-            killed.append(workers[0])
+        moment = time.monotonic() + random.Random(f"{step} {seed}").uniform(0, LATEST)
+        while time.monotonic() < moment + 60 and not killed:
+            workers = workers_of(number)
+            if workers and time.monotonic() > moment:
+                with suppress(ProcessLookupError):
+                    os.kill(workers[0], signal.SIGKILL)
+                    killed.append(workers[0])
 
     ended = scene.commands.run(*scene.arguments(step), meanwhile=kill)
     assert ended.code == 0 and "Traceback" not in ended.text, ended.text
     assert results(scene.folder) == expected and not hidden(scene.folder)
+    assert killed, "the command ended before"
     tried("killed workers: spawned", len(killed))
