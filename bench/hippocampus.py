@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from encoders import widths
 from rows import Row, figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, lists_of, run_all
 
@@ -20,6 +21,8 @@ SIZES = ("160", "10")
 CONFIGURATIONS = ("3d", "2.5d", "2d")
 START = {"bundled": "bundled", "none": "scratch"}
 """Weights -> their name in tables."""
+DECODERS = ("", "+wide", "+half")
+"""Channels of the decoder: the plan's, and those of ``bench/encoders.py``."""
 
 
 def runs(data: Path, minutes: float) -> list[BenchRun]:
@@ -28,15 +31,17 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
     splits = lists_of(dataset.name)
     return [
         BenchRun(
-            name=f"{size}-{configuration}-{START[weights]}-{minutes:g}min-{DEFAULT_ENCODER}",
+            name=f"{size}-{configuration}-{START[weights]}{decoder}-{minutes:g}min-{DEFAULT_ENCODER}",
             dataset=dataset,
             train=splits["few_shot"][size],
             test=splits["test"],
             options={"config": configuration, "weights": weights, "time_budget": minutes * 60},
+            edits=widths(DEFAULT_ENCODER, dataset.name, decoder.removeprefix("+")) if decoder else {},
         )
         for configuration in CONFIGURATIONS
         for size in SIZES
         for weights in START
+        for decoder in DECODERS
     ]
 
 
