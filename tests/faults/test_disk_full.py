@@ -49,7 +49,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.fixture(scope="module", params=["disk", "limit"])
+@pytest.fixture(scope="module", params=["limit", pytest.param("disk", marks=pytest.mark.slow)])
 def leave(request: pytest.FixtureRequest, small_disk: Path) -> Leave:
     """Leaves this many bytes on the disk; or limits files to this size, which needs no rights."""
     if request.param == "disk" and not small_disk.is_mount():
