@@ -8,7 +8,6 @@ import pickle
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ from seg_transfer.transfer.carry import carry_over
 from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import RECORD, check_beside
 from seg_transfer.transfer.weights import load_weights
-from seg_transfer.util import environment
 from seg_transfer.util.files import file_digest
 from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -70,7 +68,6 @@ def command(*arguments: str | Path) -> None:
 
 
 # What takes seconds at first and is the same for every input: a measurement, and building every encoder for a hint.
-environment.bfloat16_gain = cache(environment.bfloat16_gain)
 weights.ENCODERS = {name: ENCODERS[name] for name in ("resnet18", "resnet34")}
 
 
