@@ -20,6 +20,7 @@ def main() -> int:
 
     Signals count from here on, before the slow imports; with a handler they also end the first process of a container.
     """
+    _read_names_as_utf8()
     _open_closed_streams()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -38,6 +39,12 @@ def main() -> int:
             raise
         sys.stderr.write(f"{reached}\n")
         return USER_ERROR
+
+
+def _read_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: libraries take names for UTF-8."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
 
 
 def _open_closed_streams() -> None:
