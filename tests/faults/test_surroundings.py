@@ -164,7 +164,8 @@ class TestOutput:
     @pytest.mark.parametrize("line", often(dict.fromkeys(LINES), LINES[:1]))
     def test_a_pipe_that_nobody_reads(self, folder: Path, line: str, reader: str, tried: Tried) -> None:
         ended = shell(f"{line} {reader}", folder, {})
-        assert ended.returncode in (0, OUTPUT_CLOSED) and ended.stderr == "", ended
+        assert ended.returncode in (0, OUTPUT_CLOSED), ended
+        assert not any(word in ended.stderr for word in ("Traceback", "Exception ignored", "interrupted")), ended
         assert ended.returncode or reader != READERS[0]
         tried("closed output", 1)
 
