@@ -133,7 +133,7 @@ def fastest(work: Callable[[], object], clock: Callable[[], float] = time.proces
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < _REPEATS and (len(seconds) < 2 or sum(seconds) < _LONG):
         start = clock()
         work()

@@ -133,10 +133,21 @@ class TestPatch:
         ample = {"target_seconds": 0.5, "total_voxels": 1e12}
         assert patch.batch_size(large, limits, **ample) == (
             4,
-            "where the limits of a step shrink the patch, more steps are worth more",
+            "with half of the decoder's channels, more steps are worth more",
         )
         unlimited, _ = self.fit((1, 960, 960), patch.Limits(Machine("cpu"), 10**11, None), "2d", stages=4)
         assert unlimited.decoder_channels == (32, 64, 128, 256)
+
+    def test_the_decoder_is_narrow_where_a_volume_takes_more_than_half_of_a_steps_time(self) -> None:
+        whole, _ = self.fit((36, 50, 35), patch.Limits(Machine("cpu"), 10**11, None), "3d", stages=3)
+        seconds = Machine("cpu").seconds(step_flops(whole, 2))
+        for share, widths in ((0.4, (32, 64, 128)), (0.6, (16, 32, 64))):
+            limits = patch.Limits(Machine("cpu"), 10**11, seconds / share)
+            made, _ = self.fit((36, 50, 35), limits, "3d", stages=3)
+            assert (made.patch, made.decoder_channels) == (whole.patch, widths)
+        flat, _ = self.fit((1, 128, 128), patch.Limits(Machine("cpu"), 10**11, 0.5), "2d", stages=4)
+        slow = patch.Limits(Machine("cpu"), 10**11, 1.1 * Machine("cpu").seconds(step_flops(flat, 4)))
+        assert self.fit((1, 128, 128), slow, "2d", stages=4)[0].decoder_channels == (32, 64, 128, 256)
 
     def test_an_encoder_whose_speed_was_not_measured_counts_as_fast_as_resnet18(self) -> None:
         unmeasured = replace(RESNET18, slowness=(None, None))

@@ -19,18 +19,18 @@ def decoder_channels(
 ) -> tuple[tuple[int, ...], str]:
     """Choose the channels of the decoder's block at each stage, from the finest.
 
-    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net. Where the
-    limits of a step shrink the patch, the channels are halved: twice as many steps with the same patches were worth
-    more than the channels, and more than larger patches (docs/log.md, 2026-11-28).
+    The finest stage costs most: a CPU gets half the width there. Coarser blocks are wider, as in the U-Net. Where a
+    step takes long, the channels are halved: twice as many steps with the same patches were worth more than the
+    channels, and more than larger patches (docs/log.md, 2026-11-28).
 
     Args:
         strides: In-plane stride of each stage in use, from the finest.
         device: Kind of device that trains.
-        narrow: Whether the limits of a step shrink the patch.
+        narrow: Whether the channels are halved, for more steps.
     """
     table = WIDTHS["narrow" if narrow else "cpu" if device == "cpu" else "gpu"]
     widths = tuple(table[stride] for stride in strides)
-    why = "half of the usual, for more steps, since the limits of a step shrink the patch; " if narrow else ""
+    why = "half of the usual, for more steps, since a step takes long; " if narrow else ""
     return widths, (
         f"{why}{widths[0]} at the finest stage (stride {strides[0]}) on {device}, which costs most, and wider at "
         f"coarser ones; {len(widths)} blocks, one per encoder stage in use"

@@ -126,8 +126,9 @@ def fit_patch(
     """Choose the patch, and fewer stages where even their smallest patch exceeds the limits.
 
     It starts with the median case, rounded up to a multiple of every stage's stride, and shrinks along the axis of
-    which it covers the largest share (nnU-Net) until the smallest batch is within the limits. If it had to shrink on a
-    CPU, the decoder becomes narrow (:mod:`~seg_transfer.planning.rules.decoder`).
+    which it covers the largest share (nnU-Net) until the smallest batch is within the limits. On a CPU the decoder
+    becomes narrow (:mod:`~seg_transfer.planning.rules.decoder`) if the patch had to shrink, and in 3D if the smallest
+    batch takes more than half of the time that a step should take.
 
     Args:
         shape: Median shape (slice, u, v) on the network's grid.
@@ -178,12 +179,19 @@ def fit_patch(
     reason = _patch_reason(network, largest, shape, batch, limits)
     if too_large:
         reason += "; even the smallest patch is slower"
-    if limits.step_seconds is not None and network.patch != largest:
+    if limits.step_seconds is not None and (network.patch != largest or _is_slow_volume(network, batch, limits)):
         widths, _ = decoder_channels(entry.strides[: network.stages], limits.machine.kind, narrow=True)
         network = replace(network, decoder_channels=widths)
         seconds = limits.machine.seconds(step_flops(network, batch))
         reason += f"; about {seconds_text(seconds)} with half of the decoder's channels"
     return network, reason
+
+
+def _is_slow_volume(network: NetworkSize, batch: int, limits: Limits) -> bool:
+    """Whether a 3D step takes more than half of the time that it should take."""
+    assert limits.step_seconds is not None
+    seconds = limits.machine.seconds(step_flops(network, batch))
+    return network.configuration == "3d" and seconds > limits.step_seconds / 2
 
 
 def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, total_voxels: float) -> tuple[int, str]:
@@ -209,7 +217,7 @@ def batch_size(network: NetworkSize, limits: Limits, *, target_seconds: float, t
     }
     strides = network.entry.strides[: network.stages]
     if is_narrow(network.decoder_channels, strides, limits.machine.kind):
-        bounds["where the limits of a step shrink the patch, more steps are worth more"] = smallest
+        bounds["with half of the decoder's channels, more steps are worth more"] = smallest
     elif limits.machine.kind == "cpu":
         bounds[f"steps of about {seconds_text(target_seconds)} at {per_sample:.2g} s a sample"] = int(
             target_seconds / per_sample
