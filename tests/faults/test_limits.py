@@ -129,7 +129,7 @@ def check_limit(scene: Scene, name: str, limit: str, tried: Tried) -> None:
 
 
 QUICKLY = [("64 open files", "plan"), ("5 open files", "train"), ("files of 100 bytes", "plan")]
-QUICKLY += [("1 MB of memory", "train"), ("one process", "train")]
+QUICKLY += [("1 MB of memory", "train")]
 
 
 @pytest.mark.parametrize(("limit", "name"), QUICKLY)

@@ -48,7 +48,7 @@ class TestNrrd:
         with pytest.raises(UserError, match=r"its header has a line of 50\d\d bytes"):
             read_image([path])
 
-    @pytest.mark.parametrize("line", [b"# %s", b"Segmentation_Tags:=%s", b"a:=%s: b", b"sizes:=%s"])
+    @pytest.mark.parametrize("line", [b"# %s", b"Tags_of_a_segment:=%s", b"a:=%s: b", b"sizes:=%s"])
     def test_long_comments_and_keys_are_read(self, tmp_path: Path, line: bytes) -> None:
         assert read_image([self.written(tmp_path, line % (b"[ " * 5000))]).array.shape == (1, 4, 3, 2)
 

@@ -197,7 +197,9 @@ def probabilities(plan: Plan, networks: list[torch.nn.Module], image: np.ndarray
         return np.mean([network(torch.from_numpy(image)).softmax(1).numpy() for network in networks], axis=0)
 
 
-@pytest.mark.parametrize(("configuration", "folds"), [("2.5d", (0, 1)), ("3d", (1,))])
+@pytest.mark.parametrize(
+    ("configuration", "folds"), [("2.5d", (0, 1)), pytest.param("3d", (1,), marks=pytest.mark.slow)]
+)
 def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...], data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")

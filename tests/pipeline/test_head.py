@@ -94,6 +94,7 @@ def test_predicted_and_exported(work: WorkFolder, data: Path, tmp_path: Path) ->
     assert (again.model.head, again.model.weights.carry) == ("unet", "encoder")
 
 
+@pytest.mark.slow
 def test_onnx(work: WorkFolder, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     (file,) = seg_transfer.export(onnx=tmp_path / "model.onnx", work=work.path, folds=["0"])

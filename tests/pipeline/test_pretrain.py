@@ -185,6 +185,7 @@ class Interrupting(Clock):
         return super().__call__()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(images, tmp_path, monkeypatch):
     seen: list[tuple] = []
     step = Learner.step

@@ -111,6 +111,7 @@ def test_cases_come_from_all_folds(planned: Path) -> None:
     assert choose_cases(plan, 20, 0) == sorted(plan.data.cases)
 
 
+@pytest.mark.slow
 def test_several_encoders_are_also_tried_together(
     planned: Path, probed: ProbeEvidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:

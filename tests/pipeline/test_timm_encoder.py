@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL: dict[str, Any] = {"device": "cpu", "workers": 0}
 
 
+@pytest.mark.slow
 def test_it_goes_the_whole_way(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data")
     plan = seg_transfer.plan(

@@ -158,7 +158,7 @@ STRATEGIES = [
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
-@pytest.mark.parametrize(("how", "step"), [("interrupted", 2), ("killed", 4)])
+@pytest.mark.parametrize(("how", "step"), [pytest.param("interrupted", 2, marks=pytest.mark.slow), ("killed", 4)])
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int
 ) -> None:
