@@ -54,22 +54,19 @@ def keeps_sides(cases: Sequence[CaseFingerprint], names: Sequence[str], axis: in
         names: Of the labels, without background.
         axis: Canonical axis.
     """
-    found: Occurrences = [
-        [None if label.positions is None else label.positions[axis] for label in case.labels] for case in cases
-    ]
+    found = positions_along(cases, axis)
     reasons = []
     for first, second in itertools.combinations(range(len(names)), 2):
         both = [(a, b) for one in found if (a := one[first]) is not None and (b := one[second]) is not None]
-        agree = _larger_group([(a.upper <= b.lower) - (b.upper <= a.lower) for a, b in both])
+        agree = _larger_group([order(a, b) for a, b in both])
         if len(both) >= FEWEST_PAIRS and agree >= NEARLY_ALL * len(both):
             pair = f"{names[first]} and {names[second]}"
             reasons.append(f"{pair} lie on opposite sides in {agree} of {len(both)} cases that hold both")
     for index, name in enumerate(names):
         held = [position for one in found if (position := one[index]) is not None]
-        shares = [position.low_half for position in held]
-        agree = _larger_group([(share >= HALF_SHARE) - (share <= 1 - HALF_SHARE) for share in shares])
+        agree = _larger_group([half(position) for position in held])
         if len(held) >= FEWEST_SINGLE and agree >= NEARLY_ALL * len(held):
-            share = float(np.median([max(share, 1 - share) for share in shares]))
+            share = float(np.median([max(position.low_half, 1 - position.low_half) for position in held]))
             reasons.append(f"{name} lies in the same half of {agree} of {len(held)} images ({share:.0%} of it)")
     more = len(reasons) - NAMED
     return "; ".join(reasons[:NAMED]) + (f"; and {more} more" if more > 0 else "")
@@ -86,6 +83,7 @@ def named_against_place(cases: Sequence[CaseFingerprint], names: Sequence[str]) 
         One sentence per pair.
     """
     words = [words_of(name) for name in names]
+    positions = positions_along(cases, 0)
     found = []
     for left, right in itertools.permutations(range(len(names)), 2):
         if not any(
@@ -93,15 +91,26 @@ def named_against_place(cases: Sequence[CaseFingerprint], names: Sequence[str]) 
             for here, there in NAMED_SIDES
         ):
             continue
-        both = [
-            (one[0], other[0])
-            for case in cases
-            if (one := case.labels[left].positions) is not None and (other := case.labels[right].positions) is not None
-        ]
-        wrong = sum(a.lower >= b.upper for a, b in both)  # x runs to the patient's right
+        both = [(a, b) for one in positions if (a := one[left]) is not None and (b := one[right]) is not None]
+        wrong = sum(b.upper <= a.lower for a, b in both)  # x runs to the patient's right
         if len(both) >= FEWEST_PAIRS and wrong >= NEARLY_ALL * len(both):
             found.append(f"{names[left]} lies to the right of {names[right]} in {wrong} of {len(both)} cases")
     return found
+
+
+def positions_along(cases: Sequence[CaseFingerprint], axis: int) -> Occurrences:
+    """The positions of all labels along a canonical axis."""
+    return [[None if label.positions is None else label.positions[axis] for label in case.labels] for case in cases]
+
+
+def order(first: LabelPosition, second: LabelPosition) -> int:
+    """1 if the middle half of the first label lies below that of the second, -1 if above, 0 if they overlap."""
+    return (first.upper <= second.lower) - (second.upper <= first.lower)
+
+
+def half(position: LabelPosition) -> int:
+    """1 if a label lies in the lower half of the image, -1 if in the upper one, 0 if in both."""
+    return (position.low_half >= HALF_SHARE) - (position.low_half <= 1 - HALF_SHARE)
 
 
 def words_of(name: str) -> set[str]:

@@ -8,16 +8,16 @@ few wrong cases of one kind do not hide each other. ``bench/case_checks.py`` cou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from seg_transfer.data.fragments import Fragments
-from seg_transfer.planning.case_fingerprint import CaseFingerprint, CaseLabel, LabelPosition
+from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import PRIOR_CASES, measures_of, spreads, training_images
-from seg_transfer.planning.sides import HALF_SHARE
+from seg_transfer.planning.sides import half, order, positions_along
 from seg_transfer.planning.unlike_training import limit_of, outside, unlike_training
 
 FEWEST_OTHERS = 4
@@ -44,23 +44,24 @@ def unusual(
         fragments: Case -> fragments of each of its labels, without background; cases may be missing.
         only: Compare this case only.
     """
-    found: dict[str, tuple[str, ...]] = {}
-    if len(fingerprint.cases) <= FEWEST_OTHERS:
-        return found
+    cases = fingerprint.cases
+    if len(cases) <= FEWEST_OTHERS:
+        return {}
     names = [label.name for label in fingerprint.labels]
     channels = [channel.name for channel in fingerprint.channels]
     figures = _figures(fingerprint)
-    for index, case in enumerate(fingerprint.cases):
+    volumes, parts = _volumes(cases), _fragment_counts(fingerprint, fragments)
+    sides = _sides(cases, names, AXES[fingerprint.dimension])
+    found = {}
+    for index, case in enumerate(cases):
         if only not in (None, case.id):
             continue
-        compared = tuple(fingerprint.cases[other] for other in _others(figures, index))
-        training = training_images(fingerprint.model_copy(update={"cases": compared}))
-        others = [other for other in fingerprint.cases if other is not case]
+        training = training_images(fingerprint.model_copy(update={"cases": _others(cases, figures, index)}))
         texts = [
             *unlike_training(measures_of(case), training, channels, fingerprint.unit),
             *_constant(case, channels),
-            *_labels(case, others, names, fragments),
-            *_sides(case, others, names, AXES[fingerprint.dimension]),
+            *_unlike_labels(fingerprint, index, volumes, parts, fragments),
+            *sides[index],
         ]
         if texts:
             found[case.id] = tuple(texts)
@@ -80,13 +81,13 @@ def _figures(fingerprint: Fingerprint) -> np.ndarray:
     return figures / np.maximum(figures.std(axis=0), 1e-9)
 
 
-def _others(figures: np.ndarray, index: int) -> list[int]:
+def _others(cases: tuple[CaseFingerprint, ...], figures: np.ndarray, index: int) -> tuple[CaseFingerprint, ...]:
     """The cases that a case's image is compared with."""
     distance = np.abs(figures - figures[index]).max(axis=1)
     distance[index] = -1.0
     similar = int(SIMILAR_SHARE * len(figures))
     left_out = set(np.argsort(distance, kind="stable")[: 1 + similar].tolist())
-    return [other for other in range(len(figures)) if other not in left_out]
+    return tuple(case for other, case in enumerate(cases) if other not in left_out)
 
 
 def _constant(case: CaseFingerprint, names: Sequence[str]) -> Iterator[str]:
@@ -95,105 +96,107 @@ def _constant(case: CaseFingerprint, names: Sequence[str]) -> Iterator[str]:
             yield f"{name}: every voxel has the value {channel.minimum:g}"
 
 
-def _labels(
-    case: CaseFingerprint,
-    others: Sequence[CaseFingerprint],
-    names: Sequence[str],
+def _volumes(cases: Sequence[CaseFingerprint]) -> np.ndarray:
+    """Volume of each label ``(case, label)``; nan where the case does not hold it."""
+    sizes = [[float(one.voxels) if one.ml is None else one.ml for one in case.labels] for case in cases]
+    return np.where(np.array(sizes) > 0, sizes, np.nan)
+
+
+def _fragment_counts(fingerprint: Fingerprint, fragments: Mapping[str, Sequence[Fragments]]) -> np.ndarray:
+    """Number of fragments of each label ``(case, label)``; nan where it is not known, or the case does not hold it."""
+    unknown = [math.nan] * len(fingerprint.labels)
+    counts = [
+        [one.count or math.nan for one in fragments[case.id]] if case.id in fragments else unknown
+        for case in fingerprint.cases
+    ]
+    return np.array(counts, dtype=float)
+
+
+def _unlike_labels(
+    fingerprint: Fingerprint,
+    index: int,
+    volumes: np.ndarray,
+    parts: np.ndarray,
     fragments: Mapping[str, Sequence[Fragments]],
 ) -> Iterator[str]:
-    """Labels that are missing, very large or small, or in many fragments."""
-    for index, name in enumerate(names):
-        label = case.labels[index]
-        held = [other for other in others if other.labels[index].voxels]
-        if not label.voxels:
-            if len(others) >= FEWEST_OTHERS and len(held) >= max(NEARLY_ALL * len(others), 1):
-                yield f"{name} is missing; {len(held)} of {len(others)} other cases hold it"
+    """Labels of a case that are missing, very large or small, or in many fragments."""
+    case = fingerprint.cases[index]
+    other_volumes, other_parts = np.delete(volumes, index, axis=0), np.delete(parts, index, axis=0)
+    for number, label in enumerate(fingerprint.labels):
+        held = ~np.isnan(other_volumes[:, number])
+        if np.isnan(volumes[index, number]):
+            if held.sum() >= max(NEARLY_ALL * len(held), 1):
+                yield f"{label.name} is missing; {held.sum()} of {len(held)} other cases hold it"
             continue
-        if len(held) < FEWEST_OTHERS:
+        if held.sum() < FEWEST_OTHERS:
             continue
-        unit = "voxels" if label.ml is None else "ml"
-        yield from _far(f"{name}: volume in {unit}", _size(label), [_size(other.labels[index]) for other in held])
-        if case.id in fragments:
-            of_others = [fragments[other.id][index] for other in held if other.id in fragments]
-            yield from _fragmented(name, fragments[case.id][index], of_others)
+        unit = "voxels" if case.labels[number].ml is None else "ml"
+        yield from _far(f"{label.name}: volume in {unit}", volumes[index, number], other_volumes[held, number])
+        known = other_parts[~np.isnan(other_parts[:, number]), number]
+        if case.id in fragments and len(known) >= FEWEST_OTHERS:
+            yield from _fragmented(label.name, fragments[case.id][number], known)
 
 
-def _size(label: CaseLabel) -> float:
-    return float(label.voxels) if label.ml is None else label.ml
-
-
-def _far(what: str, value: float, others: Sequence[float]) -> Iterator[str]:
+def _far(what: str, value: float, others: np.ndarray) -> Iterator[str]:
     """A positive figure that is far outside of those of other cases."""
-    (spread,) = spreads([[math.log(other)] for other in others], PRIOR_LABEL)
+    (spread,) = spreads(np.log(others)[:, np.newaxis], PRIOR_LABEL)
     limit = limit_of(len(others) - 1 + PRIOR_CASES, 1)
     if text := outside(what, math.log(value), spread, limit, math.exp):
         yield text
 
 
-def _fragmented(name: str, own: Fragments, others: Sequence[Fragments]) -> Iterator[str]:
-    if len(others) < FEWEST_OTHERS:
-        return
-    whole = sum(other.count == 1 for other in others)
+def _fragmented(name: str, own: Fragments, others: np.ndarray) -> Iterator[str]:
+    """A label that is in one fragment elsewhere, or in very many; ``others`` are the numbers in other cases."""
+    whole = int((others == 1).sum())
     if own.count > 1 and whole >= NEARLY_ALL * len(others):
         largest = f"the largest has {own.largest_share:.1%} of it"
         yield f"{name} is in {own.count} fragments ({largest}), in {whole} of {len(others)} other cases in one"
-    elif own.count > max(other.count for other in others):
-        yield from _far(f"{name}: number of fragments", own.count, [other.count for other in others])
+    elif own.count > others.max():
+        yield from _far(f"{name}: number of fragments", own.count, others)
 
 
-def _sides(
-    case: CaseFingerprint, others: Sequence[CaseFingerprint], names: Sequence[str], axes: Sequence[str]
-) -> Iterator[str]:
-    """Labels that lie the other way round than in the other cases: exchanged, or the image is mirrored."""
+def _sides(cases: Sequence[CaseFingerprint], names: Sequence[str], axes: Sequence[str]) -> list[list[str]]:
+    """Per case, labels that lie the other way round than in the other cases: exchanged, or the image is mirrored."""
+    found: list[list[str]] = [[] for _ in cases]
     for axis, direction in enumerate(axes):
-        reasons = []
+        positions = positions_along(cases, axis)
+        pairs: dict[int, list[str]] = defaultdict(list)
         for first in range(len(names)):
             for second in range(first):
-                own, agree, count = _exception(case, others, partial(_order, first=first, second=second, axis=axis))
-                if own:
-                    reasons.append(f"{names[second]} and {names[first]} ({agree} of {count})")
-        if reasons:
-            more = f" and {len(reasons) - NAMED} more pairs" if len(reasons) > NAMED else ""
-            yield (
-                f"lie the other way round {direction} than in other cases: {', '.join(reasons[:NAMED])}{more}; are "
+                both = [(one[first], one[second]) for one in positions]
+                signs = [None if a is None or b is None else order(a, b) for a, b in both]
+                for index, agree, count in _exceptions(signs):
+                    pairs[index].append(f"{names[second]} and {names[first]} ({agree} of {count})")
+        for index, told in pairs.items():
+            more = f" and {len(told) - NAMED} more pairs" if len(told) > NAMED else ""
+            found[index].append(
+                f"lie the other way round {direction} than in other cases: {', '.join(told[:NAMED])}{more}; are "
                 "these labels exchanged, or is the image mirrored?"
             )
-            continue
-        for index, name in enumerate(names):
-            own, agree, count = _exception(case, others, partial(_half, label=index, axis=axis))
-            if own:
-                yield (
-                    f"{name} lies in the other half of the image, {direction}, than in {agree} of {count} other cases; "
-                    "is the image mirrored?"
-                )
+        for label, name in enumerate(names):
+            signs = [None if (one := held[label]) is None else half(one) for held in positions]
+            for index, agree, count in _exceptions(signs):
+                if index not in pairs:
+                    found[index].append(
+                        f"{name} lies in the other half of the image, {direction}, than in {agree} of {count} other "
+                        "cases; is the image mirrored?"
+                    )
+    return found
 
 
-Sign = Callable[[CaseFingerprint], int | None]
-"""1 or -1 for the two ways round, 0 for neither; None where the case does not hold the labels."""
+def _exceptions(signs: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
+    """Cases whose sign is the opposite of that of nearly all others.
 
+    Args:
+        signs: Per case 1 or -1 for the two ways round, 0 for neither; None where it does not hold the labels.
 
-def _exception(case: CaseFingerprint, others: Sequence[CaseFingerprint], sign: Sign) -> tuple[bool, int, int]:
-    """Whether a case has another sign than nearly all others, how many of them have the opposite, and of how many."""
-    own = sign(case)
-    if not own:
-        return False, 0, 0
-    known = [value for other in others if (value := sign(other)) is not None]
-    agree = known.count(-own)
-    return len(known) >= FEWEST_OTHERS and agree >= NEARLY_ALL * len(known), agree, len(known)
-
-
-def _position(case: CaseFingerprint, label: int, axis: int) -> LabelPosition | None:
-    positions = case.labels[label].positions
-    return None if positions is None else positions[axis]
-
-
-def _order(case: CaseFingerprint, first: int, second: int, axis: int) -> int | None:
-    """1 if the middle half of the first label lies below that of the second, -1 if above, 0 if they overlap."""
-    a, b = _position(case, first, axis), _position(case, second, axis)
-    return None if a is None or b is None else (a.upper <= b.lower) - (b.upper <= a.lower)
-
-
-def _half(case: CaseFingerprint, label: int, axis: int) -> int | None:
-    """1 if the label lies in the lower half of the image, -1 if in the upper one, 0 if in both."""
-    a = _position(case, label, axis)
-    return None if a is None else (a.low_half >= HALF_SHARE) - (a.low_half <= 1 - HALF_SHARE)
+    Yields:
+        The case's index, how many others have the opposite sign, and of how many.
+    """
+    others = len(signs) - signs.count(None) - 1
+    if others < FEWEST_OTHERS:
+        return
+    for sign in (1, -1):
+        agree = signs.count(-sign)
+        if agree >= NEARLY_ALL * others:
+            yield from ((index, agree, others) for index, own in enumerate(signs) if own == sign)

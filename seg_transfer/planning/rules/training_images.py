@@ -59,7 +59,7 @@ def measures_of(case: CaseFingerprint) -> ImageMeasures:
     return ImageMeasures(channels, case.spacing, case.shape, case.orientation)
 
 
-def spreads(values: Sequence[Sequence[float]], prior: float) -> tuple[Spread, ...]:
+def spreads(values: Sequence[Sequence[float]] | np.ndarray, prior: float) -> tuple[Spread, ...]:
     """One spread per figure, of ``(case, figure)``; ``prior`` is their prior, and least, standard deviation."""
     array = np.array(values, dtype=float)
     count = len(array)
