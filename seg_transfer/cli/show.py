@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from pydantic import BaseModel
 from rich.table import Table
 
 from seg_transfer.catalogue.encoders import BUNDLED
@@ -85,7 +86,7 @@ def show_plan(plan: Plan, options: WorkOption) -> None:
 def show_check(report: CheckReport, options: CheckOptions) -> None:
     """Show the labels' volumes and everything that was found; exits with code 3 where there is a problem."""
     if options.as_json:
-        sys.stdout.write(printable(report.model_dump_json(indent=2), keep="\n") + "\n")
+        _json(report)
     else:
         _line(f"{report.root}: {report.cases} cases, layout {report.layout}")
         _line(f"channels: {', '.join(report.channels)}")
@@ -281,7 +282,7 @@ def show_export(files: Sequence[Path], _: ExportOptions) -> None:
 def show_status(status: Status, options: StatusOptions) -> None:
     """Show the state of a work folder, and the next commands."""
     if options.as_json:
-        sys.stdout.write(printable(status.model_dump_json(indent=2), keep="\n") + "\n")
+        _json(status)
         return
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
@@ -307,7 +308,7 @@ def show_status(status: Status, options: StatusOptions) -> None:
 def show_inspect(report: CaseReport, options: InspectOptions) -> None:
     """Show a case's figures beside the data set's, its scores and what is unusual about it."""
     if options.as_json:
-        sys.stdout.write(printable(report.model_dump_json(indent=2), keep="\n") + "\n")
+        _json(report)
         return
     held_out = "in no fold" if report.fold is None else f"held out by fold {report.fold}"
     _line(f"{report.case}: {held_out}; {', '.join(map(str, report.files))}")
@@ -369,6 +370,10 @@ def show_pretrain(pretrained: Pretrained, _: PretrainOptions) -> None:
 
 def _console() -> SafeConsole:
     return SafeConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+
+
+def _json(result: BaseModel) -> None:
+    sys.stdout.write(printable(result.model_dump_json(indent=2), keep="\n") + "\n")
 
 
 def _line(text: str) -> None:

@@ -16,6 +16,7 @@ from seg_transfer.data.label_values import LARGEST_IN_2D, listing, map_note, to_
 from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
 from seg_transfer.data.no_image import no_image
+from seg_transfer.data.segmentation import not_an_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.records import JsonRecord
@@ -166,8 +167,7 @@ def find_images(path: Path, channels: int) -> list[Case]:
     if one and not is_supported(path):
         raise no_image(path)
     if one and is_segmentation(path):
-        hint = "give the image that was segmented"
-        raise UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)
+        raise not_an_image(path)
     folder = path.parent if one else path
     files = images_in(folder) if folder.is_dir() else []
     extra = extra_channels(files, channels)

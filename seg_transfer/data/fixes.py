@@ -20,16 +20,15 @@ import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.formats import NIFTI_ENDINGS, ending, nifti_fix, read_header, readable, write_volume
+from seg_transfer.data.formats.header import Header
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
-from seg_transfer.data.layouts import listed_file
+from seg_transfer.data.layouts import DESCRIPTION, listed_file, read_description
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import check_folder, make_folder, whole_file, whole_folder, write_text
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.text_files import has_byte_order_mark, read_json
+from seg_transfer.util.text_files import has_byte_order_mark
 
-DESCRIPTION = "dataset.json"
-_HINT = "see nnU-Net's or MSD's documentation"
 ROUNDING = 1e-6
 """Affines that differ by more, relative to the spacing, are made equal: other programs compare them."""
 
@@ -55,13 +54,14 @@ def fixes(case: Case) -> list[Fix]:
 
 def description_fixes(dataset: Dataset) -> list[Fix]:
     """What can be fixed of the data set's ``dataset.json``; nothing where it has none."""
-    path = dataset.root / DESCRIPTION
+    path, content = dataset.root / DESCRIPTION, read_description(dataset.root)
+    if content is None:
+        return []
     found = []
-    if path.is_file():
-        if has_byte_order_mark(path):
-            found.append("it starts with a byte order mark, which strict readers of JSON refuse")
-        if any("\\" in file for file in _listed_files(read_json(path, _HINT))):
-            found.append("it names files with backslashes")
+    if has_byte_order_mark(path):
+        found.append("it starts with a byte order mark, which strict readers of JSON refuse")
+    if any("\\" in container[key] for container, key in _entries(content)):
+        found.append("it names files with backslashes")
     return [Fix(path, what) for what in found]
 
 
@@ -83,7 +83,8 @@ def write_fixed(dataset: Dataset, folder: Path, *, workers: int) -> None:
     places = _places(dataset)
     with whole_folder(folder) as beside:
         function = partial(_fix_case, places={old: beside / new for old, new in places.items()})
-        for case, result in map_cases(function, dataset.cases, workers=workers, title="fixing", name=_case_id):
+        results = map_cases(function, dataset.cases, workers=workers, title="fixing", name=lambda case: case.id)
+        for case, result in results:
             if isinstance(result, CaseFailure):
                 raise UserError(result.cause, where=case.images[0], hint="see whether the file opens elsewhere")
         _fix_description(dataset, beside / DESCRIPTION, places)
@@ -102,10 +103,6 @@ def check_copy(dataset: Dataset, folder: Path) -> None:
         raise UserError("this folder lies in the data set", where=folder, hint="name a folder beside it")
 
 
-def _case_id(case: Case) -> str:
-    return case.id
-
-
 def _faults(case: Case, path: Path) -> list[str]:
     found = []
     if not path.name.endswith(ending(path)):
@@ -113,16 +110,15 @@ def _faults(case: Case, path: Path) -> list[str]:
     if ending(path) in NIFTI_ENDINGS:
         found += nifti_fix.faults(path, read_header(path))
     if path == case.label:
-        found += _label_faults(case, path)
+        found += _label_faults(read_header(path), read_header(case.images[0]).grid)
     return found
 
 
-def _label_faults(case: Case, path: Path) -> list[str]:
+def _label_faults(header: Header, grid: Grid) -> list[str]:
     """How a label map differs from whole numbers on the grid of its image.
 
     Nothing is said of one that does not lie on it, and of a segmentation, which has a grid of its own.
     """
-    header, grid = read_header(path), read_header(case.images[0]).grid
     if header.segments is not None or grid_difference(grid, header.grid):
         return []
     found = []
@@ -152,11 +148,11 @@ def _fix_case(case: Case, *, places: Mapping[Path, Path]) -> None:
 
 def _fixed_file(case: Case, path: Path, target: Path) -> bool:
     """Write a fixed copy of a file if its content has a fault."""
-    if path == case.label and _label_faults(case, path):
-        grid = _in_mm(read_header(case.images[0]).grid)
+    header = read_header(path)
+    if path == case.label and _label_faults(header, grid := read_header(case.images[0]).grid):
         label = read_label(path).array[0]
-        write_volume(target, to_native(label, grid).astype(_smallest(label)), grid)
-    elif ending(path) in NIFTI_ENDINGS and nifti_fix.faults(path, read_header(path)):
+        write_volume(target, to_native(label, grid).astype(_smallest(label)), _in_mm(grid))
+    elif ending(path) in NIFTI_ENDINGS and nifti_fix.faults(path, header):
         with readable(path), whole_file(target) as temporary:
             nifti_fix.fix(path, temporary)
     else:
@@ -188,11 +184,6 @@ def _places(dataset: Dataset) -> dict[Path, Path]:
     return places
 
 
-def _listed_files(content: Any) -> list[str]:
-    """The files that a ``dataset.json`` lists, as it writes them."""
-    return [entry[key] for entry, key in _entries(content)]
-
-
 def _entries(content: Any) -> list[tuple[Any, Any]]:
     """Where a ``dataset.json`` lists files: a container and a key of it for each."""
     found: list[tuple[Any, Any]] = []
@@ -211,10 +202,9 @@ def _entries(content: Any) -> list[tuple[Any, Any]]:
 
 
 def _fix_description(dataset: Dataset, target: Path, places: Mapping[Path, Path]) -> None:
-    path = dataset.root / DESCRIPTION
-    if not path.is_file():
+    path, content = dataset.root / DESCRIPTION, read_description(dataset.root)
+    if content is None:
         return
-    content = read_json(path, _HINT)
     before = json.dumps(content)
     for container, key in _entries(content):
         place = places.get(listed_file(dataset.root, container[key]))

@@ -20,7 +20,7 @@ import numpy as np
 from seg_transfer.data.formats import read_array, read_header
 from seg_transfer.data.formats.header import Header, working_dtype
 from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical
-from seg_transfer.data.segmentation import merged, placed
+from seg_transfer.data.segmentation import merged, not_an_image, placed
 from seg_transfer.errors import UserError
 
 WHOLE_TOLERANCE = 1e-3
@@ -74,8 +74,7 @@ def read_image(paths: Sequence[Path]) -> Image:
     for path in paths:
         header = read_header(path)
         if header.segments is not None:
-            hint = "give the image that was segmented"
-            raise UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)
+            raise not_an_image(path)
         difference = grid_difference(headers[0].grid, header.grid) if headers else None
         if difference:
             raise UserError(

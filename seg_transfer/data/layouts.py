@@ -34,6 +34,7 @@ from seg_transfer.util.files import no_folder
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.text_files import read_json
 
+DESCRIPTION = "dataset.json"
 Layout = Literal["nnunet", "msd", "folders"]
 
 _LABEL_FOLDER = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
@@ -59,12 +60,10 @@ def read_layout(root: Path, *, workers: int) -> DatasetContents:
     """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if not root.is_dir():
         raise no_folder(root, _LAYOUTS)
-    description = root / "dataset.json"
-    if not description.is_file():
+    description = root / DESCRIPTION
+    content = read_description(root)
+    if content is None:
         return _folders(root, workers=workers)
-    content = read_json(description, "see nnU-Net's or MSD's documentation")
-    if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=description, hint="see nnU-Net's or MSD's documentation")
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
     if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
@@ -72,6 +71,22 @@ def read_layout(root: Path, *, workers: int) -> DatasetContents:
     if "dataset" in content:
         return _nnunet_listed(root, content, description)
     return _nnunet(root, content, description)
+
+
+def read_description(root: Path) -> dict[str, Any] | None:
+    """The content of a data set's ``dataset.json``; None where it has none.
+
+    Raises:
+        UserError: If it is no JSON object.
+    """
+    description = root / DESCRIPTION
+    if not description.is_file():
+        return None
+    hint = "see nnU-Net's or MSD's documentation"
+    content = read_json(description, hint)
+    if not isinstance(content, dict):
+        raise UserError("not a JSON object", where=description, hint=hint)
+    return content
 
 
 def _nnunet(root: Path, content: dict[str, Any], description: Path) -> DatasetContents:
@@ -164,7 +179,7 @@ def listed_file(root: Path, name: str) -> Path:
     found = root / name
     if not _is_possible(found):
         what = f"{name[:60]!r} cannot be the name of a file"
-        raise UserError(what, where=root / "dataset.json", hint="correct the name")
+        raise UserError(what, where=root / DESCRIPTION, hint="correct the name")
     if not os.path.lexists(found):
         found = root / name.replace("\\", "/")
     if not os.path.lexists(found) and found.parent.is_dir():

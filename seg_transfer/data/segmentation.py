@@ -22,6 +22,12 @@ from seg_transfer.errors import UserError
 _NAMES_HINT = "name segments as the data set's labels are named, or export the segmentation as a labelmap"
 
 
+def not_an_image(path: Path) -> UserError:
+    """The error for a segmentation in place of an image."""
+    hint = "give the image that was segmented"
+    return UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)
+
+
 def has_segments(path: Path) -> bool:
     """Whether a file is a segmentation; not if it cannot be read."""
     try:

@@ -69,6 +69,11 @@ class CaseLabel(Record):
         description="along each canonical axis (x, y, z); None where the case does not hold the label"
     )
 
+    @property
+    def volume(self) -> float:
+        """In ml; of 2D images in pixels."""
+        return float(self.voxels) if self.ml is None else self.ml
+
 
 class CaseFingerprint(Record):
     """One case."""

@@ -98,7 +98,7 @@ def _constant(case: CaseFingerprint, names: Sequence[str]) -> Iterator[str]:
 
 def _volumes(cases: Sequence[CaseFingerprint]) -> np.ndarray:
     """Volume of each label ``(case, label)``; nan where the case does not hold it."""
-    sizes = [[float(one.voxels) if one.ml is None else one.ml for one in case.labels] for case in cases]
+    sizes = [[one.volume for one in case.labels] for case in cases]
     return np.where(np.array(sizes) > 0, sizes, np.nan)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel
 
 from seg_transfer.data.checks import check_dataset
-from seg_transfer.data.dataset import Case, Dataset, find_dataset
+from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.fixes import Fix, check_copy, description_fixes, fixes, write_fixed
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.fragments import Fragments, count_fragments
@@ -148,12 +149,8 @@ def _about_cases(dataset: Dataset, fingerprint: Fingerprint, workers: int) -> It
 
 def _fragments(dataset: Dataset, workers: int) -> Mapping[str, Sequence[Fragments]]:
     count = partial(count_fragments, dataset=dataset.select([]))
-    found = map_cases(count, dataset.cases, workers=workers, title="fragments", name=_case_id)
+    found = map_cases(count, dataset.cases, workers=workers, title="fragments", name=lambda case: case.id)
     return {case.id: result for case, result in found if not isinstance(result, CaseFailure)}
-
-
-def _case_id(case: Case) -> str:
-    return case.id
 
 
 def _about_folds(options: CheckOptions, files: FoldFiles, fingerprint: Fingerprint) -> Iterator[Finding]:
@@ -202,15 +199,11 @@ def _note(case: str | None, fix: Fix, copy: Path | None) -> Finding:
 def _ranges(fingerprint: Fingerprint) -> list[LabelRange]:
     ranges = []
     for index, label in enumerate(fingerprint.labels):
-        sizes = sorted(
-            float(one.voxels) if one.ml is None else one.ml
-            for case in fingerprint.cases
-            if (one := case.labels[index]).voxels
-        )
-        least, median, largest = (sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (None, None, None)
+        sizes = [one.volume for case in fingerprint.cases if (one := case.labels[index]).voxels]
+        least, middle, largest = (min(sizes), median(sizes), max(sizes)) if sizes else (None, None, None)
         ranges.append(
             LabelRange(
-                name=label.name, value=label.value, cases=len(sizes), least=least, median=median, largest=largest
+                name=label.name, value=label.value, cases=len(sizes), least=least, median=middle, largest=largest
             )
         )
     return ranges

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from pydantic import BaseModel
 
@@ -124,21 +125,18 @@ def _figures(case: CaseFingerprint, fingerprint: Fingerprint) -> Iterator[Place]
         own = case.labels[index]
         if own.voxels:
             unit = "voxels" if own.ml is None else "ml"
-            volumes = [float(one.voxels) if one.ml is None else one.ml for one in (own, *held)]
-            yield _place(f"{label.name}: volume ({unit})", volumes[0], volumes[1:])
+            yield _place(f"{label.name}: volume ({unit})", own.volume, [one.volume for one in held])
 
 
 def _place(what: str, value: float, all_values: Sequence[float]) -> Place:
-    ordered = sorted(all_values)
-    middle = len(ordered) // 2
     return Place(
         what=what,
         value=value,
-        rank=1 + sum(other < value for other in ordered),
-        cases=len(ordered),
-        lowest=ordered[0],
-        median=ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2,
-        highest=ordered[-1],
+        rank=1 + sum(other < value for other in all_values),
+        cases=len(all_values),
+        lowest=min(all_values),
+        median=median(all_values),
+        highest=max(all_values),
     )
 
 
