@@ -230,14 +230,11 @@ def child_preprocess(folder: Path, options: argparse.Namespace) -> dict[str, flo
 
 
 def child_measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    from seg_transfer.data.checks import check_dataset
     from seg_transfer.data.dataset import find_dataset
-    from seg_transfer.planning.fingerprint import measure as fingerprint
+    from seg_transfer.planning.examine import examine
 
     peak = Peak()
-    dataset = find_dataset(folder)
-    assert not check_dataset(dataset, workers=0)
-    fingerprint(dataset, workers=0)
+    assert not examine(find_dataset(folder), workers=0).problems
     return compared(peak.figures(), options)
 
 

@@ -82,7 +82,6 @@ def fingerprint(
         dataset="made",
         dimension=dimension,
         unit="mm" if dimension == 3 else "pixel",
-        seed=0,
         spacing=spacing,
         shape=shape,
         cropped_shape=shape,

@@ -14,7 +14,8 @@ from typing import Any
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import Machine
-from seg_transfer.planning.fingerprint import Fingerprint, measure
+from seg_transfer.planning.examine import examine
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.folds import assign_folds, read_fold_files
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import make_plan
@@ -78,7 +79,7 @@ def main() -> None:
     folder = parser.parse_args().measure
     if folder is not None:
         for dataset in sorted({dataset for dataset, _ in GOLDEN.values()}):
-            measure(find_dataset(folder / dataset), workers=0).save(fingerprint_path(dataset))
+            examine(find_dataset(folder / dataset), workers=0).fingerprint().save(fingerprint_path(dataset))
     write_text(SCHEMA, json.dumps(plan_schema(), indent=2) + "\n")
     for name in GOLDEN:
         golden_plan(name).save(plan_path(name))

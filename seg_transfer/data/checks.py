@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,10 @@ import numpy as np
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.formats import NIFTI_ENDINGS, ending, read_header, stem
 from seg_transfer.data.geometry import Grid, grid_difference
-from seg_transfer.data.image import read_image, read_label
-from seg_transfer.data.label_values import UNDECLARED_HINT, listing, undeclared
+from seg_transfer.data.image import Image, filled, read_image, read_label
+from seg_transfer.data.label_values import distinct
 from seg_transfer.data.naming import data_files
 from seg_transfer.errors import UserError
-from seg_transfer.util.parallel import CaseFailure, map_cases
 
 logger = logging.getLogger(__name__)
 
@@ -41,44 +39,79 @@ class Problem:
     hint: str
 
 
-def check_dataset(dataset: Dataset, *, workers: int) -> list[Problem]:
-    """Read every file of every case to its end and check it.
+@dataclass(frozen=True, eq=False)
+class CheckedCase:
+    """A case whose files were read to their ends.
+
+    Attributes:
+        id: Its identifier.
+        problems: Why it cannot be used.
+        background_only: Whether its label holds no foreground.
+        images: Of each file; complete only without problems.
+        classes: Class of each voxel, canonical ``(x, y, z)``; only without problems
+            (:meth:`~seg_transfer.data.dataset.Dataset.classes`).
+    """
+
+    id: str
+    problems: list[Problem]
+    background_only: bool
+    images: list[Image]
+    classes: np.ndarray
+
+
+def read_checked(case: Case, dataset: Dataset) -> CheckedCase:
+    """Read every file of a labelled case to its end, and check it.
 
     Checked are: that files exist and are complete; the number of channels; that shapes and affines agree across
     channels and label (to :data:`~seg_transfer.data.geometry.GRID_TOLERANCE` voxels at the corners); that image
     values are finite; that label values are whole numbers and declared; that some voxel is annotated. A label without
-    foreground is no problem, since healthy cases exist; their number is logged.
+    foreground is no problem, since healthy cases exist.
 
     Args:
-        dataset: The data set.
-        workers: Processes; 0 works in this one. Each holds one case in memory.
-
-    Returns:
-        All problems, sorted by case and file.
+        case: The case.
+        dataset: Its data set; its cases are not used.
     """
-    check = partial(
-        _check_case,
-        channels=dataset.channel_names,
-        values=dataset.declared,
-        names=dataset.names,
-        ignore=dataset.ignore,
-        fill_nan=dataset.fill_nan,
-    )
-    problems = [
+    problems: list[Problem] = []
+    images: list[Image] = []
+    channels = dataset.channel_names
+    for path in case.images:
+        try:
+            image = read_image([path])
+        except UserError as error:
+            problems.append(_from_error(case, path, error))
+            continue
+        if image.array.dtype.kind == "f":
+            nonfinite = image.array.size - int(np.isfinite(image.array).sum())
+            if nonfinite and (not dataset.fill_nan or nonfinite == image.array.size):
+                what = f"{nonfinite} of {image.array.size} values are not finite (nan or inf)"
+                hint = "replace them, or plan with --nan fill, which takes the least finite value of image and channel"
+                problems.append(Problem(case.id, path, what, hint))
+            elif nonfinite:
+                image = filled(image)
+        if not images:
+            first = path
+        elif difference := grid_difference(images[0].native, image.native):
+            hint = "resample the channels of a case to one grid"
+            problems.append(Problem(case.id, path, f"does not lie on the grid of {first.name}: {difference}", hint))
+        images.append(image)
+    count = sum(len(image.array) for image in images)
+    if len(images) == len(case.images) and count != len(channels):
+        what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
+        hint = "name every channel in dataset.json, or bring the case's files to these channels"
+        problems.append(Problem(case.id, case.images[0], what, hint))
+    grid = images[0].native if images else None
+    label_problems, background_only, classes = _checked_label(case, grid, dataset)
+    return CheckedCase(case.id, problems + label_problems, background_only, images, classes)
+
+
+def all_problems(dataset: Dataset, of_cases: Iterable[Problem]) -> list[Problem]:
+    """The problems of the cases and of the data set's unused files, sorted by case and file."""
+    of_files = [
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
     ]
-    empty = []
-    for case, result in map_cases(check, dataset.cases, workers=workers, title="checking", name=lambda case: case.id):
-        if isinstance(result, CaseFailure):
-            problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
-        else:
-            problems += result[0]
-            empty += [case.id] if result[1] else []
-    if empty:
-        logger.info(f"{len(empty)} of {len(dataset.cases)} labels hold background only: {', '.join(sorted(empty))}")
     claimed = {path for case in dataset.cases for path in case.files}
-    problems = [_with_similar_file(problem, claimed) for problem in problems]
+    problems = [_with_similar_file(problem, claimed) for problem in (*of_files, *of_cases)]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 
@@ -116,56 +149,15 @@ def raise_problems(problems: Sequence[Problem]) -> None:
     )
 
 
-def _check_case(
-    case: Case,
-    *,
-    channels: tuple[str, ...],
-    values: Sequence[int],
-    names: Mapping[str, int],
-    ignore: int | None,
-    fill_nan: bool,
-) -> tuple[list[Problem], bool]:
-    """Problems of the case, and whether its label holds background only."""
-    problems: list[Problem] = []
-    grid: Grid | None = None
-    count = 0
-    readable = True
-    for path in case.images:
-        try:
-            image = read_image([path])
-        except UserError as error:
-            problems.append(_from_error(case, path, error))
-            readable = False
-            continue
-        count += len(image.array)
-        nonfinite = image.array.size - int(np.isfinite(image.array).sum())
-        if nonfinite and (not fill_nan or nonfinite == image.array.size):
-            what = f"{nonfinite} of {image.array.size} values are not finite (nan or inf)"
-            hint = "replace them, or plan with --nan fill, which takes the least finite value of image and channel"
-            problems.append(Problem(case.id, path, what, hint))
-        if grid is None:
-            first, grid = path, image.native
-        elif difference := grid_difference(grid, image.native):
-            hint = "resample the channels of a case to one grid"
-            problems.append(Problem(case.id, path, f"does not lie on the grid of {first.name}: {difference}", hint))
-    if readable and count != len(channels):
-        what = f"the case has {count} channel(s), but the data set names {len(channels)}: {', '.join(channels)}"
-        hint = "name every channel in dataset.json, or bring the case's files to these channels"
-        problems.append(Problem(case.id, case.images[0], what, hint))
-    label_problems, empty = _check_label(case, grid, values, names, ignore)
-    return problems + label_problems, empty
-
-
-def _check_label(
-    case: Case, grid: Grid | None, values: Sequence[int], names: Mapping[str, int], ignore: int | None
-) -> tuple[list[Problem], bool]:
-    """Problems of the label, and whether it holds background only."""
+def _checked_label(case: Case, grid: Grid | None, dataset: Dataset) -> tuple[list[Problem], bool, np.ndarray]:
+    """Problems of the label, whether it holds background only, and its classes."""
     assert case.label is not None, "every case of a data set has a label path"
     path = case.label
+    nothing = np.empty((0, 0, 0), np.uint8)
     try:
-        label = read_label(path, grid=grid, names=names)
+        label = read_label(path, grid=grid, names=dataset.names)
     except UserError as error:
-        return [_from_error(case, path, error)], False
+        return [_from_error(case, path, error)], False, nothing
     problems = []
     if grid is not None and (difference := grid_difference(grid, label.native)):
         hint = (
@@ -174,14 +166,17 @@ def _check_label(
         )
         what = f"does not lie on the grid of {case.images[0].name}: {difference}"
         problems.append(Problem(case.id, path, what, hint))
-    if unknown := undeclared(label.array, values):
-        what = f"label values {listing(unknown)} occur, but only {listing(values)} are declared"
-        problems.append(Problem(case.id, path, what, UNDECLARED_HINT))
-    annotated = label.array if ignore is None else label.array[label.array != ignore]
-    if not annotated.size:
-        what = f"no voxel is annotated: all have the ignore label's value {ignore}"
+    try:
+        classes = dataset.classes(label)
+    except UserError as error:
+        return [*problems, _from_error(case, path, error)], False, nothing
+    if dataset.ignore is None:
+        return problems, not classes.any(), classes
+    annotated = distinct(classes) - {len(dataset.labels)}
+    if not annotated:
+        what = f"no voxel is annotated: all have the ignore label's value {dataset.ignore}"
         problems.append(Problem(case.id, path, what, "annotate some of it, or leave the case out"))
-    return problems, annotated.size > 0 and not annotated.any()
+    return problems, annotated == {0}, classes
 
 
 def _from_error(case: Case, path: Path, error: UserError) -> Problem:

@@ -138,12 +138,12 @@ def read_label(path: Path, *, grid: Grid | None = None, names: Mapping[str, int]
     array = to_canonical(array, native)
     if header.segments is not None and grid is not None:
         array, native = placed(array, native, grid, path), grid
-    return Image(np.ascontiguousarray(array), native.canonical().affine, native, header.dtype)
+    return Image(array, native.canonical().affine, native, header.dtype)
 
 
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
     """Float labels as integers, converted plane by plane to save memory."""
-    result = np.empty(array.shape, np.int32)
+    result = np.empty(array.shape, np.int32, order="F")
     limit = 2**31 if array.dtype.itemsize > 4 else 2**24  # from which on float32 rounds whole numbers
     fractional: list[np.ndarray] = []
     for k in range(array.shape[-1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from seg_transfer.data.description import BACKGROUND, IGNORE, LabelScheme
 from seg_transfer.data.formats import read_array, read_header
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
+from seg_transfer.util.memory_order import MemoryOrder, blocks
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,6 @@ LARGEST_IN_2D = 2**16 - 1
 """Largest value in a predicted label map of a 2D image."""
 MOST_VALUES = 256
 """Files with more values than this are images, not label maps."""
-CHUNK = 2**20
-"""Voxels converted at a time, so that temporary arrays are small compared with the volume."""
 
 
 def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -36,40 +35,57 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
         values: The value of each class, of the range of int64.
 
     Returns:
-        Class indices of the same shape, uint8 or (from 256 classes on) uint16.
+        Class indices of the same shape, uint8 or (from 256 classes on) uint16; the array itself if it holds them.
 
     Raises:
         UserError: If a value without a class occurs.
     """
-    declared = np.asarray(values, np.int64)
-    order = np.argsort(declared)
-    classes = np.empty(array.shape, np.min_scalar_type(len(values)))
-    # In chunks, since the search takes eight bytes per voxel.
-    for chunk, target in zip(_chunks(array), _chunks(classes), strict=True):
-        if not _look_up(chunk, declared[order], order, target):
+    if array.dtype.kind == "b":
+        array = array.view(np.uint8)
+    dtype = np.min_scalar_type(len(values))
+    if array.dtype == dtype and list(values) == list(range(len(values))) and array.max(initial=0) < len(values):
+        return array
+    order = MemoryOrder.of(array)
+    view = order.view(array)
+    classes = np.empty(view.shape, dtype)
+    look_up = _table(values, array.dtype) if array.dtype.itemsize <= 2 else _search(values, array.dtype)
+    for _, (block, target) in blocks(view, classes):
+        found = look_up(block)
+        if found.max(initial=0) == len(values):
             raise UserError(
                 f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
                 hint=UNDECLARED_HINT,
             )
-    return classes
+        target[...] = found
+    return order.restore(classes)
 
 
-def _look_up(chunk: np.ndarray, declared: np.ndarray, order: np.ndarray, target: np.ndarray) -> bool:
-    """Write the position ``order`` of each value in ``declared``, which is ascending; returns whether all are in it.
+def _table(values: Sequence[int], dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """Look integers of up to 16 bits up in a table: the class of each, or the number of classes."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    table = np.full(2 ** (8 * dtype.itemsize), len(values), np.min_scalar_type(len(values)))
+    limits = np.iinfo(dtype)
+    for index, value in enumerate(values):
+        if limits.min <= value <= limits.max:
+            table[np.array(value, dtype).view(unsigned)] = index
+    return lambda block: table[block.view(unsigned)]
 
-    By search, not by a table with an entry per value: numbers of an atlas go to 10^9, and some are negative.
-    """
-    if chunk.dtype.kind == "b":
-        chunk = chunk.view(np.uint8)
-    limits = np.iinfo(chunk.dtype)
-    fitting = (declared >= limits.min) & (declared <= limits.max)
-    if not fitting.any():
-        return not chunk.size
-    declared, order = declared[fitting].astype(chunk.dtype), order[fitting]
-    found = np.searchsorted(declared, chunk)
-    np.minimum(found, len(declared) - 1, out=found)
-    target[...] = order[found]
-    return bool((declared[found] == chunk).all())
+
+def _search(values: Sequence[int], dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """Look integers up by search, since numbers of an atlas go to 10^9; the number of classes where there is none."""
+    limits = np.iinfo(dtype)
+    declared = np.asarray(values, np.int64)
+    order = np.argsort(declared)
+    order = order[(declared[order] >= limits.min) & (declared[order] <= limits.max)]
+    declared = declared[order].astype(dtype)
+    if not order.size:
+        return lambda block: np.full(block.shape, len(values))
+
+    def look_up(block: np.ndarray) -> np.ndarray:
+        found = np.minimum(np.searchsorted(declared, block), len(declared) - 1)
+        return np.where(declared[found] == block, order[found], len(values))
+
+    return look_up
 
 
 def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:
@@ -79,7 +95,12 @@ def undeclared(array: np.ndarray, values: Sequence[int]) -> list[int]:
 
 def distinct(array: np.ndarray) -> set[int]:
     """All values that occur."""
-    return {value for chunk in _chunks(array) for value in np.unique(chunk).tolist()}
+    found: set[int] = set()
+    for _, (block,) in blocks(MemoryOrder.of(array).view(array)):
+        labelled = block[block != 0]  # few, mostly
+        found |= set(np.unique(labelled).tolist())
+        found |= {0} if labelled.size < block.size else set()
+    return found
 
 
 def map_note(values: Sequence[int]) -> str:
@@ -160,11 +181,6 @@ def _of_names(names: set[str], values: set[int], folder: Path) -> LabelScheme:
         )
     ignore = len(labels) + 1 if any(name.lower() == IGNORE for name in general) else None
     return LabelScheme(((BACKGROUND, 0), *((name, value) for value, name in enumerate(labels, 1))), ignore=ignore)
-
-
-def _chunks(array: np.ndarray) -> list[np.ndarray]:
-    flat = array.reshape(-1)
-    return [flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK)]
 
 
 def listing(values: Sequence[object]) -> str:

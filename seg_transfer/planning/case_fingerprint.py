@@ -1,22 +1,22 @@
-"""Measurements of one case, and its foreground samples.
+"""Measurements of one case.
 
 Arrays are in canonical order ``(x, y, z)`` (RAS). Intensities are as stored, before normalization.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import nibabel
 import numpy as np
 from pydantic import Field
 
-from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.checks import CheckedCase
 from seg_transfer.data.duplicates import content_hash
-from seg_transfer.data.formats import read_header
-from seg_transfer.data.image import filled, read_image, read_label
+from seg_transfer.planning.distribution import Distribution, Sketch
 from seg_transfer.planning.fields import Spacing, Triple
+from seg_transfer.util.memory_order import MemoryOrder, blocks
 from seg_transfer.util.records import Record
 
 PERCENTILES = (0.005, 0.5, 0.995)
@@ -95,145 +95,161 @@ class CaseFingerprint(Record):
         return float(np.prod(self.cropped_shape) / np.prod(self.shape))
 
 
-def measure_case(case: Case, *, dataset: Dataset, samples: int, seed: int) -> tuple[CaseFingerprint, list[np.ndarray]]:
-    """Measure one labelled case.
+def measure_case(case: CheckedCase, *, labels: int) -> tuple[CaseFingerprint, list[Sketch | None]]:
+    """Measure one case without problems.
 
     Args:
-        case: A case with a label.
-        dataset: Its data set, for the mapping of labels; its cases are not used.
-        samples: Largest number of foreground samples per channel.
-        seed: Random seed; the draw depends on it and on the case's identifier alone.
+        case: Its images and classes; from ``labels`` on, classes are not annotated.
+        labels: Number of the data set's labels, with background.
 
     Returns:
-        The measurements, and per channel the sampled foreground values ``(n,)``, float32.
+        The measurements, and per channel the intensities of the foreground; None without foreground.
     """
-    assert case.label is not None
-    image = read_image(case.images)
-    if dataset.fill_nan:
-        image = filled(image)
-    label = read_label(case.label, grid=image.native, names=dataset.names)
-    classes = dataset.classes(label).reshape(image.array.shape[1:])
-    annotated = classes < len(dataset.labels)
-    foreground = annotated & (classes > 0)
-    dtypes = [str(read_header(path).dtype) for path in case.images]
-    if len(dtypes) == 1:
-        dtypes *= len(image.array)
-    selection = _draw(int(foreground.sum()), samples, case.id, seed)
+    image, classes = case.images[0], case.classes
     spacing = (rounded(image.spacing[0]), rounded(image.spacing[1]), rounded(image.spacing[2]))
     voxel_ml = float(np.prod(spacing)) / 1000 if image.unit == "mm" else None
-    box = nonzero_box(np.any(image.array != 0, axis=0))
-    labels = tuple(_label(classes == index, voxel_ml, box) for index in range(1, len(dataset.labels)))
-    voxels = [int(annotated.sum() - foreground.sum()), *(label.voxels for label in labels)]
-    channels, sampled = [], []
-    for array, dtype in zip(image.array, dtypes, strict=True):
-        inside = array[foreground]
-        sampled.append(inside[selection].astype(np.float32))
-        nonzero = array[array != 0]
-        mean, std = mean_and_std(array)
+    arrays = [array for each in case.images for array in each.array]
+    dtypes = [str(each.dtype) for each in case.images for _ in each.array]
+    box = nonzero_box(arrays)
+    profiles = _profiles(classes, labels)
+    channels, sketches = [], []
+    for array, dtype in zip(arrays, dtypes, strict=True):
+        found = _intensities(array, classes, labels)
+        foreground = found.foreground if found.foreground.size else None
+        mean, std = found.image.mean_and_std()
+        sketches.append(None if foreground is None else Sketch.of(foreground))
         channels.append(
             CaseChannel(
                 dtype=dtype,
-                minimum=rounded(array.min()),
-                maximum=rounded(array.max()),
-                outlier_ratio=outlier_ratio(nonzero) if nonzero.size else 1.0,
+                minimum=rounded(found.image.values[0]),
+                maximum=rounded(found.image.values[-1]),
+                outlier_ratio=outlier_ratio(found.image.without_zero()),
                 mean=rounded(mean),
                 std=rounded(std),
-                label_means=_class_means(array, classes, voxels),
-                foreground=pool_intensity([inside]),
+                label_means=found.label_means,
+                foreground=None if foreground is None else intensity_of(foreground),
             )
         )
+    annotated = sum(int(profile[0].sum()) for profile in profiles[:labels])
     measured = CaseFingerprint(
         id=case.id,
-        shape=image.array.shape[1:],
+        shape=classes.shape,
         cropped_shape=(len(box[0]), len(box[1]), len(box[2])),
         spacing=spacing,
         orientation="".join(nibabel.aff2axcodes(image.native.affine)),
         channels=tuple(channels),
-        labels=labels,
-        image_hash=content_hash(image.array),
-        label_hash=content_hash(classes),
-        annotated=float(annotated.mean()),
+        labels=tuple(_label(profile, voxel_ml, box) for profile in profiles[1:labels]),
+        image_hash=content_hash(arrays),
+        label_hash=content_hash([classes]),
+        annotated=annotated / classes.size,
     )
-    return measured, sampled
+    return measured, sketches
 
 
-def _class_means(array: np.ndarray, classes: np.ndarray, voxels: Sequence[int]) -> tuple[float | None, ...]:
-    """Mean of each class, of which ``voxels`` are the counts; one slab at a time."""
-    sums = np.zeros(len(voxels))
-    for slab, slab_classes in zip(array, classes, strict=True):
-        sums += np.bincount(slab_classes.ravel(), weights=slab.ravel(), minlength=len(voxels))[: len(voxels)]
-    return tuple(rounded(total / count) if count else None for total, count in zip(sums, voxels, strict=True))
+@dataclass(frozen=True)
+class _Intensities:
+    """One channel: distributions over the whole image and over its foreground, and the mean of each class."""
+
+    image: Distribution
+    foreground: Distribution
+    label_means: tuple[float | None, ...]
 
 
-def pool_intensity(groups: list[np.ndarray]) -> Intensity | None:
-    """Statistics of all values; all groups have the same weight, whatever their size.
+def _intensities(array: np.ndarray, classes: np.ndarray, labels: int) -> _Intensities:
+    """Measure a channel: integers of up to 16 bits by counting each value, all others by sorting."""
+    order = MemoryOrder.of(array)
+    counted = array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+    lowest = int(array.min()) if counted else 0
+    span = int(array.max()) - lowest + 1 if counted else 0
+    counts, counts_inside = np.zeros(span, np.int64), np.zeros(span, np.int64)
+    inside: list[np.ndarray] = []
+    total, of_classes, voxels = 0.0, np.zeros(labels + 1), np.zeros(labels + 1, np.int64)
+    for _, (values, kinds) in blocks(order.view(array), order.view(classes)):
+        values, kinds = values.reshape(-1), kinds.reshape(-1)
+        labelled = np.flatnonzero(kinds)
+        kinds = kinds[labelled]
+        seen = values[labelled]
+        voxels += np.bincount(kinds, minlength=labels + 1)
+        of_classes += np.bincount(kinds, weights=seen, minlength=labels + 1)
+        seen = seen[kinds < labels]
+        if counted:
+            counts += np.bincount(np.subtract(values, lowest, dtype=np.int64), minlength=span)
+            counts_inside += np.bincount(np.subtract(seen, lowest, dtype=np.int64), minlength=span)
+        else:
+            total += float(values.sum(dtype=np.float64))
+            inside.append(seen)
+    if counted:
+        image, foreground = (Distribution.of_counts(each, lowest) for each in (counts, counts_inside))
+        total = float(image.values @ image.counts)
+    else:
+        image = Distribution(np.sort(array, axis=None))
+        foreground = Distribution(np.sort(np.concatenate(inside)))
+    voxels[0] = array.size - voxels.sum()
+    of_classes[0] = total - of_classes.sum()
+    means = tuple(
+        rounded(sum_ / count) if count else None
+        for sum_, count in zip(of_classes[:labels], voxels[:labels], strict=True)
+    )
+    return _Intensities(image, foreground, means)
 
-    Args:
-        groups: Values ``(n,)``, one array per case; empty ones are ignored.
 
-    Returns:
-        The statistics, or None if every group is empty.
-    """
-    groups = [group for group in groups if group.size]
-    if not groups:
-        return None
-    if len(groups) == 1:
-        return _intensity(groups[0])
-    values = np.concatenate(groups).astype(np.float64)
-    weights = np.concatenate([np.full(group.size, 1 / (group.size * len(groups))) for group in groups])
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
-    mean = float(weights @ values)
-    percentiles = np.interp(PERCENTILES, np.cumsum(weights) - weights / 2, values)
-    return _statistics(values, mean, float(weights @ (values - mean) ** 2) ** 0.5, percentiles)
-
-
-def _intensity(values: np.ndarray) -> Intensity:
-    """Statistics of one group: as for several, without weights."""
-    values = np.sort(values)
-    mean, std = mean_and_std(np.array_split(values, max(1, values.size // 2**20)))
+def intensity_of(values: Distribution) -> Intensity:
+    """Statistics of at least one value."""
+    mean, std = values.mean_and_std()
     positions = np.clip(np.array(PERCENTILES) * values.size - 0.5, 0, values.size - 1)
-    below = np.floor(positions).astype(np.int64)
-    low, high = (values[np.minimum(below + step, values.size - 1)].astype(np.float64) for step in (0, 1))
-    return _statistics(values, mean, std, low + (positions - below) * (high - low))
+    return _intensity(mean, std, values.values[0], values.values[-1], values.at(positions).tolist())
 
 
-def mean_and_std(parts: np.ndarray | Sequence[np.ndarray]) -> tuple[float, float]:
-    """Mean and std of all values, in float64 for one part at a time to save memory."""
-    count = sum(part.size for part in parts)
-    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / count
-    return mean, (sum(float(((part - np.float64(mean)) ** 2).sum()) for part in parts) / count) ** 0.5
+def pooled_intensity(sketches: Sequence[Sketch]) -> Intensity | None:
+    """Statistics over cases, each with the same weight, whatever the size of its foreground; None without any case."""
+    if not sketches:
+        return None
+    pooled = sum(sketches[1:], sketches[0])
+    percentiles = pooled.percentiles(PERCENTILES)
+    return _intensity(pooled.mean, pooled.variance**0.5, pooled.least, pooled.largest, percentiles)
 
 
-def _statistics(values: np.ndarray, mean: float, std: float, percentiles: np.ndarray) -> Intensity:
+def _intensity(mean: float, std: float, least: float, largest: float, percentiles: Sequence[float]) -> Intensity:
     low, median, high = percentiles
     return Intensity(
         mean=rounded(mean),
         std=rounded(std),
         median=rounded(median),
-        minimum=rounded(values[0]),
-        maximum=rounded(values[-1]),
+        minimum=rounded(least),
+        maximum=rounded(largest),
         percentile_00_5=rounded(low),
         percentile_99_5=rounded(high),
     )
 
 
-def outlier_ratio(values: np.ndarray) -> float:
+def outlier_ratio(values: Distribution) -> float:
     """Range of the values over the range between their 0.5 and 99.5 percentiles, at most a million.
 
     1 means no outliers; 10 means that min-max scaling would compress 99 % of the values into a tenth of its range.
     """
-    low, high = np.percentile(values, [0.5, 99.5])
-    extent = float(values.max()) - float(values.min())
+    if not values.size:
+        return 1.0
+    low, high = values.at(np.array([0.005, 0.995]) * (values.size - 1))
+    extent = float(values.values[-1]) - float(values.values[0])
     return rounded(extent / max(float(high - low), extent * 1e-6)) if extent else 1.0
 
 
-def nonzero_box(nonzero: np.ndarray) -> tuple[range, range, range]:
-    """Bounding box ``(x, y, z)`` of nonzero voxels; the whole image where there are none."""
-    x, y, z = (np.flatnonzero(nonzero.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    if not x.size:
-        return range(nonzero.shape[0]), range(nonzero.shape[1]), range(nonzero.shape[2])
-    return range(x[0], x[-1] + 1), range(y[0], y[-1] + 1), range(z[0], z[-1] + 1)
+def nonzero_box(channels: Sequence[np.ndarray]) -> tuple[range, range, range]:
+    """Bounding box ``(x, y, z)`` of the voxels where any channel is not zero; the whole image where there are none."""
+    return _box_along(channels, 0), _box_along(channels, 1), _box_along(channels, 2)
+
+
+def _box_along(channels: Sequence[np.ndarray], axis: int) -> range:
+    """The box along one axis: slices are looked at from both ends, so that a whole image takes no time."""
+    length = channels[0].shape[axis]
+
+    def holds(index: int) -> bool:
+        return any(bool(np.moveaxis(channel, axis, 0)[index].any()) for channel in channels)
+
+    first = next((index for index in range(length) if holds(index)), None)
+    if first is None:
+        return range(length)
+    return range(first, next(index for index in reversed(range(length)) if holds(index)) + 1)
 
 
 def rounded(value: float) -> float:
@@ -241,15 +257,30 @@ def rounded(value: float) -> float:
     return float(f"{float(value):.7g}")
 
 
-def _draw(count: int, samples: int, case: str, seed: int) -> np.ndarray | slice:
-    if count <= samples:
-        return slice(None)
-    return np.random.default_rng([seed, zlib.crc32(case.encode())]).choice(count, size=samples, replace=False)
+def _profiles(classes: np.ndarray, labels: int) -> list[tuple[np.ndarray, ...]]:
+    """Voxels of each class, and of the voxels that are not annotated, in every slice across x, y and z."""
+    order = MemoryOrder.of(classes)
+    view = order.view(classes)
+    found = [np.zeros((labels + 1, length), np.int64) for length in view.shape]
+    for start, (block,) in blocks(view):
+        flat = block.reshape(-1)
+        labelled = np.flatnonzero(flat)
+        kinds = flat[labelled].astype(np.int64)
+        rows, last = np.divmod(labelled, block.shape[2])
+        first, middle = np.divmod(rows, block.shape[1])
+        for counts, index in zip(found, (first + start, middle, last), strict=True):
+            length = counts.shape[1]
+            counts += np.bincount(kinds * length + index, minlength=counts.size).reshape(counts.shape)
+    for axis, counts in enumerate(found):
+        counts[0] = view.size // view.shape[axis] - counts[1:].sum(axis=0)
+    along: dict[int, np.ndarray] = {}
+    for axis, backwards, counts in zip(order.axes, order.backwards, found, strict=True):
+        along[axis] = counts[:, ::-1] if backwards else counts
+    return [(along[0][kind], along[1][kind], along[2][kind]) for kind in range(labels + 1)]
 
 
-def _label(mask: np.ndarray, voxel_ml: float | None, box: tuple[range, range, range]) -> CaseLabel:
-    in_planes = mask.sum(axis=2)
-    x, y, z = in_planes.sum(axis=1), in_planes.sum(axis=0), mask.sum(axis=(0, 1))
+def _label(profiles: tuple[np.ndarray, ...], voxel_ml: float | None, box: tuple[range, range, range]) -> CaseLabel:
+    x, y, z = profiles
     voxels = int(x.sum())
     return CaseLabel(
         voxels=voxels,

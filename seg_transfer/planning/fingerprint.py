@@ -8,31 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.dataset import Dataset
 from seg_transfer.data.description import Region
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
-from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import (
-    CaseChannel,
-    CaseFingerprint,
-    Intensity,
-    measure_case,
-    pool_intensity,
-    rounded,
-)
+from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, Intensity, rounded
 from seg_transfer.planning.fields import Spacing
-from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.records import JsonRecord, Record
-
-SAMPLES_PER_CASE = 100_000
-POOLED_SAMPLES = 10_000_000
-"""Largest number of values per channel in memory: of more than 100 cases, fewer are sampled each."""
 
 
 class LabelSpread(Record):
@@ -75,11 +61,10 @@ class Fingerprint(JsonRecord):
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "plan again"
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     dataset: str
     dimension: Literal[2, 3]
     unit: Literal["mm", "pixel"]
-    seed: int
     spacing: Spacing = Field(description="median over the cases, canonical (x, y, z)")
     shape: tuple[float, float, float] = Field(description="median over the cases, canonical (x, y, z)")
     cropped_shape: tuple[float, float, float] = Field(description="median over the cases, canonical (x, y, z)")
@@ -89,6 +74,11 @@ class Fingerprint(JsonRecord):
     regions: tuple[Region, ...] = Field(default=(), description="outputs in place of the labels")
     ignore: int | None = Field(default=None, description="value in label files of voxels that are not annotated")
     cases: tuple[CaseFingerprint, ...]
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
+        """Version 4 drew samples, with a seed."""
+        return {name: value for name, value in content.items() if name != "seed"} if version == 4 else None
 
     def labelled_slices(self, axis: int) -> int:
         """Number of slices with a label across a canonical axis, summed over the cases.
@@ -132,47 +122,7 @@ class Fingerprint(JsonRecord):
         return f'{head},\n "cases": [\n  {cases}\n ]\n}}'
 
 
-def measure(dataset: Dataset, *, workers: int, seed: int = 0) -> Fingerprint:
-    """Measure every labelled case of a data set.
-
-    Args:
-        dataset: The data set; cases without a label are ignored.
-        workers: Number of processes, each with one case at a time; 0: in this process.
-        seed: Random seed of the foreground samples; the draw of a case does not depend on the other cases.
-
-    Raises:
-        UserError: If there is no labelled case, or a case cannot be read; the message names every such case.
-    """
-    cases = [case for case in dataset.cases if case.label is not None]
-    if not cases:
-        raise UserError("no case has a label", where=dataset.root, hint="give at least one labelled case")
-    samples = min(SAMPLES_PER_CASE, POOLED_SAMPLES // len(cases))
-    function = partial(measure_case, dataset=dataset.select([]), samples=samples, seed=seed)
-    measured: dict[str, CaseFingerprint] = {}
-    sampled: dict[str, list[np.ndarray]] = {}
-    failures: list[CaseFailure] = []
-    for case, result in map_cases(function, cases, workers=workers, title="fingerprint", name=_case_id):
-        if isinstance(result, CaseFailure):
-            failures.append(result)
-        else:
-            measured[case.id], sampled[case.id] = result
-    if failures:
-        raise UserError(
-            f"{len(failures)} case(s) cannot be measured: "
-            + "; ".join(f"{failure.case}: {failure.cause}" for failure in failures),
-            where=dataset.root,
-            hint="fix or remove these files",
-        )
-    order = [case.id for case in cases]
-    intensities = [
-        pool_intensity([sampled[case][channel] for case in order]) for channel in range(len(dataset.channel_names))
-    ]
-    return pool(dataset, [measured[case] for case in order], intensities, seed=seed)
-
-
-def pool(
-    dataset: Dataset, cases: list[CaseFingerprint], intensities: list[Intensity | None], *, seed: int
-) -> Fingerprint:
+def pool(dataset: Dataset, cases: list[CaseFingerprint], intensities: list[Intensity | None]) -> Fingerprint:
     """Pool the measurements of the cases; ``intensities`` are the pooled foreground statistics per channel."""
     channels = []
     for index, (name, intensity) in enumerate(zip(dataset.channel_names, intensities, strict=True)):
@@ -205,7 +155,6 @@ def pool(
         dataset=dataset.name,
         dimension=dataset.dimension,
         unit=dataset.unit,
-        seed=seed,
         spacing=_median([case.spacing for case in cases]),
         shape=_median([case.shape for case in cases]),
         cropped_shape=_median([case.cropped_shape for case in cases]),
@@ -242,10 +191,6 @@ def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
 def _rms_between(means: np.ndarray) -> float:
     """Standard deviation over cases, root mean square over labels, of ``(case, label)``; nan where it is absent."""
     return float(np.sqrt(np.mean(np.nanvar(means, axis=0))))
-
-
-def _case_id(case: Case) -> str:
-    return case.id
 
 
 def _median(triples: list[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from seg_transfer.data.image import Image
-from seg_transfer.planning.case_fingerprint import mean_and_std
+from seg_transfer.planning.distribution import mean_and_std
 from seg_transfer.planning.training_images import ChannelMeasures, ChannelSpread, ImageMeasures, Spread, TrainingImages
 
 FALSE_ALARMS = 1e-3

@@ -12,7 +12,6 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from seg_transfer.data.checks import check_dataset
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.fixes import Fix, check_copy, description_fixes, fixes, write_fixed
 from seg_transfer.data.formats import read_header
@@ -21,7 +20,8 @@ from seg_transfer.data.splits import groups_by_regex, suspected_groups
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.plan_options import CheckOptions
-from seg_transfer.planning.fingerprint import Fingerprint, measure
+from seg_transfer.planning.examine import examine
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.folds import FoldFiles, leak_notes, read_fold_files
 from seg_transfer.planning.sides import named_against_place
 from seg_transfer.planning.unusual import unusual
@@ -93,17 +93,15 @@ def check(options: CheckOptions) -> CheckReport:
     if options.fix is not None:
         check_copy(dataset, options.fix)
     files = read_fold_files(options, [case.id for case in dataset.cases])
-    problems = check_dataset(dataset, workers=workers)
+    examined = examine(dataset, workers=workers)
     findings = [
         Finding(severity="problem", case=problem.case, file=problem.file, what=problem.what, hint=problem.hint)
-        for problem in problems
+        for problem in examined.problems
     ]
-    broken = {problem.case for problem in problems}
-    usable = dataset.select([case.id for case in dataset.cases if case.id not in broken])
     fingerprint = None
-    if usable.cases:
-        fingerprint = measure(usable, workers=workers)
-        findings += _about_cases(usable, fingerprint, workers)
+    if examined.dataset.cases:
+        fingerprint = examined.fingerprint()
+        findings += _about_cases(examined.dataset, fingerprint, workers)
         findings += _about_folds(options, files, fingerprint)
     findings += _about_files(dataset, options.fix)
     if options.fix is not None:

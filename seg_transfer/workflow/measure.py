@@ -7,10 +7,11 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-from seg_transfer.data.checks import check_dataset, raise_problems, warn_of_forms
+from seg_transfer.data.checks import raise_problems, warn_of_forms
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.fingerprint import Fingerprint, measure
+from seg_transfer.planning.examine import examine
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.util.files import file_digest, file_stamp, make_folder, write_text
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -34,9 +35,7 @@ class MeasuredDataset:
         write_text(work.stamp, _stamp_with_results(self.stamp, work) + "\n")
 
 
-def check_and_measure(
-    dataset: Dataset, work: WorkFolder, *, skip_broken: bool, workers: int, seed: int
-) -> MeasuredDataset:
+def check_and_measure(dataset: Dataset, work: WorkFolder, *, skip_broken: bool, workers: int) -> MeasuredDataset:
     """Check every case and measure the data set, or read an earlier result about the same files.
 
     An earlier result that is damaged is made again.
@@ -46,26 +45,20 @@ def check_and_measure(
         work: WorkFolder folder with the earlier result, if there is one; nothing is written.
         skip_broken: Leave cases with problems out instead of refusing the data set.
         workers: Processes; 0 works in this one.
-        seed: Random seed of the samples.
 
     Raises:
         UserError: With all problems of all cases, unless they are skipped.
     """
-    stamp = _stamp(dataset, skip_broken=skip_broken, seed=seed)
+    stamp = _stamp(dataset, skip_broken=skip_broken)
     if (earlier := _earlier(work, stamp)) is not None:
         return earlier
-    problems = check_dataset(dataset, workers=workers)
+    examined = examine(dataset, workers=workers)
     warn_of_forms(path for case in dataset.cases for path in case.files)
-    if problems and not skip_broken:
-        raise_problems(problems)
-    broken = {problem.case for problem in problems}
-    for problem in problems:
+    if examined.problems and not skip_broken:
+        raise_problems(examined.problems)
+    for problem in examined.problems:
         logger.warning(f"left out: {problem.case}: {problem.file}: {problem.what}")
-    valid = [case.id for case in dataset.cases if case.id not in broken]
-    if not valid:
-        raise UserError("every case has problems", where=dataset.root, hint="fix them as described above")
-    dataset = dataset.select(valid)
-    fingerprint = measure(dataset, workers=workers, seed=seed)
+    dataset, fingerprint = examined.dataset, examined.fingerprint()
     name = _known_name(work, fingerprint)
     return MeasuredDataset(
         dataset.model_copy(update={"name": name}), fingerprint.model_copy(update={"dataset": name}), stamp
@@ -99,9 +92,9 @@ def _stamp_with_results(stamp: str, work: WorkFolder) -> str:
     return "\n".join([stamp, file_digest(work.dataset), file_digest(work.fingerprint)])
 
 
-def _stamp(dataset: Dataset, *, skip_broken: bool, seed: int) -> str:
+def _stamp(dataset: Dataset, *, skip_broken: bool) -> str:
     """Hash of the data set's description, and of path, size and modification time of every file."""
-    digest = hashlib.sha256(repr((Fingerprint.current_version(), skip_broken, seed, dataset)).encode())
+    digest = hashlib.sha256(repr((Fingerprint.current_version(), skip_broken, dataset)).encode())
     for case in dataset.cases:
         for path in case.files:
             digest.update(f"{path} {file_stamp(path)}\n".encode())

@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from seg_transfer.catalogue.encoders import ENCODERS
 from seg_transfer.cli.app import commands, main
-from seg_transfer.data.checks import check_dataset
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.errors import SomeCasesFailed, UserError
@@ -31,6 +30,7 @@ from seg_transfer.exporting.load import load_model_file
 from seg_transfer.network.build import blank_network
 from seg_transfer.options.base import fields_of, flag_of
 from seg_transfer.planning.evidence_record import Evidence
+from seg_transfer.planning.examine import examine
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.rules.earlier_model import choose_member
@@ -80,7 +80,7 @@ def plan(*arguments: str | Path) -> None:
 def data_set(file: Path) -> None:
     """The data set whose description is ``file``, checked whole."""
     assert file.name == "dataset.json"
-    problems = check_dataset(find_dataset(file.parent, workers=0), workers=0)
+    problems = examine(find_dataset(file.parent, workers=0), workers=0).problems
     if problems:
         raise UserError(problems[0].what, where=problems[0].file, hint=problems[0].hint)
 

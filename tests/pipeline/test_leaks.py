@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 import seg_transfer
 from seg_transfer.data.dataset import find_dataset
-from seg_transfer.planning.fingerprint import measure
+from seg_transfer.planning.examine import examine
 
 
 def copy_case(data: Path, case: str, name: str, *, label: bool = True) -> None:
@@ -59,5 +59,5 @@ def test_2d_images_of_another_format_are_the_same(tmp_path: Path) -> None:
         Pillow.fromarray((pixels[..., 0] > 99).astype(np.uint8)).save(tmp_path / f"labels/{case}.png")
     Pillow.open(tmp_path / "images/b.png").save(tmp_path / "images/z.bmp")
     Pillow.open(tmp_path / "labels/b.png").save(tmp_path / "labels/z.png")
-    made = measure(find_dataset(tmp_path), workers=0)
+    made = examine(find_dataset(tmp_path), workers=0).fingerprint()
     assert [(same.cases, same.same_label) for same in made.duplicates()] == [(("b", "z"), True)]

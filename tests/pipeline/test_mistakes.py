@@ -80,7 +80,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_a_work_folder_that_is_a_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "check_dataset", None)  # said before the long checks
+    monkeypatch.setattr(measuring, "examine", None)  # said before the long checks
     (tmp_path / "work").write_text("mine")
     assert "a folder is needed" in refused(capsys, "plan", data, "-w", tmp_path / "work", *LOCAL)
     assert (tmp_path / "work").read_text() == "mine"
@@ -116,7 +116,7 @@ def test_a_wrong_option_is_said_before_long_measuring(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(measuring, "check_dataset", None)
+    monkeypatch.setattr(measuring, "examine", None)
     binary = data / "imagesTr" / "c0_0000.nii.gz"
     groups = data / "groups.json"
     groups.write_text('{"c0": "anna"}')

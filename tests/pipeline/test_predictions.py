@@ -19,7 +19,7 @@ from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference import folder as inference
-from seg_transfer.planning.fingerprint import measure
+from seg_transfer.planning.examine import examine
 from seg_transfer.planning.rules.training_images import training_images
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -37,7 +37,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
     """Two folds of random weights, whose plan knows its training images."""
     work = make_work(tmp_path_factory.mktemp("trained") / "work", data)
     dataset = Dataset.load(work.dataset)
-    known = training_images(measure(dataset, workers=0))
+    known = training_images(examine(dataset, workers=0).fingerprint())
     add_run(work, ball_plan(dataset, "2d").model_copy(update={"training_images": known}))
     return work
 

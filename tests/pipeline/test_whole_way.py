@@ -146,8 +146,7 @@ def test_another_strategy_neither_measures_nor_preprocesses_again(
     def again(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(measuring, "check_dataset", again)
-    monkeypatch.setattr(measuring, "measure", again)
+    monkeypatch.setattr(measuring, "examine", again)
     store, run = times(work / "preprocessed"), times(trained.folder)
     other = seg_transfer.plan(data, work=work, strategy="scratch", **{**QUICK, "time_budget": 1.0}, **LOCAL)
     try:

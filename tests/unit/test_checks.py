@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from seg_transfer.data.checks import Problem, check_dataset, raise_problems
+from seg_transfer.data.checks import Problem, raise_problems
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
+from seg_transfer.planning.examine import examine
 
 SHAPE = (6, 5, 4)
 
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def found(root: Path, workers: int = 0) -> list[tuple[str, str, str]]:
-    return [(p.case, p.file.name, p.what) for p in check_dataset(find_dataset(root), workers=workers)]
+    return [(p.case, p.file.name, p.what) for p in examine(find_dataset(root), workers=workers).problems]
 
 
 def test_sound_cases_have_no_problems(root: Path) -> None:
@@ -90,7 +91,7 @@ def test_all_problems_of_all_cases_come_together(root: Path) -> None:
     assert found(root, workers=2) == problems
 
     with pytest.raises(UserError) as raised:
-        raise_problems(check_dataset(find_dataset(root), workers=0))
+        raise_problems(examine(find_dataset(root), workers=0).problems)
     text = str(raised.value)
     assert "6 problem(s) in 5 case(s)" in text
     assert all(file in text for _, file, _ in problems)
@@ -103,7 +104,7 @@ def test_missing_and_misspelt_files_are_matched(root: Path) -> None:
     (root / "labelsTr/c.nii.gz").unlink()
     (root / "imagesTr/d_0001.nii.gz").unlink()
     (root / "imagesTr/d_0001.nii.gz").symlink_to(root / "nowhere.nii.gz")
-    problems = {problem.file.name: problem for problem in check_dataset(find_dataset(root), workers=0)}
+    problems = {problem.file.name: problem for problem in examine(find_dataset(root), workers=0).problems}
     assert {name: problem.case for name, problem in problems.items()} == {
         "a_0001.nii.gz": "a",
         "a_001.nii.gz": "a_001",
@@ -179,10 +180,10 @@ def test_the_message_names_file_and_hint() -> None:
 
 @pytest.mark.parametrize("name", ["cells", "sarcoma"])
 def test_real_data_sets_are_sound(shared: Path, name: str) -> None:
-    assert check_dataset(find_dataset(shared / "data" / name), workers=0) == []
+    assert examine(find_dataset(shared / "data" / name), workers=0).problems == []
 
 
 def test_a_file_of_a_case_is_not_suggested_for_a_missing_one(root: Path) -> None:
     (root / "imagesTr/a_0001.nii.gz").unlink()
-    (problem,) = check_dataset(find_dataset(root), workers=0)
+    (problem,) = examine(find_dataset(root), workers=0).problems
     assert (problem.file.name, problem.hint) == ("a_0001.nii.gz", "put it there")

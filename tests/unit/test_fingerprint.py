@@ -12,8 +12,10 @@ from PIL import Image as Raster
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import CaseChannel, nonzero_box, outlier_ratio, pool_intensity
-from seg_transfer.planning.fingerprint import Fingerprint, label_spread, measure
+from seg_transfer.planning.case_fingerprint import CaseChannel, nonzero_box, outlier_ratio
+from seg_transfer.planning.distribution import Distribution
+from seg_transfer.planning.examine import examine
+from seg_transfer.planning.fingerprint import Fingerprint, label_spread
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def write(root: Path, case: str, image: np.ndarray, label: np.ndarray, affine: n
 
 
 def test_a_case_is_measured_in_canonical_order(volumes: Path) -> None:
-    one, two = measure(find_dataset(volumes), workers=0).cases
+    one, two = examine(find_dataset(volumes), workers=0).fingerprint().cases
     assert (one.id, one.shape, one.cropped_shape, one.spacing) == ("one", (20, 10, 8), (10, 6, 6), (2, 3, 4))
     assert one.crop_ratio == pytest.approx(360 / 1600)
     assert (one.orientation, two.orientation) == ("LPS", "RAS")
@@ -64,7 +66,7 @@ def test_a_case_is_measured_in_canonical_order(volumes: Path) -> None:
 
 
 def test_pooled_figures(volumes: Path) -> None:
-    made = measure(find_dataset(volumes), workers=0)
+    made = examine(find_dataset(volumes), workers=0).fingerprint()
     assert (made.dataset, made.dimension, made.unit) == ("made", 3, "mm")
     assert made.spacing == (2, 3, 4.5)
     assert made.shape == (18, 11, 7)
@@ -80,7 +82,7 @@ def test_pooled_figures(volumes: Path) -> None:
 
 
 def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
-    whole = measure(find_dataset(volumes), workers=0)
+    whole = examine(find_dataset(volumes), workers=0).fingerprint()
     description = json.loads((volumes / "dataset.json").read_text())
     description["labels"] = {"background": 0, "both": [1, 2], "tumour": 2, "ignore": 9}
     (volumes / "dataset.json").write_text(json.dumps({**description, "regions_class_order": [1, 2]}))
@@ -88,7 +90,7 @@ def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
     label = np.asarray(nibabel.load(path).dataobj).copy()
     label[8:] = 9
     nibabel.save(nibabel.Nifti1Image(label, nibabel.load(path).affine), path)
-    made = measure(find_dataset(volumes), workers=0)
+    made = examine(find_dataset(volumes), workers=0).fingerprint()
     assert (made.ignore, [region.name for region in made.regions]) == (9, ["both", "tumour"])
     assert [label.name for label in made.labels] == ["label_1", "tumour"]
     assert [case.annotated for case in made.cases] == [1, 0.5]
@@ -102,7 +104,7 @@ def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
 
 def test_every_case_weighs_the_same(volumes: Path) -> None:
     """16 foreground voxels around 150 against 576 around 1005: the mean lies half way, not near 1005."""
-    made = measure(find_dataset(volumes), workers=0)
+    made = examine(find_dataset(volumes), workers=0).fingerprint()
     figures = made.channels[0].foreground
     assert figures is not None
     one, two = (case.channels[0].foreground for case in made.cases)
@@ -112,31 +114,41 @@ def test_every_case_weighs_the_same(volumes: Path) -> None:
     assert figures.percentile_99_5 == pytest.approx(two.percentile_99_5, rel=1e-3)
 
 
-def test_samples_are_seeded_and_bounded(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = find_dataset(volumes)
-    monkeypatch.setattr("seg_transfer.planning.fingerprint.SAMPLES_PER_CASE", 10)
-    first, again = measure(dataset, workers=0, seed=1), measure(dataset, workers=0, seed=1)
-    other = measure(dataset, workers=0, seed=2)
-    assert first == again
-    assert first.channels[0].foreground != other.channels[0].foreground
-    alone = measure(dataset.select(["two"]), workers=0, seed=1)
-    assert alone.cases[0] == first.cases[1]
-
-
 def test_processes_measure_the_same(volumes: Path) -> None:
     dataset = find_dataset(volumes)
-    assert measure(dataset, workers=2) == measure(dataset, workers=0)
+    assert examine(dataset, workers=2).fingerprint() == examine(dataset, workers=0).fingerprint()
 
 
-def test_a_damaged_case_is_named(volumes: Path) -> None:
+def test_a_damaged_case_is_named_and_the_others_are_measured(volumes: Path) -> None:
     (volumes / "imagesTr" / "two_0000.nii.gz").write_bytes(b"not an image")
-    with pytest.raises(UserError, match="two") as error:
-        measure(find_dataset(volumes), workers=0)
-    assert "one:" not in str(error.value)
+    examined = examine(find_dataset(volumes), workers=0)
+    assert [problem.case for problem in examined.problems] == ["two"]
+    assert [case.id for case in examined.fingerprint().cases] == ["one"]
+    (volumes / "imagesTr" / "one_0000.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(UserError, match="every case has problems"):
+        examine(find_dataset(volumes), workers=0).fingerprint()
+
+
+def test_orientation_and_type_of_the_files_do_not_matter(volumes: Path) -> None:
+    """The same world in any order of axes, and as real numbers, whose distributions are sorted instead of counted."""
+    usual = examine(find_dataset(volumes), workers=0).fingerprint()
+    for folder in ("imagesTr", "labelsTr"):
+        for number, path in enumerate(sorted((volumes / folder).iterdir())):
+            loaded = nibabel.load(path)
+            target = nibabel.orientations.axcodes2ornt("SAR" if folder == "imagesTr" else "PIL")
+            turned = loaded.as_reoriented(
+                nibabel.orientations.ornt_transform(nibabel.io_orientation(loaded.affine), target)
+            )
+            dtype = np.float32 if folder == "imagesTr" else (np.int16, np.int32)[number]
+            nibabel.save(nibabel.Nifti1Image(np.asarray(turned.dataobj).astype(dtype), turned.affine), path)
+    turned = examine(find_dataset(volumes), workers=0).fingerprint()
+    for one, other in zip(usual.cases, turned.cases, strict=True):
+        files = {"orientation": "SAR", "channels": (one.channels[0].model_copy(update={"dtype": "float32"}),)}
+        assert other == one.model_copy(update=files)
 
 
 def test_it_is_saved_and_read_whole(volumes: Path, tmp_path: Path) -> None:
-    made = measure(find_dataset(volumes), workers=0)
+    made = examine(find_dataset(volumes), workers=0).fingerprint()
     path = tmp_path / "fingerprint.json"
     made.save(path)
     assert Fingerprint.load(path) == made
@@ -160,7 +172,7 @@ def test_2d_images(tmp_path: Path) -> None:
         label = np.zeros((30, 40), np.uint8)
         label[:10, :20] = 255
         Raster.fromarray(label).save(root / "labels" / f"{name}.png")
-    made = measure(find_dataset(root), workers=0)
+    made = examine(find_dataset(root), workers=0).fingerprint()
     assert (made.dimension, made.unit, made.shape, made.spacing) == (2, "pixel", (40, 30, 1), (1, 1, 1))
     assert [channel.dtypes for channel in made.channels] == [("uint8",)] * 3
     assert made.channels[0].maximum == 255
@@ -173,7 +185,7 @@ def test_2d_images(tmp_path: Path) -> None:
 
 
 def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
-    two = measure(find_dataset(volumes), workers=0).cases[1].channels[0]
+    two = examine(find_dataset(volumes), workers=0).fingerprint().cases[1].channels[0]
     background, organ, tumour = two.label_means
     assert (background, tumour) == (1, None)
     assert organ == pytest.approx(1005, abs=1)
@@ -226,48 +238,27 @@ def test_a_label_in_a_single_case_is_compared_with_nothing() -> None:
     assert both == label_spread([one.model_copy(update={"label_means": (20.0, None)}), other])
 
 
-def test_pooling_interpolates_weighted_percentiles() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=10_000)
-    figures = pool_intensity([values])
-    assert figures is not None
-    low, median, high = np.percentile(values, [0.5, 50, 99.5])
-    assert (figures.percentile_00_5, figures.median, figures.percentile_99_5) == pytest.approx(
-        (low, median, high), abs=3e-3
-    )
-    assert (figures.mean, figures.std) == pytest.approx((values.mean(), values.std()), rel=1e-5)
-    same = pool_intensity([values, values])
-    assert same is not None
-    assert list(same.model_dump().values()) == pytest.approx(list(figures.model_dump().values()), abs=2e-3)
-    few = pool_intensity([np.array([7, 3], np.int16)])
-    assert few is not None
-    assert (few.mean, few.std, few.median) == (5, 2, 5)
-    assert (few.minimum, few.percentile_00_5, few.percentile_99_5, few.maximum) == (3, 3, 7, 7)
-    assert pool_intensity([np.empty(0)]) is None
-    repeated = pool_intensity([values, np.repeat(values, 7), np.empty(0)])
-    assert repeated is not None
-    assert repeated.mean == pytest.approx(figures.mean, rel=1e-5)
-    assert repeated.median == pytest.approx(figures.median, abs=1e-3)
-
-
 def test_outlier_ratio() -> None:
     even = np.arange(1001, dtype=float)
-    assert outlier_ratio(even) == pytest.approx(1000 / 990)
-    assert outlier_ratio(np.append(even, 9900.0)) == pytest.approx(10, rel=0.01)
-    assert outlier_ratio(np.full(5, 7.0)) == 1
-    assert outlier_ratio(np.append(np.ones(1000), 2.0)) == pytest.approx(1e6)
+    assert outlier_ratio(Distribution(even)) == pytest.approx(1000 / 990)
+    assert outlier_ratio(Distribution(np.append(even, 9900.0))) == pytest.approx(10, rel=0.01)
+    assert outlier_ratio(Distribution(np.full(5, 7.0))) == 1
+    assert outlier_ratio(Distribution(np.append(np.ones(1000), 2.0))) == pytest.approx(1e6)
 
 
 def test_an_empty_image_is_not_cropped() -> None:
-    assert nonzero_box(np.zeros((4, 5, 6), bool)) == (range(4), range(5), range(6))
+    assert nonzero_box([np.zeros((4, 5, 6), bool)]) == (range(4), range(5), range(6))
     mask = np.zeros((4, 5, 6), bool)
     mask[1, 2, 3] = mask[2, 2, 5] = True
-    assert nonzero_box(mask) == (range(1, 3), range(2, 3), range(3, 6))
+    assert nonzero_box([mask]) == (range(1, 3), range(2, 3), range(3, 6))
+    other = np.zeros((4, 5, 6), np.int16)
+    other[0, 4, 5] = -1
+    assert nonzero_box([mask, other]) == (range(3), range(2, 5), range(3, 6))
 
 
 def test_hippocampus_agrees_with_nnunet(shared: Path) -> None:
     """nnU-Net lists the cases by name, in (z, y, x); its figures pool equally many samples per case."""
-    found = measure(find_dataset(shared / "data" / "hippocampus"), workers=0)
+    found = examine(find_dataset(shared / "data" / "hippocampus"), workers=0).fingerprint()
     reference = json.loads(
         (shared / "reference" / "nnunet-2.8.1" / "hippocampus" / "dataset_fingerprint.json").read_text()
     )

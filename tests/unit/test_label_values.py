@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from seg_transfer.data.checks import check_dataset
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.data.image import read_label
 from seg_transfer.data.label_values import to_classes
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.score_files import evaluate_folders
+from seg_transfer.planning.examine import examine
 
 ATLAS = 614454277
 TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -101,11 +101,11 @@ def test_a_data_set_with_such_values_is_read(tmp_path: Path, values: tuple[int, 
     one, two = values
     found = find_dataset(dataset(tmp_path, {"one": one, "background": 0, "two": two}, array))
     assert found.labels == (("background", 0), ("one", one), ("two", two))
-    assert check_dataset(found, workers=0) == []
+    assert examine(found, workers=0).problems == []
     classes = found.classes(read_label(tmp_path / "labelsTr" / "a.nii.gz"))
     assert np.bincount(classes.reshape(-1)).tolist() == [120 - 16 - 8, 16, 8]
     ignored = find_dataset(dataset(tmp_path, {"background": 0, "one": one, "ignore": two}, array))
-    assert ignored.ignore == two and check_dataset(ignored, workers=0) == []
+    assert ignored.ignore == two and examine(ignored, workers=0).problems == []
 
 
 @pytest.mark.parametrize("value", [2**32, -(2**31) - 1, 2**63, 10**30])
@@ -120,7 +120,7 @@ def test_a_file_with_a_larger_value_is_refused_when_planning(tmp_path: Path, kin
     array = np.zeros((6, 5, 4), kind)
     array[1] = 2**40
     found = find_dataset(dataset(tmp_path, {"background": 0, "one": 1}, array))
-    (problem,) = check_dataset(found, workers=0)
+    (problem,) = examine(found, workers=0).problems
     assert "more than 32 bits" in problem.what
 
 

@@ -17,7 +17,8 @@ from seg_transfer.data.dataset import find_dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, LabelPosition
-from seg_transfer.planning.fingerprint import Fingerprint, measure
+from seg_transfer.planning.examine import examine
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.augmentation import mirror_axes
 from seg_transfer.planning.sides import keeps_sides, named_against_place
 
@@ -108,7 +109,7 @@ def write_volumes(root: Path, *, axis: int, names: tuple[str, str] | None, count
         labels = {"background": 0, names[0]: 1, names[1]: 2}
         description = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": count, "file_ending": ".nii.gz"}
         (root / "dataset.json").write_text(json.dumps(description))
-    return measure(find_dataset(root), workers=0)
+    return examine(find_dataset(root), workers=0).fingerprint()
 
 
 @pytest.mark.parametrize("names", [*NAMES, None])

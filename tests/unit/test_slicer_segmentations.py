@@ -13,7 +13,6 @@ import SimpleITK as sitk
 from made_segmentations import AFFINE, NAMES, SHAPE, Fields, cropped, put_case, put_image, segment, slicer, truth
 
 import seg_transfer
-from seg_transfer.data.checks import check_dataset
 from seg_transfer.data.dataset import Case, Dataset, find_dataset, find_images
 from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
@@ -22,7 +21,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.evaluation.largest_component import find_postprocessing
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.score_files import evaluate_files, evaluate_folders
-from seg_transfer.planning.fingerprint import measure
+from seg_transfer.planning.examine import examine
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -33,13 +32,13 @@ def canonical(array: np.ndarray) -> np.ndarray:
 
 def label_of(dataset: Dataset, case: int = 0) -> np.ndarray:
     """What planning and preprocessing read as the case's label, after the checks found no problem."""
-    assert check_dataset(dataset, workers=0) == []
+    assert examine(dataset, workers=0).problems == []
     files = dataset.cases[case]
     return read_label(files.label, grid=read_image(files.images).native, names=dataset.names).array[0]
 
 
 def problems(root: Path) -> str:
-    return "\n".join(f"{each.what} ({each.hint})" for each in check_dataset(find_dataset(root), workers=0))
+    return "\n".join(f"{each.what} ({each.hint})" for each in examine(find_dataset(root), workers=0).problems)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_segments_are_told_by_their_names(tmp_path: Path) -> None:
     expected = [truth(0), truth(1), truth() == 1]
     for case in range(3):
         np.testing.assert_array_equal(label_of(dataset, case), canonical(expected[case]))
-    measured = measure(dataset, workers=0)
+    measured = examine(dataset, workers=0).fingerprint()
     voxels = [[label.voxels for label in case.labels] for case in measured.cases]
     assert voxels == [[int((array == value).sum()) for value in (1, 2)] for array in expected]
 

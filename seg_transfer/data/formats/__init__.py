@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
+from isal.igzip_lib import IsalError
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
@@ -79,6 +80,7 @@ _BROKEN = (
     SyntaxError,
     struct.error,
     zlib.error,
+    cast(type[Exception], IsalError),  # its stub has an instance
     ImageFileError,
     HeaderDataError,
     Pillow.DecompressionBombError,

@@ -6,12 +6,13 @@ compared.
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from isal import igzip
 
 from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.errors import UserError
@@ -78,7 +79,7 @@ def check_nrrd_body(path: Path, claimed: int) -> None:
         held, encoding = _left(file), fields.get("encoding", "").lower()
         if encoding in ("gzip", "gz"):
             _check_most(claimed, held * GZIP_RATIO)
-            with gzip.GzipFile(fileobj=file) as stream:
+            with igzip.IGzipFile(fileobj=file) as stream:
                 buffer = memoryview(bytearray(min(_BLOCK, claimed)))
                 for start in range(0, claimed, _BLOCK):
                     fill(cast(BinaryIO, stream), buffer[: claimed - start])

@@ -7,7 +7,6 @@ file must end where the voxels end; gzip compares its checksum there.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from nibabel.openers import ImageOpener
 from nibabel.volumeutils import apply_read_scaling
 
@@ -119,7 +119,7 @@ def content(path: Path) -> Iterator[tuple[BinaryIO, tuple[int, bool]]]:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.peek(2)[:2] == GZIP_MAGIC:
-            with gzip.GzipFile(fileobj=file) as stream:
+            with igzip.IGzipFile(fileobj=file) as stream:
                 yield cast(BinaryIO, stream), (size * GZIP_RATIO, False)
         else:
             yield file, (size, True)
