@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -68,6 +68,10 @@ class Dataset(JsonRecord):
         regions = [dict(zip(Region.model_fields, region, strict=False)) for region in content.get("regions", ())]
         return content | {"regions": regions}
 
+    def files(self) -> Iterator[Path]:
+        """The files of all cases."""
+        return (path for case in self.cases for path in case.files)
+
     def select(self, ids: Collection[str]) -> Dataset:
         """The data set with these cases only.
 
@@ -106,13 +110,13 @@ class Dataset(JsonRecord):
         return to_classes(label.array[0], self.declared)
 
 
-def find_dataset(folder: Path, *, workers: int = 0) -> Dataset:
+def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
     """Find the cases, channels and labels of a data set.
 
     Args:
         folder: In nnU-Net raw layout (v1 or v2) or MSD layout, both with a ``dataset.json``; or with a subfolder of
             images and one of labels (named like label, mask, seg, gt or annotation), with the same file names.
-        workers: Processes that read label files to infer labels; 0 works in this one.
+        workers: Processes that read label files to infer labels; 0 works in this one, None takes what pays.
 
     Raises:
         UserError: If the data set as a whole is unusable. Problems of single cases, such as a missing file, are found

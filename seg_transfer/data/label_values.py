@@ -14,6 +14,7 @@ from seg_transfer.data.description import BACKGROUND, IGNORE, LabelScheme
 from seg_transfer.data.formats import read_array, read_header
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
+from seg_transfer.util.environment import case_workers
 from seg_transfer.util.memory_order import MemoryOrder, blocks
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
@@ -110,7 +111,7 @@ def map_note(values: Sequence[int]) -> str:
     return f"label values {listing(values)} are classes {listing(range(len(values)))}"
 
 
-def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> LabelScheme:
+def infer_labels(files: Sequence[Path], folder: Path, *, workers: int | None) -> LabelScheme:
     """Find the labels that occur in the files: background (0), label_1, label_2, ... by ascending value.
 
     Of segmentations of 3D Slicer they are the names of segments that have voxels, numbered in alphabetical order; a
@@ -124,6 +125,7 @@ def infer_labels(files: Sequence[Path], folder: Path, *, workers: int) -> LabelS
     found: set[int | str] = {0}
     failure: CaseFailure | None = None
     title = "looking for label values"
+    workers = case_workers(workers, files)
     for _, result in map_cases(_values, files, workers=workers, title=title, name=lambda file: file.name):
         if isinstance(result, CaseFailure):
             failure = result

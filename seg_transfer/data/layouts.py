@@ -56,7 +56,7 @@ class DatasetContents:
     unused: tuple[Unused, ...] = ()
 
 
-def read_layout(root: Path, *, workers: int) -> DatasetContents:
+def read_layout(root: Path, *, workers: int | None) -> DatasetContents:
     """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if not root.is_dir():
         raise no_folder(root, _LAYOUTS)
@@ -199,7 +199,7 @@ def _is_possible(path: Path) -> bool:
     return True
 
 
-def _folders(root: Path, *, workers: int) -> DatasetContents:
+def _folders(root: Path, *, workers: int | None) -> DatasetContents:
     image_folder, label_folder = _two_folders(root)
     image_files, label_files = images_in(image_folder), data_files(label_folder)
     label_names = {stem(file) for file in label_files}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.evaluation.scores import Figure, FigurePart
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.util.environment import case_workers
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.statistics import dice, mean_interval, mean_of_defined
 
@@ -66,7 +68,7 @@ def find_postprocessing(
     labels: Mapping[str, int],
     scored: Mapping[str, tuple[int, ...]],
     ignore: int | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
 ) -> Outcome:
     """Try every step on held-out cases and keep those that improve Dice.
 
@@ -75,7 +77,7 @@ def find_postprocessing(
         labels: Name -> value in predicted label maps, without background.
         scored: Label or region to score -> its values.
         ignore: Reference value of voxels without annotation.
-        workers: Number of processes; 0 uses this process.
+        workers: Number of processes; 0 uses this process, None takes what pays.
 
     Raises:
         UserError: If a label map cannot be read.
@@ -84,7 +86,11 @@ def find_postprocessing(
     cases = [_HeldOutCase(case, *files[case], tuple(scored.values()), values, ignore, names) for case in sorted(files)]
     tables = []
     for case, table in map_cases(
-        _dice_of_steps, cases, workers=workers, title="postprocessing", name=lambda case: case.case
+        _dice_of_steps,
+        cases,
+        workers=case_workers(workers, chain.from_iterable(files.values())),
+        title="postprocessing",
+        name=lambda case: case.case,
     ):
         if isinstance(table, CaseFailure):
             raise UserError(table.cause, where=case.prediction, hint="train and validate this fold again")

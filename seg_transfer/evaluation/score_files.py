@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from seg_transfer.data.segmentation import common_grid, has_segments
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
+from seg_transfer.util.environment import case_workers
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
@@ -33,7 +35,7 @@ def evaluate_folders(
     names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
-    workers: int = 0,
+    workers: int | None = 0,
 ) -> Scores:
     """Score every label map of ``reference`` against the prediction of the same name.
 
@@ -47,7 +49,7 @@ def evaluate_folders(
         names: Label name -> value, for segmentations of 3D Slicer; None: those of ``labels`` with one value.
         ignore: Reference value of voxels without annotation, which are not scored.
         tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
-        workers: Number of processes; 0 uses this process.
+        workers: Number of processes; 0 uses this process, None takes what pays.
 
     Returns:
         The scores; references without a prediction and cases that could not be scored are in ``failures``.
@@ -95,7 +97,7 @@ def evaluate_files(
     names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
-    workers: int = 0,
+    workers: int | None = 0,
     failures: Mapping[str, str] | None = None,
 ) -> Scores:
     """Score label maps that are already paired.
@@ -106,7 +108,7 @@ def evaluate_files(
         names: See :func:`evaluate_folders`.
         ignore: See :func:`evaluate_folders`.
         tolerance: See :func:`evaluate_folders`.
-        workers: Number of processes; 0 uses this process.
+        workers: Number of processes; 0 uses this process, None takes what pays.
         failures: Cases without a prediction -> why; added to those of the scores.
 
     Returns:
@@ -124,7 +126,7 @@ def evaluate_files(
     for (case, _), result in map_cases(
         partial(_score_files, values=values, names=names, ignore=ignore, tolerance=tolerance),
         sorted(files.items()),
-        workers=workers,
+        workers=case_workers(workers, chain.from_iterable(files.values())),
         title="evaluating",
         name=lambda item: item[0],
     ):
@@ -215,7 +217,7 @@ def _foreground(labels: Mapping[str, int | Sequence[int]]) -> dict[str, LabelVal
     return foreground
 
 
-def _segments(files: Sequence[Path], workers: int) -> LabelScheme | None:
+def _segments(files: Sequence[Path], workers: int | None) -> LabelScheme | None:
     """The names of segments in segmentations of 3D Slicer, numbered; None if there is no segmentation."""
     return infer_labels(files, files[0].parent, workers=workers) if any(map(has_segments, files)) else None
 

@@ -49,7 +49,8 @@ class Machine:
     Attributes:
         kind: Kind of device.
         cores: Available CPU cores; used only on a CPU.
-        bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32, measured on the device.
+        bfloat16_gain: How many times faster convolutions are in bfloat16 than in float32, measured on the device; 0: it
+            has no instructions for it.
     """
 
     kind: DeviceKind

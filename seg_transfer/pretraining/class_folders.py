@@ -27,8 +27,6 @@ MOST_LISTED = 10
 """Broken images listed in a message."""
 CHUNK = 64
 """Images that a process decodes at a time: sending small ones one by one takes longer than decoding."""
-FEWEST_FOR_WORKERS = 2000
-"""Fewer images are decoded in this process, since starting workers takes longer."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _decode(files: Sequence[Path], side: int, path: Path) -> None:
     chunks = map_cases(
         partial(_read_chunk, side=side),
         [(start, files[start : start + CHUNK]) for start in range(0, len(files), CHUNK)],
-        workers=case_workers() if len(files) >= FEWEST_FOR_WORKERS else 0,
+        workers=case_workers(None, files),
         title="decoding",
         name=lambda chunk: f"{chunk[1][0]} and the {len(chunk[1]) - 1} after it",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -21,10 +21,20 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.files import content_bytes
 from seg_transfer.util.limits import limit_reached
+from seg_transfer.util.machine_speed import lacks_bfloat16, processor, remembered
 
 GB = 10**9
 _CGROUP = Path("/sys/fs/cgroup")
+_DRIVERS = [Path(path) for path in ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")]
+_DRIVERS += [Path("/dev/nvhost-ctrl"), Path("/dev/nvmap")]
+"""Files of the drivers that torch's CUDA and ROCm builds need: NVIDIA's, also in WSL and of Jetson, and AMD's."""
+_SECONDS_PER_FILE, _SECONDS_PER_BYTE = 0.002, 2e-8
+"""What reading, and measuring, preprocessing or scoring take, roughly: a volume of 84 MB is measured in 1 s (README of
+bench/)."""
+_STARTING = 4.0
+"""Seconds of work from which on workers pay: each imports for a second before it begins."""
 _REPEATS = 5
 _LONG = 0.5
 """Seconds that repeats may take; bfloat16 that a CPU emulates takes half a second each."""
@@ -75,7 +85,7 @@ def resolve_device(name: str) -> str:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdecimal())):
         raise UserError(f"unknown device {name!r}", where="--device", hint="use auto, cpu, cuda, cuda:1 or mps")
-    if kind == "cpu":
+    if kind == "cpu" or (kind == "auto" and not _may_have_gpu()):
         return "cpu"
     check_torch()
     import torch
@@ -97,16 +107,28 @@ def resolve_device(name: str) -> str:
     return f"cuda:{int(index or 0)}"
 
 
+def _may_have_gpu() -> bool:
+    """Whether torch could find a GPU; on Linux its driver's files are looked for, which takes no second to import."""
+    return platform.system() != "Linux" or any(path.exists() for path in _DRIVERS)
+
+
 @cache
 def bfloat16_gain(device: str) -> float:
-    """Measure, once in a process, how many times faster a convolution is in bfloat16 than in float32.
+    """Measure how many times faster a convolution is in bfloat16 than in float32.
 
     The fastest of several repeats counts, on a CPU in one thread and by process time, so that other work on the machine
-    does not decide. Without AMX or AVX-512-BF16 a CPU computes bfloat16 several times more slowly than float32, and no
-    flag of torch shows it. MPS is not measured and counts as 1: older systems refuse bfloat16.
+    does not decide; a CPU is measured once (:func:`~seg_transfer.util.machine_speed.remembered`). One without
+    instructions for bfloat16 computes it several times more slowly than float32: it is not measured and counts as 0.
+    MPS is not measured either and counts as 1: older systems refuse bfloat16.
     """
     if device == "mps":
         return 1.0
+    if device == "cpu":
+        return 0.0 if lacks_bfloat16() else remembered("bfloat16_gain", partial(_bfloat16_gain, device))
+    return _bfloat16_gain(device)
+
+
+def _bfloat16_gain(device: str) -> float:
     check_torch()
     import torch
 
@@ -184,21 +206,22 @@ def machine_text() -> str:
     check_torch()
     import torch
 
-    models = [line for line in _read(Path("/proc/cpuinfo")).splitlines() if line.startswith("model name")]
-    processor = models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{cores()} of {os.cpu_count()} cores, {processor}, {gpu}"
+    return f"{cores()} of {os.cpu_count()} cores, {processor()}, {gpu}"
 
 
-def case_workers(requested: int | None = None) -> int:
+def case_workers(requested: int | None, files: Iterable[Path]) -> int:
     """Worker processes for work that is one task per case; 0 works in this process.
 
     Args:
-        requested: The user's number; None for one per core, at most 8, with 2 GB of memory for each.
+        requested: The user's number; None for one per core, at most 8, with 2 GB of memory for each, or 0 where the
+            work takes about as long as it takes to start processes.
+        files: All that have to be read.
     """
     if requested is not None:
         return requested
-    return max(1, min(8, cores(), host_memory() // (2 * GB)))
+    seconds = sum(_SECONDS_PER_FILE + _SECONDS_PER_BYTE * content_bytes(file) for file in files)
+    return max(1, min(8, cores(), host_memory() // (2 * GB))) if seconds > _STARTING else 0
 
 
 def training_workers(device: str, requested: int | None = None) -> int:

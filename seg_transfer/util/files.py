@@ -215,6 +215,17 @@ def check_file(path: Path) -> None:
         check_folder(path.parent)
 
 
+def content_bytes(path: Path) -> int:
+    """Bytes of a file, of a gzip file about those that it holds decompressed; 0 if it cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(2) != b"\x1f\x8b" or size < 18:
+            return size
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
+    return 0
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:

@@ -87,8 +87,8 @@ def check(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: If the data set cannot be read as a whole, or the fixed copy cannot be written.
     """
-    workers = environment.case_workers(options.workers)
-    dataset = find_dataset(options.dataset, workers=workers)
+    dataset = find_dataset(options.dataset, workers=options.workers)
+    workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     if options.fix is not None:
         check_copy(dataset, options.fix)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import EvaluateOptions
-from seg_transfer.util import environment
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -31,7 +30,6 @@ def evaluate(options: EvaluateOptions) -> Scores:
         if file is not None:
             check_file(file)
     data = None if options.work is None else WorkFolder(options.work).load_plan().data
-    environment.check_torch()
     from seg_transfer.evaluation.report import save_csv
     from seg_transfer.evaluation.score_files import evaluate_folders
 
@@ -42,7 +40,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
         names=None if data is None else data.names,
         ignore=data.ignore if options.ignore is None and data is not None else options.ignore,
         tolerance=options.tolerance,
-        workers=environment.case_workers(options.workers),
+        workers=options.workers,
     )
     if options.json_file is not None:
         scores.save(options.json_file)

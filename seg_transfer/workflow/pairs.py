@@ -26,7 +26,7 @@ Pair = tuple[int, int]
 
 
 def score_pairs(
-    work: WorkFolder, dataset: Dataset, candidates: Sequence[TrainedRuns], *, device: str, workers: int
+    work: WorkFolder, dataset: Dataset, candidates: Sequence[TrainedRuns], *, device: str, workers: int | None
 ) -> dict[Pair, dict[int, Scores]]:
     """Predict every case by each pair of candidates that both held it out, and score.
 
@@ -38,7 +38,7 @@ def score_pairs(
         dataset: The cases' files.
         candidates: Validated folds of plans with the same data part.
         device: Device of the networks.
-        workers: Processes that score; 0 scores in this one.
+        workers: Processes that score; 0 scores in this one, None takes what pays.
 
     Returns:
         Pair -> fold of the first candidate -> scores; pairs without a common case are left out.

@@ -28,6 +28,7 @@ from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
+from seg_transfer.util.machine_speed import remembered
 from seg_transfer.util.text_files import read_text
 from seg_transfer.workflow.gather_evidence import earlier_evidence, gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
@@ -50,8 +51,8 @@ def plan(options: PlanOptions) -> Plan:
     work = WorkFolder(options.work)
     check_folder(work.path)
     device = environment.resolve_device(options.device)
-    workers = environment.case_workers(options.workers)
-    dataset = _selected(find_dataset(options.dataset, workers=workers), options.cases)
+    dataset = _selected(find_dataset(options.dataset, workers=options.workers), options.cases)
+    workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
     if dataset.label_map_note:
@@ -101,10 +102,17 @@ def _resources(options: PlanOptions, device: str) -> Resources:
 
 
 def _depthwise_gain(dimensions: Literal[2, 3], precision: Precision) -> float:
-    environment.check_torch()
-    from seg_transfer.network.depthwise import depthwise_gain
+    """Measured once on a machine; torch's own gradients in 2D and float32 need no measuring."""
+    if dimensions == 2 and precision == "float32":
+        return 1.0
 
-    return depthwise_gain(dimensions, precision)
+    def measure() -> float:
+        environment.check_torch()
+        from seg_transfer.network.depthwise import depthwise_gain
+
+        return depthwise_gain(dimensions, precision)
+
+    return remembered(f"depthwise_gain {dimensions}D {precision}", measure)
 
 
 def _earlier(path: Path, config: str, dimension: int) -> EarlierModel:

@@ -10,7 +10,6 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.plan_options import PreprocessOptions
 from seg_transfer.planning.plan import Plan
-from seg_transfer.preprocessing.cases import preprocess_dataset
 from seg_transfer.util import environment
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -28,11 +27,14 @@ def preprocess(options: PreprocessOptions) -> Path:
         SomeCasesFailed: If some cases could not be preprocessed; all others are.
         UserError: If there is no plan.
     """
+    from seg_transfer.preprocessing.cases import preprocess_dataset
+
     work = WorkFolder(options.work)
     plan = work.load_plan()
     folder = work.store_folder(plan)
-    workers = environment.case_workers(options.workers)
-    failures = preprocess_dataset(Dataset.load(work.dataset), plan.data, folder, workers=workers, check=True)
+    dataset = Dataset.load(work.dataset)
+    workers = environment.case_workers(options.workers, dataset.files())
+    failures = preprocess_dataset(dataset, plan.data, folder, workers=workers, check=True)
     if failures:
         raise SomeCasesFailed(failures)
     return folder
@@ -46,6 +48,8 @@ def preprocess_missing(
     Raises:
         UserError: With all cases that cannot be preprocessed.
     """
+    from seg_transfer.preprocessing.cases import preprocess_dataset
+
     folder = work.store_folder(plan)
     failures = preprocess_dataset(dataset, plan.data, folder, cases=cases, workers=workers)
     if failures:

@@ -46,8 +46,9 @@ def probe(options: ProbeOptions) -> ProbeEvidence:
 
     evidence = Evidence.load(work.evidence)
     chosen = choose_cases(plan, options.cases, options.seed)
-    case_workers = environment.case_workers(options.workers)
-    preprocess_missing(work, plan, Dataset.load(work.dataset), case_workers, cases=chosen)
+    dataset = Dataset.load(work.dataset)
+    case_workers = environment.case_workers(options.workers, dataset.select(chosen).files())
+    preprocess_missing(work, plan, dataset, case_workers, cases=chosen)
     store = Store.open(work.store_folder(plan), plan.data)
     torch.set_num_threads(environment.cores())
     measured = run_probe(plan, store, chosen, others=others, context=options.context, seed=options.seed, device=device)

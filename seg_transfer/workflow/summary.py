@@ -46,8 +46,6 @@ def summary(options: SummaryOptions) -> Summary:
     if not runs:
         hint = f"train and validate a fold: `segtl train 0{work.option}`"
         raise UserError("no fold of this data set is validated", where=work.runs, hint=hint)
-    case_workers = environment.case_workers(options.workers)
-    environment.check_torch()
     from seg_transfer.evaluation.largest_component import find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
 
@@ -55,7 +53,7 @@ def summary(options: SummaryOptions) -> Summary:
     ranked = rank(validated)
     if options.ensembles:
         best = [runs[name] for name in _best_of_each_configuration(ranked, runs)]
-        validated += _pairs(work, dataset, best, environment.resolve_device(options.device), case_workers)
+        validated += _pairs(work, dataset, best, options)
         ranked = rank(validated)
     lead, spread = lead_and_spread(ranked)
     first = ranked[0]
@@ -65,7 +63,7 @@ def summary(options: SummaryOptions) -> Summary:
         labels={label.name: label.value for label in plan.data.labels[1:]},
         scored=plan.data.scored,
         ignore=plan.data.ignore,
-        workers=case_workers,
+        workers=options.workers,
     )
     result = Summary(
         dataset=plan.data.dataset,
@@ -127,12 +125,16 @@ def _best_of_each_configuration(ranked: Sequence[RunSummary], runs: Mapping[str,
 
 
 def _pairs(
-    work: WorkFolder, dataset: Dataset, best: Sequence[TrainedRuns], device: str, workers: int
+    work: WorkFolder, dataset: Dataset, best: Sequence[TrainedRuns], options: SummaryOptions
 ) -> list[ScoredRuns]:
+    if len(best) < 2:
+        return []
+    device = environment.resolve_device(options.device)
+    environment.check_torch()
     from seg_transfer.evaluation.ranking import ScoredRuns
     from seg_transfer.workflow.pairs import score_pairs
 
-    pairs = score_pairs(work, dataset, best, device=device, workers=workers)
+    pairs = score_pairs(work, dataset, best, device=device, workers=options.workers)
     return [ScoredRuns(tuple(best[index] for index in pair), scores) for pair, scores in pairs.items()]
 
 

@@ -56,7 +56,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     folder = work.plan_folder(plan)
     for fold in folds:
         check_held_out(plan, dataset, folder.run(fold))
-    preprocess_missing(work, plan, dataset, environment.case_workers(options.workers))
+    preprocess_missing(work, plan, dataset, environment.case_workers(options.workers, dataset.files()))
     torch.set_num_threads(environment.cores())
     store = Store.open(work.store_folder(plan), plan.data)
     folder.keep_plan()

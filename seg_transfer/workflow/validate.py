@@ -27,13 +27,9 @@ from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.loop import train_fold
 from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
-from seg_transfer.util.environment import case_workers
 from seg_transfer.util.locks import check_held
 
 logger = logging.getLogger(__name__)
-
-FEWEST_CASES_FOR_WORKERS = 10
-"""Scoring fewer cases in this process is faster than starting workers, each of which loads torch."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
         labels=plan.data.scored,
         names=plan.data.names,
         ignore=plan.data.ignore,
-        workers=case_workers(options.workers) if len(maps) >= FEWEST_CASES_FOR_WORKERS else 0,
+        workers=options.workers,
         failures=failures,
     )
     overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}

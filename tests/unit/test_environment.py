@@ -78,8 +78,10 @@ def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     assert (environment.host_memory(), environment.cores()) == (10**9, 1)
     assert environment.device_memory("cpu") == 5 * 10**8
-    assert environment.case_workers() == 1
-    assert [environment.case_workers(wanted) for wanted in (0, 5)] == [0, 5]
+    (tmp_path / "large.nii").write_bytes(b"")
+    os.truncate(tmp_path / "large.nii", 10**9)
+    assert environment.case_workers(None, [tmp_path / "large.nii"]) == 1
+    assert [environment.case_workers(wanted, []) for wanted in (0, 5)] == [0, 5]
     assert [environment.training_workers("cpu", wanted) for wanted in (None, 0, 2)] == [0, 0, 2]
 
 

@@ -106,7 +106,7 @@ def test_broken_images_are_all_named_and_nothing_is_kept(tmp_path):
 def test_decoding_in_processes_gives_the_same(tmp_path, monkeypatch):
     files = class_folders.find_images(make_images(tmp_path / "data", count=2, side=8)).files
     here = np.array(class_folders.decode(files, 8, tmp_path / "here"))
-    monkeypatch.setattr(class_folders, "FEWEST_FOR_WORKERS", 0)
+    monkeypatch.setattr(class_folders, "case_workers", lambda *_: 2)
     assert np.array_equal(class_folders.decode(files, 8, tmp_path / "there"), here)
 
 

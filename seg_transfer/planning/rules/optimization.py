@@ -84,6 +84,8 @@ def budget(
 
 def precision(machine: Machine) -> tuple[Precision, str]:
     """Choose the precision of the network's operations; parameters stay float32."""
+    if not machine.bfloat16_gain:
+        return "float32", "the processor has no instructions for bfloat16, and takes several times as long for it"
     ratio = 1 / machine.bfloat16_gain
     measured = f"a convolution took {ratio:.2g} times as long in bfloat16 as in float32 on this {machine.kind}"
     return ("bfloat16" if machine.takes_bfloat16 else "float32"), measured
