@@ -42,8 +42,8 @@ class Ensemble(Predictor):
         for member in self.members:
             member.limit_memory(most)
 
-    def _window_bytes(self) -> int:
-        return max(member._window_bytes() for member in self.members)
+    def _window_bytes(self, allowed: int) -> int:
+        return max(member._window_bytes(allowed) for member in self.members)
 
     def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:
         return sum(member._sums_bytes(shape, axis) for member in self.members)

@@ -13,24 +13,39 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from seg_transfer.catalogue.encoders import entry
 from seg_transfer.network.build import blank_network
 from seg_transfer.planning.plan import ModelPlan
 
+MOST_PER_VOXEL, PLENTY = 4096, 8
+"""Bytes per voxel of a patch that no network of the catalogue needs (ConvNeXt-T 3,000, the others up to 1,250), and how
+many windows of these have to fit so that nobody needs to know."""
 WORKSPACE = 1.5
 """Memory of a forward pass over that of its feature maps: the libraries' buffers. Measured on a CPU in float32: 1.0 to
 1.5 on windows of a million pixels, less on larger ones."""
 
 
-@lru_cache(maxsize=16)
-def window_bytes(model: ModelPlan, channels: int, outputs: int) -> int:
-    """Bytes that a network needs for one window of the plan's patch, beside its weights.
+def window_bytes(model: ModelPlan, channels: int, outputs: int, allowed: int) -> int:
+    """Bytes that a network needs for one window of the plan's patch, beside its weights; at most so many.
 
-    The network runs on tensors without data, and the sizes of those that are alive at a time are counted.
+    Where much more is allowed than any network needs, that is returned, since counting takes seconds.
 
     Args:
         model: The plan's model.
         channels: Image channels.
         outputs: Outputs of the network.
+        allowed: Bytes that may be used.
+    """
+    most = MOST_PER_VOXEL * math.prod(model.patch) + 4 * entry(model.encoder).parameters  # some copy their weights
+    return most if PLENTY * most <= allowed else counted_bytes(model, channels, outputs)
+
+
+@lru_cache(maxsize=16)
+def counted_bytes(model: ModelPlan, channels: int, outputs: int) -> int:
+    """Bytes of one window; arguments as for :func:`window_bytes`.
+
+    The network runs on tensors without data, and the sizes of those that are alive at a time are counted. torch imports
+    its compiler for that.
     """
     with torch.device("meta"):
         network = blank_network(model, channels=channels, classes=outputs).eval()

@@ -107,7 +107,7 @@ class Predictor:
         self.memory = most
         device = self.device.type == "cuda"
         free = torch.cuda.mem_get_info(self.device)[0] if device else self._allowed()
-        if (needed := self._window_bytes()) > free:
+        if (needed := self._window_bytes(free)) > free:
             patch = " x ".join(map(str, self.plan.model.patch))
             what = f"the model needs about {bytes_text(needed)} for one patch, of {patch} voxels"
             raise self._too_large(what, free, "use another model, or allow more memory with --memory")
@@ -238,7 +238,7 @@ class Predictor:
         needed = 4 * len(self.plan.data.channels) * math.prod(shape)
         needed += self._sums_bytes(shape, self.slab_axis(shape)) + math.prod(transform.native_shape)
         if self.device.type != "cuda":
-            needed += self._window_bytes()
+            needed += self._window_bytes(allowed - needed)
         if needed > allowed:
             grid = " x ".join(map(str, shape))
             what = f"resampled to the model's spacing it has {grid} voxels, which need {bytes_text(needed)}"
@@ -254,17 +254,16 @@ class Predictor:
         limited = self.memory is not None and allowed == self.memory
         return UserError(f"{what}; {bytes_text(allowed)} are {'allowed' if limited else 'free'}", hint=hint)
 
-    def _window_bytes(self) -> int:
-        """Memory of the network for one window."""
+    def _window_bytes(self, allowed: int) -> int:
+        """Memory of the network for one window, of which so much is allowed."""
         data = self.plan.data
-        return window_bytes(self.plan.model, len(data.channels), len(data.outputs))
+        return window_bytes(self.plan.model, len(data.channels), len(data.outputs), allowed)
 
     def _windows_per_call(self) -> int:
         model = self.plan.model
         wished = max(self.plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model)))
-        most = min(
-            MOST_VOXELS_PER_CALL // math.prod(model.patch), int(WINDOWS_SHARE * self._allowed()) // self._window_bytes()
-        )
+        allowed = int(WINDOWS_SHARE * self._allowed())
+        most = min(MOST_VOXELS_PER_CALL // math.prod(model.patch), allowed // self._window_bytes(allowed))
         return max(1, min(wished, most))
 
     def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:

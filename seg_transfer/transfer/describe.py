@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import timm
 import torch
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -45,6 +43,8 @@ def describe(name: str, where: str = "encoder") -> EncoderEntry:
     """
     if name in DESCRIBED or not name.startswith(TIMM):
         return entry(name, where)
+    import timm
+
     library_name = name.removeprefix(TIMM)
     if not timm.is_model(library_name):
         close = ", ".join(f"{TIMM}{each}" for each in timm.list_models(f"*{library_name.split('_')[0]}*")[:5])
@@ -69,6 +69,8 @@ def describe(name: str, where: str = "encoder") -> EncoderEntry:
 
 def timm_source(library_name: str, revision: str) -> dict[str, Any]:
     """What timm records of a network's ImageNet weights: the fields of :class:`EncoderEntry` about them."""
+    from timm.models import get_pretrained_cfg
+
     source = get_pretrained_cfg(library_name)
     return {
         "mean": tuple(source.mean) if source else (0.5, 0.5, 0.5),

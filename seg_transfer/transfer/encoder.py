@@ -10,18 +10,15 @@ import math
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 from operator import mul
-from typing import cast
 
 import torch
-from timm.models.convnext import ConvNeXtBlock
-from timm.models.hgnet import LearnableAffineBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.folding import fold_batchnorm
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
-from seg_transfer.transfer.stages import image_weights, load_stages
+from seg_transfer.transfer.stages import image_weights, is_of_timm, load_stages
 
 EXAMPLE_SIZES = (4, 32, 32)
 """Slices, u and v of the map that a folded stage is checked on."""
@@ -42,11 +39,10 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, _BatchNorm | nn.LayerNorm):
         module.reset_parameters()
-    elif isinstance(module, LearnableAffineBlock):
-        nn.init.ones_(module.scale)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, ConvNeXtBlock):
-        nn.init.ones_(cast(nn.Parameter, module.gamma))
+    elif is_of_timm(module):
+        from seg_transfer.transfer.timm_modules import initialise_scale
+
+        initialise_scale(module)
 
 
 class Encoder(nn.Module):
@@ -101,8 +97,11 @@ class Encoder(nn.Module):
             with torch.device("meta"):
                 self.stages.append(inflate_modules(each.modules, slice_stride) if has_depth else each.modules)
         self.has_depth = depth
-        self.stages.to_empty(device=torch.get_default_device())  # "meta" where only shapes are needed
-        self.stages.apply(initialise)
+        device = torch.get_default_device()
+        if device.type != "meta":  # where only shapes are needed, or weights follow
+            # Like to_empty(), for which torch imports its compiler.
+            self.stages._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
+            self.stages.apply(initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if not self.is_3d:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seg_transfer.catalogue.encoders import TIMM, EncoderEntry, entry
-from seg_transfer.util.environment import check_torch
+from seg_transfer.util.environment import check_torchvision
 
 
 def encoder_entry(name: str, where: str = "encoder") -> EncoderEntry:
@@ -18,7 +18,7 @@ def encoder_entry(name: str, where: str = "encoder") -> EncoderEntry:
     """
     if not name.startswith(TIMM):
         return entry(name, where)
-    check_torch()
+    check_torchvision()
     from seg_transfer.transfer.describe import describe
 
     return describe(name, where)

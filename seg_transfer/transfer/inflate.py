@@ -14,12 +14,9 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
-from timm.layers import BatchNormAct2d, LayerNorm2d, SEModule
-from timm.models._efficientnet_blocks import SqueezeExcite
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from seg_transfer.transfer.stages import PatchConv2d, pad_to_multiple
+from seg_transfer.transfer.stages import PatchConv2d, is_of_timm, pad_to_multiple
 
 Inflation = Literal["average", "centre"]
 MAX_DEPTH = 3
@@ -85,46 +82,6 @@ class BatchNormAct3d(nn.BatchNorm3d):
         return self.act(super().forward(input))
 
 
-class _SlicesAsRows(nn.Module):
-    """Applies a 2D module to ``(batch, channel, slice, u, v)`` with slice and u as one axis.
-
-    For modules whose result does not depend on the order of positions.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, super().forward(x.flatten(2, 3))).unflatten(2, x.shape[2:4])
-
-
-class VolumeLayerNorm(_SlicesAsRows, LayerNorm2d):
-    """timm's layer norm over channels, at every voxel."""
-
-
-class VolumeSEModule(_SlicesAsRows, SEModule):
-    """RegNet's squeeze-and-excitation, with the mean over the volume."""
-
-
-class VolumeSqueezeExcite(_SlicesAsRows, SqueezeExcite):
-    """EfficientNet's and MobileNet's squeeze-and-excitation, with the mean over the volume."""
-
-
-class VolumeConvNeXtBlock(ConvNeXtBlock):
-    """ConvNeXt's block with its dense layers at every voxel of a volume."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv_dw(x)
-        # The smallest networks' MLP is of convolutions, channels first.
-        y = self.mlp(self.norm(y)).movedim(1, -1) if self.use_conv_mlp else self.mlp(self.norm(y.movedim(1, -1)))
-        return self.drop_path((y * self.gamma).movedim(-1, 1)) + self.shortcut(x)
-
-
-SAME_PARAMETERS: dict[type[nn.Module], type[nn.Module]] = {
-    LayerNorm2d: VolumeLayerNorm,
-    SEModule: VolumeSEModule,
-    SqueezeExcite: VolumeSqueezeExcite,
-}
-"""2D module -> 3D module with the same parameters."""
-
-
 def inflate_modules(module: nn.Module, slice_stride: int) -> nn.Module:
     """Convert a module and its children to 3D, in place; returns the module or its replacement.
 
@@ -135,20 +92,20 @@ def inflate_modules(module: nn.Module, slice_stride: int) -> nn.Module:
     """
     if isinstance(module, nn.Conv2d):
         return _convolution(module, slice_stride)
-    if isinstance(module, BatchNormAct2d):
-        return BatchNormAct3d(module.num_features, eps=module.eps, momentum=module.momentum, act=module.act)
     if isinstance(module, nn.BatchNorm2d):
+        if (act := getattr(module, "act", None)) is not None:  # timm has both in one module
+            return BatchNormAct3d(module.num_features, eps=module.eps, momentum=module.momentum, act=act)
         return nn.BatchNorm3d(module.num_features, eps=module.eps, momentum=module.momentum)
     if isinstance(module, nn.MaxPool2d):
         return _max_pool(module, slice_stride)
     if isinstance(module, nn.AvgPool2d):
         size = cast(int, module.kernel_size)
         return nn.AvgPool3d((slice_stride, size, size), ceil_mode=module.ceil_mode)
-    if type(module) in SAME_PARAMETERS:
-        module.__class__ = SAME_PARAMETERS[type(module)]
-        return module
-    if isinstance(module, ConvNeXtBlock):
-        module.__class__ = VolumeConvNeXtBlock
+    if is_of_timm(module):
+        from seg_transfer.transfer.timm_modules import to_volume
+
+        if to_volume(module):
+            return module
     for name, child in module.named_children():
         setattr(module, name, inflate_modules(child, slice_stride))
     return module

@@ -17,18 +17,18 @@ the border every map equals that of the library's network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-import timm
 import torch
-import torchvision
-from timm.layers import Conv2dSame, Swish
-from timm.models.inception_v3 import InceptionB, InceptionD
 from torch import Tensor, nn
 from torch.nn import functional
+
+from seg_transfer.transfer import efficientnet_lite
+from seg_transfer.transfer.efficientnet_lite import EfficientNetLite
+from seg_transfer.util.environment import check_torchvision
 
 Library = Literal["timm", "torchvision"]
 TORCHVISION_ENDS: dict[str, dict[str, tuple[int, int]]] = {
@@ -72,15 +72,7 @@ def load_stages(library: Library, library_name: str, channels: int) -> list[Stag
         library_name: Name of the network in the library.
         channels: Channels that the first convolution reads.
     """
-    if library == "timm":
-        network = timm.create_model(library_name, features_only=True, pretrained=False, in_chans=channels)
-        features = cast(timm.models.FeatureInfo, network.feature_info).get_dicts(["module", "num_chs", "reduction"])
-        ends = {row["module"].replace(".", "_"): (row["num_chs"], row["reduction"]) for row in features}
-    else:
-        network = torchvision.models.get_model(library_name, weights=None)
-        first = network.features[0]
-        network.features[0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride)
-        ends = TORCHVISION_ENDS[library_name]
+    network, ends = _network(library, library_name, channels)
     stages: list[Stage] = []
     modules = nn.Sequential()
     for name, module in _parts(network):
@@ -96,6 +88,27 @@ def load_stages(library: Library, library_name: str, channels: int) -> list[Stag
     return stages
 
 
+def _network(library: Library, library_name: str, channels: int) -> tuple[nn.Module, Mapping[str, tuple[int, int]]]:
+    """A network with random weights, and the channels and stride of the map that a module of this name ends."""
+    network: Any
+    if library_name in efficientnet_lite.SCALES:
+        lite = EfficientNetLite(library_name, channels)
+        return lite, lite.ends
+    check_torchvision()
+    if library == "timm":
+        import timm
+
+        network = timm.create_model(library_name, features_only=True, pretrained=False, in_chans=channels)
+        features = cast(timm.models.FeatureInfo, network.feature_info).get_dicts(["module", "num_chs", "reduction"])
+        return network, {row["module"].replace(".", "_"): (row["num_chs"], row["reduction"]) for row in features}
+    import torchvision
+
+    network = torchvision.models.get_model(library_name, weights=None)
+    first = network.features[0]
+    network.features[0] = nn.Conv2d(channels, first.out_channels, first.kernel_size, first.stride)
+    return network, TORCHVISION_ENDS[library_name]
+
+
 @cache
 def image_weights(library: Library, library_name: str) -> frozenset[str]:
     """Names of the weights that read the image's channels, as :func:`load_stages` names them, without the stage.
@@ -107,8 +120,13 @@ def image_weights(library: Library, library_name: str) -> frozenset[str]:
     return frozenset(name for name, tensor in rgb.items() if tensor.shape != four[name].shape)
 
 
+def is_of_timm(module: nn.Module) -> bool:
+    """Whether a module's class is timm's, which is loaded then."""
+    return type(module).__module__.startswith("timm.")
+
+
 def _is_activation(module: nn.Module) -> bool:
-    return type(module).__module__ in (nn.ReLU.__module__, Swish.__module__)
+    return type(module).__module__ in (nn.ReLU.__module__, "timm.layers.activations")
 
 
 def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -131,9 +149,7 @@ def keep_size(module: nn.Module) -> nn.Module:
             module.ceil_mode = True
     elif isinstance(module, nn.AvgPool2d):
         module.ceil_mode = True
-    elif isinstance(module, InceptionB | InceptionD):
-        module.register_forward_pre_hook(_zero_border)
-    else:
+    elif not _is_padded_block(module):
         for name, child in module.named_children():
             setattr(module, name, keep_size(child))
     return module
@@ -141,8 +157,10 @@ def keep_size(module: nn.Module) -> nn.Module:
 
 def _keep_convolution(module: nn.Conv2d) -> nn.Conv2d:
     if all(size % 2 for size in module.kernel_size):
-        if isinstance(module, Conv2dSame):
-            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+        if is_of_timm(module):
+            from seg_transfer.transfer.timm_modules import plain_convolution
+
+            plain_convolution(module)
         module.padding = tuple(size // 2 for size in module.kernel_size)
         return module
     if module.stride == (1, 1):
@@ -152,5 +170,10 @@ def _keep_convolution(module: nn.Conv2d) -> nn.Conv2d:
     return PatchConv2d(module.in_channels, module.out_channels, size, size, bias=module.bias is not None)
 
 
-def _zero_border(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (functional.pad(inputs[0], (1, 1, 1, 1)),)
+def _is_padded_block(module: nn.Module) -> bool:
+    """Pad InceptionV3's blocks that halve the size; returns whether the module is one."""
+    if not is_of_timm(module):
+        return False
+    from seg_transfer.transfer.timm_modules import pad_halving_block
+
+    return pad_halving_block(module)

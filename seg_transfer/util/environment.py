@@ -40,15 +40,28 @@ _LONG = 0.5
 """Seconds that repeats may take; bfloat16 that a CPU emulates takes half a second each."""
 
 
-@cache
 def check_torch() -> None:
-    """Import torch and torchvision, which only work as a pair.
+    """Import torch.
+
+    Raises:
+        UserError: If it is missing or cannot be imported.
+    """
+    _check("torch")
+
+
+def check_torchvision() -> None:
+    """Import torch and torchvision, which only work as a pair; timm and MONAI need both, and seconds to import them.
 
     Raises:
         UserError: If one is missing, or they were built for different versions or devices: torchvision then fails
             with ``operator torchvision::nms does not exist`` or an undefined symbol.
     """
-    for name in ("torch", "torchvision"):
+    _check("torch", "torchvision")
+
+
+@cache
+def _check(*names: str) -> None:
+    for name in names:
         try:
             import_module(name)
         except (ImportError, OSError, RuntimeError) as error:

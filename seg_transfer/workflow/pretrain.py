@@ -26,7 +26,7 @@ def pretrain(options: PretrainOptions) -> Pretrained:
             already, or the loss is not finite.
         KeyboardInterrupt: If the user interrupted; a checkpoint was written.
     """
-    environment.check_torch()
+    environment.check_torchvision()
     from seg_transfer.pretraining.fit import fit
     from seg_transfer.pretraining.job import Job
 

@@ -25,8 +25,13 @@ def test_an_unfitting_pair_is_one_message_and_exit_code_2(tmp_path: Path) -> Non
     (site / "torchvision" / "__init__.py").write_text(
         "raise RuntimeError('operator torchvision::nms does not exist\\nmore')\n"
     )
+    command = ["plan", str(tmp_path), "-w", str(tmp_path / "work"), "--encoder", "timm/resnet10t"]
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "ball": 1}}')
+    for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
     done = subprocess.run(
-        [sys.executable, "-m", "seg_transfer", "plan", str(tmp_path), "-w", str(tmp_path / "work")],
+        [sys.executable, "-m", "seg_transfer", *command],
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
@@ -47,6 +52,7 @@ def test_unknown_devices_are_refused(text: str) -> None:
 
 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert environment.resolve_device("auto") == "cpu"
@@ -57,7 +63,18 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.Monk
         environment.resolve_device("mps")
 
 
+def test_without_a_driver_auto_does_not_ask_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "check_torch", None)
+    monkeypatch.setattr(environment.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(environment, "_DRIVERS", [tmp_path / "nvidia0"])
+    assert environment.resolve_device("auto") == "cpu"
+    (tmp_path / "nvidia0").touch()
+    with pytest.raises(TypeError):
+        environment.resolve_device("auto")
+
+
 def test_only_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert environment.resolve_device("auto") == "cuda:0"
@@ -96,10 +113,6 @@ def test_the_gain_of_bfloat16_is_a_ratio_of_times(
     ticks = iter([time for taken in (*full, *reduced) for time in (0.0, taken)])
     monkeypatch.setattr(environment.time, "process_time", lambda: next(ticks))
     threads = torch.get_num_threads()
-    environment.bfloat16_gain.cache_clear()
-    try:
-        assert environment.bfloat16_gain("cpu") == pytest.approx(gain)
-    finally:
-        environment.bfloat16_gain.cache_clear()
+    assert environment._bfloat16_gain("cpu") == pytest.approx(gain)
     assert next(ticks, None) is None
     assert torch.get_num_threads() == threads

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import memory_estimate
 import pytest
+from made_plans import model_plan
 
+from seg_transfer.catalogue.encoders import entry
+from seg_transfer.inference.memory import counted_bytes, window_bytes
 from seg_transfer.planning.cost import saved_bytes
 
 CASES = {
@@ -25,3 +28,14 @@ CASES = {
 def test_what_a_step_keeps_is_estimated_within_a_quarter(case):
     made = memory_estimate.Case(*CASES[case])
     assert saved_bytes(made.network_size(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "vgg16_bn", "convnext_tiny"])
+def test_no_network_needs_more_for_a_window_than_is_taken_uncounted(encoder):
+    stages = len(entry(encoder).channels)
+    widths = (32, 64, 128, 256, 320)[:stages]
+    model = model_plan("2d", (1, 128, 128), encoder=encoder, stages=stages, decoder_channels=widths)
+    counted = counted_bytes(model, 3, 30)
+    assert window_bytes(model, 3, 30, allowed=counted) == counted
+    assert counted < window_bytes(model, 3, 30, allowed=10**12)
