@@ -102,6 +102,8 @@ def looks_like(image: ImageMeasures, training: TrainingImages) -> list[int]:
         Per channel of the image, the channel of the training images: ``[0, 1, …]`` unless another order is a thousand
         times more likely.
     """
+    if len(image.channels) == 1:
+        return [0]
     from scipy.optimize import linear_sum_assignment
 
     likelihoods = np.array(

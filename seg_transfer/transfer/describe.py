@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from seg_transfer.catalogue.encoders import DESCRIBED, ENCODERS, TIMM, EncoderEntry, StageCosts, StageKind, entry
 from seg_transfer.errors import UserError
@@ -170,6 +168,9 @@ def measure(library: Library, library_name: str, slice_stride: int | None) -> di
     Each stage reads a random input of its own with three channels or those of the stage before. What a step keeps
     whatever the batch (casted weights) is not counted: it is the difference between two samples and one.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
     sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
     rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
     positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
