@@ -117,7 +117,7 @@ def cross_validate(
         projection = _projection(features[train], seed)
         with np.errstate(invalid="ignore"):  # PCA divides by a variance of 0 where all features are constant
             projected = projection.fit_transform(features[train]), projection.transform(features[test])
-        models = [_fit_projected("softmax", projected[0], voxels.classes[train], penalty) for penalty in PENALTIES]
+        models = _softmaxes(projected[0], voxels.classes[train])
         held_out = np.unique(voxels.cases[test])
         losses[:, held_out] = [_score(model, projected[1], voxels, test)[1, held_out] for model in models]
         prepared.append((projection, *projected))
@@ -247,12 +247,16 @@ def _projection(features: NDArray[np.float32], seed: int) -> Pipeline:
     return make_pipeline(StandardScaler(), PCA(min(COMPONENTS, *features.shape), random_state=seed))
 
 
-def _fit_projected(kind: Classifier, features: NDArray, classes: NDArray[np.int64], penalty: float) -> Model:
-    """Fit a classifier to projected features, with equal class weights."""
+def _fit_projected(
+    kind: Classifier, features: NDArray, classes: NDArray[np.int64], penalty: float, start: Model | None = None
+) -> Model:
+    """Fit a classifier to projected features, with equal class weights; a softmax may start from another one."""
     inverse = 1 / (penalty * len(classes))
     model: Model
     if kind == "softmax":
-        model = LogisticRegression(C=inverse, class_weight="balanced", tol=1e-3, max_iter=ITERATIONS)
+        model = LogisticRegression(C=inverse, class_weight="balanced", tol=1e-3, max_iter=ITERATIONS, warm_start=True)
+        if isinstance(start, LogisticRegression):
+            model.classes_, model.coef_, model.intercept_ = start.classes_, start.coef_.copy(), start.intercept_.copy()
     elif kind == "svm":
         model = LinearSVC(C=inverse, class_weight="balanced", dual=False, tol=1e-2, max_iter=ITERATIONS)
     else:
@@ -262,6 +266,14 @@ def _fit_projected(kind: Classifier, features: NDArray, classes: NDArray[np.int6
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         model.fit(features, classes)
     return model
+
+
+def _softmaxes(features: NDArray, classes: NDArray[np.int64]) -> list[Model]:
+    """A softmax classifier of each penalty; each fit starts from that of the next larger penalty."""
+    found: list[Model] = [_fit_projected("softmax", features, classes, PENALTIES[-1])]
+    for penalty in PENALTIES[-2::-1]:
+        found.append(_fit_projected("softmax", features, classes, penalty, start=found[-1]))
+    return found[::-1]
 
 
 def _logits(model: Model, features: NDArray) -> NDArray[np.float64]:

@@ -83,12 +83,20 @@ def sample_voxels(
 def _choose_slices(
     label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Sorted indices of slices, ``per_label`` random ones of each class."""
-    chosen: set[int] = set()
-    for index in np.unique(label):
-        if index != not_annotated:
-            slices = np.flatnonzero((label == index).any(axis=(1, 2)))
-            chosen |= set(generator.choice(slices, min(per_label, len(slices)), replace=False).tolist())
+    """Sorted indices of slices, ``per_label`` of each class or all that it is in.
+
+    Few slices hold them: the next one is always a random one of those with the most classes that are still needed.
+    """
+    classes = [index for index in np.unique(label) if index != not_annotated]
+    held = np.array([(label == index).any(axis=(1, 2)) for index in classes]).reshape(len(classes), len(label)).T
+    needed = np.minimum(held.sum(axis=0), per_label)
+    chosen: list[int] = []
+    while needed.any():
+        gains = (held & (needed > 0)).sum(axis=1)
+        best = int(generator.choice(np.flatnonzero(gains == gains.max())))
+        chosen.append(best)
+        needed -= held[best] & (needed > 0)
+        held[best] = False
     return np.array(sorted(chosen), np.int64)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,9 @@ LocationKey = int | Literal["annotated"]
 
 def count_classes(label: NDArray[np.unsignedinteger], classes: int) -> NDArray[np.int64]:
     """Voxels of each class in each slice, ``(slice, class)``; by slice, since counting takes 8 bytes per voxel."""
-    return np.stack([np.bincount(plane.reshape(-1), minlength=classes) for plane in label])
+    counts = np.stack([np.bincount(plane[plane != 0], minlength=classes) for plane in label])  # few, mostly
+    counts[:, 0] = math.prod(label.shape[1:]) - counts.sum(axis=1)
+    return counts
 
 
 def sample_locations(
@@ -36,32 +39,55 @@ def sample_locations(
     """
     generator = np.random.default_rng(seed)
     classes = [index for index in range(counts.shape[1]) if index != not_annotated]
-    locations: dict[LocationKey, NDArray[np.int32]] = {
-        index: _sample(label, counts, [index], generator) for index in classes[1:] if counts[:, index].any()
+    wanted: dict[LocationKey, _Wanted] = {
+        index: _Wanted.draw(counts[:, index], generator) for index in classes[1:] if counts[:, index].any()
     }
     if not_annotated is not None:
-        locations["annotated"] = _sample(label, counts, classes, generator)
-    return locations
+        wanted["annotated"] = _Wanted.draw(counts[:, classes].sum(axis=1), generator)
+    nothing = np.empty((0, 3), np.int32)
+    for number, plane in enumerate(label):
+        flat = np.flatnonzero(plane)
+        kinds = plane.reshape(-1)[flat]
+        for key, one in wanted.items():
+            ranks = one.ranks_in(number)
+            if not ranks.size:
+                continue
+            members = np.flatnonzero(plane != not_annotated) if key == "annotated" else flat[kinds == key]
+            one.found.append(_at(number, members[ranks], plane.shape[1]))
+    return {key: np.concatenate([nothing, *one.found]) for key, one in wanted.items()}
 
 
-def _sample(
-    label: NDArray[np.unsignedinteger], counts: NDArray[np.int64], classes: list[int], generator: np.random.Generator
-) -> NDArray[np.int32]:
-    """At most 10,000 voxels of these classes together; one slice is in memory at a time."""
-    selected = np.zeros(counts.shape[1], bool)
-    selected[classes] = True
-    ends = np.cumsum(counts[:, selected].sum(axis=1))
-    total = int(ends[-1])
-    if total > LOCATIONS_PER_CLASS:
-        chosen = np.sort(generator.choice(total, LOCATIONS_PER_CLASS, replace=False))
-    else:
-        chosen = np.arange(total)
-    locations = np.empty((len(chosen), 3), np.int32)
-    bounds = np.searchsorted(chosen, [0, *ends])
-    for index, (first, last) in enumerate(itertools.pairwise(bounds)):
-        if first < last:
-            before = ends[index - 1] if index else 0
-            u, v = np.nonzero(selected[label[index]])
-            rank = chosen[first:last] - before
-            locations[first:last] = np.stack([np.full(len(rank), index), u[rank], v[rank]], axis=1)
-    return locations
+@dataclass(frozen=True)
+class _Wanted:
+    """A sample of voxels: their ranks among all of the kind, in memory order, and what was found of them.
+
+    Attributes:
+        ranks: Ascending.
+        ends: Rank after the last one in each slice.
+        found: ``(n, 3)`` of each slice.
+    """
+
+    ranks: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    found: list[NDArray[np.int32]]
+
+    @classmethod
+    def draw(cls, per_slice: NDArray[np.int64], generator: np.random.Generator) -> _Wanted:
+        """Draw at most 10,000 voxels."""
+        ends = np.cumsum(per_slice)
+        total = int(ends[-1])
+        if total > LOCATIONS_PER_CLASS:
+            return cls(np.sort(generator.choice(total, LOCATIONS_PER_CLASS, replace=False)), ends, [])
+        return cls(np.arange(total), ends, [])
+
+    def ranks_in(self, slice_: int) -> NDArray[np.int64]:
+        """The ranks of the voxels in a slice, among those of the slice."""
+        before = self.ends[slice_ - 1] if slice_ else 0
+        first, last = np.searchsorted(self.ranks, [before, self.ends[slice_]])
+        return self.ranks[first:last] - before
+
+
+def _at(slice_: int, voxels: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+    """``(slice, u, v)`` of voxels of a slice, whose rows are so wide."""
+    u, v = np.divmod(voxels, width)
+    return np.stack([np.full(len(voxels), slice_), u, v], axis=1).astype(np.int32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,6 +53,8 @@ def segmentation_loss(logits: Tensor, target: Tensor, regions: Regions = ()) -> 
     Returns:
         Scalar in float32; zero where every voxel is ignored.
     """
+    from monai.losses import DiceLoss  # seconds; those who need IGNORE alone do without
+
     logits = logits.float()
     annotated = (target != IGNORE).unsqueeze(1)
     count = annotated.sum().clamp(min=1)
