@@ -121,8 +121,8 @@ def image_weights(library: Library, library_name: str) -> frozenset[str]:
 
 
 def is_of_timm(module: nn.Module) -> bool:
-    """Whether a module's class is timm's, which is loaded then."""
-    return type(module).__module__.startswith("timm.")
+    """Whether a module's class is timm's or made of one; timm is loaded then."""
+    return any(each.__module__.startswith("timm.") for each in type(module).__mro__)
 
 
 def _is_activation(module: nn.Module) -> bool:
