@@ -78,9 +78,9 @@ def child(folder: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def make_case(folder: Path, shape: tuple[int, int, int], labels: int) -> None:
-    """An int16 CT with air, noise and a body, and ellipsoids as labels, a slice at a time."""
-    generator = np.random.default_rng(0)
+def make_volume(shape: tuple[int, int, int], labels: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """An int16 CT with air, noise and a body, and ellipsoids as labels ``(x, y, z)``, made a slice at a time."""
+    generator = np.random.default_rng(seed)
     x, y = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     image, label = np.empty(shape, np.int16, order="F"), np.zeros(shape, np.uint8, order="F")
     centres = generator.uniform(-0.6, 0.6, (labels, 3))
@@ -93,8 +93,13 @@ def make_case(folder: Path, shape: tuple[int, int, int], labels: int) -> None:
             inside = (x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 < 0.04
             label[inside, k] = index
             image[inside, k] += 10 * index
+    return image, label
+
+
+def make_case(folder: Path, shape: tuple[int, int, int], labels: int) -> None:
+    """One made CT and its label, as NIfTI."""
     affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
-    for name, array in (("images", image), ("labels", label)):
+    for name, array in zip(("images", "labels"), make_volume(shape, labels), strict=True):
         (folder / name).mkdir()
         nib.save(nib.Nifti1Image(array, affine), folder / name / "case0.nii.gz")
 

@@ -1,0 +1,220 @@
+"""Wall and CPU seconds and memory of planning, preprocessing and starting up, beside nnU-Net on the same files.
+
+Both tools take turns on made CTs of 512 x 512 x 160 voxels with 5 labels, or on a data set of nnU-Net's raw layout. A
+stage is a command in processes of its own. CPU seconds are those of all its processes; memory is the largest sum of
+their resident memory. Finished stages are rows of ``bench/results/vs_nnunet.csv`` and are not done again.
+
+    python bench/vs_nnunet.py --nnunet VENV             made CTs, and segtl's start-up
+    python bench/vs_nnunet.py --nnunet VENV --dataset bench/data/hippocampus
+    python bench/vs_nnunet.py --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+from memory import SPACING, make_volume
+from rows import append_rows, find_row, read_rows
+from runner import HERE, RESULTS, commit
+
+from seg_transfer.util.environment import cores, machine_text
+from seg_transfer.util.files import write_text
+
+FILE = RESULTS / "vs_nnunet.csv"
+COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "version", "machine", "commit", "finished")
+POLL = 0.05
+BOTH = ("measure and plan", "preprocess")
+CT_SHAPE, CT_LABELS = (512, 512, 160), 6
+SMALL_SHAPE = (40, 48, 36)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a tool.
+
+    Attributes:
+        name: Stages of both tools with the same name are compared.
+        tool: Whose it is.
+        command: What is run.
+        remove: What earlier rounds left.
+        variables: Of the environment.
+    """
+
+    name: str
+    tool: str
+    command: Sequence[object]
+    remove: Sequence[Path] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure(stage: Stage, log: Path) -> dict[str, float]:
+    """Run a command; wall and CPU seconds, and the peak of memory in MB of all its processes."""
+    for path in stage.remove:
+        shutil.rmtree(path, ignore_errors=True)
+    environment = {**os.environ, **stage.variables}
+    start = time.perf_counter()
+    with log.open("w") as said:
+        running = psutil.Popen(list(map(str, stage.command)), env=environment, stdout=said, stderr=said)
+        most = 0
+        while not (done := os.wait4(running.pid, os.WNOHANG))[0]:
+            most = max(most, _resident(running))
+            time.sleep(POLL)
+    wall = time.perf_counter() - start
+    if done[1]:
+        raise RuntimeError(f"{stage.tool}, {stage.name} failed ({log}):\n{log.read_text()[-2000:]}")
+    usage = done[2]
+    return {"wall": round(wall, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "memory_mb": round(most / 1e6)}
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for one in family:
+        try:
+            total += one.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def make_dataset(folder: Path, cases: int, shape: tuple[int, int, int], labels: int) -> Path:
+    """A data set in nnU-Net's raw layout, unless it is there."""
+    if (folder / "dataset.json").is_file():
+        return folder
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1])
+    for number in range(cases):
+        image, label = make_volume(shape, labels, seed=number)
+        nib.save(nib.Nifti1Image(image, affine), folder / "imagesTr" / f"ct_{number:03d}_0000.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), folder / "labelsTr" / f"ct_{number:03d}.nii.gz")
+    names = {"background": 0, **{f"organ {index}": index for index in range(1, labels)}}
+    described = {"channel_names": {"0": "CT"}, "labels": names, "numTraining": cases, "file_ending": ".nii.gz"}
+    write_text(folder / "dataset.json", json.dumps(described))
+    return folder
+
+
+def of_segtl(dataset: Path, work: Path) -> Iterator[Stage]:
+    segtl = [sys.executable, "-m", "seg_transfer"]
+    for name, options in (("without evidence", ["--no-evidence"]), ("with evidence", [])):
+        folder = work / name.replace(" ", "_")
+        plan = [*segtl, "plan", dataset, "-w", folder, "--config", "3d", *options]
+        yield Stage("measure and plan", f"segtl, {name}", plan, [folder])
+        yield Stage("preprocess", f"segtl, {name}", [*segtl, "preprocess", "-w", folder])
+
+
+def of_nnunet(dataset: Path, work: Path, venv: Path) -> Iterator[Stage]:
+    raw = work / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    link = raw / "Dataset001_vs"
+    if not link.exists():
+        link.symlink_to(dataset.resolve())
+    variables = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
+    variables["PYTHONPATH"] = ""
+    program, processes = venv / "bin", str(cores())
+    plan = [program / "nnUNetv2_plan_and_preprocess", "-d", "1", "--no_pp", "-npfp", processes]
+    made = [program / "nnUNetv2_preprocess", "-d", "1", "-c", "3d_fullres", "-np", processes]
+    yield Stage("measure and plan", "nnU-Net", plan, [work / "preprocessed"], variables)
+    yield Stage("preprocess", "nnU-Net", made, [], variables)
+
+
+def of_start(work: Path) -> Iterator[Stage]:
+    """Small commands, whose time is that of starting up."""
+    small = make_dataset(work / "small", 10, SMALL_SHAPE, 2)
+    segtl, trained = [sys.executable, "-m", "seg_transfer"], work / "small_trained"
+    if not (trained / "runs").is_dir():
+        subprocess.run([*segtl, "plan", small, "-w", trained, "--no-evidence", "--time-budget", "5s", "-q"], check=True)
+        subprocess.run([*segtl, "train", "full", "-w", trained, "-q"], check=True)
+    image, out = small / "imagesTr" / "ct_000_0000.nii.gz", work / "small_out"
+    plan = [*segtl, "plan", small, "-w", work / "small_work", "--no-evidence"]
+    yield Stage("plan ten small cases", "segtl", plan, [work / "small_work"])
+    yield Stage("evaluate ten small cases", "segtl", [*segtl, "evaluate", small / "labelsTr", small / "labelsTr"])
+    yield Stage("predict one small case", "segtl", [*segtl, "predict", "-w", trained, "-i", image, "-o", out], [out])
+    yield Stage("import torch", "torch", [sys.executable, "-c", "import torch"])
+
+
+def table() -> str:
+    """Medians over the rounds, and how many times nnU-Net's figures are those of segtl."""
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in read_rows(FILE):
+        found[row["data"], row["stage"], row["tool"]].append(row)
+    figures = {
+        key: [statistics.median(float(row[name]) for row in rows) for name in ("wall", "cpu", "memory_mb")]
+        for key, rows in found.items()
+    }
+    for data in sorted({key[0] for key in figures}):
+        for tool in sorted({tool for of, _, tool in figures if of == data and (data, "preprocess", tool) in figures}):
+            parts = [figures[data, stage, tool] for stage in ("measure and plan", "preprocess")]
+            figures[data, "both", tool] = [
+                parts[0][0] + parts[1][0],
+                parts[0][1] + parts[1][1],
+                max(parts[0][2], parts[1][2]),
+            ]
+    lines = [
+        "| data | stage | tool | wall s | CPU s | memory MB | nnU-Net's CPU s over it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (data, stage, tool), (seconds, used, most) in sorted(figures.items()):
+        theirs = figures.get((data, stage, "nnU-Net"))
+        ratio = f"{theirs[1] / used:.1f}" if theirs and tool != "nnU-Net" else ""
+        lines.append(f"| {data} | {stage} | {tool} | {seconds:.1f} | {used:.1f} | {most:.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nnunet", type=Path, metavar="VENV", help="environment in which nnU-Net is installed")
+    parser.add_argument("--dataset", type=Path, help="a data set in nnU-Net's raw layout; made CTs by default")
+    parser.add_argument("--cases", type=int, default=4, help="number of made CTs")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
+    parser.add_argument("--table", action="store_true", help="print the table of finished stages, run nothing")
+    options = parser.parse_args()
+    work = (options.work / "vs_nnunet").absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        name = f"{options.cases} made CTs" if options.dataset is None else options.dataset.name
+        dataset = options.dataset or make_dataset(work / "ct", options.cases, CT_SHAPE, CT_LABELS)
+        folder = work / dataset.name
+        for number in range(options.rounds):
+            stages = list(of_segtl(dataset, folder / "segtl"))
+            if options.nnunet is not None:
+                stages += of_nnunet(dataset, folder / "nnunet", options.nnunet.absolute())
+            started = [] if options.dataset else list(of_start(work))
+            for data, stage in [*((name, each) for each in stages), *(("start-up", each) for each in started)]:
+                key = {"data": data, "stage": stage.name, "tool": stage.tool, "round": number}
+                if find_row(FILE, **key) is None:
+                    row = {**key, **measure(stage, work / "log.txt"), "version": _version(stage, options.nnunet)}
+                    row |= {"machine": machine_text(), "commit": commit(), "finished": time.strftime("%Y-%m-%d %H:%M")}
+                    append_rows(FILE, COLUMNS, [row])
+                    print(" | ".join(map(str, row.values())), flush=True)
+    print(table())
+
+
+def _version(stage: Stage, venv: Path | None) -> str:
+    if stage.tool != "nnU-Net" or venv is None:
+        return version("torch") if stage.tool == "torch" else version("seg-transfer")
+    code = "from importlib.metadata import version; print(version('nnunetv2'))"
+    return subprocess.check_output([venv / "bin" / "python", "-c", code], text=True).strip()
+
+
+if __name__ == "__main__":
+    main()
