@@ -29,6 +29,8 @@ SETTINGS: dict[str, tuple[str, int, str]] = {
     "hippocampus": ("hippocampus", 5, "auto"),
     "hippocampus_3d": ("hippocampus", 20, "3d"),
     "hippocampus_2.5d": ("hippocampus", 20, "2.5d"),
+    "hippocampus_80_3d": ("hippocampus", 80, "3d"),
+    "hippocampus_80_2.5d": ("hippocampus", 80, "2.5d"),
 }
 """Name in tables -> data set, number of training cases, and configuration."""
 ARMS = (

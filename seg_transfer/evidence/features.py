@@ -174,6 +174,21 @@ def interpolate_at(maps: Tensor, window: Tensor, local: Tensor, stride: Sequence
     return total
 
 
+def window_cells(shape: Sequence[int], window: Sequence[int]) -> list[Box]:
+    """The parts of a case whose voxels are most central in the same window.
+
+    Args:
+        shape: Of the case, ``(slice, u, v)``.
+        window: Size of the windows.
+    """
+    sides = []
+    for size, length in zip(shape, window, strict=True):
+        middles = np.array(window_starts(size, length)) + (length - 1) / 2
+        cuts = [0, *(np.floor((middles[:-1] + middles[1:]) / 2).astype(int) + 1).tolist(), size]
+        sides.append([slice(start, stop) for start, stop in itertools.pairwise(cuts) if start < stop])
+    return [(along, u, v) for along, u, v in itertools.product(*sides)]
+
+
 def _most_central(
     shape: Sequence[int], window: Sequence[int], positions: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

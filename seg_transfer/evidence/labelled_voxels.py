@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from seg_transfer.errors import UserError
 from seg_transfer.evidence.classifiers import Voxels
-from seg_transfer.evidence.samples import PER_LABEL, Samples, sample_voxels
+from seg_transfer.evidence.features import window_cells
+from seg_transfer.evidence.samples import PER_LABEL, Samples, sample_in_parts, sample_voxels
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 
@@ -77,7 +78,7 @@ def sample_cases(
     *,
     per_label: int,
     seed: int,
-    slices_per_label: int | None = None,
+    parts_per_label: int | None = None,
 ) -> CaseSamples:
     """Sample voxels of some cases.
 
@@ -90,19 +91,14 @@ def sample_cases(
         cases: Identifiers of the cases.
         per_label: Largest number of voxels of each label and case; never more than 300.
         seed: Random seed.
-        slices_per_label: See :func:`~seg_transfer.evidence.samples.sample_voxels`.
+        parts_per_label: Number of windows that an encoder reads for each label, of whole slices in 2D and 2.5D
+            (:func:`~seg_transfer.evidence.samples.sample_in_parts`); None: any number.
 
     Raises:
         TooFewError: If the cases outside some fold have a single label.
     """
     samples = [
-        sample_voxels(
-            store.case(case).label[:],
-            not_annotated=plan.data.not_annotated,
-            per_label=min(PER_LABEL, per_label),
-            seed=seed + position,
-            slices_per_label=slices_per_label,
-        )
+        _sample(plan, store.case(case).label[:], min(PER_LABEL, per_label), parts_per_label, seed + position)
         for position, case in enumerate(cases)
     ]
     group_of = case_groups(plan)
@@ -118,3 +114,15 @@ def sample_cases(
             what = "with the cases of a fold held out, the others have a single label: a classifier needs two"
             raise TooFewError(what, where="--cases", hint=HINT)
     return CaseSamples(samples, voxels, np.concatenate([of_case.weights for of_case in samples]))
+
+
+def _sample(
+    plan: Plan, label: NDArray[np.unsignedinteger], per_label: int, parts_per_label: int | None, seed: int
+) -> Samples:
+    unknown = plan.data.not_annotated
+    if parts_per_label is None:
+        return sample_voxels(label, not_annotated=unknown, per_label=per_label, seed=seed)
+    slices, *plane = label.shape
+    window = plan.model.patch if plan.model.configuration == "3d" else (1, *plane)
+    parts = window_cells((slices, *plane), window)
+    return sample_in_parts(label, parts, parts_per_label, not_annotated=unknown, per_label=per_label, seed=seed)

@@ -5,11 +5,14 @@ Most errors of a segmentation are at boundaries, where few voxels are: half of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from seg_transfer.preprocessing.resample import Box
 
 PER_LABEL = 300
 """More voxels of the same case and label are similar and add little."""
@@ -43,7 +46,6 @@ def sample_voxels(
     not_annotated: int | None = None,
     per_label: int = PER_LABEL,
     seed: int,
-    slices_per_label: int | None = None,
 ) -> Samples:
     """Sample voxels of each class that occurs, background included, half of them near a boundary between classes.
 
@@ -55,15 +57,8 @@ def sample_voxels(
         not_annotated: Class index of voxels without annotation; None if there are none.
         per_label: Largest number of voxels of each class.
         seed: Random seed.
-        slices_per_label: Number of slices of each class to sample from, so that an encoder reads fewer windows; None:
-            all slices.
     """
     generator = np.random.default_rng(seed)
-    if slices_per_label is not None:
-        slices = _choose_slices(label, not_annotated, slices_per_label, generator)
-        samples = sample_voxels(label[slices], not_annotated=not_annotated, per_label=per_label, seed=seed)
-        positions = np.column_stack([slices[samples.positions[:, 0]], samples.positions[:, 1:]])
-        return Samples(positions, samples.classes, samples.weights)
     near = near_boundary(label, not_annotated)
     indices, classes, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for index in np.unique(label):
@@ -80,15 +75,61 @@ def sample_voxels(
     return Samples(positions, np.concatenate(classes), np.concatenate(weights))
 
 
-def _choose_slices(
-    label: NDArray[np.unsignedinteger], not_annotated: int | None, per_label: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """Sorted indices of slices, ``per_label`` of each class or all that it is in.
+def sample_in_parts(
+    label: NDArray[np.unsignedinteger],
+    parts: Sequence[Box],
+    parts_per_label: int,
+    *,
+    not_annotated: int | None = None,
+    per_label: int = PER_LABEL,
+    seed: int,
+) -> Samples:
+    """Sample voxels as :func:`sample_voxels` does, but from few parts, so that an encoder reads few windows.
 
-    Few slices hold them: the next one is always a random one of those with the most classes that are still needed.
+    Args:
+        label: Class indices ``(slice, u, v)``.
+        parts: Boxes of the case that do not overlap.
+        parts_per_label: Number of parts of each class to sample from; of more if other classes need these.
+        not_annotated: Class index of voxels without annotation; None if there are none.
+        per_label: Largest number of voxels of each class.
+        seed: Random seed.
     """
-    classes = [index for index in np.unique(label) if index != not_annotated]
-    held = np.array([(label == index).any(axis=(1, 2)) for index in classes]).reshape(len(classes), len(label)).T
+    generator = np.random.default_rng(seed)
+    chosen = _choose_parts(label, parts, not_annotated, parts_per_label, generator)
+    found = []
+    for index in chosen:
+        of_part = sample_voxels(label[parts[index]], not_annotated=not_annotated, per_label=per_label, seed=seed)
+        start = [part.start or 0 for part in parts[index]]
+        found.append(Samples(of_part.positions + np.array(start), of_part.classes, of_part.weights))
+    if not found:
+        return Samples(np.empty((0, 3), np.int64), np.empty(0, np.int64), np.empty(0))
+    classes = np.concatenate([each.classes for each in found])
+    weights = np.concatenate([each.weights for each in found])
+    kept: list[NDArray[np.int64]] = []
+    for index in np.unique(classes):
+        members = np.flatnonzero(classes == index)
+        count = min(per_label, len(members))
+        kept.append(np.sort(generator.choice(members, count, replace=False)))
+        weights[members] *= len(members) / count
+    order = np.concatenate(kept)
+    return Samples(np.concatenate([each.positions for each in found])[order], classes[order], weights[order])
+
+
+def _choose_parts(
+    label: NDArray[np.unsignedinteger],
+    parts: Sequence[Box],
+    not_annotated: int | None,
+    per_label: int,
+    generator: np.random.Generator,
+) -> list[int]:
+    """Sorted indices of parts, ``per_label`` of each class or all that it is in.
+
+    Few parts hold them: the next one is always a random one of those with the most classes that are still needed.
+    """
+    classes = int(label.max(initial=0)) + 1
+    held = np.stack([np.bincount(label[part].reshape(-1), minlength=classes) > 0 for part in parts])
+    if not_annotated is not None:
+        held[:, not_annotated:] = False
     needed = np.minimum(held.sum(axis=0), per_label)
     chosen: list[int] = []
     while needed.any():
@@ -97,7 +138,7 @@ def _choose_slices(
         chosen.append(best)
         needed -= held[best] & (needed > 0)
         held[best] = False
-    return np.array(sorted(chosen), np.int64)
+    return sorted(chosen)
 
 
 def near_boundary(label: NDArray[np.unsignedinteger], not_annotated: int | None = None) -> NDArray[np.bool_]:

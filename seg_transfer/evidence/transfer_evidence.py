@@ -25,8 +25,8 @@ DRAWS = 2
 """Draws of random weights."""
 PER_LABEL = 100
 """Largest number of voxels of each label and case."""
-SLICES_PER_LABEL = 2
-"""Slices of a case that voxels of a label are taken from."""
+WINDOWS_PER_LABEL = 2
+"""Slices, in 3D windows, of a case that voxels of a label are taken from."""
 
 
 def gather(
@@ -49,7 +49,7 @@ def gather(
         UserError: If weights cannot be loaded.
     """
     started = time.perf_counter()
-    sampled = sample_cases(plan, store, cases, per_label=PER_LABEL, seed=seed, slices_per_label=SLICES_PER_LABEL)
+    sampled = sample_cases(plan, store, cases, per_label=PER_LABEL, seed=seed, parts_per_label=WINDOWS_PER_LABEL)
     images = list(recalibration_images(plan, store, cases, seed=seed))
     keeps_source = plan.recipe.strategy.batchnorm == "source"
     model = probed_model(plan, stages=plan.model.stages)
