@@ -55,27 +55,33 @@ def gather(
     model = probed_model(plan, stages=plan.model.stages)
     random_model = model.model_copy(update={"weights": Weights(source="none")})
 
-    def accuracies() -> Iterator[NDArray[np.float64]]:
-        """Balanced accuracy of the softmax with the plan's weights and with each draw, ``(stages, cases)``."""
-        for draw in (None, *range(DRAWS)):
-            encoder = frozen_encoder(
-                plan,
-                model if draw is None else random_model,
-                seed=seed + (draw or 0),
-                device=device,
-                recalibrate=() if keeps_source and draw is None else images,
-            )
-            of_cases = [
-                encoder.at(store.case(case).image[:], samples.positions)
-                for case, samples in zip(cases, sampled.samples, strict=True)
-            ]
-            validated = [
-                cross_validate(np.concatenate(features), sampled.voxels, seed=seed, kinds=("softmax",))
-                for features in zip(*of_cases, strict=True)
-            ]
-            yield np.stack([stage.scores["softmax"].balanced_accuracy for stage in validated])
+    encoders = [
+        frozen_encoder(
+            plan,
+            model if draw is None else random_model,
+            seed=seed + (draw or 0),
+            device=device,
+            recalibrate=() if keeps_source and draw is None else images,
+        )
+        for draw in (None, *range(DRAWS))
+    ]
 
-    pretrained, *draws = track(accuracies(), total=1 + DRAWS, title="measuring transfer")
+    def features() -> Iterator[list[list[NDArray[np.float32]]]]:
+        """Of each case, which is read once, those of each encoder and stage."""
+        for case, samples in zip(cases, sampled.samples, strict=True):
+            image = store.case(case).image[:]
+            yield [encoder.at(image, samples.positions) for encoder in encoders]
+
+    def accuracy(of_cases: Sequence[list[NDArray[np.float32]]]) -> NDArray[np.float64]:
+        """Balanced accuracy of the softmax with an encoder's features, ``(stages, cases)``."""
+        validated = [
+            cross_validate(np.concatenate(stage), sampled.voxels, seed=seed, kinds=("softmax",))
+            for stage in zip(*of_cases, strict=True)
+        ]
+        return np.stack([stage.scores["softmax"].balanced_accuracy for stage in validated])
+
+    found = list(track(features(), total=len(cases), title="measuring transfer"))
+    pretrained, *draws = (accuracy(of_encoder) for of_encoder in zip(*found, strict=True))
     random = np.mean(draws, axis=0)
     return TransferEvidence(
         measured_on=measured_on,

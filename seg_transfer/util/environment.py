@@ -30,10 +30,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 _DRIVERS = [Path(path) for path in ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")]
 _DRIVERS += [Path("/dev/nvhost-ctrl"), Path("/dev/nvmap")]
 """Files of the drivers that torch's CUDA and ROCm builds need: NVIDIA's, also in WSL and of Jetson, and AMD's."""
-_SECONDS_PER_FILE, _SECONDS_PER_BYTE = 0.002, 2e-8
-"""What reading, and measuring, preprocessing or scoring take, roughly: a volume of 84 MB is measured in 1 s (README of
-bench/)."""
-_STARTING = 4.0
+_SECONDS_PER_FILE, _SECONDS_PER_BYTE = 0.002, 1e-8
+"""What reading and measuring take, roughly: a second for a CT of 84 MB with its label of 42 MB (bench/vs_nnunet.py)."""
+_STARTING = 6.0
 """Seconds of work from which on workers pay: each imports for a second before it begins."""
 _REPEATS = 5
 _LONG = 0.5
