@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 def plan(options: PlanOptions) -> Plan:
     """Check and measure a data set, decide how to train on it, and write the plan.
 
-    Nothing but preprocessed cases is written unless all of it succeeds. Planning again replaces the plan; runs of
-    earlier plans stay.
+    Nothing but preprocessed cases is written unless all of it succeeds; the measurements are written before the plan.
+    Planning again replaces the plan; runs of earlier plans stay.
 
     Raises:
         UserError: If the data set has problems (all of them are listed), or an option does not fit it; while evidence

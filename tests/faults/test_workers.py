@@ -21,8 +21,7 @@ from seg_transfer.data.dataset import Dataset
 
 STEPS = {
     "plan, looking for label values": "seg_transfer.data.label_values:read_label",
-    "plan, checking": "seg_transfer.data.checks:read_image",
-    "plan, measuring": "seg_transfer.planning.case_fingerprint:read_image",
+    "plan, measuring": "seg_transfer.data.checks:read_image",
     "preprocess, before writing": "seg_transfer.preprocessing.cases:read_image",
     "preprocess, half-written": "seg_transfer.preprocessing.store:count_classes",
     "evaluate, scoring": "seg_transfer.evaluation.score_files:read_label",
@@ -78,7 +77,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Scene
     return scene
 
 
-QUICKLY = ("plan, checking", "preprocess, half-written")
+QUICKLY = ("plan, measuring", "preprocess, half-written")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_killed_workers(scene: Scene, tmp_path: Path, step: str, tried: Tried) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["plan, checking", "preprocess, half-written"])
+@pytest.mark.parametrize("step", ["plan, measuring", "preprocess, half-written"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_spawned_worker_killed_at_any_moment(scene: Scene, step: str, seed: int, tried: Tried) -> None:
     """As above, but by chance, and perhaps while the worker starts."""
