@@ -34,9 +34,18 @@ SAME_BLOCKS = {
 """More or wider ones of the blocks that another encoder has: `make slow` tests them."""
 
 
+SAME_STEM = {"densenet121", "regnety_016", "resnet50", "convnext_tiny"}
+"""The first convolution is like that of another encoder, with the same size, stride and norm."""
+
+
+def slow(name: str, *others: str) -> object:
+    """A parameter of a test that `make slow` alone runs."""
+    return pytest.param(name, *others, marks=pytest.mark.slow)
+
+
 def each(name: str, *others: str) -> object:
     """A parameter of a test; that of an encoder with another's blocks is slow."""
-    return pytest.param(name, *others, marks=[pytest.mark.slow] if name in SAME_BLOCKS else [])
+    return slow(name, *others) if name in SAME_BLOCKS else pytest.param(name, *others)
 
 
 every_encoder = pytest.mark.parametrize("name", list(map(each, ENCODERS)))
@@ -46,11 +55,9 @@ CONFIGURATIONS = [
     for configuration in ("2d", "2.5d", *(("3d",) if known.volumes else ()))
 ]
 every_configuration = pytest.mark.parametrize(("name", "configuration"), CONFIGURATIONS)
-widest = pytest.mark.parametrize(
-    ("name", "configuration"),
-    [each(name, "3d" if known.volumes else "2.5d") for name, known in ENCODERS.items()],
-)
+WIDEST = [each(name, "3d" if known.volumes else "2.5d") for name, known in ENCODERS.items()]
 """Each encoder in the configuration with the most kinds of modules."""
+widest = pytest.mark.parametrize(("name", "configuration"), WIDEST)
 every_3d = pytest.mark.parametrize("name", [each(name) for name, known in ENCODERS.items() if known.volumes])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -194,7 +201,7 @@ def test_inceptions_first_features_are_timms_at_another_phase():
     torch.testing.assert_close(ours[..., 3:-3, 3:-3], theirs[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-5)
 
 
-@every_encoder
+@pytest.mark.parametrize("name", [each(name) if name not in SAME_STEM else slow(name) for name in ENCODERS])
 def test_the_first_convolution_reads_any_number_of_channels(name, checkpoint):
     path, rgb = checkpoint(name)
     weights = Weights(source="file", path=str(path))
@@ -256,7 +263,7 @@ def test_a_volume_constant_along_the_slice_axis_keeps_the_2d_features(name, tmp_
             torch.testing.assert_close(three / scale, two.unsqueeze(2).expand_as(three) / scale, rtol=0, atol=1e-4)
 
 
-@every_configuration
+@pytest.mark.parametrize(("name", "configuration"), [*map(each, ENCODERS, ["2d"] * len(ENCODERS)), *WIDEST])
 def test_gradients_reach_every_parameter(name, configuration):
     stages = len(entry(name).channels) if configuration == "2d" else 3
     network, _ = build_network(model(name, configuration, stages), channels=1, classes=2, seed=0)

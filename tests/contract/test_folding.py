@@ -48,7 +48,7 @@ def test_folded_stages_give_the_same_maps(name, configuration):
     assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
 
 
-@pytest.mark.parametrize("configuration", ["2d", "2.5d", "3d"])
+@pytest.mark.parametrize("configuration", ["2d", "3d"])
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
 def test_the_usual_encoders_lose_every_batchnorm(name, configuration):
     made = encoder(name, configuration)

@@ -84,7 +84,7 @@ def test_a_finished_data_set_is_kept_and_another_seed_refused(folder):
         make_dataset(folder, seed=7)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_intensity_alone_stays_far_below_a_network(seed):
     cases = cases_of(seed)
     fitted = Thresholds.fit(((image, label) for image, label, _ in cases[:TRAINING]), LABELS.values())

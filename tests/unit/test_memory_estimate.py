@@ -23,15 +23,22 @@ CASES = {
 }
 
 
+SLOW = ("stack", "concatenations", "flat volume")
+
+
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
+)
 def test_what_a_step_keeps_is_estimated_within_a_quarter(case):
     made = memory_estimate.Case(*CASES[case])
     assert saved_bytes(made.network_size(), 1) == pytest.approx(memory_estimate.measured(made), rel=0.25)
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "vgg16_bn", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "encoder", ["tf_efficientnet_lite0", "convnext_tiny", pytest.param("vgg16_bn", marks=pytest.mark.slow)]
+)
 def test_no_network_needs_more_for_a_window_than_is_taken_uncounted(encoder):
     stages = len(entry(encoder).channels)
     widths = (32, 64, 128, 256, 320)[:stages]
