@@ -15,7 +15,9 @@ from seg_transfer.util.units import bytes_from_text, seconds_from_text
 
 DEFAULT_WORK = Path("segtl-work")
 RUNNING = "Running"
-CASE_WORKERS = "Worker processes; 0: all in this process. Default: one per core, at most 8."
+CASE_WORKERS = (
+    "Worker processes; 0: all in this process. Default: one per core, at most 8; none for a few seconds of work."
+)
 
 
 def from_text(read: Callable[[str], object]) -> BeforeValidator:
