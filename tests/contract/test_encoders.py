@@ -38,6 +38,10 @@ SAME_STEM = {"densenet121", "regnety_016", "resnet50", "convnext_tiny"}
 """The first convolution is like that of another encoder, with the same size, stride and norm."""
 
 
+COSTLY = {"densenet121", "regnety_016", "convnext_tiny"}
+"""In 3D; other tests inflate their blocks too."""
+
+
 def slow(name: str, *others: str) -> object:
     """A parameter of a test that `make slow` alone runs."""
     return pytest.param(name, *others, marks=pytest.mark.slow)
@@ -58,7 +62,9 @@ every_configuration = pytest.mark.parametrize(("name", "configuration"), CONFIGU
 WIDEST = [each(name, "3d" if known.volumes else "2.5d") for name, known in ENCODERS.items()]
 """Each encoder in the configuration with the most kinds of modules."""
 widest = pytest.mark.parametrize(("name", "configuration"), WIDEST)
-every_3d = pytest.mark.parametrize("name", [each(name) for name, known in ENCODERS.items() if known.volumes])
+every_3d = pytest.mark.parametrize(
+    "name", [slow(name) if name in COSTLY else each(name) for name, known in ENCODERS.items() if known.volumes]
+)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -157,7 +157,11 @@ STRATEGIES = [
 ]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(STRATEGIES[0], marks=pytest.mark.slow), STRATEGIES[1]],
+    ids=[strategy.name for strategy in STRATEGIES],
+)
 @pytest.mark.parametrize(("how", "step"), [pytest.param("interrupted", 2, marks=pytest.mark.slow), ("killed", 4)])
 def test_killed_and_resumed_equals_uninterrupted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, how: str, step: int

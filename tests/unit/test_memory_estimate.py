@@ -23,7 +23,7 @@ CASES = {
 }
 
 
-SLOW = ("stack", "concatenations", "flat volume")
+SLOW = ("bottleneck", "stack", "concatenations", "flat volume")
 
 
 @pytest.mark.usefixtures("one_thread")
