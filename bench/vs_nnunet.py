@@ -29,6 +29,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 from memory import SPACING, make_volume
+from nnunet import NNUNet
 from rows import append_rows, find_row, read_rows
 from runner import HERE, RESULTS, commit
 
@@ -212,8 +213,7 @@ def main() -> None:
 def _version(stage: Stage, venv: Path | None) -> str:
     if stage.tool != "nnU-Net" or venv is None:
         return version("torch") if stage.tool == "torch" else version("seg-transfer")
-    code = "from importlib.metadata import version; print(version('nnunetv2'))"
-    return subprocess.check_output([venv / "bin" / "python", "-c", code], text=True).strip()
+    return NNUNet(venv, Path(), "3d_fullres").version()
 
 
 if __name__ == "__main__":

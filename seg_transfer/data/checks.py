@@ -110,7 +110,7 @@ def all_problems(dataset: Dataset, of_cases: Iterable[Problem]) -> list[Problem]
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
     ]
-    claimed = {path for case in dataset.cases for path in case.files}
+    claimed = set(dataset.files())
     problems = [_with_similar_file(problem, claimed) for problem in (*of_files, *of_cases)]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 

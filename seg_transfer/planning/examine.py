@@ -16,6 +16,9 @@ from seg_transfer.util.parallel import CaseFailure, map_cases
 
 logger = logging.getLogger(__name__)
 
+_Measured = tuple[CaseFingerprint, list[Sketch | None]]
+"""A case's measurements, and per channel the intensities of its foreground."""
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -44,9 +47,6 @@ class Examination:
             for channel in range(len(self.dataset.channel_names))
         ]
         return pool(self.dataset, [case for case, _ in measured], intensities)
-
-
-_Measured = tuple[CaseFingerprint, list[Sketch | None]]
 
 
 def examine(dataset: Dataset, *, workers: int) -> Examination:

@@ -53,7 +53,7 @@ def check_and_measure(dataset: Dataset, work: WorkFolder, *, skip_broken: bool, 
     if (earlier := _earlier(work, stamp)) is not None:
         return earlier
     examined = examine(dataset, workers=workers)
-    warn_of_forms(path for case in dataset.cases for path in case.files)
+    warn_of_forms(dataset.files())
     if examined.problems and not skip_broken:
         raise_problems(examined.problems)
     for problem in examined.problems:
