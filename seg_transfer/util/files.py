@@ -16,6 +16,8 @@ from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.processes import is_alive, namespace, short_namespace, start_of
 from seg_transfer.util.special_files import check_special, is_special, written_into
 
+GZIP_MAGIC = b"\x1f\x8b"
+"""The first bytes of a gzip file."""
 _HINT = "name another folder, one that you may write to"
 _TEMPORARY = re.compile(
     r"\.segtl-(?:(?P<namespace>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-(?P<started>[0-9]{1,20})-)?[0-9a-f]{8,16}-"
@@ -219,7 +221,7 @@ def content_bytes(path: Path) -> int:
     """Bytes of a file, of a gzip file about those that it holds decompressed; 0 if it cannot be read."""
     with suppress(OSError), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if file.read(2) != b"\x1f\x8b" or size < 18:
+        if file.read(2) != GZIP_MAGIC or size < 18:
             return size
         file.seek(-4, os.SEEK_END)
         return int.from_bytes(file.read(4), "little")

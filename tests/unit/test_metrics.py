@@ -1,11 +1,13 @@
-"""Every value here is worked out by hand."""
+"""Values worked out by hand, and those of MONAI on random masks."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from seg_transfer.evaluation.case_scores import score_case
+from seg_transfer.evaluation.metrics import METRICS, LabelMasks
 
 
 def volume(shape, **boxes):
@@ -177,3 +179,20 @@ def test_a_label_that_is_nowhere_annotated():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(2, 2, 2\)"):
         score_case(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), [1], (1, 1, 1))
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((24, 30, 16), (1.0, 0.7, 3.0)), ((60, 50), (1.0, 1.0))])
+def test_surface_distances_are_monais(shape, spacing):
+    import torch
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    noise = np.random.default_rng(0).normal(size=(2, *shape))
+    smooth = ndimage.gaussian_filter(noise, (0, *[2.0] * len(shape)))
+    prediction, reference = smooth[0] > 0, smooth[0] + 0.4 * smooth[1] > 0.01
+    masks = LabelMasks(prediction, reference, spacing, tolerance=1.0, voxel_volume=1.0, cut_off=False)
+    tensors = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]
+    same = {"include_background": True, "spacing": spacing}
+    distance = float(compute_hausdorff_distance(*tensors, percentile=95, **same))
+    share = float(compute_surface_dice(*tensors, [1.0], use_subvoxels=True, **same))
+    assert METRICS["hd95"].function(masks) == pytest.approx(distance, rel=1e-5)
+    assert METRICS["nsd"].function(masks) == pytest.approx(share, rel=1e-5)

@@ -24,10 +24,11 @@ from nibabel.openers import ImageOpener
 from nibabel.volumeutils import apply_read_scaling
 
 from seg_transfer.data.formats.header import Header, check_free_memory, converted, working_dtype
-from seg_transfer.data.formats.stream import GZIP_MAGIC, GZIP_RATIO, check_end, fill
+from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.nifti_geometry import MM, NiftiGeometry
 from seg_transfer.errors import UserError
+from seg_transfer.util.files import GZIP_MAGIC
 
 APART = 0.1
 """sform and qform count as different if they place a corner more than this many voxels apart."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-GZIP_MAGIC = b"\x1f\x8b"
 GZIP_RATIO = 1032
 """The most that deflate compresses: two bits for 258 bytes."""
 
