@@ -6,7 +6,7 @@ installed in). Training steps of all three take ``--minutes`` on the same cores;
 gathers), preprocessing, validation, prediction and nnU-Net's calibration are not counted. nnU-Net's length is set
 beforehand by its calibration, so where the machine's speed drifts it trains longer or shorter than that: the table
 gives the seconds it took. Both tools are at their defaults: nnU-Net predicts with mirroring and computes in float32 on
-a CPU. nnU-Net has no seed: there it is another run.
+a CPU. Where there is a GPU, all three train on it. nnU-Net has no seed: there it is another run.
 
     python bench/curve.py --nnunet VENV --parallel 2
     python bench/curve.py --table --figure docs/curve.png
@@ -38,6 +38,7 @@ from runner import COLUMNS as RUN_COLUMNS
 from runner import RESULTS, BenchRun, add_result, arguments, held_out, in_processes, link_cases, lists_of, run_one
 
 from seg_transfer.evaluation.score_files import evaluate_folders
+from seg_transfer.util.environment import resolve_device
 
 COLUMNS = (*RUN_COLUMNS[:-3], *NNUNET_COLUMNS, *RUN_COLUMNS[-3:])
 MINUTES = 5
@@ -90,7 +91,8 @@ def run_method(run: BenchRun, method: str, results: Path, work: Path, seed: int,
     folder.mkdir(parents=True)
     started = time.perf_counter()
     images, labels = link_cases(run.dataset, run.test, folder / "test")
-    nnunet = NNUNet(venv.absolute(), folder.absolute(), CONFIGURATIONS[run.dataset.name])
+    device, _, _ = resolve_device("auto").partition(":")
+    nnunet = NNUNet(venv.absolute(), folder.absolute(), CONFIGURATIONS[run.dataset.name], device)
     about = run_nnunet(nnunet, run.dataset, run.train, images.absolute(), run.options["time_budget"])
     named = json.loads((run.dataset / "dataset.json").read_text())["labels"]
     scores = evaluate_folders(folder / "predictions", labels, labels=named)

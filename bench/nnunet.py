@@ -38,11 +38,12 @@ CALIBRATION = 0.1
 
 @dataclass(frozen=True)
 class NNUNet:
-    """An installed nnU-Net, and the folder in which it works."""
+    """An installed nnU-Net, the folder in which it works, and the device: ``cpu`` or ``cuda``."""
 
     venv: Path
     folder: Path
     configuration: str
+    device: str = "cpu"
 
     def plan(self, dataset: Path, cases: list[str]) -> dict[str, Any]:
         """Describe the cases to nnU-Net, let it plan and preprocess; its plan of the configuration."""
@@ -62,12 +63,12 @@ class NNUNet:
         written.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "results", ignore_errors=True)
         counts = {"CURVE_EPOCHS": str(epochs), "CURVE_ITERATIONS": str(iterations), "CURVE_SECONDS": str(written)}
-        self._call("train", "1", self.configuration, "all", "-tr", TRAINER, "-device", "cpu", **counts)
+        self._call("train", "1", self.configuration, "all", "-tr", TRAINER, "-device", self.device, **counts)
         return json.loads(written.read_text())
 
     def predict(self, images: Path, predictions: Path) -> None:
         """Predict the cases of a folder with the model trained last."""
-        options = ["-d", "1", "-c", self.configuration, "-tr", TRAINER, "-f", "all", "-device", "cpu"]
+        options = ["-d", "1", "-c", self.configuration, "-tr", TRAINER, "-f", "all", "-device", self.device]
         self._call("predict", "-i", str(images), "-o", str(predictions), *options, "-npp", "1", "-nps", "1")
 
     def version(self) -> str:

@@ -11,6 +11,10 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cuda:0", help="device of the tests that `-m gpu` runs")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data sets beside a developer's checkout; absent on a stranger's machine."""

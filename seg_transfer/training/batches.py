@@ -41,6 +41,10 @@ class Batch(NamedTuple):
     image: Tensor
     label: Tensor
 
+    def pinned(self) -> Batch:
+        """The batch in page-locked memory."""
+        return Batch(self.image.pin_memory(), self.label.pin_memory())
+
 
 class PatchSampler:
     """Draws batches of patches from cases of a store.
@@ -160,10 +164,11 @@ class ReadAhead:
     Args:
         read: Step -> batch.
         workers: 0: read every batch when it is needed.
+        pinned: Whether batches lie in page-locked memory, from which a GPU copies them while it computes.
     """
 
-    def __init__(self, read: Callable[[int], Batch], *, workers: int) -> None:
-        self.read = read
+    def __init__(self, read: Callable[[int], Batch], *, workers: int, pinned: bool = False) -> None:
+        self.read = (lambda step: read(step).pinned()) if pinned else read
         # one thread: an open blosc2 array must not be read from two
         self._pool = ThreadPoolExecutor(1) if workers else None
         self._pending: dict[int, Future[Batch]] = {}

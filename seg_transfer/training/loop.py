@@ -41,6 +41,7 @@ from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.environment import training_workers
 from seg_transfer.util.locks import check_held
 from seg_transfer.util.progress import meter
+from seg_transfer.util.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ VALIDATION_BATCHES = 8
 RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
 SHARE_OF_FREE_MEMORY = 0.25
+LESS_MEMORY = 0.8
+"""Of the memory that was there or planned: what to plan with after it ran out. A guess, not measured."""
 CUT_SHORT = 0.5
 """A schedule with a smaller share of its planned steps, and less than the steps that plans aim at, was cut short."""
 
@@ -140,9 +143,12 @@ class _Training:
         self._save_manifest()
         self.board = TensorBoard(self.run.tensorboard, self.state.step)
         workers = training_workers(self.options.device, self.options.workers)
-        batches = ReadAhead(self.sampler.batch, workers=workers)
+        on_cuda = self.options.device.startswith("cuda")
+        batches = ReadAhead(self.sampler.batch, workers=workers, pinned=on_cuda)
         try:
             self._train(batches)
+        except torch.OutOfMemoryError as error:
+            raise self._memory_ran_out() from error
         finally:
             batches.close()
             self.board.close()
@@ -181,6 +187,20 @@ class _Training:
                 if stop.requested:
                     raise KeyboardInterrupt
                 show(self.progress, self._status())
+
+    def _memory_ran_out(self) -> UserError:
+        """What to tell about a GPU whose memory ran out, with a limit for the next plan."""
+        device, expected = self.options.device, self.plan.expected
+        free, total = torch.cuda.mem_get_info(device)
+        mine = torch.cuda.memory_reserved(device)
+        needed = mine if expected is None else expected.memory_bytes
+        fits = int(LESS_MEMORY * min(free + mine, needed))
+        what = (
+            f"step {self.state.step}: the memory of {device} ran out: of its {bytes_text(total)} this training holds "
+            f"{bytes_text(mine)}, and {bytes_text(free)} are free"
+        )
+        hint = f"plan again with `--memory {bytes_text(fits).replace(' ', '')}`, or end other programs on the GPU"
+        return UserError(what, where=self.run.path, hint=hint)
 
     def _count(self, loss: float, learned: bool) -> None:
         state = self.state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -111,15 +112,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"].removesuffix(".no_decay")]
         loss = self.loss(*self._augment(batch, step))
-        value = loss.item()
-        learned = False
-        if torch.isfinite(loss):
-            self._optimizer.zero_grad(set_to_none=True)
-            self._fabric.backward(loss)
-            norm = self._fabric.clip_gradients(
-                self._module, self._optimizer, max_norm=recipe.gradient_clip, error_if_nonfinite=False
-            )
-            learned = norm is not None and bool(torch.isfinite(norm))
+        self._optimizer.zero_grad(set_to_none=True)
+        self._fabric.backward(loss)
+        norm = self._fabric.clip_gradients(
+            self._module, self._optimizer, max_norm=recipe.gradient_clip, error_if_nonfinite=False
+        )
+        assert norm is not None, "clipping by a norm gives it"
+        value, length = torch.stack([loss.detach(), norm]).tolist()  # the only wait for a GPU in a step
+        learned = math.isfinite(value) and math.isfinite(length)
         if learned:
             self._optimizer.step()
             self.averaged.update(self.network, step)
