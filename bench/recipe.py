@@ -3,7 +3,7 @@
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of retinas
 and of 5 in 2.5D of abdomen MR; the default encoder, unfrozen gradually, a fixed number of steps; scored on cases of
 their longest list that are not in the shorter ones. Their test cases are not touched. Every variant changes one thing
-against ``usual``. Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is
+against ``usual``, the recipe before 2026-11-28; ``planned`` is that of today's plans. Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is
 fine-tuned from the start, are of earlier versions.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
@@ -30,6 +30,8 @@ from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
 
 EPOCH = 100
 USUAL = "usual"
+FORMER: dict[str, Any] = {"recipe.learning_rate": 3e-3, "model.position": False}
+"""What plans had before 2026-11-28: every variant changes one thing of that."""
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6
 """Progress at which the top and the lowest stage start to learn; plans have 0.1 and 0.3."""
@@ -111,6 +113,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mild": {f"{AUGMENTATION}.{name}": value for name, value in MILD.items()},
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "inflation-centre": {"model.inflation": "centre"},
+    "position": {"model.position": True},
+    "planned": {"model.position": True, "recipe.learning_rate": 6e-3},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
     "encoder-rate-0.1": {},
@@ -143,7 +147,7 @@ def edits(variant: str, setting: Setting) -> dict[str, Any]:
     schedule = late(setting) if variant == "late" else {}
     if variant in RATES:
         schedule |= rates(*RATES[variant], setting)
-    return {"recipe.steps_per_epoch": EPOCH, **planned(setting), **schedule, **VARIANTS[variant]}
+    return {"recipe.steps_per_epoch": EPOCH, **FORMER, **planned(setting), **schedule, **VARIANTS[variant]}
 
 
 def options(variant: str, setting: Setting) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 The graph reads ``image`` ``(batch, channel, slice, u, v)``, float32, with any batch size and the plan's patch, and
 returns ``probabilities`` ``(batch, output, slice out, u, v)``, the mean over the folds; 1 slice out in 2D and 2.5D.
-Resampling, normalization and the sliding window are not in the graph. The plan with their parameters and the card are
-in the model's ``metadata_props`` under ``segtl``.
+If the plan has positions, the last three channels are the patch's position maps
+(:mod:`~seg_transfer.preprocessing.extent`). Resampling, normalization and the sliding window are not in the graph. The
+plan with their parameters and the card are in the model's ``metadata_props`` under ``segtl``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
+from seg_transfer.preprocessing.extent import POSITION_MAPS
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY
 
@@ -66,7 +68,8 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
     import onnx
 
     plan = header.plan
-    example = torch.zeros(2, len(plan.data.channels), *plan.model.patch)
+    channels = len(plan.data.channels) + (POSITION_MAPS if plan.model.position else 0)
+    example = torch.zeros(2, channels, *plan.model.patch)
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
             MeanProbabilities(networks, plan.data).eval(),

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.preprocessing.extent import Extent
 
 OVERLAP = 0.5
 SIGMA = 1 / 8
@@ -69,6 +70,7 @@ def predict_slabs(
     weight = _outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     calls = _calls(starts, axis, batch)
+    extent = Extent.of(array.numpy(force=True)) if model.position else None
     depth = max(min(call[-1][axis] + written[axis], shape[axis]) - max(call[0][axis], 0) for call in calls)
     held = torch.zeros((outputs, *(depth if a == axis else size for a, size in enumerate(shape))), device=array.device)
     base = 0
@@ -78,9 +80,7 @@ def predict_slabs(
             yield base, _finished(held, sums, axis, base, lowest)
             _shift_sums(held, axis + 1, lowest - base)
             base = lowest
-        windows = torch.stack(
-            [read_window(array, (s - reach, u, v), model.patch, repeats=reach > 0) for s, u, v in corners]
-        )
+        windows = torch.stack([_input(array, (s - reach, u, v), model, extent) for s, u, v in corners])
         for corner, probabilities in zip(corners, _mean_of_mirrored(network, windows, tta_axes).to(held), strict=True):
             _add(held, probabilities, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
@@ -167,6 +167,14 @@ def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) 
         window = volume[:, inside[0], inside[1], inside[2]]
     pads = [pad for pair in reversed(around) for pad in pair]
     return functional.pad(window, pads) if any(pads) else window
+
+
+def _input(array: Tensor, corner: Triple, model: ModelPlan, extent: Extent | None) -> Tensor:
+    """The network's input for one window: the image, and position maps if the model reads them."""
+    window = read_window(array, corner, model.patch, repeats=model.configuration == "2.5d")
+    if extent is None:
+        return window
+    return torch.cat([window, torch.from_numpy(extent.position(corner, model.patch)).to(window)])
 
 
 def _gaussian(size: int) -> Tensor:

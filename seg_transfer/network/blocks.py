@@ -14,10 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seg_transfer.preprocessing.extent import POSITION_MAPS
 from seg_transfer.transfer.stages import pad_to_multiple
 
 MIN_INSTANCE_VOXELS = 16
 GROUP_CHANNELS = 16
+POSITION_FEATURES = 16
+POSITION_SLOPE = 2.0
+"""Standard deviation of the slopes along the axes, over which positions go from -1 to 1."""
 
 
 def convolution(
@@ -72,6 +76,44 @@ class ConvNormAct(nn.Sequential):
             nn.LeakyReLU(0.01, inplace=True),
         )
 
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """The result for a map ``x``; ``shift`` is added after the norm, which would remove its mean."""
+        convolution, norm, activation = self
+        x = norm(convolution(x))
+        return activation(x if shift is None else x + shift)
+
+
+class PositionShift(nn.Module):
+    """Shifts of a decoder block's two normalized maps, as a function of position; zero at first.
+
+    Position maps as further channels of a convolution would lose what they are there for: the norm after it removes
+    their mean over the patch.
+
+    Args:
+        outputs: Channels of the block.
+        is_3d: Whether maps have a slice axis.
+    """
+
+    def __init__(self, outputs: int, *, is_3d: bool) -> None:
+        super().__init__()
+        self.features = convolution(POSITION_MAPS, POSITION_FEATURES, is_3d=is_3d, size=1)
+        self.shifts = convolution(POSITION_FEATURES, 2 * outputs, is_3d=is_3d, size=1)
+
+    def initialise(self) -> None:
+        """Set random features, and shifts of zero."""
+        for name, parameter in self.named_parameters():
+            if name == "features.weight":
+                nn.init.normal_(parameter, std=POSITION_SLOPE)
+            elif name == "features.bias":
+                nn.init.uniform_(parameter, -1, 1)
+            else:
+                nn.init.zeros_(parameter)
+
+    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts ``(batch, outputs, *sizes)`` of both maps from position maps ``(batch, 3, *sizes)``."""
+        first, second = self.shifts(functional.relu(self.features(position))).chunk(2, dim=1)
+        return first, second
+
 
 class DecoderBlock(nn.Module):
     """One decoder stage: two convolutions on the upsampled coarser stage, concatenated with the maps of this stage.
@@ -84,18 +126,27 @@ class DecoderBlock(nn.Module):
         is_3d: Whether maps have a slice axis.
         has_depth: Whether 3D kernels reach along the slice axis.
         voxels: Voxels of a map of the planned patch, which decide on the norm.
+        position: Whether the block reads position maps.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, is_3d: bool, has_depth: bool, voxels: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, is_3d: bool, has_depth: bool, voxels: int, position: bool = False
+    ) -> None:
         super().__init__()
         self.mode = "trilinear" if is_3d else "bilinear"
         self.fuse = ConvNormAct(inputs, outputs, is_3d=is_3d, has_depth=has_depth, voxels=voxels)
         self.refine = ConvNormAct(outputs, outputs, is_3d=is_3d, has_depth=has_depth, voxels=voxels)
+        self.shift = PositionShift(outputs, is_3d=is_3d) if position else None
 
-    def forward(self, coarse: Tensor | None, maps: list[Tensor]) -> Tensor:
+    def forward(self, coarse: Tensor | None, maps: list[Tensor], position: Tensor | None = None) -> Tensor:
         if coarse is not None:
             maps = [functional.interpolate(coarse, size=maps[0].shape[2:], mode=self.mode), *maps]
-        return self.refine(self.fuse(torch.cat(maps, dim=1)))
+        joined = torch.cat(maps, dim=1)
+        if self.shift is None:
+            return self.refine(self.fuse(joined))
+        assert position is not None, "a block with shifts is given position maps"
+        first, second = self.shift(position)
+        return self.refine(self.fuse(joined, first), second)
 
 
 def space_to_depth(x: Tensor, block: Sequence[int]) -> Tensor:

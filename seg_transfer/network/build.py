@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from seg_transfer.network.blocks import PositionShift
 from seg_transfer.network.encoder_network import EncoderNetwork
 from seg_transfer.network.pixel_head import PixelHead
 from seg_transfer.network.unet import UNet
@@ -45,6 +46,9 @@ def build_network(
         if isinstance(network, UNet):
             for part in (network.raw, network.blocks, network.heads):
                 part.apply(initialise)
+            for module in network.modules():
+                if isinstance(module, PositionShift):
+                    module.initialise()
     return network, _load(network, model, pretrained_stages)
 
 

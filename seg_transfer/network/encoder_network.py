@@ -20,6 +20,7 @@ class EncoderNetwork(nn.Module):
     Attributes:
         encoder: The encoder.
         is_3d: Whether its maps have a slice axis.
+        channels: Image channels; position maps may follow them in the input.
         block: Stride (slice, u, v) of stage 0; (u, v) in 2D and 2.5D.
         input_channels: Channels that the encoder reads: in 2.5D image channels times slices.
     """
@@ -30,6 +31,7 @@ class EncoderNetwork(nn.Module):
     def __init__(self, model: ModelPlan, *, channels: int) -> None:
         super().__init__()
         self.is_3d = is_3d = model.configuration == "3d"
+        self.channels = channels
         self.input_channels = channels if is_3d else channels * model.patch[0]
         self.encoder = Encoder(
             model.encoder,
@@ -44,7 +46,8 @@ class EncoderNetwork(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """The input with the mean and std that the encoder was trained with, in channels_last."""
+        """The image with the mean and std that the encoder was trained with, in channels_last."""
+        x = x[:, : self.channels]
         # clone, not contiguous: a one-channel tensor counts as channels_last already and would lose the format
         return ((x - self.mean) / self.std).clone(memory_format=torch.channels_last_3d)
 

@@ -22,7 +22,7 @@ class UNet(EncoderNetwork):
     """Segmentation network of a plan: ``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out.
 
     In 2D and 2.5D the output is the middle slice of the input; in 3D it has all slices. Any input size works; the
-    plan's patch decides the norms.
+    plan's patch decides the norms. If the plan has positions, their three maps are the input's last channels.
 
     Args:
         model: The plan's model.
@@ -38,7 +38,7 @@ class UNet(EncoderNetwork):
 
     def __init__(self, model: ModelPlan, *, channels: int, classes: int) -> None:
         super().__init__(model, channels=channels)
-        is_3d = self.is_3d
+        is_3d, self.positioned = self.is_3d, model.position
         depth = stages_with_depth(model.slice_strides) if is_3d else (False,) * model.stages
         widths = model.decoder_channels
         self.raw = ConvNormAct(
@@ -53,7 +53,9 @@ class UNet(EncoderNetwork):
             coarse = widths[stage + 1] if stage + 1 < len(widths) else 0
             inputs = coarse + self.encoder.channels[stage] + (widths[0] if stage == 0 else 0)
             voxels = self._voxels(model, stage)
-            self.blocks.append(DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[stage], voxels=voxels))
+            self.blocks.append(
+                DecoderBlock(inputs, width, is_3d=is_3d, has_depth=depth[stage], voxels=voxels, position=model.position)
+            )
             outputs = classes * (math.prod(self.block) if stage == 0 else 1)
             size = 3 if stage == 0 else 1
             self.heads.append(convolution(width, outputs, is_3d=is_3d, size=size, has_depth=depth[stage]))
@@ -67,13 +69,15 @@ class UNet(EncoderNetwork):
         return [self._logits(stage, decoded, x) for stage, decoded in enumerate(self._decode(x))]
 
     def _decode(self, x: Tensor) -> list[Tensor]:
+        position = x[:, self.channels :] if self.is_3d else x[:, self.channels :, x.shape[2] // 2]
         x = self.scaled(x)
         stages = self.encoder(x)
         raw = self.raw(space_to_depth(x if self.is_3d else x.flatten(1, 2), self.block))
         decoded: list[Tensor] = []
         for stage in reversed(range(len(stages))):
             maps = [stages[stage], raw] if stage == 0 else [stages[stage]]
-            decoded.append(self.blocks[stage](decoded[-1] if decoded else None, maps))
+            here = position[self._every(stage)] if self.positioned else None
+            decoded.append(self.blocks[stage](decoded[-1] if decoded else None, maps, here))
         return decoded[::-1]
 
     def _logits(self, stage: int, decoded: Tensor, x: Tensor) -> Tensor:
@@ -81,6 +85,11 @@ class UNet(EncoderNetwork):
         if stage == 0:
             logits = depth_to_space(logits, self.block, x.shape[2:] if self.is_3d else x.shape[3:])
         return logits if self.is_3d else logits.unsqueeze(2)
+
+    def _every(self, stage: int) -> tuple[slice, ...]:
+        """Index of the voxels that a stage's map voxels are centred on, in ``(batch, channel, *sizes)``."""
+        strides = self.encoder.strides[stage] if self.is_3d else self.encoder.strides[stage][1:]
+        return (slice(None), slice(None), *(slice(None, None, stride) for stride in strides))
 
     def _voxels(self, model: ModelPlan, stage: int) -> int:
         """Voxels of the planned patch at a stage."""

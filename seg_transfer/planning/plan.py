@@ -79,6 +79,9 @@ class ModelPlan(Record):
     input_mapping: Literal["as_is", "encoder_mean_std"] = Field(
         description="encoder_mean_std: [0, 1] input is scaled with the mean and std the encoder was trained with"
     )
+    position: bool = Field(
+        default=False, description="unet only: the decoder also reads where each voxel lies in the case's content"
+    )
     decoder_channels: tuple[Annotated[int, Field(ge=4, le=4096)], ...] = Field(
         description="unet only: channels of the decoder's block at each encoder stage in use, from the finest"
     )
@@ -94,6 +97,8 @@ class ModelPlan(Record):
             raise ValueError(f"stages is {self.stages}, but {self.encoder} has {len(known.channels)}")
         if self.head != "unet" and self.weights.carry == "all":
             raise ValueError(f"weights.carry is all, but head {self.head!r} has no decoder to carry over")
+        if self.head != "unet" and self.position:
+            raise ValueError(f"position is for a unet, head {self.head!r} has no decoder")
         slices = self.patch[0]
         if min(self.patch) < 1:
             raise ValueError(f"patch {self.patch} must be positive")

@@ -32,6 +32,7 @@ from seg_transfer.planning.rules import earlier_model as earlier_model_rule
 from seg_transfer.planning.rules import encoder as encoder_rule
 from seg_transfer.planning.rules import head as head_rule
 from seg_transfer.planning.rules import normalization, optimization
+from seg_transfer.planning.rules import position as position_rule
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as strategy_rule
 from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, mirror_axes, tta_axes
@@ -194,6 +195,7 @@ class _Planner:
         mapping = normalization.input_mapping([channel.normalization for channel in data.channels])
         strides, device = size.entry.strides[: size.stages], self.resources.machine.kind
         widths = decoder_channels(strides, device, narrow=is_narrow(size.decoder_channels, strides, device))
+        carried = self.earlier.plan.model.position if self.earlier and weights.carry == "all" else None
         return ModelPlan(
             configuration=configuration,
             patch=size.patch,
@@ -204,6 +206,7 @@ class _Planner:
             slice_strides=size.slice_strides,
             inflation=take("model.inflation", encoder_rule.inflation(configuration)),
             input_mapping=take("model.input_mapping", mapping),
+            position=take("model.position", position_rule.position(self.options.head, carried)),
             decoder_channels=take("model.decoder_channels", widths),
         )
 

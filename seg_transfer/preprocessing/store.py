@@ -28,6 +28,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.checked_array import Checked
+from seg_transfer.preprocessing.extent import ExtentSums
 from seg_transfer.preprocessing.locations import count_classes, sample_locations
 from seg_transfer.preprocessing.store_record import STORE_FILE, StoreRecord, store_data
 from seg_transfer.preprocessing.stored_case import (
@@ -153,8 +154,10 @@ class Store:
             with room_for(self.folder / case_id, temporary, needed=_bytes(label, transform)):
                 temporary.mkdir()
                 stored = _empty(temporary / IMAGE_FILE, (len(transform.scalings), *transform.shape), np.float32)
+                sums = ExtentSums(len(transform.scalings), transform.shape)
                 for channel, start, slab in image:
                     stored[channel, start : start + len(slab)] = slab
+                    sums.add(channel, start, slab)
                 _empty(temporary / LABEL_FILE, label.shape, label.dtype)[...] = label
                 # Seeded by the name: a case's sample does not depend on the other cases.
                 counts = count_classes(label, len(self.data.stored_values))
@@ -167,6 +170,7 @@ class Store:
                     locations={str(key): len(voxels) for key, voxels in locations.items()},
                     transform=transform,
                     sources=tuple(sources),
+                    extent=sums.extent(),
                     digests=CaseDigests.of(temporary),
                 )
                 record.save(temporary / CASE_FILE)

@@ -16,6 +16,7 @@ from pydantic import Field
 from seg_transfer.errors import UserError
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.checked_array import DAMAGED_HINT, ArrayDigests, Checked, CheckedArray, damaged
+from seg_transfer.preprocessing.extent import Extent
 from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.util.files import sync
 from seg_transfer.util.records import JsonRecord, Record
@@ -44,22 +45,23 @@ class CaseDigests(Record):
 
 
 class CaseRecord(JsonRecord):
-    """``case.json`` of a preprocessed case; version 1 had no digests."""
+    """``case.json`` of a preprocessed case; version 1 had no digests, version 2 no extent."""
 
     noun: ClassVar[str] = "preprocessed case"
     if_missing: ClassVar[str] = DAMAGED_HINT
     if_wrong: ClassVar[str] = DAMAGED_HINT
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     voxels: tuple[int, ...] = Field(description="number per class, voxels that are not annotated last")
     locations: dict[str, int] = Field(description="class index or annotated -> number of its locations")
     transform: CaseTransform
     sources: tuple[str, ...] = Field(default=(), description="stamps of the case's files")
+    extent: Extent | None = Field(default=None, description="where the content lies")
     digests: CaseDigests | None = None
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
-        """Version 1 is read without being checked."""
+        """Version 1 is read without being checked; extents are measured when they are needed."""
         return content
 
 
@@ -104,6 +106,11 @@ class StoredCase:
     def voxels(self) -> tuple[int, ...]:
         """Number of voxels of each class, background first; with an ignore label, its voxels last."""
         return self._record.voxels
+
+    @cached_property
+    def extent(self) -> Extent:
+        """Where the content lies; stores of earlier releases are read for it."""
+        return self._record.extent or Extent.of(self.image[:])
 
     @property
     def sources(self) -> tuple[str, ...]:

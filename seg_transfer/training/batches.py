@@ -35,8 +35,15 @@ OPEN_CASES = 16
 time of reading a patch."""
 
 
+POSITION_SHIFT, POSITION_SCALE = 0.1, 0.15
+"""Standard deviation of the shift of a training patch's position maps, and largest change of their scale."""
+
+
 class Batch(NamedTuple):
-    """Image ``(batch, channel, slice, u, v)`` float32, label ``(batch, slice, u, v)`` int64 (one slice in 2.5D)."""
+    """Image ``(batch, channel, slice, u, v)`` float32, label ``(batch, slice, u, v)`` int64 (one slice in 2.5D).
+
+    The image's last three channels are position maps if the plan's model has positions.
+    """
 
     image: Tensor
     label: Tensor
@@ -79,7 +86,7 @@ class PatchSampler:
         cache_bytes: int,
     ) -> None:
         self.patch, self.batch_size, self.foreground_share, self.seed = model.patch, batch_size, foreground_share, seed
-        self.middle_slice_only = model.configuration != "3d"
+        self.middle_slice_only, self.position = model.configuration != "3d", model.position
         self.not_annotated = store.data.not_annotated
         records = [(case.shape, case.voxels) for case in map(store.case, cases)]
         self._shapes = [shape for shape, _ in records]
@@ -111,6 +118,10 @@ class PatchSampler:
         for case, label in self.foreground_patches(count, anywhere, generator):
             starts.append((case, self._start(case, label, generator)))
         images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
+        if self.position:
+            vague = seeded_generator(self.seed, stream, step, "position") if stream == "train" else None
+            maps = [self._position(case, start, vague) for case, start in starts]
+            images = tuple(np.concatenate(pair) for pair in zip(images, maps, strict=True))
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
     def foreground_patches(
@@ -156,6 +167,14 @@ class PatchSampler:
         if self.not_annotated is not None:
             classes[classes == self.not_annotated] = IGNORE
         return patch, np.pad(classes, around, constant_values=IGNORE)
+
+    def _position(self, case: int, start: Triple, vague: np.random.Generator | None) -> NDArray[np.float32]:
+        """Position maps of a patch; of training patches all shifted and stretched a little."""
+        extent = self._open(case).extent
+        if vague is None:
+            return extent.position(start, self.patch)
+        shift, scale = vague.normal(0, POSITION_SHIFT, 3), vague.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
+        return extent.position(start, self.patch, shift=shift.tolist(), scale=scale.tolist())
 
 
 class ReadAhead:

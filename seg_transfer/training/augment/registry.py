@@ -32,7 +32,13 @@ def sample_transforms(
 
 
 def apply(
-    image: Tensor, label: Tensor, transforms: Sequence[Transform], *, spacing: Spacing, out_of_plane: bool
+    image: Tensor,
+    label: Tensor,
+    transforms: Sequence[Transform],
+    *,
+    spacing: Spacing,
+    out_of_plane: bool,
+    maps: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Apply transforms: all spatial ones in one interpolation, then the others in order.
 
@@ -44,6 +50,7 @@ def apply(
         transforms: Transforms of :func:`sample_transforms`.
         spacing: (slice, u, v); rotations are rigid in it.
         out_of_plane: Rotate out of the plane and scale along the slice axis too, for isotropic volumes.
+        maps: Number of last channels that are position maps: they move with the image and keep their values.
 
     Returns:
         New image and label; the label is ``IGNORE`` where it was before and where voxels come from outside the patch.
@@ -53,7 +60,7 @@ def apply(
     move(image, label, spatial, spacing=spacing, out_of_plane=out_of_plane)
     for transform in transforms:
         if isinstance(transform, IntensityTransform):
-            transform.apply(image)
+            transform.apply(image[:, : image.shape[1] - maps])
         elif isinstance(transform, Mirror):
             transform.apply(image, label)
     return image, label
