@@ -206,7 +206,7 @@ class _Planner:
             slice_strides=size.slice_strides,
             inflation=take("model.inflation", encoder_rule.inflation(configuration)),
             input_mapping=take("model.input_mapping", mapping),
-            position=take("model.position", position_rule.position(self.options.head, carried)),
+            position=take("model.position", position_rule.position(self.options.head, data.dimension, carried)),
             decoder_channels=take("model.decoder_channels", widths),
         )
 

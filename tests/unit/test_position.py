@@ -209,6 +209,7 @@ def test_prediction_gives_the_network_the_positions_of_training(store: Store, co
 
 
 def test_the_rule() -> None:
-    assert position("unet")[0] is True
-    assert position("svm")[0] is False
-    assert position("unet", carried=False)[0] is False and position("unet", carried=True)[0] is True
+    assert position("unet", 3)[0] is True
+    assert position("unet", 2)[0] is False
+    assert position("svm", 3)[0] is False
+    assert position("unet", 3, carried=False)[0] is False and position("unet", 3, carried=True)[0] is True
