@@ -1,11 +1,11 @@
 """One part of the recipe at a time, against the Dice it gives with few cases and few steps.
 
-Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of retinas,
-of 5 in 2.5D of abdomen MR and of 6 of sarcoma; the default encoder, unfrozen gradually, a fixed number of steps; scored
-on cases of their longest list that are not in the shorter ones. Their test cases are not touched. Every variant changes
-one thing against ``usual``, the recipe before 2026-11-28; ``planned`` is that of today's plans. Finished runs are kept
-in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is fine-tuned from the start, are of earlier
-versions.
+Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of
+retinas, of 5 in 2.5D of abdomen MR and of 6 of sarcoma; the default encoder, unfrozen gradually, a fixed number of
+steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not touched. Every
+variant changes one thing against ``usual``, the recipe before 2026-11-28; ``planned`` is that of today's plans.
+Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is fine-tuned from the
+start, are of earlier versions.
 
     python bench/recipe.py --seeds 0 1 2 --parallel 2
     python bench/recipe.py --only hippocampus-5-usual --epochs 24 --parallel 2

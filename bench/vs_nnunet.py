@@ -1,11 +1,13 @@
-"""Wall and CPU seconds and memory of planning, preprocessing and starting up, beside nnU-Net on the same files.
+"""Wall and CPU seconds and memory of planning, preprocessing, predicting and starting up, beside nnU-Net.
 
-Both tools take turns on made CTs of 512 x 512 x 160 voxels with 5 labels, or on a data set of nnU-Net's raw layout. A
-stage is a command in processes of its own. CPU seconds are those of all its processes; memory is the largest sum of
-their resident memory. Finished stages are rows of ``bench/results/vs_nnunet.csv`` and are not done again.
+Both tools take turns on the same files: made CTs of 512 x 512 x 160 voxels with 5 labels, or a data set of nnU-Net's
+raw layout. A stage is a command in processes of its own. CPU seconds are those of all its processes; memory is the
+largest sum of their resident memory; disk is what the preprocessed cases take. ``--predict`` predicts cases too, each
+tool by its own plan in 3D after a few steps of training and with its default mirroring: quality is not compared here
+(``bench/curve.py`` does). Finished stages are rows of ``bench/results/vs_nnunet.csv`` and are not done again.
 
     python bench/vs_nnunet.py --nnunet VENV             made CTs, and segtl's start-up
-    python bench/vs_nnunet.py --nnunet VENV --dataset bench/data/hippocampus
+    python bench/vs_nnunet.py --nnunet VENV --dataset bench/data/hippocampus --predict 20
     python bench/vs_nnunet.py --table
 """
 
@@ -29,15 +31,16 @@ import nibabel as nib
 import numpy as np
 import psutil
 from memory import SPACING, make_volume
-from nnunet import NNUNet
+from nnunet import TRAINER, NNUNet
 from rows import append_rows, find_row, read_rows
-from runner import HERE, RESULTS, commit
+from runner import HERE, RESULTS, commit, edit_plan
 
 from seg_transfer.util.environment import cores, machine_text
 from seg_transfer.util.files import write_text
 
 FILE = RESULTS / "vs_nnunet.csv"
-COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "version", "machine", "commit", "finished")
+COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "disk_mb")
+COLUMNS += ("version", "machine", "commit", "finished")
 POLL = 0.05
 BOTH = ("measure and plan", "preprocess")
 CT_SHAPE, CT_LABELS = (512, 512, 160), 6
@@ -54,6 +57,7 @@ class Stage:
         command: What is run.
         remove: What earlier rounds left.
         variables: Of the environment.
+        store: Folder whose size is recorded.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Stage:
     command: Sequence[object]
     remove: Sequence[Path] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    store: Path | None = None
 
 
 def measure(stage: Stage, log: Path) -> dict[str, float]:
@@ -79,7 +84,12 @@ def measure(stage: Stage, log: Path) -> dict[str, float]:
     if done[1]:
         raise RuntimeError(f"{stage.tool}, {stage.name} failed ({log}):\n{log.read_text()[-2000:]}")
     usage = done[2]
-    return {"wall": round(wall, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "memory_mb": round(most / 1e6)}
+    figures = {"wall": round(wall, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "memory_mb": round(most / 1e6)}
+    if stage.store is not None:
+        figures["disk_mb"] = round(
+            sum(file.stat().st_size for file in stage.store.rglob("*") if file.is_file()) / 1e6, 1
+        )
+    return figures
 
 
 def _resident(process: psutil.Process) -> int:
@@ -119,7 +129,7 @@ def of_segtl(dataset: Path, work: Path) -> Iterator[Stage]:
         folder = work / name.replace(" ", "_")
         plan = [*segtl, "plan", dataset, "-w", folder, "--config", "3d", *options]
         yield Stage("measure and plan", f"segtl, {name}", plan, [folder])
-        yield Stage("preprocess", f"segtl, {name}", [*segtl, "preprocess", "-w", folder])
+        yield Stage("preprocess", f"segtl, {name}", [*segtl, "preprocess", "-w", folder], store=folder / "preprocessed")
 
 
 def of_nnunet(dataset: Path, work: Path, venv: Path) -> Iterator[Stage]:
@@ -128,13 +138,51 @@ def of_nnunet(dataset: Path, work: Path, venv: Path) -> Iterator[Stage]:
     link = raw / "Dataset001_vs"
     if not link.exists():
         link.symlink_to(dataset.resolve())
-    variables = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
-    variables["PYTHONPATH"] = ""
-    program, processes = venv / "bin", str(cores())
+    variables = nnunet_variables(work)
+    program, processes, done = venv / "bin", str(cores()), work / "preprocessed"
     plan = [program / "nnUNetv2_plan_and_preprocess", "-d", "1", "--no_pp", "-npfp", processes]
     made = [program / "nnUNetv2_preprocess", "-d", "1", "-c", "3d_fullres", "-np", processes]
-    yield Stage("measure and plan", "nnU-Net", plan, [work / "preprocessed"], variables)
-    yield Stage("preprocess", "nnU-Net", made, [], variables)
+    store = done / link.name / "nnUNetPlans_3d_fullres"
+    yield Stage("measure and plan", "nnU-Net", plan, [done], variables)
+    yield Stage("preprocess", "nnU-Net", made, [], variables, store)
+
+
+def nnunet_variables(work: Path) -> dict[str, str]:
+    """Where nnU-Net finds and puts things, and how the trainer of ``bench/nnunet_trainer`` counts."""
+    variables = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
+    counts = {"CURVE_EPOCHS": "1", "CURVE_ITERATIONS": "3", "CURVE_SECONDS": str(work / "seconds.json")}
+    trainer = {"nnUNet_extTrainer": str(HERE / "nnunet_trainer"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "1"}
+    return {**variables, **counts, **trainer, "CURVE_THREADS": str(cores()), "PYTHONPATH": ""}
+
+
+def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log: Path) -> Iterator[Stage]:
+    """Predicting the first cases, by models that are trained for a few steps first, unless they are there."""
+    images = work / f"first {cases}"
+    if not images.is_dir():
+        images.mkdir(parents=True)
+        for image in sorted((dataset / "imagesTr").iterdir())[:cases]:
+            (images / image.name).symlink_to(image.resolve())
+    segtl, trained, out = [sys.executable, "-m", "seg_transfer"], work / "segtl" / "trained", work / "out"
+    if not (trained / "runs").is_dir():
+        options = ["--config", "3d", "--no-evidence", "--epochs", "1"]
+        measure(Stage("plan", "segtl", [*segtl, "plan", dataset, "-w", trained, *options]), log)
+        edit_plan(trained / "plan.json", {"recipe.steps_per_epoch": 3})
+        measure(Stage("train", "segtl", [*segtl, "train", "full", "-w", trained]), log)
+    name = f"predict {cases} cases"
+    yield Stage(name, "segtl", [*segtl, "predict", "-w", trained, "-i", images, "-o", out], [out])
+    if venv is None:
+        return
+    folder, program = work / "nnunet", venv / "bin"
+    variables = nnunet_variables(folder)
+    model = ["-d", "1", "-c", "3d_fullres", "-tr", TRAINER, "-f", "all", "-device", "cpu"]
+    if not (folder / "results").is_dir():
+        if not (folder / "preprocessed" / "Dataset001_vs" / "nnUNetPlans_3d_fullres").is_dir():
+            for stage in of_nnunet(dataset, folder, venv):
+                measure(stage, log)
+        train = [program / "nnUNetv2_train", "1", "3d_fullres", "all", "-tr", TRAINER, "-device", "cpu"]
+        measure(Stage("train", "nnU-Net", train, [], variables), log)
+    predict = [program / "nnUNetv2_predict", "-i", images, "-o", out, *model, "-npp", "1", "-nps", "1"]
+    yield Stage(name, "nnU-Net", predict, [out], variables)
 
 
 def of_start(work: Path) -> Iterator[Stage]:
@@ -152,6 +200,20 @@ def of_start(work: Path) -> Iterator[Stage]:
     yield Stage("import torch", "torch", [sys.executable, "-c", "import torch"])
 
 
+def every_stage(name: str, dataset: Path, folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Stage]]:
+    """What is measured, with the name of the data; each stage is made when it is about to run."""
+    venv = None if options.nnunet is None else options.nnunet.absolute()
+    for stage in of_segtl(dataset, folder / "segtl"):
+        yield name, stage
+    for stage in () if venv is None else of_nnunet(dataset, folder / "nnunet", venv):
+        yield name, stage
+    if options.predict:
+        for stage in of_prediction(dataset, options.predict, folder, venv, folder.parent / "log.txt"):
+            yield name, stage
+    for stage in () if options.dataset else of_start(folder.parent):
+        yield "start-up", stage
+
+
 def table() -> str:
     """Medians over the rounds, and how many times nnU-Net's figures are those of segtl."""
     found: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
@@ -161,6 +223,7 @@ def table() -> str:
         key: [statistics.median(float(row[name]) for row in rows) for name in ("wall", "cpu", "memory_mb")]
         for key, rows in found.items()
     }
+    disk = {key: rows[-1]["disk_mb"] for key, rows in found.items()}
     for data in sorted({key[0] for key in figures}):
         for tool in sorted({tool for of, _, tool in figures if of == data and (data, "preprocess", tool) in figures}):
             parts = [figures[data, stage, tool] for stage in ("measure and plan", "preprocess")]
@@ -170,13 +233,14 @@ def table() -> str:
                 max(parts[0][2], parts[1][2]),
             ]
     lines = [
-        "| data | stage | tool | wall s | CPU s | memory MB | nnU-Net's CPU s over it |",
-        "|---|---|---|---|---|---|---|",
+        "| data | stage | tool | wall s | CPU s | memory MB | disk MB | nnU-Net's CPU s over it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (data, stage, tool), (seconds, used, most) in sorted(figures.items()):
         theirs = figures.get((data, stage, "nnU-Net"))
         ratio = f"{theirs[1] / used:.1f}" if theirs and tool != "nnU-Net" else ""
-        lines.append(f"| {data} | {stage} | {tool} | {seconds:.1f} | {used:.1f} | {most:.0f} | {ratio} |")
+        size = disk.get((data, stage, tool), "")
+        lines.append(f"| {data} | {stage} | {tool} | {seconds:.1f} | {used:.1f} | {most:.0f} | {size} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -186,6 +250,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="a data set in nnU-Net's raw layout; made CTs by default")
     parser.add_argument("--cases", type=int, default=4, help="number of made CTs")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--predict", type=int, default=0, metavar="CASES", help="predict so many cases too")
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--table", action="store_true", help="print the table of finished stages, run nothing")
     options = parser.parse_args()
@@ -196,11 +261,7 @@ def main() -> None:
         dataset = options.dataset or make_dataset(work / "ct", options.cases, CT_SHAPE, CT_LABELS)
         folder = work / dataset.name
         for number in range(options.rounds):
-            stages = list(of_segtl(dataset, folder / "segtl"))
-            if options.nnunet is not None:
-                stages += of_nnunet(dataset, folder / "nnunet", options.nnunet.absolute())
-            started = [] if options.dataset else list(of_start(work))
-            for data, stage in [*((name, each) for each in stages), *(("start-up", each) for each in started)]:
+            for data, stage in every_stage(name, dataset, folder, options):
                 key = {"data": data, "stage": stage.name, "tool": stage.tool, "round": number}
                 if find_row(FILE, **key) is None:
                     row = {**key, **measure(stage, work / "log.txt"), "version": _version(stage, options.nnunet)}
