@@ -1,6 +1,6 @@
 """Does a network that knows positions still segment an image that shows less of the body than those of training?
 
-Trains ``usual`` (without positions) and ``planned`` (with) of ``bench/recipe.py`` on 5 cases of abdomen MR, and scores
+Trains ``usual`` and ``position`` of ``bench/recipe.py`` on 5 cases of abdomen MR, and scores
 development cases whole and cut: to the half of each axis that has more labelled voxels. Results are printed.
 
     python bench/crops.py --epochs 4
@@ -19,7 +19,7 @@ from recipe import runs
 from runner import arguments, score_cases, train_run
 
 AXES = ("left to right", "back to front", "feet to head")
-VARIANTS = ("usual", "planned")
+VARIANTS = ("usual", "position")
 
 
 def cut(dataset: Path, cases: list[str], axis: int, folder: Path) -> Path:

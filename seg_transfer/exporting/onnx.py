@@ -2,9 +2,9 @@
 
 The graph reads ``image`` ``(batch, channel, slice, u, v)``, float32, with any batch size and the plan's patch, and
 returns ``probabilities`` ``(batch, output, slice out, u, v)``, the mean over the folds; 1 slice out in 2D and 2.5D.
-If the plan has positions, the last three channels are the patch's position maps
-(:mod:`~seg_transfer.preprocessing.extent`). Resampling, normalization and the sliding window are not in the graph. The
-plan with their parameters and the card are in the model's ``metadata_props`` under ``segtl``.
+If the plan has positions, the last four channels are the patch's position maps
+(:mod:`~seg_transfer.preprocessing.extent`); zeros do without them. Resampling, normalization and the sliding window are
+not in the graph. The plan with their parameters and the card are in the model's ``metadata_props`` under ``segtl``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide
+from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
 from seg_transfer.inference.postprocess import postprocess
@@ -226,6 +227,7 @@ class Predictor:
             axis=axis,
             tta_axes=plan.recipe.tta_axes if tta else (),
             batch=self._windows_per_call(),
+            extent=known_extent(array, plan),
         )
 
     def labels_of(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.extent import Extent
+from seg_transfer.preprocessing.extent import Extent, unknown_position
 
 OVERLAP = 0.5
 SIGMA = 1 / 8
@@ -40,6 +40,7 @@ def predict_slabs(
     axis: int,
     tta_axes: Sequence[int] = (),
     batch: int = 1,
+    extent: Extent | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Probabilities of every output at every voxel, in slabs along one axis.
 
@@ -58,6 +59,7 @@ def predict_slabs(
         axis: Axis of ``(slice, u, v)`` along which slabs follow each other.
         tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
         batch: Windows per call of the network.
+        extent: Where the content lies, for a model that reads positions; None if it is not known.
 
     Yields:
         First index of the slab along the axis, and the slab ``(output, slice, u, v)`` float32, complete along the other
@@ -70,7 +72,6 @@ def predict_slabs(
     weight = _outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     calls = _calls(starts, axis, batch)
-    extent = Extent.of(array.numpy(force=True)) if model.position else None
     depth = max(min(call[-1][axis] + written[axis], shape[axis]) - max(call[0][axis], 0) for call in calls)
     held = torch.zeros((outputs, *(depth if a == axis else size for a, size in enumerate(shape))), device=array.device)
     base = 0
@@ -172,9 +173,10 @@ def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) 
 def _input(array: Tensor, corner: Triple, model: ModelPlan, extent: Extent | None) -> Tensor:
     """The network's input for one window: the image, and position maps if the model reads them."""
     window = read_window(array, corner, model.patch, repeats=model.configuration == "2.5d")
-    if extent is None:
+    if not model.position:
         return window
-    return torch.cat([window, torch.from_numpy(extent.position(corner, model.patch)).to(window)])
+    maps = unknown_position(model.patch) if extent is None else extent.position(corner, model.patch)
+    return torch.cat([window, torch.from_numpy(maps).to(window)])
 
 
 def _gaussian(size: int) -> Tensor:

@@ -22,7 +22,7 @@ class UNet(EncoderNetwork):
     """Segmentation network of a plan: ``(batch, channel, slice, u, v)`` in, logits ``(batch, class, slice, u, v)`` out.
 
     In 2D and 2.5D the output is the middle slice of the input; in 3D it has all slices. Any input size works; the
-    plan's patch decides the norms. If the plan has positions, their three maps are the input's last channels.
+    plan's patch decides the norms. If the plan has positions, their maps are the input's last channels.
 
     Args:
         model: The plan's model.

@@ -18,8 +18,8 @@ from pydantic import Field
 from seg_transfer.planning.fields import Triple
 from seg_transfer.util.records import Record
 
-POSITION_MAPS = 3
-"""Maps along (slice, u, v)."""
+POSITION_MAPS = 4
+"""Positions along (slice, u, v), and a map of ones where they are known; all are zero where they are not."""
 SMALLEST_HALF = 0.5
 Floats = tuple[float, float, float]
 Halves = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -30,7 +30,7 @@ class Extent(Record):
 
     Example:
         >>> extent = Extent.of(array)  # (channel, slice, u, v)
-        >>> maps = extent.position((0, 10, 10), (8, 32, 32))  # (3, 8, 32, 32)
+        >>> maps = extent.position((0, 10, 10), (8, 32, 32))  # (4, 8, 32, 32)
     """
 
     middle: Floats = Field(description="mean index, weighted by intensity above the channel's least one")
@@ -61,18 +61,20 @@ class Extent(Record):
             scale: Factor on the positions along each axis.
 
         Returns:
-            ``(3, slice, u, v)``.
+            ``(4, slice, u, v)``.
         """
-        axes = [
-            ((np.arange(first, first + length) - middle) / half * factor + offset).astype(np.float32)
-            for first, length, middle, half, factor, offset in zip(
-                start, size, self.middle, self.half, scale, shift, strict=True
-            )
-        ]
-        maps = np.empty((POSITION_MAPS, *size), np.float32)
-        for axis, values in enumerate(axes):
-            maps[axis] = values.reshape([-1 if each == axis else 1 for each in range(3)])
+        maps = np.ones((POSITION_MAPS, *size), np.float32)
+        for axis, (first, length, middle, half, factor, offset) in enumerate(
+            zip(start, size, self.middle, self.half, scale, shift, strict=True)
+        ):
+            line = (np.arange(first, first + length) - middle) / half * factor + offset
+            maps[axis] = line.reshape([-1 if each == axis else 1 for each in range(3)])
         return maps
+
+
+def unknown_position(size: Triple) -> NDArray[np.float32]:
+    """Position maps ``(4, slice, u, v)`` of a box whose position is not known."""
+    return np.zeros((POSITION_MAPS, *size), np.float32)
 
 
 class ExtentSums:

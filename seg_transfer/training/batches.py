@@ -23,6 +23,7 @@ from torch import Tensor
 
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.preprocessing.extent import unknown_position
 from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
@@ -35,14 +36,15 @@ OPEN_CASES = 16
 time of reading a patch."""
 
 
-POSITION_SHIFT, POSITION_SCALE = 0.1, 0.15
-"""Standard deviation of the shift of a training patch's position maps, and largest change of their scale."""
+POSITION_SHIFT, POSITION_SCALE, POSITION_UNKNOWN = 0.1, 0.15, 0.25
+"""Standard deviation of the shift of a training patch's position maps, largest change of their scale, and share of
+patches without any: images that show less of the body are predicted without (docs/log.md, 2026-11-28)."""
 
 
 class Batch(NamedTuple):
     """Image ``(batch, channel, slice, u, v)`` float32, label ``(batch, slice, u, v)`` int64 (one slice in 2.5D).
 
-    The image's last three channels are position maps if the plan's model has positions.
+    The image's last channels are position maps if the plan's model has positions.
     """
 
     image: Tensor
@@ -169,10 +171,12 @@ class PatchSampler:
         return patch, np.pad(classes, around, constant_values=IGNORE)
 
     def _position(self, case: int, start: Triple, vague: np.random.Generator | None) -> NDArray[np.float32]:
-        """Position maps of a patch; of training patches all shifted and stretched a little."""
+        """Position maps of a patch; in training shifted and stretched a little, or unknown."""
         extent = self._open(case).extent
         if vague is None:
             return extent.position(start, self.patch)
+        if vague.random() < POSITION_UNKNOWN:
+            return unknown_position(self.patch)
         shift, scale = vague.normal(0, POSITION_SHIFT, 3), vague.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
         return extent.position(start, self.patch, shift=shift.tolist(), scale=scale.tolist())
 
