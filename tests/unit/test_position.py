@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.data.image import image_from_array
+from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.sliding_window import predict_slabs
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.plan import Augmentation
+from seg_transfer.planning.plan import Augmentation, Plan
 from seg_transfer.planning.rules.position import position
+from seg_transfer.planning.training_images import ChannelSpread, Spread, TrainingImages
 from seg_transfer.preprocessing.case_transform import CaseTransform
-from seg_transfer.preprocessing.extent import POSITION_MAPS, Extent, ExtentSums
+from seg_transfer.preprocessing.extent import POSITION_MAPS, Extent, ExtentSums, unknown_position
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.preprocessing.stored_case import CASE_FILE, CaseRecord
 from seg_transfer.training.augment import apply, sample_transforms
-from seg_transfer.training.batches import PatchSampler
+from seg_transfer.training.batches import POSITION_UNKNOWN, PatchSampler
 
 PATCHES = {"2d": (1, 8, 10), "2.5d": (3, 8, 10), "3d": (4, 8, 10)}
 SHAPE = (9, 20, 26)
@@ -66,6 +69,7 @@ class TestExtent:
     def test_positions_go_from_minus_one_to_one_over_the_body(self) -> None:
         maps = Extent(middle=(4, 6.5, 18.5), half=(2.5, 3, 7)).position((0, 0, 0), SHAPE)
         assert maps.shape == (POSITION_MAPS, *SHAPE) and maps.dtype == np.float32
+        assert (maps[3] == 1).all() and not unknown_position(SHAPE).any()
         assert maps[1, 0, 4, 0] == pytest.approx(-2.5 / 3) and maps[1, 5, 9, 3] == pytest.approx(2.5 / 3)
         for axis in range(3):
             assert (np.diff(maps[axis], axis=axis) > 0).all()
@@ -112,8 +116,16 @@ class TestSampler:
         one, again = (sampler(store, configuration, position=True).batch(2).image for _ in range(2))
         assert torch.equal(one, again)
         other = sampler(store, configuration, position=True).batch(2, "validate").image
-        slopes = [(image[:, 2, :, 1] - image[:, 2, :, 0]).mean((1, 2)) for image in (one, other)]
+        known = one[:, -1].mean((1, 2, 3)) == 1
+        slopes = [(image[:, 2, :, 1] - image[:, 2, :, 0]).mean((1, 2)) for image in (one[known], other)]
         assert slopes[0].std() > 0.01 and slopes[1].std() < 1e-5
+
+    def test_some_training_patches_do_not_know_it(self, store: Store, configuration: str) -> None:
+        drawn = sampler(store, configuration, position=True)
+        images = torch.cat([drawn.batch(step).image for step in range(30)])
+        known = images[:, -1].mean((1, 2, 3))
+        assert set(known.tolist()) == {0.0, 1.0} and not images[known == 0, 1:].any()
+        assert 1 - known.mean() == pytest.approx(POSITION_UNKNOWN, abs=0.1)
 
 
 def test_a_store_of_an_earlier_release_is_measured_when_it_is_read(store: Store, tmp_path: Path) -> None:
@@ -176,7 +188,7 @@ class TestNetwork:
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
         image = torch.randn(1, 2, *PATCHES[configuration]).expand(8, -1, -1, -1, -1)
         sides = torch.tensor([-1.0, 1.0] * 4)
-        maps = torch.zeros(8, POSITION_MAPS, *PATCHES[configuration])
+        maps = torch.ones(8, POSITION_MAPS, *PATCHES[configuration])
         maps[:, 1] = sides.view(8, 1, 1, 1)
         x = torch.cat([image, maps], dim=1)
         target = (sides > 0).long().view(8, 1, 1, 1)
@@ -188,6 +200,9 @@ class TestNetwork:
             optimizer.step()
         right = (network(x).argmax(1) == target).float().mean()
         assert right > 0.95
+        x[:, -1] = 0
+        unknown = network(x)
+        assert torch.equal(unknown[0], unknown[1])  # whatever the other maps say
 
 
 @pytest.mark.parametrize("configuration", PATCHES)
@@ -202,10 +217,51 @@ def test_prediction_gives_the_network_the_positions_of_training(store: Store, co
 
     array = torch.from_numpy(case.image[:])
     volume = torch.empty(POSITION_MAPS, *SHAPE)
-    for start, slab in predict_slabs(network, array, model, POSITION_MAPS, axis=0):
+    for start, slab in predict_slabs(network, array, model, POSITION_MAPS, axis=0, extent=case.extent):
         volume[:, start : start + slab.shape[1]] = slab
     assert volume.numpy() == pytest.approx(case.extent.position((0, 0, 0), SHAPE), abs=1e-4)
     assert {windows.shape[1] for windows in seen} == {1 + POSITION_MAPS}
+    for _, slab in predict_slabs(network, array, model, POSITION_MAPS, axis=0):
+        assert not slab.any()  # no extent: nothing is known
+
+
+class TestKnownExtent:
+    """Plans for images of 9 x 20 x 26 voxels of (1, 1, 1) mm, and for some of twice the length along u."""
+
+    def plan(self, *, position: bool = True, **data: object) -> Plan:
+        log = [math.log(size) for size in SHAPE]
+        size = [Spread(mean=each, std=0.1, lowest=each, highest=each) for each in log]
+        size[1] = size[1].model_copy(update={"highest": log[1] + math.log(2)})
+        figures = (Spread(mean=0, std=1, lowest=0, highest=0),) * 5
+        training = TrainingImages(
+            cases=3,
+            degrees=3,
+            channels=(ChannelSpread(scale=1.0, figures=figures),),
+            spacing=tuple(size),
+            size=tuple(size),
+            orientations=("RAS",),
+        )
+        planned = plan(
+            data_plan(axes=(0, 1, 2), spacing=(1.0, 1.0, 1.0), **data),
+            model_plan("3d", (4, 8, 10), position=position),
+        )
+        return planned.model_copy(update={"training_images": training})
+
+    @pytest.mark.parametrize("shape", [SHAPE, (9, 40, 26), (9, 30, 26), (8, 17, 31)])
+    def test_sizes_of_training_are_known(self, shape: tuple[int, int, int]) -> None:
+        image = np.random.default_rng(0).random((1, *shape), np.float32)
+        assert known_extent(image, self.plan()) == Extent.of(image)
+
+    @pytest.mark.parametrize("shape", [(4, 20, 26), (9, 9, 26), (9, 20, 13), (18, 20, 26), (9, 60, 26)])
+    def test_parts_of_a_body_and_more_than_it_are_not(self, shape: tuple[int, int, int]) -> None:
+        image = np.random.default_rng(0).random((1, *shape), np.float32)
+        assert known_extent(image, self.plan()) is None
+        assert known_extent(image, self.plan(crop_nonzero=True)) is not None  # its size is that of the content
+
+    def test_nothing_is_known_without_positions_or_training_images(self) -> None:
+        image = np.zeros((1, *SHAPE), np.float32)
+        assert known_extent(image, self.plan(position=False)) is None
+        assert known_extent(image, self.plan().model_copy(update={"training_images": None})) is None
 
 
 def test_the_rule() -> None:
