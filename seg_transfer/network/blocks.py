@@ -110,7 +110,7 @@ class PositionShift(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts ``(batch, outputs, *sizes)`` of both maps; zero where ``position`` ``(batch, 4, *sizes)`` is unknown."""
+        """Shifts ``(batch, outputs, *sizes)`` of both; zero where ``position``, ``(batch, 4, *sizes)``, is unknown."""
         shifts = self.shifts(functional.relu(self.features(position))) * position[:, -1:]
         first, second = shifts.chunk(2, dim=1)
         return first, second
