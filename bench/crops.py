@@ -46,7 +46,11 @@ def main() -> None:
     work = options.work / "crops"
     for seed in options.seeds:
         for variant in VARIANTS:
-            (run,) = [each for each in runs(options.data, options.epochs) if f"abdomen_mr-5-{variant}-" in each.name]
+            (run,) = [
+                each
+                for each in runs(options.data, options.epochs)
+                if f"abdomen_mr-5-{variant}-{options.epochs}00steps" in each.name
+            ]
             folder = work / f"{variant}-{seed}"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
