@@ -1,8 +1,8 @@
 """How seconds and memory of planning, preprocessing and prediction grow with cases and with voxels.
 
 Two series of made CTs with two labels: 10, 100 and 1,000 small cases of 69,120 voxels, and one case of 8, 64 and 512
-million voxels (planned with a second one, its copy). Each stage is a command in processes of its own, on one worker;
-the network is a light one, since its own time per voxel is constant. Finished stages are rows of
+million voxels (planned and preprocessed with a second one, its copy). Each stage is a command in processes of its own,
+on one worker; the network is a light one, since its own time per voxel is constant. Finished stages are rows of
 ``bench/results/growth.csv``.
 
     python bench/growth.py

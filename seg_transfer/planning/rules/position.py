@@ -8,8 +8,8 @@ from seg_transfer.options.choices import Head
 def position(head: Head, dimension: int, carried: bool | None = None) -> tuple[bool, str]:
     """Choose position maps for new decoders of volumes.
 
-    A patch alone does not say which side of the body it shows. The maps gained 2.3 points on abdomen MR with 5 cases in
-    400 steps and 0.5 to 1.1 on hippocampus; on photographs of cells, which lie anywhere, they lost 0.7
+    A patch alone does not say which side of the body it shows. The maps gained 3.3 and 1.6 points on abdomen MR with 5
+    cases in 400 steps and 0.0 to 0.6 on hippocampus; on photographs of cells, which lie anywhere, they lost 0.7
     (docs/log.md, 2026-11-28).
 
     Args:
