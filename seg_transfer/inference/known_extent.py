@@ -30,8 +30,11 @@ def known_extent(array: NDArray[np.float32], plan: Plan) -> Extent | None:
     if not plan.model.position or training is None:
         return None
     if not data.crop_nonzero:
-        for length, step, axis in zip(array.shape[1:], data.spacing, data.axes, strict=True):
-            size, spread = math.log(length * step), training.size[axis]
+        lengths = {
+            axis: length * step for axis, length, step in zip(data.axes, array.shape[1:], data.spacing, strict=True)
+        }
+        for axis, spread in enumerate(training.size):  # 2D images have two
+            size = math.log(lengths[axis])
             if not spread.lowest - math.log(OTHER_SIZE) <= size <= spread.highest + math.log(OTHER_SIZE):
                 return None
     return Extent.of(array)

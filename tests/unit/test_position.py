@@ -258,6 +258,22 @@ class TestKnownExtent:
         assert known_extent(image, self.plan()) is None
         assert known_extent(image, self.plan(crop_nonzero=True)) is not None  # its size is that of the content
 
+    def test_sizes_are_compared_along_the_axes_of_the_file(self) -> None:
+        planned = self.plan()
+        turned = planned.model_copy(update={"data": planned.data.model_copy(update={"axes": (2, 0, 1)})})
+        image = np.random.default_rng(0).random((1, SHAPE[2], SHAPE[0], SHAPE[1]), np.float32)
+        assert known_extent(image, turned) is not None and known_extent(image, planned) is None
+
+    def test_2d_images_have_two_sizes(self) -> None:
+        planned = self.plan()
+        assert planned.training_images is not None
+        training = planned.training_images.model_copy(update={"size": planned.training_images.size[:2]})
+        flat = planned.data.model_copy(update={"axes": (2, 0, 1), "dimension": 2})
+        both = planned.model_copy(update={"training_images": training, "data": flat})
+        image = np.random.default_rng(0).random((1, 1, SHAPE[0], SHAPE[1]), np.float32)
+        assert known_extent(image, both) is not None
+        assert known_extent(image[..., :7], both) is None
+
     def test_nothing_is_known_without_positions_or_training_images(self) -> None:
         image = np.zeros((1, *SHAPE), np.float32)
         assert known_extent(image, self.plan(position=False)) is None
