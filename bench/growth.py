@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import shutil
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rows import append_rows, find_row, read_rows
 from runner import HERE, RESULTS, commit, edit_plan
-from vs_nnunet import SMALL_SHAPE, Stage, make_dataset, measure
+from vs_nnunet import SEGTL, SMALL_SHAPE, Stage, make_dataset, measure
 
 from seg_transfer.util.environment import machine_text
 from seg_transfer.util.files import whole_file
@@ -38,7 +37,6 @@ LABELS = 3
 STAGES = ("plan", "preprocess", "predict")
 LIGHT = {"model.patch": [32, 64, 64], "model.stages": 1, "model.slice_strides": [1], "model.decoder_channels": [8]}
 LIGHT_RECIPE = {"recipe.strategy.start": [0.0], "recipe.strategy.rate": [1.0], "recipe.strategy.pretrained_stages": 0}
-SEGTL = [sys.executable, "-m", "seg_transfer"]
 
 
 def light_model(work: Path) -> Path:

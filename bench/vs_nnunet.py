@@ -42,6 +42,7 @@ FILE = RESULTS / "vs_nnunet.csv"
 COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "disk_mb")
 COLUMNS += ("version", "machine", "commit", "finished")
 POLL = 0.05
+SEGTL = (sys.executable, "-m", "seg_transfer")
 BOTH = ("measure and plan", "preprocess")
 CT_SHAPE, CT_LABELS = (512, 512, 160), 6
 SMALL_SHAPE = (40, 48, 36)
@@ -124,12 +125,11 @@ def make_dataset(folder: Path, cases: int, shape: tuple[int, int, int], labels: 
 
 
 def of_segtl(dataset: Path, work: Path) -> Iterator[Stage]:
-    segtl = [sys.executable, "-m", "seg_transfer"]
     for name, options in (("without evidence", ["--no-evidence"]), ("with evidence", [])):
         folder = work / name.replace(" ", "_")
-        plan = [*segtl, "plan", dataset, "-w", folder, "--config", "3d", *options]
+        plan = [*SEGTL, "plan", dataset, "-w", folder, "--config", "3d", *options]
         yield Stage("measure and plan", f"segtl, {name}", plan, [folder])
-        yield Stage("preprocess", f"segtl, {name}", [*segtl, "preprocess", "-w", folder], store=folder / "preprocessed")
+        yield Stage("preprocess", f"segtl, {name}", [*SEGTL, "preprocess", "-w", folder], store=folder / "preprocessed")
 
 
 def of_nnunet(dataset: Path, work: Path, venv: Path) -> Iterator[Stage]:
@@ -162,14 +162,14 @@ def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log:
         images.mkdir(parents=True)
         for image in sorted((dataset / "imagesTr").iterdir())[:cases]:
             (images / image.name).symlink_to(image.resolve())
-    segtl, trained, out = [sys.executable, "-m", "seg_transfer"], work / "segtl" / "trained", work / "out"
+    trained, out = work / "segtl" / "trained", work / "out"
     if not (trained / "runs").is_dir():
         options = ["--config", "3d", "--no-evidence", "--epochs", "1"]
-        measure(Stage("plan", "segtl", [*segtl, "plan", dataset, "-w", trained, *options]), log)
+        measure(Stage("plan", "segtl", [*SEGTL, "plan", dataset, "-w", trained, *options]), log)
         edit_plan(trained / "plan.json", {"recipe.steps_per_epoch": 3})
-        measure(Stage("train", "segtl", [*segtl, "train", "full", "-w", trained]), log)
+        measure(Stage("train", "segtl", [*SEGTL, "train", "full", "-w", trained]), log)
     name = f"predict {cases} cases"
-    yield Stage(name, "segtl", [*segtl, "predict", "-w", trained, "-i", images, "-o", out], [out])
+    yield Stage(name, "segtl", [*SEGTL, "predict", "-w", trained, "-i", images, "-o", out], [out])
     if venv is None:
         return
     folder, program = work / "nnunet", venv / "bin"
@@ -188,15 +188,15 @@ def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log:
 def of_start(work: Path) -> Iterator[Stage]:
     """Small commands, whose time is that of starting up."""
     small = make_dataset(work / "small", 10, SMALL_SHAPE, 2)
-    segtl, trained = [sys.executable, "-m", "seg_transfer"], work / "small_trained"
+    trained = work / "small_trained"
     if not (trained / "runs").is_dir():
-        subprocess.run([*segtl, "plan", small, "-w", trained, "--no-evidence", "--time-budget", "5s", "-q"], check=True)
-        subprocess.run([*segtl, "train", "full", "-w", trained, "-q"], check=True)
+        subprocess.run([*SEGTL, "plan", small, "-w", trained, "--no-evidence", "--time-budget", "5s", "-q"], check=True)
+        subprocess.run([*SEGTL, "train", "full", "-w", trained, "-q"], check=True)
     image, out = small / "imagesTr" / "ct_000_0000.nii.gz", work / "small_out"
-    plan = [*segtl, "plan", small, "-w", work / "small_work", "--no-evidence"]
+    plan = [*SEGTL, "plan", small, "-w", work / "small_work", "--no-evidence"]
     yield Stage("plan ten small cases", "segtl", plan, [work / "small_work"])
-    yield Stage("evaluate ten small cases", "segtl", [*segtl, "evaluate", small / "labelsTr", small / "labelsTr"])
-    yield Stage("predict one small case", "segtl", [*segtl, "predict", "-w", trained, "-i", image, "-o", out], [out])
+    yield Stage("evaluate ten small cases", "segtl", [*SEGTL, "evaluate", small / "labelsTr", small / "labelsTr"])
+    yield Stage("predict one small case", "segtl", [*SEGTL, "predict", "-w", trained, "-i", image, "-o", out], [out])
     yield Stage("import torch", "torch", [sys.executable, "-c", "import torch"])
 
 

@@ -22,7 +22,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
-from seg_transfer.preprocessing.extent import POSITION_MAPS
+from seg_transfer.preprocessing.extent import position_maps
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY
 
@@ -68,7 +68,7 @@ def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) ->
     import onnx
 
     plan = header.plan
-    channels = len(plan.data.channels) + (POSITION_MAPS if plan.model.position else 0)
+    channels = len(plan.data.channels) + position_maps(plan.model)
     example = torch.zeros(2, channels, *plan.model.patch)
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(

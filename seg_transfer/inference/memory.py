@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from seg_transfer.catalogue.encoders import entry
 from seg_transfer.network.build import blank_network
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.extent import POSITION_MAPS
+from seg_transfer.preprocessing.extent import position_maps
 
 MOST_PER_VOXEL, PLENTY = 4096, 8
 """Bytes per voxel of a patch that no network of the catalogue needs (ConvNeXt-T 3,000, the others up to 1,250), and how
@@ -50,7 +50,7 @@ def counted_bytes(model: ModelPlan, channels: int, outputs: int) -> int:
     """
     with torch.device("meta"):
         network = blank_network(model, channels=channels, classes=outputs).eval()
-        window = torch.empty(1, channels + (POSITION_MAPS if model.position else 0), *model.patch)
+        window = torch.empty(1, channels + position_maps(model), *model.patch)
         with torch.no_grad(), _LiveBytes() as live:
             network(window)
     logits = 4 * outputs * math.prod(model.patch)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from seg_transfer.planning.fields import Triple
+from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.util.records import Record
 
 POSITION_MAPS = 4
@@ -70,6 +71,11 @@ class Extent(Record):
             line = (np.arange(first, first + length) - middle) / half * factor + offset
             maps[axis] = line.reshape([-1 if each == axis else 1 for each in range(3)])
         return maps
+
+
+def position_maps(model: ModelPlan) -> int:
+    """Number of channels of a network's input that follow those of the image."""
+    return POSITION_MAPS if model.position else 0
 
 
 def unknown_position(size: Triple) -> NDArray[np.float32]:

@@ -166,13 +166,13 @@ class Trainer:
         if self.plan.model.configuration != "3d":
             augmentation = augmentation.model_copy(update={"rotate_out_of_plane": False})
         image, label = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        maps = image.shape[1] - len(self.plan.data.channels)
+        channels = len(self.plan.data.channels)
         transforms = sample_transforms(
             augmentation,
             batch=len(image),
-            channels=image.shape[1] - maps,
+            channels=channels,
             generator=partial(seeded_generator, self.seed, "augment", step),
         )
         out_of_plane = augmentation.rotate_out_of_plane
-        spacing = self.plan.data.spacing
+        maps, spacing = image.shape[1] - channels, self.plan.data.spacing
         return apply(image, label, transforms, spacing=spacing, out_of_plane=out_of_plane, maps=maps)
