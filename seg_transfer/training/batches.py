@@ -121,8 +121,8 @@ class PatchSampler:
             starts.append((case, self._start(case, label, generator)))
         images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
         if self.position:
-            vague = seeded_generator(self.seed, stream, step, "position") if stream == "train" else None
-            maps = [self._position(case, start, vague) for case, start in starts]
+            jitter = seeded_generator(self.seed, stream, step, "position") if stream == "train" else None
+            maps = [self._position(case, start, jitter) for case, start in starts]
             images = tuple(np.concatenate(pair) for pair in zip(images, maps, strict=True))
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
@@ -170,14 +170,14 @@ class PatchSampler:
             classes[classes == self.not_annotated] = IGNORE
         return patch, np.pad(classes, around, constant_values=IGNORE)
 
-    def _position(self, case: int, start: Triple, vague: np.random.Generator | None) -> NDArray[np.float32]:
+    def _position(self, case: int, start: Triple, jitter: np.random.Generator | None) -> NDArray[np.float32]:
         """Position maps of a patch; in training shifted and stretched a little, or unknown."""
         extent = self._open(case).extent
-        if vague is None:
+        if jitter is None:
             return extent.position(start, self.patch)
-        if vague.random() < POSITION_UNKNOWN:
+        if jitter.random() < POSITION_UNKNOWN:
             return unknown_position(self.patch)
-        shift, scale = vague.normal(0, POSITION_SHIFT, 3), vague.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
+        shift, scale = jitter.normal(0, POSITION_SHIFT, 3), jitter.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
         return extent.position(start, self.patch, shift=shift.tolist(), scale=scale.tolist())
 
 
