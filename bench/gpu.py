@@ -83,7 +83,7 @@ def measure(name: str, folder: Path, device: str, steps: int) -> dict[str, Any]:
     dataset = make_dataset(folder / name / "data", cases, shape, labels)
     work = folder / name / "work"
     shutil.rmtree(work, ignore_errors=True)
-    plan = seg_transfer.plan(dataset, work=work, device=device, epochs=1, evidence=False)
+    plan = seg_transfer.plan(dataset, work=work, device=device, epochs=1)
     edit_plan(work / "plan.json", {"recipe.steps_per_epoch": steps + WARM_UP})
     seg_transfer.preprocess(work=work)
     if device.startswith("cuda"):

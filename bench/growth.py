@@ -45,7 +45,7 @@ def light_model(work: Path) -> Path:
     if file.is_file():
         return file
     small = make_dataset(work / "cases 10", 10, SMALL_SHAPE, LABELS)
-    options = ["--config", "3d", "--no-evidence", "--strategy", "scratch", "--epochs", "1"]
+    options = ["--config", "3d", "--strategy", "scratch", "--epochs", "1"]
     log = work / "log.txt"
     measure(Stage("plan", "segtl", [*SEGTL, "plan", small, "-w", folder, *options], [folder]), log)
     edit_plan(folder / "plan.json", {**LIGHT, **LIGHT_RECIPE, "recipe.steps_per_epoch": 5, "recipe.tta_axes": []})
@@ -57,7 +57,7 @@ def light_model(work: Path) -> Path:
 def stages(dataset: Path, work: Path, model: Path, images: Path) -> list[Stage]:
     """Plan, preprocess and predict."""
     folder, out = work / "work", work / "out"
-    plan = [*SEGTL, "plan", dataset, "-w", folder, "--config", "3d", "--no-evidence", "--workers", "1"]
+    plan = [*SEGTL, "plan", dataset, "-w", folder, "--config", "3d", "--workers", "1"]
     preprocess = [*SEGTL, "preprocess", "-w", folder, "--workers", "1"]
     predict = [*SEGTL, "predict", "-m", model, "-i", images, "-o", out, "--device", "cpu"]
     return [

@@ -125,11 +125,11 @@ def make_dataset(folder: Path, cases: int, shape: tuple[int, int, int], labels: 
 
 
 def of_segtl(dataset: Path, work: Path) -> Iterator[Stage]:
-    for name, options in (("without evidence", ["--no-evidence"]), ("with evidence", [])):
+    for name, options in (("segtl", []), ("segtl, with evidence", ["--evidence"])):
         folder = work / name.replace(" ", "_")
         plan = [*SEGTL, "plan", dataset, "-w", folder, "--config", "3d", *options]
-        yield Stage("measure and plan", f"segtl, {name}", plan, [folder])
-        yield Stage("preprocess", f"segtl, {name}", [*SEGTL, "preprocess", "-w", folder], store=folder / "preprocessed")
+        yield Stage("measure and plan", name, plan, [folder])
+        yield Stage("preprocess", name, [*SEGTL, "preprocess", "-w", folder], store=folder / "preprocessed")
 
 
 def of_nnunet(dataset: Path, work: Path, venv: Path) -> Iterator[Stage]:
@@ -164,7 +164,7 @@ def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log:
             (images / image.name).symlink_to(image.resolve())
     trained, out = work / "segtl" / "trained", work / "out"
     if not (trained / "runs").is_dir():
-        options = ["--config", "3d", "--no-evidence", "--epochs", "1"]
+        options = ["--config", "3d", "--epochs", "1"]
         measure(Stage("plan", "segtl", [*SEGTL, "plan", dataset, "-w", trained, *options]), log)
         edit_plan(trained / "plan.json", {"recipe.steps_per_epoch": 3})
         measure(Stage("train", "segtl", [*SEGTL, "train", "full", "-w", trained]), log)
@@ -190,10 +190,10 @@ def of_start(work: Path) -> Iterator[Stage]:
     small = make_dataset(work / "small", 10, SMALL_SHAPE, 2)
     trained = work / "small_trained"
     if not (trained / "runs").is_dir():
-        subprocess.run([*SEGTL, "plan", small, "-w", trained, "--no-evidence", "--time-budget", "5s", "-q"], check=True)
+        subprocess.run([*SEGTL, "plan", small, "-w", trained, "--time-budget", "5s", "-q"], check=True)
         subprocess.run([*SEGTL, "train", "full", "-w", trained, "-q"], check=True)
     image, out = small / "imagesTr" / "ct_000_0000.nii.gz", work / "small_out"
-    plan = [*SEGTL, "plan", small, "-w", work / "small_work", "--no-evidence"]
+    plan = [*SEGTL, "plan", small, "-w", work / "small_work"]
     yield Stage("plan ten small cases", "segtl", plan, [work / "small_work"])
     yield Stage("evaluate ten small cases", "segtl", [*SEGTL, "evaluate", small / "labelsTr", small / "labelsTr"])
     yield Stage("predict one small case", "segtl", [*SEGTL, "predict", "-w", trained, "-i", image, "-o", out], [out])

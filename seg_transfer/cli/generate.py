@@ -46,7 +46,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     """A parameter of bool, text or texts. Its default is only shown: the options type fills it in."""
     cli = cli_of(field)
-    kind: Any = bool if field.annotation is bool else list[str] if cli.repeated else str
+    kind: Any = bool if _is_switch(field) else list[str] if cli.repeated else str
     required = field.default is PydanticUndefined
     default = field.default if isinstance(field.default, bool) else _text(field.default)
     settings: dict[str, Any] = {
@@ -65,11 +65,15 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _flags(name: str, field: FieldInfo) -> list[str]:
-    """``-w --work``; ``--name/--no-name`` for a switch that is on by default, ``--name`` for another switch."""
+    """``-w --work``; ``--name/--no-name`` for a switch that is on by default or decided, ``--name`` for another."""
     flags = cli_of(field).flags or f"--{name.replace('_', '-')}"
-    if field.annotation is bool and field.default is True:
+    if _is_switch(field) and field.default is not False:
         return [f"{flags}/--no-{flags.removeprefix('--')}"]
     return flags.split("/")
+
+
+def _is_switch(field: FieldInfo) -> bool:
+    return field.annotation in (bool, bool | None)
 
 
 def _metavar(field: FieldInfo) -> str | None:

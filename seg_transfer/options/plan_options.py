@@ -106,8 +106,10 @@ class PlanOptions(
         description="Transfer strategy; classic: the textbook's choice by size and similarity; race: each fold trains "
         "several for a short time and continues with the best.",
     )
-    evidence: Annotated[bool, Cli(panel=DECISIONS)] = Field(
-        True, description="Measure the pretrained encoder on some cases before deciding the strategy."
+    evidence: Annotated[bool | None, Cli(panel=DECISIONS)] = Field(
+        None,
+        description="Measure the pretrained encoder on some cases before deciding the strategy. Default: where its "
+        "weights do not come with segtl.",
     )
     race_share: Annotated[float | None, Cli(metavar="SHARE", panel=DECISIONS)] = Field(
         None, gt=0, lt=1, description="Share of a fold's budget for its race. Default: 0.1."

@@ -166,7 +166,7 @@ def _intensities(array: np.ndarray, classes: np.ndarray, labels: int) -> _Intens
     total, of_classes, voxels = 0.0, np.zeros(labels + 1), np.zeros(labels + 1, np.int64)
     for _, (values, kinds) in blocks(order.view(array), order.view(classes)):
         values, kinds = values.reshape(-1), kinds.reshape(-1)
-        labelled = np.flatnonzero(kinds)
+        labelled = np.flatnonzero(kinds != 0)  # of truth values: five times as fast
         kinds = kinds[labelled]
         seen = values[labelled]
         voxels += np.bincount(kinds, minlength=labels + 1)
@@ -264,7 +264,7 @@ def _profiles(classes: np.ndarray, labels: int) -> list[tuple[np.ndarray, ...]]:
     found = [np.zeros((labels + 1, length), np.int64) for length in view.shape]
     for start, (block,) in blocks(view):
         flat = block.reshape(-1)
-        labelled = np.flatnonzero(flat)
+        labelled = np.flatnonzero(flat != 0)
         kinds = flat[labelled].astype(np.int64)
         rows, last = np.divmod(labelled, block.shape[2])
         first, middle = np.divmod(rows, block.shape[1])

@@ -86,8 +86,14 @@ def make_plan(
 
 
 def decides_by_evidence(options: PlanOptions, plan: Plan) -> bool:
-    """Whether evidence can change a plan that was made without it."""
-    return plan.model.weights.source != "none" and plan.model.head == "unet" and options.strategy == "auto"
+    """Whether evidence is asked for, and can change a plan that was made without it.
+
+    The bundled weights are not measured unless asked for: random weights were never significantly better than bundled
+    ones, and measuring takes longer than the rest of planning (docs/log.md).
+    """
+    source = plan.model.weights.source
+    wanted = options.evidence if options.evidence is not None else source != "bundled"
+    return wanted and source != "none" and plan.model.head == "unet" and options.strategy == "auto"
 
 
 @dataclass(frozen=True)

@@ -99,11 +99,11 @@ class ExtentSums:
     def add(self, channel: int, start: int, slab: NDArray[np.float32]) -> None:
         """Add the slices from ``start`` on of a channel, ``(n, u, v)``; each slice once."""
         self._lowest[channel] = min(self._lowest[channel], float(slab.min()))
-        plane = slab.sum(axis=0, dtype=np.float64)
+        plane = slab.sum(axis=0)  # single precision for a few slices or a row, double precision for the rest
         slices, u, v = self._sums[channel]
-        slices[start : start + len(slab)] += slab.sum(axis=(1, 2), dtype=np.float64)
-        u += plane.sum(axis=1)
-        v += plane.sum(axis=0)
+        slices[start : start + len(slab)] += slab.sum(axis=2).sum(axis=1, dtype=np.float64)
+        u += plane.sum(axis=1, dtype=np.float64)
+        v += plane.sum(axis=0, dtype=np.float64)
 
     def extent(self) -> Extent:
         """The extent of everything that was added; that of the whole case if its content has no contrast."""

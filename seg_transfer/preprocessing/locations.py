@@ -46,7 +46,7 @@ def sample_locations(
         wanted["annotated"] = _Wanted.draw(counts[:, classes].sum(axis=1), generator)
     nothing = np.empty((0, 3), np.int32)
     for number, plane in enumerate(label):
-        flat = np.flatnonzero(plane)
+        flat = np.flatnonzero(plane != 0)  # of truth values: five times as fast
         kinds = plane.reshape(-1)[flat]
         for key, one in wanted.items():
             ranks = one.ranks_in(number)

@@ -7,19 +7,21 @@ repeated. The weights of a cubic spline fall by a factor of 3.7 with every voxel
 the same result in a small part of scipy's time (``bench/preprocessing.py``). A slab of the result needs few slices of
 the source, so that neither has to be in memory as a whole.
 
-All volumes are in network order ``(slice, u, v)``; ``orders`` is the spline order (0, 1 or 3) along each axis.
+All volumes are in network order ``(slice, u, v)``; ``orders`` is the spline order (0, 1 or 3) along each axis. scipy is
+imported where a matrix is made, since cases on the plan's grid need none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 NEGLIGIBLE = 1e-7
 """Weights below this are dropped; they are lost in float32."""
@@ -177,6 +179,9 @@ def class_dtype(count: int) -> type[np.unsignedinteger]:
 @lru_cache(maxsize=64)
 def _weights(before: int, after: int, order: int) -> csr_array:
     """Matrix ``(after, before)`` that interpolates along one axis: scipy's response to each unit impulse."""
+    from scipy import ndimage
+    from scipy.sparse import csr_array
+
     zoomed = ndimage.zoom(np.eye(before), (after / before, 1), order=order, mode="nearest", grid_mode=True)
     zoomed[np.abs(zoomed) < NEGLIGIBLE] = 0
     return csr_array(zoomed.astype(np.float32))

@@ -75,7 +75,7 @@ def plan(options: PlanOptions) -> Plan:
     folds = assign_folds(options, files, measured.fingerprint)
     decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier)
     decided = decide()
-    if options.evidence and decides_by_evidence(options, decided):
+    if decides_by_evidence(options, decided):
         decided = decide(evidence=gather_evidence(decided, work, measured.dataset, device=device, workers=workers))
     if decided.model.weights.source == "none" and decided.recipe.strategy != scratch(decided.model):
         option = f"--strategy {options.strategy}" if options.head == "unet" else f"--head {options.head}"

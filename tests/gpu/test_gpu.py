@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planned(data: Path, folder: Path, device: str, **options: Any) -> WorkFolder:
     """A work folder with a plan of a few steps of the bundled encoder, and everything preprocessed."""
-    settings = {"epochs": EPOCHS, "folds": 2, "strategy": "finetune", "device": device, "evidence": False, "seed": 1}
+    settings = {"epochs": EPOCHS, "folds": 2, "strategy": "finetune", "device": device, "seed": 1}
     seg_transfer.plan(data, work=folder, **(settings | options))
     return WorkFolder(folder)
 

@@ -21,6 +21,7 @@ from seg_transfer.workflow.work_folder import WorkFolder
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, Any] = {"config": "2d", "time_budget": 60.0, "folds": 2, "memory": 10**9}
 SETTINGS |= {"device": "cpu", "workers": 0}
+ASKED: dict[str, Any] = SETTINGS | {"evidence": True}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def work(stripes: Path) -> WorkFolder:
     place = WorkFolder(stripes.parent / "work")
-    seg_transfer.plan(stripes, work=place.path, **SETTINGS)
+    seg_transfer.plan(stripes, work=place.path, **ASKED)
     return place
 
 
@@ -61,26 +62,26 @@ def test_planning_again_takes_what_is_known_until_the_data_change(
     calls: list[int] = []
     first = gather.gather
     monkeypatch.setattr(gather, "gather", lambda *args, **named: calls.append(1) or first(*args, **named))
-    assert seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence == before.evidence
+    assert seg_transfer.plan(stripes, work=work.path, **ASKED).evidence == before.evidence
     assert not calls
-    again = seg_transfer.plan(stripes, work=work.path, **SETTINGS | {"seed": 1})
+    again = seg_transfer.plan(stripes, work=work.path, **ASKED | {"seed": 1})
     assert len(calls) == 1 and again.evidence is not None
     held = [split.validation for split in before.recipe.splits]
     together = tmp_path / "groups.json"  # one case of each fold, which classifiers must no longer tear apart
     together.write_text(json.dumps({case: str(index) for pair in held for index, case in enumerate(pair)}))
-    seg_transfer.plan(stripes, work=work.path, groups=together, **SETTINGS)
+    seg_transfer.plan(stripes, work=work.path, groups=together, **ASKED)
     assert len(calls) == 2
-    again = seg_transfer.plan(stripes, work=work.path, evidence=False, **SETTINGS)
+    again = seg_transfer.plan(stripes, work=work.path, **SETTINGS)  # bundled weights, and not asked for
     assert len(calls) == 2 and again.evidence is None
     assert again.hash == before.hash  # evidence is a reason, not a choice
     assert "not measured on this data" in reason(again, "recipe.strategy")
 
 
 def test_damaged_evidence_is_measured_again(stripes: Path, work: WorkFolder, caplog: pytest.LogCaptureFixture) -> None:
-    whole = seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence
+    whole = seg_transfer.plan(stripes, work=work.path, **ASKED).evidence
     assert whole is not None
     work.evidence.write_text(work.evidence.read_text().replace("0.", "0.5", 1))
-    again = seg_transfer.plan(stripes, work=work.path, **SETTINGS).evidence
+    again = seg_transfer.plan(stripes, work=work.path, **ASKED).evidence
     assert again is not None and again.gain == whole.gain and f"{work.evidence} is not used" in caplog.text
     assert Evidence.load(work.evidence).transfer == again
 
@@ -107,11 +108,11 @@ def test_nothing_is_gathered_where_it_decides_nothing(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
 ) -> None:
     monkeypatch.setattr(gather, "gather", lambda *_, **__: pytest.fail("gathered"))
-    settings = SETTINGS | asked | ({"time_budget": None} if "head" in asked else {})
+    settings = ASKED | asked | ({"time_budget": None} if "head" in asked else {})
     assert seg_transfer.plan(stripes, work=tmp_path, **settings).evidence is None
     assert not WorkFolder(tmp_path).evidence.exists()
 
 
 def test_a_single_case_is_planned_without(stripes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = seg_transfer.plan(stripes, work=tmp_path, cases=["s0"], **SETTINGS)
+    plan = seg_transfer.plan(stripes, work=tmp_path, cases=["s0"], **ASKED)
     assert plan.evidence is None and plan.recipe.strategy.name == "gradual"

@@ -35,7 +35,6 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config="2d",
         encoder="tf_efficientnet_lite0",
         weights="bundled",
-        evidence=False,
         time_budget=60.0,
         folds=2,
         memory=10**9,

@@ -23,6 +23,7 @@ HEAVY = {
     "sklearn",
     "matplotlib",
     "blosc2",
+    "SimpleITK",
 }
 PROGRAM = """
 import contextlib, io, json, sys
@@ -51,7 +52,7 @@ def loaded(folder: Path, *arguments: object) -> set[str]:
 def test_planning_without_evidence_loads_no_torch(tmp_path: Path) -> None:
     """But once on a machine, where speeds have to be measured."""
     data = make_dataset(tmp_path / "data")
-    plan = ("plan", data, "--no-evidence", "--device", "auto", "--config", "3d", "-w")
+    plan = ("plan", data, "--device", "auto", "--config", "3d", "-w")
     loaded(tmp_path, *plan, tmp_path / "first")
     assert loaded(tmp_path, *plan, tmp_path / "second") == set()
 

@@ -133,7 +133,7 @@ def test_layers_of_an_image_forbid_mirroring_across_them_alone(tmp_path: Path) -
         image = rng.integers(0, 255, (60, 80), dtype=np.uint8)
         Raster.fromarray(image).save(tmp_path / "images" / f"c{index}.png")
         Raster.fromarray(label).save(tmp_path / "labels" / f"c{index}.png")
-    plan = seg_transfer.plan(tmp_path, work=tmp_path / "work", weights="none", evidence=False, workers=0)
+    plan = seg_transfer.plan(tmp_path, work=tmp_path / "work", weights="none", workers=0)
     assert plan.data.axes == (2, 1, 0)
     assert plan.recipe.augmentation.mirror_axes == plan.recipe.tta_axes == (2,)
     assert plan.recipe.augmentation.rotate_degrees == 30

@@ -1,18 +1,24 @@
-"""MetaImage and NRRD with SimpleITK, whose world coordinates are LPS+: the first two axes change sign."""
+"""MetaImage and NRRD with SimpleITK, whose world coordinates are LPS+: the first two axes change sign.
+
+SimpleITK is imported where a file is read or written, since few commands need it.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
 from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body, check_unit
 from seg_transfer.data.formats.slicer import read_segments
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _IO = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
@@ -27,6 +33,8 @@ def header(path: Path) -> Header:
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     """Read ``(channel, i, j, k)``; vector components or a fourth axis are the channels, or the layers of segments."""
+    import SimpleITK as sitk
+
     reader, described = _information(path)
     check_free_memory(described, working_dtype(described.dtype, label=label), path)
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
@@ -40,6 +48,8 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
 
 def write(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write compressed; a channel axis becomes vector components."""
+    import SimpleITK as sitk
+
     vector = array.ndim == 4
     array = np.moveaxis(array, 0, -1) if vector else array[..., np.newaxis]
     axes = 2 if grid.flat else 3
@@ -61,6 +71,8 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
 
 def _information(path: Path) -> tuple[sitk.ImageFileReader, Header]:
     """A reader that has read the header, and the header."""
+    import SimpleITK as sitk
+
     check_unit(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
