@@ -117,6 +117,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "inflation-centre": {"model.inflation": "centre"},
     "position": {"model.position": True},
     "position-rate-0.006": {"model.position": True, "recipe.learning_rate": 6e-3},
+    "position-rate-0.012": {"model.position": True, "recipe.learning_rate": 1.2e-2},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
     "encoder-rate-0.1": {},
