@@ -3,7 +3,7 @@
 Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5D and cells in 2D, of 8 in 2D of
 retinas, of 5 in 2.5D of abdomen MR and of 6 of sarcoma; the default encoder, unfrozen gradually, a fixed number of
 steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not touched. Every
-variant changes one thing against ``usual``, the recipe before 2026-11-28, when volumes had no positions.
+variant changes one thing against ``usual``, the recipe before 2026-11-28: without positions, half of today's rate.
 Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is fine-tuned from the
 start, are of earlier versions.
 
@@ -31,7 +31,7 @@ from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
 
 EPOCH = 100
 USUAL = "usual"
-FORMER: dict[str, Any] = {"model.position": False}
+FORMER: dict[str, Any] = {"model.position": False, "recipe.learning_rate": 3e-3}
 """What plans had before 2026-11-28: every variant changes one thing of that."""
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6

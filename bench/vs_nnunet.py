@@ -4,10 +4,13 @@ Both tools take turns on the same files: made CTs of 512 x 512 x 160 voxels with
 raw layout. A stage is a command in processes of its own. CPU seconds are those of all its processes; memory is the
 largest sum of their resident memory; disk is what the preprocessed cases take. ``--predict`` predicts cases too, each
 tool by its own plan in 3D after a few steps of training and with its default mirroring: quality is not compared here
-(``bench/curve.py`` does). Finished stages are rows of ``bench/results/vs_nnunet.csv`` and are not done again.
+(``bench/curve.py`` does). ``--large`` predicts a CT of 512 x 512 x 400 voxels, of whose passes through the network few
+are computed (``bench/few_passes``): the rest's seconds are measured, the network's are those of a pass times the
+number of passes. Finished stages are rows of ``bench/results/vs_nnunet.csv`` and are not done again.
 
     python bench/vs_nnunet.py --nnunet VENV             made CTs, and segtl's start-up
     python bench/vs_nnunet.py --nnunet VENV --dataset bench/data/hippocampus --predict 20
+    python bench/vs_nnunet.py --nnunet VENV --large 5   and of 25 labels
     python bench/vs_nnunet.py --table
 """
 
@@ -40,11 +43,12 @@ from seg_transfer.util.files import write_text
 
 FILE = RESULTS / "vs_nnunet.csv"
 COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "disk_mb")
-COLUMNS += ("version", "machine", "commit", "finished")
+COLUMNS += ("passes", "pass_cpu", "version", "machine", "commit", "finished")
 POLL = 0.05
 SEGTL = (sys.executable, "-m", "seg_transfer")
 BOTH = ("measure and plan", "preprocess")
 CT_SHAPE, CT_LABELS = (512, 512, 160), 6
+LARGE_SHAPE = (512, 512, 400)
 SMALL_SHAPE = (40, 48, 36)
 
 
@@ -59,6 +63,7 @@ class Stage:
         remove: What earlier rounds left.
         variables: Of the environment.
         store: Folder whose size is recorded.
+        passes: What ``bench/few_passes`` writes.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Stage:
     remove: Sequence[Path] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     store: Path | None = None
+    passes: Path | None = None
 
 
 def measure(stage: Stage, log: Path) -> dict[str, float]:
@@ -86,6 +92,10 @@ def measure(stage: Stage, log: Path) -> dict[str, float]:
         raise RuntimeError(f"{stage.tool}, {stage.name} failed ({log}):\n{log.read_text()[-2000:]}")
     usage = done[2]
     figures = {"wall": round(wall, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2), "memory_mb": round(most / 1e6)}
+    if stage.passes is not None:
+        said = json.loads(stage.passes.read_text())
+        figures["cpu"] = round(figures["cpu"] - said["seconds"], 2)
+        figures |= {"passes": said["passes"], "pass_cpu": round(said["seconds"] / said["computed"], 2)}
     if stage.store is not None:
         figures["disk_mb"] = round(
             sum(file.stat().st_size for file in stage.store.rglob("*") if file.is_file()) / 1e6, 1
@@ -155,21 +165,39 @@ def nnunet_variables(work: Path) -> dict[str, str]:
     return {**variables, **counts, **trainer, "CURVE_THREADS": str(cores()), "PYTHONPATH": ""}
 
 
-def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log: Path) -> Iterator[Stage]:
-    """Predicting the first cases, by models that are trained for a few steps first, unless they are there."""
-    images = work / f"first {cases}"
-    if not images.is_dir():
-        images.mkdir(parents=True)
+def first_images(dataset: Path, cases: int, folder: Path) -> Path:
+    """A folder of links to the images of the first cases, unless it is there."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
         for image in sorted((dataset / "imagesTr").iterdir())[:cases]:
-            (images / image.name).symlink_to(image.resolve())
+            (folder / image.name).symlink_to(image.resolve())
+    return folder
+
+
+def of_prediction(
+    name: str, dataset: Path, images: Path, work: Path, venv: Path | None, log: Path, *, few: bool = False
+) -> Iterator[Stage]:
+    """Predicting images, by models that are trained for a few steps first, unless they are there.
+
+    Args:
+        name: Of the stages.
+        dataset: To train on.
+        images: Folder of what is predicted.
+        work: Folder of the models.
+        venv: nnU-Net's environment, if it is compared.
+        log: File for what commands print.
+        few: Compute few passes of the networks.
+    """
+    passes = work / "passes.json" if few else None
+    through = [HERE / "few_passes", passes] if few else []
     trained, out = work / "segtl" / "trained", work / "out"
     if not (trained / "runs").is_dir():
         options = ["--config", "3d", "--epochs", "1"]
         measure(Stage("plan", "segtl", [*SEGTL, "plan", dataset, "-w", trained, *options]), log)
         edit_plan(trained / "plan.json", {"recipe.steps_per_epoch": 3})
         measure(Stage("train", "segtl", [*SEGTL, "train", "full", "-w", trained]), log)
-    name = f"predict {cases} cases"
-    yield Stage(name, "segtl", [*SEGTL, "predict", "-w", trained, "-i", images, "-o", out], [out])
+    command = [sys.executable, *through, "segtl"] if few else SEGTL
+    yield Stage(name, "segtl", [*command, "predict", "-w", trained, "-i", images, "-o", out], [out], passes=passes)
     if venv is None:
         return
     folder, program = work / "nnunet", venv / "bin"
@@ -181,8 +209,9 @@ def of_prediction(dataset: Path, cases: int, work: Path, venv: Path | None, log:
                 measure(stage, log)
         train = [program / "nnUNetv2_train", "1", "3d_fullres", "all", "-tr", TRAINER, "-device", "cpu"]
         measure(Stage("train", "nnU-Net", train, [], variables), log)
-    predict = [program / "nnUNetv2_predict", "-i", images, "-o", out, *model, "-npp", "1", "-nps", "1"]
-    yield Stage(name, "nnU-Net", predict, [out], variables)
+    command = [program / "python", *through, "nnunet"] if few else [program / "nnUNetv2_predict"]
+    predict = [*command, "-i", images, "-o", out, *model, "-npp", "1", "-nps", "1"]
+    yield Stage(name, "nnU-Net", predict, [out], variables, passes=passes)
 
 
 def of_start(work: Path) -> Iterator[Stage]:
@@ -203,12 +232,21 @@ def of_start(work: Path) -> Iterator[Stage]:
 def every_stage(name: str, dataset: Path, folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, Stage]]:
     """What is measured, with the name of the data; each stage is made when it is about to run."""
     venv = None if options.nnunet is None else options.nnunet.absolute()
+    log = folder.parent / "log.txt"
+    if options.large:
+        large = make_dataset(folder / "large", 1, LARGE_SHAPE, options.large + 1) / "imagesTr"
+        for stage in of_prediction(
+            "predict a large CT, but for the network", dataset, large, folder, venv, log, few=True
+        ):
+            yield f"512 x 512 x 400, {options.large} labels", stage
+        return
     for stage in of_segtl(dataset, folder / "segtl"):
         yield name, stage
     for stage in () if venv is None else of_nnunet(dataset, folder / "nnunet", venv):
         yield name, stage
     if options.predict:
-        for stage in of_prediction(dataset, options.predict, folder, venv, folder.parent / "log.txt"):
+        images = first_images(dataset, options.predict, folder / f"first {options.predict}")
+        for stage in of_prediction(f"predict {options.predict} cases", dataset, images, folder, venv, log):
             yield name, stage
     for stage in () if options.dataset else of_start(folder.parent):
         yield "start-up", stage
@@ -223,7 +261,7 @@ def table() -> str:
         key: [statistics.median(float(row[name]) for row in rows) for name in ("wall", "cpu", "memory_mb")]
         for key, rows in found.items()
     }
-    disk = {key: rows[-1]["disk_mb"] for key, rows in found.items()}
+    last = {key: rows[-1] for key, rows in found.items()}
     for data in sorted({key[0] for key in figures}):
         for tool in sorted({tool for of, _, tool in figures if of == data and (data, "preprocess", tool) in figures}):
             parts = [figures[data, stage, tool] for stage in ("measure and plan", "preprocess")]
@@ -233,14 +271,15 @@ def table() -> str:
                 max(parts[0][2], parts[1][2]),
             ]
     lines = [
-        "| data | stage | tool | wall s | CPU s | memory MB | disk MB | nnU-Net's CPU s over it |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | stage | tool | wall s | CPU s | memory MB | disk MB | passes | CPU s of a pass | nnU-Net over it |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (data, stage, tool), (seconds, used, most) in sorted(figures.items()):
         theirs = figures.get((data, stage, "nnU-Net"))
         ratio = f"{theirs[1] / used:.1f}" if theirs and tool != "nnU-Net" else ""
-        size = disk.get((data, stage, tool), "")
-        lines.append(f"| {data} | {stage} | {tool} | {seconds:.1f} | {used:.1f} | {most:.0f} | {size} | {ratio} |")
+        row = last.get((data, stage, tool), {})
+        others = " | ".join(row.get(name, "") for name in ("disk_mb", "passes", "pass_cpu"))
+        lines.append(f"| {data} | {stage} | {tool} | {seconds:.1f} | {used:.1f} | {most:.0f} | {others} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -251,6 +290,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=4, help="number of made CTs")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--predict", type=int, default=0, metavar="CASES", help="predict so many cases too")
+    parser.add_argument(
+        "--large", type=int, default=0, metavar="LABELS", help="only predict a large CT of so many labels"
+    )
     parser.add_argument("--work", type=Path, default=HERE / "work", help="scratch folder")
     parser.add_argument("--table", action="store_true", help="print the table of finished stages, run nothing")
     options = parser.parse_args()
@@ -258,7 +300,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if not options.table:
         name = f"{options.cases} made CTs" if options.dataset is None else options.dataset.name
-        dataset = options.dataset or make_dataset(work / "ct", options.cases, CT_SHAPE, CT_LABELS)
+        labels = options.large + 1 if options.large else CT_LABELS
+        dataset = options.dataset or make_dataset(work / f"ct_{labels}", options.cases, CT_SHAPE, labels)
         folder = work / dataset.name
         for number in range(options.rounds):
             for data, stage in every_stage(name, dataset, folder, options):
