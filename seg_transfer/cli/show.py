@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from pydantic import BaseModel
+from rich.padding import Padding
 from rich.table import Table
 
 from seg_transfer.catalogue.encoders import BUNDLED
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         InspectOptions,
         StatusOptions,
     )
-    from seg_transfer.options.plan_options import CheckOptions
+    from seg_transfer.options.plan_options import CheckOptions, PlanOptions
     from seg_transfer.options.pretrain_options import PretrainOptions
     from seg_transfer.options.train_options import TrainOptions
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
@@ -55,32 +56,38 @@ FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
 
 
-def show_plan(plan: Plan, options: WorkOption) -> None:
-    """Show the data set, the decisions with their reasons, and the expected time, memory and disk space."""
+def show_plan(plan: Plan, options: PlanOptions) -> None:
+    """Show the data set, the decisions that matter, and the expected cost; with ``--explain`` all of them."""
+    from seg_transfer.planning.brief import brief, listing
+
     data, work_folder = plan.data, WorkFolder(options.work)
     kind = "2D images" if data.dimension == 2 else "volumes"
-    _line(f"{data.dataset}: {len(data.cases)} {kind}")
-    _line(f"channels: {', '.join(channel.name for channel in data.channels)}")
-    _line(f"labels: {', '.join(f'{label.name} {label.value}' for label in data.labels)}")
+    channels = listing([channel.name for channel in data.channels])
+    _line(f"{data.dataset}: {len(data.cases)} {kind}; channels: {channels}")
+    _line(f"labels: {listing([label.name for label in data.labels if label.value])}")
     if data.regions:
-        _line(f"regions: {', '.join(f'{region.name} {_values(region.values)}' for region in data.regions)}")
+        _line(f"regions: {listing([f'{region.name} {_values(region.values)}' for region in data.regions])}")
     if data.ignore is not None:
         _line(f"not annotated: {data.ignore}")
-    table = Table("decision", "choice", "reason")
-    table.columns[0].no_wrap = True
-    for reason in plan.reasons:
-        table.add_row(reason.field, reason.choice, reason.reason)
-    _console().print(table)
+    if options.explain:
+        for reason in plan.reasons:
+            _line(f"{reason.field}: {reason.choice}")
+            _console().print(Padding(reason.reason, (0, 0, 0, 4), expand=False))
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for row in brief(plan):
+            table.add_row(row.decision, row.choice, row.why)
+        _console().print(table)
     if plan.expected is not None:
         expected = plan.expected
         _line(
-            f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold "
-            f"({expected.seconds_per_step:.2g} s a step), {bytes_text(expected.memory_bytes)} of memory, "
-            f"{bytes_text(expected.disk_bytes)} of disk"
+            f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold, "
+            f"{bytes_text(expected.memory_bytes)} of memory, {bytes_text(expected.disk_bytes)} of disk"
         )
-    _line(f"plan: {work_folder.plan}")
+    more = "" if options.explain else " (plan --explain tells every reason)"
+    _line(f"plan: {work_folder.plan}{more}")
     option = work_folder.option
-    logger.info(f"next: `segtl train 0{option}`, or `segtl train cv{option}` for every fold")
+    logger.info(f"next: `segtl train 0{option}` (cv in place of 0: every fold)")
 
 
 def show_check(report: CheckReport, options: CheckOptions) -> None:

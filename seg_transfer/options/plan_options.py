@@ -128,6 +128,7 @@ class PlanOptions(
         description="Axes along which images are mirrored in training and prediction: none, or letters such as xy. x "
         "is left-right, y back-front, z feet-head; of a 2D image, x and y.",
     )
+    explain: Annotated[bool, Cli(only=True)] = Field(False, description="Show every decision with its whole reason.")
     memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=DECISIONS)] = Field(
         None,
         gt=0,

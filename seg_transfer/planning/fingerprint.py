@@ -80,6 +80,13 @@ class Fingerprint(JsonRecord):
         """Version 4 drew samples, with a seed."""
         return {name: value for name, value in content.items() if name != "seed"} if version == 4 else None
 
+    def median_text(self) -> str:
+        """Shape and spacing of the median case, such as ``256 x 256 x 35 voxels of 1.25 x 1.25 x 7.7 mm``."""
+        shape, spacing = (
+            " x ".join(f"{size:.4g}" for size in sizes[: self.dimension]) for sizes in (self.shape, self.spacing)
+        )
+        return f"{shape} {'pixels' if self.unit == 'pixel' else f'voxels of {spacing} mm'}"
+
     def labelled_slices(self, axis: int) -> int:
         """Number of slices with a label across a canonical axis, summed over the cases.
 

@@ -302,7 +302,12 @@ class _Planner:
     def _why_splits(self) -> str:
         splits, held_labels = self.folds.splits, self.fingerprint.held_labels()
         sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
-        why = f"training + validation cases of each fold: {sizes}"
+        why = "each label spread evenly" if len(self.fingerprint.labels) > 1 else "cases spread evenly"
+        if self.options.splits is not None:
+            why = "your own"
+        elif self.options.groups is not None or self.options.group_by is not None:
+            why = "cases of one group stay together"
+        why += f"; training + validation cases of each fold: {sizes}"
         for label in self.fingerprint.labels:
             if label.cases < len(self.fingerprint.cases):
                 counts = [sum(label.name in held_labels[case] for case in split.validation) for split in splits]

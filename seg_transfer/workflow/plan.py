@@ -70,6 +70,7 @@ def plan(options: PlanOptions) -> Plan:
     files = read_fold_files(options, [case.id for case in dataset.cases])
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers)
+    logger.info(f"median case: {measured.fingerprint.median_text()}")
     if unseen := [label.name for label in measured.fingerprint.labels if not label.cases]:
         logger.warning(f"declared, but in no case, so that they cannot be learned: {', '.join(unseen)}")
     folds = assign_folds(options, files, measured.fingerprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import made_scores
@@ -13,6 +14,7 @@ from seg_transfer.data.description import Region
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.options.other_options import EvaluateOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions
+from seg_transfer.planning.brief import brief
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.workflow.status import RunStatus, Status
@@ -42,21 +44,35 @@ def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFi
     assert "not annotated: 9" in lines
 
 
-def test_a_plan_shows_every_decision_with_its_reason_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_explained_with_every_decision_and_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(PLANS / "hippocampus.plan.json")
+    show.show_plan(plan, PlanOptions(dataset="d", work="elsewhere", explain=True))
+    words = " ".join(capsys.readouterr().out.split())
+    for reason in plan.reasons:
+        assert " ".join(f"{reason.field}: {reason.choice} {reason.reason}".split()) in words
+
+
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.plan.json")), ids=lambda file: file.stem)
+def test_a_plan_in_brief_fits_on_a_screen(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.load(file)
+    monkeypatch.setattr(show, "FILE_WIDTH", 80)
     with console.shown_on_stderr():
         show.show_plan(plan, PlanOptions(dataset="d", work="elsewhere"))
     out, err = capsys.readouterr()
-    table = rows(out)
-    assert {reason.field for reason in plan.reasons} <= table.keys()
-    words = " ".join(" ".join(line.strip("│┃").split("│")[-1].split()) for line in out.splitlines() if "│" in line)
-    for reason in plan.reasons:
-        assert " ".join(reason.reason.split()) in words, reason.field
-    assert "labels: background 0, " in out and f"{len(plan.data.cases)} volumes" in out
-    expected = next(line for line in out.splitlines() if line.startswith("expected: "))
-    assert all(part in expected for part in (" of training per fold", " s a step)", " of memory", " of disk"))
-    assert f"plan: {Path('elsewhere') / 'plan.json'}" in out
+    lines = out.splitlines()
+    assert (
+        sum(-(-len(line) // 80) for line in lines) + 5 <= 25
+    )  # planning itself says three, and what is next takes two
+    assert f"{len(plan.data.cases)} {'volumes' if plan.data.dimension == 3 else '2D images'}" in lines[0]
+    assert not re.search(r"\b(none|off|recipe|model|data)\b", out.replace(str(file), ""))
+    expected = next(line for line in lines if line.startswith("expected: "))
+    assert all(part in expected for part in (" of training per fold", " of memory", " of disk"))
+    assert f"plan: {Path('elsewhere') / 'plan.json'} (plan --explain" in out
     assert "segtl train 0 -w elsewhere" in err and "segtl train" not in out
+    for row in brief(plan):
+        assert row.choice and row.why and len(row.why) <= 90
 
 
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_layers_of_an_image_forbid_mirroring_across_them_alone(tmp_path: Path) -
     assert plan.recipe.augmentation.mirror_axes == plan.recipe.tta_axes == (2,)
     assert plan.recipe.augmentation.rotate_degrees == 30
     [why] = [one.reason for one in plan.reasons if one.field == "recipe.augmentation.mirror_axes"]
-    assert "not mirrored along y" in why and why.startswith("mirrored along x")
+    assert "; not along y: " in why and why.startswith("no label keeps to a side along x; ")
 
 
 class TestMirrorOption:

@@ -64,17 +64,17 @@ def mirror_axes(
     is_image = fingerprint.unit == "pixel"
     candidates = (0, 1) if is_image else (LEFT_RIGHT,)
     if not is_image and axes[0] == LEFT_RIGHT and configuration == "2d":
-        return (), "not mirrored: left and right lie along the slice axis, of which 2D reads a single slice"
+        return (), "left and right lie along the slice axis, of which 2D reads a single slice"
     names = [label.name for label in fingerprint.labels]
     sided = _sided([*dict.fromkeys([*names, *outputs])])
-    named = f"that would swap the sides that {', '.join(sided)} name" if sided else ""
+    named = f"it would swap the sides that {', '.join(sided)} name" if sided else ""
     against = {axis: named or keeps_sides(fingerprint.cases, names, axis) for axis in candidates}
     free = [axis for axis in candidates if not against[axis]]
-    reasons = [f"not mirrored along {LETTERS[axis]}: {why}" for axis, why in against.items() if why]
+    reasons = [f"not along {LETTERS[axis]}: {why}" for axis, why in against.items() if why]
     if free:
         why = "2D images have no fixed orientation" if is_image else "bodies are nearly symmetric from left to right"
         along = " and ".join(LETTERS[axis] for axis in free)
-        reasons.insert(0, f"mirrored along {along}: {why}, and no label keeps to a side there")
+        reasons.insert(0, f"no label keeps to a side along {along}; {why}")
     return tuple(sorted(axes.index(axis) for axis in free)), "; ".join(reasons)  # type: ignore[misc]
 
 

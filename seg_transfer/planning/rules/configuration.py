@@ -46,12 +46,12 @@ def configuration(
         return "3d", f"{slices:g} slices in the median case, and a GPU"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
-            f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): on a CPU, "
+            f"slices are {ratio:.2g} times as far apart as pixels; limit {ANISOTROPY_LIMIT:g} on a CPU: "
             "neighbouring slices as channels give most of the context in a fraction of the time"
         )
     if steps_3d < FEWEST_STEPS:
         return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (at least {FEWEST_STEPS})"
     return "3d", (
-        f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}), and about "
-        f"{steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (at least {FEWEST_STEPS})"
+        f"slices lie close enough, and there is time for 3D; anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}), "
+        f"about {steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (at least {FEWEST_STEPS})"
     )

@@ -36,7 +36,7 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
         what, hint = f"timm records no ImageNet weights of {entry.name}", "give a file, or choose another --encoder"
         raise UserError(what, where="--weights", hint=hint)
     if requested == "imagenet":
-        return _imagenet(entry), f"requested ({entry.source}, {entry.licence})"
+        return _imagenet(entry), f"requested; {entry.source}, {entry.licence}"
     if requested == "none":
         return Weights(source="none"), "requested"
     if requested == "bundled":
@@ -46,15 +46,15 @@ def weights(entry: EncoderEntry, requested: str, imagenet_cached: Callable[[str]
                 where="--weights",
                 hint=f"choose --encoder {', '.join(BUNDLED)}, or --weights imagenet",
             )
-        return Weights(source="bundled"), f"requested ({_bundled(entry)})"
+        return Weights(source="bundled"), f"requested; {_bundled(entry)}"
     if requested != "auto":
         return Weights(source="file", path=requested), f"the file {requested} was requested"
     if entry.name in BUNDLED:
-        return Weights(source="bundled"), f"they come with the package ({_bundled(entry)})"
+        return Weights(source="bundled"), f"come with the package ({entry.licence}); {_bundled(entry)}"
     if imagenet_cached(entry.name):
-        return _imagenet(entry), f"the ImageNet weights of {entry.name} are in the local cache ({entry.source})"
+        return _imagenet(entry), f"the ImageNet weights of {entry.name} are in the local cache; {entry.source}"
     return Weights(source="none"), (
-        f"the ImageNet weights of {entry.name} are neither in the package nor in the local cache, and auto never "
+        f"the ImageNet weights of {entry.name} are neither in the package nor in the local cache; auto never "
         "downloads: random weights; --weights imagenet downloads them"
     )
 

@@ -73,7 +73,7 @@ def normalization(
     words = set(re.split(r"[^a-z0-9]+", channel.name.lower()))
     if "ct" in words and foreground is not None and foreground.percentile_00_5 < foreground.percentile_99_5:
         return _of_kind("clip_zscore", channel, crop_ratio), (
-            f"{channel.name!r} names CT, whose scale is physical: clipped to the foreground's 0.5 and 99.5 percentiles "
+            f"{channel.name!r} is CT, whose scale is physical; clipped to the foreground's 0.5 and 99.5 percentiles "
             f"[{foreground.percentile_00_5:.5g}, {foreground.percentile_99_5:.5g}], then z-score with the data set's "
             f"mean {foreground.mean:.5g} and std {foreground.std:.5g}"
         )
@@ -82,26 +82,26 @@ def normalization(
         mask = f"; statistics inside the nonzero mask, since cropping keeps {crop_ratio:.0%} (limit {MASK_LIMIT:.0%})"
     zscore = _of_kind("zscore", channel, crop_ratio)
     if words & NO_SCALE_WORDS:
-        return zscore, f"{channel.name!r} names a modality without a fixed scale: z-score per image{mask}"
+        return zscore, f"{channel.name!r} names a modality without a fixed scale; z-score per image{mask}"
     fixed = fixed_range(channel, dimension)
     if fixed is None:
         return zscore, (
-            f"no fixed range ({', '.join(channel.dtypes)}, values {channel.minimum:.5g} to {channel.maximum:.5g}): "
+            f"no fixed range ({', '.join(channel.dtypes)}, values {channel.minimum:.5g} to {channel.maximum:.5g}); "
             f"z-score per image{mask}"
         )
     if channel.outlier_ratio > OUTLIER_LIMIT:
         return zscore, (
-            f"outliers: the range is {channel.outlier_ratio:.3g} times as wide as that of the middle 99 % "
-            f"(limit {OUTLIER_LIMIT:g}), min-max would compress it: z-score per image{mask}"
+            f"outliers: the range is {channel.outlier_ratio:.3g} times as wide as that of the middle 99 %; "
+            f"limit {OUTLIER_LIMIT:g}, min-max would compress it; z-score per image{mask}"
         )
     shared, comparison = scale
     if not shared:
         return zscore, (
-            f"fixed range {fixed[0]:g} to {fixed[1]:g}, but no shared scale: {comparison}: z-score per image{mask}"
+            f"fixed range {fixed[0]:g} to {fixed[1]:g}, but no shared scale; {comparison}; z-score per image{mask}"
         )
     return _of_kind("minmax", channel, crop_ratio), (
-        f"fixed range {fixed[0]:g} to {fixed[1]:g} ({', '.join(channel.dtypes)}) without outliers (ratio "
-        f"{channel.outlier_ratio:.3g}, limit {OUTLIER_LIMIT:g}), {comparison}: min-max to [0, 1]"
+        f"fixed range {fixed[0]:g} to {fixed[1]:g} ({', '.join(channel.dtypes)}) without outliers; ratio "
+        f"{channel.outlier_ratio:.3g}, limit {OUTLIER_LIMIT:g}; {comparison}; min-max to [0, 1]"
     )
 
 

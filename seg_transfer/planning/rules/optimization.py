@@ -70,14 +70,14 @@ def budget(
     if time_budget is None and device != "cpu":
         gpu_steps = GPU_EPOCHS * GPU_STEPS_PER_EPOCH
         return PlannedBudget(GPU_EPOCHS, None, GPU_STEPS_PER_EPOCH, gpu_steps), (
-            f"{gpu_steps} steps on a GPU: nnU-Net's curve on hippocampus is flat from about 12,500 steps on"
+            f"the default on a GPU; {gpu_steps} steps: nnU-Net's curve on hippocampus is flat from about 12,500 on"
         )
     seconds = CPU_SECONDS if time_budget is None else time_budget
     steps = steps_in_time(seconds_per_step, time_budget)
     per_epoch = int(min(GPU_STEPS_PER_EPOCH, max(1, steps / EPOCHS_IN_BUDGET)))
     source = "the default on a CPU" if time_budget is None else "requested"
     return PlannedBudget(None, seconds, per_epoch, steps), (
-        f"{source}: {seconds_text(seconds)}, about {steps:.0f} steps of {seconds_text(seconds_per_step)}; "
+        f"{source}; {seconds_text(seconds)}, about {steps:.0f} steps of {seconds_text(seconds_per_step)}; "
         f"logged every {per_epoch} of them"
     )
 

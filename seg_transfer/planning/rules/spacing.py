@@ -87,7 +87,7 @@ def target_spacing(
     """
     median = np.median(np.array(spacings), axis=0)
     slice_step, u, v = (float(step) for step in median)
-    reason = f"median of {len(spacings)} case(s)"
+    reason = f"median of {len(spacings)} case{'s' if len(spacings) > 1 else ''}"
     ratio = anisotropy((slice_step, u, v))
     if dimension == 3 and ratio > ANISOTROPY_LIMIT:
         tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))

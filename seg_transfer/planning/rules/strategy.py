@@ -99,13 +99,13 @@ def strategy(
     helps, why_helps = pretraining_helps(evidence)
     if requested is not None:
         control = requested != "scratch" and not pretrained
-        reason = f"{requested} was requested{f': {ON_RANDOM_WEIGHTS}' if control else ''}"
+        reason = f"{requested} was requested{f'; {ON_RANDOM_WEIGHTS}' if control else ''}"
         return with_batchnorm_reason(model, STRATEGIES[requested](model), reason)
     if not pretrained:
-        return scratch(model), "no pretrained weights: everything learns from the start"
+        return scratch(model), "there are no pretrained weights"
     if not helps:
-        return scratch(model), f"{why_helps}: everything learns from the start"
-    reason = f"{why_helps}: gradual, which was never far from the best strategy where all were measured"
+        return scratch(model), f"random weights know more of this data than the pretrained ones; {why_helps}"
+    reason = f"never far from the best where all were measured; {why_helps}"
     return with_batchnorm_reason(model, gradual(model), reason)
 
 
