@@ -12,6 +12,8 @@ from pathlib import Path
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _INDENTED = "\n  "
+MOST_LISTED = 10
+"""Failures that a message lists; results and logs have all of them."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -65,13 +67,24 @@ class UserError(ValueError):
 
 
 class SomeCasesFailed(Exception):
-    """Some cases failed and all others are done: exit code 3.
+    """Some cases failed and all others are done: exit code 3; 2 if there are no others.
 
     Args:
         failures: Case identifier -> one-line cause.
+        of: Number of cases.
     """
 
-    def __init__(self, failures: dict[str, str]) -> None:
-        self.failures = dict(failures)
-        lines = "\n".join(f"  {printable(case)}: {printable_message(cause)}" for case, cause in self.failures.items())
-        super().__init__(f"{len(self.failures)} case(s) failed, the others are done:\n{lines}")
+    def __init__(self, failures: dict[str, str], *, of: int) -> None:
+        self.failures, self.of = dict(failures), of
+        listed = list(self.failures.items())
+        lines = [f"{printable(case)}: {printable_message(cause)}" for case, cause in listed[:MOST_LISTED]]
+        if len(listed) > MOST_LISTED:
+            lines.append(f"and {len(listed) - MOST_LISTED} more")
+        count = f"{len(listed)} of {of} cases failed" if of > 1 else "the only case failed"
+        head = f"{count}, the others are done:" if self.others_done else f"{count}:"
+        super().__init__("\n  ".join([head, *lines]))
+
+    @property
+    def others_done(self) -> bool:
+        """Whether any case succeeded."""
+        return self.of > len(self.failures)

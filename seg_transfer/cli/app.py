@@ -2,7 +2,8 @@
 
 Commands are the options types (:mod:`seg_transfer.options`) that have a :class:`~seg_transfer.options.base.Command`.
 
-Exit codes: 0 done; 2 user error; 3 done, but some cases failed; 130 interrupted; 141 nobody reads the output any more.
+Exit codes: 0 done; 2 user error, or every case failed; 3 done, but some cases failed; 130 interrupted; 141 nobody reads
+the output any more.
 Any other exception is a defect of segtl and keeps its traceback.
 """
 
@@ -45,6 +46,8 @@ ENVIRONMENT_ERRORS = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
+LOGGED = {"plan", "preprocess", "train", "predict", "summary", "probe"}
+"""Commands whose messages are kept in the work folder."""
 MODULES = (plan_options, train_options, model_options, other_options, pretrain_options)
 """Modules with the commands' options types, in the order of ``--help``."""
 
@@ -59,12 +62,16 @@ def commands() -> Iterator[tuple[Command, type[Options]]]:
 def _run(entry: Command, options: Options) -> None:
     """Run a command and show its result."""
     with _ends_with_its_output():
-        _apply(options)
+        _apply(entry, options)
         module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
         result = getattr(import_module(module), name)(options)
         from seg_transfer.cli import show
 
-        getattr(show, f"show_{entry.name}", _echo)(result, options)
+        if getattr(options, "as_json", False):
+            show.print_json(result)
+        else:
+            getattr(show, f"show_{entry.name}", _echo)(result, options)
+        getattr(show, f"end_{entry.name}", _nothing)(result, options)
 
 
 @contextmanager
@@ -77,7 +84,7 @@ def _ends_with_its_output() -> Iterator[None]:
         raise typer.Exit(OUTPUT_CLOSED) from None
 
 
-def _apply(options: Options) -> None:
+def _apply(entry: Command, options: Options) -> None:
     """Set what applies to the whole process: verbosity, the log file, and whether connections are allowed."""
     if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
@@ -86,20 +93,32 @@ def _apply(options: Options) -> None:
         work = None  # an exported model needs no work folder
     from seg_transfer.workflow.work_folder import WorkFolder
 
-    console.log_tracebacks(None if work is None else WorkFolder(work).log)
+    file = None if work is None else WorkFolder(work).log
+    console.log_tracebacks(file)
+    console.log_run(file if entry.name in LOGGED else None, _call_text(entry, options))
     if isinstance(options, OfflineOption) and options.offline:
         from seg_transfer.transfer.fetch import OFFLINE
 
         os.environ[OFFLINE] = "1"
 
 
+def _call_text(entry: Command, options: Options) -> str:
+    """A command with the options that are not at their defaults."""
+    given = options.model_dump(exclude_defaults=True)
+    return " ".join([f"segtl {entry.name}", *(f"{name}={value}" for name, value in given.items())])
+
+
 def _echo(result: object, _: Options) -> None:
     typer.echo(printable(str(result), keep="\n"))
 
 
-def _group(help_: str, epilog: str, **settings: Any) -> typer.Typer:
+def _nothing(result: object, options: Options) -> None:
+    """What most commands do after their result is shown."""
+
+
+def _group(help_: str, epilog: str, *, completes: bool = False, **settings: Any) -> typer.Typer:
     return typer.Typer(
-        add_completion=False,
+        add_completion=completes,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -113,6 +132,7 @@ app = _group(
     "Medical image segmentation that configures itself, on an encoder pretrained on ImageNet.",
     "Steps: [bold]segtl plan DATASET[/], [bold]segtl train cv[/], "
     "[bold]segtl predict -i IMAGES -o OUT[/]. Try it: [bold]segtl demo[/].",
+    completes=True,
     invoke_without_command=True,
 )
 encoders = _group(
@@ -147,13 +167,18 @@ def _segtl(
 
 
 @encoders.callback()
-def _encoders(context: typer.Context) -> None:
+def _encoders(
+    context: typer.Context,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the list as JSON, and nothing else on stdout.")
+    ] = False,
+) -> None:
     """List the encoders, or fetch their ImageNet weights."""
     if context.invoked_subcommand is None:
         from seg_transfer.cli import show
 
         with _ends_with_its_output():
-            show.show_encoders(api.encoders())
+            (show.print_json if as_json else show.show_encoders)(api.encoders())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,7 +209,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         return USER_ERROR
     except (UserError, SomeCasesFailed) as error:
         logger.error(str(error))
-        return USER_ERROR if isinstance(error, UserError) else SOME_FAILED
+        return SOME_FAILED if isinstance(error, SomeCasesFailed) and error.others_done else USER_ERROR
     except Exception as error:
         known = _known(error)
         if known is None:

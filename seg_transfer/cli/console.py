@@ -1,6 +1,6 @@
 """Log records and progress bars of the command line, on stderr; results go to stdout.
 
-Tracebacks of failed cases go to a file in the work folder, which is made with the first of them.
+A file in the work folder keeps what commands said, and tracebacks of failed cases. These make the folder if need be.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def shown_on_stderr() -> Iterator[None]:
         yield
     finally:
         log_tracebacks(None)
+        log_run(None, "")
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before[0])
         LOGGER.propagate = before[1]
@@ -110,6 +111,15 @@ def log_tracebacks(path: Path | None) -> None:
         handler.close()
     if path is not None:
         logger.addHandler(TracebackFile(path))
+
+
+def log_run(path: Path | None, command: str) -> None:
+    """Append the command and what it says to this file, once its folder is there; None: to no file."""
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, RunLog)]:
+        LOGGER.removeHandler(handler)
+        handler.close()
+    if path is not None:
+        LOGGER.addHandler(RunLog(path, command))
 
 
 class ConsoleHandler(logging.Handler):
@@ -187,3 +197,24 @@ class TracebackFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         make_folder(Path(self.baseFilename).parent)
         return super()._open()
+
+
+class RunLog(TracebackFile):
+    """Appends a command and what it says; waits for the folder, which a command that fails does not make."""
+
+    def __init__(self, path: Path, command: str) -> None:
+        super().__init__(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self.waiting: list[logging.LogRecord] = []
+        self.emit(logging.makeLogRecord({"msg": command}))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out tracebacks, which have a handler of their own."""
+        return record.name != TRACEBACKS
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.waiting.append(record)
+        if Path(self.baseFilename).parent.is_dir():
+            for each in self.waiting:
+                super().emit(each)
+            self.waiting = []

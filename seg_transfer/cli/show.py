@@ -1,4 +1,7 @@
-"""Tables and lines of results on stdout: ``show_NAME`` for the command NAME; without one its result is printed."""
+"""Tables and lines of results on stdout: ``show_NAME`` for the command NAME; without one its result is printed.
+
+``end_NAME`` ends a command whose result is shown with another exit code, where some of it failed.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from typing import TYPE_CHECKING
 
 import typer
 from pydantic import BaseModel
+from pydantic_core import to_json
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
+import seg_transfer as api
 from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.cli.console import SafeConsole
 from seg_transfer.errors import SOME_FAILED, SomeCasesFailed, printable
 from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.options.other_options import STDOUT
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.units import bytes_text, seconds_text
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
         DemoOptions,
         EvaluateOptions,
         FetchOptions,
+        InfoOptions,
         InspectOptions,
         StatusOptions,
     )
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.check import CheckReport, Finding
     from seg_transfer.workflow.encoder_weights import EncoderStatus
+    from seg_transfer.workflow.info import Info
     from seg_transfer.workflow.inspect import CaseReport
     from seg_transfer.workflow.status import Status
     from seg_transfer.workflow.validate import TrainedFold
@@ -77,7 +86,7 @@ def show_plan(plan: Plan, options: PlanOptions) -> None:
         table = Table(box=None, show_header=False, pad_edge=False)
         for row in brief(plan):
             table.add_row(row.decision, row.choice, row.why)
-        _console().print(table)
+        print_table(table)
     if plan.expected is not None:
         expected = plan.expected
         _line(
@@ -90,30 +99,31 @@ def show_plan(plan: Plan, options: PlanOptions) -> None:
     logger.info(f"next: `segtl train 0{option}` (cv in place of 0: every fold)")
 
 
-def show_check(report: CheckReport, options: CheckOptions) -> None:
-    """Show the labels' volumes and everything that was found; exits with code 3 where there is a problem."""
-    if options.as_json:
-        _json(report)
-    else:
-        _line(f"{report.root}: {report.cases} cases, layout {report.layout}")
-        _line(f"channels: {', '.join(report.channels)}")
-        volume = "ml" if report.unit == "mm" else "pixels"
-        table = Table("label", "value", "cases", f"least {volume}", "median", "largest")
-        for label in report.labels:
-            sizes = ("" if size is None else _number(size) for size in (label.least, label.median, label.largest))
-            table.add_row(label.name, str(label.value), str(label.cases), *sizes)
-        _console().print(table)
-        if report.findings:
-            table = Table("severity", "case", "file", "what", "hint")
-            for alike in _alike(report.findings):
-                cases = [found.case for found in alike if found.case]
-                files = [found.file.name for found in alike if found.file]
-                table.add_row(alike[0].severity, _first(cases), _first(files), alike[0].what, alike[0].hint)
-            _console().print(table)
-        counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
-        _line(", ".join(counts))
-        if report.fixed_copy is not None:
-            _line(f"fixed copy: {report.fixed_copy}")
+def show_check(report: CheckReport, _: CheckOptions) -> None:
+    """Show the labels' volumes and everything that was found."""
+    _line(f"{report.root}: {report.cases} cases, layout {report.layout}")
+    _line(f"channels: {', '.join(report.channels)}")
+    volume = "ml" if report.unit == "mm" else "pixels"
+    table = Table("label", "value", "cases", f"least {volume}", "median", "largest")
+    for label in report.labels:
+        sizes = ("" if size is None else _number(size) for size in (label.least, label.median, label.largest))
+        table.add_row(label.name, str(label.value), str(label.cases), *sizes)
+    print_table(table)
+    if report.findings:
+        table = Table("severity", "case", "file", "what", "hint")
+        for alike in _alike(report.findings):
+            cases = [found.case for found in alike if found.case]
+            files = [found.file.name for found in alike if found.file]
+            table.add_row(alike[0].severity, _first(cases), _first(files), alike[0].what, alike[0].hint)
+        print_table(table)
+    counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
+    _line(", ".join(counts))
+    if report.fixed_copy is not None:
+        _line(f"fixed copy: {report.fixed_copy}")
+
+
+def end_check(report: CheckReport, options: CheckOptions) -> None:
+    """Exit with code 3 where there is a problem."""
     if report.count("problem") or (options.strict and report.count("warning")):
         raise typer.Exit(SOME_FAILED)
 
@@ -133,18 +143,27 @@ def _first(names: Sequence[str]) -> str:
 
 
 def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:
-    """Show the folds, and with ``--control`` the comparison with their controls.
+    """Show the folds, with ``--control`` the comparison with their controls, the pictures, and what comes next."""
+    show_runs(runs)
+    if options.control:
+        show_control(runs, options.work)
+    for file in (file for run in runs for file in (run.run.progress_plot, run.run.overlay)):
+        if file.is_file():
+            _line(f"picture: {file}")
+    for command in api.status(work=options.work).next:
+        logger.info(f"next: `{command}`")
+
+
+def end_train(runs: Sequence[TrainedFold], _: TrainOptions) -> None:
+    """End the command.
 
     Raises:
         SomeCasesFailed: If cases could not be validated.
     """
-    show_runs(runs)
-    if options.control:
-        show_control(runs, options.work)
     scored = [fold.scores for run in runs for fold in (run, run.control) if fold and fold.scores]
     failures = {case: cause for scores in scored for case, cause in scores.failures.items()}
     if failures:
-        raise SomeCasesFailed(failures)
+        raise SomeCasesFailed(failures, of=len({case for each in scored for case in (*each.cases, *each.failures)}))
 
 
 def show_runs(runs: Sequence[TrainedFold]) -> None:
@@ -160,7 +179,7 @@ def show_runs(runs: Sequence[TrainedFold]) -> None:
             means = map(mean_of_defined, zip(*dice.values(), strict=True))
             cases = sum(len(scores.cases) for scores in validated.values())
             table.add_row("mean", str(cases), *map(_dice, means), style="bold")
-        _console().print(table)
+        print_table(table)
     for run in runs:
         _line(f"{fold_name(run.fold)}: {run.folder}")
 
@@ -175,7 +194,7 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     table = Table("start", "strategy", "mean Dice", *dice, title="the same budget", title_justify="left")
     for name, side in (("planned", comparison.run), ("from scratch", comparison.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
-    _console().print(table)
+    print_table(table)
     difference = f"{comparison.difference:+.3f} mean Dice over {len(comparison.cases)} held-out case(s)"
     interval = "no interval: one case is too few"
     if not math.isnan(comparison.lower):
@@ -189,18 +208,26 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
         _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
 
 
-def show_evaluate(scores: Scores, _: EvaluateOptions) -> None:
-    """Show an evaluation per case and per label.
+def show_evaluate(scores: Scores, options: EvaluateOptions) -> None:
+    """Show an evaluation per case and per label."""
+    from seg_transfer.evaluation.report import cases_table, summary_table
+
+    if options.json_file == STDOUT:
+        print_json(scores)
+        return
+    scored = scores.model_copy(update={"failures": {}})
+    print_table(cases_table(scored))
+    print_table(summary_table(scored))
+
+
+def end_evaluate(scores: Scores, _: EvaluateOptions) -> None:
+    """End the command.
 
     Raises:
         SomeCasesFailed: If cases could not be scored; it lists them.
     """
-    from seg_transfer.evaluation.report import cases_table, summary_table
-
-    scored = scores.model_copy(update={"failures": {}})
-    _console().print(cases_table(scored), summary_table(scored), sep="\n")
     if scores.failures:
-        raise SomeCasesFailed(scores.failures)
+        raise SomeCasesFailed(scores.failures, of=len(scores.cases) + len(scores.failures))
 
 
 def show_summary(summary: Summary, options: WorkOption) -> None:
@@ -222,7 +249,7 @@ def show_summary(summary: Summary, options: WorkOption) -> None:
             *(_dice(run.dice[name]) for name in names),
             run.name if run.ranked else f"{run.name} (not ranked: other cases)",
         )
-    _console().print(table)
+    print_table(table)
     for name, cause in summary.left_out.items():
         _line(f"left out: {name}: {cause}")
     verdict = ""
@@ -260,7 +287,7 @@ def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
             _dice(features.mean_dice),
             features.gain.text(signed=True) if features.gain is not None else "",
         )
-    _console().print(table)
+    print_table(table)
     _line(f"evidence: {WorkFolder(options.work).evidence}, {WorkFolder(options.work).probe_plot}")
     logger.info(f"took {seconds_text(evidence.seconds)}; Dice is on {evidence.held_out} held-out case(s)")
 
@@ -272,7 +299,7 @@ def show_demo(result: DemoResult, _: DemoOptions) -> None:
     for name, dice in result.scores.label_dice.items():
         table.add_row(name, _dice(dice), _dice(baseline[name]))
     table.add_row("mean", _dice(result.scores.mean_dice), _dice(result.baseline.mean_dice), style="bold")
-    _console().print(table)
+    print_table(table)
     _line(f"data set: {result.data}")
     _line(f"label maps: {result.predictions}")
     _line(f"overlay: {result.overlay}")
@@ -286,11 +313,8 @@ def show_export(files: Sequence[Path], _: ExportOptions) -> None:
         _line(str(file))
 
 
-def show_status(status: Status, options: StatusOptions) -> None:
+def show_status(status: Status, _: StatusOptions) -> None:
     """Show the state of a work folder, and the next commands."""
-    if options.as_json:
-        _json(status)
-        return
     _line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
         edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
@@ -302,7 +326,7 @@ def show_status(status: Status, options: StatusOptions) -> None:
             dice = "" if run.mean_dice is None else _dice(run.mean_dice)
             current = "current" if run.current else "earlier"
             table.add_row(current, str(run.fold), run.state, dice, run.folder)
-        _console().print(table)
+        print_table(table)
     for problem in filter(None, (run.problem for run in status.runs)):
         logger.warning(problem)
     for run in status.runs:
@@ -312,11 +336,8 @@ def show_status(status: Status, options: StatusOptions) -> None:
         _line(f"next: {step}")
 
 
-def show_inspect(report: CaseReport, options: InspectOptions) -> None:
+def show_inspect(report: CaseReport, _: InspectOptions) -> None:
     """Show a case's figures beside the data set's, its scores and what is unusual about it."""
-    if options.as_json:
-        _json(report)
-        return
     held_out = "in no fold" if report.fold is None else f"held out by fold {report.fold}"
     _line(f"{report.case}: {held_out}; {', '.join(map(str, report.files))}")
     table = Table("figure", "this case", "rank", "lowest", "median", "highest", title="among all cases")
@@ -324,7 +345,7 @@ def show_inspect(report: CaseReport, options: InspectOptions) -> None:
     for place in (*report.figures, *(one.mean_dice for one in report.scores if one.mean_dice)):
         figures = map(_number, (place.lowest, place.median, place.highest))
         table.add_row(place.what, _number(place.value), f"{place.rank} of {place.cases}", *figures)
-    _console().print(table)
+    print_table(table)
     for scores in report.scores:
         if scores.labels:
             metrics = list(next(iter(scores.labels.values())))
@@ -332,7 +353,7 @@ def show_inspect(report: CaseReport, options: InspectOptions) -> None:
             table = Table("label", *metrics, title=title, title_justify="left")
             for label, values in scores.labels.items():
                 table.add_row(label, *("–" if values[name] is None else f"{values[name]:.3f}" for name in metrics))
-            _console().print(table)
+            print_table(table)
         if scores.failure is not None:
             logger.warning(f"{scores.plan}, fold {scores.fold}: {scores.failure}")
     _line(f"fragments: {', '.join(f'{label} {count}' for label, count in report.fragments.items())}")
@@ -341,6 +362,15 @@ def show_inspect(report: CaseReport, options: InspectOptions) -> None:
     for warning in report.warnings:
         logger.warning(warning)
     _line(f"overlay: {report.overlay}")
+
+
+def show_info(info: Info, _: InfoOptions) -> None:
+    """Show the installation and the machine."""
+    _line(f"segtl {info.segtl}, Python {info.python}, {info.system}")
+    _line(
+        f"{info.processor}: {info.cores} core(s), {bytes_text(info.memory_bytes)} of memory free, device {info.device}"
+    )
+    _line(", ".join(f"{name} {version}" for name, version in info.packages.items()))
 
 
 def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
@@ -358,7 +388,7 @@ def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
             "yes" if entry.volumes else "no",
             ", ".join(_weights(entry.name, kind) for kind in encoder.weights) or "no",
         )
-    _console().print(table)
+    print_table(table)
     logger.info("`segtl encoders fetch NAME` puts other ImageNet weights into the cache; timm/NAME is any CNN of timm")
 
 
@@ -379,8 +409,35 @@ def _console() -> SafeConsole:
     return SafeConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
-def _json(result: BaseModel) -> None:
-    sys.stdout.write(printable(result.model_dump_json(indent=2), keep="\n") + "\n")
+def print_json(result: object) -> None:
+    """Print a result as JSON; values that are undefined are null."""
+    content = result.model_dump_json(indent=2) if isinstance(result, BaseModel) else _dump(result)
+    sys.stdout.write(printable(content, keep="\n") + "\n")
+
+
+def _dump(result: object) -> str:
+    return to_json(result, indent=2, inf_nan_mode="null", fallback=_plain).decode()
+
+
+def _plain(value: object) -> object:
+    """A value that JSON does not know: a run's folder by its path."""
+    return str(getattr(value, "path", value))
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own."""
+    console = _console()
+    if Measurement.get(console, console.options, table).minimum <= console.width:
+        console.print(table)
+        return
+    if table.title:
+        _line(f"{table.title}:")
+    headers = [str(column.header) for column in table.columns]
+    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+        _line(str(first))
+        for header, cell in zip(headers[1:], others, strict=True):
+            if cell:
+                _line(f"  {header}: {cell}")
 
 
 def _line(text: str) -> None:

@@ -85,7 +85,7 @@ def run_demo(
     baseline = api.evaluate(folder / "baseline", reference, work=work, workers=workers)
     failures = scores.failures | baseline.failures
     if failures:
-        raise SomeCasesFailed(failures)
+        raise SomeCasesFailed(failures, of=len(held_out))
     overlay = folder / "overlay.png"
     files = {
         case.id: CaseFiles(case.images, reference=_label(reference, case), prediction=_label(predictions, case))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -22,6 +23,8 @@ from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
+logger = logging.getLogger(__name__)
+
 ABSENT = score_case(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8), [1], (1, 1, 1))[1]
 CaseResult = tuple[Unit, dict[LabelValue, LabelScore]]
 """Unit of a case's grid, and the scores of each label value."""
@@ -35,6 +38,7 @@ def evaluate_folders(
     names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
+    only_predicted: bool = False,
     workers: int | None = 0,
 ) -> Scores:
     """Score every label map of ``reference`` against the prediction of the same name.
@@ -49,6 +53,7 @@ def evaluate_folders(
         names: Label name -> value, for segmentations of 3D Slicer; None: those of ``labels`` with one value.
         ignore: Reference value of voxels without annotation, which are not scored.
         tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
+        only_predicted: Leave out references without a prediction, which are failures otherwise.
         workers: Number of processes; 0 uses this process, None takes what pays.
 
     Returns:
@@ -71,6 +76,9 @@ def evaluate_folders(
             where=predictions,
             hint="give both the same file name, apart from the ending",
         )
+    missing = [] if only_predicted else sorted(true.keys() - predicted.keys())
+    if missing:
+        logger.info(f"{len(missing)} of {len(true)} references have no prediction; --only-predicted leaves them out")
     if labels is None and (scheme := _segments([maps[case] for maps in (predicted, true) for case in common], workers)):
         if ignore is not None:
             hint = "name the segment of voxels without annotation 'ignore', or give the work folder"
@@ -83,9 +91,7 @@ def evaluate_folders(
         ignore=ignore,
         tolerance=tolerance,
         workers=workers,
-        failures={
-            case: f"{true[case]}: no prediction of this name in {predictions}" for case in true.keys() - predicted
-        },
+        failures={case: f"{true[case]}: no prediction of this name in {predictions}" for case in missing},
     )
     return scores.model_copy(update={"without_reference": tuple(sorted(predicted.keys() - true.keys()))})
 

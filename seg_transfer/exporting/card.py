@@ -42,7 +42,7 @@ def write_card(
         + ", ".join(f"{channel.name} (scaled by {channel.normalization.kind})" for channel in data.channels),
         "- Predicts: " + ", ".join(f"{name} {' + '.join(map(str, values))}" for name, values in data.scored.items()),
         f"- Resamples to {spacing} ({unit}), and back",
-        f"- Trained on: {len(data.cases)} labelled {kind}",
+        f"- Trained on: {_trained_on(members)} labelled {kind}",
     ]
     lines += [f"- Network: {_network(member)}" for member in members]
     lines += [f"- Label maps: {text}" for text in _postprocessing(plan, postprocessing)]
@@ -68,6 +68,15 @@ def write_card(
         "",
     ]
     return "\n".join(map(printable, lines))
+
+
+def _trained_on(members: Sequence[Member]) -> int:
+    """Number of cases that any of the folds was trained on."""
+    cases: set[str] = set()
+    for member in members:
+        for fold in member.folds:
+            cases.update(member.plan.data.cases if fold == "full" else member.plan.recipe.splits[int(fold)].train)
+    return len(cases)
 
 
 def licence(weights: Weights, encoder: str) -> str:

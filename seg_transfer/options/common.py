@@ -97,6 +97,14 @@ class VerbosityOptions(Options):
         return self
 
 
+class JsonOption(Options):
+    """Results as JSON."""
+
+    as_json: Annotated[bool, Cli("--json", panel=RUNNING, only=True)] = Field(
+        False, description="Print the result as JSON, and nothing else on stdout."
+    )
+
+
 class BudgetOptions(Options):
     """The training budget."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli, Command
@@ -15,6 +16,7 @@ from seg_transfer.options.common import (
     Bytes,
     DeviceOption,
     FoldsOption,
+    JsonOption,
     OfflineOption,
     VerbosityOptions,
     WorkersOption,
@@ -43,6 +45,10 @@ class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
         return self
 
 
+def _as_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str | os.PathLike) else value
+
+
 class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.predict` for files."""
 
@@ -54,9 +60,11 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         "skipped. It also has the warnings about images that are unlike those of training.",
     )
 
-    images: Annotated[Path, Cli("-i/--input", metavar="PATH", positional=True)] = Field(
-        description="Folder of images, or one file."
-    )
+    images: Annotated[
+        tuple[Path, ...],
+        BeforeValidator(_as_several),
+        Cli("-i/--input", metavar="PATH", positional=True, repeated=True),
+    ] = Field(min_length=1, description="Folder of images, or one file; repeatable.")
     output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
@@ -72,7 +80,7 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         return self
 
 
-class SummaryOptions(WorkOption, DeviceOption, WorkersOption, VerbosityOptions):
+class SummaryOptions(WorkOption, DeviceOption, WorkersOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.summary`."""
 
     command = Command(

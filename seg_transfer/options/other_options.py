@@ -1,4 +1,4 @@
-"""Options of evaluate, status, inspect, demo, and fetching weights."""
+"""Options of evaluate, status, inspect, info, demo, and fetching weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.common import (
     RUNNING,
     DeviceOption,
+    JsonOption,
     OfflineOption,
     SeedOption,
     VerbosityOptions,
     WorkersOption,
     WorkOption,
 )
+
+STDOUT = Path("-")
+"""In place of a file: standard output."""
 
 
 class EvaluateOptions(WorkersOption, VerbosityOptions):
@@ -41,8 +45,9 @@ class EvaluateOptions(WorkersOption, VerbosityOptions):
     ignore: Annotated[int | None, Cli(metavar="VALUE")] = Field(
         None, description="Value of voxels that are not annotated. Default: the plan's, with -w."
     )
+    only_predicted: bool = Field(False, description="Leave out references without a prediction.")
     json_file: Annotated[Path | None, Cli("--json", metavar="FILE")] = Field(
-        None, alias="json", description="Write all scores as JSON."
+        None, alias="json", description="Write all scores as JSON; - prints them, and nothing else on stdout."
     )
     csv_file: Annotated[Path | None, Cli("--csv", metavar="FILE")] = Field(
         None, alias="csv", description="Write one row per case and label."
@@ -52,7 +57,7 @@ class EvaluateOptions(WorkersOption, VerbosityOptions):
     )
 
 
-class StatusOptions(WorkOption, VerbosityOptions):
+class StatusOptions(WorkOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.status`."""
 
     command = Command(
@@ -61,10 +66,8 @@ class StatusOptions(WorkOption, VerbosityOptions):
         "Example: [bold]segtl status -w segtl-work[/]",
     )
 
-    as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
 
-
-class InspectOptions(WorkOption, VerbosityOptions):
+class InspectOptions(WorkOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.inspect`."""
 
     command = Command(
@@ -78,10 +81,20 @@ class InspectOptions(WorkOption, VerbosityOptions):
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE")] = Field(
         None, description="The overlay, PNG. Default: inspect/CASE.png in the work folder."
     )
-    as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
 
 
-class DemoOptions(DeviceOption, SeedOption, OfflineOption, VerbosityOptions):
+class InfoOptions(JsonOption, VerbosityOptions):
+    """Options of ``segtl info``."""
+
+    command = Command(
+        "info",
+        "Show versions and machine, for a report of a defect.",
+        "Example: [bold]segtl info --json > info.json[/]",
+        function="seg_transfer.workflow.info:info",
+    )
+
+
+class DemoOptions(DeviceOption, SeedOption, OfflineOption, JsonOption, VerbosityOptions):
     """Options of ``segtl demo``."""
 
     command = Command(

@@ -14,6 +14,7 @@ from seg_transfer.options.common import (
     BudgetOptions,
     Bytes,
     DeviceOption,
+    JsonOption,
     Names,
     OfflineOption,
     SeedOption,
@@ -73,7 +74,15 @@ class DatasetOptions(Options):
 
 
 class PlanOptions(
-    DatasetOptions, BudgetOptions, WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions
+    DatasetOptions,
+    BudgetOptions,
+    WorkOption,
+    DeviceOption,
+    WorkersOption,
+    SeedOption,
+    OfflineOption,
+    JsonOption,
+    VerbosityOptions,
 ):
     """Options of :func:`seg_transfer.plan`; ``auto`` and None are decided from the data."""
 
@@ -209,7 +218,7 @@ class PlanOptions(
             raise UserError(what, where=where, hint="use --carry encoder, or omit --head")
 
 
-class CheckOptions(DatasetOptions, WorkersOption, VerbosityOptions):
+class CheckOptions(DatasetOptions, WorkersOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.check`."""
 
     command = Command(
@@ -226,7 +235,6 @@ class CheckOptions(DatasetOptions, WorkersOption, VerbosityOptions):
         "compression, axes, affines and types of labels, byte order marks.",
     )
     strict: Annotated[bool, Cli(only=True)] = Field(False, description="Exit code 3 for warnings too.")
-    as_json: Annotated[bool, Cli("--json", only=True)] = Field(False, description="Print JSON.")
 
 
 class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):
@@ -239,7 +247,7 @@ class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptio
     )
 
 
-class ProbeOptions(WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, VerbosityOptions):
+class ProbeOptions(WorkOption, DeviceOption, WorkersOption, SeedOption, OfflineOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.probe`."""
 
     command = Command(

@@ -12,6 +12,7 @@ from seg_transfer.options.common import (
     RUNNING,
     BudgetOptions,
     DeviceOption,
+    JsonOption,
     OfflineOption,
     VerbosityOptions,
     WorkersOption,
@@ -41,7 +42,7 @@ class TaskOptions(Record):
     time_budget: float | None = Field(description="budget in seconds of training")
 
 
-class TrainOptions(RunOptions, WorkOption, OfflineOption, VerbosityOptions):
+class TrainOptions(RunOptions, WorkOption, OfflineOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.train`."""
 
     command = Command(

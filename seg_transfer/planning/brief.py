@@ -89,7 +89,7 @@ def _normalization(data: DataPlan, reasons: dict[str, str]) -> list[Brief]:
     groups: dict[str, list[int]] = {}
     for index, channel in enumerate(data.channels):
         groups.setdefault(_scaled(channel.normalization), []).append(index)
-    rows = []
+    rows: list[Brief] = []
     for choice, channels in list(groups.items())[:2]:
         names = "" if len(groups) == 1 else f"{listing([data.channels[index].name for index in channels])}: "
         why = reasons.get(f"data.channels.{channels[0]}.normalization", "")

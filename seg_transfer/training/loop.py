@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 60.0
 VALIDATION_BATCHES = 8
+MOST_LABELS = 4
+"""Labels whose Dice the progress display has room for."""
 RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
 SHARE_OF_FREE_MEMORY = 0.25
@@ -294,7 +296,7 @@ class _Training:
         )
 
     def _status(self) -> str:
-        """Step, loss and Dice for the progress display."""
+        """Step, loss and Dice of validation patches, also per label where these are few, for the progress display."""
         rows, losses = self.state.rows, self.state.losses
         loss = losses[-1] if losses else rows[-1]["loss"] if rows else None
         dice = mean_dice(rows[-1]) if rows else None
@@ -302,7 +304,10 @@ class _Training:
         if loss is not None:
             parts.append(f"loss {loss:.3f}")
         if dice is not None:
-            parts.append(f"Dice {dice:.3f}")
+            labels = {name: value for name, value in rows[-1]["dice"].items() if value is not None}
+            few = 1 < len(labels) <= MOST_LABELS
+            each = f" ({', '.join(f'{name} {value:.2f}' for name, value in labels.items())})" if few else ""
+            parts.append(f"Dice of validation patches {dice:.3f}{each}")
         return ", ".join(parts)
 
 

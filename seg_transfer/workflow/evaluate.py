@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seg_transfer.options.calls import takes
-from seg_transfer.options.other_options import EvaluateOptions
+from seg_transfer.options.other_options import STDOUT, EvaluateOptions
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -27,7 +27,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
         UserError: If a folder is missing, or no name occurs in both.
     """
     for file in (options.json_file, options.csv_file):
-        if file is not None:
+        if file is not None and file != STDOUT:
             check_file(file)
     data = None if options.work is None else WorkFolder(options.work).load_plan().data
     from seg_transfer.evaluation.report import save_csv
@@ -40,9 +40,10 @@ def evaluate(options: EvaluateOptions) -> Scores:
         names=None if data is None else data.names,
         ignore=data.ignore if options.ignore is None and data is not None else options.ignore,
         tolerance=options.tolerance,
+        only_predicted=options.only_predicted,
         workers=options.workers,
     )
-    if options.json_file is not None:
+    if options.json_file not in (None, STDOUT):
         scores.save(options.json_file)
     if options.csv_file is not None:
         save_csv(scores, options.csv_file)

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 @overload
-def predict(images: Path | str | PredictOptions, *arguments: Any, **options: Any) -> Path: ...
+def predict(images: Path | str | Sequence[Path | str] | PredictOptions, *arguments: Any, **options: Any) -> Path: ...
 @overload
 def predict(
     images: np.ndarray, *, spacing: Sequence[float] | None = None, **options: Any
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
 def predict(
-    images: Path | str | PredictOptions | np.ndarray, *arguments: Any, **options: Any
+    images: Path | str | Sequence[Path | str] | PredictOptions | np.ndarray, *arguments: Any, **options: Any
 ) -> Path | np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Segment files into a folder, or one array in memory, by the mean probabilities of trained models.
 
@@ -65,8 +65,10 @@ def predict(
     """
     if isinstance(images, PredictOptions):
         return _predict_files(images)
-    if isinstance(images, Path | str):
+    several = isinstance(images, list | tuple) and all(isinstance(each, Path | str) for each in images)
+    if isinstance(images, Path | str) or several:
         return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
+    assert not isinstance(images, Sequence)
     spacing = options.pop("spacing", None)
     return _predict_array(images, spacing, options_from(ArrayOptions, "predict", *arguments, **options))
 
@@ -76,7 +78,7 @@ predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 def _predict_files(options: PredictOptions) -> Path:
     models = _models(options)
-    cases = find_images(options.images, len(models.data.channels))
+    cases = _find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
     warn_of_forms(image for case in cases for image in case.images)
     from seg_transfer.inference.folder import predict_folder
@@ -89,8 +91,24 @@ def _predict_files(options: PredictOptions) -> Path:
     predictor = _loaded(models.load, options)
     failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     if failures:
-        raise SomeCasesFailed(failures)
+        raise SomeCasesFailed(failures, of=len(cases))
     return options.output
+
+
+def _find_cases(paths: Sequence[Path], channels: int) -> list[Case]:
+    """The cases of all paths; a case that two paths name by the same files counts once.
+
+    Raises:
+        UserError: If different files are the same case.
+    """
+    cases: dict[str, Case] = {}
+    for path in paths:
+        for case in find_images(path, channels):
+            known = cases.setdefault(case.id, case)
+            if known.images != case.images:
+                what = f"{known.images[0]} would be the same case, {case.id}"
+                raise UserError(what, where=case.images[0], hint="predict them into different folders")
+    return list(cases.values())
 
 
 def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:

@@ -36,7 +36,7 @@ def preprocess(options: PreprocessOptions) -> Path:
     workers = environment.case_workers(options.workers, dataset.files())
     failures = preprocess_dataset(dataset, plan.data, folder, workers=workers, check=True)
     if failures:
-        raise SomeCasesFailed(failures)
+        raise SomeCasesFailed(failures, of=len(plan.data.cases))
     return folder
 
 

@@ -74,6 +74,10 @@ def summary(options: SummaryOptions) -> Summary:
         postprocessing=outcome.trials,
         left_out=left_out,
     )
+    of_folds = len(plan.recipe.splits)
+    if len(first.folds) < of_folds:
+        which = f"{len(first.folds)} of {of_folds} folds"
+        logger.warning(f"scores are of {which} only: `segtl train cv{work.option}` trains the others")
     result.save(work.summary)
     Choice(
         runs=tuple(ChosenRun(run=name, folds=runs[name].folds) for name in first.runs),

@@ -10,7 +10,7 @@
       plan.json                        the current plan: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<plan's runs>/              see :mod:`seg_transfer.training.run_folder`
-      segtl.log                        tracebacks of cases that failed
+      segtl.log                        what commands said, and tracebacks of cases that failed
       summary.json                     cross-validated scores of all runs
       evidence.json                    evidence about transfer that `segtl plan` and `segtl probe` measured
       probe.png                        plot of the probe
