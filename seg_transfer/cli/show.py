@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -63,6 +62,7 @@ _dice = METRICS["dice"].text
 
 FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
+WIDEST = 10_000
 
 
 def show_plan(plan: Plan, options: PlanOptions) -> None:
@@ -411,23 +411,15 @@ def _console() -> SafeConsole:
 
 def print_json(result: object) -> None:
     """Print a result as JSON; values that are undefined are null."""
-    content = result.model_dump_json(indent=2) if isinstance(result, BaseModel) else _dump(result)
+    content = to_json(result, indent=2, inf_nan_mode="null").decode()
     sys.stdout.write(printable(content, keep="\n") + "\n")
-
-
-def _dump(result: object) -> str:
-    return to_json(result, indent=2, inf_nan_mode="null", fallback=_plain).decode()
-
-
-def _plain(value: object) -> object:
-    """A value that JSON does not know: a run's folder by its path."""
-    return str(getattr(value, "path", value))
 
 
 def print_table(table: Table) -> None:
     """Print a table; where the terminal is so narrow that words would break, each row as lines of its own."""
     console = _console()
-    if Measurement.get(console, console.options, table).minimum <= console.width:
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
+    if needed <= console.width:
         console.print(table)
         return
     if table.title:

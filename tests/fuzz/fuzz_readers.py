@@ -62,7 +62,7 @@ def command(*arguments: str | Path) -> None:
     if code == 2:
         raise UserError("the command refused its input")
     if code == 3:
-        raise SomeCasesFailed({})
+        raise SomeCasesFailed({}, of=1)
     if code:
         raise Failed(f"exit code {code}")
 

@@ -239,7 +239,12 @@ def test_misuse_is_exit_code_2(arguments: list[str], asked: dict[str, Any], caps
     ("raised", "code", "said"),
     [
         (UserError("no good", where="x.nii", hint="fix it"), 2, "x.nii: no good\n  hint: fix it\n"),
-        (SomeCasesFailed({"case_1": "cut off"}), 3, "case_1: cut off"),
+        (
+            SomeCasesFailed({"case_1": "cut off"}, of=2),
+            3,
+            "1 of 2 cases failed, the others are done:\n  case_1",
+        ),
+        (SomeCasesFailed({"case_1": "cut off"}, of=1), 2, "the only case failed:\n  case_1: cut off"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

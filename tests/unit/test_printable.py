@@ -46,7 +46,7 @@ def test_a_name_is_escaped_in_errors_log_tables_and_json(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert is_safe(str(UserError(f"label {name}", where=Path(name), hint=f"rename {name}")))
-    assert is_safe(str(SomeCasesFailed({name: f"damaged: {name}"})))
+    assert is_safe(str(SomeCasesFailed({name: f"damaged: {name}"}, of=2)))
     with shown_on_stderr():
         logging.getLogger("seg_transfer.made").warning(f"{name} is left out")
     error = capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_a_name_with_line_breaks_makes_no_line_of_its_own(capsys: pytest.Capture
 
 
 def test_lists_and_tracebacks_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    failures = SomeCasesFailed({"one": "damaged", "two": "missing"})
+    failures = SomeCasesFailed({"one": "damaged", "two": "missing"}, of=3)
     assert str(failures).splitlines()[1:] == ["  one: damaged", "  two: missing"]
     with shown_on_stderr():
         set_level(logging.DEBUG)

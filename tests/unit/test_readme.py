@@ -1,4 +1,4 @@
-"""What the README tells people to type exists."""
+"""What the README and the guides tell people to type exists."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from seg_transfer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guide.md", "weights.md")]
+TYPED = "\n".join([README, *GUIDES])
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 SUBCOMMANDS = {"fetch"}
-SPANS = re.findall(r"`([^`\n]+)`", README) + README.splitlines()
+SPANS = re.findall(r"`([^`\n]+)`", TYPED) + TYPED.splitlines()
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)$", README, flags=re.MULTILINE))
@@ -40,12 +42,12 @@ def test_commands_and_their_options_exist() -> None:
 def test_options_named_by_themselves_belong_to_plan() -> None:
     shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200"}).output
     named = {span.split()[0] for span in SPANS if span.startswith("--") and not span.startswith("--help")}
-    assert named, "the README names options"
+    assert named, "they name options"
     assert all(option in shown for option in named)
 
 
 def test_python_functions_exist() -> None:
-    called = set(re.findall(r"seg_transfer\.(\w+)\(", README))
+    called = set(re.findall(r"seg_transfer\.(\w+)\(", TYPED))
     assert called == set(seg_transfer.__all__) - {"preprocess"}
 
 

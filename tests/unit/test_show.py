@@ -8,6 +8,7 @@ from pathlib import Path
 
 import made_scores
 import pytest
+from rich.table import Table
 
 from seg_transfer.cli import console, show
 from seg_transfer.data.description import Region
@@ -156,3 +157,19 @@ def test_status_says_what_is_done_and_what_comes_next(capsys: pytest.CaptureFixt
         [" 1    ", " interrupted ", "           "],
     ]
     assert out.splitlines()[-1] == "next: segtl train 1"
+
+
+def test_a_table_that_is_too_wide_becomes_lines_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table("label", "a_very_long_header_without_spaces", "other", title="scores")
+    table.add_row("left_kidney_without_spaces", "0.912", "")
+    show.print_table(table)
+    assert "│" in capsys.readouterr().out
+    monkeypatch.setattr(show, "FILE_WIDTH", 50)
+    show.print_table(table)
+    assert capsys.readouterr().out.splitlines() == [
+        "scores:",
+        "left_kidney_without_spaces",
+        "  a_very_long_header_without_spaces: 0.912",
+    ]
