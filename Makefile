@@ -8,19 +8,23 @@ PIP_ARGS ?=
 demo: $(VENV)/installed
 	$(VENV)/bin/segtl demo
 
-test: $(VENV)/installed
+test: $(VENV)/developed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-slow: $(VENV)/installed
+slow: $(VENV)/developed
 	$(VENV)/bin/python -m pytest -m slow
 
-lint: $(VENV)/installed
+lint: $(VENV)/developed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e .
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]'
 	touch $@
 

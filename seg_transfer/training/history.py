@@ -1,17 +1,19 @@
-"""Training history: one row per epoch, as CSV and for TensorBoard."""
+"""Training history: one row per epoch, as CSV and, where it is installed, for TensorBoard."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypedDict
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, TypedDict
 
 from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.statistics import mean_of_defined, none_if_undefined
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Row(TypedDict):
@@ -63,22 +65,28 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 class TensorBoard:
-    """Writes rows as scalars; a resumed run replaces those after its first step."""
+    """Writes rows as scalars; a resumed run replaces those after its first step. Without TensorBoard it does nothing."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._folder = folder
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        self._writer: SummaryWriter | None = None
+        with suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def add(self, row: Row) -> None:
-        with room_for(self._folder, self._folder):
-            self._add(row)
+        if self._writer is not None:
+            with room_for(self._folder, self._folder):
+                self._add(row, self._writer)
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: Row, writer: SummaryWriter) -> None:
         for name, value in flat(row).items():
             if isinstance(value, int | float) and name not in ("step", "epoch"):
                 group, _, label = name.partition(" ")
-                self._writer.add_scalar(f"{group}/{label}" if label else name, value, row["step"])
-        self._writer.flush()
+                writer.add_scalar(f"{group}/{label}" if label else name, value, row["step"])
+        writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,14 @@ def test_tensorboard_gets_every_figure_and_a_resumed_run_overwrites_what_lies_be
     assert losses[10] == 1.0 and losses[30] == 9.0
     assert events.Scalars("dice/liver")[0].value == 0.5
     assert set(flat(a_row(1))) > {"dice spleen", "frozen stages"}
+
+
+def test_without_tensorboard_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    board = TensorBoard(tmp_path / "events", 0)
+    board.add(a_row(1))
+    board.close()
+    assert not (tmp_path / "events").exists()
 
 
 @pytest.mark.parametrize("rows", [1, 4])

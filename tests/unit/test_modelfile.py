@@ -262,10 +262,10 @@ def images(folder: Path, size: int = 20) -> Path:
         (
             _set("members", 0, "plan", "data", "spacing", to=[0.05, 0.01, 0.01]),
             "1GB",
-            3,
+            2,
             "100 x 2000 x 2000 voxels, wh",
         ),
-        (_set("members", 0, "plan", "data", "spacing", to=[1e-4, 1e-4, 1e-4]), None, 3, "voxels, which need .* GB are"),
+        (_set("members", 0, "plan", "data", "spacing", to=[1e-4, 1e-4, 1e-4]), None, 2, "voxels, which need .* GB are"),
         (_set("members", 0, "plan", "recipe", "batch_size", to=4096), "100MB", 0, ""),
     ],
     ids=["patch", "spacing", "absurd spacing", "batch"],

@@ -75,7 +75,7 @@ class TestSignatures:
 
     def test_what_belongs_to_the_command_line_alone_is_no_keyword(self) -> None:
         only = {name for name, field in fields_of(PlanOptions).items() if cli_of(field).only}
-        assert only == {"verbose", "quiet", "offline", "explain"}
+        assert only == {"verbose", "quiet", "offline", "explain", "as_json"}
         assert not only & set(inspect.signature(api.plan).parameters)
         assert "verbose" not in (api.plan.__doc__ or "")
 

@@ -51,6 +51,6 @@ def test_python_functions_exist() -> None:
     assert called == set(seg_transfer.__all__) - {"preprocess"}
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
