@@ -1,8 +1,8 @@
-"""Overlays of predictions on their images, in three planes: the best, the median and the worst case, or one case.
+"""Overlays of predictions on their images: the image, its labels in each plane, and the errors; best to worst case.
 
 The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
-of nested regions the last one is on top. Planes are in radiological orientation: the patient's right on the left,
-anterior and superior on top.
+of nested regions the last one is on top. Errors have colours of their own, in the slice that has most of them. Planes
+are in radiological orientation: the patient's right on the left, anterior and superior on top.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ POINTS_PER_INCH = 72
 LINE_WIDTHS = (0.35, 1.3)
 # Margin around the foreground as a fraction of its extent; images are cropped to it.
 MARGIN = 0.4
-# Number of planes -> size of each; a single plane is larger, since a 2D image may have a thousand pixels per side.
-INCHES = {1: 5.5, 3: 3.4}
+# Number of planes -> size of each panel; larger for 2D images, which may have a thousand pixels per side.
+INCHES = {1: 4.2, 3: 2.9}
+CASES = {1: 6, 3: 3}
+"""Number of planes -> cases that are shown."""
+ERRORS = {"false negative": "#FF2D2D", "false positive": "#00E5FF", "wrong label": "#FFE600"}
+"""Colours that labels do not have."""
+ERROR_OPACITY = 0.75
 INCHES_LEGEND = 1.8
 DPI = 120
 
@@ -86,8 +91,13 @@ class CaseFiles:
     prediction: Path | None
 
 
-def pick_cases(scores: Scores) -> list[tuple[str, str]]:
-    """Title and name of the best, the median and the worst case by mean Dice; fewer if there are fewer cases."""
+def pick_cases(scores: Scores, most: int = 3) -> list[tuple[str, str]]:
+    """Title and name of the best and the worst case by mean Dice, and of cases evenly between: one is the median.
+
+    Args:
+        scores: The scores of the cases.
+        most: Number of cases, at least 2; fewer if there are fewer.
+    """
     ranked = sorted(
         (case for case in scores.cases if not math.isnan(scores.case_dice(case))), key=scores.case_dice, reverse=True
     )
@@ -95,14 +105,16 @@ def pick_cases(scores: Scores) -> list[tuple[str, str]]:
         return [("no label", case) for case in list(scores.cases)[:1]]
     if len(ranked) == 1:
         return [("only case", ranked[0])]
-    middle = [("median", ranked[len(ranked) // 2])] if len(ranked) > 2 else []
+    last = len(ranked) - 1
+    between = sorted({rank * len(ranked) // (most - 1) for rank in range(1, most - 1)} - {0, last})
+    middle = [("median" if most == 3 else f"{rank + 1} of {len(ranked)}", ranked[rank]) for rank in between]
     return [("best", ranked[0]), *middle, ("worst", ranked[-1])]
 
 
 def save_overlay(
     path: Path, scores: Scores, files: Mapping[str, CaseFiles], *, names: Mapping[str, int] | None = None
 ) -> None:
-    """Draw the best, the median and the worst case into one PNG.
+    """Draw the best, the median and the worst case into one PNG; of 2D images six cases.
 
     Args:
         path: The PNG file to write.
@@ -113,8 +125,9 @@ def save_overlay(
     Raises:
         UserError: If a file cannot be read.
     """
-    rows = []
-    for title, case in pick_cases(scores):
+    rows: list[_Row] = []
+    planes = len(planes_of(read_image(files[next(iter(scores.cases))].images))) if scores.cases else 3
+    for title, case in pick_cases(scores, CASES[planes]):
         text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
         rows.append(_Row(text, *_read(files[case], names), scores.labels, scores.cases[case]))
     if rows:
@@ -168,19 +181,31 @@ def _save(path: Path, rows: Sequence[_Row]) -> None:
     FigureCanvasAgg(figure)
     planes = max(len(planes_of(row.image)) for row in rows)
     inches = INCHES[planes]
-    figure.set_size_inches(inches * planes + INCHES_LEGEND, inches * len(rows))
+    predicted = any(row.prediction is not None for row in rows)
+    figure.set_size_inches(inches * (1 + planes + predicted) + INCHES_LEGEND, inches * len(rows))
     figure.patch.set_facecolor("white")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         part.suptitle(row.title, x=0.02, ha="left", weight="bold")
         shown = planes_of(row.image)
         prediction = np.zeros_like(row.reference) if row.prediction is None else row.prediction
-        for axes, plane in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            values = list(row.labels.values())
-            index = None
-            if row.errors:
-                index = best_slice(row.reference != prediction, prediction, plane.across)
-            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index)
+        values = list(row.labels.values())
+        wrong = errors_of(row.reference, prediction, values)
+
+        def index_in(plane: Plane, row: _Row = row, wrong: np.ndarray = wrong) -> int | None:
+            return best_slice(wrong != 0, wrong != 0, plane.across) if row.errors else None
+
+        panels = part.subplots(1, 1 + len(shown) + predicted, squeeze=False)[0]
+        empty = np.zeros_like(row.reference)
+        like = np.where(row.reference == 0, prediction, row.reference)
+        first = index_in(shown[0])
+        if first is None:
+            first = labelled_slice(row.reference, prediction, values, shown[0])
+        draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=first, like=like)
+        for axes, plane in zip(panels[1:], shown, strict=False):
+            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index_in(plane))
+        if predicted:
+            draw_errors(panels[-1], shown[0], row, wrong)
         part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
@@ -205,6 +230,7 @@ def draw_plane(
     *,
     inches: float,
     index: int | None = None,
+    like: np.ndarray | None = None,
 ) -> None:
     """Draw a slice.
 
@@ -217,29 +243,57 @@ def draw_plane(
         values: Label values, for a region a tuple of its values, in the order of the colours.
         inches: Size of the axes; smaller voxels get thinner outlines.
         index: Of the slice; by default the one with the most reference foreground.
+        like: Label values ``(x, y, z)`` around whose foreground the slice is cropped; by default the reference's and
+            the prediction's.
     """
     shown = [value if isinstance(value, tuple) else (value,) for value in values]
     foreground = sum(shown, ())
     if index is None:
-        index = best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
-    grey = plane.cut(image.array, index)
+        index = labelled_slice(reference, prediction, values, plane)
     true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
-    height, width = true.shape
-    step = image.spacing[plane.columns[0]], image.spacing[plane.rows[0]]
-    extent = (0, width * step[0], height * step[1], 0)
-    window = _window(np.isin(true, foreground) | np.isin(predicted, foreground), step)
+    step, extent = _show_image(axes, plane, image, index)
+    around = true if like is None else plane.cut(like, index)
+    window = _window(np.isin(around, foreground) | np.isin(predicted, foreground), step)
     points_per_voxel = inches * POINTS_PER_INCH * min(step) / np.ptp(window, axis=1).max()
     line = float(np.clip(0.3 * points_per_voxel, *LINE_WIDTHS))
-    axes.imshow(_background(grey, image), extent=extent, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-    area = np.zeros((height, width, 4))
+    area = np.zeros((*true.shape, 4))
     for members, colour in zip(shown, itertools.cycle(PALETTE), strict=False):
         area[np.isin(predicted, members)] = (*to_rgb(colour), AREA_OPACITY)
         edges = outline(np.isin(true, members)) * np.array(step)
         axes.add_collection(LineCollection(list(edges), colors=colour, linewidths=line, capstyle="projecting"))
     axes.imshow(area, extent=extent, interpolation="nearest")
-    axes.set_xlim(*window[0])
-    axes.set_ylim(*window[1][::-1])
-    _annotate(axes, plane, f"{plane.name} {index + 1}/{reference.shape[plane.across]}" if plane.name else "")
+    _annotate(axes, plane, window, f"{plane.name} {index + 1}/{reference.shape[plane.across]}" if plane.name else "")
+
+
+def errors_of(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue]) -> np.ndarray:
+    """Errors ``(x, y, z)``: 0 none, then as in :data:`ERRORS`; what is not annotated has none."""
+    foreground = [member for value in values for member in (value if isinstance(value, tuple) else (value,))]
+    true, predicted = np.isin(reference, foreground), np.isin(prediction, foreground)
+    errors = np.zeros(reference.shape, np.uint8)
+    errors[true & ~predicted] = 1
+    errors[predicted & (reference == 0)] = 2
+    errors[true & predicted & (reference != prediction)] = 3
+    return errors
+
+
+def draw_errors(axes: Axes, plane: Plane, row: _Row, errors: np.ndarray) -> None:
+    """Draw the slice with most errors, each kind in its colour."""
+    index = best_slice(errors != 0, row.reference != 0, plane.across)
+    wrong = plane.cut(errors, index)
+    step, extent = _show_image(axes, plane, row.image, index)
+    area = np.zeros((*wrong.shape, 4))
+    for kind, colour in enumerate(ERRORS.values(), start=1):
+        area[wrong == kind] = (*to_rgb(colour), ERROR_OPACITY)
+    axes.imshow(area, extent=extent, interpolation="nearest")
+    window = _window((wrong != 0) | (plane.cut(row.reference, index) != 0), step)
+    which = f"{plane.name} {index + 1}/{errors.shape[plane.across]}: most errors" if plane.name else "errors"
+    _annotate(axes, plane, window, which if errors.any() else "no errors")
+
+
+def labelled_slice(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue], plane: Plane) -> int:
+    """Index of the slice with the most reference foreground."""
+    foreground = [member for value in values for member in (value if isinstance(value, tuple) else (value,))]
+    return best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
 
 
 def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
@@ -300,7 +354,20 @@ def _window(foreground: np.ndarray, step: tuple[float, float]) -> np.ndarray:
     return np.array(limits)
 
 
-def _annotate(axes: Axes, plane: Plane, text: str) -> None:
+def _show_image(
+    axes: Axes, plane: Plane, image: Image, index: int
+) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
+    """Draw a slice of the image; the size of a pixel ``(column, row)`` and the extent of what lies over it."""
+    grey = plane.cut(image.array, index)
+    step = float(image.spacing[plane.columns[0]]), float(image.spacing[plane.rows[0]])
+    extent = (0.0, grey.shape[-1] * step[0], grey.shape[-2] * step[1], 0.0)
+    axes.imshow(_background(grey, image), extent=extent, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+    return step, extent
+
+
+def _annotate(axes: Axes, plane: Plane, window: np.ndarray, text: str) -> None:
+    axes.set_xlim(*window[0])
+    axes.set_ylim(*window[1][::-1])
     axes.set_aspect("equal")
     axes.set_axis_off()
     left, right, top = plane.marks
@@ -331,4 +398,7 @@ def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore] | N
     entries.append(Line2D([], [], color="black", linewidth=1.3, label="reference"))
     if case is not None:
         entries.append(Patch(color="black", alpha=AREA_OPACITY, linewidth=0, label="prediction"))
+        entries += [
+            Patch(color=colour, alpha=ERROR_OPACITY, linewidth=0, label=kind) for kind, colour in ERRORS.items()
+        ]
     return entries

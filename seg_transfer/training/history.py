@@ -65,7 +65,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 class TensorBoard:
-    """Writes rows as scalars; a resumed run replaces those after its first step. Without TensorBoard it does nothing."""
+    """Writes rows as scalars; a resumed run replaces those after its first step. Without TensorBoard it is silent."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._folder = folder

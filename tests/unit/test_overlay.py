@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from made_scores import scores
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
@@ -12,11 +13,14 @@ from seg_transfer.data.image import image_from_array
 from seg_transfer.evaluation.overlay import (
     AXIAL,
     CORONAL,
+    ERROR_OPACITY,
+    ERRORS,
     IMAGE_2D,
     SAGITTAL,
     CaseFiles,
     best_slice,
     draw_plane,
+    errors_of,
     outline,
     pick_cases,
     planes_of,
@@ -31,6 +35,10 @@ def test_best_median_and_worst():
         ("median", "d"),
         ("worst", "a"),
     ]
+    several = scores({str(index): index / 10 for index in range(10)})
+    assert [name for _, name in pick_cases(several, 6)] == ["9", "7", "5", "3", "1", "0"]
+    assert [title for title, _ in pick_cases(several, 6)][1:-1] == ["3 of 10", "5 of 10", "7 of 10", "9 of 10"]
+    assert pick_cases(scores({"a": 0.2, "b": 0.9}), 6) == [("best", "b"), ("worst", "a")]
     assert pick_cases(scores({"a": 0.2, "b": 0.9})) == [("best", "b"), ("worst", "a")]
     assert pick_cases(scores({"a": 0.2})) == [("only case", "a")]
     assert pick_cases(scores({"a": math.nan})) == [("no label", "a")]
@@ -108,6 +116,17 @@ def test_the_overlay_shows_reference_and_prediction(tmp_path, flat):
     top, bottom = np.array_split((np.abs(drawn - (92, 64, 0)).max(axis=2) < 8).sum(axis=1), 2)
     assert top.sum() > 0
     assert bottom.sum() > 0
+    missed, extra = (np.array(to_rgb(ERRORS[kind])) * 255 for kind in ("false negative", "false positive"))
+    for colour in (missed, extra):  # of the shifted case, over black; the other one has no errors
+        errors = np.abs(drawn - colour * ERROR_OPACITY).max(axis=2) < 8
+        assert errors.sum() > 2000 and errors[: len(errors) // 2].sum() == 0
+
+
+def test_errors_are_of_three_kinds_and_none_where_nothing_is_annotated():
+    reference = np.array([0, 1, 1, 2, 9, 9, 0, 1])[:, None, None]
+    prediction = np.array([1, 1, 0, 1, 1, 0, 0, 2])[:, None, None]
+    assert errors_of(reference, prediction, [1, 2]).ravel().tolist() == [2, 0, 1, 3, 0, 0, 0, 3]
+    assert errors_of(reference, prediction, [(1, 2), 2]).ravel().tolist() == [2, 0, 1, 3, 0, 0, 0, 3]
 
 
 def test_nested_regions_lie_over_each_other_and_what_is_not_annotated_is_no_foreground():
