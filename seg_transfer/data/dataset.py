@@ -41,13 +41,14 @@ class Dataset(JsonRecord):
         label_map_note: How values map to class indices, if they are not 0, 1, 2, ...; else empty.
         cases: Sorted by identifier.
         unused: Files among images and labels that belong to no case.
+        groups: Case -> group, such as its patient, where a list of cases has them.
     """
 
     noun: ClassVar[str] = "data set's description"
     if_missing: ClassVar[str] = "run `segtl plan DATASET` first"
     if_wrong: ClassVar[str] = "plan again"
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     name: str
     root: Path
     layout: Layout
@@ -61,10 +62,13 @@ class Dataset(JsonRecord):
     label_map_note: str = ""
     cases: tuple[Case, ...]
     unused: tuple[Unused, ...] = ()
+    groups: dict[str, str] | None = None
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any]:
-        """Version 1 wrote each region as a list."""
+        """Version 1 wrote each region as a list; version 2 had no groups."""
+        if version == 2:
+            return content
         regions = [dict(zip(Region.model_fields, region, strict=False)) for region in content.get("regions", ())]
         return content | {"regions": regions}
 
@@ -115,7 +119,8 @@ def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
 
     Args:
         folder: In nnU-Net raw layout (v1 or v2) or MSD layout, both with a ``dataset.json``; or with a subfolder of
-            images and one of labels (named like label, mask, seg, gt or annotation), with the same file names.
+            images and one of labels (named like label, mask, seg, gt or annotation), with the same file names. Or a
+            file: a list of cases (:mod:`seg_transfer.data.case_list`).
         workers: Processes that read label files to infer labels; 0 works in this one, None takes what pays.
 
     Raises:
@@ -124,6 +129,7 @@ def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
     """
     root = folder.absolute()
     contents = read_layout(root, workers=workers)
+    root = root if contents.layout != "list" else root.parent
     for case in contents.cases:
         if not is_file_name(case.id):
             hint = "rename its files: a case's name becomes that of a folder"

@@ -54,6 +54,8 @@ def fixes(case: Case) -> list[Fix]:
 
 def description_fixes(dataset: Dataset) -> list[Fix]:
     """What can be fixed of the data set's ``dataset.json``; nothing where it has none."""
+    if dataset.layout == "list":
+        return []
     path, content = dataset.root / DESCRIPTION, read_description(dataset.root)
     if content is None:
         return []
@@ -96,6 +98,9 @@ def check_copy(dataset: Dataset, folder: Path) -> None:
     Raises:
         UserError: If the folder is not empty, or lies in the data set.
     """
+    if dataset.layout == "list":
+        hint = "copy the files into a folder of images and one of labels first"
+        raise UserError("a list of cases cannot be copied: its files may lie anywhere", where=folder, hint=hint)
     check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError("this folder is not empty", where=folder, hint="name a new folder for the fixed copy")

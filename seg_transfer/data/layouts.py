@@ -1,4 +1,4 @@
-"""The layouts of data sets: nnU-Net raw (v1 and v2), MSD, and two plain folders.
+"""The layouts of data sets: nnU-Net raw (v1 and v2), MSD, two plain folders, and a list of cases.
 
 Errors here concern the data set as a whole. Missing and misnamed files of single cases are reported together by
 :mod:`seg_transfer.data.checks`.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from seg_transfer.data.case_list import is_case_list, read_case_list
 from seg_transfer.data.description import Region, channel_names, label_scheme
 from seg_transfer.data.formats import ENDINGS, is_raster, is_segmentation, read_header, stem
 from seg_transfer.data.label_values import infer_labels
@@ -35,11 +36,14 @@ from seg_transfer.util.names import is_file_name
 from seg_transfer.util.text_files import read_json
 
 DESCRIPTION = "dataset.json"
-Layout = Literal["nnunet", "msd", "folders"]
+Layout = Literal["nnunet", "msd", "folders", "list"]
 
 _LABEL_FOLDER = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
 _TRAINING = re.compile(r"tr(ain(ing)?)?$", re.IGNORECASE)
-_LAYOUTS = "a data set is a folder in nnU-Net or MSD layout (dataset.json), or one of images/ and labels/"
+_LAYOUTS = (
+    "a data set is a folder in nnU-Net or MSD layout (dataset.json), one of images/ and labels/, or a list of cases "
+    "(.csv or .json)"
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,13 @@ class DatasetContents:
     regions: tuple[Region, ...] = ()
     ignore: int | None = None
     unused: tuple[Unused, ...] = ()
+    groups: dict[str, str] | None = None
 
 
 def read_layout(root: Path, *, workers: int | None) -> DatasetContents:
     """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
+    if is_case_list(root):
+        return _list(root, workers=workers)
     if not root.is_dir():
         raise no_folder(root, _LAYOUTS)
     description = root / DESCRIPTION
@@ -226,16 +233,36 @@ def _folders(root: Path, *, workers: int | None) -> DatasetContents:
     return DatasetContents(
         layout="folders",
         name=root.resolve().name,
-        channel_names=_inferred_channels(images, files),
+        channel_names=_inferred_channels(images.first, files),
         **vars(infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers)),
         cases=cases,
         unused=(*unused, *labels_unused),
     )
 
 
-def _inferred_channels(images: ChannelFiles, files: int) -> tuple[str, ...]:
-    channels = files if files > 1 else read_header(images.first).channels
-    if is_raster(images.first) and files == 1:
+def _list(path: Path, *, workers: int | None) -> DatasetContents:
+    found = read_case_list(path)
+    there = [case for case in found.cases if all(file.is_file() for file in case.files)]
+    if not there:
+        missing = next(file for file in found.cases[0].files if not file.is_file())
+        hint = "paths are absolute, or relative to the folder of the list"
+        raise UserError(
+            f"no case has all of its files; the first one that is missing: {missing}", where=path, hint=hint
+        )
+    labels = [case.label for case in there if case.label is not None]
+    return DatasetContents(
+        layout="list",
+        name=path.stem,
+        channel_names=found.channels if found.channels != ("",) else _inferred_channels(there[0].images[0], 1),
+        **vars(infer_labels(labels, path, workers=workers)),
+        cases=found.cases,
+        groups=found.groups,
+    )
+
+
+def _inferred_channels(first: Path, files: int) -> tuple[str, ...]:
+    channels = files if files > 1 else read_header(first).channels
+    if is_raster(first) and files == 1:
         return ("R", "G", "B") if channels == 3 else ("grey",)
     return tuple(f"channel_{number}" for number in range(channels))
 

@@ -49,7 +49,8 @@ class DatasetOptions(Options):
     """A data set, how its values are read, and the folds and groups of its cases."""
 
     dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
-        description="Folder in nnU-Net or MSD layout, or one with a folder of images and one of labels."
+        description="Folder in nnU-Net or MSD layout, or with a folder of images and one of labels; or a .csv or .json "
+        "file that lists cases."
     )
     nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
         "refuse",

@@ -51,12 +51,15 @@ class FoldAssignment:
     notes: tuple[str, ...] = ()
 
 
-def read_fold_files(options: DatasetOptions, cases: Sequence[str]) -> FoldFiles:
+def read_fold_files(
+    options: DatasetOptions, cases: Sequence[str], *, listed: Mapping[str, str] | None = None
+) -> FoldFiles:
     """Read ``--groups``, ``--group-by`` and ``--splits``, and check them before the cases are measured.
 
     Args:
         options: Options that name groups and folds.
         cases: All cases, those with problems included.
+        listed: Groups in the data set's own list of cases, used if the options name none.
 
     Raises:
         UserError: If a file or expression is wrong, names an unknown case, or gives a case no group.
@@ -66,7 +69,7 @@ def read_fold_files(options: DatasetOptions, cases: Sequence[str]) -> FoldFiles:
     if unknown:
         hint = "name only cases of the data set (those chosen with --cases, if that is given)"
         raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=options.splits, hint=hint)
-    return FoldFiles(groups=_groups(options, cases), splits=splits)
+    return FoldFiles(groups=_groups(options, cases, listed), splits=splits)
 
 
 def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprint) -> FoldAssignment:
@@ -120,11 +123,13 @@ def leak_notes(
     return notes
 
 
-def _groups(options: DatasetOptions, cases: Sequence[str]) -> Mapping[str, str] | None:
+def _groups(
+    options: DatasetOptions, cases: Sequence[str], listed: Mapping[str, str] | None
+) -> Mapping[str, str] | None:
     if options.group_by is not None:
         return groups_by_regex(cases, options.group_by)
     if options.groups is None:
-        return None
+        return listed
     groups = groups_from_file(options.groups)
     if missing := [case for case in cases if case not in groups]:
         what = f"no group for {', '.join(missing[:5])}"

@@ -305,7 +305,7 @@ class _Planner:
         why = "each label spread evenly" if len(self.fingerprint.labels) > 1 else "cases spread evenly"
         if self.options.splits is not None:
             why = "your own"
-        elif self.options.groups is not None or self.options.group_by is not None:
+        elif self.folds.groups is not None:
             why = "cases of one group stay together"
         why += f"; training + validation cases of each fold: {sizes}"
         for label in self.fingerprint.labels:

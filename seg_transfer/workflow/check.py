@@ -92,7 +92,7 @@ def check(options: CheckOptions) -> CheckReport:
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     if options.fix is not None:
         check_copy(dataset, options.fix)
-    files = read_fold_files(options, [case.id for case in dataset.cases])
+    files = read_fold_files(options, [case.id for case in dataset.cases], listed=dataset.groups)
     examined = examine(dataset, workers=workers)
     findings = [
         Finding(severity="problem", case=problem.case, file=problem.file, what=problem.what, hint=problem.hint)

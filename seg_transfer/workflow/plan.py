@@ -67,7 +67,7 @@ def plan(options: PlanOptions) -> Plan:
         channels=dataset.channel_names,
         resources=resources,
     )
-    files = read_fold_files(options, [case.id for case in dataset.cases])
+    files = read_fold_files(options, [case.id for case in dataset.cases], listed=dataset.groups)
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers)
     logger.info(f"median case: {measured.fingerprint.median_text()}")
