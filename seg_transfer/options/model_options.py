@@ -68,6 +68,9 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
+    volumes: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+        None, description="Write volume and connected components per case and label, as .csv or .json."
+    )
     overwrite: bool = Field(False, description="Predict all images again.")
     keep: bool = Field(False, description="Keep every label map that is there, whatever made it.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(

@@ -47,7 +47,8 @@ def predict(
 
     ``predictions.json`` beside the label maps records which model made each of which images, and in what these are
     unlike the training images, which is logged as a warning too. What the same model made of the same images is
-    skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is.
+    skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is. ``volumes`` has all label
+    maps, skipped ones included.
 
     In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given, with its
     ``spacing`` of x, y and z in mm; to a model of 2D images also ``(row, column)`` or ``(row, column, channel)``,
@@ -80,16 +81,23 @@ def _predict_files(options: PredictOptions) -> Path:
     models = _models(options)
     cases = _find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
+    if options.volumes is not None:
+        check_file(options.volumes)
     warn_of_forms(image for case in cases for image in case.images)
     from seg_transfer.inference.folder import predict_folder
     from seg_transfer.inference.predictions import PredictionLog
 
     log = PredictionLog(outputs, model=models.digest(), tta=options.tta)
     pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
-    if not pending:
-        return options.output
-    predictor = _loaded(models.load, options)
-    failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
+    failures: dict[str, str] = {}
+    if pending:
+        predictor = _loaded(models.load, options)
+        failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
+    if options.volumes is not None:
+        from seg_transfer.inference.volumes import measure_volumes, save_volumes
+
+        files = {case.id: outputs.label_map(case) for case in cases if case.id not in failures}
+        save_volumes(options.volumes, measure_volumes(files, models.data.scored))
     if failures:
         raise SomeCasesFailed(failures, of=len(cases))
     return options.output

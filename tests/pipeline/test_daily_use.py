@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work
+from scipy import ndimage
 
 import seg_transfer
 from seg_transfer.cli.app import main
@@ -129,3 +133,22 @@ def test_references_without_a_prediction_can_be_left_out(
     assert "3 of 4 cases failed, the others are done:" in err
     assert run("evaluate", predictions, data / "labelsTr", "--only-predicted") == 0
     assert "failed" not in capsys.readouterr().err
+
+
+def test_volumes_and_components_are_written_for_all_cases(data: Path, work: WorkFolder, tmp_path: Path) -> None:
+    images, out = data / "imagesTr", tmp_path / "out"
+    one = images / "case_1_0000.nii.gz"
+    assert run("predict", "-w", work.path, "-i", one, "-o", out, "-q") == 0
+    assert run("predict", "-w", work.path, "-i", images, "-o", out, "--volumes", tmp_path / "v.csv", "-q") == 0
+    assert run("predict", "-w", work.path, "-i", images, "-o", out, "--volumes", tmp_path / "v.json", "-q") == 0
+    with (tmp_path / "v.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    in_json = json.loads((tmp_path / "v.json").read_text())
+    assert [{name: str(value) for name, value in row.items()} for row in in_json] == rows
+    assert {row["case"] for row in rows} == {f"case_{number}" for number in range(4)}
+    for row in in_json:
+        volume = nibabel.load(out / f"{row['case']}.nii.gz")
+        mask = np.asarray(volume.dataobj) == work.load_plan().data.scored[row["label"]][0]
+        assert row["voxels"] == mask.sum()
+        assert row["ml"] == pytest.approx(mask.sum() * np.prod(volume.header.get_zooms()) / 1000, abs=1e-3)
+        assert row["components"] == ndimage.label(mask, np.ones((3, 3, 3)))[1]

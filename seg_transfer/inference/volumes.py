@@ -1,0 +1,74 @@
+"""Volume and connected components of each label in predicted label maps."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seg_transfer.data.image import read_label
+from seg_transfer.util.files import whole_file
+from seg_transfer.util.progress import track
+
+COLUMNS = ("case", "label", "voxels", "ml", "components")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One label of one case.
+
+    Attributes:
+        case: The case.
+        label: Label or region.
+        voxels: Number of its voxels; of 2D images pixels.
+        ml: Volume in ml; None for 2D images.
+        components: Connected parts; voxels that share a corner are connected.
+    """
+
+    case: str
+    label: str
+    voxels: int
+    ml: float | None
+    components: int
+
+
+def measure_volumes(files: Mapping[str, Path], labels: Mapping[str, Sequence[int]]) -> list[Volume]:
+    """Measure label maps.
+
+    Args:
+        files: Case -> its label map.
+        labels: Label or region -> its values.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    from scipy import ndimage
+
+    found = []
+    for case, file in track(files.items(), total=len(files), title="measuring volumes"):
+        image = read_label(file)
+        voxel_ml = float(np.prod(image.spacing)) / 1000 if image.unit == "mm" else None
+        for label, values in labels.items():
+            mask = np.isin(image.array[0], values)
+            voxels = int(np.count_nonzero(mask))
+            boxes = ndimage.find_objects(mask.astype(np.uint8))
+            components = ndimage.label(mask[boxes[0]], np.ones((3, 3, 3)))[1] if boxes else 0
+            ml = None if voxel_ml is None else round(voxels * voxel_ml, 4)
+            found.append(Volume(case, label, voxels, ml, int(components)))
+    return found
+
+
+def save_volumes(path: Path, volumes: Sequence[Volume]) -> None:
+    """Write one row per case and label: JSON if the file's ending is ``.json``, otherwise CSV."""
+    rows = [asdict(volume) for volume in volumes]
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".json":
+            json.dump(rows, file, indent=2)
+        else:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
