@@ -63,6 +63,7 @@ _dice = METRICS["dice"].text
 FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
 WIDEST = 10_000
+"""Columns that any table fits into."""
 
 
 def show_plan(plan: Plan, options: PlanOptions) -> None:
@@ -430,6 +431,8 @@ def print_table(table: Table) -> None:
         for header, cell in zip(headers[1:], others, strict=True):
             if cell:
                 _line(f"  {header}: {cell}")
+    if table.caption:
+        _line(str(table.caption))
 
 
 def _line(text: str) -> None:

@@ -14,7 +14,7 @@ from seg_transfer.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guide.md", "weights.md")]
+GUIDES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guide.md", "weights.md", "from_nnunet.md")]
 TYPED = "\n".join([README, *GUIDES])
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 SUBCOMMANDS = {"fetch"}
