@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import typer
 from pydantic_core import to_json
-from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 
 import seg_transfer as api
 from seg_transfer.catalogue.encoders import BUNDLED
@@ -62,8 +61,7 @@ _dice = METRICS["dice"].text
 
 FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
-WIDEST = 10_000
-"""Columns that any table fits into."""
+CELL_PADDING, SHORTEST_FOLDED = 3, 16
 
 
 def show_plan(plan: Plan, options: PlanOptions) -> None:
@@ -322,7 +320,8 @@ def show_status(status: Status, _: StatusOptions) -> None:
         _line(f"plan: {status.plan}{edited}")
         _line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
     if status.runs:
-        table = Table("plan", "fold", "state", "mean Dice", "folder")
+        table = Table("plan", "fold", "state", "mean Dice")
+        table.add_column("folder", overflow="fold")
         for run in status.runs:
             dice = "" if run.mean_dice is None else _dice(run.mean_dice)
             current = "current" if run.current else "earlier"
@@ -417,10 +416,12 @@ def print_json(result: object) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own."""
+    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own.
+
+    Columns of paths, whose overflow is ``fold``, may break anywhere.
+    """
     console = _console()
-    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
-    if needed <= console.width:
+    if sum(_least_width(column) + CELL_PADDING for column in table.columns) < console.width:
         console.print(table)
         return
     if table.title:
@@ -433,6 +434,13 @@ def print_table(table: Table) -> None:
                 _line(f"  {header}: {cell}")
     if table.caption:
         _line(str(table.caption))
+
+
+def _least_width(column: Column) -> int:
+    """Columns of the terminal that a column of a table needs to break no word."""
+    words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
+    longest = max(map(len, words), default=0)
+    return min(longest, SHORTEST_FOLDED) if column.overflow == "fold" else longest
 
 
 def _line(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from seg_transfer.data.checks import warn_of_forms
 from seg_transfer.data.dataset import Case, Dataset, find_images
@@ -69,9 +69,10 @@ def predict(
     several = isinstance(images, list | tuple) and all(isinstance(each, Path | str) for each in images)
     if isinstance(images, Path | str) or several:
         return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
-    assert not isinstance(images, Sequence)
     spacing = options.pop("spacing", None)
-    return _predict_array(images, spacing, options_from(ArrayOptions, "predict", *arguments, **options))
+    return _predict_array(
+        cast("np.ndarray", images), spacing, options_from(ArrayOptions, "predict", *arguments, **options)
+    )
 
 
 predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
