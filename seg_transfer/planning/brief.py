@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seg_transfer.catalogue.encoders import BUNDLED
-from seg_transfer.options.choices import StrategyName
 from seg_transfer.planning.data_plan import DataPlan, Normalization
 from seg_transfer.planning.plan import Plan
 from seg_transfer.util.units import seconds_text
 
-STRATEGY: dict[StrategyName, str] = {
+STRATEGY = {
     "gradual": "encoder learns stage by stage",
     "frozen": "encoder stays as it is",
     "partial": "finest stages stay as they are",
@@ -79,9 +78,9 @@ def _encoder(plan: Plan) -> str:
 def _transfer(plan: Plan) -> str:
     if plan.model.head != "unet":
         return f"encoder stays as it is, with a {plan.model.head} classifier"
-    name = plan.recipe.strategy.name
-    words = next((words for known, words in STRATEGY.items() if known == name), name)
-    return f"a race of {len(plan.recipe.candidates)} strategies" if plan.recipe.race else words
+    if plan.recipe.race:
+        return f"a race of {len(plan.recipe.candidates)} strategies"
+    return STRATEGY.get(plan.recipe.strategy.name, plan.recipe.strategy.name)
 
 
 def _normalization(data: DataPlan, reasons: dict[str, str]) -> list[Brief]:
