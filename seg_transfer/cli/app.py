@@ -46,8 +46,8 @@ ENVIRONMENT_ERRORS = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
-LOGGED = {"plan", "preprocess", "train", "predict", "summary", "probe"}
-"""Commands whose messages are kept in the work folder."""
+LOGGED = {"plan", "preprocess", "train", "summary", "probe"}
+"""Commands that write into the work folder, which keeps their messages."""
 MODULES = (plan_options, train_options, model_options, other_options, pretrain_options)
 """Modules with the commands' options types, in the order of ``--help``."""
 
@@ -95,7 +95,8 @@ def _apply(entry: Command, options: Options) -> None:
 
     file = None if work is None else WorkFolder(work).log
     console.log_tracebacks(file)
-    console.log_run(file if entry.name in LOGGED else None, _call_text(entry, options))
+    if file is not None and entry.name in LOGGED:
+        console.log_run(file, _call_text(entry, options))
     if isinstance(options, OfflineOption) and options.offline:
         from seg_transfer.transfer.fetch import OFFLINE
 
@@ -191,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threading.excepthook = _of_thread
     try:
         with console.shown_on_stderr():
-            return _exit_code(arguments)
+            code = _exit_code(arguments)
+            console.end_log(keep=code != USER_ERROR)
+            return code
     except (console.OutputClosed, SystemExit):  # Typer and rich exit where a pipe is closed
         return OUTPUT_CLOSED
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LOGGER = logging.getLogger("seg_transfer")
+SECONDS_BEFORE_LOG = 10.0
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
@@ -92,7 +94,7 @@ def shown_on_stderr() -> Iterator[None]:
         yield
     finally:
         log_tracebacks(None)
-        log_run(None, "")
+        end_log(keep=False)
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before[0])
         LOGGER.propagate = before[1]
@@ -113,13 +115,18 @@ def log_tracebacks(path: Path | None) -> None:
         logger.addHandler(TracebackFile(path))
 
 
-def log_run(path: Path | None, command: str) -> None:
-    """Append the command and what it says to this file, once its folder is there; None: to no file."""
+def log_run(path: Path, command: str) -> None:
+    """Append the command and what it says to this file, until :func:`end_log`."""
+    end_log(keep=False)
+    LOGGER.addHandler(RunLog(path, command))
+
+
+def end_log(*, keep: bool) -> None:
+    """Write what is not yet written of a command's log, or forget it."""
     for handler in [handler for handler in LOGGER.handlers if isinstance(handler, RunLog)]:
         LOGGER.removeHandler(handler)
-        handler.close()
-    if path is not None:
-        LOGGER.addHandler(RunLog(path, command))
+        if keep:
+            handler.write()
 
 
 class ConsoleHandler(logging.Handler):
@@ -199,13 +206,17 @@ class TracebackFile(logging.FileHandler):
         return super()._open()
 
 
-class RunLog(TracebackFile):
-    """Appends a command and what it says; waits for the folder, which a command that fails does not make."""
+class RunLog(logging.Handler):
+    """Keeps a command and what it says, for a file in its work folder.
+
+    A command that soon ends with a user's error changes no file: lines wait for ten seconds, or for the end.
+    """
 
     def __init__(self, path: Path, command: str) -> None:
-        super().__init__(path)
+        super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-        self.waiting: list[logging.LogRecord] = []
+        self.path, self.started = path, time.monotonic()
+        self.waiting: list[str] = []
         self.emit(logging.makeLogRecord({"msg": command}))
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -213,8 +224,14 @@ class RunLog(TracebackFile):
         return record.name != TRACEBACKS
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.waiting.append(record)
-        if Path(self.baseFilename).parent.is_dir():
-            for each in self.waiting:
-                super().emit(each)
-            self.waiting = []
+        self.waiting.append(printable(self.format(record), keep="\n") + "\n")
+        if time.monotonic() - self.started > SECONDS_BEFORE_LOG:
+            self.write()
+
+    def write(self) -> None:
+        """Append what waits, if the folder is there; a full disk or a read-only folder stops no command."""
+        with suppress(OSError):
+            if self.path.parent.is_dir():
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(self.waiting)
+        self.waiting = []

@@ -129,7 +129,8 @@ def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
     """
     root = folder.absolute()
     contents = read_layout(root, workers=workers)
-    root = root if contents.layout != "list" else root.parent
+    if contents.layout == "list":
+        root = root.parent
     for case in contents.cases:
         if not is_file_name(case.id):
             hint = "rename its files: a case's name becomes that of a folder"

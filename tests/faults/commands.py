@@ -157,10 +157,12 @@ def hidden(folder: Path) -> list[Path]:
 def results(folder: Path) -> dict[str, Any]:
     """What the files of a folder say: the same for two runs of the same commands, whenever they ran.
 
-    Pictures only by name, and TensorBoard's logs not at all.
+    Pictures only by name, and logs, which have times in them, not at all.
     """
     return {
-        str(file.relative_to(folder)): _content(file) for file in files_of(folder) if "tensorboard" not in file.parts
+        str(file.relative_to(folder)): _content(file)
+        for file in files_of(folder)
+        if "tensorboard" not in file.parts and file.name != "segtl.log"
     }
 
 
