@@ -37,10 +37,11 @@ def count_fragments(case: Case, *, dataset: Dataset) -> tuple[Fragments, ...]:
     assert case.label is not None
     label = read_label(case.label, grid=read_header(case.images[0]).grid, names=dataset.names)
     classes = dataset.classes(label)
-    return tuple(_fragments(classes == index) for index in range(1, len(dataset.labels)))
+    return tuple(fragments_of(classes == index) for index in range(1, len(dataset.labels)))
 
 
-def _fragments(mask: np.ndarray) -> Fragments:
+def fragments_of(mask: np.ndarray) -> Fragments:
+    """Count the fragments of a mask ``(x, y, z)``."""
     from scipy import ndimage
 
     found = ndimage.find_objects(mask.astype(np.uint8))

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import Image, filled, read_image, read_label
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
@@ -126,8 +127,7 @@ def save_overlay(
         UserError: If a file cannot be read.
     """
     rows: list[_Row] = []
-    planes = len(planes_of(read_image(files[next(iter(scores.cases))].images))) if scores.cases else 3
-    for title, case in pick_cases(scores, CASES[planes]):
+    for title, case in pick_cases(scores, CASES[_planes_in(files[next(iter(scores.cases))])] if scores.cases else 3):
         text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
         rows.append(_Row(text, *_read(files[case], names), scores.labels, scores.cases[case]))
     if rows:
@@ -191,24 +191,29 @@ def _save(path: Path, rows: Sequence[_Row]) -> None:
         prediction = np.zeros_like(row.reference) if row.prediction is None else row.prediction
         values = list(row.labels.values())
         wrong = errors_of(row.reference, prediction, values)
-
-        def index_in(plane: Plane, row: _Row = row, wrong: np.ndarray = wrong) -> int | None:
-            return best_slice(wrong != 0, wrong != 0, plane.across) if row.errors else None
-
         panels = part.subplots(1, 1 + len(shown) + predicted, squeeze=False)[0]
         empty = np.zeros_like(row.reference)
         like = np.where(row.reference == 0, prediction, row.reference)
-        first = index_in(shown[0])
-        if first is None:
-            first = labelled_slice(row.reference, prediction, values, shown[0])
-        draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=first, like=like)
-        for axes, plane in zip(panels[1:], shown, strict=False):
-            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index_in(plane))
+        slices = [
+            best_slice(wrong != 0, wrong != 0, plane.across)
+            if row.errors
+            else labelled_slice(row.reference, prediction, values, plane)
+            for plane in shown
+        ]
+        draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=slices[0], like=like)
+        for axes, plane, index in zip(panels[1:], shown, slices, strict=False):
+            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index)
         if predicted:
             draw_errors(panels[-1], shown[0], row, wrong)
         part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def _planes_in(files: CaseFiles) -> int:
+    """Number of planes of a case, by the header of its first file."""
+    header = read_header(files.images[0])
+    return 1 if header.grid.unit == "pixel" or 1 in header.shape else 3
 
 
 def planes_of(image: Image) -> tuple[Plane, ...]:
@@ -246,8 +251,7 @@ def draw_plane(
         like: Label values ``(x, y, z)`` around whose foreground the slice is cropped; by default the reference's and
             the prediction's.
     """
-    shown = [value if isinstance(value, tuple) else (value,) for value in values]
-    foreground = sum(shown, ())
+    shown, foreground = _by_label(values), _members(values)
     if index is None:
         index = labelled_slice(reference, prediction, values, plane)
     true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
@@ -267,7 +271,7 @@ def draw_plane(
 
 def errors_of(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue]) -> np.ndarray:
     """Errors ``(x, y, z)``: 0 none, then as in :data:`ERRORS`; what is not annotated has none."""
-    foreground = [member for value in values for member in (value if isinstance(value, tuple) else (value,))]
+    foreground = _members(values)
     true, predicted = np.isin(reference, foreground), np.isin(prediction, foreground)
     errors = np.zeros(reference.shape, np.uint8)
     errors[true & ~predicted] = 1
@@ -290,9 +294,18 @@ def draw_errors(axes: Axes, plane: Plane, row: _Row, errors: np.ndarray) -> None
     _annotate(axes, plane, window, which if errors.any() else "no errors")
 
 
+def _by_label(values: Sequence[LabelValue]) -> list[tuple[int, ...]]:
+    return [value if isinstance(value, tuple) else (value,) for value in values]
+
+
+def _members(values: Sequence[LabelValue]) -> list[int]:
+    """All values of labels and regions."""
+    return [member for members in _by_label(values) for member in members]
+
+
 def labelled_slice(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue], plane: Plane) -> int:
     """Index of the slice with the most reference foreground."""
-    foreground = [member for value in values for member in (value if isinstance(value, tuple) else (value,))]
+    foreground = _members(values)
     return best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
 
 

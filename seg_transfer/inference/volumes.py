@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seg_transfer.data.fragments import fragments_of
 from seg_transfer.data.image import read_label
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.progress import track
@@ -46,8 +47,6 @@ def measure_volumes(files: Mapping[str, Path], labels: Mapping[str, Sequence[int
     Raises:
         UserError: If a file cannot be read.
     """
-    from scipy import ndimage
-
     found = []
     for case, file in track(files.items(), total=len(files), title="measuring volumes"):
         image = read_label(file)
@@ -55,10 +54,8 @@ def measure_volumes(files: Mapping[str, Path], labels: Mapping[str, Sequence[int
         for label, values in labels.items():
             mask = np.isin(image.array[0], values)
             voxels = int(np.count_nonzero(mask))
-            boxes = ndimage.find_objects(mask.astype(np.uint8))
-            components = ndimage.label(mask[boxes[0]], np.ones((3, 3, 3)))[1] if boxes else 0
             ml = None if voxel_ml is None else round(voxels * voxel_ml, 4)
-            found.append(Volume(case, label, voxels, ml, int(components)))
+            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count))
     return found
 
 
