@@ -200,13 +200,10 @@ def intensity_of(values: Distribution) -> Intensity:
     return _intensity(mean, std, values.values[0], values.values[-1], values.at(positions).tolist())
 
 
-def pooled_intensity(sketches: Sequence[Sketch]) -> Intensity | None:
-    """Statistics over cases, each with the same weight, whatever the size of its foreground; None without any case."""
-    if not sketches:
-        return None
-    pooled = sum(sketches[1:], sketches[0])
-    percentiles = pooled.percentiles(PERCENTILES)
-    return _intensity(pooled.mean, pooled.variance**0.5, pooled.least, pooled.largest, percentiles)
+def intensity_of_sketch(sketch: Sketch) -> Intensity:
+    """Statistics over the cases of a sketch, each with the same weight, whatever the size of its foreground."""
+    percentiles = sketch.percentiles(PERCENTILES)
+    return _intensity(sketch.mean, sketch.variance**0.5, sketch.least, sketch.largest, percentiles)
 
 
 def _intensity(mean: float, std: float, least: float, largest: float, percentiles: Sequence[float]) -> Intensity:

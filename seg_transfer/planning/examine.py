@@ -9,15 +9,15 @@ from functools import partial
 from seg_transfer.data.checks import Problem, all_problems, read_checked
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import CaseFingerprint, measure_case, pooled_intensity
+from seg_transfer.planning.case_fingerprint import CaseFingerprint, intensity_of_sketch, measure_case
 from seg_transfer.planning.distribution import Sketch
 from seg_transfer.planning.fingerprint import Fingerprint, pool
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 logger = logging.getLogger(__name__)
 
-_Measured = tuple[CaseFingerprint, list[Sketch | None]]
-"""A case's measurements, and per channel the intensities of its foreground."""
+_Sketches = list[Sketch | None]
+"""Per channel the intensities of the foreground of a case, or of several; None without foreground."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Examination:
     Attributes:
         dataset: With the cases that have no problem.
         problems: Of all other cases and of unused files, sorted by case and file.
+        foreground: Per channel the intensities of the foreground of all cases; None without foreground.
     """
 
     dataset: Dataset
     problems: list[Problem]
-    _measured: dict[str, _Measured]
+    foreground: _Sketches
+    _measured: dict[str, CaseFingerprint]
 
     def fingerprint(self) -> Fingerprint:
         """The measurements of the cases that have no problem.
@@ -41,12 +43,8 @@ class Examination:
         """
         if not self.dataset.cases:
             raise UserError("every case has problems", where=self.dataset.root, hint="fix them as described above")
-        measured = [self._measured[case.id] for case in self.dataset.cases]
-        intensities = [
-            pooled_intensity([sketch for _, sketches in measured if (sketch := sketches[channel]) is not None])
-            for channel in range(len(self.dataset.channel_names))
-        ]
-        return pool(self.dataset, [case for case, _ in measured], intensities)
+        intensities = [None if sketch is None else intensity_of_sketch(sketch) for sketch in self.foreground]
+        return pool(self.dataset, [self._measured[case.id] for case in self.dataset.cases], intensities)
 
 
 def examine(dataset: Dataset, *, workers: int) -> Examination:
@@ -64,26 +62,58 @@ def examine(dataset: Dataset, *, workers: int) -> Examination:
         raise UserError("no case has a label", where=dataset.root, hint="give at least one labelled case")
     problems: list[Problem] = []
     empty: list[str] = []
-    measured: dict[str, _Measured] = {}
+    measured: dict[str, CaseFingerprint] = {}
+    unused = {problem.case for problem in all_problems(dataset, [])}
+    pooled = _Pool([case.id for case in cases], len(dataset.channel_names))
     function = partial(_examine_case, dataset=dataset.select([]))
     for case, result in map_cases(function, cases, workers=workers, title="measuring", name=lambda case: case.id):
         if isinstance(result, CaseFailure):
             problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
+            pooled.add(case.id, None)
             continue
         of_case, background_only, found = result
         problems += of_case
         empty += [case.id] if background_only else []
         if found is not None:
-            measured[case.id] = found
+            measured[case.id], sketches = found
+        pooled.add(case.id, None if found is None or case.id in unused else sketches)
     if empty:
         logger.info(f"{len(empty)} of {len(cases)} labels hold background only: {', '.join(sorted(empty))}")
     problems = all_problems(dataset, problems)
     broken = {problem.case for problem in problems}
     valid = dataset.select([case.id for case in cases if case.id not in broken])
-    return Examination(valid, problems, measured)
+    return Examination(valid, problems, pooled.sums, measured)
 
 
-def _examine_case(case: Case, *, dataset: Dataset) -> tuple[list[Problem], bool, _Measured | None]:
+class _Pool:
+    """Adds sketches in the order of the cases, whatever the order they come in, since rounding depends on it.
+
+    Attributes:
+        sums: Of the cases so far.
+    """
+
+    def __init__(self, cases: list[str], channels: int) -> None:
+        self.sums: _Sketches = [None] * channels
+        self._order = iter(cases)
+        self._next = next(self._order)
+        self._early: dict[str, _Sketches | None] = {}
+
+    def add(self, case: str, sketches: _Sketches | None) -> None:
+        """Add a case; None: it is not counted."""
+        self._early[case] = sketches
+        while self._next in self._early:
+            of_case = self._early.pop(self._next)
+            if of_case is not None:
+                self.sums = [
+                    total if new is None else new if total is None else total + new
+                    for total, new in zip(self.sums, of_case, strict=True)
+                ]
+            self._next = next(self._order, "")
+
+
+def _examine_case(
+    case: Case, *, dataset: Dataset
+) -> tuple[list[Problem], bool, tuple[CaseFingerprint, _Sketches] | None]:
     """Problems of a case, whether its label holds background only, and its measurements if it has no problem."""
     checked = read_checked(case, dataset)
     measured = None if checked.problems else measure_case(checked, labels=len(dataset.labels))

@@ -8,7 +8,7 @@ from operator import add
 import numpy as np
 import pytest
 
-from seg_transfer.planning.case_fingerprint import intensity_of, pooled_intensity
+from seg_transfer.planning.case_fingerprint import intensity_of, intensity_of_sketch
 from seg_transfer.planning.distribution import BINS_PER_STD, MOST_BINS, Distribution, Sketch
 
 SHARES = (0.005, 0.25, 0.5, 0.75, 0.995)
@@ -98,12 +98,10 @@ def test_extreme_values() -> None:
     assert Sketch.of(of_whole(np.array([7, 3]))).percentiles([0.005, 0.5, 0.995]) == [3, 3, 7]
 
 
-def test_without_foreground_nothing_is_pooled() -> None:
-    assert pooled_intensity([]) is None
+def test_a_pooled_case_counts_once_however_often_it_is_there() -> None:
     values = of_values(np.random.default_rng(0).normal(size=10_000))
-    alone, twice = pooled_intensity([Sketch.of(values)]), pooled_intensity([Sketch.of(values)] * 2)
-    assert alone is not None and twice is not None
-    assert list(twice.model_dump().values()) == pytest.approx(
+    alone, twice = Sketch.of(values), Sketch.of(values) + Sketch.of(values)
+    assert list(intensity_of_sketch(twice).model_dump().values()) == pytest.approx(
         list(intensity_of(values).model_dump().values()), abs=3e-3
     )
-    assert alone == twice
+    assert intensity_of_sketch(alone) == intensity_of_sketch(twice)

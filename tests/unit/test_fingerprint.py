@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Raster
 
-from seg_transfer.data.dataset import find_dataset
+from seg_transfer.data.dataset import Case, find_dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.case_fingerprint import CaseChannel, nonzero_box, outlier_ratio
 from seg_transfer.planning.distribution import Distribution
@@ -117,6 +119,38 @@ def test_every_case_weighs_the_same(volumes: Path) -> None:
 def test_processes_measure_the_same(volumes: Path) -> None:
     dataset = find_dataset(volumes)
     assert examine(dataset, workers=2).fingerprint() == examine(dataset, workers=0).fingerprint()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (3, 0, 4, 2, 1), (2, 4, 3, 1, 0)])
+def test_pooled_figures_do_not_depend_on_the_order_in_which_cases_are_done(
+    order: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One case without foreground, one damaged; sums of real numbers depend on their order."""
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for index in range(5):
+        image = np.random.default_rng(index).normal(10.0**index, 1, (6, 6, 6)).astype(np.float32)
+        label = np.full(image.shape, index != 1, np.uint8)
+        write(tmp_path, f"case{index}", image, label, np.eye(4))
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "numTraining": 5}
+    description["file_ending"] = ".nii.gz"
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "labelsTr" / "case2.nii.gz").write_bytes(b"not a label")
+    dataset = find_dataset(tmp_path)
+    usual = examine(dataset, workers=0)
+
+    def in_order(function: Callable[[Case], Any], items: Sequence[Case], **_: object) -> Iterator[tuple[Case, Any]]:
+        yield from ((items[index], function(items[index])) for index in order)
+
+    monkeypatch.setattr("seg_transfer.planning.examine.map_cases", in_order)
+    made = examine(dataset, workers=0)
+    assert made.problems == usual.problems
+    assert [case.id for case in made.fingerprint().cases] == ["case0", "case1", "case3", "case4"]
+    assert made.fingerprint() == usual.fingerprint()
+    (pooled,), (expected,) = made.foreground, usual.foreground
+    assert pooled is not None and expected is not None
+    assert pooled.weight == pytest.approx(3)
+    assert (pooled.mean, pooled.variance) == (expected.mean, expected.variance)
 
 
 def test_a_damaged_case_is_named_and_the_others_are_measured(volumes: Path) -> None:
