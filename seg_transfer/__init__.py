@@ -1,7 +1,7 @@
 """segtl: self-configuring medical image segmentation on an ImageNet-pretrained encoder.
 
-Each function is one command, with the command's options and defaults. Functions are loaded when first used, so that
-importing the package loads neither torch nor any image reader.
+Each function is one command, with the command's options and defaults; ``Segmenter`` keeps models in memory. They are
+loaded when first used, so that importing the package loads neither torch nor any image reader.
 
 Example:
     >>> import seg_transfer
@@ -17,6 +17,7 @@ Example:
     >>> seg_transfer.pretrain("class_folders", output="my_encoder")
     >>> seg_transfer.export("model.segtl", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), model="model.segtl")
+    >>> labels = seg_transfer.Segmenter.load("model.segtl")(nibabel.load("ct.nii.gz"))
 """
 
 import getpass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.preprocess import preprocess
     from seg_transfer.workflow.pretrain import pretrain
     from seg_transfer.workflow.probe import probe
+    from seg_transfer.workflow.segmenter import Segmenter
     from seg_transfer.workflow.status import status
     from seg_transfer.workflow.summary import summary
     from seg_transfer.workflow.train import train
@@ -54,6 +56,7 @@ except (KeyError, OSError):
     os.environ["USER"] = str(os.getuid())
 
 __all__ = [
+    "Segmenter",
     "card",
     "check",
     "encoders",
@@ -70,8 +73,13 @@ __all__ = [
     "summary",
     "train",
 ]
-_MODULES = {"card": "export", "encoders": "encoder_weights", "fetch_encoders": "encoder_weights"}
-"""Modules of :mod:`seg_transfer.workflow` whose name is not the function's."""
+_MODULES = {
+    "Segmenter": "segmenter",
+    "card": "export",
+    "encoders": "encoder_weights",
+    "fetch_encoders": "encoder_weights",
+}
+"""Modules of :mod:`seg_transfer.workflow` whose name is another one."""
 
 
 def __getattr__(name: str) -> object:

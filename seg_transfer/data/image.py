@@ -10,15 +10,17 @@ orientation and geometry::
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
-from seg_transfer.data.formats import read_array, read_header
-from seg_transfer.data.formats.header import Header, working_dtype
+from seg_transfer.data.formats import check_affine, itk, nifti, read_array, read_header
+from seg_transfer.data.formats.header import IN_MEMORY, Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical
 from seg_transfer.data.segmentation import merged, not_an_image, placed
 from seg_transfer.errors import UserError
@@ -189,6 +191,58 @@ def image_from_array(array: np.ndarray, spacing: Sequence[float], unit: Unit = "
     volume = np.ascontiguousarray(volume, working_dtype(array.dtype, label=False))
     x, y, z = volume.shape[1:]
     return Image(volume, affine, Grid((x, y, z), affine, unit), array.dtype)
+
+
+def image_with_affine(array: np.ndarray, affine: np.ndarray) -> Image:
+    """Make an image of an array in any order of axes.
+
+    Args:
+        array: ``(channel, i, j, k)`` or ``(i, j, k)``.
+        affine: 4 x 4, voxel ``(i, j, k)`` -> world (RAS+), in mm.
+
+    Raises:
+        UserError: As :func:`image_from_array` does, or if the affine is not a 4 x 4 matrix of numbers, singular, or its
+            spacing absurd.
+    """
+    plain = image_from_array(array, (1.0, 1.0, 1.0))
+    try:
+        matrix = np.asarray(affine, float)
+    except (ValueError, TypeError):
+        matrix = np.empty(0)
+    if matrix.shape != (4, 4) or (matrix[3] != (0, 0, 0, 1)).any():
+        what = "an affine is a 4 x 4 matrix of numbers, whose last row is 0 0 0 1"
+        raise UserError(f"{what}, not {affine}", where="affine")
+    header = Header(Grid(plain.native.shape, matrix), channels=len(plain.array), dtype=plain.dtype)
+    return placed_image(plain.array, header)
+
+
+def image_in_memory(image: object) -> Image:
+    """Make an image of one of nibabel or SimpleITK, as if it were read from a file.
+
+    Raises:
+        UserError: If it is neither of them, or its type, axes or affine are not supported.
+    """
+    if isinstance(image, SpatialImage):
+        array, header = nifti.of_image(image)
+    elif "SimpleITK" in sys.modules and isinstance(image, sys.modules["SimpleITK"].Image):
+        array, header = itk.of_image(image)
+    else:
+        hint = "give a numpy array, or an image of nibabel or SimpleITK"
+        raise UserError(f"an image is expected, not {type(image).__name__}", hint=hint)
+    if header.segments is not None:
+        raise not_an_image(IN_MEMORY)
+    return placed_image(converted(array, working_dtype(array.dtype, label=False)), header)
+
+
+def placed_image(array: np.ndarray, header: Header) -> Image:
+    """The image of ``(channel, i, j, k)`` with its working type, and the header it has.
+
+    Raises:
+        UserError: If its affine is singular or its spacing absurd.
+    """
+    check_affine(header, IN_MEMORY)
+    native = header.grid
+    return Image(to_canonical(array, native), native.canonical().affine, native, header.dtype)
 
 
 def image_from_pixels(array: np.ndarray) -> Image:

@@ -22,7 +22,7 @@ from seg_transfer.errors import UserError
 _NAMES_HINT = "name segments as the data set's labels are named, or export the segmentation as a labelmap"
 
 
-def not_an_image(path: Path) -> UserError:
+def not_an_image(path: Path | str) -> UserError:
     """The error for a segmentation in place of an image."""
     hint = "give the image that was segmented"
     return UserError("this is a segmentation of 3D Slicer, not an image", where=path, hint=hint)

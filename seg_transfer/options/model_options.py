@@ -25,24 +25,29 @@ from seg_transfer.options.common import (
 )
 
 
-class ArrayOptions(FoldsOption, WorkOption, DeviceOption):
-    """Options of predicting an array."""
+class SegmenterOptions(FoldsOption, WorkOption, DeviceOption):
+    """Options of loading models: :meth:`seg_transfer.Segmenter.load`."""
 
     model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
         None, description="Exported model, instead of a work folder."
     )
-    tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
-    probabilities: bool = Field(False, description="Write probabilities as well; of an array, return them.")
     memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=RUNNING)] = Field(
         None, gt=0, description="Most memory for a case, such as 8GB. Default: half of the machine's."
     )
 
     @model_validator(mode="after")
-    def _is_one_source(self) -> ArrayOptions:
+    def _is_one_source(self) -> SegmenterOptions:
         if self.model is not None and (self.folds is not None or self.work != DEFAULT_WORK):
             what = "an exported model excludes --folds and --work"
             raise UserError(what, where=self.model, hint="omit them")
         return self
+
+
+class ArrayOptions(SegmenterOptions):
+    """Options of predicting an array."""
+
+    tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
+    probabilities: bool = Field(False, description="Write probabilities as well; of an array, return them.")
 
 
 def _as_several(value: Any) -> Any:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.checks import warn_of_forms
 from seg_transfer.data.dataset import Case, Dataset, find_images
@@ -17,28 +13,22 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
-from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.model_file import read_model_file
-from seg_transfer.util import environment
-from seg_transfer.util.files import check_file, check_folder, file_digest
-from seg_transfer.workflow.models import Models, find_models
+from seg_transfer.util.files import check_file, check_folder
+from seg_transfer.workflow.segmenter import segment
+from seg_transfer.workflow.source import find_source, load_predictor
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from seg_transfer.inference.predictor import Predictor
 
 
 @overload
 def predict(images: Path | str | Sequence[Path | str] | PredictOptions, *arguments: Any, **options: Any) -> Path: ...
 @overload
 def predict(
-    images: np.ndarray, *, spacing: Sequence[float] | None = None, **options: Any
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
-def predict(
-    images: Path | str | Sequence[Path | str] | PredictOptions | np.ndarray, *arguments: Any, **options: Any
-) -> Path | np.ndarray | tuple[np.ndarray, np.ndarray]:
+    images: Any, *, spacing: Sequence[float] | None = None, affine: np.ndarray | None = None, **options: Any
+) -> Any: ...
+def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     """Segment files into a folder, or one array in memory, by the mean probabilities of trained models.
 
     The models are those of an exported file, or those that `segtl summary` chose in the work folder. Without a choice,
@@ -50,14 +40,14 @@ def predict(
     skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is. ``volumes`` has all label
     maps, skipped ones included.
 
-    In place of ``images`` an array ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order can be given, with its
-    ``spacing`` of x, y and z in mm; to a model of 2D images also ``(row, column)`` or ``(row, column, channel)``,
-    without a spacing. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
+    In place of ``images`` one image in memory can be given: an array with its ``spacing`` or ``affine``, or an image of
+    nibabel or SimpleITK. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
+    :class:`~seg_transfer.workflow.segmenter.Segmenter` says what it may be and what is returned, and is faster for
+    several.
 
     Returns:
-        The folder with the label maps, the only label map if ``output`` is a file, or label values ``(x, y, z)`` or
-        ``(row, column)``; of an array with ``probabilities`` the label values, and probabilities with a first axis of
-        outputs.
+        The folder with the label maps, or the only label map if ``output`` is a file; of an image in memory its label
+        map, with ``probabilities`` also those.
 
     Raises:
         SomeCasesFailed: If some cases could not be segmented; all others are.
@@ -69,17 +59,17 @@ def predict(
     several = isinstance(images, list | tuple) and all(isinstance(each, Path | str) for each in images)
     if isinstance(images, Path | str) or several:
         return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
-    spacing = options.pop("spacing", None)
-    return _predict_array(
-        cast("np.ndarray", images), spacing, options_from(ArrayOptions, "predict", *arguments, **options)
-    )
+    geometry = {name: options.pop(name) for name in ("spacing", "affine") if name in options}
+    of_array = options_from(ArrayOptions, "predict", *arguments, **options)
+    predictor = load_predictor(find_source(of_array), of_array)
+    return segment(predictor, images, **geometry, tta=of_array.tta, probabilities=of_array.probabilities)
 
 
 predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
 def _predict_files(options: PredictOptions) -> Path:
-    models = _models(options)
+    models = find_source(options)
     cases = _find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
     if options.volumes is not None:
@@ -92,7 +82,7 @@ def _predict_files(options: PredictOptions) -> Path:
     pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
     failures: dict[str, str] = {}
     if pending:
-        predictor = _loaded(models.load, options)
+        predictor = load_predictor(models, options)
         failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     if options.volumes is not None:
         from seg_transfer.inference.volumes import measure_volumes, save_volumes
@@ -166,66 +156,3 @@ def _labels(work: WorkFolder) -> set[Path]:
     if not work.dataset.is_file():
         return set()
     return {case.label.resolve() for case in Dataset.load(work.dataset).cases if case.label is not None}
-
-
-def _predict_array(
-    image: np.ndarray, spacing: Sequence[float] | None, options: ArrayOptions
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    predictor = _loaded(_models(options).load, options)
-    return predictor.array(image, spacing, tta=options.tta, probabilities=options.probabilities)
-
-
-def _loaded(load: Callable[[str], Predictor], options: ArrayOptions) -> Predictor:
-    """The models on their device, which need no more than the allowed memory."""
-    predictor = load(options.device)
-    predictor.limit_memory(environment.device_memory("cpu") if options.memory is None else options.memory)
-    return predictor
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The models to predict with.
-
-    Attributes:
-        data: Data part of their plan.
-        load: Loads them onto a device.
-        digest: Digest of their files and of what is removed from their label maps.
-    """
-
-    data: DataPlan
-    load: Callable[[str], Predictor]
-    digest: Callable[[], str]
-
-
-def _models(options: ArrayOptions) -> _Source:
-    if options.model is not None:
-        data = read_model_file(options.model).header.plan.data
-        return _Source(data, partial(_from_file, options.model), partial(file_digest, options.model))
-    models = find_models(WorkFolder(options.work), options.folds)
-    return _Source(models.runs[0].plan.data, partial(_from_work, models), partial(_digest, models))
-
-
-def _digest(models: Models) -> str:
-    runs = [[file_digest(file) for file in run.models] for run in models.runs]
-    text = json.dumps([runs, models.postprocessing.model_dump(mode="json")])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _from_work(models: Models, device: str) -> Predictor:
-    device = environment.resolve_device(device)
-    environment.check_torch()
-    from seg_transfer.inference.ensemble import Ensemble
-    from seg_transfer.inference.predictor import Predictor
-
-    members = [Predictor.load(run.models, device) for run in models.runs]
-    predictor = members[0] if len(members) == 1 else Ensemble(members)
-    predictor.postprocessing = models.postprocessing
-    return predictor
-
-
-def _from_file(model: Path, device: str) -> Predictor:
-    device = environment.resolve_device(device)
-    environment.check_torch()
-    from seg_transfer.exporting.load import load_model_file
-
-    return load_model_file(model, device)

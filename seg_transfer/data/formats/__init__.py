@@ -129,7 +129,7 @@ def read_header(path: Path) -> Header:
     """
     with readable(path):
         header = _FORMATS[ending(path)].header(path)
-    _check_affine(header, path)
+    check_affine(header, path)
     return header
 
 
@@ -147,7 +147,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     with readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
         array = converted(array, working_dtype(array.dtype, label=label))
-    _check_affine(header, path)
+    check_affine(header, path)
     return array, header
 
 
@@ -187,7 +187,12 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError("its values do not fit into memory", where=path, hint=hint) from error
 
 
-def _check_affine(header: Header, path: Path) -> None:
+def check_affine(header: Header, path: Path | str) -> None:
+    """Refuse a grid that cannot be in the world.
+
+    Raises:
+        UserError: If the affine is singular or the spacing absurd.
+    """
     matrix = header.affine[:3, :3]
     if not np.isfinite(header.affine).all() or np.linalg.matrix_rank(matrix) < 3:
         hint = "export it again with a valid orientation"

@@ -13,6 +13,9 @@ from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 from seg_transfer.util.units import bytes_text
 
+IN_MEMORY = "the image"
+"""What messages call an image that was not read from a file."""
+
 
 @dataclass(frozen=True)
 class Segment:

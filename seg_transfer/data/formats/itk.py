@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
+from seg_transfer.data.formats.header import IN_MEMORY, Header, check_free_memory, working_dtype
 from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body, check_unit
 from seg_transfer.data.formats.slicer import read_segments
 from seg_transfer.data.geometry import Grid
@@ -40,14 +40,34 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
     _CHECK[path.suffix.lower()](path, values * described.dtype.itemsize)
     array = sitk.GetArrayFromImage(reader.Execute())
-    if reader.GetDimension() == 4:
-        return array.transpose(0, 3, 2, 1), described
-    array = array.reshape((*described.shape[::-1], described.channels))
-    return array.transpose(3, 2, 1, 0), described
+    return _by_channel(array, described, reader.GetDimension()), described
+
+
+def of_image(image: sitk.Image) -> tuple[np.ndarray, Header]:
+    """Values ``(channel, i, j, k)``, a copy, and header of an image in memory; components are the channels."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayFromImage(image)
+    described = _header(image, array.dtype, image.GetNumberOfComponentsPerPixel(), IN_MEMORY)
+    return _by_channel(array, described, image.GetDimension()), described
 
 
 def write(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write compressed; a channel axis becomes vector components."""
+    import SimpleITK as sitk
+
+    image = to_image(array, grid)
+    lower = path.with_suffix(path.suffix.lower())  # under an ending in capitals MetaImage would write a pair of files
+    try:
+        sitk.WriteImage(image, str(lower), useCompression=True)
+        lower.replace(path)
+    except BaseException:
+        lower.unlink(missing_ok=True)
+        raise
+
+
+def to_image(array: np.ndarray, grid: Grid) -> sitk.Image:
+    """An image of SimpleITK from ``(i, j, k)``, or ``(channel, i, j, k)`` as vector components."""
     import SimpleITK as sitk
 
     vector = array.ndim == 4
@@ -60,13 +80,7 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
     image.SetSpacing(grid.spacing[:axes])
     image.SetDirection((matrix / grid.spacing)[:axes, :axes].ravel().tolist())
     image.SetOrigin((_LPS_TO_RAS @ grid.affine[:3, 3])[:axes].tolist())
-    lower = path.with_suffix(path.suffix.lower())  # under an ending in capitals MetaImage would write a pair of files
-    try:
-        sitk.WriteImage(image, str(lower), useCompression=True)
-        lower.replace(path)
-    except BaseException:
-        lower.unlink(missing_ok=True)
-        raise
+    return image
 
 
 def _information(path: Path) -> tuple[sitk.ImageFileReader, Header]:
@@ -79,11 +93,18 @@ def _information(path: Path) -> tuple[sitk.ImageFileReader, Header]:
     reader.SetImageIO(_IO[path.suffix.lower()])
     reader.ReadImageInformation()
     one_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1], reader.GetPixelID()))
-    return reader, _header(reader, one_voxel.dtype, path)
+    return reader, _header(reader, one_voxel.dtype, reader.GetNumberOfComponents(), path)
 
 
-def _header(reader: sitk.ImageFileReader, dtype: np.dtype, path: Path) -> Header:
-    axes, size, components = reader.GetDimension(), reader.GetSize(), reader.GetNumberOfComponents()
+def _by_channel(array: np.ndarray, described: Header, axes: int) -> np.ndarray:
+    """SimpleITK's array, of an image with so many axes, as ``(channel, i, j, k)``."""
+    if axes == 4:
+        return array.transpose(0, 3, 2, 1)
+    return array.reshape((*described.shape[::-1], described.channels)).transpose(3, 2, 1, 0)
+
+
+def _header(reader: sitk.ImageFileReader | sitk.Image, dtype: np.dtype, components: int, path: Path | str) -> Header:
+    axes, size = reader.GetDimension(), reader.GetSize()
     if not 2 <= axes <= 4 or (axes == 4 and components > 1):
         what = f"{axes}D data of {components} values per voxel is not supported"
         raise UserError(what, where=path, hint="store it as a 3D volume, with several channels as components")

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,7 +23,7 @@ from isal import igzip
 from nibabel.openers import ImageOpener
 from nibabel.volumeutils import apply_read_scaling
 
-from seg_transfer.data.formats.header import Header, check_free_memory, converted, working_dtype
+from seg_transfer.data.formats.header import IN_MEMORY, Header, check_free_memory, converted, working_dtype
 from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.nifti_geometry import MM, NiftiGeometry
@@ -90,10 +90,35 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     return np.moveaxis(array.reshape((*described.shape, described.channels)), -1, 0), described
 
 
-def write(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write with the forms, codes and units of the grid's own NIfTI header, if it has one.
+def of_image(loaded: nib.spatialimages.SpatialImage) -> tuple[np.ndarray, Header]:
+    """Values ``(channel, i, j, k)`` and header of an image of nibabel; its values may still lie in a file.
 
-    Otherwise the affine is written as sform and, unless it is sheared, as qform; in mm.
+    An image of another format than NIfTI is described as nibabel would save it as NIfTI.
+    """
+    loaded = loaded if isinstance(loaded, nib.Nifti1Image) else nib.Nifti1Image.from_image(loaded)
+    head = type(loaded)(loaded.dataobj, loaded.affine, loaded.header).header  # a copy, with this shape and affine
+    array = np.asanyarray(loaded.dataobj)
+    head.set_data_dtype(array.dtype)
+    described, _ = _describe(head, IN_MEMORY)
+    working = working_dtype(array.dtype, label=False)
+    array = converted(array, working).reshape((*described.shape, described.channels))
+    return np.moveaxis(array, -1, 0), described
+
+
+def write(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an image of :func:`to_image`."""
+    with ImageOpener(str(path), "wb") as stream:  # compresses by the ending, whatever its case
+        to_image(array, grid).to_stream(stream.fobj)
+
+
+def to_image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
+    """An image of nibabel, with the forms, codes and units of the grid's own NIfTI header, if it has one.
+
+    Otherwise the affine becomes sform and, unless it is sheared, qform; in mm.
+
+    Args:
+        array: ``(i, j, k)`` or ``(channel, i, j, k)``.
+        grid: Its grid.
     """
     if array.ndim == 4:
         array = np.moveaxis(array, 0, -1)
@@ -110,8 +135,7 @@ def write(path: Path, array: np.ndarray, grid: Grid) -> None:
         if not np.allclose(image.get_qform(), grid.affine, atol=1e-3):
             image.set_qform(None, code=0)
         image.header.set_xyzt_units("mm")
-    with ImageOpener(str(path), "wb") as stream:  # compresses by the ending, whatever its case
-        image.to_stream(stream.fobj)
+    return image
 
 
 @contextmanager
@@ -137,6 +161,14 @@ def _values(stream: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> np.nda
 
 def _parse(stream: BinaryIO, size: tuple[int, bool], path: Path) -> tuple[Header, _Body]:
     head = parse_head(stream.read(nib.Nifti2Header.sizeof_hdr), path)
+    described, shape = _describe(head, path)
+    body = _body(head, shape, head.get_data_dtype())
+    _check_size(body, *size)
+    return replace(described, dtype=np.dtype(np.float32)) if body.is_scaled else described, body
+
+
+def _describe(head: Any, path: Path | str) -> tuple[Header, tuple[int, ...]]:
+    """What the header says of grid, channels and type, and the shape with all axes."""
     if (colours := _COLOURS.get(int(head["datatype"]))) is not None:
         hint = "store the colours as three channels along the fourth axis, or as a 2D image such as .png"
         raise UserError(f"{colours} voxels are not supported in NIfTI", where=path, hint=hint)
@@ -154,16 +186,10 @@ def _parse(stream: BinaryIO, size: tuple[int, bool], path: Path) -> tuple[Header
     (i, j, k), rest = (*shape, 1)[:3], shape[3:]
     if len(rest) == 2 and rest[0] != 1:
         raise UserError(f"5D volumes are not supported: its shape is {shape}", where=path, hint=_HINT)
-    body = _body(head, shape, dtype)
-    _check_size(body, *size)
     affine, apart = _placement(head, (i, j, k), flat=len(shape) == 2, path=path)
-    described = Header(
-        grid=Grid((i, j, k), affine, flat=len(shape) == 2, nifti=geometry),
-        channels=rest[-1] if rest else 1,
-        dtype=np.dtype(np.float32) if body.is_scaled else dtype.newbyteorder("="),
-        apart=apart,
-    )
-    return described, body
+    grid = Grid((i, j, k), affine, flat=len(shape) == 2, nifti=geometry)
+    channels = rest[-1] if rest else 1
+    return Header(grid, channels=channels, dtype=dtype.newbyteorder("="), apart=apart), shape
 
 
 def parse_head(raw: bytes, path: Path) -> Any:
@@ -207,7 +233,7 @@ def _shorten_quaternion(head: Any) -> None:
             head[name] = float(head[name]) / length
 
 
-def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path) -> tuple[np.ndarray, float]:
+def _placement(head: Any, shape: tuple[int, int, int], *, flat: bool, path: Path | str) -> tuple[np.ndarray, float]:
     """The affine in mm: the sform, else the qform, else the spacing alone (method 1 of the NIfTI standard).
 
     Returns:

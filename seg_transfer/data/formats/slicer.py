@@ -21,7 +21,7 @@ _BINARY = "Binary labelmap"
 _SAVE_AGAIN = "save the segmentation again with a recent 3D Slicer, or export it as a labelmap"
 
 
-def read_segments(fields: Mapping[str, str], layers: int, path: Path) -> tuple[Segment, ...] | None:
+def read_segments(fields: Mapping[str, str], layers: int, path: Path | str) -> tuple[Segment, ...] | None:
     """Find the segments in the header of a file.
 
     Args:
@@ -57,7 +57,7 @@ def read_segments(fields: Mapping[str, str], layers: int, path: Path) -> tuple[S
     return segments
 
 
-def _segment(number: int, fields: Mapping[str, str], layers: int, path: Path) -> Segment:
+def _segment(number: int, fields: Mapping[str, str], layers: int, path: Path | str) -> Segment:
     name = _text(fields.get("Name", "")) or _text(fields.get("ID", ""))
     # Old files have neither field: each segment is a layer of zeros and ones.
     layer, value = (

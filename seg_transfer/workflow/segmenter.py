@@ -1,0 +1,153 @@
+"""Trained models that stay in memory, for many images of a program."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seg_transfer.data.formats import itk, nifti
+from seg_transfer.data.geometry import Grid
+from seg_transfer.data.image import image_in_memory, image_with_affine
+from seg_transfer.errors import UserError
+from seg_transfer.options.calls import options_from
+from seg_transfer.options.model_options import SegmenterOptions
+from seg_transfer.workflow.source import find_source, load_predictor
+
+if TYPE_CHECKING:
+    from seg_transfer.data.image import Image
+    from seg_transfer.inference.predictor import Predictor
+
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter:
+    """Trained models that stay in memory.
+
+    Calls are not thread-safe: give each thread a segmenter of its own, or let one thread at a time call it.
+
+    Example:
+        >>> segmenter = seg_transfer.Segmenter.load("model.segtl")
+        >>> labels = segmenter(nibabel.load("ct.nii.gz"))  # an image of nibabel on the same grid
+        >>> labels = segmenter(SimpleITK.ReadImage("ct.nrrd"))  # an image of SimpleITK
+        >>> labels = segmenter(array, spacing=(0.8, 0.8, 3.0))  # (x, y, z)
+        >>> labels, probabilities = segmenter(array, affine=affine, probabilities=True)
+
+    Args:
+        predictor: The models.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    @classmethod
+    def load(cls, model: Path | str | None = None, **options: Any) -> Segmenter:
+        """Load an exported model, or the models of a work folder, as `predict` does.
+
+        Args:
+            model: Exported model; None for those of a work folder.
+            **options: ``work``, ``folds``, ``device`` and ``memory`` of :func:`seg_transfer.predict`.
+
+        Raises:
+            UserError: If there is no trained model, it is damaged, or needs more than the allowed memory.
+        """
+        found = options_from(SegmenterOptions, "Segmenter.load", model=model, **options)
+        return cls(load_predictor(find_source(found), found))
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Name -> value in label maps, with the background."""
+        return {label.name: label.value for label in self._predictor.plan.data.labels}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names along the first axis of probabilities."""
+        return tuple(self._predictor.plan.data.outputs)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that an image must have, in their order."""
+        return tuple(channel.name for channel in self._predictor.plan.data.channels)
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
+        tta: bool = True,
+        probabilities: bool = False,
+    ) -> Any:
+        """Segment one image.
+
+        Args:
+            image: An image of nibabel, with channels along the fourth axis; an image of SimpleITK, with channels as
+                components; or an array: ``(channel, x, y, z)`` or ``(x, y, z)`` in RAS order with its ``spacing``,
+                ``(channel, i, j, k)`` or ``(i, j, k)`` with its ``affine``, and for a model of 2D images
+                ``(row, column)`` or ``(row, column, channel)``.
+            spacing: Of an array, voxel size ``(x, y, z)`` in mm.
+            affine: Of an array, 4 x 4, voxel ``(i, j, k)`` -> world (RAS+) in mm.
+            tta: Average over the plan's mirrorings.
+            probabilities: Also return the probability of each of :attr:`outputs`.
+
+        Returns:
+            The label map, of the image's own kind, order of axes and geometry, with the values of :attr:`labels`. With
+            ``probabilities`` also those: as an image, channels as in ``image``; of an array, with a first axis of
+            outputs.
+
+        Raises:
+            UserError: If the image does not fit the model, or is not whole.
+        """
+        return segment(self._predictor, image, spacing=spacing, affine=affine, tta=tta, probabilities=probabilities)
+
+
+def segment(
+    predictor: Predictor,
+    image: Any,
+    *,
+    spacing: Sequence[float] | None = None,
+    affine: np.ndarray | None = None,
+    tta: bool = True,
+    probabilities: bool = False,
+) -> Any:
+    """Segment one image in memory; see :meth:`Segmenter.__call__`."""
+    if isinstance(image, np.ndarray):
+        if affine is None:
+            return predictor.array(image, spacing, tta=tta, probabilities=probabilities)
+        if spacing is not None:
+            raise UserError("an array has an affine or a spacing, not both", hint="omit the spacing")
+        return _predict(predictor, image_with_affine(image, affine), tta, probabilities)
+    if spacing is not None or affine is not None:
+        raise UserError("an image has a spacing and an affine of its own", hint="omit them")
+    read = image_in_memory(image)
+    made = _predict(predictor, read, tta, probabilities)
+    return (
+        tuple(_like(image, array, read.native) for array in made) if probabilities else _like(image, made, read.native)
+    )
+
+
+def _predict(predictor: Predictor, image: Image, tta: bool, probabilities: bool) -> Any:
+    """Labels ``(i, j, k)``, or those and probabilities ``(output, i, j, k)``."""
+    transform, prepared = predictor.prepare(image)
+    for warning in predictor.unlike_training(image):
+        logger.warning(f"the image is unlike the training images: {warning}")
+    if not probabilities:
+        return predictor.labels(transform, prepared, tta=tta)
+    predicted = predictor.probabilities(prepared, tta=tta)
+    return predictor.labels_of(transform, predicted), transform.restore_probabilities(predicted, predictor.plan.data)
+
+
+def _like(image: Any, array: np.ndarray, grid: Grid) -> Any:
+    """The array ``(i, j, k)`` or ``(output, i, j, k)`` as an image of the same library and geometry."""
+    if "SimpleITK" not in sys.modules or not isinstance(image, sys.modules["SimpleITK"].Image):
+        written = nifti.to_image(array, grid)
+        return type(written)(written.dataobj, written.header.get_best_affine(), written.header)
+    made = itk.to_image(array, grid)
+    if image.GetDimension() == made.GetDimension():
+        made.CopyInformation(image)  # not rounded, so that both can be combined
+    return made
