@@ -1,8 +1,7 @@
 """Overlays of predictions on their images: the image, its labels in each plane, and the errors; best to worst case.
 
 The reference is drawn as outlines along the edges of voxels, the prediction as a translucent area in the same colour;
-of nested regions the last one is on top. Errors have colours of their own, in the slice that has most of them. Planes
-are in radiological orientation: the patient's right on the left, anterior and superior on top.
+of nested regions the last one is on top. Errors have colours of their own, in the slice that has most of them.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from matplotlib.patheffects import withStroke
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import Image, filled, read_image, read_label
 from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.evaluation.planes import Plane, best_slice, outline, planes_of
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import whole_file
 
@@ -46,41 +46,6 @@ ERRORS = {"false negative": "#FF2D2D", "false positive": "#00E5FF", "wrong label
 ERROR_OPACITY = 0.75
 INCHES_LEGEND = 1.8
 DPI = 120
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Orientation of a slice of a volume ``(x, y, z)`` in the figure.
-
-    Args:
-        name: Name in the figure.
-        across: Canonical axis perpendicular to the slice.
-        rows: Canonical axis that runs downwards, and whether it is reversed.
-        columns: Canonical axis that runs to the right, and whether it is reversed.
-        marks: Letters at the left, right and top.
-    """
-
-    name: str
-    across: int
-    rows: tuple[int, bool]
-    columns: tuple[int, bool]
-    marks: tuple[str, str, str]
-
-    def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
-        """Slice ``(..., x, y, z)`` -> ``(..., row, column)``."""
-        first = volume.ndim - 3
-        flat = np.take(volume, index, axis=first + self.across)
-        if self.rows[0] > self.columns[0]:
-            flat = flat.swapaxes(-1, -2)
-        if self.rows[1]:
-            flat = flat[..., ::-1, :]
-        return flat[..., ::-1] if self.columns[1] else flat
-
-
-AXIAL = Plane("axial", 2, (1, True), (0, True), ("R", "L", "A"))
-CORONAL = Plane("coronal", 1, (2, True), (0, True), ("R", "L", "S"))
-SAGITTAL = Plane("sagittal", 0, (2, True), (1, True), ("A", "P", "S"))
-IMAGE_2D = Plane("", 2, (1, False), (0, False), ("", "", ""))
 
 
 @dataclass(frozen=True)
@@ -131,7 +96,7 @@ def save_overlay(
         text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
         rows.append(_Row(text, *_read(files[case], names), scores.labels, scores.cases[case]))
     if rows:
-        _save(path, rows)
+        _save(path, _drawn(rows))
 
 
 def save_case_overlay(
@@ -143,10 +108,25 @@ def save_case_overlay(
     *,
     names: Mapping[str, int] | None = None,
 ) -> None:
-    """Draw one case into a PNG: the slices with most of its labels and, if it is predicted, with most errors.
+    """Draw one case into a PNG; see :func:`case_overlay`.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    _save(path, case_overlay(case, files, labels, scores, names=names))
+
+
+def case_overlay(
+    case: str,
+    files: CaseFiles,
+    labels: Mapping[str, LabelValue],
+    scores: Mapping[str, LabelScore] | None,
+    *,
+    names: Mapping[str, int] | None = None,
+) -> Figure:
+    """Draw one case: the slices with most of its labels and, if it is predicted, with most errors.
 
     Args:
-        path: The PNG file to write.
         case: Name of the case.
         files: Its files.
         labels: Name -> value in label maps, for a region all of its values.
@@ -160,7 +140,7 @@ def save_case_overlay(
     rows = [_Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)]
     if prediction is not None and (prediction != reference).any():
         rows.append(_Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True))
-    _save(path, rows)
+    return _drawn(rows)
 
 
 @dataclass(frozen=True)
@@ -176,7 +156,12 @@ class _Row:
     errors: bool = False
 
 
-def _save(path: Path, rows: Sequence[_Row]) -> None:
+def _save(path: Path, figure: Figure) -> None:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def _drawn(rows: Sequence[_Row]) -> Figure:
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     planes = max(len(planes_of(row.image)) for row in rows)
@@ -206,23 +191,13 @@ def _save(path: Path, rows: Sequence[_Row]) -> None:
         if predicted:
             draw_errors(panels[-1], shown[0], row, wrong)
         part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png")
+    return figure
 
 
 def _planes_in(files: CaseFiles) -> int:
     """Number of planes of a case, by the header of its first file."""
     header = read_header(files.images[0])
     return 1 if header.grid.unit == "pixel" or 1 in header.shape else 3
-
-
-def planes_of(image: Image) -> tuple[Plane, ...]:
-    """The planes to draw: one for a 2D image or a single slice, otherwise three."""
-    if image.unit == "pixel":
-        return (IMAGE_2D,)
-    shape = image.array.shape[1:]
-    flat = tuple(plane for plane in (AXIAL, CORONAL, SAGITTAL) if shape[plane.across] == 1)
-    return flat[:1] or (AXIAL, CORONAL, SAGITTAL)
 
 
 def draw_plane(
@@ -307,33 +282,6 @@ def labelled_slice(reference: np.ndarray, prediction: np.ndarray, values: Sequen
     """Index of the slice with the most reference foreground."""
     foreground = _members(values)
     return best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
-
-
-def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
-    """Index along ``axis`` of the slice with most foreground of the reference, else of the prediction, else the middle.
-
-    Both are masks ``(x, y, z)``.
-    """
-    others = tuple(other for other in range(3) if other != axis)
-    for labels in (reference, prediction):
-        counts = np.count_nonzero(labels, axis=others)
-        if counts.any():
-            return int(counts.argmax())
-    return reference.shape[axis] // 2
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixel edges along the boundary of a mask ``(row, column)``.
-
-    Returns:
-        ``(edges, 2 ends, 2)``: column and row of each end, in pixels from the top left corner of the mask.
-    """
-    padded = np.pad(mask, 1).astype(np.int8)
-    rows, columns = np.nonzero(np.diff(padded[:, 1:-1], axis=0))
-    horizontal = np.stack([np.stack([columns, rows], 1), np.stack([columns + 1, rows], 1)], 1)
-    rows, columns = np.nonzero(np.diff(padded[1:-1], axis=1))
-    vertical = np.stack([np.stack([columns, rows], 1), np.stack([columns, rows + 1], 1)], 1)
-    return np.concatenate([horizontal, vertical])
 
 
 def _read(files: CaseFiles, names: Mapping[str, int] | None) -> tuple[Image, np.ndarray, np.ndarray | None]:

@@ -11,21 +11,15 @@ from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_from_array
 from seg_transfer.evaluation.overlay import (
-    AXIAL,
-    CORONAL,
     ERROR_OPACITY,
     ERRORS,
-    IMAGE_2D,
-    SAGITTAL,
     CaseFiles,
-    best_slice,
     draw_plane,
     errors_of,
-    outline,
     pick_cases,
-    planes_of,
     save_overlay,
 )
+from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, best_slice, outline, planes_of
 from seg_transfer.evaluation.score_files import evaluate_files
 
 
