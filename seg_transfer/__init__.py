@@ -13,6 +13,7 @@ Example:
     >>> seg_transfer.predict("new_images", "predictions", work="work")
     >>> labels = seg_transfer.predict(array, spacing=(1.0, 1.0, 1.0), work="work")
     >>> seg_transfer.evaluate("predictions", "labels").mean_dice
+    >>> seg_transfer.report(work="work")
     >>> seg_transfer.fetch_encoders(["resnet50"])
     >>> seg_transfer.pretrain("class_folders", output="my_encoder")
     >>> seg_transfer.export("model.segtl", work="work")
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.preprocess import preprocess
     from seg_transfer.workflow.pretrain import pretrain
     from seg_transfer.workflow.probe import probe
+    from seg_transfer.workflow.report import report
     from seg_transfer.workflow.segmenter import Segmenter
     from seg_transfer.workflow.status import status
     from seg_transfer.workflow.summary import summary
@@ -69,6 +71,7 @@ __all__ = [
     "preprocess",
     "pretrain",
     "probe",
+    "report",
     "status",
     "summary",
     "train",

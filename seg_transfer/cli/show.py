@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from rich.table import Column, Table
 
 import seg_transfer as api
 from seg_transfer.catalogue.encoders import BUNDLED
-from seg_transfer.cli.console import SafeConsole
+from seg_transfer.cli.console import SafeConsole, flush
 from seg_transfer.errors import SOME_FAILED, SomeCasesFailed, printable
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.options.other_options import STDOUT
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         InfoOptions,
         InspectOptions,
         StatusOptions,
+        ViewOptions,
     )
     from seg_transfer.options.plan_options import CheckOptions, PlanOptions
     from seg_transfer.options.pretrain_options import PretrainOptions
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
     from seg_transfer.pretraining.fit import Pretrained
+    from seg_transfer.reporting.server import PageServer
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.check import CheckReport, Finding
     from seg_transfer.workflow.encoder_weights import EncoderStatus
@@ -362,6 +366,17 @@ def show_inspect(report: CaseReport, _: InspectOptions) -> None:
     for warning in report.warnings:
         logger.warning(warning)
     _line(f"overlay: {report.overlay}")
+
+
+def show_view(server: PageServer, options: ViewOptions) -> None:
+    """Show the address, open it, and serve it until Ctrl-C."""
+    logger.info("Ctrl-C ends it")
+    with server, suppress(KeyboardInterrupt):
+        _line(server.address)
+        flush()
+        if options.browser:
+            webbrowser.open(server.address)
+        server.serve_forever()
 
 
 def show_info(info: Info, _: InfoOptions) -> None:

@@ -104,6 +104,25 @@ class SummaryOptions(WorkOption, DeviceOption, WorkersOption, JsonOption, Verbos
     )
 
 
+class ReportOptions(WorkOption, WorkersOption, VerbosityOptions):
+    """Options of :func:`seg_transfer.report`."""
+
+    command = Command(
+        "report",
+        "Write one HTML page: data set, plan, curves, scores, every held-out case, and a viewer.",
+        "Example: [bold]segtl report[/], then open segtl-work/report.html\n\n"
+        "The page holds everything that it shows and loads nothing. It can be written at any time: what is not done "
+        "yet is left out. It shows images and names of cases: think before you pass it on.",
+    )
+
+    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(
+        None, description="HTML file. Default: report.html in the work folder."
+    )
+    compare: Annotated[Path | None, Cli(metavar="DIR")] = Field(
+        None, description="Another work folder, whose scores are compared case by case."
+    )
+
+
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     """Options of :func:`seg_transfer.export`."""
 

@@ -83,6 +83,25 @@ class InspectOptions(WorkOption, JsonOption, VerbosityOptions):
     )
 
 
+class ViewOptions(VerbosityOptions):
+    """Options of `segtl view`."""
+
+    command = Command(
+        "view",
+        "Show an image and label maps in the browser.",
+        "Example: [bold]segtl view ct.nii.gz predictions/ct.nii.gz[/]; Ctrl-C ends it.\n\n"
+        "Only programs of this machine can ask for the page, and only with the token in its address. Nothing is "
+        "written.",
+        function="seg_transfer.workflow.view:view",
+    )
+
+    image: Annotated[Path, Cli(metavar="IMAGE", argument=True)] = Field(description="Image to show.")
+    labels: Annotated[tuple[Path, ...], Cli(metavar="[LABELS]...", argument=True, repeated=True)] = Field(
+        (), description="Label maps on its grid."
+    )
+    browser: bool = Field(True, description="Open the page in the browser.")
+
+
 class InfoOptions(JsonOption, VerbosityOptions):
     """Options of ``segtl info``."""
 

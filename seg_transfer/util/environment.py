@@ -222,17 +222,18 @@ def machine_text() -> str:
     return f"{cores()} of {os.cpu_count()} cores, {processor()}, {gpu}"
 
 
-def case_workers(requested: int | None, files: Iterable[Path]) -> int:
+def case_workers(requested: int | None, files: Iterable[Path], *, seconds_each: float = 0.0) -> int:
     """Worker processes for work that is one task per case; 0 works in this process.
 
     Args:
         requested: The user's number; None for one per core, at most 8, with 2 GB of memory for each, or 0 where the
             work takes about as long as it takes to start processes.
         files: All that have to be read.
+        seconds_each: What the work takes beside reading, for each file.
     """
     if requested is not None:
         return requested
-    seconds = sum(_SECONDS_PER_FILE + _SECONDS_PER_BYTE * content_bytes(file) for file in files)
+    seconds = sum(seconds_each + _SECONDS_PER_FILE + _SECONDS_PER_BYTE * content_bytes(file) for file in files)
     return max(1, min(8, cores(), host_memory() // (2 * GB))) if seconds > _STARTING else 0
 
 

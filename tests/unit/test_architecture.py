@@ -24,6 +24,7 @@ LAYERS = [
     "inference",
     "evidence",
     "evaluation",
+    "reporting",
     "exporting",
     "pretraining",
     "workflow",

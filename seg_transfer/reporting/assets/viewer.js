@@ -1,0 +1,66 @@
+"use strict";
+
+(function () {
+  const cases = JSON.parse(document.getElementById("viewer-volumes").textContent);
+  const get = (name) => document.getElementById(`viewer-${name}`);
+  let viewer = null;
+  let shown = null;
+
+  async function start() {
+    viewer = new niivue.Niivue({
+      backColor: [0, 0, 0, 1],
+      crosshairWidth: 1,
+      crosshairWidthUnit: "mm",
+      isNearestInterpolation: true,
+      isRadiologicalConvention: true,
+      multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
+      logLevel: "error",
+    });
+    await viewer.attachToCanvas(get("canvas"));
+  }
+
+  async function load(found) {
+    while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
+    for (const part of found.parts) {
+      const options = { name: `${part.name}.nii.gz`, colormap: "gray" };
+      const volume = part.url
+        ? await niivue.NVImage.loadFromUrl({ ...options, url: part.url })
+        : await niivue.NVImage.loadFromBase64({ ...options, base64: part.base64 });
+      if (part.colours) volume.setColormapLabel({ ...part.colours });
+      viewer.addVolume(volume);
+    }
+    viewer.opts.crosshairWidth = found.crosshair;
+    get("labels").replaceChildren(
+      ...[...found.parts.slice(1).map((part) => part.name).reverse(), "none"].map((name) => new Option(name, name))
+    );
+  }
+
+  function view(found) {
+    viewer.setSliceType(get("view").value === "render" ? viewer.sliceTypeRender : viewer.sliceTypeMultiplanar);
+    found.parts.forEach((part, index) => {
+      if (index) viewer.setOpacity(index, part.name === get("labels").value ? 0.6 : 0);
+    });
+    get("state").textContent = `${found.title}. ${found.note}`;
+    get("canvas").dataset.shown = found.title;
+  }
+
+  async function show() {
+    try {
+      if (viewer === null) await start();
+      const wanted = get("case") ? Number(get("case").value) : 0;
+      if (wanted !== shown) {
+        get("state").textContent = "Loading.";
+        await load(cases[wanted]);
+        shown = wanted;
+      }
+      view(cases[wanted]);
+    } catch (error) {
+      get("state").textContent = `The volume cannot be shown: ${error.message}`;
+    }
+  }
+
+  get("show").addEventListener("click", show);
+  for (const name of ["case", "view", "labels"]) {
+    if (get(name)) get(name).addEventListener("change", () => { if (shown !== null) show(); });
+  }
+})();

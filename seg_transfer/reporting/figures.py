@@ -1,0 +1,195 @@
+"""Figures of the report, as SVG in data addresses."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from seg_transfer.data.image import Image
+from seg_transfer.evaluation.overlay import PALETTE
+from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, Plane
+from seg_transfer.evaluation.scores import Scores
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.plan import Plan
+from seg_transfer.preprocessing.case_transform import CaseTransform
+
+MOST_CHANNELS = 4
+"""Channels whose histograms are drawn."""
+BINS = 80
+DPI, JPEG_QUALITY = 80, 82
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Content as an address that a page holds itself, such as of kind ``image/png``."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def as_svg(figure: Figure) -> str:
+    """A drawing as a data address; its text stays text, and its bytes do not depend on the time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return data_address(buffer.getvalue(), "image/svg+xml")
+
+
+def as_jpeg(figure: Figure) -> str:
+    """A figure with slices of images as a data address; a case of three planes takes about 60 kB."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=DPI, pil_kwargs={"quality": JPEG_QUALITY})
+    return data_address(buffer.getvalue(), "image/jpeg")
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_facecolor("white")
+    return figure
+
+
+def volumes(fingerprint: Fingerprint) -> Figure:
+    """The size of each label in all cases that hold it, on a logarithmic axis."""
+    names = [label.name for label in fingerprint.labels]
+    sizes = [
+        [case.labels[index].volume for case in fingerprint.cases if case.labels[index].voxels]
+        for index in range(len(names))
+    ]
+    figure = _figure(7, 1 + 0.4 * len(names))
+    axes = figure.subplots()
+    _boxes(axes, dict(zip(names, sizes, strict=True)))
+    axes.set_xscale("log")
+    axes.set_xlabel("volume (ml)" if fingerprint.unit == "mm" else "pixels")
+    return figure
+
+
+def patch(image: Image, plan: Plan) -> Figure:
+    """The median case on the network's grid with a patch, and its intensities before and after normalization."""
+    transform = CaseTransform.fit(image, plan.data)
+    prepared = transform.image(image)
+    shown = min(len(prepared), MOST_CHANNELS)
+    figure = _figure(9, 3.2)
+    slice_, *histograms = figure.subplots(1, 3, width_ratios=[1.1, 1, 1])
+    plane = _plane(plan)
+    order = np.argsort(plan.data.axes)
+    volume = prepared[0].transpose(order)
+    sizes = np.array(plan.model.patch)[order]
+    cut = plane.cut(volume, volume.shape[plane.across] // 2)
+    slice_.imshow(cut, cmap="gray", interpolation="nearest")
+    (rows, columns), height, width = cut.shape, sizes[plane.rows[0]], sizes[plane.columns[0]]
+    corner = ((columns - width) / 2 - 0.5, (rows - height) / 2 - 0.5)
+    slice_.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=PALETTE[0], linewidth=2))
+    slice_.set_xlim(min(corner[0], -0.5) - 2, max(corner[0] + width, columns - 0.5) + 2)
+    slice_.set_ylim(max(corner[1] + height, rows - 0.5) + 2, min(corner[1], -0.5) - 2)
+    slice_.set_axis_off()
+    slice_.set_title(f"patch of {' x '.join(map(str, plan.model.patch))}", fontsize=9)
+    for axes, arrays, title in zip(histograms, (image.array, prepared), ("as stored", "normalized"), strict=True):
+        for index, colour in zip(range(shown), itertools.cycle(PALETTE), strict=False):
+            axes.hist(arrays[index].ravel(), bins=BINS, color=colour, alpha=0.6, label=plan.data.channels[index].name)
+        axes.set_yscale("log")
+        axes.set_yticks([])
+        axes.set_title(f"intensities {title}", fontsize=9)
+    histograms[0].legend(fontsize=8)
+    return figure
+
+
+def _plane(plan: Plan) -> Plane:
+    """The plane of the network's slices."""
+    if plan.data.unit == "pixel":
+        return IMAGE_2D
+    return next(plane for plane in (AXIAL, CORONAL, SAGITTAL) if plane.across == plan.data.axes[0])
+
+
+def stages(plan: Plan) -> Figure:
+    """When each stage of the encoder learns, and how fast compared with the decoder."""
+    strategy = plan.recipe.strategy
+    figure = _figure(7, 1.1 + 0.3 * len(strategy.start))
+    axes = figure.subplots()
+    for stage, (start, rate) in enumerate(zip(strategy.start, strategy.rate, strict=True)):
+        origin = "pretrained" if stage < strategy.pretrained_stages else "random weights"
+        axes.barh(stage, 1, color="#d9d9d9", height=0.7)
+        if start is not None:
+            axes.barh(stage, 1 - start, left=start, color=PALETTE[1], height=0.7)
+        text = "never learns" if start is None else f"learns at {rate:.3g} of the decoder's rate"
+        axes.text(0.01, stage, f"{origin}; {text}", va="center", fontsize=8)
+    axes.set_yticks(range(len(strategy.start)), [f"stage {stage}" for stage in range(len(strategy.start))])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the training")
+    return figure
+
+
+def curves(logs: Mapping[str, Path]) -> Figure | None:
+    """Loss and mean Dice of validation patches of every fold; None where no log has a row.
+
+    Args:
+        logs: Name of a fold -> its ``log.csv``.
+    """
+    figure = _figure(9, 3.2)
+    loss, dice = figure.subplots(1, 2)
+    drawn = False
+    for (name, log), colour in zip(logs.items(), itertools.cycle(PALETTE), strict=False):
+        with log.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for axes, column in ((loss, "loss"), (dice, "dice")):
+            points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row.get(column)]
+            if points:
+                drawn = True
+                axes.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.2)
+    if not drawn:
+        return None
+    loss.set_yscale("log")
+    loss.set_title("loss", fontsize=9)
+    dice.set_ylim(0, 1)
+    dice.set_title("mean Dice of validation patches", fontsize=9)
+    for axes in (loss, dice):
+        axes.set_xlabel("minutes")
+        axes.grid(alpha=0.3)
+    dice.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def dice_boxes(scores: Scores) -> Figure:
+    """Dice of all held-out cases, per label."""
+    found = {
+        name: [case[name].metrics["dice"] for case in scores.cases.values() if not np.isnan(case[name].metrics["dice"])]
+        for name in scores.labels
+    }
+    figure = _figure(7, 1 + 0.4 * len(found))
+    axes = figure.subplots()
+    _boxes(axes, found)
+    axes.set_xlabel("Dice")
+    axes.set_xlim(min(0.9, *(min(values, default=1) for values in found.values())) - 0.02, 1.0)
+    return figure
+
+
+def differences(values: Mapping[str, float], lower: float, upper: float) -> Figure:
+    """Differences of mean Dice per case, sorted, and the interval of their mean."""
+    ranked = sorted(values.values())
+    figure = _figure(7, 2.6)
+    axes = figure.subplots()
+    axes.axhspan(lower, upper, color=PALETTE[1], alpha=0.3, linewidth=0, label="95 % interval of the mean")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.plot(range(1, len(ranked) + 1), ranked, marker="o", linestyle="none", color=PALETTE[4], label="one case")
+    axes.set_ylabel("difference of mean Dice")
+    axes.set_xlabel("cases, sorted")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
+    """One horizontal box per name, the first on top, with a point for each value."""
+    positions = list(range(len(values), 0, -1))
+    axes.boxplot(list(values.values()), orientation="horizontal", positions=positions, showfliers=False, widths=0.6)
+    spread = np.random.default_rng(0)
+    for position, found, colour in zip(positions, values.values(), itertools.cycle(PALETTE), strict=False):
+        heights = position + spread.uniform(-0.2, 0.2, len(found))
+        axes.plot(found, heights, marker=".", linestyle="none", color=colour, alpha=0.7)
+    axes.set_yticks(positions, list(values))
+    axes.grid(axis="x", alpha=0.3)

@@ -1,0 +1,86 @@
+"""Images and label maps as small NIfTI files, for the viewer of a page."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping
+
+import nibabel
+import numpy as np
+
+from seg_transfer.data.image import Image
+from seg_transfer.evaluation.overlay import PALETTE
+
+MOST_VOXELS = 1_500_000
+"""Larger volumes are thinned out: about 1 MB of a page for each image."""
+LABEL_OPACITY = 150
+CROSSHAIR_SHARE = 0.004
+"""Width of the crosshair over the longest side of the volume."""
+
+
+def thinning(shape: tuple[int, ...], spacing: tuple[float, ...], most: int = MOST_VOXELS) -> tuple[int, int, int]:
+    """Every how many voxels along ``(x, y, z)`` one is kept, so that at most ``most`` are; the finest axes first."""
+    steps = [1, 1, 1]
+    while math.prod(math.ceil(size / step) for size, step in zip(shape, steps, strict=True)) > most:
+        kept = [
+            size * step if length > step else math.inf for size, step, length in zip(spacing, steps, shape, strict=True)
+        ]
+        steps[kept.index(min(kept))] += 1
+    return steps[0], steps[1], steps[2]
+
+
+def image_file(image: Image, steps: tuple[int, int, int]) -> bytes:
+    """The first channel as 8-bit ``.nii.gz``, from its 0.5 to its 99.5 percentile; a colour image as its mean."""
+    array = image.array.mean(axis=0) if image.unit == "pixel" else image.array[0]
+    array = array[:: steps[0], :: steps[1], :: steps[2]]
+    low, high = np.percentile(array, (0.5, 99.5))
+    scaled = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    return _file(np.rint(scaled).astype(np.uint8), image.affine, steps)
+
+
+def exact_file(image: Image) -> bytes:
+    """The image with all voxels, as ``.nii`` of its own values; a colour image as its mean."""
+    array = image.array.mean(axis=0) if image.unit == "pixel" else image.array[0]
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+    return _image(array, image.affine).to_bytes()
+
+
+def label_file(
+    labels: np.ndarray, affine: np.ndarray, values: Mapping[str, int], steps: tuple[int, int, int] = (1, 1, 1)
+) -> bytes:
+    """A label map ``(x, y, z)`` as ``.nii.gz`` of the numbers 1, 2, … in the order of ``values``; others become 0."""
+    labels = labels[:: steps[0], :: steps[1], :: steps[2]]
+    numbered = np.zeros(labels.shape, np.uint8)
+    for number, value in enumerate(values.values(), start=1):
+        numbered[labels == value] = number
+    return _file(numbered, affine, steps)
+
+
+def colours(names: list[str]) -> dict[str, list[int] | list[str]]:
+    """NiiVue's table of colours for label maps of :func:`label_file`."""
+    shades = [(0, 0, 0), *(_shade(index) for index in range(len(names)))]
+    red, green, blue = (list(part) for part in zip(*shades, strict=True))
+    opacity = [0, *[LABEL_OPACITY] * len(names)]
+    return {"R": red, "G": green, "B": blue, "A": opacity, "labels": ["", *names]}
+
+
+def crosshair(image: Image) -> float:
+    """Width of the crosshair, in mm."""
+    return CROSSHAIR_SHARE * max(size * step for size, step in zip(image.array.shape[1:], image.spacing, strict=True))
+
+
+def _shade(index: int) -> tuple[int, int, int]:
+    colour = PALETTE[index % len(PALETTE)]
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _file(array: np.ndarray, affine: np.ndarray, steps: tuple[int, int, int]) -> bytes:
+    return gzip.compress(_image(array, affine @ np.diag([*steps, 1.0])).to_bytes(), compresslevel=6, mtime=0)
+
+
+def _image(array: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    return image
