@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seg_transfer.workflow.check import check
+    from seg_transfer.workflow.convert import convert
     from seg_transfer.workflow.encoder_weights import encoders, fetch_encoders
     from seg_transfer.workflow.evaluate import evaluate
     from seg_transfer.workflow.export import card, export
@@ -61,6 +62,7 @@ __all__ = [
     "Segmenter",
     "card",
     "check",
+    "convert",
     "encoders",
     "evaluate",
     "export",

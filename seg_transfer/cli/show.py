@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from seg_transfer.options.common import WorkOption
     from seg_transfer.options.model_options import ExportOptions
     from seg_transfer.options.other_options import (
+        ConvertOptions,
         DemoOptions,
         EvaluateOptions,
         FetchOptions,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from seg_transfer.reporting.server import PageServer
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.check import CheckReport, Finding
+    from seg_transfer.workflow.convert import FoundSeries
     from seg_transfer.workflow.encoder_weights import EncoderStatus
     from seg_transfer.workflow.info import Info
     from seg_transfer.workflow.inspect import CaseReport
@@ -366,6 +368,21 @@ def show_inspect(report: CaseReport, _: InspectOptions) -> None:
     for warning in report.warnings:
         logger.warning(warning)
     _line(f"overlay: {report.overlay}")
+
+
+def show_convert(found: Sequence[FoundSeries], options: ConvertOptions) -> None:
+    """Show the series, and which of them are volumes."""
+    table = Table("number", "modality", "description", "files", "voxels", "spacing (mm)", "name or problem")
+    for one in found:
+        shape = "" if one.shape is None else " x ".join(map(str, one.shape))
+        spacing = "" if one.spacing is None else " x ".join(f"{size:.3g}" for size in one.spacing)
+        cells = (one.number, one.modality, one.description, str(one.files), shape, spacing, one.problem or one.name)
+        table.add_row(*cells)
+    print_table(table)
+    if options.output is None:
+        logger.info("next: the same with `-o IMAGES` converts them; --series chooses")
+    else:
+        logger.info(f"next: `segtl predict -i {options.output} -o PREDICTIONS`")
 
 
 def show_view(server: PageServer, options: ViewOptions) -> None:

@@ -10,7 +10,7 @@ from seg_transfer.data.formats import ENDINGS
 from seg_transfer.data.naming import data_files
 from seg_transfer.errors import UserError
 
-DICOM_HINT = "convert each series to one NIfTI file, for instance with dcm2niix, and give the folder of these"
+DICOM_HINT = "`segtl convert DICOM -o IMAGES` makes a NIfTI file of each series: give the folder of these"
 _READ = 200
 """Files and folders that are looked into."""
 
@@ -29,10 +29,10 @@ def no_image(path: Path, noun: str = "image") -> UserError:
         return UserError(f"there is no such file or folder{missing}", where=path, hint="check the path")
     if path.is_file():
         if is_dicom(path):
-            return UserError("this is a DICOM file, which is not read", where=path, hint=DICOM_HINT)
+            return UserError("this is a DICOM file, which has to be converted", where=path, hint=DICOM_HINT)
         return UserError("not a supported file format", where=path, hint=formats)
     if holds_dicom(path):
-        return UserError(f"there is no {noun}, but DICOM, which is not read", where=path, hint=DICOM_HINT)
+        return UserError(f"there is no {noun}, but DICOM, which has to be converted", where=path, hint=DICOM_HINT)
     folders = [each for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     if filled := [each for each in folders if data_files(each)]:
         names = ", ".join(f"{each.name}/" for each in filled[:5])

@@ -83,6 +83,28 @@ class InspectOptions(WorkOption, JsonOption, VerbosityOptions):
     )
 
 
+class ConvertOptions(JsonOption, VerbosityOptions):
+    """Options of :func:`seg_transfer.convert`."""
+
+    command = Command(
+        "convert",
+        "List the series of a DICOM folder, and convert those that are volumes to NIfTI.",
+        "Examples: [bold]segtl convert STUDY[/] lists, [bold]segtl convert STUDY -o images[/] converts\n\n"
+        "Files are named after description and identifier of the series, never after the patient; descriptions can "
+        "hold names too. series.json beside them has the identifiers, which label maps need to go back.",
+    )
+
+    dicom: Annotated[Path, Cli(metavar="DICOM", argument=True)] = Field(
+        description="Folder with DICOM files, or a .zip of one."
+    )
+    output: Annotated[Path | None, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
+        None, description="Folder for images. Default: none, the series are only listed."
+    )
+    series: Annotated[tuple[str, ...], Cli("--series", metavar="UID", repeated=True)] = Field(
+        (), description="Convert this series alone: identifier, number or description; repeatable."
+    )
+
+
 class ViewOptions(VerbosityOptions):
     """Options of `segtl view`."""
 

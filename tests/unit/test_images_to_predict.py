@@ -98,7 +98,7 @@ def test_dicom_is_told_apart(name: str, tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(DICOM)
     for look in (lambda path: find_images(path, 1), find_dataset, find_label_maps):
-        with pytest.raises(UserError, match=r"DICOM, which is not read\n  hint: convert each series"):
+        with pytest.raises(UserError, match=r"DICOM, which has to be converted\n  hint: `segtl convert"):
             look(tmp_path / "dicom")
     with pytest.raises(UserError, match="this is a DICOM file"):
         find_images(file, 1)
