@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seg_transfer.workflow.check import check
     from seg_transfer.workflow.convert import convert
+    from seg_transfer.workflow.dicom_seg import dicom_seg
     from seg_transfer.workflow.encoder_weights import encoders, fetch_encoders
     from seg_transfer.workflow.evaluate import evaluate
     from seg_transfer.workflow.export import card, export
@@ -63,6 +64,7 @@ __all__ = [
     "card",
     "check",
     "convert",
+    "dicom_seg",
     "encoders",
     "evaluate",
     "export",

@@ -47,6 +47,9 @@ def write_series(
         one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
         one.PatientName, one.PatientID = "Miller^Anna", "12345"
         one.StudyInstanceUID, one.SeriesInstanceUID = study, uid
+        one.PatientBirthDate, one.PatientSex, one.AccessionNumber, one.ReferringPhysicianName = "", "F", "", ""
+        one.StudyID, one.StudyDate, one.StudyTime = "7", "20261129", "120000"
+        one.FrameOfReferenceUID, one.InstanceNumber, one.SliceThickness = f"{study}.1", index + 1, f"{spacing[2]:.6f}"
         one.Modality, one.SeriesDescription, one.SeriesNumber = "CT", description, number
         one.Rows, one.Columns = volume.shape[1], volume.shape[0]
         one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"

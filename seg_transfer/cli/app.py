@@ -67,11 +67,12 @@ def _run(entry: Command, options: Options) -> None:
         result = getattr(import_module(module), name)(options)
         from seg_transfer.cli import show
 
+        name_in_code = entry.name.replace("-", "_")
         if getattr(options, "as_json", False):
             show.print_json(result)
         else:
-            getattr(show, f"show_{entry.name}", _echo)(result, options)
-        getattr(show, f"end_{entry.name}", _nothing)(result, options)
+            getattr(show, f"show_{name_in_code}", _echo)(result, options)
+        getattr(show, f"end_{name_in_code}", _nothing)(result, options)
 
 
 @contextmanager

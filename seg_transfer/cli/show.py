@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import Summary
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.options.common import WorkOption
-    from seg_transfer.options.model_options import ExportOptions
+    from seg_transfer.options.model_options import DicomSegOptions, ExportOptions
     from seg_transfer.options.other_options import (
         ConvertOptions,
         DemoOptions,
@@ -383,6 +383,12 @@ def show_convert(found: Sequence[FoundSeries], options: ConvertOptions) -> None:
         logger.info("next: the same with `-o IMAGES` converts them; --series chooses")
     else:
         logger.info(f"next: `segtl predict -i {options.output} -o PREDICTIONS`")
+
+
+def show_dicom_seg(files: Sequence[Path], _: DicomSegOptions) -> None:
+    """Show the paths of the segmentations."""
+    for file in files:
+        _line(str(file))
 
 
 def show_view(server: PageServer, options: ViewOptions) -> None:

@@ -123,6 +123,32 @@ class ReportOptions(WorkOption, WorkersOption, VerbosityOptions):
     )
 
 
+class DicomSegOptions(WorkOption, VerbosityOptions):
+    """Options of :func:`seg_transfer.dicom_seg`."""
+
+    command = Command(
+        "dicom-seg",
+        "Write label maps as DICOM segmentations of the series that `convert` made images of.",
+        "Example: [bold]segtl dicom-seg predictions STUDY -o segmentations -m model.segtl[/]\n\n"
+        "A label map has the name that `convert` gave to the image of its series. It needs the extra "
+        "seg-transfer\\[dicom].",
+        function="seg_transfer:dicom_seg",
+    )
+
+    labels: Annotated[Path, Cli(metavar="LABELS", argument=True)] = Field(
+        description="Folder of label maps, or one file."
+    )
+    dicom: Annotated[Path, Cli(metavar="DICOM", argument=True)] = Field(
+        description="Folder with the DICOM files, or a .zip of one."
+    )
+    output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
+        description="Folder for segmentations."
+    )
+    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
+        None, description="Exported model that knows the labels' names. Default: the plan of the work folder."
+    )
+
+
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     """Options of :func:`seg_transfer.export`."""
 

@@ -67,7 +67,7 @@ def convert(options: ConvertOptions) -> list[FoundSeries]:
     """
     if options.output is not None:
         check_folder(options.output)
-    with _unpacked(options.dicom) as folder:
+    with unpacked(options.dicom) as folder:
         found = _chosen(find_series(folder), options.series, options.dicom)
         described = [_described(series) for series in found]
         if options.output is not None:
@@ -134,7 +134,7 @@ def _chosen(found: list[Series], wanted: Sequence[str], where: Path) -> list[Ser
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
+def unpacked(path: Path) -> Iterator[Path]:
     """The folder itself, or the content of a .zip in a temporary one.
 
     Raises:
