@@ -91,7 +91,7 @@ class ConvertOptions(JsonOption, VerbosityOptions):
         "List the series of a DICOM folder, and convert those that are volumes to NIfTI.",
         "Examples: [bold]segtl convert STUDY[/] lists, [bold]segtl convert STUDY -o images[/] converts\n\n"
         "Files are named after description and identifier of the series, never after the patient; descriptions can "
-        "hold names too. series.json beside them has the identifiers, which label maps need to go back.",
+        "hold names too. series.json beside them has the identifiers. `dicom-seg` takes label maps back.",
     )
 
     dicom: Annotated[Path, Cli(metavar="DICOM", argument=True)] = Field(
@@ -118,7 +118,7 @@ class ViewOptions(VerbosityOptions):
     )
 
     image: Annotated[Path, Cli(metavar="IMAGE", argument=True)] = Field(description="Image to show.")
-    labels: Annotated[tuple[Path, ...], Cli(metavar="[LABELS]...", argument=True, repeated=True)] = Field(
+    labels: Annotated[tuple[Path, ...], Cli(metavar="LABELS", argument=True, repeated=True)] = Field(
         (), description="Label maps on its grid."
     )
     browser: bool = Field(True, description="Open the page in the browser.")
