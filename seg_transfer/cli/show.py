@@ -27,6 +27,7 @@ from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.options.other_options import STDOUT
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
+from seg_transfer.util.texts import first_of
 from seg_transfer.util.units import bytes_text, seconds_text
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -72,15 +73,15 @@ CELL_PADDING, SHORTEST_FOLDED = 3, 16
 
 def show_plan(plan: Plan, options: PlanOptions) -> None:
     """Show the data set, the decisions that matter, and the expected cost; with ``--explain`` all of them."""
-    from seg_transfer.planning.brief import brief, listing
+    from seg_transfer.planning.brief import brief
 
     data, work_folder = plan.data, WorkFolder(options.work)
     kind = "2D images" if data.dimension == 2 else "volumes"
-    channels = listing([channel.name for channel in data.channels])
+    channels = first_of(channel.name for channel in data.channels)
     _line(f"{data.dataset}: {len(data.cases)} {kind}; channels: {channels}")
-    _line(f"labels: {listing([label.name for label in data.labels if label.value])}")
+    _line(f"labels: {first_of(label.name for label in data.labels if label.value)}")
     if data.regions:
-        _line(f"regions: {listing([f'{region.name} {_values(region.values)}' for region in data.regions])}")
+        _line(f"regions: {first_of(f'{region.name} {_values(region.values)}' for region in data.regions)}")
     if data.ignore is not None:
         _line(f"not annotated: {data.ignore}")
     if options.explain:
@@ -119,7 +120,13 @@ def show_check(report: CheckReport, _: CheckOptions) -> None:
         for alike in _alike(report.findings):
             cases = [found.case for found in alike if found.case]
             files = [found.file.name for found in alike if found.file]
-            table.add_row(alike[0].severity, _first(cases), _first(files), alike[0].what, alike[0].hint)
+            table.add_row(
+                alike[0].severity,
+                first_of(dict.fromkeys(cases), 3),
+                first_of(dict.fromkeys(files), 3),
+                alike[0].what,
+                alike[0].hint,
+            )
         print_table(table)
     counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
     _line(", ".join(counts))
@@ -139,12 +146,6 @@ def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
     for found in findings:
         groups.setdefault((found.severity, found.what, found.hint), []).append(found)
     return list(groups.values())
-
-
-def _first(names: Sequence[str]) -> str:
-    """The first three names."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:

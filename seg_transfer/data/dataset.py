@@ -12,7 +12,7 @@ from seg_transfer.data.description import Region, named_values
 from seg_transfer.data.formats import is_raster, is_segmentation, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
-from seg_transfer.data.label_values import LARGEST_IN_2D, listing, map_note, to_classes
+from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
 from seg_transfer.data.layouts import Layout, read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
 from seg_transfer.data.no_image import no_image
@@ -20,6 +20,7 @@ from seg_transfer.data.segmentation import not_an_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.records import JsonRecord
+from seg_transfer.util.texts import first_of
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
 
@@ -139,7 +140,7 @@ def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
     if len(rasters) > 1:
         raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
     if rasters == {True} and (beyond := [value for _, value in contents.labels if not 0 <= value <= LARGEST_IN_2D]):
-        what = f"2D label maps cannot be written with the values {listing(beyond)}"
+        what = f"2D label maps cannot be written with the values {first_of(beyond, 10)}"
         raise UserError(what, where=root, hint=f"number the labels from 0 to at most {LARGEST_IN_2D}")
     return Dataset(
         **vars(contents),

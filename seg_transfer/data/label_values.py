@@ -17,6 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.memory_order import MemoryOrder, blocks
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,9 @@ def to_classes(array: np.ndarray, values: Sequence[int]) -> np.ndarray:
     for _, (block, target) in blocks(view, classes):
         found = look_up(block)
         if found.max(initial=0) == len(values):
-            raise UserError(
-                f"label values {listing(undeclared(array, values))} occur, but only {listing(values)} are declared",
-                hint=UNDECLARED_HINT,
-            )
+            strange, known = first_of(undeclared(array, values), 10), first_of(values, 10)
+            what = f"label values {strange} occur, but only {known} are declared"
+            raise UserError(what, hint=UNDECLARED_HINT)
         target[...] = found
     return order.restore(classes)
 
@@ -108,7 +108,7 @@ def map_note(values: Sequence[int]) -> str:
     """Describe the classes of label values that are not 0, 1, 2, ...; empty if they are."""
     if list(values) == list(range(len(values))):
         return ""
-    return f"label values {listing(values)} are classes {listing(range(len(values)))}"
+    return f"label values {first_of(values, 10)} are classes {first_of(range(len(values)), 10)}"
 
 
 def infer_labels(files: Sequence[Path], folder: Path, *, workers: int | None) -> LabelScheme:
@@ -178,14 +178,8 @@ def _of_names(names: set[str], values: set[int], folder: Path) -> LabelScheme:
         raise UserError(what, where=folder, hint="give a label the same name in every segmentation")
     if len(numbered := [name for name in labels if _NUMBERED.fullmatch(name)]) > 1:
         logger.warning(
-            f"{folder}: segments are named {listing(numbered)}; 3D Slicer counts them in each file by itself, and "
+            f"{folder}: segments are named {first_of(numbered, 10)}; 3D Slicer counts them in each file by itself, and "
             "segments of the same name are one label: check that they show the same in every case"
         )
     ignore = len(labels) + 1 if any(name.lower() == IGNORE for name in general) else None
     return LabelScheme(((BACKGROUND, 0), *((name, value) for value, name in enumerate(labels, 1))), ignore=ignore)
-
-
-def listing(values: Sequence[object]) -> str:
-    """The first ten values as text."""
-    texts = [str(value) for value in values[:10]]
-    return ", ".join(texts) + (f", ... ({len(values)} in all)" if len(values) > 10 else "")

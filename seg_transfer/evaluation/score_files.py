@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,8 @@ def evaluate_folders(
     common = sorted(predicted.keys() & true.keys())
     if not common:
         raise UserError(
-            f"no case has both a prediction and a reference: predictions are named {_some(predicted)},"
-            f" references {_some(true)}",
+            f"no case has both a prediction and a reference: predictions are named {first_of(sorted(predicted), 3)},"
+            f" references {first_of(sorted(true), 3)}",
             where=predictions,
             hint="give both the same file name, apart from the ending",
         )
@@ -226,8 +227,3 @@ def _foreground(labels: Mapping[str, int | Sequence[int]]) -> dict[str, LabelVal
 def _segments(files: Sequence[Path], workers: int | None) -> LabelScheme | None:
     """The names of segments in segmentations of 3D Slicer, numbered; None if there is no segmentation."""
     return infer_labels(files, files[0].parent, workers=workers) if any(map(has_segments, files)) else None
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from seg_transfer.exporting.anonymise import anonymise
@@ -12,6 +11,7 @@ from seg_transfer.exporting.card import write_card
 from seg_transfer.planning.model_file import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.training.checkpoint import Tensors, add_to_checksum, load_state, save_state
 from seg_transfer.training.run_folder import TrainedRuns
+from seg_transfer.util.texts import version_of
 
 
 def make_header(
@@ -37,7 +37,7 @@ def make_header(
         Member(plan=anonymise(runs.plan_as_trained, name=name), folds=tuple(map(str, runs.folds))) for runs in trained
     )
     card = write_card(members, name=name, dice=dice, validated=validated, chosen=chosen, postprocessing=postprocessing)
-    version = metadata.version("seg-transfer")
+    version = version_of("seg-transfer")
     return ModelHeader(segtl=version, members=members, postprocessing=postprocessing, card=card)
 
 

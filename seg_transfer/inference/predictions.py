@@ -17,6 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
 from seg_transfer.util.records import JsonRecord, Record
+from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class PredictionLog:
             if replaced:
                 logger.warning(
                     f"{self.outputs.folder}: predicted again, since this model did not make them of these images: "
-                    + _some(replaced)
+                    + first_of(replaced)
                 )
         if len(pending) < len(cases):
             count = f"{len(cases) - len(pending)} of {len(cases)} cases"
@@ -151,7 +152,7 @@ class PredictionLog:
                 changed.append(file.name)
         if changed:
             raise UserError(
-                f"changed since it was predicted: {_some(changed)}",
+                f"changed since it was predicted: {first_of(changed)}",
                 where=self.outputs.folder,
                 hint="--keep keeps every label map that is there, --overwrite predicts all again",
             )
@@ -160,7 +161,3 @@ class PredictionLog:
 def image_digests(case: Case) -> tuple[str, ...]:
     """SHA-256 of each image file that exists; reading the case reports the others."""
     return tuple(file_digest(path) for path in case.images if path.is_file())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

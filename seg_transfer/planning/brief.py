@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.planning.data_plan import DataPlan, Normalization
 from seg_transfer.planning.plan import Plan
+from seg_transfer.util.texts import first_of
 from seg_transfer.util.units import seconds_text
 
 STRATEGY = {
@@ -21,7 +22,6 @@ STRATEGY = {
 }
 SOURCE = {"imagenet": "ImageNet weights", "file": "weights of a file", "model": "weights of an earlier model"}
 LETTERS = "xyz"
-MOST_NAMES = 6
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,6 @@ def brief(plan: Plan) -> list[Brief]:
     ]
     made = [Brief(decision, choice, reasons.get(field, "")) for decision, choice, field in rows]
     return [*made[:3], *_normalization(plan.data, reasons), *made[3:]]
-
-
-def listing(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _network(plan: Plan) -> str:
@@ -90,7 +84,7 @@ def _normalization(data: DataPlan, reasons: dict[str, str]) -> list[Brief]:
         groups.setdefault(_scaled(channel.normalization), []).append(index)
     rows: list[Brief] = []
     for choice, channels in list(groups.items())[:2]:
-        names = "" if len(groups) == 1 else f"{listing([data.channels[index].name for index in channels])}: "
+        names = "" if len(groups) == 1 else f"{first_of(data.channels[index].name for index in channels)}: "
         why = reasons.get(f"data.channels.{channels[0]}.normalization", "")
         rows.append(Brief("" if rows else "normalization", names + choice, why))
     return rows

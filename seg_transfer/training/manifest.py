@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.environment import training_workers
 from seg_transfer.util.records import JsonRecord, Record
+from seg_transfer.util.texts import version_of
 
 if TYPE_CHECKING:
     from seg_transfer.options.train_options import RunOptions
@@ -156,4 +156,4 @@ class Manifest(JsonRecord):
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES}

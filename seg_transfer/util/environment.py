@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.files import content_bytes
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.util.machine_speed import lacks_bfloat16, processor, remembered
+from seg_transfer.util.texts import version_of
 
 GB = 10**9
 _CGROUP = Path("/sys/fs/cgroup")
@@ -68,18 +69,11 @@ def _check(*names: str) -> None:
                 raise
             raise UserError(
                 f"{name} cannot be imported: {str(error).splitlines()[0]}",
-                where=f"{_installed('torch')}, {_installed('torchvision')}",
+                where=f"torch {version_of('torch')}, torchvision {version_of('torchvision')}",
                 hint="the two must be a pair from one source: `pip uninstall -y torch torchvision`, then install both "
                 "in one command, `pip install torch torchvision` (for a machine without GPU see "
                 "https://pytorch.org/get-started/locally, choose CPU, and install both from that index)",
             ) from None
-
-
-def _installed(name: str) -> str:
-    try:
-        return f"{name} {metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return f"{name} not installed"
 
 
 def resolve_device(name: str) -> str:

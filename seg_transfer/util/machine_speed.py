@@ -8,11 +8,11 @@ import platform
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import make_folder, write_text
+from seg_transfer.util.texts import version_of
 
 _CPU = Path("/proc/cpuinfo")
 _BFLOAT16 = {"amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "svebf16"}
@@ -37,7 +37,7 @@ def remembered(name: str, measure: Callable[[], float]) -> float:
         name: Of the measurement.
         measure: Returns a positive number.
     """
-    key = f"{processor()} {zlib.crc32(' '.join(_flags()).encode()):08x}, torch {_torch_version()}"
+    key = f"{processor()} {zlib.crc32(' '.join(_flags()).encode()):08x}, torch {version_of('torch')}"
     path = _file()
     known = _read(path)
     earlier = known.get(key)
@@ -80,10 +80,3 @@ def _field(name: str) -> str:
             if key.strip() == name:
                 return value.strip()
     return ""
-
-
-def _torch_version() -> str:
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 from pydantic import BaseModel, Field
 
@@ -11,6 +10,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.other_options import InfoOptions
 from seg_transfer.util import environment
 from seg_transfer.util.machine_speed import processor
+from seg_transfer.util.texts import version_of
 
 PACKAGES = ("torch", "torchvision", "timm", "monai", "nibabel", "SimpleITK", "numpy", "scipy", "blosc2", "pydantic")
 
@@ -35,19 +35,12 @@ def info(_: InfoOptions) -> Info:
     except UserError as error:
         device = error.what
     return Info(
-        segtl=metadata.version("seg-transfer"),
+        segtl=version_of("seg-transfer"),
         python=platform.python_version(),
         system=platform.platform(),
         processor=processor(),
         cores=environment.cores(),
         memory_bytes=environment.free_memory(),
         device=device,
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: version_of(name) for name in PACKAGES},
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -14,6 +14,7 @@ from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.util.files import check_file, check_folder
+from seg_transfer.util.texts import first_of
 from seg_transfer.workflow.segmenter import segment
 from seg_transfer.workflow.source import find_source, load_predictor
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -139,7 +140,7 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
 def _check_one_file(output: Path, cases: Sequence[Case]) -> None:
     """Refuse an output file for several cases, or of a format that cannot hold the label map."""
     if len(cases) > 1:
-        what = f"one file for {len(cases)} images: {', '.join(case.id for case in cases[:3])}, …"
+        what = f"one file for {len(cases)} images: {first_of((case.id for case in cases), 3)}"
         raise UserError(what, where=output, hint="name a folder")
     if ending(output) in LOSSY_ENDINGS:
         raise UserError("JPEG would change label values", where=output, hint="name a .png file")
