@@ -22,6 +22,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog, image_digests
 from seg_transfer.inference.predictor import Predictor
+from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.util.files import make_folder, whole_file
@@ -52,11 +53,11 @@ def predict_folder(
     Args:
         predictor: The models.
         cases: The cases to predict; labels are not read.
-        outputs: Where label maps and probabilities are written; they replace what is there.
+        outputs: Where the files are written; they replace what is there.
         tta: Average over the plan's mirrorings.
         workers: Cases prepared ahead, each in a thread, while another thread writes; 0: no threads. Memory holds the
-            case being predicted (see :class:`Predictor`), this many prepared images, and the label map (and
-            probabilities) being written. A case that would need more than a quarter of the free memory is prepared
+            case being predicted (see :class:`Predictor`), this many prepared images, and the label map (probabilities,
+            entropy map) being written. A case that would need more than a quarter of the free memory is prepared
             only after the cases before it are predicted.
         log: Records the cases; those that are unlike the training images get a warning.
 
@@ -69,19 +70,22 @@ def predict_folder(
     def read(case: Case) -> _Prepared:
         digests = image_digests(case) if log is not None else ()  # before reading: a later change is noticed
         image = read_image(case.images)
-        transform, array = predictor.prepare(image)
+        transform, array = predictor.prepare(image, uncertainty=outputs.uncertainty)
         warnings = predictor.unlike_training(image) if log is not None else ()
         return _Prepared(transform, array, digests, warnings)
 
-    def write(case: Case, prepared: _Prepared, predicted: NDArray[Any]) -> None:
+    def write(case: Case, prepared: _Prepared, predicted: NDArray[Any], uncertainty: Uncertainty | None) -> None:
         transform = prepared.transform
         with _reported(case, failures):
             if outputs.probabilities:
                 _write_probabilities(outputs.probability_maps(case), transform, predicted, predictor.plan.data)
-                predicted = predictor.labels_of(transform, predicted)
+                predicted = predictor.labels_of(transform, predicted, uncertainty)
+            if uncertainty is not None:
+                write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
             write_volume(outputs.label_map(case), predicted, transform.native)
             if log is not None:
-                log.add(case, prepared.digests, prepared.warnings)
+                expected = None if uncertainty is None else uncertainty.expected_dice
+                log.add(case, prepared.digests, prepared.warnings, expected)
 
     try:
         with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
@@ -92,16 +96,18 @@ def predict_folder(
                     prepared = ahead.take().result()
                     for warning in prepared.warnings:
                         logger.warning(f"{case.id} is unlike the training images: {warning}")
+                    transform = prepared.transform
+                    uncertainty = Uncertainty(transform, predictor.plan.data) if outputs.uncertainty else None
                     predicted: NDArray[Any]
                     if outputs.probabilities:
                         predicted = predictor.probabilities(prepared.array, tta=tta)
                     else:
-                        predicted = predictor.labels(prepared.transform, prepared.array, tta=tta)
+                        predicted = predictor.labels(transform, prepared.array, tta=tta, uncertainty=uncertainty)
                     prepared = prepared._replace(array=None)
                     if writing is not None:
                         writing.result()  # one at a time, so that memory does not fill with predicted cases
-                    writing = writer.submit(write, case, prepared, predicted)
-                    del predicted
+                    writing = writer.submit(write, case, prepared, predicted, uncertainty)
+                    del predicted, uncertainty
             if writing is not None:
                 writing.result()
     finally:

@@ -29,6 +29,7 @@ def fill_labels(
     decide: Callable[[NDArray], NDArray],
     *,
     axis: int,
+    seen: Callable[[int, int, NDArray], None] | None = None,
 ) -> None:
     """Resample probabilities to the grid of ``labels`` and write the decided labels into it.
 
@@ -40,6 +41,7 @@ def fill_labels(
         orders: Spline order along each axis, 0 or 1.
         decide: Probabilities ``(output, ...)`` -> values ``(...)`` of the label map.
         axis: Axis of ``(slice, u, v)`` along which the slabs follow each other.
+        seen: Called with the axis, each slice's index and its probabilities, once its labels are written.
     """
     sizes = zip(shape, labels.shape, orders, strict=True)
     steps = [None if before == after else neighbours(before, after, order) for before, after, order in sizes]
@@ -55,7 +57,10 @@ def fill_labels(
             probabilities = low if share[done] == 0 else torch.lerp(low, high, float(share[done]))
             for dim, step in enumerate(others, start=1):
                 probabilities = probabilities if step is None else _interpolated(probabilities, dim, step)
-            labels[(slice(None),) * axis + (done,)] = decide(probabilities.cpu().numpy())
+            values = probabilities.cpu().numpy()
+            labels[(slice(None),) * axis + (done,)] = decide(values)
+            if seen is not None:
+                seen(axis, done, values)
             done += 1
         last = {stop - 1: source[stop - 1].clone()}  # the slab's memory is reused
 

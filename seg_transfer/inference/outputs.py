@@ -8,26 +8,31 @@ from pathlib import Path
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.formats import LOSSY_ENDINGS, ending, is_raster, stem
 
-PROBABILITIES = "probabilities"
+PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the label maps of cases are written, and probabilities if they are wanted.
+    """Where the label maps of cases are written, and what else is wanted.
 
     ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG, which would change labels).
     ``<folder>/probabilities/<case>.nii.gz`` has one map per output along the fourth axis; for 2D images it is ``.npz``
-    with ``probabilities`` ``(output, row, column)``.
+    with ``probabilities`` ``(output, row, column)``. ``<folder>/uncertainty/<name of the label map>`` is the entropy
+    map, ``<folder>/overlays/<case>.png`` an overlay.
 
     Attributes:
         folder: The folder.
         probabilities: Whether probabilities are written.
         file: The label map of the only case; by default its name is that of the case.
+        uncertainty: Whether entropy maps are written.
+        overlays: Whether overlays are drawn.
     """
 
     folder: Path
     probabilities: bool = False
     file: Path | None = None
+    uncertainty: bool = False
+    overlays: bool = False
 
     def label_map(self, case: Case) -> Path:
         """Path of a case's label map."""
@@ -35,12 +40,31 @@ class Outputs:
 
     def probability_maps(self, case: Case) -> Path:
         """Path of a case's probabilities."""
-        name = case.id if self.file is None else stem(self.file)
-        return self.folder / PROBABILITIES / f"{name}{'.npz' if is_raster(case.images[0]) else '.nii.gz'}"
+        return self.folder / PROBABILITIES / f"{self._name(case)}{'.npz' if is_raster(case.images[0]) else '.nii.gz'}"
+
+    def entropy_map(self, case: Case) -> Path:
+        """Path of a case's entropy map."""
+        return self.folder / UNCERTAINTY / self.label_map(case).name
+
+    def overlay(self, case: Case) -> Path:
+        """Path of a case's overlay."""
+        return self.folder / OVERLAYS / f"{self._name(case)}.png"
 
     def exist(self, case: Case) -> bool:
-        """Whether all files of a case exist."""
-        return self.label_map(case).is_file() and (not self.probabilities or self.probability_maps(case).is_file())
+        """Whether all files of a case exist that are made of its probabilities, which overlays are not."""
+        return all(path.is_file() for path in self.files(case) if path != self.overlay(case))
+
+    def files(self, case: Case) -> list[Path]:
+        """All files of a case that are wanted, the label map first."""
+        others = [
+            (self.probabilities, self.probability_maps),
+            (self.uncertainty, self.entropy_map),
+            (self.overlays, self.overlay),
+        ]
+        return [self.label_map(case), *(path(case) for wanted, path in others if wanted)]
+
+    def _name(self, case: Case) -> str:
+        return case.id if self.file is None else stem(self.file)
 
 
 def label_file(case: Case, folder: Path) -> Path:

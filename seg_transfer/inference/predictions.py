@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class Prediction(Record):
     images: tuple[str, ...] = Field(description="SHA-256 of each image file, in the order of the channels")
     label_map: str = Field(description="SHA-256 of the label map's file")
     probabilities: str | None = Field(default=None, description="SHA-256 of the probabilities' file, if it was written")
+    entropy: str | None = Field(default=None, description="SHA-256 of the entropy map's file, if it was written")
+    expected_dice: float | None = Field(default=None, description="by the probabilities; with an entropy map")
     warnings: tuple[str, ...] = Field(default=(), description="in what the image is unlike the training images")
 
 
@@ -44,8 +46,13 @@ class Predictions(JsonRecord):
     if_missing: ClassVar[str] = "predict into this folder"
     if_wrong: ClassVar[str] = "delete it, and the label maps of this folder are predicted again"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     label_maps: dict[str, Prediction] = Field(default={}, description="by the name of the label map's file")
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any]:
+        """Version 1 knew no uncertainty: its fields stay empty."""
+        return content
 
 
 class PredictionLog:
@@ -85,7 +92,8 @@ class PredictionLog:
         else:
             self._refuse_changed(cases)
             pending = [case for case in cases if not self._is_done(case)]
-            replaced = [case.id for case in pending if self.outputs.label_map(case).is_file()]
+            there = [case for case in pending if self.outputs.label_map(case).is_file()]
+            replaced = [case.id for case in there if not self._is_made(case)]
             if replaced:
                 logger.warning(
                     f"{self.outputs.folder}: predicted again, since this model did not make them of these images: "
@@ -100,24 +108,34 @@ class PredictionLog:
             self.save()
         return pending
 
-    def add(self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...]) -> None:
+    def add(
+        self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...], expected_dice: float | None = None
+    ) -> None:
         """Record a case whose files are written.
 
         Args:
             case: The case.
             images: Digests of its images, of :func:`image_digests`.
             warnings: In what it is unlike the training images.
+            expected_dice: Of its :class:`Uncertainty`, if that is written.
         """
-        probabilities = self.outputs.probability_maps(case)
+        outputs = self.outputs
+        probabilities, entropy = outputs.probability_maps(case), outputs.entropy_map(case)
         before = self._recorded.get(self._name(case))
-        if not self.outputs.probabilities and before is not None and before.probabilities is not None:
-            probabilities.unlink(missing_ok=True)  # those of the label map that was replaced
+        if before is not None:  # what was made of the label map that is replaced
+            outputs.overlay(case).unlink(missing_ok=True)
+            if not outputs.probabilities and before.probabilities is not None:
+                probabilities.unlink(missing_ok=True)
+            if not outputs.uncertainty and before.entropy is not None:
+                entropy.unlink(missing_ok=True)
         self._changes[self._name(case)] = Prediction(
             model=self.model,
             tta=self.tta,
             images=images,
-            label_map=file_digest(self.outputs.label_map(case)),
-            probabilities=file_digest(probabilities) if self.outputs.probabilities else None,
+            label_map=file_digest(outputs.label_map(case)),
+            probabilities=file_digest(probabilities) if outputs.probabilities else None,
+            entropy=file_digest(entropy) if outputs.uncertainty else None,
+            expected_dice=expected_dice,
             warnings=warnings,
         )
         if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
@@ -138,11 +156,24 @@ class PredictionLog:
 
     def _is_done(self, case: Case) -> bool:
         entry = self._recorded.get(self._name(case))
-        if entry is None or not self.outputs.exist(case) or (entry.model, entry.tta) != (self.model, self.tta):
+        if entry is None or not self.outputs.exist(case):
             return False
         if self.outputs.probabilities and entry.probabilities != file_digest(self.outputs.probability_maps(case)):
             return False
-        return entry.images == image_digests(case)
+        if self.outputs.uncertainty and entry.entropy != file_digest(self.outputs.entropy_map(case)):
+            return False
+        return self._is_made(case)
+
+    def _is_made(self, case: Case) -> bool:
+        """Whether this model made the label map of the present images."""
+        entry = self._recorded.get(self._name(case))
+        made = entry is not None and (entry.model, entry.tta) == (self.model, self.tta)
+        return made and entry is not None and entry.images == image_digests(case)
+
+    def expected_dice(self, case: Case) -> float | None:
+        """The expected Dice of a case, predicted now or before; None if it is not known."""
+        entry = self._changes.get(self._name(case), self._recorded.get(self._name(case)))
+        return None if entry is None else entry.expected_dice
 
     def _refuse_changed(self, cases: Sequence[Case]) -> None:
         changed = []

@@ -26,6 +26,7 @@ from seg_transfer.inference.sliding_window import (
     predict_slabs,
     written_shape,
 )
+from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
@@ -54,8 +55,9 @@ class Predictor:
 
     Memory for one case, beside the windows of one call of the networks: per voxel of the network's grid ``4 *
     channels`` bytes for the image and at most ``2 * outputs`` for the sums of probabilities (:func:`predict_slabs`),
-    far less for volumes of many patches; per voxel of the file one byte for the label map (two above label value 255).
-    Preparing the image needs the file's stored values (two bytes for CT) beside it. ``bench/memory.py`` measures both.
+    far less for volumes of many patches; per voxel of the file one byte for the label map (two above label value 255),
+    and one for an entropy map. Preparing the image needs the file's stored values (two bytes for CT) beside it.
+    ``bench/memory.py`` measures both.
 
     Example:
         >>> predictor = Predictor.load([Path("runs/3d-resnet18-finetune-1a2b3c4d/fold_0/model.safetensors")])
@@ -149,8 +151,12 @@ class Predictor:
         labels, native = self.labels_of(transform, predicted), transform.restore_probabilities(predicted, data)
         return (labels[..., 0].T, native[..., 0].transpose(0, 2, 1)) if of_pixels else (labels, native)
 
-    def prepare(self, image: Image) -> tuple[CaseTransform, NDArray[np.float32]]:
+    def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
+
+        Args:
+            image: The image.
+            uncertainty: Whether there has to be memory for an entropy map as well.
 
         Raises:
             UserError: If the image does not fit the plan, or its resampled size does not fit into the allowed memory.
@@ -158,7 +164,7 @@ class Predictor:
         if self.plan.data.fill_nan:
             image = filled(image)
         transform = CaseTransform.fit(image, self.plan.data)
-        self._check_memory(transform)
+        self._check_memory(transform, maps=2 if uncertainty else 1)
         return transform, transform.image(image)
 
     def unlike_training(self, image: Image, *, oriented: bool = True) -> tuple[str, ...]:
@@ -178,16 +184,24 @@ class Predictor:
             image = filled(image)
         return unlike_training(measure_image(image, oriented=oriented), training, names, data.unit)
 
-    def labels(self, transform: CaseTransform, array: NDArray[np.float32], *, tta: bool = True) -> Integers:
+    def labels(
+        self,
+        transform: CaseTransform,
+        array: NDArray[np.float32],
+        *,
+        tta: bool = True,
+        uncertainty: Uncertainty | None = None,
+    ) -> Integers:
         """The label map ``(i, j, k)`` in the file's axis order, with the data set's label values.
 
         Args:
             transform: The case's transform, of :meth:`prepare`.
             array: The networks' input, of :meth:`prepare`.
             tta: Average over the plan's mirrorings.
+            uncertainty: Collects how sure the labels are.
         """
         axis = self.slab_axis(transform.shape)
-        return self._label_map(transform, self.slabs(array, axis=axis, tta=tta), axis)
+        return self._label_map(transform, self.slabs(array, axis=axis, tta=tta), axis, uncertainty)
 
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[np.float32]:
         """Probabilities ``(output, slice, u, v)`` of a whole case on the networks' grid.
@@ -230,15 +244,22 @@ class Predictor:
             extent=known_extent(array, plan),
         )
 
-    def labels_of(self, transform: CaseTransform, probabilities: NDArray[np.float32]) -> Integers:
+    def labels_of(
+        self, transform: CaseTransform, probabilities: NDArray[np.float32], uncertainty: Uncertainty | None = None
+    ) -> Integers:
         """The label map of :meth:`labels` from the result of :meth:`probabilities`."""
-        return self._label_map(transform, [(0, torch.from_numpy(probabilities))], 0)
+        return self._label_map(transform, [(0, torch.from_numpy(probabilities))], 0, uncertainty)
 
-    def _check_memory(self, transform: CaseTransform) -> None:
-        """Refuse an image that is too large on the network's grid, before anything of it is allocated."""
+    def _check_memory(self, transform: CaseTransform, *, maps: int) -> None:
+        """Refuse an image that is too large on the network's grid, before anything of it is allocated.
+
+        Args:
+            transform: The image's transform.
+            maps: Maps of one byte per voxel of the file.
+        """
         shape, allowed = transform.shape, self._allowed()
         needed = 4 * len(self.plan.data.channels) * math.prod(shape)
-        needed += self._sums_bytes(shape, self.slab_axis(shape)) + math.prod(transform.native_shape)
+        needed += self._sums_bytes(shape, self.slab_axis(shape)) + maps * math.prod(transform.native_shape)
         if self.device.type != "cuda":
             needed += self._window_bytes(allowed - needed)
         if needed > allowed:
@@ -273,7 +294,9 @@ class Predictor:
         held = min(shape[axis], 2 * written_shape(self.plan.model)[axis])
         return 4 * len(self.plan.data.outputs) * held * (math.prod(shape) // shape[axis])
 
-    def _label_map(self, transform: CaseTransform, slabs: Iterable[Slab], axis: int) -> Integers:
+    def _label_map(
+        self, transform: CaseTransform, slabs: Iterable[Slab], axis: int, uncertainty: Uncertainty | None
+    ) -> Integers:
         data = self.plan.data
         values = [label.value for label in data.labels]
         limits = [(kind, np.iinfo(kind)) for kind in INTEGERS]
@@ -286,6 +309,7 @@ class Predictor:
             transform.label_orders,
             lambda probabilities: table[decide(probabilities, data)],
             axis=axis,
+            seen=None if uncertainty is None else uncertainty.add,
         )
         return postprocess(native, self.postprocessing)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,6 @@ from seg_transfer.data.fragments import fragments_of
 from seg_transfer.data.image import read_label
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.progress import track
-
-COLUMNS = ("case", "label", "voxels", "ml", "components")
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Volume:
         voxels: Number of its voxels; of 2D images pixels.
         ml: Volume in ml; None for 2D images.
         components: Connected parts; voxels that share a corner are connected.
+        expected_dice: Of the case, all labels together; None if it is not known.
     """
 
     case: str
@@ -35,14 +34,18 @@ class Volume:
     voxels: int
     ml: float | None
     components: int
+    expected_dice: float | None = None
 
 
-def measure_volumes(files: Mapping[str, Path], labels: Mapping[str, Sequence[int]]) -> list[Volume]:
+def measure_volumes(
+    files: Mapping[str, Path], labels: Mapping[str, Sequence[int]], expected_dice: Mapping[str, float | None]
+) -> list[Volume]:
     """Measure label maps.
 
     Args:
         files: Case -> its label map.
         labels: Label or region -> its values.
+        expected_dice: Case -> its expected Dice; cases may be missing.
 
     Raises:
         UserError: If a file cannot be read.
@@ -55,7 +58,7 @@ def measure_volumes(files: Mapping[str, Path], labels: Mapping[str, Sequence[int
             mask = np.isin(image.array[0], values)
             voxels = int(np.count_nonzero(mask))
             ml = None if voxel_ml is None else round(voxels * voxel_ml, 4)
-            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count))
+            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count, expected_dice.get(case)))
     return found
 
 
@@ -66,6 +69,6 @@ def save_volumes(path: Path, volumes: Sequence[Volume]) -> None:
         if path.suffix.lower() == ".json":
             json.dump(rows, file, indent=2)
         else:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, [field.name for field in fields(Volume)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

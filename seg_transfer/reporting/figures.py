@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from seg_transfer.data.image import Image
-from seg_transfer.evaluation.overlay import PALETTE
+from seg_transfer.evaluation.drawing import PALETTE
 from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, Plane
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.fingerprint import Fingerprint

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 
 from seg_transfer.data.image import Image
-from seg_transfer.evaluation.overlay import PALETTE
+from seg_transfer.evaluation.drawing import PALETTE
 
 MOST_VOXELS = 1_500_000
 """Larger volumes are thinned out: about 1 MB of a page for each image."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,7 +15,9 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
+from seg_transfer.util import environment
 from seg_transfer.util.files import check_file, check_folder
+from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.texts import first_of
 from seg_transfer.workflow.segmenter import segment
 from seg_transfer.workflow.source import find_source, load_predictor
@@ -40,6 +44,10 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     unlike the training images, which is logged as a warning too. What the same model made of the same images is
     skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is. ``volumes`` has all label
     maps, skipped ones included.
+
+    ``pictures`` draws ``overlays/CASE.png`` beside the label maps. ``uncertainty`` writes the entropy in percent as
+    ``uncertainty/CASE``, with the label map's ending, and the expected Dice into ``predictions.json`` and ``volumes``
+    (:class:`seg_transfer.inference.uncertainty.Uncertainty`).
 
     In place of ``images`` one image in memory can be given: an array with its ``spacing`` or ``affine``, or an image of
     nibabel or SimpleITK. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
@@ -85,14 +93,42 @@ def _predict_files(options: PredictOptions) -> Path:
     if pending:
         predictor = load_predictor(models, options)
         failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
+    predicted = [case for case in cases if case.id not in failures]
     if options.volumes is not None:
         from seg_transfer.inference.volumes import measure_volumes, save_volumes
 
-        files = {case.id: outputs.label_map(case) for case in cases if case.id not in failures}
-        save_volumes(options.volumes, measure_volumes(files, models.data.scored))
+        files = {case.id: outputs.label_map(case) for case in predicted}
+        expected = {case.id: log.expected_dice(case) for case in predicted}
+        save_volumes(options.volumes, measure_volumes(files, models.data.scored, expected))
+    if options.pictures:
+        failures |= _draw_overlays(predicted, outputs, models.data.scored, processes=options.workers > 0)
     if failures:
         raise SomeCasesFailed(failures, of=len(cases))
     return options.output
+
+
+def _draw_overlays(
+    cases: Sequence[Case], outputs: Outputs, labels: Mapping[str, tuple[int, ...]], *, processes: bool
+) -> dict[str, str]:
+    """Draw the overlays that are not there yet of these label maps; one-line causes of those that failed."""
+    from seg_transfer.evaluation.overlay import shows
+
+    missing = [case for case in cases if not shows(outputs.overlay(case), outputs.label_map(case))]
+    files = [file for case in missing for file in case.images]
+    drawn = map_cases(
+        partial(_draw_overlay, outputs=outputs, labels=labels),
+        missing,
+        workers=environment.case_workers(None, files) if processes else 0,
+        title="drawing overlays",
+        name=lambda case: case.id,
+    )
+    return {case.id: result.cause for case, result in drawn if isinstance(result, CaseFailure)}
+
+
+def _draw_overlay(case: Case, *, outputs: Outputs, labels: Mapping[str, tuple[int, ...]]) -> None:
+    from seg_transfer.evaluation.overlay import save_prediction_overlay
+
+    save_prediction_overlay(outputs.overlay(case), case.id, case.images, outputs.label_map(case), labels)
 
 
 def _find_cases(paths: Sequence[Path], channels: int) -> list[Case]:
@@ -117,23 +153,27 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
     Raises:
         UserError: If they would replace images or labels, or cannot be written there.
     """
-    output, probabilities = options.output, options.probabilities
+    output = options.output
+    wanted = Outputs(output, options.probabilities, uncertainty=options.uncertainty, overlays=options.pictures)
     images = {image.resolve() for case in cases for image in case.images}
     if is_supported(output) and not output.is_dir():
         _check_one_file(output, cases)
-        outputs = Outputs(output.parent, probabilities, output)
+        outputs = replace(wanted, folder=output.parent, file=output)
     else:
         if output.resolve() in {image.parent for image in images}:
             what = "the images are in this folder: label maps would be taken for images, or replace them"
             raise UserError(what, where=output, hint="name another output folder")
         check_folder(output)
-        outputs = Outputs(output, probabilities)
+        outputs = wanted
     labels = set() if options.model is not None else _labels(WorkFolder(options.work))
     for case in cases:
-        file = outputs.label_map(case)
-        if file.resolve() in images | labels:
-            kind = "an image to predict" if file.resolve() in images else "a label of the data set"
-            raise UserError(f"this is {kind}, which a label map would replace", where=file, hint="name another output")
+        for file in outputs.files(case):
+            if file.resolve() in images | labels:
+                kind = "an image to predict" if file.resolve() in images else "a label of the data set"
+                made = "a label map" if file == outputs.label_map(case) else f"a file of {file.parent.name}/"
+                raise UserError(f"this is {kind}, which {made} would replace", where=file, hint="name another output")
+    for folder in {file.parent for case in cases for file in outputs.files(case)}:
+        check_folder(folder)
     return outputs
 
 

@@ -288,7 +288,9 @@ def test_2d_images_give_2d_images(ending: str, written: str, tmp_path: Path) -> 
     Pillow.fromarray(rows).save(tmp_path / "images" / f"one{ending}")
     predictor = Predictor(image_2d_plan(), [threshold], CPU)
     cases = find_images(tmp_path / "images", 1)
-    assert predict_folder(predictor, cases, Outputs(tmp_path / "out", probabilities=True)) == {}
+    assert predict_folder(predictor, cases, Outputs(tmp_path / "out", probabilities=True, uncertainty=True)) == {}
+    entropy = Pillow.open(tmp_path / "out" / "uncertainty" / f"one{written}")
+    assert entropy.size == (30, 20) and entropy.mode == "L" and np.asarray(entropy).max() <= 100
     found = np.asarray(Pillow.open(tmp_path / "out" / f"one{written}"))
     np.testing.assert_array_equal(found, np.where(rows > 0, 128, 0))
     probabilities = np.load(tmp_path / "out" / "probabilities" / "one.npz")["probabilities"]

@@ -10,15 +10,8 @@ from PIL import Image as Pillow
 from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_from_array
-from seg_transfer.evaluation.overlay import (
-    ERROR_OPACITY,
-    ERRORS,
-    CaseFiles,
-    draw_plane,
-    errors_of,
-    pick_cases,
-    save_overlay,
-)
+from seg_transfer.evaluation.drawing import ERROR_OPACITY, ERRORS, draw_plane, errors_of
+from seg_transfer.evaluation.overlay import CaseFiles, pick_cases, save_overlay
 from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, best_slice, outline, planes_of
 from seg_transfer.evaluation.score_files import evaluate_files
 

@@ -16,7 +16,7 @@ from seg_transfer.util.texts import first_of, version_of
         (["a"], 2, "a"),
         (["b", "a"], 2, "b, a"),
         (range(3), 2, "0, 1 and 1 more"),
-        ("abcd", 1, "a and 3 more"),
+        ("abc", 1, "a and 2 more"),
     ],
 )
 def test_the_first_values_and_how_many_more(values: Iterable[object], most: int, text: str) -> None:
