@@ -126,7 +126,7 @@ def stages(plan: Plan) -> Figure:
 
 
 def curves(logs: Mapping[str, Path]) -> Figure | None:
-    """Loss and mean Dice of validation patches of every fold; None where no log has a row.
+    """Losses and mean Dice of validation patches of every fold; None where no log has a row.
 
     Args:
         logs: Name of a fold -> its ``log.csv``.
@@ -137,15 +137,16 @@ def curves(logs: Mapping[str, Path]) -> Figure | None:
     for (name, log), colour in zip(logs.items(), itertools.cycle(PALETTE), strict=False):
         with log.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        for axes, column in ((loss, "loss"), (dice, "dice")):
+        for axes, column in ((loss, "loss"), (loss, "validation_loss"), (dice, "dice")):
             points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row.get(column)]
             if points:
                 drawn = True
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.2)
+                style = "--" if column == "validation_loss" else "-"
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.2)
     if not drawn:
         return None
     loss.set_yscale("log")
-    loss.set_title("loss", fontsize=9)
+    loss.set_title("loss (dashed: of validation patches)", fontsize=9)
     dice.set_ylim(0, 1)
     dice.set_title("mean Dice of validation patches", fontsize=9)
     for axes in (loss, dice):

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import whole_file
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Row(TypedDict):
     """One epoch.
 
-    ``dice`` is that of the averaged weights on random validation patches, None for a label that is in none of them.
+    ``dice`` and ``validation_loss`` are those of the averaged weights on random validation patches, the same ones after
+    every epoch; None for a label that is in none of them, and where no case is held out. Runs of earlier versions have
+    no ``validation_loss``.
     ``rates`` (by parameter group) and ``stages`` (state of each encoder stage, 0 the finest) are those of the last
     step. ``skipped`` counts all steps so far whose loss or gradient was not finite.
     """
@@ -29,6 +31,7 @@ class Row(TypedDict):
     seconds: float
     progress: float
     loss: float | None
+    validation_loss: NotRequired[float | None]
     dice: dict[str, float | None]
     rates: dict[str, float]
     stages: dict[str, str]
@@ -42,7 +45,15 @@ def mean_dice(row: Row) -> float | None:
 
 def flat(row: Row) -> dict[str, float | int | str | None]:
     """A row as column -> value."""
-    scalars = {name: row[name] for name in ("epoch", "step", "seconds", "progress", "loss", "skipped")}
+    scalars: dict[str, float | int | str | None] = {
+        "epoch": row["epoch"],
+        "step": row["step"],
+        "seconds": row["seconds"],
+        "progress": row["progress"],
+        "loss": row["loss"],
+        "validation_loss": row.get("validation_loss"),
+        "skipped": row["skipped"],
+    }
     frozen = " ".join(stage for stage, state in row["stages"].items() if state == "frozen")
     return (
         scalars

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.train_options import RunOptions
+from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules.optimization import TARGET_STEPS
 from seg_transfer.preprocessing.store import Store
@@ -222,16 +223,18 @@ class _Training:
 
     def _end_epoch(self, progress: float) -> None:
         state = self.state
+        loss: float | None = None
         dice: dict[str, float | None] = dict.fromkeys(self.plan.data.scored)
         if self.validation is not None:
             steps = range(VALIDATION_BATCHES)  # the same ones after every epoch
-            dice = self.trainer.dice(self.validation.batch(step, "validate") for step in steps)
+            loss, dice = self.trainer.validate(self.validation.batch(step, "validate") for step in steps)
         row = Row(
             epoch=len(state.rows) + 1,
             step=state.step,
             seconds=state.seconds,
             progress=self.progress,
             loss=sum(state.losses) / len(state.losses) if state.losses else None,
+            validation_loss=loss,
             dice=dice,
             rates=self.trainer.rates(progress),
             stages={str(stage): what for stage, what in self.trainer.schedule.describe(progress).items()},
@@ -246,7 +249,7 @@ class _Training:
         """Write everything, the resume state last: a finished one implies that the other files are complete."""
         check_held(self.run.lock)
         if self.state.rows:
-            draw_progress(self.run.progress_plot, self.state.rows, title=self._title())
+            draw_progress(self.run.progress_plot, self.state.rows, title=title_of(self.plan, self.run.fold))
         self._save_model()
         self._save_manifest()
         header = self._header() | {"state": asdict(self.state)}
@@ -288,13 +291,6 @@ class _Training:
             return None
         return max(1, round(self.task.time_budget / self.plan.expected.seconds_per_step))
 
-    def _title(self) -> str:
-        plan = self.plan
-        fold = "all cases" if self.run.fold == "full" else f"fold {self.run.fold}"
-        return (
-            f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {fold}"
-        )
-
     def _status(self) -> str:
         """Step, loss and Dice of validation patches, also per label where these are few, for the progress display."""
         rows, losses = self.state.rows, self.state.losses
@@ -309,6 +305,25 @@ class _Training:
             each = f" ({', '.join(f'{name} {value:.2f}' for name, value in labels.items())})" if few else ""
             parts.append(f"Dice of validation patches {dice:.3f}{each}")
         return ", ".join(parts)
+
+
+def add_scores_to_plot(plan: Plan, run: RunFolder, scores: Mapping[str, float | None]) -> None:
+    """Draw the run's progress again, with the Dice of whole held-out cases; nothing where its state is not kept.
+
+    Args:
+        plan: The plan that was trained.
+        run: The run.
+        scores: Label -> mean Dice.
+    """
+    if run.progress_plot.is_file() and run.resume.is_file():
+        rows = load_header(run.resume, "resume")["state"]["rows"]
+        draw_progress(run.progress_plot, rows, title=title_of(plan, run.fold), scores=scores)
+
+
+def title_of(plan: Plan, fold: Fold) -> str:
+    """Title of a run's plot."""
+    of = "all cases" if fold == "full" else f"fold {fold}"
+    return f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {of}"
 
 
 def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> PatchSampler:

@@ -1,8 +1,8 @@
-"""``progress.png``: losses, Dice, learning rates and frozen stages over training time."""
+"""``progress.png``: losses, Dice, seconds per step, learning rates and frozen stages over training time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,36 +11,48 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from seg_transfer.training.history import Row, mean_dice
 from seg_transfer.util.files import whole_file
+from seg_transfer.util.statistics import mean_of_defined
+from seg_transfer.util.texts import unformatted
 from seg_transfer.util.units import seconds_text
 
 STATES = {"frozen": "#9db7d5", "warming": "#f3d27a", "learning": "#d9825b"}
 MOST_LABELS = 10
+"""Labels with a colour and an entry in the legend of their own."""
+LOG_FROM = 4
+"""Ratio of the largest to the smallest loss from which its axis is logarithmic."""
 
 
-def draw_progress(path: Path, rows: Sequence[Row], *, title: str) -> None:
+def draw_progress(
+    path: Path, rows: Sequence[Row], *, title: str, scores: Mapping[str, float | None] | None = None
+) -> None:
     """Draw at least one epoch over training time in minutes.
 
     Args:
         path: A .png file.
-        rows: Finished epochs.
+        rows: Finished epochs; those of earlier versions have no validation loss.
         title: First line of the title.
+        scores: Label -> mean Dice of whole held-out cases with the final weights, once they are scored.
     """
-    figure = Figure(figsize=(9, 11), layout="constrained")
+    figure = Figure(figsize=(9, 12.5), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, dices, rates, stages = figure.subplots(4, 1, sharex=True, height_ratios=[3, 4, 3, 2])
+    losses, dices, speeds, rates, stages = figure.subplots(5, 1, sharex=True, height_ratios=[3, 4, 1.5, 3, 2])
     minutes = [row["seconds"] / 60 for row in rows]
-    figure.suptitle(f"{title}\n{rows[-1]['step']} steps, {seconds_text(rows[-1]['seconds'])} of training", fontsize=11)
-    losses.plot(minutes, _line([row["loss"] for row in rows]), color="black", marker=".", label="training")
-    losses.set_ylabel("loss (Dice + cross-entropy)")
-    _draw_dice(dices, minutes, rows)
+    figure.suptitle(
+        f"{unformatted(title)}\n{rows[-1]['step']} steps, {seconds_text(rows[-1]['seconds'])} of training", fontsize=11
+    )
+    _draw_losses(losses, minutes, rows)
+    _draw_dice(dices, minutes, rows, scores or {})
+    _draw_speed(speeds, minutes, rows)
     for group in rows[-1]["rates"]:
         rates.plot(minutes, [row["rates"][group] for row in rows], marker=".", label=group)
     rates.set_ylabel("learning rate")
-    rates.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (losses, dices, rates):
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axes in (losses, dices, speeds, rates):
         axes.grid(alpha=0.3)
     _draw_stages(stages, minutes, rows)
     stages.set_xlabel("training time (min)")
@@ -48,14 +60,53 @@ def draw_progress(path: Path, rows: Sequence[Row], *, title: str) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def _draw_dice(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
+def _draw_losses(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
+    curves = {
+        "training": _line([row["loss"] for row in rows]),
+        "validation\npatches": _line([row.get("validation_loss") for row in rows]),
+    }
+    for (name, curve), colour in zip(curves.items(), ("black", "#d9825b"), strict=True):
+        if not np.isnan(curve).all():
+            axes.plot(minutes, curve, color=colour, marker=".", label=name)
+    axes.set_ylabel("loss (Dice + cross-entropy)")
+    known = [value for curve in curves.values() for value in curve if not np.isnan(value)]
+    if known and min(known) > 0 and max(known) > LOG_FROM * min(known):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_dice(axes: Axes, minutes: list[float], rows: Sequence[Row], scores: Mapping[str, float | None]) -> None:
+    """Curves of validation patches per label, and as stars at the end the Dice of whole cases."""
     labels = list(rows[-1]["dice"])
-    for label in labels[:MOST_LABELS]:
-        axes.plot(minutes, _line([row["dice"][label] for row in rows]), linewidth=1, marker=".", label=label)
+    for index, label in enumerate(labels):
+        colour = f"C{index}" if index < MOST_LABELS else "lightgrey"
+        name = unformatted(label) if index < MOST_LABELS else None
+        if index == MOST_LABELS:
+            name = f"{len(labels) - MOST_LABELS} more labels"
+        axes.plot(minutes, _line([row["dice"].get(label) for row in rows]), color=colour, lw=1, marker=".", label=name)
+        _draw_star(axes, minutes[-1], scores.get(label), colour)
     axes.plot(minutes, _line([mean_dice(row) for row in rows]), color="black", linewidth=2, label="mean")
+    if scores:
+        mean = mean_of_defined(scores.values())
+        _draw_star(axes, minutes[-1], mean, "black")
+        axes.plot([], [], "*", color="black", markersize=10, label=f"whole cases,\nmean {mean:.3f}")
     axes.set_ylim(0, 1)
-    axes.set_ylabel("Dice (random validation patches)")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_ylabel("Dice (validation patches)")
+
+
+def _draw_star(axes: Axes, minute: float, value: float | None, colour: str) -> None:
+    if value is not None and not np.isnan(value):
+        axes.plot([minute], [value], "*", color=colour, markersize=12, markeredgecolor="white", clip_on=False, zorder=4)
+
+
+def _draw_speed(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
+    """Mean time of a step in each epoch, without validation and saving."""
+    seconds = np.diff([0.0, *(row["seconds"] for row in rows)]) / np.diff([0, *(row["step"] for row in rows)])
+    axes.plot(minutes, seconds, color="black", marker=".")
+    axes.set_ylim(bottom=0, top=1.2 * seconds.max() or None)
+    axes.set_ylabel("seconds\nper step")
 
 
 def _draw_stages(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:

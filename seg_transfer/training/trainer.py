@@ -37,6 +37,13 @@ class StepResult(NamedTuple):
     learned: bool
 
 
+class Validated(NamedTuple):
+    """Loss, as of training, and Dice over all voxels, per label or region; None where not finite or absent."""
+
+    loss: float | None
+    dice: dict[str, float | None]
+
+
 class Trainer:
     """Everything that training changes.
 
@@ -133,19 +140,25 @@ class Trainer:
         return plan_loss(outputs, label, self.plan)
 
     @torch.no_grad()
-    def dice(self, batches: Iterable[Batch]) -> dict[str, float | None]:
-        """Dice of the averaged weights over all voxels of the batches, per label or region; None if absent."""
-        data = self.plan.data
+    def validate(self, batches: Iterable[Batch]) -> Validated:
+        """Loss and Dice of the averaged weights over some batches."""
+        data, network = self.plan.data, self.averaged.network
+        assert isinstance(network, UNet), "a copy of the trained network"
         counts = torch.zeros(3, len(data.outputs), dtype=torch.float64)
+        losses = []
         for batch in batches:
+            image = batch.image.to(self.device)
             with self._fabric.autocast():
-                logits = self.averaged.network(batch.image.to(self.device))
-            counts += overlap_counts(logits.cpu(), batch.label, data.region_classes)
-        return {
+                outputs = network.forward_deep(image) if self.plan.recipe.deep_supervision else [network(image)]
+            losses.append(plan_loss(outputs, batch.label.to(self.device), self.plan))
+            counts += overlap_counts(outputs[0].cpu(), batch.label, data.region_classes)
+        each = {
             name: none_if_undefined(dice(common, predicted, reference))
             for name, (predicted, reference, common) in zip(data.outputs, counts.T.tolist(), strict=True)
             if name in data.scored
         }
+        loss = float(torch.stack(losses).mean())
+        return Validated(loss if math.isfinite(loss) else None, each)
 
     def tensors(self) -> dict[str, Tensor]:
         """Network, averaged weights and optimizer state, to resume from."""

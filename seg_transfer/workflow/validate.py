@@ -24,7 +24,7 @@ from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint_header import model_digests
-from seg_transfer.training.loop import train_fold
+from seg_transfer.training.loop import add_scores_to_plot, train_fold
 from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.util.locks import check_held
@@ -131,6 +131,7 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
     overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}
     save_overlay(run.overlay, scores, overlays, names=plan.data.names)
     save_csv(scores, run.score_table)
+    add_scores_to_plot(plan, run, scores.label_dice)
     check_held(run.lock)
     scores = scores.model_copy(update={"models": models})
     scores.save(run.scores)

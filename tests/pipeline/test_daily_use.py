@@ -144,7 +144,7 @@ def test_volumes_and_components_are_written_for_all_cases(data: Path, work: Work
     with (tmp_path / "v.csv").open() as file:
         rows = list(csv.DictReader(file))
     in_json = json.loads((tmp_path / "v.json").read_text())
-    assert [{name: str(value) for name, value in row.items()} for row in in_json] == rows
+    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in in_json] == rows
     assert {row["case"] for row in rows} == {f"case_{number}" for number in range(4)}
     for row in in_json:
         volume = nibabel.load(out / f"{row['case']}.nii.gz")
