@@ -22,6 +22,7 @@ from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.case_transform import CaseTransform
+from seg_transfer.util.texts import unformatted
 
 MOST_CHANNELS = 4
 """Channels whose histograms are drawn."""
@@ -75,6 +76,7 @@ def patch(image: Image, plan: Plan) -> Figure:
     transform = CaseTransform.fit(image, plan.data)
     prepared = transform.image(image)
     shown = min(len(prepared), MOST_CHANNELS)
+    names = [channel.name for channel in plan.data.channels]
     figure = _figure(9, 3.2)
     slice_, *histograms = figure.subplots(1, 3, width_ratios=[1.1, 1, 1])
     plane = _plane(plan)
@@ -92,7 +94,7 @@ def patch(image: Image, plan: Plan) -> Figure:
     slice_.set_title(f"patch of {' x '.join(map(str, plan.model.patch))}", fontsize=9)
     for axes, arrays, title in zip(histograms, (image.array, prepared), ("as stored", "normalized"), strict=True):
         for index, colour in zip(range(shown), itertools.cycle(PALETTE), strict=False):
-            axes.hist(arrays[index].ravel(), bins=BINS, color=colour, alpha=0.6, label=plan.data.channels[index].name)
+            axes.hist(arrays[index].ravel(), bins=BINS, color=colour, alpha=0.6, label=unformatted(names[index]))
         axes.set_yscale("log")
         axes.set_yticks([])
         axes.set_title(f"intensities {title}", fontsize=9)
@@ -192,5 +194,5 @@ def _boxes(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
     for position, found, colour in zip(positions, values.values(), itertools.cycle(PALETTE), strict=False):
         heights = position + spread.uniform(-0.2, 0.2, len(found))
         axes.plot(found, heights, marker=".", linestyle="none", color=colour, alpha=0.7)
-    axes.set_yticks(positions, list(values))
+    axes.set_yticks(positions, list(map(unformatted, values)))
     axes.grid(axis="x", alpha=0.3)

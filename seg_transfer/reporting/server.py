@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,11 @@ class PageServer(ThreadingHTTPServer):
     def host(self) -> str:
         """Name and port."""
         return f"{LOOPBACK}:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that leaves before it has everything is nothing to tell."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,11 +10,14 @@ import nibabel
 import numpy as np
 
 from seg_transfer.data.image import Image
+from seg_transfer.errors import UserError
 from seg_transfer.evaluation.drawing import PALETTE
 
 MOST_VOXELS = 1_500_000
 """Larger volumes are thinned out: about 1 MB of a page for each image."""
 LABEL_OPACITY = 150
+MOST_VALUES = 255
+"""Values of a label map that get a colour."""
 CROSSHAIR_SHARE = 0.004
 """Width of the crosshair over the longest side of the volume."""
 
@@ -50,11 +53,22 @@ def exact_file(image: Image) -> bytes:
 def label_file(
     labels: np.ndarray, affine: np.ndarray, values: Mapping[str, int], steps: tuple[int, int, int] = (1, 1, 1)
 ) -> bytes:
-    """A label map ``(x, y, z)`` as ``.nii.gz`` of the numbers 1, 2, … in the order of ``values``; others become 0."""
+    """A label map ``(x, y, z)`` as ``.nii.gz`` of the numbers 1, 2, … in the order of ``values``; others become 0.
+
+    Raises:
+        UserError: If there are more than 255 values.
+    """
+    if len(values) > MOST_VALUES:
+        what = f"{len(values)} labels, at most {MOST_VALUES} have a colour"
+        raise UserError(what, hint="give label maps, not images")
     labels = labels[:: steps[0], :: steps[1], :: steps[2]]
-    numbered = np.zeros(labels.shape, np.uint8)
-    for number, value in enumerate(values.values(), start=1):
-        numbered[labels == value] = number
+    ranked = sorted(values.values())
+    number_of = {value: number for number, value in enumerate(values.values(), start=1)}
+    numbers = np.array([0, *(number_of[value] for value in ranked)], np.uint8)
+    place = np.searchsorted(ranked, labels, side="right")
+    known = place > 0
+    known[known] = np.array(ranked)[place[known] - 1] == labels[known]
+    numbered = np.where(known, numbers[place], np.uint8(0))
     return _file(numbered, affine, steps)
 
 

@@ -243,7 +243,7 @@ def _case_volumes(kind: str, case: Case, scored: _Scored, plan: Plan) -> CaseVol
     thinned = "" if steps == (1, 1, 1) else f" Every {' x '.join(map(str, steps))} voxels one is shown."
     return CaseVolumes(
         title=f"{case.id} ({kind}), mean Dice {METRICS['dice'].text(scored.scores.case_dice(case.id))}",
-        note=f"Colours: {', '.join(values)}.{thinned}",
+        note=thinned.strip(),
         files=files,
         colours=volume_files.colours(list(values)),
         crosshair=volume_files.crosshair(image),

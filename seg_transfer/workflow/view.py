@@ -12,9 +12,6 @@ from seg_transfer.options.other_options import ViewOptions
 if TYPE_CHECKING:
     from seg_transfer.reporting.server import PageServer
 
-MOST_VALUES = 255
-"""Values of a label map that get a colour."""
-
 
 def view(options: ViewOptions) -> PageServer:
     """Read an image and label maps, and make a server for them, which answers once it is told to serve.
@@ -42,15 +39,12 @@ def view(options: ViewOptions) -> PageServer:
         array = label.array[0]
         arrays[_name(path, taken=arrays)] = array
         values |= set(np.unique(array).tolist()) - {0}
-    if len(values) > MOST_VALUES:
-        what = f"{len(values)} values, at most {MOST_VALUES} have a colour"
-        raise UserError(what, where=options.labels[0], hint="give label maps, not images")
     numbered = {f"label {value}": value for value in sorted(values)}
     for name, array in arrays.items():
         files[name] = volume_files.label_file(array, image.affine, numbered)
     shown = CaseVolumes(
         title=options.image.name,
-        note=f"{' x '.join(map(str, image.array.shape[1:]))} voxels. {', '.join(numbered)}",
+        note=f"{' x '.join(map(str, image.array.shape[1:]))} voxels.",
         files=files,
         colours=volume_files.colours(list(numbered)),
         crosshair=volume_files.crosshair(image),

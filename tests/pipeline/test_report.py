@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import browser, console_errors, distinct_colours, needs_chromium, requested
-from made_balls import make_dataset
+from made_balls import LABELS, make_dataset
 from made_work import add_run, ball_plan, make_work
 
 import seg_transfer
@@ -25,7 +25,8 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HOSTILE = "case_0<img src=x onerror=alert(1)>&`'\"`"
+RENAME = "arguments[0].forEach((cell, index) => { cell.textContent = arguments[1][index]; })"
+HOSTILE = "case_0$x^$<img src=x onerror=alert(1)>&`'\"`"
 
 
 def half(labels: np.ndarray) -> None:
@@ -195,6 +196,13 @@ def test_in_a_browser(written: Path, width: int) -> None:
         heads[2].click()
         assert _column(driver, 2) == sorted(_column(driver, 2), reverse=True)
         assert driver.find_element("css selector", "th[aria-sort]").get_attribute("aria-sort") == "descending"
+        dates = ["2024-01-03", "2024-01-01", "2024-01-02", "2023-12-31"]
+        cells = driver.find_elements("css selector", "table.sortable tbody th")
+        driver.execute_script(
+            "arguments[0].forEach((cell, i) => { cell.textContent = arguments[1][i]; })", cells, dates
+        )
+        heads[0].click()
+        assert _names(driver) == sorted(dates)
         for control in driver.find_elements("css selector", "main button, main select, main canvas, main input"):
             assert control.accessible_name, control.get_attribute("outerHTML")
         if width > 600:
@@ -209,12 +217,18 @@ def shows_the_viewer(driver: Any) -> None:
     driver.find_element("id", "viewer-show").click()
     _wait(driver, lambda: canvas.get_attribute("data-shown"))
     assert distinct_colours(driver, canvas) > 50, "grey values and labels"
+    legend = driver.find_elements("css selector", "#viewer-legend li")
+    assert [entry.text for entry in legend] == list(LABELS)[1:]
     assert "(worst)" in driver.find_element("id", "viewer-state").text
 
 
 def _column(driver: Any, column: int) -> list[str]:
     cells = driver.find_elements("css selector", f"table.sortable tbody tr :nth-child({column + 1})")
     return [cell.text for cell in cells]
+
+
+def _names(driver: Any) -> list[str]:
+    return [cell.text for cell in driver.find_elements("css selector", "table.sortable tbody th")]
 
 
 def _wait(driver: Any, found: Any) -> None:

@@ -141,11 +141,12 @@ def test_in_a_browser(server: PageServer, tmp_path: Path, flat: bool) -> None:
     with browser() as driver:
         driver.get(server.address)
         canvas = driver.find_element("id", "viewer-canvas")
-        driver.find_element("id", "viewer-show").click()
         wait(lambda: canvas.get_attribute("data-shown") is not None)
         assert distinct_colours(driver, canvas) > 50
         labels = driver.find_elements("css selector", "#viewer-labels option")
         assert len(labels) == (2 if flat else 3)
+        shown = [entry.text for entry in driver.find_elements("css selector", "#viewer-legend li")]
+        assert shown == (["label 1"] if flat else ["label 7", "label 300"])
         assert console_errors(driver) == []
         assert all(address.startswith(server.address) for address in requested(driver))
     if flat:

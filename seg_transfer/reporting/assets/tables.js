@@ -5,7 +5,8 @@ function sortBy(table, column, header) {
   for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", down ? "descending" : "ascending");
   const rows = Array.from(table.tBodies[0].rows);
-  const number = (row) => parseFloat(row.cells[column].textContent);
+  // Names may begin with digits, as dates do: they are compared as text.
+  const number = (row) => (row.cells[column].tagName === "TH" ? NaN : parseFloat(row.cells[column].textContent));
   const compare = (first, second) => {
     const [a, b] = [number(first), number(second)];
     if (Number.isNaN(a) !== Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;

@@ -5,6 +5,7 @@
   const get = (name) => document.getElementById(`viewer-${name}`);
   let viewer = null;
   let shown = null;
+  let last = Promise.resolve();
 
   async function start() {
     viewer = new niivue.Niivue({
@@ -33,6 +34,14 @@
     get("labels").replaceChildren(
       ...[...found.parts.slice(1).map((part) => part.name).reverse(), "none"].map((name) => new Option(name, name))
     );
+    const colours = found.parts.length > 1 ? found.parts[1].colours : { labels: [] };
+    get("legend").replaceChildren(...colours.labels.slice(1).map((name, index) => {
+      const swatch = document.createElement("span");
+      swatch.style.background = `rgb(${colours.R[index + 1]} ${colours.G[index + 1]} ${colours.B[index + 1]})`;
+      const entry = document.createElement("li");
+      entry.append(swatch, name);
+      return entry;
+    }));
   }
 
   function view(found) {
@@ -44,7 +53,7 @@
     get("canvas").dataset.shown = found.title;
   }
 
-  async function show() {
+  async function showNow() {
     try {
       if (viewer === null) await start();
       const wanted = get("case") ? Number(get("case").value) : 0;
@@ -59,8 +68,14 @@
     }
   }
 
-  get("show").addEventListener("click", show);
-  for (const name of ["case", "view", "labels"]) {
-    if (get(name)) get(name).addEventListener("change", () => { if (shown !== null) show(); });
+  // One after the other: a choice may come while a volume is loading.
+  function show() {
+    last = last.then(showNow);
   }
+
+  if (get("show")) get("show").addEventListener("click", show);
+  for (const name of ["case", "view", "labels"]) {
+    if (get(name)) get(name).addEventListener("change", show);
+  }
+  if (!get("show")) show();
 })();
