@@ -57,7 +57,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def volumes(fingerprint: Fingerprint) -> Figure:
-    """The size of each label in all cases that hold it, on a logarithmic axis."""
+    """The size of each label in all cases that hold it, on a logarithmic axis if they differ more than tenfold."""
     names = [label.name for label in fingerprint.labels]
     sizes = [
         [case.labels[index].volume for case in fingerprint.cases if case.labels[index].voxels]
@@ -66,7 +66,9 @@ def volumes(fingerprint: Fingerprint) -> Figure:
     figure = _figure(7, 1 + 0.4 * len(names))
     axes = figure.subplots()
     _boxes(axes, dict(zip(names, sizes, strict=True)))
-    axes.set_xscale("log")
+    found = [size for of_label in sizes for size in of_label]
+    if found and max(found) > 10 * min(found):
+        axes.set_xscale("log")
     axes.set_xlabel("volume (ml)" if fingerprint.unit == "mm" else "pixels")
     return figure
 
@@ -143,8 +145,8 @@ def curves(logs: Mapping[str, Path]) -> Figure | None:
             points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row.get(column)]
             if points:
                 drawn = True
-                style = "--" if column == "validation_loss" else "-"
-                axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.2)
+                style = ".--" if column == "validation_loss" else ".-"
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.2, markersize=4)
     if not drawn:
         return None
     loss.set_yscale("log")

@@ -153,7 +153,7 @@ def _state(run: RunStatus) -> list[str]:
 
 
 def _missing(commands: list[str]) -> str:
-    return f"Next: {commands[-1]}" if commands else ""
+    return f"Next: `{commands[-1]}`" if commands else ""
 
 
 def _median_case(dataset: Dataset, fingerprint: Fingerprint) -> tuple[str, Image] | None:

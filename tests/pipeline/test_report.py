@@ -25,7 +25,6 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RENAME = "arguments[0].forEach((cell, index) => { cell.textContent = arguments[1][index]; })"
 HOSTILE = "case_0$x^$<img src=x onerror=alert(1)>&`'\"`"
 
 
