@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "seg_transfer"
 KINDS = ("error", "where", "hint", "exception", "log", "print", "help", "description")
 LOG = {"debug", "info", "warning", "error", "exception", "critical", "warn"}
-PRINT = {"print", "echo", "_line"}
+PRINT = {"print", "echo", "print_line"}
 TITLES = {"title", "note", "help", "epilog", "description", "metavar"}
 
 

@@ -24,6 +24,7 @@ import typer
 import seg_transfer as api
 from seg_transfer.cli import console
 from seg_transfer.cli.generate import command
+from seg_transfer.cli.printing import print_json
 from seg_transfer.errors import (
     INTERRUPTED,
     OUTPUT_CLOSED,
@@ -69,7 +70,7 @@ def _run(entry: Command, options: Options) -> None:
 
         name_in_code = entry.name.replace("-", "_")
         if getattr(options, "as_json", False):
-            show.print_json(result)
+            print_json(result)
         else:
             getattr(show, f"show_{name_in_code}", _echo)(result, options)
         getattr(show, f"end_{name_in_code}", _nothing)(result, options)
@@ -180,7 +181,7 @@ def _encoders(
         from seg_transfer.cli import show
 
         with _ends_with_its_output():
-            (show.print_json if as_json else show.show_encoders)(api.encoders())
+            (print_json if as_json else show.show_encoders)(api.encoders())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

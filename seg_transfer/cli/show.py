@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import webbrowser
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic_core import to_json
 from rich.padding import Padding
-from rich.table import Column, Table
+from rich.table import Table
 
 import seg_transfer as api
 from seg_transfer.catalogue.encoders import BUNDLED
-from seg_transfer.cli.console import SafeConsole, flush
-from seg_transfer.errors import SOME_FAILED, SomeCasesFailed, printable
+from seg_transfer.cli.console import flush
+from seg_transfer.cli.printing import console, print_json, print_line, print_table
+from seg_transfer.errors import SOME_FAILED, SomeCasesFailed
 from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.options.other_options import STDOUT
 from seg_transfer.training.run_folder import fold_name
@@ -66,10 +65,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _dice = METRICS["dice"].text
 
-FILE_WIDTH = 140
-"""Columns of a table in a file or pipe; rich's default is 80."""
-CELL_PADDING, SHORTEST_FOLDED = 3, 16
-
 
 def show_plan(plan: Plan, options: PlanOptions) -> None:
     """Show the data set, the decisions that matter, and the expected cost; with ``--explain`` all of them."""
@@ -78,16 +73,16 @@ def show_plan(plan: Plan, options: PlanOptions) -> None:
     data, work_folder = plan.data, WorkFolder(options.work)
     kind = "2D images" if data.dimension == 2 else "volumes"
     channels = first_of(channel.name for channel in data.channels)
-    _line(f"{data.dataset}: {len(data.cases)} {kind}; channels: {channels}")
-    _line(f"labels: {first_of(label.name for label in data.labels if label.value)}")
+    print_line(f"{data.dataset}: {len(data.cases)} {kind}; channels: {channels}")
+    print_line(f"labels: {first_of(label.name for label in data.labels if label.value)}")
     if data.regions:
-        _line(f"regions: {first_of(f'{region.name} {_values(region.values)}' for region in data.regions)}")
+        print_line(f"regions: {first_of(f'{region.name} {_values(region.values)}' for region in data.regions)}")
     if data.ignore is not None:
-        _line(f"not annotated: {data.ignore}")
+        print_line(f"not annotated: {data.ignore}")
     if options.explain:
         for reason in plan.reasons:
-            _line(f"{reason.field}: {reason.choice}")
-            _console().print(Padding(reason.reason, (0, 0, 0, 4), expand=False))
+            print_line(f"{reason.field}: {reason.choice}")
+            console().print(Padding(reason.reason, (0, 0, 0, 4), expand=False))
     else:
         table = Table(box=None, show_header=False, pad_edge=False)
         for row in brief(plan):
@@ -95,20 +90,20 @@ def show_plan(plan: Plan, options: PlanOptions) -> None:
         print_table(table)
     if plan.expected is not None:
         expected = plan.expected
-        _line(
+        print_line(
             f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold, "
             f"{bytes_text(expected.memory_bytes)} of memory, {bytes_text(expected.disk_bytes)} of disk"
         )
     more = "" if options.explain else " (plan --explain tells every reason)"
-    _line(f"plan: {work_folder.plan}{more}")
+    print_line(f"plan: {work_folder.plan}{more}")
     option = work_folder.option
     logger.info(f"next: `segtl train 0{option}` (cv in place of 0: every fold)")
 
 
 def show_check(report: CheckReport, _: CheckOptions) -> None:
     """Show the labels' volumes and everything that was found."""
-    _line(f"{report.root}: {report.cases} cases, layout {report.layout}")
-    _line(f"channels: {', '.join(report.channels)}")
+    print_line(f"{report.root}: {report.cases} cases, layout {report.layout}")
+    print_line(f"channels: {', '.join(report.channels)}")
     volume = "ml" if report.unit == "mm" else "pixels"
     table = Table("label", "value", "cases", f"least {volume}", "median", "largest")
     for label in report.labels:
@@ -129,9 +124,9 @@ def show_check(report: CheckReport, _: CheckOptions) -> None:
             )
         print_table(table)
     counts = (f"{report.count(severity)} {severity}(s)" for severity in ("problem", "warning", "note"))
-    _line(", ".join(counts))
+    print_line(", ".join(counts))
     if report.fixed_copy is not None:
-        _line(f"fixed copy: {report.fixed_copy}")
+        print_line(f"fixed copy: {report.fixed_copy}")
 
 
 def end_check(report: CheckReport, options: CheckOptions) -> None:
@@ -155,7 +150,7 @@ def show_train(runs: Sequence[TrainedFold], options: TrainOptions) -> None:
         show_control(runs, options.work)
     for file in (file for run in runs for file in (run.run.progress_plot, run.run.overlay)):
         if file.is_file():
-            _line(f"picture: {file}")
+            print_line(f"picture: {file}")
     for command in api.status(work=options.work).next:
         logger.info(f"next: `{command}`")
 
@@ -187,7 +182,7 @@ def show_runs(runs: Sequence[TrainedFold]) -> None:
             table.add_row("mean", str(cases), *map(_dice, means), style="bold")
         print_table(table)
     for run in runs:
-        _line(f"{fold_name(run.fold)}: {run.folder}")
+        print_line(f"{fold_name(run.fold)}: {run.folder}")
 
 
 def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
@@ -209,9 +204,9 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     if comparison.improves or comparison.worsens:
         effect = "improved Dice" if comparison.improves else "worsened Dice"
     start = "start that the races chose" if not all(run.pretrained for run in runs) else "pretrained start"
-    _line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
+    print_line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
     if not comparison.improves:
-        _line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
+        print_line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
 
 
 def show_evaluate(scores: Scores, options: EvaluateOptions) -> None:
@@ -257,17 +252,17 @@ def show_summary(summary: Summary, options: WorkOption) -> None:
         )
     print_table(table)
     for name, cause in summary.left_out.items():
-        _line(f"left out: {name}: {cause}")
+        print_line(f"left out: {name}: {cause}")
     verdict = ""
     if not math.isnan(summary.lead):
         beyond = "more than" if summary.beyond_spread else "not more than"
         folds = f", {beyond} the spread between folds ({_dice(summary.spread)})"
         verdict = f", {_dice(summary.lead)} above the next" + (folds if not math.isnan(summary.spread) else "")
-    _line(f"best: {summary.best}{verdict}")
+    print_line(f"best: {summary.best}{verdict}")
     for trial in summary.postprocessing:
         kept = "kept" if trial.kept else "not kept"
         figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
-        _line(f"largest component of {trial.what}: {kept} ({figures})")
+        print_line(f"largest component of {trial.what}: {kept} ({figures})")
     logger.info(f"chosen: {WorkFolder(options.work).choice}; `segtl predict` and `segtl export` use it")
 
 
@@ -294,7 +289,7 @@ def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
             features.gain.text(signed=True) if features.gain is not None else "",
         )
     print_table(table)
-    _line(f"evidence: {WorkFolder(options.work).evidence}, {WorkFolder(options.work).probe_plot}")
+    print_line(f"evidence: {WorkFolder(options.work).evidence}, {WorkFolder(options.work).probe_plot}")
     logger.info(f"took {seconds_text(evidence.seconds)}; Dice is on {evidence.held_out} held-out case(s)")
 
 
@@ -306,9 +301,9 @@ def show_demo(result: DemoResult, _: DemoOptions) -> None:
         table.add_row(name, _dice(dice), _dice(baseline[name]))
     table.add_row("mean", _dice(result.scores.mean_dice), _dice(result.baseline.mean_dice), style="bold")
     print_table(table)
-    _line(f"data set: {result.data}")
-    _line(f"label maps: {result.predictions}")
-    _line(f"overlay: {result.overlay}")
+    print_line(f"data set: {result.data}")
+    print_line(f"label maps: {result.predictions}")
+    print_line(f"overlay: {result.overlay}")
     option = WorkFolder(result.work).option
     logger.info(f"took {seconds_text(result.seconds)}; see also `segtl status{option}`")
 
@@ -316,16 +311,16 @@ def show_demo(result: DemoResult, _: DemoOptions) -> None:
 def show_export(files: Sequence[Path], _: ExportOptions) -> None:
     """Show the written files."""
     for file in files:
-        _line(str(file))
+        print_line(str(file))
 
 
 def show_status(status: Status, _: StatusOptions) -> None:
     """Show the state of a work folder, and the next commands."""
-    _line(f"{status.work}: {status.dataset or 'no data set yet'}")
+    print_line(f"{status.work}: {status.dataset or 'no data set yet'}")
     if status.plan is not None:
         edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
-        _line(f"plan: {status.plan}{edited}")
-        _line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
+        print_line(f"plan: {status.plan}{edited}")
+        print_line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
     if status.runs:
         table = Table("plan", "fold", "state", "mean Dice")
         table.add_column("folder", overflow="fold")
@@ -340,13 +335,13 @@ def show_status(status: Status, _: StatusOptions) -> None:
         if run.shortfall is not None:
             logger.warning(f"{run.folder}: {run.shortfall}")
     for step in status.next:
-        _line(f"next: {step}")
+        print_line(f"next: {step}")
 
 
 def show_inspect(report: CaseReport, _: InspectOptions) -> None:
     """Show a case's figures beside the data set's, its scores and what is unusual about it."""
     held_out = "in no fold" if report.fold is None else f"held out by fold {report.fold}"
-    _line(f"{report.case}: {held_out}; {', '.join(map(str, report.files))}")
+    print_line(f"{report.case}: {held_out}; {', '.join(map(str, report.files))}")
     table = Table("figure", "this case", "rank", "lowest", "median", "highest", title="among all cases")
     table.title_justify = "left"
     for place in (*report.figures, *(one.mean_dice for one in report.scores if one.mean_dice)):
@@ -363,12 +358,12 @@ def show_inspect(report: CaseReport, _: InspectOptions) -> None:
             print_table(table)
         if scores.failure is not None:
             logger.warning(f"{scores.plan}, fold {scores.fold}: {scores.failure}")
-    _line(f"fragments: {', '.join(f'{label} {count}' for label, count in report.fragments.items())}")
+    print_line(f"fragments: {', '.join(f'{label} {count}' for label, count in report.fragments.items())}")
     if report.same_image:
         logger.warning(f"the same image as {', '.join(report.same_image)}")
     for warning in report.warnings:
         logger.warning(warning)
-    _line(f"overlay: {report.overlay}")
+    print_line(f"overlay: {report.overlay}")
 
 
 def show_convert(found: Sequence[FoundSeries], options: ConvertOptions) -> None:
@@ -389,14 +384,14 @@ def show_convert(found: Sequence[FoundSeries], options: ConvertOptions) -> None:
 def show_dicom_seg(files: Sequence[Path], _: DicomSegOptions) -> None:
     """Show the paths of the segmentations."""
     for file in files:
-        _line(str(file))
+        print_line(str(file))
 
 
 def show_view(server: PageServer, options: ViewOptions) -> None:
     """Show the address, open it, and serve it until Ctrl-C."""
     logger.info("Ctrl-C ends it")
     with server, suppress(KeyboardInterrupt):
-        _line(server.address)
+        print_line(server.address)
         flush()
         if options.browser:
             webbrowser.open(server.address)
@@ -405,11 +400,11 @@ def show_view(server: PageServer, options: ViewOptions) -> None:
 
 def show_info(info: Info, _: InfoOptions) -> None:
     """Show the installation and the machine."""
-    _line(f"segtl {info.segtl}, Python {info.python}, {info.system}")
-    _line(
+    print_line(f"segtl {info.segtl}, Python {info.python}, {info.system}")
+    print_line(
         f"{info.processor}: {info.cores} core(s), {bytes_text(info.memory_bytes)} of memory free, device {info.device}"
     )
-    _line(", ".join(f"{name} {version}" for name, version in info.packages.items()))
+    print_line(", ".join(f"{name} {version}" for name, version in info.packages.items()))
 
 
 def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
@@ -434,56 +429,14 @@ def show_encoders(encoders: Sequence[EncoderStatus]) -> None:
 def show_fetch(files: Sequence[Fetched], _: FetchOptions) -> None:
     """Show the SHA-256 of fetched weights, in the format of `sha256sum`."""
     for file in files:
-        _line(f"{file.sha256}  {file.path}")
+        print_line(f"{file.sha256}  {file.path}")
 
 
 def show_pretrain(pretrained: Pretrained, _: PretrainOptions) -> None:
     """Show the files of a pretrained encoder, and its accuracy beside that of the most frequent class."""
     facts = pretrained.facts
     chance = f"always the most frequent class: {facts.chance:.3f}"
-    _line(f"{pretrained.weights}, {pretrained.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
-
-
-def _console() -> SafeConsole:
-    return SafeConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-
-
-def print_json(result: object) -> None:
-    """Print a result as JSON; values that are undefined are null."""
-    content = to_json(result, indent=2, inf_nan_mode="null").decode()
-    sys.stdout.write(printable(content, keep="\n") + "\n")
-
-
-def print_table(table: Table) -> None:
-    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own.
-
-    Columns of paths, whose overflow is ``fold``, may break anywhere.
-    """
-    console = _console()
-    if sum(_least_width(column) + CELL_PADDING for column in table.columns) < console.width:
-        console.print(table)
-        return
-    if table.title:
-        _line(f"{table.title}:")
-    headers = [str(column.header) for column in table.columns]
-    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
-        _line(str(first))
-        for header, cell in zip(headers[1:], others, strict=True):
-            if cell:
-                _line(f"  {header}: {cell}")
-    if table.caption:
-        _line(str(table.caption))
-
-
-def _least_width(column: Column) -> int:
-    """Columns of the terminal that a column of a table needs to break no word."""
-    words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
-    longest = max(map(len, words), default=0)
-    return min(longest, SHORTEST_FOLDED) if column.overflow == "fold" else longest
-
-
-def _line(text: str) -> None:
-    _console().print(text, soft_wrap=True)
+    print_line(f"{pretrained.weights}, {pretrained.card}: top-1 {facts.top1:.3f} ({chance}), {facts.state.step} steps")
 
 
 def _weights(encoder: str, kind: str) -> str:

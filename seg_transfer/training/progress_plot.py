@@ -22,6 +22,10 @@ from seg_transfer.util.units import seconds_text
 STATES = {"frozen": "#9db7d5", "warming": "#f3d27a", "learning": "#d9825b"}
 MOST_LABELS = 10
 """Labels with a colour and an entry in the legend of their own."""
+LEGEND_LEFT = 1.02
+"""Beside the axes, so that legends hide nothing."""
+HALF = 0.5
+"""Where the axis of Dice starts if all is above, so that curves near 1 are told apart."""
 LOG_FROM = 4
 """Ratio of the largest to the smallest loss from which its axis is logarithmic."""
 
@@ -51,7 +55,7 @@ def draw_progress(
         rates.plot(minutes, [row["rates"][group] for row in rows], marker=".", label=group)
     rates.set_ylabel("learning rate")
     for axes in (losses, dices, rates):
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(LEGEND_LEFT, 0.5))
     for axes in (losses, dices, speeds, rates):
         axes.grid(alpha=0.3)
     _draw_stages(stages, minutes, rows)
@@ -92,7 +96,9 @@ def _draw_dice(axes: Axes, minutes: list[float], rows: Sequence[Row], scores: Ma
         mean = mean_of_defined(scores.values())
         _draw_star(axes, minutes[-1], mean, "black")
         axes.plot([], [], "*", color="black", markersize=10, label=f"whole cases,\nmean {mean:.3f}")
-    axes.set_ylim(0, 1)
+    known = [value for row in rows for value in row["dice"].values() if value is not None]
+    known += [value for value in scores.values() if value is not None]
+    axes.set_ylim(HALF if min(known, default=0) >= HALF else 0, 1)
     axes.set_ylabel("Dice (validation patches)")
 
 
@@ -120,7 +126,7 @@ def _draw_stages(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(names)), [f"stage {name}" for name in names])
     axes.set_ylabel("encoder")
     patches = [Patch(color=colour, label=state) for state, colour in STATES.items()]
-    axes.legend(handles=patches, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(handles=patches, fontsize=8, loc="center left", bbox_to_anchor=(LEGEND_LEFT, 0.5))
 
 
 def _line(values: Sequence[float | None]) -> list[float]:

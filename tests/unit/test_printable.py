@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from seg_transfer.cli import show
+from seg_transfer.cli import printing
 from seg_transfer.cli.console import SafeConsole, TracebackFile, set_level, shown_on_stderr
 from seg_transfer.errors import SomeCasesFailed, UserError, printable
 from seg_transfer.workflow.status import Status
@@ -59,7 +59,7 @@ def test_a_name_is_escaped_in_errors_log_tables_and_json(
     shown = console.file.getvalue()
     assert is_safe(shown) and shown.count(printable(name)) == 4
     if "\udc9b" not in name:  # no JSON holds half of a character
-        show.print_json(
+        printing.print_json(
             Status(work=name, dataset=name, plan=None, edited=[], cases=0, preprocessed=0, runs=[], next=[])
         )
         out = capsys.readouterr().out

@@ -10,7 +10,7 @@ import made_scores
 import pytest
 from rich.table import Table
 
-from seg_transfer.cli import console, show
+from seg_transfer.cli import console, printing, show
 from seg_transfer.data.description import Region
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.options.other_options import EvaluateOptions, StatusOptions
@@ -58,7 +58,7 @@ def test_a_plan_in_brief_fits_on_a_screen(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan.load(file)
-    monkeypatch.setattr(show, "FILE_WIDTH", 80)
+    monkeypatch.setattr(printing, "FILE_WIDTH", 80)
     with console.shown_on_stderr():
         show.show_plan(plan, PlanOptions(dataset="d", work="elsewhere"))
     out, err = capsys.readouterr()
@@ -164,10 +164,10 @@ def test_a_table_that_is_too_wide_becomes_lines_of_its_own(
 ) -> None:
     table = Table("label", "a_very_long_header_without_spaces", "other", title="scores")
     table.add_row("left_kidney_without_spaces", "0.912", "")
-    show.print_table(table)
+    printing.print_table(table)
     assert "│" in capsys.readouterr().out
-    monkeypatch.setattr(show, "FILE_WIDTH", 50)
-    show.print_table(table)
+    monkeypatch.setattr(printing, "FILE_WIDTH", 50)
+    printing.print_table(table)
     assert capsys.readouterr().out.splitlines() == [
         "scores:",
         "left_kidney_without_spaces",
