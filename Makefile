@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint docs clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/segtl demo
@@ -18,6 +18,9 @@ lint: $(VENV)/developed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/developed
+	$(VENV)/bin/mkdocs build --strict --clean --site-dir build/site
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

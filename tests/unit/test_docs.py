@@ -17,7 +17,7 @@ from seg_transfer.util.records import JsonRecord
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 LOG, GLOSSARY = DOCUMENTS["docs/log.md"], DOCUMENTS["docs/glossary.md"]
 MOST_WORDS = 60
