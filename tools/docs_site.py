@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages that are generated from the code, and files of the repository's root as pages.
 
 ``reference/commands.md`` and ``reference/python.md`` are made from the options types and docstrings whenever the site
-is built. Links of the documents lead to files of the repository; those that are no page of the site lose their link here.
+is built. Links to files of the repository that are no page of the site lose their link here.
 """
 
 from __future__ import annotations

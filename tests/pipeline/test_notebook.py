@@ -1,0 +1,37 @@
+"""The notebook of the tutorials runs, and is kept without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "first_segmentation.ipynb"
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "needs the extra seg-transfer[dev]"
+    nbformat, nbclient = (pytest.importorskip(name, reason=reason) for name in ("nbformat", "nbclient"))
+    pytest.importorskip("ipykernel", reason=reason)
+    for name, value in {
+        "PYTHONPATH": str(NOTEBOOK.parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(tmp_path),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel's own one shows figures as outputs
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells), "clear the outputs"
+    (budget,) = [cell for cell in cells if "time_budget=10," in cell.source]
+    budget.source = budget.source.replace("time_budget=10,", "time_budget=2,")
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    printed = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    assert "Dice 0." in printed
+    assert "Traceback" not in printed
+    assert any("image/png" in output.get("data", {}) for output in cells[-1].outputs)
