@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from seg_transfer.workflow.encoder_weights import encoders, fetch_encoders
     from seg_transfer.workflow.evaluate import evaluate
     from seg_transfer.workflow.export import card, export
+    from seg_transfer.workflow.import_nnunet import import_nnunet
     from seg_transfer.workflow.inspect import inspect
     from seg_transfer.workflow.plan import plan
     from seg_transfer.workflow.predict import predict
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "export",
     "fetch_encoders",
+    "import_nnunet",
     "inspect",
     "plan",
     "predict",

@@ -35,7 +35,14 @@ from seg_transfer.errors import (
     printable,
 )
 from seg_transfer.evaluation.metrics import metrics_help
-from seg_transfer.options import model_options, other_options, plan_options, pretrain_options, train_options
+from seg_transfer.options import (
+    import_options,
+    model_options,
+    other_options,
+    plan_options,
+    pretrain_options,
+    train_options,
+)
 from seg_transfer.options.base import Command, Options
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
 from seg_transfer.util.limits import limit_reached
@@ -47,9 +54,9 @@ ENVIRONMENT_ERRORS = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
-LOGGED = {"plan", "preprocess", "train", "summary", "probe"}
+LOGGED = {"plan", "import-nnunet", "preprocess", "train", "summary", "probe"}
 """Commands that write into the work folder, which keeps their messages."""
-MODULES = (plan_options, train_options, model_options, other_options, pretrain_options)
+MODULES = (plan_options, import_options, train_options, model_options, other_options, pretrain_options)
 """Modules with the commands' options types, in the order of ``--help``."""
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.ranking import Summary
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.options.common import WorkOption
+    from seg_transfer.options.import_options import ImportNnunetOptions
     from seg_transfer.options.model_options import DicomSegOptions, ExportOptions
     from seg_transfer.options.other_options import (
         ConvertOptions,
@@ -66,7 +67,7 @@ logger = logging.getLogger(__name__)
 _dice = METRICS["dice"].text
 
 
-def show_plan(plan: Plan, options: PlanOptions) -> None:
+def show_plan(plan: Plan, options: PlanOptions | ImportNnunetOptions) -> None:
     """Show the data set, the decisions that matter, and the expected cost; with ``--explain`` all of them."""
     from seg_transfer.planning.brief import brief
 
@@ -94,10 +95,14 @@ def show_plan(plan: Plan, options: PlanOptions) -> None:
             f"expected: {seconds_text(expected.training_seconds_per_fold)} of training per fold, "
             f"{bytes_text(expected.memory_bytes)} of memory, {bytes_text(expected.disk_bytes)} of disk"
         )
-    more = "" if options.explain else " (plan --explain tells every reason)"
+    command = "" if options.command is None else options.command.name
+    more = "" if options.explain else f" ({command} --explain tells every reason)"
     print_line(f"plan: {work_folder.plan}{more}")
     option = work_folder.option
     logger.info(f"next: `segtl train 0{option}` (cv in place of 0: every fold)")
+
+
+show_import_nnunet = show_plan
 
 
 def show_check(report: CheckReport, _: CheckOptions) -> None:

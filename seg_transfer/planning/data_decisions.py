@@ -6,7 +6,9 @@ import numpy as np
 
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label
+from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.given_grid import GivenGrid
 from seg_transfer.planning.grid_statistics import in_network_order
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.rules import labels as labels_rule
@@ -14,25 +16,29 @@ from seg_transfer.planning.rules import normalization
 from seg_transfer.planning.rules import spacing as spacing_rule
 
 
-def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> DataPlan:
+def plan_data(
+    fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons, given: GivenGrid | None = None
+) -> DataPlan:
     """Decide how a case becomes an array.
 
     Args:
         fingerprint: Measurements of the data set.
         options: Planning options.
         reasons: Receives the reasons.
+        given: Decisions of another program to take over.
     """
     take = reasons.take
-    axes = take("data.axes", spacing_rule.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension))
-    crop = take("data.crop_nonzero", spacing_rule.crop_nonzero(fingerprint.crop_ratio))
-    spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
-    slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
-    spacing = take(
-        "data.spacing",
-        spacing_rule.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit),
-    )
+    if given is None:
+        decided = spacing_rule.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension)
+        axes = take("data.axes", decided)
+        crop = take("data.crop_nonzero", spacing_rule.crop_nonzero(fingerprint.crop_ratio))
+        spacing = take("data.spacing", _spacing(fingerprint, axes, crop))
+    else:
+        axes = take("data.axes", given.axes)
+        crop = take("data.crop_nonzero", given.crop_nonzero)
+        spacing = take("data.spacing", given.spacing)
     ratio = 1.0 if fingerprint.dimension == 2 else spacing_rule.anisotropy([fingerprint.spacing[axis] for axis in axes])
-    channels = _channels(fingerprint, options, reasons)
+    channels = _channels(fingerprint, options, reasons, given)
     if fingerprint.regions:
         take("data.regions", labels_rule.regions(fingerprint.regions))
     if fingerprint.ignore is not None:
@@ -59,7 +65,16 @@ def plan_data(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
     )
 
 
-def _channels(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) -> tuple[Channel, ...]:
+def _spacing(fingerprint: Fingerprint, axes: Triple, crop: bool) -> tuple[Spacing, str]:
+    """Decide the spacing of the network's grid."""
+    spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
+    slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
+    return spacing_rule.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit)
+
+
+def _channels(
+    fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons, given: GivenGrid | None
+) -> tuple[Channel, ...]:
     """Decide the normalization of each channel."""
     scale = normalization.shared_scale(fingerprint.channels, dimension=fingerprint.dimension)
     channels = []
@@ -72,6 +87,9 @@ def _channels(fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons) 
             scale=scale,
             requested=None if requested == "auto" else requested,
         )
+        if given is not None:
+            taken, why = given.normalization[index]
+            decision = (decision[0], f"{why}; {decision[1]}") if taken is None else (taken, why)
         chosen = reasons.take(f"data.channels.{index}.normalization", decision)
         channels.append(Channel(name=channel.name, normalization=chosen))
     return tuple(channels)

@@ -30,10 +30,14 @@ class FoldFiles:
     Attributes:
         groups: Case -> group; None without groups.
         splits: Training and validation cases of each fold; None where folds are to be assigned.
+        where: File of the splits, for messages.
+        source: Where the splits are from, for the plan's reason.
     """
 
     groups: Mapping[str, str] | None = None
     splits: Sequence[Split] | None = None
+    where: Path | None = None
+    source: str = "your own"
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class FoldAssignment:
         splits: The folds.
         groups: Case -> group of cases that share a fold; None without groups.
         notes: Warnings for the user.
+        source: Where the folds are from; None where they were assigned here.
     """
 
     splits: tuple[Split, ...]
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    source: str | None = None
 
 
 def read_fold_files(
@@ -65,11 +71,16 @@ def read_fold_files(
         UserError: If a file or expression is wrong, names an unknown case, or gives a case no group.
     """
     splits = None if options.splits is None else splits_from_file(options.splits)
-    unknown = sorted({case for split in splits or () for case in (*split.train, *split.validation)} - set(cases))
+    check_cases(splits or (), cases, where=options.splits)
+    return FoldFiles(groups=_groups(options, cases, listed), splits=splits, where=options.splits)
+
+
+def check_cases(splits: Sequence[Split], cases: Sequence[str], *, where: Path | None) -> None:
+    """Refuse folds that name a case which is not among ``cases``."""
+    unknown = sorted({case for split in splits for case in (*split.train, *split.validation)} - set(cases))
     if unknown:
         hint = "name only cases of the data set (those chosen with --cases, if that is given)"
-        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=options.splits, hint=hint)
-    return FoldFiles(groups=_groups(options, cases, listed), splits=splits)
+        raise UserError(f"not among the cases: {', '.join(unknown[:5])}", where=where, hint=hint)
 
 
 def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprint) -> FoldAssignment:
@@ -92,26 +103,27 @@ def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprin
     together = [same.cases for same in duplicates]
     groups = None if files.groups is None else {case: files.groups[case] for case in cases}
     joined = join_groups(cases, groups, together)
-    if files.splits is None or options.splits is None:
+    if files.splits is None:
         notes = [f"{same}: they share a fold" for same in duplicates]
         assigned = make_splits(cases, folds=options.folds, seed=options.seed, groups=joined, labels=labels)
         note = splits_note(assigned, options.folds)
         notes += [note] if note else []
     else:
         notes = [str(same) for same in duplicates]
-        assigned = _without_broken(files.splits, set(cases), options.splits)
-        notes += leak_notes(options.splits, assigned, groups, duplicates)
+        assigned = _without_broken(files.splits, set(cases), files.where)
+        notes += leak_notes(files.where, assigned, groups, duplicates)
     notes += _unlearned(assigned, labels)
-    return FoldAssignment(tuple(assigned), joined, tuple(notes))
+    source = None if files.splits is None else files.source
+    return FoldAssignment(tuple(assigned), joined, tuple(notes), source)
 
 
 def leak_notes(
-    path: Path, splits: Sequence[Split], groups: Mapping[str, str] | None, duplicates: Sequence[Duplicates]
+    path: Path | None, splits: Sequence[Split], groups: Mapping[str, str] | None, duplicates: Sequence[Duplicates]
 ) -> list[str]:
     """Describe each group, and each image, that is on both sides of a fold.
 
     Args:
-        path: The file with the folds.
+        path: The file with the folds; None without one.
         splits: The folds.
         groups: Case -> group; None without groups.
         duplicates: Cases that hold the same image.
@@ -144,7 +156,7 @@ def _members(groups: Mapping[str, str]) -> dict[str, list[str]]:
     return members
 
 
-def _without_broken(splits: Sequence[Split], usable: set[str], path: Path) -> list[Split]:
+def _without_broken(splits: Sequence[Split], usable: set[str], path: Path | None) -> list[Split]:
     """The folds of a file, without cases that have problems."""
     usable_splits = []
     for fold, split in enumerate(splits):
@@ -156,9 +168,10 @@ def _without_broken(splits: Sequence[Split], usable: set[str], path: Path) -> li
     return usable_splits
 
 
-def _leak_note(leak: Leak, path: Path, what: str) -> str:
+def _leak_note(leak: Leak, path: Path | None, what: str) -> str:
+    where = "" if path is None else f"{path}: "
     return (
-        f"{path}: fold {leak.fold} trains on {listing(leak.train)} and validates on {listing(leak.validation)}: "
+        f"{where}fold {leak.fold} trains on {listing(leak.train)} and validates on {listing(leak.validation)}: "
         f"{what}, so that its scores are too high"
     )
 

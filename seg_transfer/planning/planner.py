@@ -22,6 +22,7 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.evidence_record import TransferEvidence
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.folds import FoldAssignment
+from seg_transfer.planning.given_grid import GivenGrid
 from seg_transfer.planning.grid_statistics import GridStatistics
 from seg_transfer.planning.option_checks import check_against_measurements
 from seg_transfer.planning.plan import Expected, ModelPlan, Plan, RecipePlan, Weights
@@ -38,6 +39,7 @@ from seg_transfer.planning.rules import strategy as strategy_rule
 from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels, is_narrow
+from seg_transfer.planning.rules.given_patch import given_patch
 from seg_transfer.planning.rules.patch import (
     SMALLEST_BATCH,
     Architecture,
@@ -67,6 +69,7 @@ def make_plan(
     *,
     earlier: earlier_model_rule.EarlierModel | None = None,
     evidence: TransferEvidence | None = None,
+    given: GivenGrid | None = None,
 ) -> Plan:
     """Take every decision about a data set.
 
@@ -77,12 +80,13 @@ def make_plan(
         resources: Resources of the training.
         earlier: Earlier model to start from, if any.
         evidence: Measured evidence of transfer, if any.
+        given: Grid, patch and normalization that another program decided, if any.
 
     Raises:
         UserError: If an option is impossible for this data set, or no network fits into the memory.
     """
     check_against_measurements(options, fingerprint, folds.splits)
-    return _Planner(fingerprint, options, folds, resources, earlier, evidence).plan()
+    return _Planner(fingerprint, options, folds, resources, earlier, evidence, given).plan()
 
 
 def decides_by_evidence(options: PlanOptions, plan: Plan) -> bool:
@@ -106,10 +110,11 @@ class _Planner:
     resources: Resources
     earlier: earlier_model_rule.EarlierModel | None
     evidence: TransferEvidence | None
+    given: GivenGrid | None
     reasons: Reasons = field(default_factory=Reasons)
 
     def plan(self) -> Plan:
-        data = plan_data(self.fingerprint, self.options, self.reasons)
+        data = plan_data(self.fingerprint, self.options, self.reasons, self.given)
         grid = GridStatistics(self.fingerprint, data)
         size, weights = self._network(grid, data)
         model = self._model(size, data, weights)
@@ -143,36 +148,55 @@ class _Planner:
     def _network_size(self, grid: GridStatistics, data: DataPlan, encoder: EncoderEntry) -> NetworkSize:
         """Decide configuration, stages and patch together, because each limits the others."""
         take, machine, memory = self.reasons.take, self.resources.machine, self.resources.memory_bytes
-        stages, why_stages = most_stages(grid.shape, encoder)
+        shape = grid.shape if self.given is None else self.given.patch[0]
+        stages, why_stages = most_stages(shape, encoder)
         if self.earlier is not None:
             stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
         configuration = self._configuration(grid, data, architecture)
+        seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
+        limits = Limits(machine, memory, seconds)
+        if self.given is not None:
+            size, why_patch = given_patch(
+                *self.given.patch, data.spacing, architecture, configuration=configuration, limits=limits
+            )
+        else:
+            size, why_patch = self._free_patch(grid, data, architecture, configuration, limits)
+        take("model.patch", (size.patch, why_patch))
+        if size.stages < stages:
+            why_stages = f"{size.stages} of {stages} that the cases' size allows: more would exceed the limits"
+        take("model.stages", (size.stages, why_stages))
+        if configuration == "3d":
+            strides = slice_strides(data.spacing, shape[0], size.entry.strides[: size.stages])
+            take("model.slice_strides", strides)
+        else:
+            take("model.slice_strides", ((), f"no slice axis inside a {configuration} network"))
+        return size
+
+    def _free_patch(
+        self,
+        grid: GridStatistics,
+        data: DataPlan,
+        architecture: Architecture,
+        configuration: Configuration,
+        limits: Limits,
+    ) -> tuple[NetworkSize, str]:
+        """Decide the patch, and the size of the network with it."""
         slices, why_slices = grid.shape[0], ""
         if configuration == "2d":
             slices = 1
         elif configuration == "2.5d":
             slices, why_slices = stack(grid.ratio, grid.shape[0])
             why_slices += "; "
-        seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
-        limits = Limits(machine, memory, seconds)
-        size, why_patch = fit_patch(
-            (slices, *grid.shape[1:]), data.spacing, architecture, configuration=configuration, limits=limits
-        )
-        take("model.patch", (size.patch, why_slices + why_patch))
-        if size.stages < stages:
-            why_stages = f"{size.stages} of {stages} that the cases' size allows: more would exceed the limits"
-        take("model.stages", (size.stages, why_stages))
-        if configuration == "3d":
-            strides = slice_strides(data.spacing, grid.shape[0], size.entry.strides[: size.stages])
-            take("model.slice_strides", strides)
-        else:
-            take("model.slice_strides", ((), f"no slice axis inside a {configuration} network"))
-        return size
+        shape = (slices, *grid.shape[1:])
+        size, why = fit_patch(shape, data.spacing, architecture, configuration=configuration, limits=limits)
+        return size, why_slices + why
 
     def _configuration(self, grid: GridStatistics, data: DataPlan, architecture: Architecture) -> Configuration:
         """Decide what the network reads."""
         options, resources = self.options, self.resources
+        if self.given is not None:
+            return self.reasons.take("model.configuration", self.given.configuration)
         requested = None if options.config == "auto" else options.config
         if self.earlier is not None:
             decision = earlier_model_rule.configuration(requested, self.earlier, data.dimension)
@@ -303,8 +327,8 @@ class _Planner:
         splits, held_labels = self.folds.splits, self.fingerprint.held_labels()
         sizes = ", ".join(f"{len(split.train)} + {len(split.validation)}" for split in splits)
         why = "each label spread evenly" if len(self.fingerprint.labels) > 1 else "cases spread evenly"
-        if self.options.splits is not None:
-            why = "your own"
+        if self.folds.source is not None:
+            why = self.folds.source
         elif self.folds.groups is not None:
             why = "cases of one group stay together"
         why += f"; training + validation cases of each fold: {sizes}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -16,7 +16,9 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.choices import Precision
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.cost import DeviceKind, Machine
-from seg_transfer.planning.folds import assign_folds, read_fold_files
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.folds import FoldFiles, assign_folds, read_fold_files
+from seg_transfer.planning.given_grid import GivenGrid
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.option_checks import check_before_measuring
 from seg_transfer.planning.plan import Plan
@@ -48,10 +50,31 @@ def plan(options: PlanOptions) -> Plan:
         UserError: If the data set has problems (all of them are listed), or an option does not fit it; while evidence
             is measured, if cases cannot be preprocessed or weights cannot be loaded.
     """
+    check_folder(WorkFolder(options.work).path)
+    environment.resolve_device(options.device)
+    return plan_dataset(options, _selected(find_dataset(options.dataset, workers=options.workers), options.cases))
+
+
+def plan_dataset(
+    options: PlanOptions,
+    dataset: Dataset,
+    *,
+    files: FoldFiles | None = None,
+    given: Callable[[Fingerprint], GivenGrid] | None = None,
+) -> Plan:
+    """Plan a data set as :func:`plan` does.
+
+    Args:
+        options: Planning options.
+        dataset: The data set with the selected cases.
+        files: Groups and folds; by default those that the options name.
+        given: Makes the decisions to take over from another program, from the measurements.
+
+    Raises:
+        UserError: As :func:`plan` does.
+    """
     work = WorkFolder(options.work)
-    check_folder(work.path)
     device = environment.resolve_device(options.device)
-    dataset = _selected(find_dataset(options.dataset, workers=options.workers), options.cases)
     workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")
@@ -67,14 +90,16 @@ def plan(options: PlanOptions) -> Plan:
         channels=dataset.channel_names,
         resources=resources,
     )
-    files = read_fold_files(options, [case.id for case in dataset.cases], listed=dataset.groups)
+    if files is None:
+        files = read_fold_files(options, [case.id for case in dataset.cases], listed=dataset.groups)
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers)
     logger.info(f"median case: {measured.fingerprint.median_text()}")
     if unseen := [label.name for label in measured.fingerprint.labels if not label.cases]:
         logger.warning(f"declared, but in no case, so that they cannot be learned: {', '.join(unseen)}")
     folds = assign_folds(options, files, measured.fingerprint)
-    decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier)
+    grid = None if given is None else given(measured.fingerprint)
+    decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier, given=grid)
     decided = decide()
     if decides_by_evidence(options, decided):
         decided = decide(evidence=gather_evidence(decided, work, measured.dataset, device=device, workers=workers))

@@ -14,6 +14,7 @@ import seg_transfer as api
 from seg_transfer.cli.app import app, main
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.base import Options
+from seg_transfer.options.import_options import ImportNnunetOptions
 from seg_transfer.options.model_options import CardOptions, ExportOptions, PredictOptions, SummaryOptions
 from seg_transfer.options.other_options import EvaluateOptions, FetchOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
@@ -80,6 +81,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             ),
         ),
         ("plan data --weights none", "plan", PlanOptions(dataset=Path("data"), weights="none")),
+        (
+            "import-nnunet nn --raw raw --config 3d_lowres --plans P --encoder resnet34 --memory 8GB --epochs 3",
+            "import_nnunet",
+            ImportNnunetOptions(
+                folder=Path("nn"),
+                raw=Path("raw"),
+                config="3d_lowres",
+                plans="P",
+                encoder="resnet34",
+                memory=8 * 10**9,
+                epochs=3,
+            ),
+        ),
         ("preprocess --workers 2 -v", "preprocess", PreprocessOptions(workers=2, verbose=True)),
         (
             "train cv --epochs 3 --restart --control --seed 5 --device cuda:1",
@@ -191,6 +205,7 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
     on_a_device = computing | {"device"}
     expected = {
         "plan": on_a_device | {"seed"},
+        "import-nnunet": on_a_device | {"seed"},
         "preprocess": computing,
         "train": on_a_device | {"seed"},
         "probe": on_a_device | {"seed"},
@@ -202,7 +217,7 @@ def test_commands_that_belong_to_a_data_set_share_their_options() -> None:
     }
     commands = typer.main.get_group(app).commands
     offline = {name for name, one in commands.items() if "offline" in {option.name for option in one.params}}
-    assert offline == {"plan", "preprocess", "probe", "train", "predict", "demo"}
+    assert offline == {"plan", "import-nnunet", "preprocess", "probe", "train", "predict", "demo"}
     for name, options in expected.items():
         by_name = {parameter.name: parameter.opts for parameter in commands[name].params}
         assert options <= by_name.keys()

@@ -161,7 +161,7 @@ def fit_patch(
                 architecture.classes,
                 element_bytes=limits.machine.element_bytes,
             )
-            too_large = _exceeds(network, batch, limits)
+            too_large = exceeds(network, batch, limits)
             shrinkable = [axis for axis in axes if patch[axis] > floor[axis]]
             if not too_large or not shrinkable:
                 break
@@ -179,7 +179,7 @@ def fit_patch(
     reason = _patch_reason(network, largest, shape, batch, limits)
     if too_large:
         reason += "; even the smallest patch is slower"
-    if limits.step_seconds is not None and (network.patch != largest or _is_slow_volume(network, batch, limits)):
+    if limits.step_seconds is not None and (network.patch != largest or is_slow_volume(network, batch, limits)):
         widths, _ = decoder_channels(entry.strides[: network.stages], limits.machine.kind, narrow=True)
         network = replace(network, decoder_channels=widths)
         seconds = limits.machine.seconds(step_flops(network, batch))
@@ -187,7 +187,7 @@ def fit_patch(
     return network, reason
 
 
-def _is_slow_volume(network: NetworkSize, batch: int, limits: Limits) -> bool:
+def is_slow_volume(network: NetworkSize, batch: int, limits: Limits) -> bool:
     """Whether a 3D step takes more than half of the time that it should take."""
     assert limits.step_seconds is not None
     seconds = limits.machine.seconds(step_flops(network, batch))
@@ -235,7 +235,8 @@ def _largest_patch(shape: tuple[float, float, float], steps: Triple, configurati
     return (sizes[0] if configuration == "3d" else round(shape[0]), sizes[1], sizes[2])
 
 
-def _exceeds(network: NetworkSize, batch: int, limits: Limits) -> bool:
+def exceeds(network: NetworkSize, batch: int, limits: Limits) -> bool:
+    """Whether a step takes more memory or time than it should."""
     if step_memory(network, batch) > limits.memory_bytes:
         return True
     seconds = limits.machine.seconds(step_flops(network, batch))

@@ -105,7 +105,7 @@ def target_spacing(
             f"; in-plane {factor:.3g} times as fine, because the shorter side has {shorter:g} voxels and an encoder "
             f"needs {SMALLEST_SIDE}"
         )
-    return (_rounded(slice_step), _rounded(u), _rounded(v)), reason
+    return (rounded_step(slice_step), rounded_step(u), rounded_step(v)), reason
 
 
 def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
@@ -122,6 +122,6 @@ def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
     return 3, f"anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}): cubic"
 
 
-def _rounded(step: float) -> float:
+def rounded_step(step: float) -> float:
     """Seven significant digits, so that a plan's hash does not depend on the last bit of a median."""
     return float(f"{step:.7g}")
