@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from made_balls import make_case, make_dataset
 from made_dicom import write_series
+from made_nnunet import MIDDLE, make_tree
 from made_textures import make_images
 from PIL import Image
 
@@ -82,6 +83,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume = np.random.default_rng(0).integers(0, 200, (24, 24, 8)).astype(float)
     write_series(root / "STUDY", volume, np.diag([1.0, 1.0, 2.5, 1.0]))
     make_images(root / "IMAGES", count=10)
+    planned = make_tree(root, MIDDLE)
+    for folder in (planned, root / "nnUNet_raw" / MIDDLE):
+        folder.rename(folder.with_name("Dataset004_Hippocampus"))
     _two_channels(root / "CHANNELS")
     _cells(root / "CELLS")
     return root
