@@ -84,8 +84,8 @@ def predict_folder(
                 write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
             write_volume(outputs.label_map(case), predicted, transform.native)
             if log is not None:
-                expected = None if uncertainty is None else uncertainty.expected_dice
-                log.add(case, prepared.digests, prepared.warnings, expected)
+                confidence = None if uncertainty is None else uncertainty.confidence
+                log.add(case, prepared.digests, prepared.warnings, confidence)
 
     try:
         with _threads(workers) as reader, _threads(min(workers, 1)) as writer:

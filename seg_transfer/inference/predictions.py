@@ -35,7 +35,7 @@ class Prediction(Record):
     label_map: str = Field(description="SHA-256 of the label map's file")
     probabilities: str | None = Field(default=None, description="SHA-256 of the probabilities' file, if it was written")
     entropy: str | None = Field(default=None, description="SHA-256 of the entropy map's file, if it was written")
-    expected_dice: float | None = Field(default=None, description="by the probabilities; with an entropy map")
+    confidence: float | None = Field(default=None, description="mean probability within predicted labels")
     warnings: tuple[str, ...] = Field(default=(), description="in what the image is unlike the training images")
 
 
@@ -109,7 +109,7 @@ class PredictionLog:
         return pending
 
     def add(
-        self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...], expected_dice: float | None = None
+        self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...], confidence: float | None = None
     ) -> None:
         """Record a case whose files are written.
 
@@ -117,7 +117,7 @@ class PredictionLog:
             case: The case.
             images: Digests of its images, of :func:`image_digests`.
             warnings: In what it is unlike the training images.
-            expected_dice: Of its :class:`Uncertainty`, if that is written.
+            confidence: Of its ``Uncertainty``, if that is written.
         """
         outputs = self.outputs
         probabilities, entropy = outputs.probability_maps(case), outputs.entropy_map(case)
@@ -135,7 +135,7 @@ class PredictionLog:
             label_map=file_digest(outputs.label_map(case)),
             probabilities=file_digest(probabilities) if outputs.probabilities else None,
             entropy=file_digest(entropy) if outputs.uncertainty else None,
-            expected_dice=expected_dice,
+            confidence=confidence,
             warnings=warnings,
         )
         if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
@@ -170,10 +170,10 @@ class PredictionLog:
         made = entry is not None and (entry.model, entry.tta) == (self.model, self.tta)
         return made and entry is not None and entry.images == image_digests(case)
 
-    def expected_dice(self, case: Case) -> float | None:
-        """The expected Dice of a case, predicted now or before; None if it is not known."""
+    def confidence(self, case: Case) -> float | None:
+        """The confidence of a case, predicted now or before; None if it is not known."""
         entry = self._changes.get(self._name(case), self._recorded.get(self._name(case)))
-        return None if entry is None else entry.expected_dice
+        return None if entry is None else entry.confidence
 
     def _refuse_changed(self, cases: Sequence[Case]) -> None:
         changed = []

@@ -20,13 +20,14 @@ _LEAST = np.float32(1e-30)
 
 
 class Uncertainty:
-    """The entropy map of one case, and the sums of its expected Dice.
+    """The entropy map of one case, and the sums of its confidence.
 
     The entropy is that of the classes, or the mean of those of the regions, in percent of its largest value:
     ``-100 / log(n) * sum(p * log(p))`` for n classes. A boundary between two of many classes stays far below 100.
 
-    The expected Dice of a label is ``2 * sum(p of its voxels) / (sum(p) + voxels)``: what its Dice would be if of the
-    voxels with a probability p the share p had the label. It is that of the label map before small components are
+    The confidence is the mean probability of a predicted label within its own voxels, averaged over the labels. Of the
+    figures of ``bench/uncertainty.py`` it ranked cases best by their true Dice on those that were set aside to choose
+    it (docs/log.md, 2026-11-29). It is no estimate of the Dice. It is that of the label map before small components are
     removed.
 
     Args:
@@ -40,7 +41,7 @@ class Uncertainty:
     def __init__(self, transform: CaseTransform, data: DataPlan) -> None:
         self.entropy, self._cropped = transform.blank_labels(np.uint8)
         self._data = data
-        self._sums = np.zeros((3, len(data.outputs)))  # of each output its voxels, its probabilities, and both
+        self._sums = np.zeros((2, len(data.outputs)))  # of each output its voxels, and their probabilities
 
     def add(self, axis: int, index: int, probabilities: NDArray[np.float32]) -> None:
         """Add a slice.
@@ -55,7 +56,7 @@ class Uncertainty:
         total = np.zeros(probabilities.shape[1:], np.float32)
         for output, probability in enumerate(probabilities):
             mask = probability > REGION_THRESHOLD if winner is None else winner == output
-            self._sums[:, output] += mask.sum(), probability.sum(dtype=np.float64), probability[mask].sum(dtype=float)
+            self._sums[:, output] += mask.sum(), probability[mask].sum(dtype=np.float64)
             total -= _times_log(probability)
             if regions:
                 total -= _times_log(1 - probability)
@@ -65,13 +66,11 @@ class Uncertainty:
         )
 
     @property
-    def expected_dice(self) -> float:
-        """Mean expected Dice over the labels or regions that are predicted, from 0 to 1; 0 where none is."""
-        voxels, mass, common = self._sums if self._data.regions else self._sums[:, 1:]  # without the background
+    def confidence(self) -> float:
+        """Mean over the predicted labels or regions of the mean probability within each, 0 to 1; 0 where none is."""
+        voxels, mass = self._sums if self._data.regions else self._sums[:, 1:]  # without the background
         predicted = voxels > 0
-        if not predicted.any():
-            return 0.0
-        return float(np.mean(2 * common[predicted] / (voxels + mass)[predicted]))
+        return float(np.mean(mass[predicted] / voxels[predicted])) if predicted.any() else 0.0
 
 
 def _times_log(probability: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ class Volume:
         voxels: Number of its voxels; of 2D images pixels.
         ml: Volume in ml; None for 2D images.
         components: Connected parts; voxels that share a corner are connected.
-        expected_dice: Of the case, all labels together; None if it is not known.
+        confidence: Of the case, all labels together; None if it is not known.
     """
 
     case: str
@@ -34,18 +34,18 @@ class Volume:
     voxels: int
     ml: float | None
     components: int
-    expected_dice: float | None = None
+    confidence: float | None = None
 
 
 def measure_volumes(
-    files: Mapping[str, Path], labels: Mapping[str, Sequence[int]], expected_dice: Mapping[str, float | None]
+    files: Mapping[str, Path], labels: Mapping[str, Sequence[int]], confidence: Mapping[str, float | None]
 ) -> list[Volume]:
     """Measure label maps.
 
     Args:
         files: Case -> its label map.
         labels: Label or region -> its values.
-        expected_dice: Case -> its expected Dice; cases may be missing.
+        confidence: Case -> its confidence; cases may be missing.
 
     Raises:
         UserError: If a file cannot be read.
@@ -58,7 +58,7 @@ def measure_volumes(
             mask = np.isin(image.array[0], values)
             voxels = int(np.count_nonzero(mask))
             ml = None if voxel_ml is None else round(voxels * voxel_ml, 4)
-            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count, expected_dice.get(case)))
+            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count, confidence.get(case)))
     return found
 
 

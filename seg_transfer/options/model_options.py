@@ -65,7 +65,7 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         "skipped. It also has the warnings about images that are unlike those of training.\n\n"
         "--pictures draws OUTPUT/overlays/CASE.png: slices plain and with the labels. --uncertainty writes "
         "OUTPUT/uncertainty/CASE, a map of the entropy in percent (0 sure, 100 all labels equally probable) in the "
-        "format of the label map, and each case's expected Dice into predictions.json and --volumes.",
+        "format of the label map, and each case's confidence into predictions.json and --volumes.",
     )
 
     images: Annotated[
@@ -80,7 +80,7 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         None, description="Write volume and connected components per case and label, as .csv or .json."
     )
     pictures: bool = Field(False, description="Draw an overlay of each case, as PNG.")
-    uncertainty: bool = Field(False, description="Write how sure each prediction is: entropy maps and expected Dice.")
+    uncertainty: bool = Field(False, description="Write how sure each prediction is: entropy maps and confidence.")
     overwrite: bool = Field(False, description="Predict all images again.")
     keep: bool = Field(False, description="Keep every label map that is there, whatever made it.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(

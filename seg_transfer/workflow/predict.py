@@ -46,7 +46,7 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     maps, skipped ones included.
 
     ``pictures`` draws ``overlays/CASE.png`` beside the label maps. ``uncertainty`` writes the entropy in percent as
-    ``uncertainty/CASE``, with the label map's ending, and the expected Dice into ``predictions.json`` and ``volumes``
+    ``uncertainty/CASE``, with the label map's ending, and the confidence into ``predictions.json`` and ``volumes``
     (:class:`seg_transfer.inference.uncertainty.Uncertainty`).
 
     In place of ``images`` one image in memory can be given: an array with its ``spacing`` or ``affine``, or an image of
@@ -98,8 +98,8 @@ def _predict_files(options: PredictOptions) -> Path:
         from seg_transfer.inference.volumes import measure_volumes, save_volumes
 
         files = {case.id: outputs.label_map(case) for case in predicted}
-        expected = {case.id: log.expected_dice(case) for case in predicted}
-        save_volumes(options.volumes, measure_volumes(files, models.data.scored, expected))
+        confidence = {case.id: log.confidence(case) for case in predicted}
+        save_volumes(options.volumes, measure_volumes(files, models.data.scored, confidence))
     if options.pictures:
         failures |= _draw_overlays(predicted, outputs, models.data.scored, processes=options.workers > 0)
     if failures:

@@ -18,6 +18,7 @@ from made_work import add_run, ball_plan, make_work
 from seg_transfer.data.dataset import Dataset
 
 NOBODY = 65534
+SHOWN = ["--pictures", "--uncertainty"]
 NAMES = ["plan", "preprocess", "train", "summary", "predict", "evaluate", "export"]
 
 
@@ -42,7 +43,7 @@ class Scene:
             "preprocess": [name, *local],
             "train": [name, "0", *local, *cpu],
             "summary": [name, *local],
-            "predict": [name, *local, *cpu, "-i", self.data / "imagesTr", "-o", out / "maps"],
+            "predict": [name, *local, *cpu, "-i", self.data / "imagesTr", "-o", out / "maps", *SHOWN],
             "evaluate": [name, self.data / "labelsTr", self.data / "labelsTr", *local, "--json", out / "scores.json"],
             "export": [name, *work, "-o", out / "model.segtl"],
             "status": [name, *work],
@@ -177,6 +178,17 @@ def check_read_only(scene: Scene, part: str, name: str, how: str, tried: Tried) 
 )
 def test_read_only(scene: Scene, part: str, name: str, tried: Tried) -> None:
     check_read_only(scene, part, name, "mount", tried)
+
+
+@pytest.mark.parametrize("name", ["overlays", "uncertainty"])
+def test_read_only_folders_beside_label_maps(scene: Scene, name: str, tried: Tried) -> None:
+    folder = scene.out / "maps" / name
+    folder.mkdir(parents=True)
+    before = results(scene.folder)
+    prepare = [["read_only", str(folder)]]
+    scene.commands.fails(*scene.arguments("predict"), prepare=prepare, saying=f"{folder} may not be written to")
+    assert results(scene.folder) == before
+    tried("read-only: out", 1)
 
 
 @pytest.mark.slow

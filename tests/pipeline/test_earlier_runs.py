@@ -40,6 +40,8 @@ def make_earlier(work: WorkFolder) -> None:
         for file, kind in ((run.model, "model"), (run.resume, "resume")):
             if file.is_file():
                 tensors, header = load_state(file, kind)
+                for row in header.get("state", {}).get("rows", []):
+                    del row["validation_loss"]
                 save_state(file, kind, tensors, header | {"plan": drop_field(header["plan"])})
         if run.scores.is_file():
             scores = json.loads(run.scores.read_text())

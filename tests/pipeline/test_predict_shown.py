@@ -1,4 +1,4 @@
-"""What `segtl predict` shows besides label maps: overlays, entropy maps and the expected Dice."""
+"""What `segtl predict` shows besides label maps: overlays, entropy maps and the confidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from PIL import Image
 import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
+from seg_transfer.data.image import read_image
 from seg_transfer.errors import SomeCasesFailed, UserError
+from seg_transfer.inference.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL = {"device": "cpu", "workers": 0}
@@ -118,8 +120,8 @@ def test_the_entropy_is_that_of_the_mean_probabilities(work: Path, images: Path,
         np.testing.assert_allclose(np.asarray(entropy.dataobj), expected, atol=0.51)
     record = json.loads((out / "predictions.json").read_text())["label_maps"]
     with table.open(encoding="utf-8") as file:
-        shown = {row["case"]: float(row["expected_dice"]) for row in csv.DictReader(file)}
-    assert shown == {name: record[f"{name}.nii.gz"]["expected_dice"] for name in ("a", HOSTILE)}
+        shown = {row["case"]: float(row["confidence"]) for row in csv.DictReader(file)}
+    assert shown == {name: record[f"{name}.nii.gz"]["confidence"] for name in ("a", HOSTILE)}
     streamed = tmp_path / "streamed"
     seg_transfer.predict(images, streamed, **options)  # slab by slab
     assert (streamed / "uncertainty/a.nii.gz").read_bytes() == (out / "uncertainty/a.nii.gz").read_bytes()
@@ -135,7 +137,7 @@ def test_entropy_maps_are_resumed_and_go_with_their_label_maps(
     first = files_in(out)
     seg_transfer.predict(images, out, work=work, uncertainty=True, volumes=tmp_path / "v.json", **LOCAL)
     assert files_in(out) == first
-    assert all(0 < row["expected_dice"] < 1 for row in json.loads((tmp_path / "v.json").read_text()))
+    assert all(0 < row["confidence"] < 1 for row in json.loads((tmp_path / "v.json").read_text()))
     (out / "uncertainty/a.nii.gz").unlink()
     seg_transfer.predict(images, out, work=work, uncertainty=True, **LOCAL)
     again = files_in(out)
@@ -151,7 +153,7 @@ def test_records_of_earlier_versions_are_read(work: Path, images: Path, tmp_path
     content = json.loads((out / "predictions.json").read_text())
     del content["digest"]
     for entry in content["label_maps"].values():
-        del entry["entropy"], entry["expected_dice"]
+        del entry["entropy"], entry["confidence"]
     (out / "predictions.json").write_text(json.dumps(content | {"version": 1}))
     before = files_in(out)
     seg_transfer.predict(images, out, work=work, **LOCAL)
@@ -168,3 +170,26 @@ def test_help_tells_where_they_go(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "OUTPUT/overlays/CASE.png" in said and "OUTPUT/uncertainty/CASE" in said and "percent" in said
+
+
+def test_the_memory_of_the_entropy_map_is_counted(work: Path, images: Path) -> None:
+    predictor = Predictor.load([work / model for model in sorted(work.rglob("model.safetensors"))[:1]])
+    image = read_image([images / "a.nii.gz"])
+
+    def fits(memory: int, *, uncertainty: bool) -> bool:
+        predictor.memory = memory
+        try:
+            predictor.prepare(image, uncertainty=uncertainty)
+        except UserError as error:
+            assert "are allowed" in error.what
+            return False
+        return True
+
+    def least(*, uncertainty: bool) -> int:
+        few, many = 0, 2**30
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if fits(middle, uncertainty=uncertainty) else (middle, many)
+        return many
+
+    assert least(uncertainty=True) - least(uncertainty=False) == image.array[0].size

@@ -230,7 +230,7 @@ def test_a_time_budget_is_a_whole_schedule_of_training_alone(
         return slowed
 
     monkeypatch.setattr(Trainer, "step", slow(Trainer.step, 1.0))
-    monkeypatch.setattr(Trainer, "dice", slow(Trainer.dice, 100.0, validated))
+    monkeypatch.setattr(Trainer, "validate", slow(Trainer.validate, 100.0, validated))
     monkeypatch.setattr(Trainer, "recalibrate", slow(Trainer.recalibrate, 100.0))
     monkeypatch.setattr(loop, "save_state", slow(loop.save_state, 100.0))
     options = RunOptions(device="cpu", time_budget=12.0)

@@ -1,4 +1,4 @@
-"""Entropy and expected Dice, beside the same formulas over whole arrays."""
+"""Entropy and confidence, beside the same formulas over whole arrays."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_slices_give_what_the_whole_gives(axis: int) -> None:
     entropy = -(probabilities * np.log(probabilities)).sum(axis=0) / np.log(3)
     np.testing.assert_allclose(found.entropy, 100 * entropy.transpose(1, 2, 0), atol=0.51)
     labels = decide(probabilities, data)
-    each = [2 * probabilities[k][labels == k].sum() / (probabilities[k].sum() + (labels == k).sum()) for k in (1, 2)]
-    assert found.expected_dice == pytest.approx(np.mean(each), rel=1e-5)
+    each = [probabilities[k][labels == k].mean() for k in (1, 2)]
+    assert found.confidence == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_overlapping_regions_count_each_for_itself() -> None:
@@ -56,16 +56,16 @@ def test_overlapping_regions_count_each_for_itself() -> None:
     entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(axis=0) / (2 * np.log(2))
     np.testing.assert_allclose(found.entropy, 100 * entropy.transpose(1, 2, 0), atol=0.51)
     masks = p > 0.5
-    each = 2 * (p * masks).sum(axis=(1, 2, 3)) / (p + masks).sum(axis=(1, 2, 3))
-    assert found.expected_dice == pytest.approx(each.mean(), rel=1e-5)
+    each = [p[region][masks[region]].mean() for region in (0, 1)]
+    assert found.confidence == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_the_ends_of_both_scales() -> None:
     data = data_plan()
     sure = np.eye(3, dtype=np.float32)[np.random.default_rng(1).integers(3, size=(4, 6, 5))].transpose(3, 0, 1, 2)
     found = collected(sure, data)
-    assert not found.entropy.any() and found.expected_dice == 1
+    assert not found.entropy.any() and found.confidence == 1
     assert (collected(np.full((3, 4, 6, 5), 1 / 3, np.float32), data).entropy == 100).all()
     nothing = np.zeros((3, 4, 6, 5), np.float32)
     nothing[0] = 1
-    assert collected(nothing, data).expected_dice == 0
+    assert collected(nothing, data).confidence == 0
