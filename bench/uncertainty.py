@@ -1,10 +1,10 @@
 """Which number of a prediction, known without a reference, ranks cases by their true Dice?
 
 Of each data set a list of training cases is cut into two halves. Models of either half (default plan, two folds of some
-minutes) predict the cases of the other, with mirrored copies. The candidates are computed from the probabilities on the
-network's grid. What ranks best on the cases of the second half (``choose``) is judged on those of the first
-(``report``). Test cases are not touched. Models stay in ``--work``; figures per case go to
-``bench/results/uncertainty.csv``.
+minutes) predict the cases of the other, with mirrored copies, and half of the cases of the longest list that are in
+none of the others. The candidates are computed from the probabilities on the network's grid. What ranks best for the
+models of the first half (``choose``) is judged by those of the second (``report``), on other cases. Test cases are not
+touched. Models stay in ``--work``; figures per case go to ``bench/results/uncertainty.csv``.
 
     python bench/uncertainty.py --minutes 3
 """
@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rows import Row, append_rows, find_row, read_rows
-from runner import RESULTS, arguments, commit, link_cases, lists_of
+from runner import RESULTS, arguments, commit, held_out, link_cases, lists_of
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -38,7 +37,7 @@ from seg_transfer.inference.predictor import Predictor
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.plan import Plan
 
-LISTS = {"hippocampus": "40", "abdomen_mr": "10", "retina": "16"}
+LISTS = {"hippocampus": "40", "cells": "40", "abdomen_mr": "10", "retina": "16"}
 PATIENT = {"retina": r"retina_(\d+)"}
 """What cases of one patient have in common."""
 FOLDS = "0,1"
@@ -112,7 +111,8 @@ def candidates(predictor: Predictor, array: NDArray[np.float32]) -> dict[str, fl
     else:
         entropy, shares = _entropy(mean) / math.log(len(mean)), mean[1:]
     edge = _edge(found)
-    expected = [dice(share, mask.astype(np.float32)) for share, mask in zip(shares, found, strict=True)]
+    pairs = list(zip(shares, found, strict=True))
+    expected = [dice(share, mask.astype(np.float32)) for share, mask in pairs]
     defined = [value for value in expected if not math.isnan(value)]
     binary = [masks(member, data) for member in members]
     networks = len(predictor.networks)
@@ -124,10 +124,10 @@ def candidates(predictor: Predictor, array: NDArray[np.float32]) -> dict[str, fl
         "entropy over foreground voxels": -float(entropy.sum() / max(1, foreground.sum())),
         "entropy over boundary voxels": -float(entropy.sum() / max(1, edge)),
         "expected Dice": statistics.mean(defined) if defined else 0.0,
-        "expected Dice, predicted labels": mean_of([value for value, there in zip(expected, present) if there]),
+        "expected Dice, predicted labels": mean_of([e for e, there in zip(expected, present, strict=True) if there]),
         "expected Dice, lowest label": min(defined, default=0.0),
-        "probability in the foreground": mean_of([float(s[m].mean()) for s, m in zip(shares, found) if m.any()]),
-        "Dice between folds": mean_dice([pair for pair in zip(*per_fold[:2], strict=True)]),
+        "probability in the foreground": mean_of([float(s[m].mean()) for s, m in pairs if m.any()]),
+        "Dice between folds": mean_dice(list(zip(*per_fold[:2], strict=True))),
         "Dice of copies with the mean": statistics.mean(
             mean_dice(list(zip(each, found, strict=True))) for each in binary
         ),
@@ -163,6 +163,8 @@ def measure(name: str, purpose: str, options: Any, results: Path) -> None:
     """Train on one half of a data set and measure every case of the other."""
     first, second = halves(name)
     trained, scored = (first, second) if purpose == "choose" else (second, first)
+    more = held_out(lists_of(name)["few_shot"]) if LISTS[name] != max(lists_of(name)["few_shot"], key=int) else []
+    scored = [*scored, *more[PURPOSES.index(purpose) :: 2]]
     folder = options.work / "uncertainty" / f"{name}-{purpose}"
     grouping = {"group_by": PATIENT[name]} if name in PATIENT else {}
     dataset = options.data / name
@@ -221,11 +223,8 @@ def table(rows: Sequence[Row]) -> str:
     for figure in sorted(json.loads(rows[0]["figures"]), key=partial(spearman, chosen), reverse=True):
         low, high = interval(reported, figure)
         each = [spearman([row for row in reported if row["data"] == name], figure) for name in names]
-        lines.append(
-            f"| {figure} | {spearman(chosen, figure):.2f} | {spearman(reported, figure):.2f} | {low:.2f} to {high:.2f} | "
-            + " | ".join(f"{value:.2f}" for value in each)
-            + " |"
-        )
+        ranks = [f"{spearman(chosen, figure):.2f}", f"{spearman(reported, figure):.2f}", f"{low:.2f} to {high:.2f}"]
+        lines.append("| " + " | ".join([figure, *ranks, *(f"{value:.2f}" for value in each)]) + " |")
     return "\n".join([*lines, "", f"cases of report: {counts}"])
 
 
@@ -235,7 +234,6 @@ def main() -> None:
     options = parser.parse_args()
     results = RESULTS / "uncertainty.csv"
     if not options.table:
-        torch.set_num_threads(max(1, torch.get_num_threads()))
         for name, purpose in itertools.product(LISTS, PURPOSES):
             if options.only in name:
                 measure(name, purpose, options, results)
