@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
 SCRIPTS = sorted(path for path in BENCH.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 README = (BENCH / "README.md").read_text(encoding="utf-8")
 COMMANDS = {
     row[0]: row[1] for row in re.findall(r"^\| `(\w+\.py)` \|.*\| `(python bench/[^`]+)` \|", README, re.MULTILINE)
