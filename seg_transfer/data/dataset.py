@@ -8,14 +8,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.description import Region, named_values
 from seg_transfer.data.formats import is_raster, is_segmentation, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
-from seg_transfer.data.layouts import Layout, read_layout
+from seg_transfer.data.layouts import read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
 from seg_transfer.data.no_image import no_image
+from seg_transfer.data.plain_folders import Layout
 from seg_transfer.data.segmentation import not_an_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
@@ -34,15 +36,16 @@ class Dataset(JsonRecord):
         layout: Layout of the files.
         dimension: 2 if every case is one slice (a 2D image, or a volume of one slice), else 3.
         unit: Unit of every spacing.
-        channel_names: In order; inferred in layout "folders".
-        labels: (name, value in the files), background (0) first, then ascending by value; inferred in layout "folders".
+        channel_names: In order; inferred in layouts without a description.
+        labels: (name, value in the files), background (0) first, then ascending by value; inferred in layouts without
+            a description.
         regions: The network's outputs if labels are nested or overlap, in order of precedence.
         ignore: Value of voxels that are not annotated, if there is one.
         fill_nan: Whether values of images that are not finite are replaced (:func:`~seg_transfer.data.image.filled`).
         label_map_note: How values map to class indices, if they are not 0, 1, 2, ...; else empty.
         cases: Sorted by identifier.
         unused: Files among images and labels that belong to no case.
-        groups: Case -> group, such as its patient, where a list of cases has them.
+        groups: Case -> group, such as its patient, where a list of cases or the folders have them.
     """
 
     noun: ClassVar[str] = "data set's description"
@@ -115,21 +118,23 @@ class Dataset(JsonRecord):
         return to_classes(label.array[0], self.declared)
 
 
-def find_dataset(folder: Path, *, workers: int | None = 0) -> Dataset:
+def find_dataset(folder: Path, *, workers: int | None = 0, names: FileNames | None = None) -> Dataset:
     """Find the cases, channels and labels of a data set.
 
     Args:
         folder: In nnU-Net raw layout (v1 or v2) or MSD layout, both with a ``dataset.json``; or with a subfolder of
-            images and one of labels (named like label, mask, seg, gt or annotation), with the same file names. Or a
-            file: a list of cases (:mod:`seg_transfer.data.case_list`).
+            images and one of labels (named like label, mask, seg, gt or annotation), with the same file names. Or
+            with a folder per patient (:mod:`seg_transfer.data.case_folders`), or in BIDS
+            (:mod:`seg_transfer.data.bids`). Or a file: a list of cases (:mod:`seg_transfer.data.case_list`).
         workers: Processes that read label files to infer labels; 0 works in this one, None takes what pays.
+        names: Names of images and label maps in folders of patients and BIDS.
 
     Raises:
         UserError: If the data set as a whole is unusable. Problems of single cases, such as a missing file, are found
             by :func:`seg_transfer.data.checks.check_dataset`.
     """
     root = folder.absolute()
-    contents = read_layout(root, workers=workers)
+    contents = read_layout(root, names or FileNames(), workers=workers)
     if contents.layout == "list":
         root = root.parent
     for case in contents.cases:

@@ -1,4 +1,4 @@
-"""The layouts of data sets: nnU-Net raw (v1 and v2), MSD, two plain folders, and a list of cases.
+"""The layouts of data sets: nnU-Net raw (v1 and v2), MSD, two plain folders, patient folders, BIDS, a list of cases.
 
 Errors here concern the data set as a whole. Missing and misnamed files of single cases are reported together by
 :mod:`seg_transfer.data.checks`.
@@ -8,69 +8,67 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from seg_transfer.data.bids import is_bids, read_bids
+from seg_transfer.data.case_folders import (
+    IMAGE_KIND,
+    FileNames,
+    FoundCases,
+    are_patients,
+    choose_files,
+    find_patients,
+)
 from seg_transfer.data.case_list import is_case_list, read_case_list
-from seg_transfer.data.description import Region, channel_names, label_scheme
+from seg_transfer.data.description import channel_names, label_scheme
 from seg_transfer.data.formats import ENDINGS, is_raster, is_segmentation, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import (
     Case,
     ChannelFiles,
-    Unused,
     by_channel,
     case_name,
     data_files,
     images_in,
     match_labels,
-    split_channel,
 )
 from seg_transfer.data.no_image import holds_dicom, no_image
+from seg_transfer.data.plain_folders import (
+    LAYOUTS,
+    DatasetContents,
+    Layout,
+    has_label_folder,
+    inferred_channels,
+    read_folders,
+)
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import no_folder
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.text_files import read_json
 
 DESCRIPTION = "dataset.json"
-Layout = Literal["nnunet", "msd", "folders", "list"]
-
-_LABEL_FOLDER = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
-_TRAINING = re.compile(r"tr(ain(ing)?)?$", re.IGNORECASE)
-_LAYOUTS = (
-    "a data set is a folder in nnU-Net or MSD layout (dataset.json), one of images/ and labels/, or a list of cases "
-    "(.csv or .json)"
-)
 
 
-@dataclass(frozen=True)
-class DatasetContents:
-    """What a layout's reader found; the fields are those of :class:`~seg_transfer.data.dataset.Dataset`."""
-
-    layout: Layout
-    name: str
-    channel_names: tuple[str, ...]
-    labels: tuple[tuple[str, int], ...]
-    cases: tuple[Case, ...]
-    regions: tuple[Region, ...] = ()
-    ignore: int | None = None
-    unused: tuple[Unused, ...] = ()
-    groups: dict[str, str] | None = None
-
-
-def read_layout(root: Path, *, workers: int | None) -> DatasetContents:
+def read_layout(root: Path, names: FileNames, *, workers: int | None) -> DatasetContents:
     """Detect the layout and read it; see :func:`seg_transfer.data.dataset.find_dataset`."""
     if is_case_list(root):
+        _refuse(names)
         return _list(root, workers=workers)
     if not root.is_dir():
-        raise no_folder(root, _LAYOUTS)
+        raise no_folder(root, LAYOUTS)
+    if is_bids(root):
+        return _case_folders("bids", root, read_bids(root, names), workers=workers)
     description = root / DESCRIPTION
     content = read_description(root)
     if content is None:
-        return _folders(root, workers=workers)
+        patients, unused = ([], []) if has_label_folder(root) else find_patients(root)
+        if are_patients(patients) or (patients and names):
+            return _case_folders("patients", root, choose_files(patients, root, names, unused), workers=workers)
+        _refuse(names)
+        return read_folders(root, workers=workers)
+    _refuse(names)
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
     if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
@@ -78,6 +76,13 @@ def read_layout(root: Path, *, workers: int | None) -> DatasetContents:
     if "dataset" in content:
         return _nnunet_listed(root, content, description)
     return _nnunet(root, content, description)
+
+
+def _refuse(names: FileNames) -> None:
+    """Refuse names of files where the layout has its own."""
+    if names:
+        option = "--image-name" if names.images else "--label-name"
+        raise UserError("is for folders of patients and BIDS only", where=option, hint="omit it")
 
 
 def read_description(root: Path) -> dict[str, Any] | None:
@@ -206,40 +211,6 @@ def _is_possible(path: Path) -> bool:
     return True
 
 
-def _folders(root: Path, *, workers: int | None) -> DatasetContents:
-    image_folder, label_folder = _two_folders(root)
-    image_files, label_files = images_in(image_folder), data_files(label_folder)
-    label_names = {stem(file) for file in label_files}
-    unused: list[Unused] = []
-    if any(stem(file) in label_names for file in image_files):
-        images = ChannelFiles({}, image_folder)
-        for file in image_files:
-            if stem(file) in images.cases:
-                unused.append(Unused(file, f"{images.cases[stem(file)][0].name} is an image of the same case"))
-            else:
-                images.cases[stem(file)] = {0: file}
-    elif any(parts[0] in label_names for file in image_files if (parts := split_channel(stem(file)))):
-        images, unused = by_channel(image_folder, image_files)
-    else:
-        raise UserError(
-            f"no label has the name of an image: images have names such as {image_files[0].name}, "
-            f"labels such as {label_files[0].name}",
-            where=root,
-            hint="give each label the name of its image, without a channel suffix such as _0000",
-        )
-    files = 1 + max(number for numbers in images.cases.values() for number in numbers)
-    label_of, labels_unused = match_labels(images.cases, label_folder, label_files)
-    cases = tuple(Case(case, images.of(case, files), label) for case, label in label_of.items())
-    return DatasetContents(
-        layout="folders",
-        name=root.resolve().name,
-        channel_names=_inferred_channels(images.first, files),
-        **vars(infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers)),
-        cases=cases,
-        unused=(*unused, *labels_unused),
-    )
-
-
 def _list(path: Path, *, workers: int | None) -> DatasetContents:
     found = read_case_list(path)
     there = [case for case in found.cases if all(file.is_file() for file in case.files)]
@@ -253,39 +224,31 @@ def _list(path: Path, *, workers: int | None) -> DatasetContents:
     return DatasetContents(
         layout="list",
         name=path.stem,
-        channel_names=found.channels if found.channels != ("",) else _inferred_channels(there[0].images[0], 1),
+        channel_names=found.channels if found.channels != ("",) else inferred_channels(there[0].images[0], 1),
         **vars(infer_labels(labels, path, workers=workers)),
         cases=found.cases,
         groups=found.groups,
     )
 
 
-def _inferred_channels(first: Path, files: int) -> tuple[str, ...]:
-    channels = files if files > 1 else read_header(first).channels
-    if is_raster(first) and files == 1:
-        return ("R", "G", "B") if channels == 3 else ("grey",)
-    return tuple(f"channel_{number}" for number in range(channels))
-
-
-def _two_folders(root: Path) -> tuple[Path, Path]:
-    """The folder of images and that of labels."""
-    filled = sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".") and data_files(path)
+def _case_folders(layout: Layout, root: Path, found: FoundCases, *, workers: int | None) -> DatasetContents:
+    labels = [case.label for case in found.cases if case.label is not None and case.label.is_file()]
+    first = next((case.images[0] for case in found.cases if case.images[0].is_file()), None)
+    if first is None or not labels:
+        what = f"no case has {'an image' if first is None else 'a label map'} that is there"
+        raise UserError(what, where=root, hint="look for broken links")
+    named = len(found.channels) > 1 or not (
+        found.channels == (IMAGE_KIND,) or is_raster(first) or read_header(first).channels > 1
     )
-    label_folders = [path for path in filled if _LABEL_FOLDER.search(path.name)]
-    image_folders = [path for path in filled if path not in label_folders and images_in(path)]
-    chosen = []
-    for kind, folders in (("images", image_folders), ("labels", label_folders)):
-        # Of imagesTr and imagesTs the one for training.
-        folders = [path for path in folders if _TRAINING.search(path.name)] if len(folders) > 1 else folders
-        if len(folders) != 1:
-            if not filled and holds_dicom(root):
-                raise no_image(root)
-            names = ", ".join(f"{path.name}/" for path in filled) or f"none with {', '.join(ENDINGS)}"
-            what = f"cannot identify the folder of {kind}; folders here: {names}"
-            raise UserError(what, where=root, hint=f"{_LAYOUTS}; the labels' folder is recognised by its name")
-        chosen.append(folders[0])
-    return chosen[0], chosen[1]
+    return DatasetContents(
+        layout=layout,
+        name=root.resolve().name,
+        channel_names=found.channels if named else inferred_channels(first, 1),
+        **vars(found.named(infer_labels(labels, root, workers=workers))),
+        cases=found.cases,
+        unused=found.unused,
+        groups=found.groups,
+    )
 
 
 def _files(root: Path, name: str, suffix: str | None, *, segmented: Iterable[str] = ()) -> list[Path]:

@@ -49,8 +49,16 @@ class DatasetOptions(Options):
     """A data set, how its values are read, and the folds and groups of its cases."""
 
     dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
-        description="Folder in nnU-Net or MSD layout, or with a folder of images and one of labels; or a .csv or .json "
-        "file that lists cases."
+        description="Folder in nnU-Net or MSD layout, of images and labels, of patients, or in BIDS; or a .csv or "
+        ".json file that lists cases."
+    )
+    image_names: Annotated[tuple[str, ...], Cli("--image-name", metavar="NAME", panel=CASES, repeated=True)] = Field(
+        (),
+        description="Name of the images in patient folders or BIDS, such as ct; repeatable, in the order of the "
+        "channels.",
+    )
+    label_name: Annotated[str | None, Cli(metavar="NAME", panel=CASES)] = Field(
+        None, description="Name of the label maps in patient folders or BIDS, such as seg."
     )
     nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
         "refuse",

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.fixes import Fix, check_copy, description_fixes, fixes, write_fixed
 from seg_transfer.data.formats import read_header
@@ -87,7 +88,8 @@ def check(options: CheckOptions) -> CheckReport:
     Raises:
         UserError: If the data set cannot be read as a whole, or the fixed copy cannot be written.
     """
-    dataset = find_dataset(options.dataset, workers=options.workers)
+    names = FileNames(options.image_names, options.label_name)
+    dataset = find_dataset(options.dataset, workers=options.workers, names=names)
     workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     if options.fix is not None:

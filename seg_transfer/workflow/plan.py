@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from seg_transfer.catalogue.encoders import imagenet_cached
+from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.naming import case_name
 from seg_transfer.errors import UserError
@@ -52,7 +53,9 @@ def plan(options: PlanOptions) -> Plan:
     """
     check_folder(WorkFolder(options.work).path)
     environment.resolve_device(options.device)
-    return plan_dataset(options, _selected(find_dataset(options.dataset, workers=options.workers), options.cases))
+    names = FileNames(options.image_names, options.label_name)
+    dataset = find_dataset(options.dataset, workers=options.workers, names=names)
+    return plan_dataset(options, _selected(dataset, options.cases))
 
 
 def plan_dataset(

@@ -47,6 +47,7 @@ from seg_transfer.workflow.choice import Choice
 from seg_transfer.workflow.work_folder import WorkFolder
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "work"
+NNUNET = Path(__file__).resolve().parents[1] / "nnunet"
 RUN = GOLDEN / "trained" / "runs" / "2d-resnet18-scratch-7464bac6"
 PLAN = Plan.load(GOLDEN / "trained" / "plan.json")
 SEED = 0
@@ -75,6 +76,13 @@ def plan(*arguments: str | Path) -> None:
     folder = Path("work")
     shutil.rmtree(folder, ignore_errors=True)
     command("plan", *arguments, "-w", folder, "--no-evidence", "--workers", "0", "--device", "cpu", "--memory", "1GB")
+
+
+def import_nnunet(file: Path) -> None:
+    """Plan with nnU-Net's plans beside a data set that they are for."""
+    shutil.rmtree("work", ignore_errors=True)
+    arguments = ("--raw", file.parent / "raw", "--workers", "0", "--device", "cpu", "--memory", "2GB")
+    command("import-nnunet", file.parent, "-w", "work", *arguments)
 
 
 def data_set(file: Path) -> None:
@@ -140,6 +148,7 @@ def option(file: Path) -> None:
 
 COMMANDS = {
     "plan": ("DATASET",),
+    "import-nnunet": ("FOLDER",),
     "preprocess": (),
     "probe": (),
     "train": ("FOLD",),
@@ -165,6 +174,9 @@ READERS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp"), volume),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), data_set),
     "plans/v2/dataset.json": lambda file: plan(file.parent),
+    "nnunet/nnUNetPlans.json": import_nnunet,
+    "nnunet/splits_final.json": import_nnunet,
+    "bids/derivatives/manual/dseg.tsv": lambda file: find_dataset(file.parents[2]),
     "label.nii.gz": labels,
     "label.png": labels,
     "label.seg.nrrd": labels,
@@ -262,6 +274,26 @@ def _make_data_sets(folder: Path) -> None:
         for part in ("imagesTr", "labelsTr"):
             shutil.copytree(GOLDEN / "data" / part, root / part)
         (root / "dataset.json").write_text(json.dumps(content))
+
+    raw = folder / "nnunet" / "raw"
+    shutil.copytree(folder / "v2", raw)
+    shutil.copy(NNUNET / "Dataset902_Middle" / "nnUNetPlans.json", raw.parent)
+    cases = [f"case_{number}" for number in range(4)]
+    folds = [{"train": cases[1:], "val": cases[:1]}, {"train": cases[:3], "val": cases[3:]}]
+    (raw.parent / "splits_final.json").write_text(json.dumps(folds))
+    _make_bids(folder / "bids")
+
+
+def _make_bids(root: Path) -> None:
+    """Two subjects of one image and one label map, with a table of labels."""
+    for case, subject in (("case_0", "sub-1"), ("case_1", "sub-2")):
+        for source, target in (
+            (f"imagesTr/{case}_0000.nii.gz", root / subject / "anat" / f"{subject}_T1w.nii.gz"),
+            (f"labelsTr/{case}.nii.gz", root / "derivatives/manual" / subject / "anat" / f"{subject}_dseg.nii.gz"),
+        ):
+            target.parent.mkdir(parents=True)
+            shutil.copy(GOLDEN / "data" / source, target)
+    (root / "derivatives/manual/dseg.tsv").write_text("index\tname\n0\tBackground\n1\tball\n2\tcore\n")
 
 
 def _make_records(folder: Path) -> None:
