@@ -116,12 +116,12 @@ def segment(
     probabilities: bool = False,
 ) -> Any:
     """Segment one image in memory; see :meth:`Segmenter.__call__`."""
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray | list | tuple):
         if affine is None:
-            return predictor.array(image, spacing, tta=tta, probabilities=probabilities)
+            return predictor.array(np.asanyarray(image), spacing, tta=tta, probabilities=probabilities)
         if spacing is not None:
             raise UserError("an array has an affine or a spacing, not both", hint="omit the spacing")
-        return _predict(predictor, image_with_affine(image, affine), tta, probabilities)
+        return _predict(predictor, image_with_affine(np.asanyarray(image), affine), tta, probabilities)
     if spacing is not None or affine is not None:
         raise UserError("an image has a spacing and an affine of its own", hint="omit them")
     read = image_in_memory(image)

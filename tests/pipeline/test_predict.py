@@ -150,13 +150,13 @@ def test_workers_prepare_so_many_cases_ahead(
 
     prepare, labels = predictor.prepare, predictor.labels
 
-    def prepared(image: Any) -> Any:
+    def prepared(image: Any, **options: Any) -> Any:
         threads.add(threading.current_thread())
-        return prepare(image)
+        return prepare(image, **options)
 
-    def predicted(transform: CaseTransform, array: np.ndarray, *, tta: bool) -> np.ndarray:
+    def predicted(transform: CaseTransform, array: np.ndarray, **options: Any) -> np.ndarray:
         seen.append(len(submitted))
-        return labels(transform, array, tta=tta)
+        return labels(transform, array, **options)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", noted)
     monkeypatch.setattr(predictor, "prepare", prepared)
@@ -181,14 +181,14 @@ def test_a_case_too_large_for_the_free_memory_is_not_prepared_ahead(
     events: list[str] = []
     prepare, labels = predictor.prepare, predictor.labels
 
-    def prepared(image: Any) -> Any:
+    def prepared(image: Any, **options: Any) -> Any:
         events.append("read")
-        return prepare(image)
+        return prepare(image, **options)
 
-    def predicted(*arguments: Any, tta: bool) -> np.ndarray:
+    def predicted(*arguments: Any, **options: Any) -> np.ndarray:
         time.sleep(0.2)  # a case that is read ahead is read by now
         events.append("predict")
-        return labels(*arguments, tta=tta)
+        return labels(*arguments, **options)
 
     monkeypatch.setattr(predictor, "prepare", prepared)
     monkeypatch.setattr(predictor, "labels", predicted)
