@@ -201,15 +201,9 @@ def show_control(runs: Sequence[TrainedFold], work: Path) -> None:
     for name, side in (("planned", comparison.run), ("from scratch", comparison.control)):
         table.add_row(name, side.strategy, _dice(side.mean_dice), *map(_dice, side.dice.values()))
     print_table(table)
-    difference = f"{comparison.difference:+.3f} mean Dice over {len(comparison.cases)} held-out case(s)"
-    interval = "no interval: one case is too few"
-    if not math.isnan(comparison.lower):
-        interval = f"95 % interval {comparison.lower:+.3f} to {comparison.upper:+.3f}"
-    effect = "made no significant difference"
-    if comparison.improves or comparison.worsens:
-        effect = "improved Dice" if comparison.improves else "worsened Dice"
     start = "start that the races chose" if not all(run.pretrained for run in runs) else "pretrained start"
-    print_line(f"The {start} {effect}: {difference}, compared with training from scratch ({interval}).")
+    difference, interval = comparison.difference_text, comparison.interval_text
+    print_line(f"The {start} {comparison.effect}: {difference}, compared with training from scratch ({interval}).")
     if not comparison.improves:
         print_line(f"to start from scratch: `segtl plan DATASET --strategy scratch{WorkFolder(work).option}`")
 

@@ -49,6 +49,25 @@ class Comparison(JsonRecord):
         """Whether the run is significantly worse than its control."""
         return self.upper < 0
 
+    @property
+    def effect(self) -> str:
+        """What the run does compared with its control, for messages."""
+        if self.improves or self.worsens:
+            return "improved Dice" if self.improves else "worsened Dice"
+        return "made no significant difference"
+
+    @property
+    def difference_text(self) -> str:
+        """The difference and the cases that it is over, for messages."""
+        return f"{self.difference:+.3f} mean Dice over {len(self.cases)} held-out case(s)"
+
+    @property
+    def interval_text(self) -> str:
+        """The interval of the difference, for messages."""
+        if math.isnan(self.lower):
+            return "no interval: one case is too few"
+        return f"95 % interval {self.lower:+.3f} to {self.upper:+.3f}"
+
 
 def compare(run: Sequence[Scores], control: Sequence[Scores], *, strategies: tuple[str, str]) -> Comparison:
     """Compare two runs case by case.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from seg_transfer.data.dicom import Series
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
+from seg_transfer.util.texts import version_of
 
 OWN_SCHEME = "99SEGTL"
 """Coding scheme of labels that SNOMED CT has no code for, by the name alone."""
@@ -49,7 +49,7 @@ def save_segmentation(path: Path, labels: np.ndarray, series: Series, names: Map
     for number, value in enumerate(names.values(), start=1):
         numbered[labels == value] = number
     sources = [pydicom.dcmread(one.path, stop_before_pixels=True) for one in series.slices]
-    release = version("seg-transfer")
+    release = version_of("seg-transfer")
     try:
         made = highdicom.seg.Segmentation(
             source_images=sources,

@@ -192,15 +192,9 @@ def evidence_part(evidence: Evidence, controls: Mapping[str, Comparison], option
 
 def verdict(control: Comparison) -> str:
     """Whether the run is better than its control, in a sentence."""
-    effect = "made no significant difference"
-    if control.improves or control.worsens:
-        effect = "improved Dice" if control.improves else "worsened Dice"
-    interval = "no interval: one case is too few"
-    if not math.isnan(control.lower):
-        interval = f"95 % interval {control.lower:+.3f} to {control.upper:+.3f}"
     return (
-        f"The start of {control.run.strategy} {effect} compared with {control.control.strategy}: "
-        f"{control.difference:+.3f} mean Dice over {len(control.cases)} held-out case(s) ({interval})."
+        f"The start of {control.run.strategy} {control.effect} compared with {control.control.strategy}: "
+        f"{control.difference_text} ({control.interval_text})."
     )
 
 
