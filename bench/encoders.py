@@ -3,7 +3,7 @@
 Trained on each data set's own list of few cases with default plans but for encoder, decoder and strategy; scored on
 cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
 the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide``, ``+half`` or
-``+thin`` has a decoder of these channels, whatever the plan says.
+``+thin`` has a decoder of these channels, whatever the plan says; one with ``+four`` uses the four lower stages alone.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from rows import figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, held_out, lists_of, run_all
@@ -46,17 +47,42 @@ ARMS = (
     ("tf_efficientnet_lite0", "frozen+half"),
     ("tf_efficientnet_lite0", "gradual+thin"),
     ("tf_efficientnet_lite0", "frozen+thin"),
+    ("tf_efficientnet_lite0", "gradual+four"),
 )
 DECODERS = {"wide": WIDTHS["cpu"], "half": WIDTHS["narrow"], "thin": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64}}
 """Decoder of an arm -> stride of a stage -> channels of its block. The patch stays the default plan's."""
+FOUR = "four"
 STAGES = {"hippocampus": 3}
 """Stages in use where a data set's images are too small for all of them."""
 
 
-def widths(encoder: str, dataset: str, decoder: str) -> dict[str, list[int]]:
-    """The edit that gives a data set's network a decoder."""
+def lowest_four(per_stage: list[float]) -> list[float]:
+    """What remains of a list with one entry per stage."""
+    return per_stage[:4]
+
+
+FOUR_STAGES: dict[str, Any] = {
+    "model.stages": 4,
+    "recipe.strategy.pretrained_stages": 4,
+    "model.decoder_channels": lowest_four,
+    "recipe.strategy.start": lowest_four,
+    "recipe.strategy.rate": lowest_four,
+}
+
+
+def arm_edits(encoder: str, dataset: str, arm: str) -> dict[str, Any]:
+    """What an arm changes in the plan."""
+    if not arm:
+        return {}
+    if arm == FOUR:
+        return FOUR_STAGES
+    return {"model.decoder_channels": decoder_channels(encoder, dataset, arm)}
+
+
+def decoder_channels(encoder: str, dataset: str, decoder: str) -> list[int]:
+    """Channels of each block of a decoder for a data set's network."""
     stages = STAGES.get(dataset, 5)
-    return {"model.decoder_channels": [DECODERS[decoder][stride] for stride in entry(encoder).strides[:stages]]}
+    return [DECODERS[decoder][stride] for stride in entry(encoder).strides[:stages]]
 
 
 def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
@@ -66,7 +92,7 @@ def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
         for encoder, arm in ARMS:
             if encoder not in BUNDLED and resnet18 is None:
                 continue
-            strategy, _, decoder = arm.partition("+")
+            strategy, _, change = arm.partition("+")
             made.append(
                 BenchRun(
                     name=f"{name}-{cases}-{encoder}-{arm}-{minutes:g}min",
@@ -80,7 +106,7 @@ def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
                         "strategy": strategy,
                         "time_budget": 60 * minutes,
                     },
-                    edits=widths(encoder, dataset, decoder) if decoder else {},
+                    edits=arm_edits(encoder, dataset, change),
                 )
             )
     return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from encoders import widths
+from encoders import arm_edits
 from rows import Row, figures_of, read_rows
 from runner import RESULTS, BenchRun, arguments, lists_of, run_all
 
@@ -36,7 +36,7 @@ def runs(data: Path, minutes: float) -> list[BenchRun]:
             train=splits["few_shot"][size],
             test=splits["test"],
             options={"config": configuration, "weights": weights, "time_budget": minutes * 60},
-            edits=widths(DEFAULT_ENCODER, dataset.name, decoder.removeprefix("+")) if decoder else {},
+            edits=arm_edits(DEFAULT_ENCODER, dataset.name, decoder.removeprefix("+")),
         )
         for configuration in CONFIGURATIONS
         for size in SIZES
