@@ -17,19 +17,6 @@ OWN_SCHEME = "99SEGTL"
 """Coding scheme of labels that SNOMED CT has no code for, by the name alone."""
 
 
-def check_highdicom() -> None:
-    """Check that highdicom is there.
-
-    Raises:
-        UserError: If it is not.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError:
-        hint = "install it: pip install 'seg-transfer[dicom]'"
-        raise UserError("DICOM segmentations need highdicom, which is not installed", hint=hint) from None
-
-
 def save_segmentation(path: Path, labels: np.ndarray, series: Series, names: Mapping[str, int]) -> None:
     """Write a label map as DICOM-SEG, which refers to the files of its series.
 

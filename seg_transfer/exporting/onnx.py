@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
 from seg_transfer.preprocessing.extent import position_maps
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.records import HEADER_KEY
-
-PACKAGES = ("onnx", "onnxscript")
 
 
 class MeanProbabilities(nn.Module):
@@ -38,20 +34,6 @@ class MeanProbabilities(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.stack([activate(network(image), self.data) for network in self.networks]).mean(dim=0)
-
-
-def check_onnx() -> None:
-    """Check that ONNX's packages are installed.
-
-    Raises:
-        UserError: If one is missing.
-    """
-    for name in PACKAGES:
-        try:
-            import_module(name)
-        except ImportError:
-            hint = "install them: `pip install 'seg-transfer[onnx]'`"
-            raise UserError(f"writing ONNX needs the package {name}", where="--onnx", hint=hint) from None
 
 
 def save_onnx(path: Path, header: ModelHeader, networks: Sequence[nn.Module]) -> None:

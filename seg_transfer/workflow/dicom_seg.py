@@ -16,6 +16,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import DicomSegOptions
 from seg_transfer.planning.model_file import read_model_file
+from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import check_folder, make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.convert import series_name, unpacked
@@ -34,11 +35,11 @@ def dicom_seg(options: DicomSegOptions) -> list[Path]:
     Raises:
         SomeCasesFailed: If a label map has no series, does not lie on its grid, or has values that the model does not
             know; all others are written.
-        UserError: If there is no label map, or highdicom is not installed.
+        UserError: If there is no label map, or a package of the extra `dicom` is missing.
     """
-    from seg_transfer.exporting.dicom_seg import check_highdicom, save_segmentation
+    check_extra("dicom", "writing DICOM segmentations")
+    from seg_transfer.exporting.dicom_seg import save_segmentation
 
-    check_highdicom()
     check_folder(options.output)
     if options.model is not None:
         data = read_model_file(options.model).header.plan.data

@@ -11,6 +11,7 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import CardOptions, ExportOptions
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
+from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -40,9 +41,7 @@ def export(options: ExportOptions) -> list[Path]:
     from seg_transfer.exporting.save import make_header, save_model_file
 
     if options.onnx is not None:
-        from seg_transfer.exporting.onnx import check_onnx
-
-        check_onnx()
+        check_extra("onnx", "writing ONNX", where="--onnx")
         if len(models.runs) > 1:
             what = "ONNX holds one configuration, an ensemble of several is chosen"
             raise UserError(what, where=work.choice, hint="name the folds of the current plan, such as --folds 0")
