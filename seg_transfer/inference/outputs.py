@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +72,8 @@ def label_file(case: Case, folder: Path) -> Path:
     """Path of a case's label map in a folder."""
     suffix = ending(case.images[0])
     return folder / f"{case.id}{'.png' if suffix in LOSSY_ENDINGS else suffix}"
+
+
+def label_maps(cases: Sequence[Case], folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Case -> predicted label map in ``folder`` and reference label map."""
+    return {case.id: (label_file(case, folder), case.label) for case in cases if case.label is not None}

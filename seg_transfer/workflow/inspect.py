@@ -21,7 +21,6 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.unusual import unusual
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.util import environment
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -92,7 +91,6 @@ def inspect(options: InspectOptions) -> CaseReport:
     overlay = options.output or work.path / "inspect" / f"{name}.png"
     check_file(overlay)
     fragments = count_fragments(case, dataset=dataset)
-    environment.check_torch()
     scored = list(_scores(work, plan, name))
     _draw(overlay, case, plan, [run for run, _ in scored])
     duplicates = [same for same in fingerprint.duplicates() if name in same.cases]

@@ -150,7 +150,7 @@ def _label_maps(
     cases: Mapping[int, Sequence[str]],
 ) -> dict[str, tuple[Path, Path]]:
     """Held-out case -> predicted and reference label map."""
-    from seg_transfer.workflow.validate import label_maps
+    from seg_transfer.inference.outputs import label_maps
 
     files: dict[str, tuple[Path, Path]] = {}
     for fold, held_out in cases.items():

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
@@ -17,7 +17,7 @@ from seg_transfer.evaluation.scores import Scores
 from seg_transfer.evidence.fit_head import fit_head
 from seg_transfer.evidence.run_race import run_race
 from seg_transfer.inference.folder import predict_folder
-from seg_transfer.inference.outputs import Outputs, label_file
+from seg_transfer.inference.outputs import Outputs, label_maps
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.options.train_options import RunOptions
 from seg_transfer.planning.fields import Fold
@@ -136,8 +136,3 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
     scores = scores.model_copy(update={"models": models})
     scores.save(run.scores)
     return scores
-
-
-def label_maps(cases: Sequence[Case], folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Case -> predicted label map in ``folder`` and reference label map."""
-    return {case.id: (label_file(case, folder), case.label) for case in cases if case.label is not None}

@@ -24,42 +24,58 @@ HEAVY = {
     "matplotlib",
     "blosc2",
     "SimpleITK",
+    "surface_distance",
+    "jinja2",
+    "huggingface_hub",
+    "onnx",
+    "highdicom",
+    "tensorboard",
 }
 PROGRAM = """
 import contextlib, io, json, sys
 from seg_transfer.cli.app import main
-with contextlib.redirect_stdout(io.StringIO()):
-    code = main(sys.argv[1:])
-print(json.dumps([code, sorted(sys.modules)]))
+before, done = set(), []
+for command in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = main([*command, "-q"])
+    done.append([code, sorted(set(sys.modules) - before)])
+    before |= set(sys.modules)
+print(json.dumps(done))
 """
 
 
-def loaded(folder: Path, *arguments: object) -> set[str]:
-    """The heavy modules that a command loads."""
+def loaded(folder: Path, *commands: tuple[object, ...]) -> list[set[str]]:
+    """The heavy modules that each of some commands, in one process, loads beyond those before it."""
+    given = json.dumps([[str(argument) for argument in command] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments), "-q"],
+        [sys.executable, "-c", PROGRAM, given],
         capture_output=True,
         text=True,
         env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    code, modules = json.loads(done.stdout)
-    assert code == 0, done.stderr
-    return HEAVY & set(modules)
+    codes, modules = zip(*json.loads(done.stdout), strict=True)
+    assert not any(codes), done.stderr
+    return [HEAVY & set(names) for names in modules]
 
 
-def test_planning_without_evidence_loads_no_torch(tmp_path: Path) -> None:
-    """But once on a machine, where speeds have to be measured."""
+def test_what_needs_no_network_loads_no_torch(tmp_path: Path) -> None:
+    """But the first plan on a machine, where speeds have to be measured."""
     data = make_dataset(tmp_path / "data")
     plan = ("plan", data, "--device", "auto", "--config", "3d", "-w")
-    loaded(tmp_path, *plan, tmp_path / "first")
-    assert loaded(tmp_path, *plan, tmp_path / "second") == set()
-
-
-def test_evaluating_loads_no_torch(tmp_path: Path) -> None:
-    labels = make_dataset(tmp_path / "data") / "labelsTr"
-    assert loaded(tmp_path, "evaluate", labels, labels) == set()
+    loaded(tmp_path, (*plan, tmp_path / "first"))
+    work = ("-w", tmp_path / "second")
+    expected = {
+        ("check", data): set(),
+        (*plan, tmp_path / "second"): set(),
+        ("status", *work): set(),
+        ("preprocess", *work): {"blosc2"},
+        ("evaluate", data / "labelsTr", data / "labelsTr"): {"surface_distance"},
+        ("inspect", "case_0", *work): {"matplotlib"},
+        ("report", *work): {"jinja2"},
+    }
+    assert loaded(tmp_path, *expected) == list(expected.values())
 
 
 def test_predicting_with_the_default_encoder_loads_neither_timm_nor_the_compiler(tmp_path: Path) -> None:
@@ -67,5 +83,9 @@ def test_predicting_with_the_default_encoder_loads_neither_timm_nor_the_compiler
     work = make_work(tmp_path / "work", data)
     add_run(work, ball_plan(find_dataset(data), "3d", encoder="tf_efficientnet_lite0"), folds=(0,))
     image = data / "imagesTr" / "case_0_0000.nii.gz"
-    assert loaded(tmp_path, "predict", "-w", work.path, "-i", image, "-o", tmp_path / "out") == {"torch"}
+    expected = {
+        ("summary", "-w", work.path): set(),
+        ("predict", "-w", work.path, "-i", image, "-o", tmp_path / "out"): {"torch"},
+    }
+    assert loaded(tmp_path, *expected) == list(expected.values())
     assert (tmp_path / "out" / "case_0.nii.gz").is_file()
