@@ -66,6 +66,10 @@ class UserError(ValueError):
         return partial(type(self), where=self.where, hint=self.hint), (self.what,)
 
 
+class EveryCaseFails(UserError):
+    """What the other cases of a data set would meet too, such as a full disk: the work ends with it."""
+
+
 class SomeCasesFailed(Exception):
     """Some cases failed and all others are done: exit code 3; 2 if there are no others.
 

@@ -4,7 +4,7 @@
     python tools/gpu_wheels.py installed.txt wheels --python 3.12            on one that reaches an index
 
 Requirements are followed through the wheels' own metadata; what is installed there is neither downloaded nor followed,
-and its version is not asked about. SimpleITK (50 MB) is left out: it reads .mha and .nrrd, which the kit does not need.
+and its version is not asked about.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 ALSO = ("pytest",)
-LEFT_OUT = {"simpleitk"}
 GLIBC = (39, 35, 34, 31, 28, 27, 26, 24, 17)
 
 
@@ -60,7 +59,7 @@ def main() -> None:
     parser.add_argument("--python", default="3.12", metavar="VERSION", help="that machine's Python")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    known = installed_names(options.installed.read_text()) | LEFT_OUT
+    known = installed_names(options.installed.read_text())
     todo = [Requirement(text) for text in (*tomllib.loads(PROJECT.read_text())["project"]["dependencies"], *ALSO)]
     while todo:
         requirement = todo.pop()

@@ -1,7 +1,8 @@
 """Write the Docker images' lock files from pyproject.toml: ``python tools/lock.py`` (needs uv and a package index).
 
-``requirements.txt`` is everything but PyTorch, with hashes; ``torch-cuda.txt`` PyTorch with its CUDA libraries, with
-hashes; ``torch-cpu.txt`` the same versions of torch and torchvision, whose CPU builds have other hashes.
+``requirements.txt`` is everything but PyTorch, with the extra itk, with hashes; ``torch-cuda.txt`` PyTorch with its
+CUDA libraries, with hashes; ``torch-cpu.txt`` the same versions of torch and torchvision, whose CPU builds have other
+hashes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BUILD = "setuptools>=77\nwheel\n"
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-    command += ["--no-annotate", "--no-header", str(ROOT / "pyproject.toml"), "-"]
+    command += ["--extra", "itk", "--no-annotate", "--no-header", str(ROOT / "pyproject.toml"), "-"]
     found = subprocess.run(command, input=BUILD, capture_output=True, text=True, check=True).stdout
     entries = [entry.strip() for entry in re.split(r"\n(?=\S)", found)]
     pair = [entry.split()[0] for entry in entries if entry.split("==")[0] in PAIR]

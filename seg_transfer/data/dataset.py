@@ -10,7 +10,7 @@ import numpy as np
 
 from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.description import Region, named_values
-from seg_transfer.data.formats import is_raster, is_segmentation, is_supported, read_header, stem
+from seg_transfer.data.formats import check_packages, is_raster, is_segmentation, is_supported, read_header, stem
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
@@ -135,6 +135,7 @@ def find_dataset(folder: Path, *, workers: int | None = 0, names: FileNames | No
     """
     root = folder.absolute()
     contents = read_layout(root, names or FileNames(), workers=workers)
+    check_packages(path for case in contents.cases for path in case.files)
     if contents.layout == "list":
         root = root.parent
     for case in contents.cases:
@@ -177,8 +178,8 @@ def find_images(path: Path, channels: int) -> list[Case]:
         Cases without labels, sorted by identifier. Missing channel files have their expected names.
 
     Raises:
-        UserError: If there is no image, two files are the same channel of a case, or a file is a channel that the model
-            does not have (:func:`~seg_transfer.data.naming.extra_channels`).
+        UserError: If there is no image, two files are the same channel of a case, a file is a channel that the model
+            does not have (:func:`~seg_transfer.data.naming.extra_channels`), or a package for its format is missing.
     """
     one = path.is_file()
     if one and not is_supported(path):
@@ -187,6 +188,7 @@ def find_images(path: Path, channels: int) -> list[Case]:
         raise not_an_image(path)
     folder = path.parent if one else path
     files = images_in(folder) if folder.is_dir() else []
+    check_packages([path] if one else files)
     extra = extra_channels(files, channels)
     if one:
         wanted = _case_and_channel(path, channels)[0]

@@ -19,6 +19,7 @@ from seg_transfer.data.formats.header import Header, check_free_memory
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.no_image import is_dicom
 from seg_transfer.errors import UserError
+from seg_transfer.util.extras import check_extra
 from seg_transfer.util.progress import track
 
 if TYPE_CHECKING:
@@ -96,17 +97,18 @@ def find_series(folder: Path) -> list[Series]:
     Only headers are read. Files without DICOM's magic bytes are passed over.
 
     Raises:
-        UserError: If there is no such folder, or no DICOM file in it.
+        UserError: If there is no such folder, no DICOM file in it, or SimpleITK is not installed.
     """
     if not folder.is_dir():
         raise UserError("there is no such folder", where=folder, hint="name the folder of a DICOM study or series")
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_dicom(path))
+    if not paths:
+        raise UserError("it holds no DICOM file", where=folder, hint="name the folder of a DICOM study or series")
+    check_extra("dicom", "reading DICOM", only="SimpleITK", where=folder)
     found: dict[str, list[Slice]] = {}
     for path in track(paths, total=len(paths), title="reading headers"):
         read = _read_tags(path)
         found.setdefault(read.tags.get("series", f"without an identifier: {path.name}"), []).append(read)
-    if not found:
-        raise UserError("it holds no DICOM file", where=folder, hint="name the folder of a DICOM study or series")
     series = [_series(uid, slices) for uid, slices in found.items()]
     return sorted(series, key=lambda one: (one.study, one.number.zfill(8), one.uid))
 

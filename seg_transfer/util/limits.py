@@ -9,10 +9,10 @@ import errno
 import re
 from collections.abc import Iterator
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import EveryCaseFails, UserError
 
 
-class LimitReached(UserError):
+class LimitReached(EveryCaseFails):
     """Something ran out that the other cases need too, such as room on the disk."""
 
 

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Generic, TypeVar
 
-from seg_transfer.errors import UserError
-from seg_transfer.util.limits import LimitReached, limit_reached
+from seg_transfer.errors import EveryCaseFails, UserError
+from seg_transfer.util.limits import limit_reached
 from seg_transfer.util.progress import TRACEBACKS, track
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class _Error:
     def of(cls, error: BaseException) -> _Error:
         """Turn an exception into text; one that the other cases would meet too is raised."""
         error = limit_reached(error) or error
-        if isinstance(error, LimitReached):
+        if isinstance(error, EveryCaseFails):
             raise error
         expected = isinstance(error, UserError)
         cause = str(error) if expected else f"{type(error).__name__}: {error}"
@@ -113,7 +113,7 @@ def map_cases(
         died, which happens when memory runs out.
 
     Raises:
-        LimitReached: As soon as a case finds the disk full, or no more files or processes; the other cases would too.
+        EveryCaseFails: As soon as a case finds the disk full, no more files or processes, or a package missing.
     """
     tasks = [_Task(function, item) for item in items]
     results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
@@ -128,7 +128,7 @@ def report_failure(case: str, error: Exception, *, title: str) -> CaseFailure:
     """Log an exception of work that does not go through :func:`map_cases`.
 
     Raises:
-        LimitReached: If the other cases would fail too.
+        EveryCaseFails: If the other cases would fail too.
     """
     return _failure(case, _Error.of(error), title)
 

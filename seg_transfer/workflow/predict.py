@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.checks import warn_of_forms
 from seg_transfer.data.dataset import Case, Dataset, find_images
-from seg_transfer.data.formats import ENDINGS, LOSSY_ENDINGS, RASTER_ENDINGS, ending, is_raster, is_supported
+from seg_transfer.data.formats import (
+    ENDINGS,
+    LOSSY_ENDINGS,
+    RASTER_ENDINGS,
+    check_packages,
+    ending,
+    is_raster,
+    is_supported,
+)
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
@@ -189,6 +197,7 @@ def _check_one_file(output: Path, cases: Sequence[Case]) -> None:
         endings = [each for each in ENDINGS if (each in RASTER_ENDINGS) == flat and each not in LOSSY_ENDINGS]
         what = f"not a format for {'2D images' if flat else 'volumes'}"
         raise UserError(what, where=output, hint=f"name a file that ends in one of {', '.join(endings)}")
+    check_packages([output])
     check_file(output)
 
 

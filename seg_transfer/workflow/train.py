@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seg_transfer.data.dataset import Dataset
+from seg_transfer.data.formats import check_packages
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.train_options import TrainOptions
@@ -53,6 +54,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     from seg_transfer.workflow.validate import check_held_out, train_and_validate
 
     dataset = Dataset.load(work.dataset)
+    check_packages(dataset.files())
     folder = work.plan_folder(plan)
     for fold in folds:
         check_held_out(plan, dataset, folder.run(fold))

@@ -26,7 +26,7 @@ def locked(name: str) -> dict[str, list[Requirement]]:
 
 def needed() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(text) for text in project["dependencies"]]
+    return [Requirement(text) for text in (*project["dependencies"], *project["optional-dependencies"]["itk"])]
 
 
 @pytest.mark.parametrize("torch", ["torch-cpu.txt", "torch-cuda.txt"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
@@ -26,6 +26,7 @@ from seg_transfer.data.formats import itk, nifti, raster
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
+from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.units import SPACINGS
 
@@ -62,6 +63,8 @@ ENDINGS = tuple(ending for ending in _FORMATS if ending != SEGMENTATION_ENDING)
 """The supported endings of images; case does not matter."""
 
 NIFTI_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is nifti)
+
+_OF_ITK = tuple(ending for ending, format_ in _FORMATS.items() if format_ is itk)
 
 RASTER_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is raster)
 
@@ -121,12 +124,26 @@ def is_raster(path: Path) -> bool:
     return ending(path) in RASTER_ENDINGS
 
 
+def check_packages(paths: Iterable[Path]) -> None:
+    """Check that the package is there that files of their endings need, before any of them is read or written.
+
+    Raises:
+        MissingPackage: For the first file that needs SimpleITK, if it is not installed.
+    """
+    for path in paths:
+        if path.name.lower().endswith(_OF_ITK):
+            check_extra("itk", f"reading and writing {path.suffix.lower()}", where=path)
+            return
+
+
 def read_header(path: Path) -> Header:
     """Read shape, affine, number of channels and dtype without the voxels.
 
     Raises:
-        UserError: If the file is missing or damaged, or its affine is singular or its spacing absurd.
+        UserError: If the file is missing or damaged, its affine is singular or its spacing absurd, or a package for
+            its format is not installed.
     """
+    check_packages([path])
     with readable(path):
         header = _FORMATS[ending(path)].header(path)
     check_affine(header, path)
@@ -144,6 +161,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     if label and ending(path) in LOSSY_ENDINGS:
         hint = "export the label as .png from its source"
         raise UserError("JPEG compression changes label values", where=path, hint=hint)
+    check_packages([path])
     with readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
         array = converted(array, working_dtype(array.dtype, label=label))
@@ -160,12 +178,14 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
         native: The grid of the file.
 
     Raises:
-        UserError: If the ending is not supported, or is JPEG, which changes label values.
+        UserError: If the ending is not supported, or is JPEG, which changes label values, or a package for it is not
+            installed.
     """
     assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
     format_ = _FORMATS[ending(path)]
     if ending(path) in LOSSY_ENDINGS:
         raise UserError("JPEG would change the values", where=path, hint="write .png instead")
+    check_packages([path])
     with whole_file(path, needed=array.nbytes) as temporary:
         format_.write(temporary, array, native)
 
