@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from seg_transfer.transfer.unfreezing import StrategySchedule
     from seg_transfer.transfer.weights import LoadReport
 
-PACKAGES = ("seg-transfer", "torch", "timm", "monai", "lightning-fabric", "numpy", "blosc2", "safetensors")
+PACKAGES = ("seg-transfer", "torch", "timm", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
 class Cases(Record):

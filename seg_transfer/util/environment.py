@@ -50,7 +50,7 @@ def check_torch() -> None:
 
 
 def check_torchvision() -> None:
-    """Import torch and torchvision, which only work as a pair; timm and MONAI need both, and seconds to import them.
+    """Import torch and torchvision, which only work as a pair; timm needs both, and seconds to import them.
 
     Raises:
         UserError: If one is missing, or they were built for different versions or devices: torchvision then fails

@@ -12,7 +12,7 @@ from seg_transfer.util import environment
 from seg_transfer.util.machine_speed import processor
 from seg_transfer.util.texts import version_of
 
-PACKAGES = ("torch", "torchvision", "timm", "monai", "nibabel", "SimpleITK", "numpy", "scipy", "blosc2", "pydantic")
+PACKAGES = ("torch", "torchvision", "timm", "nibabel", "SimpleITK", "numpy", "scipy", "blosc2", "pydantic")
 
 
 class Info(BaseModel):

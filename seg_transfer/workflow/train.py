@@ -46,7 +46,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     if options.control:
         _check_control(plan, folds)
     options = options.model_copy(update={"device": environment.resolve_device(options.device)})
-    environment.check_torchvision()
+    environment.check_torch()
     import torch
 
     from seg_transfer.preprocessing.store import Store

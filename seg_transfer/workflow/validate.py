@@ -14,7 +14,6 @@ from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.evidence.fit_head import fit_head
 from seg_transfer.evidence.run_race import run_race
 from seg_transfer.inference.folder import predict_folder
 from seg_transfer.inference.outputs import Outputs, label_maps
@@ -98,8 +97,12 @@ def train_and_validate(
     logger.info(f"{fold_name(run.fold)}: {run.path}")
     with run.held():
         plan, options = run_race(plan, store, run, options=options)
-        fit = train_fold if plan.model.head == "unet" else fit_head
-        result = fit(plan, store, run, options=options)
+        if plan.model.head == "unet":
+            result = train_fold(plan, store, run, options=options)
+        else:
+            from seg_transfer.evidence.fit_head import fit_head  # imports scikit-learn
+
+            result = fit_head(plan, store, run, options=options)
         held_out = Cases.of(plan, run.fold).validation
         scores = _validate(plan, dataset, run, held_out, options) if held_out else None
     if result.shortfall is not None:

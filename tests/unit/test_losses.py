@@ -63,6 +63,27 @@ def test_one_region_alone_is_learned() -> None:
 
 
 @pytest.mark.parametrize("regions", [(), ((1, 2), (2,), (1,))])
+@pytest.mark.parametrize("absent", [False, True])
+def test_dice_is_monais(regions: tuple, absent: bool) -> None:
+    from monai.losses import DiceLoss
+
+    torch.manual_seed(0)
+    target = torch.randint(0, 2 if absent else 3, (2, 4, 5, 6))
+    logits = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    masks = target_masks(target, 3, regions)
+    if regions:
+        probabilities, entropy = logits.sigmoid(), torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
+    else:
+        probabilities, entropy = logits.softmax(dim=1), torch.nn.functional.cross_entropy(logits, target)
+    theirs = DiceLoss(include_background=bool(regions), batch=True)(probabilities, masks) + entropy
+    (expected,) = torch.autograd.grad(theirs, logits)
+    ours = segmentation_loss(logits, target, regions)
+    (found,) = torch.autograd.grad(ours, logits)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 2), (2,), (1,))])
 def test_ignored_voxels_change_neither_loss_nor_gradient(regions: tuple) -> None:
     torch.manual_seed(0)
     target = torch.randint(0, 3, (2, 4, 5, 6))
