@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ FOR_OTHERS = (ROOT / "docs" / "from_nnunet.md").read_text(encoding="utf-8")
 SPANS = re.findall(r"`([^`\n]+)`", TYPED) + TYPED.splitlines()
 
 
+@cache
+def help_of(command: tuple[str, ...]) -> str:
+    return CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+
+
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)$", README, flags=re.MULTILINE))
 def test_make_targets_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -33,16 +39,13 @@ def test_commands_and_their_options_exist() -> None:
     assert {words[1] for words in typed if words[0] == "segtl"} >= {"plan", "train", "predict", "evaluate"}
     for words in typed:
         command = words[1] if words[0] == "segtl" else words[0]
-        shown = "".join(
-            CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).output
-            for path in ([command], [command, *[word for word in words if word in SUBCOMMANDS]])
-        )
+        shown = "".join(help_of(path) for path in {(command,), (command, *SUBCOMMANDS.intersection(words))})
         for option in [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]:
             assert option in shown, f"segtl {command} has no {option}"
 
 
 def test_options_named_by_themselves_belong_to_plan() -> None:
-    shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200"}).output
+    shown = help_of(("plan",))
     named = {span.split()[0] for span in SPANS if span.startswith("--") and not span.startswith("--help")}
     assert named, "they name options"
     assert all(option in shown for option in named)
