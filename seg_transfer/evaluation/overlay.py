@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,7 @@ def case_overlay(
     *,
     names: Mapping[str, int] | None = None,
 ) -> Figure:
-    """Draw one case: the slices with most of its labels and, if it is predicted, with most errors.
+    """Draw one case: the slices with most of its labels and, if these are others, those with most errors.
 
     Args:
         case: Name of the case.
@@ -136,10 +136,13 @@ def case_overlay(
         UserError: If a file cannot be read.
     """
     image, reference, prediction = _read(files, names)
-    rows = [_Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)]
-    if prediction is not None and (prediction != reference).any():
-        rows.append(_Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True))
-    return _drawn(rows)
+    row = _Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)
+    if prediction is None or not (prediction != reference).any():
+        return _drawn([row])
+    errors = _Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True)
+    if all(abs(one - other) <= 1 for one, other in zip(row.slices, errors.slices, strict=True)):
+        return _drawn([replace(row, title=f"{case}: most of the labels, and most errors")])
+    return _drawn([row, errors])
 
 
 def save_prediction_overlay(
@@ -208,6 +211,25 @@ class _Row:
     scores: Mapping[str, LabelScore] | None
     errors: bool = False
 
+    @property
+    def predicted(self) -> np.ndarray:
+        """The prediction; background where there is none."""
+        return np.zeros_like(self.reference) if self.prediction is None else self.prediction
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """What is wrong in each voxel; 0 where nothing is."""
+        return errors_of(self.reference, self.predicted, list(self.labels.values()))
+
+    @property
+    def slices(self) -> list[int]:
+        """The slice that is shown, in each plane."""
+        if self.errors:
+            wrong = self.wrong != 0
+            return [best_slice(wrong, wrong, plane.across) for plane in planes_of(self.image)]
+        values = list(self.labels.values())
+        return [labelled_slice(self.reference, self.predicted, values, plane) for plane in planes_of(self.image)]
+
 
 def _save(path: Path, figure: Figure, texts: Mapping[str, str] | None = None) -> None:
     with whole_file(path) as temporary:
@@ -225,24 +247,16 @@ def _drawn(rows: Sequence[_Row]) -> Figure:
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         part.suptitle(unformatted(row.title), x=0.02, ha="left", weight="bold")
-        shown = planes_of(row.image)
-        prediction = np.zeros_like(row.reference) if row.prediction is None else row.prediction
+        shown, slices = planes_of(row.image), row.slices
         values = list(row.labels.values())
-        wrong = errors_of(row.reference, prediction, values)
         panels = part.subplots(1, 1 + len(shown) + predicted, squeeze=False)[0]
         empty = np.zeros_like(row.reference)
-        like = np.where(row.reference == 0, prediction, row.reference)
-        slices = [
-            best_slice(wrong != 0, wrong != 0, plane.across)
-            if row.errors
-            else labelled_slice(row.reference, prediction, values, plane)
-            for plane in shown
-        ]
+        like = np.where(row.reference == 0, row.predicted, row.reference)
         draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=slices[0], like=like)
         for axes, plane, index in zip(panels[1:], shown, slices, strict=False):
-            draw_plane(axes, plane, row.image, row.reference, prediction, values, inches=inches, index=index)
+            draw_plane(axes, plane, row.image, row.reference, row.predicted, values, inches=inches, index=index)
         if predicted:
-            draw_errors(panels[-1], shown[0], row.image, row.reference, wrong)
+            draw_errors(panels[-1], shown[0], row.image, row.reference, row.wrong)
         part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
     return figure
 

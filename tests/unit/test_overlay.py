@@ -11,7 +11,7 @@ from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_from_array
 from seg_transfer.evaluation.drawing import ERROR_OPACITY, ERRORS, draw_plane, errors_of
-from seg_transfer.evaluation.overlay import CaseFiles, pick_cases, save_overlay
+from seg_transfer.evaluation.overlay import CaseFiles, case_overlay, pick_cases, save_overlay
 from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, best_slice, outline, planes_of
 from seg_transfer.evaluation.score_files import evaluate_files
 
@@ -107,6 +107,24 @@ def test_the_overlay_shows_reference_and_prediction(tmp_path, flat):
     for colour in (missed, extra):  # of the shifted case, over black; the other one has no errors
         errors = np.abs(drawn - colour * ERROR_OPACITY).max(axis=2) < 8
         assert errors.sum() > 2000 and errors[: len(errors) // 2].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong_at", "titles"),
+    [(5, ["a: most of the labels, and most errors"]), (1, ["a: most of the labels", "a: most errors"])],
+)
+def test_errors_have_a_row_where_they_lie_in_other_slices(wrong_at, titles, tmp_path):
+    reference = np.zeros((8, 8, 8), np.uint8)
+    reference[2:6, 2:6, 4:7] = 1
+    reference[1:7, 1:7, 5] = 1
+    predicted = reference.copy()
+    predicted[2:6, 2:6, wrong_at] = wrong_at == 1
+    grid = Grid((8, 8, 8), np.eye(4), "mm")
+    paths = [tmp_path / f"{name}.nii.gz" for name in ("image", "reference", "predicted")]
+    for path, array in zip(paths, (reference * 3, reference, predicted), strict=True):
+        write_volume(path, array, grid)
+    figure = case_overlay("a", CaseFiles((paths[0],), *paths[1:]), {"ball": 1}, None)
+    assert [part._suptitle.get_text() for part in figure.subfigs] == titles
 
 
 def test_errors_are_of_three_kinds_and_none_where_nothing_is_annotated():
