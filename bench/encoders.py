@@ -56,6 +56,11 @@ STAGES = {"hippocampus": 3}
 """Stages in use where a data set's images are too small for all of them."""
 
 
+def start(strategy: str, weights: str) -> dict[str, str]:
+    """Options of a strategy, which excludes weights if it is scratch."""
+    return {"strategy": strategy} | ({} if strategy == "scratch" else {"weights": weights})
+
+
 def lowest_four(per_stage: list[float]) -> list[float]:
     """What remains of a list with one entry per stage."""
     return per_stage[:4]
@@ -102,8 +107,7 @@ def runs(data: Path, minutes: float, resnet18: Path | None) -> list[BenchRun]:
                     options={
                         "config": configuration,
                         "encoder": encoder,
-                        "weights": "bundled" if encoder in BUNDLED else str(resnet18),
-                        "strategy": strategy,
+                        **start(strategy, "bundled" if encoder in BUNDLED else str(resnet18)),
                         "time_budget": 60 * minutes,
                     },
                     edits=arm_edits(encoder, dataset, change),
