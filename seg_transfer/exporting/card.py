@@ -52,7 +52,7 @@ def write_card(
         means = ", ".join(f"{label} {'undefined' if mean != mean else f'{mean:.3f}'}" for label, mean in dice.items())
         bias = "; slightly optimistic, since the models were chosen by these figures" if chosen else ""
         lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{bias}")
-    lines += [f"- Encoder's weights: {text}" for text in dict.fromkeys(_origin(member.plan) for member in members)]
+    lines += [f"- Encoder's weights: {text}" for text in weights_terms(members)]
     lines += [
         "",
         "To use it, replace model.segtl with the path of the file:",
@@ -90,6 +90,11 @@ def licence(weights: Weights, encoder: str) -> str:
         "file": "unknown, a local file: ask the author of this model",
         "none": "none needed: trained from random weights",
     }[weights.source]
+
+
+def weights_terms(members: Sequence[Member]) -> list[str]:
+    """The encoders of all members, the sources of their weights and the licences of these."""
+    return list(dict.fromkeys(_origin(member.plan) for member in members))
 
 
 def _network(member: Member) -> str:

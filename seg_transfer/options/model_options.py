@@ -172,12 +172,16 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     onnx: Annotated[Path | None, Cli(metavar="FILE")] = Field(
         None, description="Network as ONNX: from patches to probabilities."
     )
+    bundle: Annotated[Path | None, Cli(metavar="DIR")] = Field(
+        None, description="New folder for a MONAI bundle, which `python -m monai.bundle run` predicts with."
+    )
     name: Annotated[str, Cli(metavar="TEXT")] = Field("unnamed", description="Name of the model in its card.")
 
     @model_validator(mode="after")
     def _has_a_file(self) -> ExportOptions:
-        if self.output is None and self.onnx is None:
-            raise UserError("no output file is given", hint="give -o model.segtl, or --onnx model.onnx")
+        if self.output is None and self.onnx is None and self.bundle is None:
+            hint = "give -o model.segtl, --onnx model.onnx or --bundle DIR"
+            raise UserError("no output file is given", hint=hint)
         return self
 
 

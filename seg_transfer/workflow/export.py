@@ -24,10 +24,11 @@ def export(options: ExportOptions) -> list[Path]:
     It holds weights, plan, label and channel names, the ranges of the training images' intensities, spacings and sizes,
     and a card; no names of cases or of the data set, no paths, no texts of the images' headers. ONNX computes the mean
     probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
+    A bundle predicts what the model file does (see :mod:`seg_transfer.exporting.bundle`).
     By default the runs that `segtl summary` chose are exported, or else all trained folds of the current plan.
 
     Returns:
-        The files written.
+        The files and folders written.
 
     Raises:
         UserError: If no fold is trained, or ONNX's packages are missing.
@@ -38,7 +39,11 @@ def export(options: ExportOptions) -> list[Path]:
     work = WorkFolder(options.work)
     models = find_models(work, options.folds)
     environment.check_torch()
+    from seg_transfer.exporting.bundle import check_bundle, save_bundle
     from seg_transfer.exporting.save import make_header, save_model_file
+
+    if options.bundle is not None:
+        check_bundle(options.bundle)
 
     if options.onnx is not None:
         check_extra("onnx", "writing ONNX", where="--onnx")
@@ -61,7 +66,9 @@ def export(options: ExportOptions) -> list[Path]:
         from seg_transfer.exporting.onnx import save_onnx
 
         save_onnx(options.onnx, header, load_folds(models.runs[0].plan, models.runs[0].models))
-    return [file for file in (options.output, options.onnx) if file is not None]
+    if options.bundle is not None:
+        save_bundle(options.bundle, header, models.runs, name=options.name)
+    return [path for path in (options.output, options.onnx, options.bundle) if path is not None]
 
 
 @takes(CardOptions)
