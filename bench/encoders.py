@@ -3,7 +3,8 @@
 Trained on each data set's own list of few cases with default plans but for encoder, decoder and strategy; scored on
 cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
 the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide``, ``+half`` or
-``+thin`` has a decoder of these channels, whatever the plan says; one with ``+four`` uses the four lower stages alone.
+``+thin`` has a decoder of these channels, whatever the plan says; one with ``+four`` uses the four lower stages alone,
+and with ``+late`` the encoder starts to learn at twice the planned share of the time.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
@@ -48,10 +49,10 @@ ARMS = (
     ("tf_efficientnet_lite0", "gradual+thin"),
     ("tf_efficientnet_lite0", "frozen+thin"),
     ("tf_efficientnet_lite0", "gradual+four"),
+    ("tf_efficientnet_lite0", "gradual+late"),
 )
 DECODERS = {"wide": WIDTHS["cpu"], "half": WIDTHS["narrow"], "thin": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64}}
 """Decoder of an arm -> stride of a stage -> channels of its block. The patch stays the default plan's."""
-FOUR = "four"
 STAGES = {"hippocampus": 3}
 """Stages in use where a data set's images are too small for all of them."""
 
@@ -66,21 +67,28 @@ def lowest_four(per_stage: list[float]) -> list[float]:
     return per_stage[:4]
 
 
-FOUR_STAGES: dict[str, Any] = {
-    "model.stages": 4,
-    "recipe.strategy.pretrained_stages": 4,
-    "model.decoder_channels": lowest_four,
-    "recipe.strategy.start": lowest_four,
-    "recipe.strategy.rate": lowest_four,
+def twice(shares: list[float]) -> list[float]:
+    """Twice as large shares."""
+    return [2 * share for share in shares]
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "four": {
+        "model.stages": 4,
+        "recipe.strategy.pretrained_stages": 4,
+        "model.decoder_channels": lowest_four,
+        "recipe.strategy.start": lowest_four,
+        "recipe.strategy.rate": lowest_four,
+    },
+    "late": {"recipe.strategy.start": twice},
 }
+"""Change of an arm that is no decoder -> what it changes in the plan."""
 
 
 def arm_edits(encoder: str, dataset: str, arm: str) -> dict[str, Any]:
     """What an arm changes in the plan."""
-    if not arm:
-        return {}
-    if arm == FOUR:
-        return FOUR_STAGES
+    if not arm or arm in CHANGES:
+        return CHANGES.get(arm, {})
     return {"model.decoder_channels": decoder_channels(encoder, dataset, arm)}
 
 
