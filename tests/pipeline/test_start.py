@@ -11,6 +11,7 @@ from pathlib import Path
 from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work
 
+import seg_transfer
 from seg_transfer.data.dataset import find_dataset
 
 HEAVY = {
@@ -89,3 +90,14 @@ def test_predicting_with_the_default_encoder_loads_neither_timm_nor_the_compiler
     }
     assert loaded(tmp_path, *expected) == list(expected.values())
     assert (tmp_path / "out" / "case_0.nii.gz").is_file()
+
+
+def test_training_the_default_encoder_loads_neither_timm_nor_monai_nor_sklearn(tmp_path: Path) -> None:
+    data, work = make_dataset(tmp_path / "data", cases=2), tmp_path / "work"
+    seg_transfer.plan(data, work=work, config="2d", epochs=1, device="cpu", workers=0)
+    edited = json.loads((work / "plan.json").read_text())
+    edited["recipe"] |= {"steps_per_epoch": 1, "batch_size": 2}
+    (work / "plan.json").write_text(json.dumps(edited))
+    expected = {"torch", "torch._dynamo", "lightning_fabric", "blosc2", "matplotlib", "surface_distance"}
+    (modules,) = loaded(tmp_path, ("train", 0, "-w", work, "--workers", 0, "--device", "cpu"))
+    assert modules - {"tensorboard"} == expected  # TensorBoard where it is installed
