@@ -40,6 +40,7 @@ from runner import HERE, RESULTS, commit, edit_plan
 
 from seg_transfer.util.environment import cores, machine_text
 from seg_transfer.util.files import write_text
+from seg_transfer.version import VERSION
 
 FILE = RESULTS / "vs_nnunet.csv"
 COLUMNS = ("data", "stage", "tool", "round", "wall", "cpu", "memory_mb", "disk_mb")
@@ -316,7 +317,7 @@ def main() -> None:
 
 def _version(stage: Stage, venv: Path | None) -> str:
     if stage.tool != "nnU-Net" or venv is None:
-        return version("torch") if stage.tool == "torch" else version("seg-transfer")
+        return version("torch") if stage.tool == "torch" else VERSION
     return NNUNet(venv, Path(), "3d_fullres").version()
 
 

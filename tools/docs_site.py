@@ -6,7 +6,6 @@ is built. Links to files of the repository that are no page of the site lose the
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import posixpath
 import re
@@ -17,6 +16,7 @@ import seg_transfer
 from seg_transfer.cli.app import commands
 from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options.base import Command, Options, bounds_of, cli_of, fields_of, flag_of
+from seg_transfer.version import VERSION
 
 ROOT_PAGES = {
     "README.md": "index.md",
@@ -30,7 +30,7 @@ LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^)\s]+)\)")
 
 def commands_page() -> str:
     """All commands with their options, as Markdown."""
-    parts = ["# Commands", f"segtl {importlib.metadata.version('seg-transfer')}. Made from the types of the options."]
+    parts = ["# Commands", f"segtl {VERSION}. Made from the types of the options."]
     return "\n\n".join([*parts, *(_command(entry, kind) for entry, kind in commands())]) + "\n"
 
 

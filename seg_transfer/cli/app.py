@@ -46,6 +46,7 @@ from seg_transfer.options import (
 from seg_transfer.options.base import Command, Options
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
 from seg_transfer.util.limits import limit_reached
+from seg_transfer.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +160,7 @@ app.add_typer(encoders, name="encoders")
 
 def _show_version(version: bool) -> None:
     if version:
-        from importlib.metadata import version as installed_version
-
-        typer.echo(f"segtl {installed_version('seg-transfer')}")
+        typer.echo(f"segtl {VERSION}")
         raise typer.Exit
 
 

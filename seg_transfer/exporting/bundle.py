@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from seg_transfer import version
 from seg_transfer.errors import UserError, printable
 from seg_transfer.exporting.card import weights_terms
 from seg_transfer.exporting.save import save_model_file
@@ -140,7 +141,7 @@ def metadata(data: DataPlan, *, name: str) -> dict[str, Any]:
         "monai_version": OLDEST_MONAI,
         "pytorch_version": _release("torch"),
         "numpy_version": _release("numpy"),
-        "required_packages_version": {"segtl": version_of("seg-transfer")},
+        "required_packages_version": {version.DISTRIBUTION: version.VERSION},
         "optional_packages_version": {},
         "supported_apps": {},
         "name": printable(name),

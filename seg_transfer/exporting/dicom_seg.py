@@ -11,7 +11,7 @@ import numpy as np
 from seg_transfer.data.dicom import Series
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
-from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 
 OWN_SCHEME = "99SEGTL"
 """Coding scheme of labels that SNOMED CT has no code for, by the name alone."""
@@ -36,20 +36,19 @@ def save_segmentation(path: Path, labels: np.ndarray, series: Series, names: Map
     for number, value in enumerate(names.values(), start=1):
         numbered[labels == value] = number
     sources = [pydicom.dcmread(one.path, stop_before_pixels=True) for one in series.slices]
-    release = version_of("seg-transfer")
     try:
         made = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=np.ascontiguousarray(numbered.transpose(2, 1, 0)),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_segments(list(names), release),
+            segment_descriptions=_segments(list(names)),
             series_instance_uid=highdicom.UID(),
             series_number=int(series.number or 0) % 100 + 1000,
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="segtl",
             manufacturer_model_name="segtl",
-            software_versions=release,
+            software_versions=VERSION,
             device_serial_number="none",
             omit_empty_frames=bool(numbered.any()),
             series_description="Segmentation by segtl",
@@ -62,12 +61,12 @@ def save_segmentation(path: Path, labels: np.ndarray, series: Series, names: Map
         made.save_as(temporary)
 
 
-def _segments(names: Sequence[str], release: str) -> list[Any]:
+def _segments(names: Sequence[str]) -> list[Any]:
     import highdicom
     from pydicom.sr.codedict import codes
 
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name="segtl", version=release, family=codes.DCM.ArtificialIntelligence
+        name="segtl", version=VERSION, family=codes.DCM.ArtificialIntelligence
     )
     return [
         highdicom.seg.SegmentDescription(

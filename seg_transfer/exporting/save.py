@@ -11,7 +11,7 @@ from seg_transfer.exporting.card import write_card
 from seg_transfer.planning.model_file import NOTHING, Member, ModelHeader, Postprocessing, prefix
 from seg_transfer.training.checkpoint import Tensors, add_to_checksum, load_state, save_state
 from seg_transfer.training.run_folder import TrainedRuns
-from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 
 
 def make_header(
@@ -37,8 +37,7 @@ def make_header(
         Member(plan=anonymise(runs.plan_as_trained, name=name), folds=tuple(map(str, runs.folds))) for runs in trained
     )
     card = write_card(members, name=name, dice=dice, validated=validated, chosen=chosen, postprocessing=postprocessing)
-    version = version_of("seg-transfer")
-    return ModelHeader(segtl=version, members=members, postprocessing=postprocessing, card=card)
+    return ModelHeader(segtl=VERSION, members=members, postprocessing=postprocessing, card=card)
 
 
 def save_model_file(path: Path, header: ModelHeader, trained: Sequence[TrainedRuns]) -> None:

@@ -136,7 +136,7 @@ class DicomSegOptions(WorkOption, VerbosityOptions):
         "Write label maps as DICOM segmentations of the series that `convert` made images of.",
         "Example: [bold]segtl dicom-seg predictions STUDY -o segmentations -m model.segtl[/]\n\n"
         "A label map has the name that `convert` gave to the image of its series. It needs the extra "
-        "seg-transfer\\[dicom].",
+        "segtl\\[dicom].",
         function="seg_transfer:dicom_seg",
     )
 

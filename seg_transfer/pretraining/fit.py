@@ -24,7 +24,7 @@ from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.util.environment import bfloat16_gain, machine_text, resolve_device
 from seg_transfer.util.files import whole_file, write_text
 from seg_transfer.util.progress import meter
-from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def finish(
         chance=np.bincount(data.labels[data.validation]).max() / len(data.validation),
         precision=precision,
         machine=machine_text(),
-        versions=f"torch {torch.__version__}, segtl {version_of('seg-transfer')}",
+        versions=f"torch {torch.__version__}, segtl {VERSION}",
         date=time.strftime("%Y-%m-%d"),
     )
     halves = learner.float16_state()

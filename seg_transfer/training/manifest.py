@@ -14,6 +14,7 @@ from seg_transfer.planning.strategy import Strategy
 from seg_transfer.util.environment import training_workers
 from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.texts import version_of
+from seg_transfer.version import DISTRIBUTION, VERSION
 
 if TYPE_CHECKING:
     from seg_transfer.options.train_options import RunOptions
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from seg_transfer.transfer.unfreezing import StrategySchedule
     from seg_transfer.transfer.weights import LoadReport
 
-PACKAGES = ("seg-transfer", "torch", "timm", "lightning-fabric", "numpy", "blosc2", "safetensors")
+PACKAGES = ("torch", "timm", "lightning-fabric", "numpy", "blosc2", "safetensors")
 
 
 class Cases(Record):
@@ -156,4 +157,4 @@ class Manifest(JsonRecord):
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    return {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES}
+    return {"python": platform.python_version(), DISTRIBUTION: VERSION} | {name: version_of(name) for name in PACKAGES}

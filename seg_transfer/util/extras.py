@@ -8,6 +8,7 @@ from typing import Literal
 
 from seg_transfer.errors import EveryCaseFails
 from seg_transfer.util.limits import limit_reached
+from seg_transfer.version import DISTRIBUTION
 
 Extra = Literal["dicom", "itk", "onnx"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
@@ -44,5 +45,5 @@ def check_extra(extra: Extra, purpose: str, *, only: str | None = None, where: P
                 missing = isinstance(error, ModuleNotFoundError) and error.name == name
                 why = "is not installed" if missing else f"cannot be imported: {' '.join(str(error).split())}"
                 what = f"{purpose} needs the package {name}, which {why}"
-                hint = f"install it: pip install 'seg-transfer[{extra}]'"
+                hint = f"install it: pip install '{DISTRIBUTION}[{extra}]'"
                 raise MissingPackage(what, where=where, hint=hint) from None

@@ -11,6 +11,7 @@ from seg_transfer.options.other_options import InfoOptions
 from seg_transfer.util import environment
 from seg_transfer.util.machine_speed import processor
 from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "timm", "nibabel", "SimpleITK", "numpy", "scipy", "blosc2", "pydantic")
 
@@ -35,7 +36,7 @@ def info(_: InfoOptions) -> Info:
     except UserError as error:
         device = error.what
     return Info(
-        segtl=version_of("seg-transfer"),
+        segtl=VERSION,
         python=platform.python_version(),
         system=platform.platform(),
         processor=processor(),

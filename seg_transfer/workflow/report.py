@@ -22,7 +22,7 @@ from seg_transfer.training.run_folder import PlanFolder, RunFolder, fold_name
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.files import check_file, write_text
 from seg_transfer.util.parallel import CaseFailure, map_cases
-from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 from seg_transfer.workflow.status import RunStatus, status
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -75,8 +75,7 @@ def report(options: ReportOptions) -> Path:
         title=f"segtl: {plan.data.dataset}",
         subtitle=f"{folder.name}, {len(plan.data.cases)} cases",
         headline="" if scored is None else _headline(scored, len(plan.data.cases)),
-        footer=f"Written by segtl {version_of('seg-transfer')}. Not a medical device. "
-        "The viewer is NiiVue (BSD 2-Clause licence).",
+        footer=f"Written by segtl {VERSION}. Not a medical device. The viewer is NiiVue (BSD 2-Clause licence).",
     )
     page.parts.append(sections.data_part(fingerprint, plan))
     page.parts.append(sections.plan_part(plan, _median_case(dataset, fingerprint)))

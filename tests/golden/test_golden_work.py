@@ -11,7 +11,8 @@ import pytest
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
-from seg_transfer.training.manifest import Manifest
+from seg_transfer.training.manifest import Manifest, installed_versions
+from seg_transfer.version import DISTRIBUTION, VERSION
 from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -66,3 +67,9 @@ def test_its_runs_are_summarised(work: WorkFolder) -> None:
 def test_a_new_plan_starts_from_its_model(work: WorkFolder) -> None:
     plan = seg_transfer.plan("data", from_model="model.segtl", folds=2, **LOCAL | {"work": "other"})
     assert (plan.model.weights.source, plan.model.stages) == ("model", 1)
+
+
+def test_versions_are_recorded_under_the_name_of_the_distribution(work: WorkFolder) -> None:
+    """Earlier manifests have it as seg-transfer, and are read."""
+    assert Manifest.load(work.runs / NAME / "fold_0" / "manifest.json").versions["seg-transfer"] == "0.2.0"
+    assert installed_versions()[DISTRIBUTION] == VERSION

@@ -232,6 +232,6 @@ def test_without_its_packages_onnx_is_refused(
     work: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"seg-transfer\[onnx\]"):
+    with pytest.raises(UserError, match=r"segtl\[onnx\]"):
         seg_transfer.export(tmp_path / "m.segtl", onnx=tmp_path / "m.onnx", work=work.path)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "first_s
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reason = "needs the extra seg-transfer[dev]"
+    reason = "needs the extra segtl[dev]"
     nbformat, nbclient = (pytest.importorskip(name, reason=reason) for name in ("nbformat", "nbclient"))
     pytest.importorskip("ipykernel", reason=reason)
     for name, value in {

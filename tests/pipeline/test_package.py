@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 from made_balls import make_dataset
 
+from seg_transfer.util.extras import PACKAGES
 from seg_transfer.util.units import bytes_text
+from seg_transfer.version import DISTRIBUTION, VERSION
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +95,8 @@ def test_the_wheel_holds_every_file_of_the_package(archives: tuple[Path, Path]) 
     assert {name for name in inside if not name.partition("/")[0].endswith(".dist-info")} == ours
     assert {f"{metadata.partition('/')[0]}/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= inside
     assert "seg_transfer/transfer/bundled/tf_efficientnet_lite0.safetensors" in inside
-    for extra in ("onnx", "tracking"):
+    assert text.count(f"\nName: {DISTRIBUTION}\nVersion: {VERSION}\n") == 1
+    for extra in (*PACKAGES, "tracking"):
         assert f"Provides-Extra: {extra}\n" in text
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
@@ -105,8 +108,8 @@ def test_the_installed_program_plans(installed: Path, tmp_path: Path) -> None:
     where = "import seg_transfer; print(seg_transfer.__file__)"
     assert str(installed.parent) in run(installed / "python", "-c", where, cwd=tmp_path).stdout
     version = run(segtl, "--version", cwd=tmp_path).stdout
-    assert version.split()[0] == "segtl"
-    assert version.split()[1] in run(segtl, "info", cwd=tmp_path).stdout
+    assert version == f"segtl {VERSION}\n"
+    assert VERSION in run(segtl, "info", cwd=tmp_path).stdout
     make_dataset(tmp_path / "data")
     made = run(segtl, "plan", "data", "--workers", "0", "--device", "cpu", "--json", cwd=tmp_path, OMP_NUM_THREADS="1")
     plan = json.loads(made.stdout)

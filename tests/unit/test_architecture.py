@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "seg_transfer"
 
 # From top to bottom; a layer may import from itself and from every layer above it.
 LAYERS = [
+    "version",
     "errors",
     "util",
     "options",

@@ -20,6 +20,7 @@ from seg_transfer.options.other_options import EvaluateOptions, FetchOptions
 from seg_transfer.options.plan_options import PlanOptions, PreprocessOptions, ProbeOptions
 from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.transfer.fetch import OFFLINE
+from seg_transfer.version import VERSION
 
 
 @pytest.fixture
@@ -306,4 +307,4 @@ def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("segtl 0.")
+    assert capsys.readouterr().out == f"segtl {VERSION}\n"
