@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import NIFTI_ENDINGS, ending, read_header, stem
+from seg_transfer.data.formats import NIFTI_ENDINGS, read_header, stem
 from seg_transfer.data.geometry import Grid, grid_difference
 from seg_transfer.data.image import Image, filled, read_image, read_label
 from seg_transfer.data.label_values import distinct
@@ -123,7 +123,7 @@ def warn_of_forms(paths: Iterable[Path]) -> None:
     """
     apart: dict[Path, float] = {}
     for path in sorted(paths):
-        if ending(path) in NIFTI_ENDINGS:
+        if path.name.lower().endswith(NIFTI_ENDINGS):
             with suppress(UserError):
                 apart[path] = read_header(path).apart
     found = [path for path, distance in apart.items() if distance]

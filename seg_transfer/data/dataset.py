@@ -10,7 +10,15 @@ import numpy as np
 
 from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.description import Region, named_values
-from seg_transfer.data.formats import check_packages, is_raster, is_segmentation, is_supported, read_header, stem
+from seg_transfer.data.formats import (
+    check_packages,
+    is_raster,
+    is_segmentation,
+    is_supported,
+    read_header,
+    stem,
+    stored_in,
+)
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
@@ -77,8 +85,8 @@ class Dataset(JsonRecord):
         return content | {"regions": regions}
 
     def files(self) -> Iterator[Path]:
-        """The files of all cases."""
-        return (path for case in self.cases for path in case.files)
+        """The files of all cases, with those that hold the voxels of headers."""
+        return (part for case in self.cases for path in case.files for part in stored_in(path))
 
     def select(self, ids: Collection[str]) -> Dataset:
         """The data set with these cases only.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import NIFTI_ENDINGS, ending, nifti_fix, read_header, readable, write_volume
+from seg_transfer.data.formats import NIFTI_ENDINGS, ending, nifti_fix, read_header, readable, stored_in, write_volume
 from seg_transfer.data.formats.header import Header
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
@@ -147,8 +147,18 @@ def _fix_case(case: Case, *, places: Mapping[Path, Path]) -> None:
         except UserError:  # it cannot be read
             fixed = False
         if not fixed:
-            with whole_file(target, needed=path.stat().st_size) as temporary:
-                shutil.copyfile(path, temporary)
+            _copy(path, target)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a file, and the voxels of an ``.mhd`` beside it, which keep their name."""
+    for part in stored_in(path):
+        to = target if part == path else target.with_name(part.name)
+        if part != path and to.exists():
+            hint = "store header and voxels as one file, such as .mha"
+            raise UserError(f"{to} would hold the voxels of several images", where=path, hint=hint)
+        with whole_file(to, needed=part.stat().st_size) as temporary:
+            shutil.copyfile(part, temporary)
 
 
 def _fixed_file(case: Case, path: Path, target: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from seg_transfer.data.dataset import Case
+from seg_transfer.data.formats import stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
@@ -191,4 +192,4 @@ class PredictionLog:
 
 def image_digests(case: Case) -> tuple[str, ...]:
     """SHA-256 of each image file that exists; reading the case reports the others."""
-    return tuple(file_digest(path) for path in case.images if path.is_file())
+    return tuple(file_digest(part) for path in case.images for part in stored_in(path) if part.is_file())

@@ -95,7 +95,6 @@ def _stamp_with_results(stamp: str, work: WorkFolder) -> str:
 def _stamp(dataset: Dataset, *, skip_broken: bool) -> str:
     """Hash of the data set's description, and of path, size and modification time of every file."""
     digest = hashlib.sha256(repr((Fingerprint.current_version(), skip_broken, dataset)).encode())
-    for case in dataset.cases:
-        for path in case.files:
-            digest.update(f"{path} {file_stamp(path)}\n".encode())
+    for path in dataset.files():
+        digest.update(f"{path} {file_stamp(path)}\n".encode())
     return digest.hexdigest()

@@ -170,7 +170,8 @@ OPTIONS = [
 
 
 READERS: dict[str, Callable[[Path], None]] = {
-    **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "a.mha", "b.mha", "a.nrrd", "b.nrrd"), volume),
+    **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "a.mha", "b.mha"), volume),
+    **dict.fromkeys(("a.mhd", "b.mhd", "a.nrrd", "b.nrrd"), volume),
     **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp"), volume),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), data_set),
     "plans/v2/dataset.json": lambda file: plan(file.parent),
@@ -232,7 +233,15 @@ def _make_volumes(folder: Path, array: np.ndarray) -> None:
     nib.save(scaled, folder / "b.nii.gz")
     nib.save(nib.Nifti1Image(array.astype(np.uint8), affine), folder / "label.nii.gz")
     image = sitk.GetImageFromArray(array)
-    for name, packed in (("a.mha", True), ("b.mha", False), ("a.nrrd", True), ("b.nrrd", False)):
+    packings = (
+        ("a.mha", True),
+        ("b.mha", False),
+        ("a.mhd", True),
+        ("b.mhd", False),
+        ("a.nrrd", True),
+        ("b.nrrd", False),
+    )
+    for name, packed in packings:
         sitk.WriteImage(image, str(folder / name), useCompression=packed)
     layers = np.stack([array == 1, array == 2]).astype(np.uint8)
     slicer(folder / "label.seg.nrrd", layers, [segment("liver", 1, 0), segment("tumour", 1, 1)])

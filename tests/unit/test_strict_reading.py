@@ -226,7 +226,7 @@ def test_whether_a_file_is_compressed_is_told_by_its_content(tmp_path: Path, vol
     np.testing.assert_array_equal(read_image([tmp_path / "members.nii.gz"]).array[0], volume)
 
 
-@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii", ".MHA", ".NRRD", ".PNG", ".TIF"])
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii", ".MHA", ".MHD", ".NRRD", ".PNG", ".TIF"])
 def test_endings_in_capitals(tmp_path: Path, volume: np.ndarray, ending: str) -> None:
     path = tmp_path / f"a_0000{ending}"
     if ending in (".PNG", ".TIF"):

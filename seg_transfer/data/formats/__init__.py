@@ -1,4 +1,4 @@
-"""File formats, chosen by the ending: NIfTI (nibabel), .mha and .nrrd (SimpleITK), 2D images (pillow).
+"""File formats, chosen by the ending: NIfTI (nibabel), .mha, .mhd and .nrrd (SimpleITK), 2D images (pillow).
 
 The segmentations of 3D Slicer are NRRD files with a list of segments in their header (``Header.segments``).
 
@@ -12,7 +12,7 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -24,6 +24,7 @@ from PIL import Image as Pillow
 
 from seg_transfer.data.formats import itk, nifti, raster
 from seg_transfer.data.formats.header import Header, converted, working_dtype
+from seg_transfer.data.formats.itk_body import data_file
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
 from seg_transfer.util.extras import check_extra
@@ -54,6 +55,7 @@ _FORMATS: dict[str, Format] = {
     ".nii.gz": nifti,
     ".nii": nifti,
     ".mha": itk,
+    ".mhd": itk,
     SEGMENTATION_ENDING: itk,  # before .nrrd, which it ends with
     ".nrrd": itk,
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), raster),
@@ -134,6 +136,14 @@ def check_packages(paths: Iterable[Path]) -> None:
         if path.name.lower().endswith(_OF_ITK):
             check_extra("itk", f"reading and writing {path.suffix.lower()}", where=path)
             return
+
+
+def stored_in(path: Path) -> tuple[Path, ...]:
+    """The files that hold an image: the file itself, which may be missing, and that with the voxels of an ``.mhd``."""
+    with suppress(UserError, *_BROKEN):
+        if path.name.lower().endswith(".mhd") and (beside := data_file(path)):
+            return path, beside
+    return (path,)
 
 
 def read_header(path: Path) -> Header:

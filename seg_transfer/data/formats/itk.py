@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_IO = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+_IO = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 """Named, since SimpleITK does not find it by itself for endings in capitals."""
-_CHECK = {".mha": check_meta_body, ".nrrd": check_nrrd_body}
+_CHECK = {".mha": check_meta_body, ".mhd": check_meta_body, ".nrrd": check_nrrd_body}
 
 
 def header(path: Path) -> Header:
@@ -53,11 +53,13 @@ def of_image(image: sitk.Image) -> tuple[np.ndarray, Header]:
 
 
 def write(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write compressed; a channel axis becomes vector components."""
+    """Write compressed; a channel axis becomes vector components. ``.mhd`` is written as one file, like ``.mha``."""
     import SimpleITK as sitk
 
     image = to_image(array, grid)
-    lower = path.with_suffix(path.suffix.lower())  # under an ending in capitals MetaImage would write a pair of files
+    # Under .mhd, or an ending in capitals, MetaImage would write a pair of files; readers go by the header.
+    suffix = path.suffix.lower()
+    lower = path.with_suffix(".mha" if suffix == ".mhd" else suffix)
     try:
         sitk.WriteImage(image, str(lower), useCompression=True)
         lower.replace(path)

@@ -1,7 +1,7 @@
 """What SimpleITK leaves out of a MetaImage or NRRD file: its unit of length, and whether its voxels are whole.
 
 Raw voxels must end where the file ends. Compressed ones are decompressed once, a block at a time, and their checksum is
-compared.
+compared. The voxels of ``.mhd`` may be in a file beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _LONGEST_FIELD = 512
 """Bytes of a field of NRRD: of more than 1,000, one that is wrong ends the process in NRRD's own error message."""
 _BLOCK = 2**20
 _MM = ("", "?", "???", "mm", "millimeter", "millimetre", "millimeters", "millimetres")
+_DATA_FILE = "elementdatafile"
+_META = (".mha", ".mhd")
 _LONGEST_NUMBER = 8
 """Bytes of a voxel at most; as text it takes at least one."""
 
@@ -34,8 +36,8 @@ def check_unit(path: Path) -> None:
         ValueError: If the header has no end.
     """
     with path.open("rb") as file:
-        if path.suffix.lower() == ".mha":
-            units = [_fields(file, b"=", last="elementdatafile").get("distanceunits", "")]
+        if path.suffix.lower() in _META:
+            units = [_fields(file, b"=", last=_DATA_FILE).get("distanceunits", "")]
         else:
             units = re.findall(r'"([^"]*)"', _fields(file, b":", last="").get("space units", ""))
     other = sorted({unit for unit in units if unit.lower() not in _MM})
@@ -55,10 +57,12 @@ def check_meta_body(path: Path, claimed: int) -> None:
         UserError: If the voxels are in another file.
         ValueError: If there are more or fewer voxels, or the checksum differs.
     """
-    with path.open("rb") as file:
-        fields = _fields(file, b"=", last="elementdatafile")
-        if fields["elementdatafile"].upper() != "LOCAL":
-            _refuse_detached(path, fields["elementdatafile"])
+    with path.open("rb") as header:
+        fields = _fields(header, b"=", last=_DATA_FILE)
+        start = header.tell()
+    detached = _data_file(path, fields[_DATA_FILE])
+    with (detached or path).open("rb") as file:
+        file.seek(0 if detached else start)
         held = _left(file)
         if not _is_true(fields.get("binarydata", "true")):
             _check_most(claimed, held * _LONGEST_NUMBER)
@@ -67,6 +71,35 @@ def check_meta_body(path: Path, claimed: int) -> None:
             _check_zlib(file, claimed)
         else:
             _check_exact(claimed, held)
+
+
+def data_file(path: Path) -> Path | None:
+    """The file beside a MetaImage header that has its voxels; None if they follow the header.
+
+    Raises:
+        UserError: If the name is none of a file in the header's folder, there is no such file, or the header ends with
+            ``.mha``, which holds its voxels itself.
+        ValueError: If the header has no end.
+    """
+    with path.open("rb") as file:
+        return _data_file(path, _fields(file, b"=", last=_DATA_FILE)[_DATA_FILE])
+
+
+def _data_file(path: Path, name: str) -> Path | None:
+    if name.upper() == "LOCAL":
+        return None
+    if path.suffix.lower() != ".mhd":
+        _refuse_detached(path, name)
+    if name.upper().startswith("LIST") or "%" in name:
+        hint = "store header and voxels as one file, such as .mha"
+        raise UserError(f"its voxels are in several files, {name!r}", where=path, hint=hint)
+    name = name.encode("latin-1").decode("utf-8", "surrogateescape")
+    if name in ("", ".", "..") or set(name) & set("/\\:\0"):
+        hint = "put header and voxels into one folder, and write the file's name alone into ElementDataFile"
+        raise UserError(f"its voxels are in {name!r}, which is no name of a file beside it", where=path, hint=hint)
+    if not (found := path.with_name(name)).is_file():
+        raise UserError(f"the file {name!r} with its voxels is missing", where=path, hint="put it beside the header")
+    return found
 
 
 def check_nrrd_body(path: Path, claimed: int) -> None:
@@ -103,6 +136,8 @@ def _fields(file: BinaryIO, separator: bytes, *, last: str) -> dict[str, str]:
             raise ValueError(f"its header has a line of {len(line)} bytes")
         name, _, value = line.strip().partition(separator)
         key = name.decode("latin-1").strip().lower()
+        if last == _DATA_FILE != key and _DATA_FILE in key.replace(" ", ""):  # MetaIO may take it for the real one
+            raise ValueError(f"its header has the line {line[:80]!r}")
         fields.setdefault(key, value.decode("latin-1").strip())
         if key == last:
             return fields
