@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,13 +12,16 @@ import numpy as np
 from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.description import Region, named_values
 from seg_transfer.data.formats import (
+    TIFF_ENDINGS,
     check_packages,
+    ending,
     is_raster,
     is_segmentation,
     is_supported,
     read_header,
     stem,
     stored_in,
+    stored_unit,
 )
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
@@ -31,6 +35,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.records import JsonRecord
 from seg_transfer.util.texts import first_of
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_images"]
 
@@ -150,17 +156,27 @@ def find_dataset(folder: Path, *, workers: int | None = 0, names: FileNames | No
         if not is_file_name(case.id):
             hint = "rename its files: a case's name becomes that of a folder"
             raise UserError(f"{case.id!r} cannot be the name of a case", where=case.images[0], hint=hint)
+    units = {stored_unit(case.images[0]): case for case in contents.cases}
     rasters = {is_raster(case.images[0]) for case in contents.cases}
+    if len(rasters) > 1 and not all(ending(case.images[0]) in TIFF_ENDINGS for case in units.values()):
+        raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
+    if len(units) > 1:
+        hint = "export it again with the size of its pixels, or all images without"
+        raise UserError("it has no pixel size, but other images have", where=units["pixel"].images[0], hint=hint)
     if len(rasters) > 1:
         raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
     if rasters == {True} and (beyond := [value for _, value in contents.labels if not 0 <= value <= LARGEST_IN_2D]):
         what = f"2D label maps cannot be written with the values {first_of(beyond, 10)}"
         raise UserError(what, where=root, hint=f"number the labels from 0 to at most {LARGEST_IN_2D}")
+    (unit,) = units
+    dimension: Literal[2, 3] = 2 if rasters == {True} or all(map(_is_one_slice, contents.cases)) else 3
+    if unit == "pixel" and dimension == 3:
+        logger.warning(f"{root}: its stacks have no pixel size: a pixel counts as 1 along all axes, also across slices")
     return Dataset(
         **vars(contents),
         root=root,
-        dimension=2 if rasters == {True} or all(_is_one_slice(case) for case in contents.cases) else 3,
-        unit="pixel" if rasters == {True} else "mm",
+        dimension=dimension,
+        unit=unit,
         label_map_note=map_note([value for _, value in contents.labels]),
     )
 

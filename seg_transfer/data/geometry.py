@@ -29,7 +29,7 @@ class Grid:
     Attributes:
         shape: Voxels along ``(i, j, k)``.
         affine: 4 x 4, voxel ``(i, j, k)`` -> world (RAS+), in ``unit``.
-        unit: "mm", or "pixel" for 2D images without a physical pixel size.
+        unit: "mm", or "pixel" for 2D images and TIFF stacks without a physical pixel size.
         flat: Whether the file has two axes only; ``k`` then has size 1 and is not written.
         nifti: Of a NIfTI file: the fields of its header that ``affine`` is from; they are written in place of it.
     """

@@ -117,12 +117,14 @@ def filled(image: Image) -> Image:
 def read_label(path: Path, *, grid: Grid | None = None, names: Mapping[str, int] | None = None) -> Image:
     """Read a label map as ``(1, x, y, z)`` of an integer type, with the values of the file.
 
-    A segmentation of 3D Slicer, which may be cropped, is placed into the grid of its image, with the values that belong
+    A label map without a pixel size, as 2D images are, lies on the pixels of an OME-TIFF image of its shape. A
+    segmentation of 3D Slicer, which may be cropped, is placed into the grid of its image, with the values that belong
     to the names of its segments; its layers become one.
 
     Args:
         path: The file.
-        grid: Of the case's image, for a segmentation; None leaves it on its own. Other label maps keep their grid.
+        grid: Of the case's image, for a segmentation and a label map without a pixel size; None leaves these on their
+            own. Other label maps keep their grid.
         names: Label name -> value, for a segmentation.
 
     Raises:
@@ -135,12 +137,22 @@ def read_label(path: Path, *, grid: Grid | None = None, names: Mapping[str, int]
     if array.dtype.kind == "f":
         array = _whole_numbers(array, path)
     native = header.grid
+    if grid is not None and _is_unplaced(native, grid):
+        native = grid
     if header.segments is not None:
         array = merged(array, header.segments, names, path)
     array = to_canonical(array, native)
     if header.segments is not None and grid is not None:
         array, native = placed(array, native, grid, path), grid
     return Image(array, native.canonical().affine, native, header.dtype)
+
+
+def _is_unplaced(label: Grid, image: Grid) -> bool:
+    """Whether a label map has pixels alone, and its image, of the same shape, is in mm and runs along the same axes."""
+    if label.unit == image.unit or label.unit != "pixel" or label.shape != image.shape or image.nifti is not None:
+        return False
+    diagonal = image.affine.diagonal()
+    return bool((image.affine == np.diag(diagonal)).all() and (diagonal > 0).all())
 
 
 def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:

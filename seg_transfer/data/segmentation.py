@@ -148,15 +148,16 @@ def _box(start: np.ndarray, end: np.ndarray) -> tuple[slice, ...]:
 def common_grid(first: Path, second: Path) -> Grid:
     """The grid to compare two label maps of one case on.
 
-    It is that of the one which is no segmentation, or is the first one's, enlarged so that it holds both.
+    It is that of the one which is no segmentation, before one without a pixel size; or is the first one's, enlarged so
+    that it holds both.
 
     Raises:
         UserError: If a file cannot be read.
     """
     headers = [read_header(path) for path in (first, second)]
-    for header in headers:
-        if header.segments is None:
-            return header.grid
+    plain = [header.grid for header in headers if header.segments is None]
+    if plain:
+        return min(plain, key=lambda grid: grid.unit != "mm")
     # A grid of one voxel comes last: it may be that of no segments, which means nothing.
     one, other = sorted((header.grid.canonical() for header in headers), key=lambda grid: grid.shape == (1, 1, 1))
     offset, difference = offset_in(one, other)

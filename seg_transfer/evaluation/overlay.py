@@ -146,7 +146,12 @@ def case_overlay(
 
 
 def save_prediction_overlay(
-    path: Path, case: str, images: Sequence[Path], label_map: Path, labels: Mapping[str, LabelValue]
+    path: Path,
+    case: str,
+    images: Sequence[Path],
+    label_map: Path,
+    labels: Mapping[str, LabelValue],
+    names: Mapping[str, int] | None = None,
 ) -> None:
     """Draw a case without a reference into a PNG: plain, and with its predicted labels and their volumes.
 
@@ -158,13 +163,14 @@ def save_prediction_overlay(
         images: A file per channel.
         label_map: The predicted label map.
         labels: Name -> value in label maps, for a region all of its values.
+        names: Name -> value of single labels, for a segmentation of 3D Slicer.
 
     Raises:
         UserError: If a file cannot be read.
     """
     digest = file_digest(label_map)
     image = filled(read_image(images))
-    predicted = read_label(label_map, grid=image.native).array[0]
+    predicted = read_label(label_map, grid=image.native, names=names).array[0]
     values, planes = list(labels.values()), planes_of(image)
     inches, empty = INCHES[len(planes)], np.zeros_like(predicted)
     figure = Figure(layout="constrained")

@@ -82,7 +82,7 @@ def predict_folder(
                 predicted = predictor.labels_of(transform, predicted, uncertainty)
             if uncertainty is not None:
                 write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
-            write_volume(outputs.label_map(case), predicted, transform.native)
+            write_volume(outputs.label_map(case), predicted, transform.native, predictor.plan.data.written_names)
             if log is not None:
                 confidence = None if uncertainty is None else uncertainty.confidence
                 log.add(case, prepared.digests, prepared.warnings, confidence)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import LOSSY_ENDINGS, ending, is_raster, stem
+from seg_transfer.data.formats import LOSSY_ENDINGS, SEGMENTATION_ENDING, ending, is_raster, stem
 
 PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays"
 
@@ -16,10 +16,11 @@ PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays
 class Outputs:
     """Where the label maps of cases are written, and what else is wanted.
 
-    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG, which would change labels).
+    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG, which would change labels), or that
+    with the ending ``suffix``.
     ``<folder>/probabilities/<case>.nii.gz`` has one map per output along the fourth axis; for 2D images it is ``.npz``
     with ``probabilities`` ``(output, row, column)``. ``<folder>/uncertainty/<name of the label map>`` is the entropy
-    map, ``<folder>/overlays/<case>.png`` an overlay.
+    map (``.nrrd`` beside ``.seg.nrrd``, which holds labels only), ``<folder>/overlays/<case>.png`` an overlay.
 
     Attributes:
         folder: The folder.
@@ -27,6 +28,7 @@ class Outputs:
         file: The label map of the only case; by default its name is that of the case.
         uncertainty: Whether entropy maps are written.
         overlays: Whether overlays are drawn.
+        suffix: Ending of label maps in a folder.
     """
 
     folder: Path
@@ -34,10 +36,13 @@ class Outputs:
     file: Path | None = None
     uncertainty: bool = False
     overlays: bool = False
+    suffix: str | None = None
 
     def label_map(self, case: Case) -> Path:
         """Path of a case's label map."""
-        return label_file(case, self.folder) if self.file is None else self.file
+        if self.file is not None:
+            return self.file
+        return label_file(case, self.folder) if self.suffix is None else self.folder / f"{case.id}{self.suffix}"
 
     def probability_maps(self, case: Case) -> Path:
         """Path of a case's probabilities."""
@@ -45,7 +50,10 @@ class Outputs:
 
     def entropy_map(self, case: Case) -> Path:
         """Path of a case's entropy map."""
-        return self.folder / UNCERTAINTY / self.label_map(case).name
+        name = self.label_map(case).name
+        if name.lower().endswith(SEGMENTATION_ENDING):
+            name = f"{name[: -len(SEGMENTATION_ENDING)]}.nrrd"
+        return self.folder / UNCERTAINTY / name
 
     def overlay(self, case: Case) -> Path:
         """Path of a case's overlay."""

@@ -136,7 +136,8 @@ class Predictor:
         """
         data = self.plan.data
         array = np.asanyarray(array)
-        of_pixels = data.unit == "pixel" and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] != 1))
+        flat = data.unit == "pixel" and data.dimension == 2
+        of_pixels = flat and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] != 1))
         if spacing is None and data.unit == "mm":
             raise UserError("an array of voxels needs its spacing", where="spacing", hint="give (x, y, z) in mm")
         sizes = (1, 1, 1) if spacing is None else spacing

@@ -38,7 +38,10 @@ class Volume:
 
 
 def measure_volumes(
-    files: Mapping[str, Path], labels: Mapping[str, Sequence[int]], confidence: Mapping[str, float | None]
+    files: Mapping[str, Path],
+    labels: Mapping[str, Sequence[int]],
+    confidence: Mapping[str, float | None],
+    names: Mapping[str, int] | None = None,
 ) -> list[Volume]:
     """Measure label maps.
 
@@ -46,13 +49,14 @@ def measure_volumes(
         files: Case -> its label map.
         labels: Label or region -> its values.
         confidence: Case -> its confidence; cases may be missing.
+        names: Label name -> value, for segmentations of 3D Slicer.
 
     Raises:
         UserError: If a file cannot be read.
     """
     found = []
     for case, file in track(files.items(), total=len(files), title="measuring volumes"):
-        image = read_label(file)
+        image = read_label(file, names=names)
         voxel_ml = float(np.prod(image.spacing)) / 1000 if image.unit == "mm" else None
         for label, values in labels.items():
             mask = np.isin(image.array[0], values)

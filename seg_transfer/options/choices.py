@@ -17,6 +17,9 @@ Carry = Literal["encoder", "all"]
 Precision = Literal["float32", "bfloat16"]
 """Precision of the network's operations; parameters are float32."""
 
+LabelFormat = Literal["nii.gz", "mha", "nrrd", "seg.nrrd", "png", "tif", "ome.tif"]
+"""Formats of label maps that can be asked for: endings without the dot."""
+
 LARGEST_SEED = 2**32 - 1
 """Largest random seed that all generators accept."""
 MOST_EPOCHS = 10**6

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli, Command
+from seg_transfer.options.choices import LabelFormat
 from seg_transfer.options.common import (
     DEFAULT_WORK,
     RUNNING,
@@ -75,6 +76,9 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     ] = Field(min_length=1, description="Folder of images, or one file; repeatable.")
     output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
+    )
+    format: LabelFormat | None = Field(
+        None, description="Format of the label maps in a folder. Default: that of the image."
     )
     volumes: Annotated[Path | None, Cli(metavar="FILE")] = Field(
         None, description="Write volume and connected components per case and label, as .csv or .json."

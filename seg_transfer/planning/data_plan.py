@@ -111,6 +111,11 @@ class DataPlan(Record):
         return named_values(((label.name, label.value) for label in self.labels), self.ignore)
 
     @property
+    def written_names(self) -> dict[str, int]:
+        """Name -> value of every label but background: what label maps say of themselves."""
+        return {label.name: label.value for label in self.labels if label.value}
+
+    @property
     def scored(self) -> dict[str, tuple[int, ...]]:
         """Label or region that is learned and scored -> its values in label files."""
         if self.regions:

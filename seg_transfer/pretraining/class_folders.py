@@ -186,7 +186,9 @@ def read_square(path: Path, side: int) -> np.ndarray:
     Raises:
         UserError: If it cannot be read, or has values that are not finite.
     """
-    array, _ = read_array(path, label=False)
+    array, header = read_array(path, label=False)
+    if header.shape[2] > 1:
+        raise UserError("has several pages", where=path, hint="store each page as an image of its own")
     pixels = array[..., 0].transpose(2, 1, 0)
     if pixels.dtype != np.uint8:
         if not np.isfinite(pixels).all():

@@ -14,6 +14,8 @@ from seg_transfer.data.formats import (
     ENDINGS,
     LOSSY_ENDINGS,
     RASTER_ENDINGS,
+    SEGMENTATION_ENDING,
+    TIFF_ENDINGS,
     check_packages,
     ending,
     is_raster,
@@ -33,6 +35,8 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from seg_transfer.planning.data_plan import DataPlan
 
 
 @overload
@@ -107,24 +111,22 @@ def _predict_files(options: PredictOptions) -> Path:
 
         files = {case.id: outputs.label_map(case) for case in predicted}
         confidence = {case.id: log.confidence(case) for case in predicted}
-        save_volumes(options.volumes, measure_volumes(files, models.data.scored, confidence))
+        save_volumes(options.volumes, measure_volumes(files, models.data.scored, confidence, models.data.names))
     if options.pictures:
-        failures |= _draw_overlays(predicted, outputs, models.data.scored, processes=options.workers > 0)
+        failures |= _draw_overlays(predicted, outputs, models.data, processes=options.workers > 0)
     if failures:
         raise SomeCasesFailed(failures, of=len(cases))
     return options.output
 
 
-def _draw_overlays(
-    cases: Sequence[Case], outputs: Outputs, labels: Mapping[str, tuple[int, ...]], *, processes: bool
-) -> dict[str, str]:
+def _draw_overlays(cases: Sequence[Case], outputs: Outputs, data: DataPlan, *, processes: bool) -> dict[str, str]:
     """Draw the overlays that are not there yet of these label maps; one-line causes of those that failed."""
     from seg_transfer.evaluation.overlay import shows
 
     missing = [case for case in cases if not shows(outputs.overlay(case), outputs.label_map(case))]
     files = [file for case in missing for file in case.images]
     drawn = map_cases(
-        partial(_draw_overlay, outputs=outputs, labels=labels),
+        partial(_draw_overlay, outputs=outputs, labels=data.scored, names=data.names),
         missing,
         workers=environment.case_workers(None, files) if processes else 0,
         title="drawing overlays",
@@ -133,10 +135,12 @@ def _draw_overlays(
     return {case.id: result.cause for case, result in drawn if isinstance(result, CaseFailure)}
 
 
-def _draw_overlay(case: Case, *, outputs: Outputs, labels: Mapping[str, tuple[int, ...]]) -> None:
+def _draw_overlay(
+    case: Case, *, outputs: Outputs, labels: Mapping[str, tuple[int, ...]], names: Mapping[str, int]
+) -> None:
     from seg_transfer.evaluation.overlay import save_prediction_overlay
 
-    save_prediction_overlay(outputs.overlay(case), case.id, case.images, outputs.label_map(case), labels)
+    save_prediction_overlay(outputs.overlay(case), case.id, case.images, outputs.label_map(case), labels, names)
 
 
 def _find_cases(paths: Sequence[Path], channels: int) -> list[Case]:
@@ -167,12 +171,18 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
     if is_supported(output) and not output.is_dir():
         _check_one_file(output, cases)
         outputs = replace(wanted, folder=output.parent, file=output)
+        if options.format is not None:
+            raise UserError("the ending of the output file is its format", where="--format", hint="omit it")
     else:
+        suffix = None if options.format is None else f".{options.format}"
+        for case in cases:
+            _check_ending(suffix, case, where=f"--format {options.format}")
+        check_packages([] if suffix is None else [Path(f"labels{suffix}")])
         if output.resolve() in {image.parent for image in images}:
             what = "the images are in this folder: label maps would be taken for images, or replace them"
             raise UserError(what, where=output, hint="name another output folder")
         check_folder(output)
-        outputs = wanted
+        outputs = replace(wanted, suffix=suffix)
     labels = set() if options.model is not None else _labels(WorkFolder(options.work))
     for case in cases:
         for file in outputs.files(case):
@@ -192,13 +202,25 @@ def _check_one_file(output: Path, cases: Sequence[Case]) -> None:
         raise UserError(what, where=output, hint="name a folder")
     if ending(output) in LOSSY_ENDINGS:
         raise UserError("JPEG would change label values", where=output, hint="name a .png file")
-    if is_raster(output) != is_raster(cases[0].images[0]):
-        flat = is_raster(cases[0].images[0])
-        endings = [each for each in ENDINGS if (each in RASTER_ENDINGS) == flat and each not in LOSSY_ENDINGS]
-        what = f"not a format for {'2D images' if flat else 'volumes'}"
-        raise UserError(what, where=output, hint=f"name a file that ends in one of {', '.join(endings)}")
+    _check_ending(ending(output), cases[0], where=output)
     check_packages([output])
     check_file(output)
+
+
+def _check_ending(suffix: str | None, case: Case, *, where: Path | str) -> None:
+    """Refuse a format that cannot hold a case's label map.
+
+    Volumes go into those that keep their place in the world; only what came from TIFF goes back there without it.
+    """
+    flat, has_tiff = is_raster(case.images[0]), ending(case.images[0]) in TIFF_ENDINGS
+    kept = {each for each in RASTER_ENDINGS if flat and each not in LOSSY_ENDINGS}
+    if not flat:
+        kept = {each for each in (*ENDINGS, SEGMENTATION_ENDING) if each not in (*RASTER_ENDINGS, *TIFF_ENDINGS)}
+    kept |= set(TIFF_ENDINGS if has_tiff else ())
+    if suffix is not None and suffix not in kept:
+        endings = [each for each in (*ENDINGS, SEGMENTATION_ENDING) if each in kept]
+        what = f"not a format for {'2D images' if flat else 'volumes'} such as {case.images[0].name}"
+        raise UserError(what, where=where, hint=f"choose one of {', '.join(endings)}")
 
 
 def _labels(work: WorkFolder) -> set[Path]:

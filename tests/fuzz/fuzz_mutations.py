@@ -124,6 +124,11 @@ def nifti_edits() -> st.SearchStrategy[Edit]:
     return st.one_of(inside.map(_unpacked), byte_edits())
 
 
+def tiff_edits() -> st.SearchStrategy[Edit]:
+    """Words of the description, within its length, or bytes; pages may be numbered anew or left out."""
+    return chained(st.one_of(st.builds(_kept_in_length, word_edits()), word_edits(), byte_edits()))
+
+
 def tensor_edits() -> st.SearchStrategy[Edit]:
     """The JSON header of a safetensors file, or any bytes."""
     return st.one_of(chained(tree_edits()).map(_in_tensors), chained(byte_edits(), most=2))
@@ -169,6 +174,19 @@ def _word_replaced(number: int, new: str) -> Edit:
             return content
         start, end = words[number % len(words)]
         return content[:start] + new.encode("utf-8", "surrogatepass") + content[end:]
+
+    return edit
+
+
+def _kept_in_length(inside: Edit) -> Edit:
+    """An edit of the text in a file whose other parts are found by their place."""
+
+    def edit(content: bytes) -> bytes:
+        match = re.search(rb"<\?xml[^\0]*|ImageJ=[^\0]*", content)
+        if match is None:
+            return content
+        text = inside(match[0])[: len(match[0])].ljust(len(match[0]))
+        return content[: match.start()] + text + content[match.end() :]
 
     return edit
 

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+import tifffile
 import torch
 from made_scores import scores
 from made_segmentations import segment, slicer
@@ -173,6 +174,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "a.mha", "b.mha"), volume),
     **dict.fromkeys(("a.mhd", "b.mhd", "a.nrrd", "b.nrrd"), volume),
     **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp"), volume),
+    **dict.fromkeys(("pages.tif", "a.ome.tif", "imagej.tif"), volume),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), data_set),
     "plans/v2/dataset.json": lambda file: plan(file.parent),
     "nnunet/nnUNetPlans.json": import_nnunet,
@@ -256,6 +258,11 @@ def _make_images(folder: Path, array: np.ndarray) -> None:
     Pillow.fromarray(array.astype(np.uint16) * 300).save(folder / "b.png")
     Pillow.fromarray(array).save(folder / "label.png")
     colour.save(folder / "a.jpg", exif=turned)
+    stack = np.stack([array, array + 1, array])
+    sizes = {f"PhysicalSize{axis}": 0.5 for axis in "XYZ"}
+    tifffile.imwrite(folder / "pages.tif", stack, photometric="minisblack", compression="zlib", metadata=None)
+    tifffile.imwrite(folder / "a.ome.tif", stack, photometric="minisblack", metadata={"axes": "ZYX", **sizes})
+    tifffile.imwrite(folder / "imagej.tif", stack, imagej=True, metadata={"axes": "ZYX", "unit": "um", "spacing": 2.0})
     colour.save(folder / "a.tif", compression="tiff_lzw", exif=turned)
     colour.save(folder / "a.bmp")
 

@@ -18,6 +18,7 @@ from fuzz_mutations import (
     option_edits,
     tensor_edits,
     text_edits,
+    tiff_edits,
 )
 from fuzz_process import FuzzProcess
 from hypothesis import HealthCheck, Phase, given, settings
@@ -31,6 +32,7 @@ EDITS: dict[str, st.SearchStrategy[Edit]] = {
     **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "label.nii.gz"), NIFTI),
     **dict.fromkeys(("a.mha", "b.mha", "a.mhd", "b.mhd", "a.nrrd", "b.nrrd", "label.seg.nrrd"), heading_edits()),
     **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp", "label.png"), OTHER),
+    **dict.fromkeys(("pages.tif", "a.ome.tif", "imagej.tif"), tiff_edits()),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), JSON),
     **dict.fromkeys(("plans/v2/dataset.json", "work/plan.json", "splits.json", "groups.json"), JSON),
     **dict.fromkeys(("nnunet/nnUNetPlans.json", "nnunet/splits_final.json"), JSON),

@@ -1,4 +1,4 @@
-"""File formats, chosen by the ending: NIfTI (nibabel), .mha, .mhd and .nrrd (SimpleITK), 2D images (pillow).
+"""File formats, chosen by the ending: NIfTI (nibabel), MetaImage and NRRD (SimpleITK), TIFF and 2D images (pillow).
 
 The segmentations of 3D Slicer are NRRD files with a list of segments in their header (``Header.segments``).
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, cast
@@ -22,10 +22,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import itk, nifti, raster
+from seg_transfer.data.formats import itk, nifti, raster, tiff
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.formats.itk_body import data_file
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Grid, Unit
 from seg_transfer.errors import UserError
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import whole_file
@@ -44,8 +44,8 @@ class Format(Protocol):
         Values have the stored type, or that of :func:`working_dtype`.
         """
 
-    def write(self, path: Path, array: np.ndarray, grid: Grid) -> None:
-        """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order."""
+    def write(self, path: Path, array: np.ndarray, grid: Grid, names: Mapping[str, int]) -> None:
+        """Write ``(i, j, k)`` or ``(channel, i, j, k)`` in the file's own order, with names of labels if it can."""
 
 
 SEGMENTATION_ENDING = ".seg.nrrd"
@@ -58,7 +58,8 @@ _FORMATS: dict[str, Format] = {
     ".mhd": itk,
     SEGMENTATION_ENDING: itk,  # before .nrrd, which it ends with
     ".nrrd": itk,
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), raster),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), raster),
+    **dict.fromkeys((*tiff.OME_ENDINGS, ".tif", ".tiff"), tiff),  # in this order: the last ones end the first ones too
 }
 
 ENDINGS = tuple(ending for ending in _FORMATS if ending != SEGMENTATION_ENDING)
@@ -68,7 +69,10 @@ NIFTI_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ 
 
 _OF_ITK = tuple(ending for ending, format_ in _FORMATS.items() if format_ is itk)
 
-RASTER_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is raster)
+TIFF_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is tiff)
+
+RASTER_ENDINGS = tuple(ending for ending in ENDINGS if _FORMATS[ending] is raster or ending in (".tif", ".tiff"))
+"""Of 2D images without a physical pixel size; TIFF may also be a stack, or have one."""
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression changes values, so that labels cannot be kept in them."""
@@ -122,8 +126,20 @@ def is_segmentation(path: Path) -> bool:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether the file is a 2D image without a physical pixel size."""
+    """Whether the file is a 2D image without a physical pixel size; of a TIFF its header tells, if it can be read."""
+    if ending(path) in TIFF_ENDINGS:
+        with suppress(UserError):
+            grid = read_header(path).grid
+            return grid.flat and grid.unit == "pixel"
     return ending(path) in RASTER_ENDINGS
+
+
+def stored_unit(path: Path) -> Unit:
+    """Unit of the file's spacing; of a TIFF its header tells, if it can be read."""
+    if ending(path) in TIFF_ENDINGS:
+        with suppress(UserError):
+            return read_header(path).grid.unit
+    return "pixel" if ending(path) in RASTER_ENDINGS else "mm"
 
 
 def check_packages(paths: Iterable[Path]) -> None:
@@ -179,13 +195,14 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     return array, header
 
 
-def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
+def write_volume(path: Path, array: np.ndarray, native: Grid, names: Mapping[str, int] | None = None) -> None:
     """Write an array in native order and geometry, atomically.
 
     Args:
         path: The file; its ending chooses the format.
         array: ``(i, j, k)`` or ``(channel, i, j, k)`` in native order; its dtype is kept.
         native: The grid of the file.
+        names: Of a label map: label -> its value, without background; NIfTI and ``.seg.nrrd`` keep them.
 
     Raises:
         UserError: If the ending is not supported, or is JPEG, which changes label values, or a package for it is not
@@ -197,7 +214,7 @@ def write_volume(path: Path, array: np.ndarray, native: Grid) -> None:
         raise UserError("JPEG would change the values", where=path, hint="write .png instead")
     check_packages([path])
     with whole_file(path, needed=array.nbytes) as temporary:
-        format_.write(temporary, array, native)
+        format_.write(temporary, array, native, names or {})
 
 
 @contextmanager

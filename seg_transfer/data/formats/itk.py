@@ -6,6 +6,8 @@ SimpleITK is imported where a file is read or written, since few commands need i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from seg_transfer.data.formats.header import IN_MEMORY, Header, check_free_memory, working_dtype
 from seg_transfer.data.formats.itk_body import check_meta_body, check_nrrd_body, check_unit
+from seg_transfer.data.formats.label_table import slicer_fields
 from seg_transfer.data.formats.slicer import read_segments
 from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
@@ -52,11 +55,17 @@ def of_image(image: sitk.Image) -> tuple[np.ndarray, Header]:
     return _by_channel(array, described, image.GetDimension()), described
 
 
-def write(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write compressed; a channel axis becomes vector components. ``.mhd`` is written as one file, like ``.mha``."""
+def write(path: Path, array: np.ndarray, grid: Grid, names: Mapping[str, int]) -> None:
+    """Write compressed; a channel axis becomes vector components.
+
+    ``.mhd`` is written as one file, like ``.mha``. ``.seg.nrrd`` has the labels as segments of 3D Slicer, in a volume.
+    """
     import SimpleITK as sitk
 
-    image = to_image(array, grid)
+    is_segmentation = bool(names) and path.name.lower().endswith(".seg.nrrd")
+    image = to_image(array, replace(grid, flat=False) if is_segmentation else grid)
+    for key, value in slicer_fields(array, names).items() if is_segmentation else ():
+        image.SetMetaData(key, value)
     # Under .mhd, or an ending in capitals, MetaImage would write a pair of files; readers go by the header.
     suffix = path.suffix.lower()
     lower = path.with_suffix(".mha" if suffix == ".mhd" else suffix)

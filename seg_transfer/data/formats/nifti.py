@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,6 +24,7 @@ from nibabel.openers import ImageOpener
 from nibabel.volumeutils import apply_read_scaling
 
 from seg_transfer.data.formats.header import IN_MEMORY, Header, check_free_memory, converted, working_dtype
+from seg_transfer.data.formats.label_table import CARET_CODE, caret_table
 from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.nifti_geometry import MM, NiftiGeometry
@@ -105,10 +106,14 @@ def of_image(loaded: nib.spatialimages.SpatialImage) -> tuple[np.ndarray, Header
     return np.moveaxis(array, -1, 0), described
 
 
-def write(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write an image of :func:`to_image`."""
+def write(path: Path, array: np.ndarray, grid: Grid, names: Mapping[str, int]) -> None:
+    """Write an image of :func:`to_image`; names of labels are a table in an extension of the header."""
+    image = to_image(array, grid)
+    if names:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(CARET_CODE, caret_table(names)))
+        image.header.set_intent("label")
     with ImageOpener(str(path), "wb") as stream:  # compresses by the ending, whatever its case
-        to_image(array, grid).to_stream(stream.fobj)
+        image.to_stream(stream.fobj)
 
 
 def to_image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
@@ -134,7 +139,7 @@ def to_image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
         image.set_qform(grid.affine, code=_SCANNER)
         if not np.allclose(image.get_qform(), grid.affine, atol=1e-3):
             image.set_qform(None, code=0)
-        image.header.set_xyzt_units("mm")
+        image.header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown")
     return image
 
 

@@ -1,11 +1,13 @@
 """2D images with pillow: ``i`` is the column, ``j`` the row, ``k`` has size 1; the spacing is 1 pixel.
 
-Images are read as a viewer shows them: an orientation in EXIF is applied. Written images have none.
+Pages of TIFF are decoded here too. Images are read as a viewer shows them: an orientation in EXIF is applied. Written
+images have none.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from PIL import Image as Pillow
 
 from seg_transfer.data.formats.header import Header, check_free_memory
 from seg_transfer.data.formats.stream import GZIP_RATIO
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Grid, Unit
 from seg_transfer.errors import UserError
 
+UNIT: Unit = "pixel"
 _GREY = ("L", "I;16", "I", "F")  # modes whose values are kept
-_HARMLESS = 2**26
+HARMLESS = 2**26
 """Values that are allocated whatever the size of the file: blank pages compress to nearly nothing."""
 _SHOWN = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -36,9 +39,15 @@ _AS_GREY = {"1": "L", "LA": "L", "I;16B": "I;16", "I;16L": "I;16"}
 def header(path: Path) -> Header:
     """Read size and mode only."""
     with Pillow.open(path) as image:
-        mode = _mode(image, path)
-        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode, np.uint8)
-        return _header(_shown_size(image), 3 if mode == "RGB" else 1, np.dtype(dtype))
+        _check_one_page(image, path)
+        return page_header(image)
+
+
+def page_header(image: Pillow.Image) -> Header:
+    """Size and mode of an image, or of the page of it that is selected."""
+    mode = _mode(image)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode, np.uint8)
+    return _header(_shown_size(image), 3 if mode == "RGB" else 1, np.dtype(dtype))
 
 
 def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
@@ -47,12 +56,19 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     Of labels with a palette the indices are read; label images in RGB must have equal channels.
     """
     with Pillow.open(path) as image:
-        _check_size(image, path)
-        _check_parts(image)
-        indices = label and image.mode in ("P", "1")
-        mode = image.mode if indices else _mode(image, path)
-        shown = _as_shown(image)
-        array = np.asarray(shown if indices else shown.convert(mode))
+        _check_one_page(image, path)
+        array = pixels(image, path, label=label)
+    return array, _header((array.shape[1], array.shape[2]), len(array), array.dtype)
+
+
+def pixels(image: Pillow.Image, path: Path, *, label: bool) -> np.ndarray:
+    """``(channel, i, j, 1)`` of an image, or of the page of it that is selected; as :func:`read`."""
+    _check_size(image, path)
+    _check_parts(image)
+    indices = label and image.mode in ("P", "1")
+    mode = image.mode if indices else _mode(image)
+    shown = _as_shown(image)
+    array = np.asarray(shown if indices else shown.convert(mode))
     if indices:
         array = array.astype(np.uint8)
     array = array.reshape((*array.shape[:2], -1)).transpose(2, 1, 0)[..., np.newaxis]
@@ -61,20 +77,24 @@ def read(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
             hint = "store one grey value per label (mode L or P)"
             raise UserError("a colour image cannot be a label", where=path, hint=hint)
         array = array[:1]
-    return array, _header((array.shape[1], array.shape[2]), len(array), array.dtype)
+    return array
 
 
-def write(path: Path, array: np.ndarray, grid: Grid) -> None:
+def write(path: Path, array: np.ndarray, grid: Grid, names: Mapping[str, int]) -> None:
     """Write grey (8 or 16 bit) or, with 3 channels, 8-bit RGB."""
     pixels = array[..., 0]
     pixels = pixels.T if pixels.ndim == 2 else pixels.transpose(2, 1, 0)
     Pillow.fromarray(np.ascontiguousarray(pixels)).save(path)
 
 
-def _mode(image: Pillow.Image, path: Path) -> str:
-    """The pillow mode that the image is read in."""
+def _check_one_page(image: Pillow.Image, path: Path) -> None:
     if getattr(image, "n_frames", 1) > 1:
-        raise UserError("images of several pages are not supported", where=path, hint="store the stack as .nii.gz")
+        what = "images of several pages are read from TIFF only"
+        raise UserError(what, where=path, hint="store the stack as .tif or .nii.gz")
+
+
+def _mode(image: Pillow.Image) -> str:
+    """The pillow mode that the image is read in."""
     mode = _AS_GREY.get(image.mode, image.mode)
     return mode if mode in _GREY else "RGB"
 
@@ -83,7 +103,7 @@ def _check_size(image: Pillow.Image, path: Path) -> None:
     """Compare the number of pixels with what the file can hold, before they are allocated."""
     columns, rows = _stored_size(image)
     needed = columns * rows * len(image.getbands())
-    if needed > _HARMLESS and needed > path.stat().st_size * GZIP_RATIO:
+    if needed > HARMLESS and needed > path.stat().st_size * GZIP_RATIO:
         raise ValueError(f"its header claims {columns} x {rows} pixels, more than its file can hold")
     check_free_memory(
         _header((columns, rows), 2 * len(image.getbands()), np.dtype(np.float32)), np.dtype(np.float32), path
@@ -129,4 +149,4 @@ def _as_shown(image: Pillow.Image) -> Pillow.Image:
 
 
 def _header(size: tuple[int, int], channels: int, dtype: np.dtype) -> Header:
-    return Header(Grid((*size, 1), np.eye(4), unit="pixel", flat=True), channels, dtype)
+    return Header(Grid((*size, 1), np.eye(4), unit=UNIT, flat=True), channels, dtype)

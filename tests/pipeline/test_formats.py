@@ -1,0 +1,85 @@
+"""Formats through the commands, with a trained model of the golden work folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+
+import seg_transfer
+from seg_transfer.data.formats import stored_in
+from seg_transfer.errors import UserError
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "work"
+MODEL = {"model": GOLDEN / "model.segtl", "device": "cpu", "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """Image ``(i, j, k)`` of a golden case along x, y and z, and its label map from NIfTI."""
+    folder = tmp_path_factory.mktemp("nifti")
+    source = nib.load(GOLDEN / "data" / "imagesTr" / "case_0_0000.nii.gz")
+    array = np.ascontiguousarray(np.asanyarray(source.dataobj)[::-1])
+    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / "a.nii.gz")
+    made = seg_transfer.predict(folder / "a.nii.gz", folder / "out.nii.gz", **MODEL)
+    labels = np.asanyarray(nib.load(made).dataobj)
+    assert labels.any()
+    return array, labels
+
+
+def test_ome_tiff_in_and_out(tmp_path: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    array, labels = expected
+    sizes = {"PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0, "PhysicalSizeZ": 2.0}
+    units = {f"PhysicalSize{axis}Unit": "mm" for axis in "XYZ"}
+    (tmp_path / "in").mkdir()
+    metadata = {"axes": "ZYX", **sizes, **units}
+    tifffile.imwrite(tmp_path / "in/a.ome.tif", array.T, photometric="minisblack", metadata=metadata)
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", uncertainty=True, **MODEL)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.ome.tif"), labels.T)
+    assert tifffile.imread(tmp_path / "out/uncertainty/a.ome.tif").shape == labels.T.shape
+    seg_transfer.predict(tmp_path / "in", tmp_path / "one/seg.nii.gz", **MODEL)
+    np.testing.assert_array_equal(nib.load(tmp_path / "one/seg.nii.gz").dataobj, labels)
+    assert seg_transfer.evaluate(tmp_path / "one/seg.nii.gz", tmp_path / "out/a.ome.tif", workers=0).mean_dice == 1
+
+
+def test_a_volume_is_not_written_without_its_place(tmp_path: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    nib.save(nib.Nifti1Image(expected[0], np.eye(4)), tmp_path / "a.nii.gz")
+    for name in ("seg.tif", "seg.ome.tif", "seg.png"):
+        with pytest.raises(UserError, match="not a format for volumes"):
+            seg_transfer.predict(tmp_path / "a.nii.gz", tmp_path / name, **MODEL)
+
+
+def test_header_and_voxels_in_and_one_file_out(tmp_path: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    array, labels = expected
+    (tmp_path / "in").mkdir()
+    image = sitk.GetImageFromArray(array.T)
+    image.SetSpacing((1.0, 1.0, 2.0))
+    image.SetDirection((-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    sitk.WriteImage(image, str(tmp_path / "in/a.mhd"))
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", **MODEL)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out/a.mhd"))).T, labels)
+    voxels = stored_in(tmp_path / "in/a.mhd")[1]
+    voxels.write_bytes(voxels.read_bytes()[::-1])  # the same header, other voxels
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", **MODEL)
+    assert (labels != sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out/a.mhd"))).T).any()
+
+
+def test_label_maps_for_3d_slicer(tmp_path: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    array, labels = expected
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), tmp_path / "in/a.nii.gz")
+    options = {**MODEL, "format": "seg.nrrd", "uncertainty": True, "pictures": True}
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", volumes=tmp_path / "volumes.csv", **options)
+    assert (tmp_path / "out/uncertainty/a.nrrd").is_file() and (tmp_path / "out/overlays/a.png").is_file()
+    image = sitk.ReadImage(str(tmp_path / "out/a.seg.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, labels)
+    assert image.GetMetaData("Segment0_Name") == "ball"
+    assert f"a,ball,{np.count_nonzero(labels)}," in (tmp_path / "volumes.csv").read_text()
+    with pytest.raises(UserError, match="not a format for volumes such as"):
+        seg_transfer.predict(tmp_path / "in", tmp_path / "other", **{**options, "format": "png"})
+    with pytest.raises(UserError, match="the ending of the output file is its format"):
+        seg_transfer.predict(tmp_path / "in", tmp_path / "x.nii.gz", **options)
