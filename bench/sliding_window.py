@@ -19,14 +19,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from seg_transfer.inference.sliding_window import (
-    NetworkFn,
-    join_slabs,
-    longest_axis,
-    predict_slabs,
-    window_starts,
-    written_shape,
-)
+from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
+from seg_transfer.inference.windows import longest_axis, window_starts, written_shape
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.plan import ModelPlan, Weights
 

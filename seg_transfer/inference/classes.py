@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REGION_THRESHOLD = 0.5
+INTEGERS = (np.uint8, np.uint16, np.uint32, np.int16, np.int32, np.int64)
 
 
 def activate(logits: Tensor, data: DataPlan) -> Tensor:
@@ -50,3 +51,10 @@ def decide(probabilities: NDArray[np.floating], data: DataPlan) -> NDArray[np.un
         np.copyto(winner, index, where=probabilities[index] > best, casting="unsafe")
         np.maximum(best, probabilities[index], out=best)
     return winner
+
+
+def label_values(data: DataPlan) -> NDArray[np.integer]:
+    """Values of the labels in label maps, by index of the class, in the first of the usual types that has them all."""
+    values = [label.value for label in data.labels]
+    limits = [(kind, np.iinfo(kind)) for kind in INTEGERS]
+    return np.array(values, next(kind for kind, of in limits if of.min <= min(values) and max(values) <= of.max))

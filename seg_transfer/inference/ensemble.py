@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from seg_transfer.inference.label_map import Slab
 from seg_transfer.inference.predictor import Predictor
-from seg_transfer.inference.sliding_window import longest_axis, mean_slabs
+from seg_transfer.inference.sliding_window import mean_slabs
+from seg_transfer.inference.windows import longest_axis
 from seg_transfer.planning.fields import part_hash
 
 

@@ -14,19 +14,14 @@ from torch import Tensor, nn
 
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
-from seg_transfer.inference.classes import activate, decide
+from seg_transfer.inference.classes import activate, decide, label_values
 from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
 from seg_transfer.inference.postprocess import postprocess
-from seg_transfer.inference.sliding_window import (
-    NetworkFn,
-    join_slabs,
-    longest_axis,
-    predict_slabs,
-    written_shape,
-)
+from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
 from seg_transfer.inference.uncertainty import Uncertainty
+from seg_transfer.inference.windows import longest_axis, written_shape
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
@@ -41,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.integer]
 
-INTEGERS = (np.uint8, np.uint16, np.uint32, np.int16, np.int32, np.int64)
 VOXELS_PER_CALL = 2**16
 """Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
 the CPU (``bench/sliding_window.py``)."""
@@ -299,9 +293,7 @@ class Predictor:
         self, transform: CaseTransform, slabs: Iterable[Slab], axis: int, uncertainty: Uncertainty | None
     ) -> Integers:
         data = self.plan.data
-        values = [label.value for label in data.labels]
-        limits = [(kind, np.iinfo(kind)) for kind in INTEGERS]
-        table = np.array(values, next(kind for kind, of in limits if of.min <= min(values) and max(values) <= of.max))
+        table = label_values(data)
         native, cropped = transform.blank_labels(table.dtype)
         fill_labels(
             cropped,

@@ -1,8 +1,7 @@
 """Sliding-window prediction of a volume, slab by slab.
 
-Windows have the patch's size, at which the decoder's instance norms were trained, and overlap by one half. Their
-probabilities are weighted by a Gaussian with sigma 1/8 of the patch (nnU-Net: Isensee et al., Nature Methods 2021).
-``bench/sliding_window.py`` compares this with MONAI's.
+:mod:`~seg_transfer.inference.windows` says where windows lie and how they are weighted. ``bench/sliding_window.py``
+compares this with MONAI's.
 
 Windows ascend along one axis. Slices that no later window reaches are finished and yielded, so that sums are held for
 about one patch's length of that axis; see :func:`predict_slabs` for the memory.
@@ -11,19 +10,16 @@ about one patch's length of that axis; see :func:`predict_slabs` for the memory.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seg_transfer.inference.windows import SIGMA, group_windows, window_starts, written_shape
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.extent import Extent, unknown_position
-
-OVERLAP = 0.5
-SIGMA = 1 / 8
 
 NetworkFn = Callable[[Tensor], Tensor]
 """``(batch, channel, slice, u, v)`` -> probabilities ``(batch, output, slice out, u, v)`` float32, or any other outputs
@@ -48,8 +44,9 @@ def predict_slabs(
     (``training/batches.py``).
 
     Beside the windows of one call of the network, memory holds ``4 * outputs`` bytes per voxel of the slices that the
-    windows of one call span. With :func:`longest_axis` and one window per call, that is at most ``2 * outputs`` bytes
-    per voxel of a volume that is twice as long as the patch along any axis; smaller ones have less than eight patches.
+    windows of one call span. With :func:`~seg_transfer.inference.windows.longest_axis` and one window per call, that is
+    at most ``2 * outputs`` bytes per voxel of a volume that is twice as long as the patch along any axis; smaller ones
+    have less than eight patches.
 
     Args:
         network: Maps windows to probabilities, on any device and at any precision; sums are float32.
@@ -71,7 +68,7 @@ def predict_slabs(
     sums = [_sum_along(size, starts[a], weights[a]).to(array.device) for a, size in enumerate(shape)]
     weight = _outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
-    calls = _calls(starts, axis, batch)
+    calls = group_windows(starts, axis, batch)
     depth = max(min(call[-1][axis] + written[axis], shape[axis]) - max(call[0][axis], 0) for call in calls)
     held = torch.zeros((outputs, *(depth if a == axis else size for a, size in enumerate(shape))), device=array.device)
     base = 0
@@ -123,32 +120,6 @@ def mean_slabs(streams: Sequence[Iterator[tuple[int, Tensor]]], *, axis: int) ->
         ]
 
 
-def longest_axis(shape: Sequence[int], models: Sequence[ModelPlan]) -> int:
-    """The axis of ``(slice, u, v)`` along which a volume has the most windows' lengths; ties go to the first.
-
-    For several models the lengths of their windows are added, since each holds the slices of its windows.
-    """
-    return max(range(3), key=lambda axis: shape[axis] / sum(written_shape(model)[axis] for model in models))
-
-
-def window_starts(size: int, window: int) -> list[int]:
-    """First voxels of windows that cover an axis evenly and overlap by at least one half.
-
-    Args:
-        size: Voxels along the axis; if fewer than the window's, one window has the volume in its middle.
-        window: Voxels of a window; windows of one slice do not overlap.
-    """
-    if size < window:
-        return [-((window - size) // 2)]
-    steps = math.ceil((size - window) / max(1, int(window * (1 - OVERLAP))))
-    return [round(step * (size - window) / max(1, steps)) for step in range(steps + 1)]
-
-
-def written_shape(model: ModelPlan) -> Triple:
-    """Size ``(slice, u, v)`` of the network's output for one patch."""
-    return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])
-
-
 def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) -> Tensor:
     """A window of a volume, padded with zeros where it reaches beyond it.
 
@@ -196,12 +167,6 @@ def _sum_along(size: int, starts: Sequence[int], weight: Tensor) -> Tensor:
         first, stop = max(start, 0), min(start + len(weight), size)
         total[first:stop] += weight[first - start : stop - start]
     return total
-
-
-def _calls(starts: Sequence[Sequence[int]], axis: int, batch: int) -> list[list[Triple]]:
-    """Corners of the windows, ascending along the axis, grouped by call of the network."""
-    corners = sorted(((s, u, v) for s, u, v in itertools.product(*starts)), key=lambda corner: corner[axis])
-    return [corners[first : first + batch] for first in range(0, len(corners), batch)]
 
 
 def _mean_of_mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:

@@ -23,6 +23,7 @@ LAYERS = [
     "network",
     "training",
     "inference",
+    "portable",
     "evidence",
     "evaluation",
     "reporting",

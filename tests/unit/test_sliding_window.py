@@ -11,15 +11,8 @@ import torch
 from made_plans import model_plan
 from torch import Tensor
 
-from seg_transfer.inference.sliding_window import (
-    NetworkFn,
-    join_slabs,
-    longest_axis,
-    mean_slabs,
-    predict_slabs,
-    window_starts,
-    written_shape,
-)
+from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, mean_slabs, predict_slabs
+from seg_transfer.inference.windows import longest_axis, window_starts, written_shape
 from seg_transfer.planning.plan import ModelPlan
 
 CASES = [
