@@ -14,7 +14,7 @@ from typing import Any
 
 from seg_transfer import version
 from seg_transfer.errors import UserError, printable
-from seg_transfer.exporting.card import weights_terms
+from seg_transfer.exporting.card import NOT_STATED, weights_terms
 from seg_transfer.exporting.save import save_model_file
 from seg_transfer.planning.data_plan import Channel, DataPlan
 from seg_transfer.planning.model_file import ModelHeader
@@ -58,9 +58,9 @@ python -m monai.bundle run --config_file configs/inference.json --dataset_dir IM
 
 This calls `seg_transfer.predict`, and label maps are those of `segtl predict -m models/model.segtl`. IMAGES is a folder
 of images or one file; `--device cpu` or `--device cuda` chooses the device. The model file is safetensors and holds no
-pickle.
+pickle, but MONAI evaluates what stands in `configs`: run bundles of people you trust.
 """
-LICENCE = """The author of this model has to state its licence: ask before you use or pass it on.
+LICENCE = """Licence of this model: {}
 
 Training started from weights with terms of their own:
 
@@ -78,7 +78,9 @@ def check_bundle(folder: Path) -> None:
         raise UserError("this folder is not empty", where=folder, hint="name a new folder for the bundle")
 
 
-def save_bundle(folder: Path, header: ModelHeader, trained: Sequence[TrainedRuns], *, name: str) -> None:
+def save_bundle(
+    folder: Path, header: ModelHeader, trained: Sequence[TrainedRuns], *, name: str, licence: str | None = None
+) -> None:
     """Write the bundle, whole or not at all.
 
     Args:
@@ -86,6 +88,7 @@ def save_bundle(folder: Path, header: ModelHeader, trained: Sequence[TrainedRuns
         header: The result of :func:`~seg_transfer.exporting.save.make_header`.
         trained: The folds that the header was made of.
         name: Name of the model.
+        licence: Licence of the model, as an SPDX identifier.
 
     Raises:
         UserError: If the folder is not empty, or a fold's model cannot be read.
@@ -98,7 +101,8 @@ def save_bundle(folder: Path, header: ModelHeader, trained: Sequence[TrainedRuns
         write_text(beside / "configs" / "metadata.json", _json(metadata(header.plan.data, name=name)))
         write_text(beside / "configs" / "inference.json", _json(INFERENCE))
         write_text(beside / "docs" / "README.md", header.card + HOW_TO_RUN)
-        write_text(beside / "LICENSE", LICENCE + "".join(f"- {text}\n" for text in weights_terms(header.members)))
+        origins = "".join(f"- {text}\n" for text in weights_terms(header.members))
+        write_text(beside / "LICENSE", LICENCE.format(licence or NOT_STATED) + origins)
 
 
 def metadata(data: DataPlan, *, name: str) -> dict[str, Any]:
@@ -142,7 +146,6 @@ def metadata(data: DataPlan, *, name: str) -> dict[str, Any]:
         "pytorch_version": _release("torch"),
         "numpy_version": _release("numpy"),
         "required_packages_version": {version.DISTRIBUTION: version.VERSION},
-        "optional_packages_version": {},
         "supported_apps": {},
         "name": printable(name),
         "task": f"Segmentation of {', '.join(map(printable, data.scored))} in {kind}",

@@ -1,14 +1,23 @@
-"""The card of an exported model: its input and output, training data, scores and licence, as Markdown."""
+"""The card of an exported model: use, training data, scores, failures and licence, as Markdown with YAML front matter.
+
+The front matter is that of model hubs: ``segtl card model.segtl`` prints what a hub takes as the ``README.md`` of a
+repository. It names no data set, since the model file does not.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.errors import printable
+from seg_transfer.evaluation.scores import LabelSummary, Scores
 from seg_transfer.planning.model_file import Member, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.transfer.describe import describe
+from seg_transfer.util.statistics import mean_interval
+
+NOT_STATED = "not stated: ask the author of this model before you use it or pass it on"
 
 
 def write_card(
@@ -19,6 +28,8 @@ def write_card(
     validated: int,
     chosen: bool,
     postprocessing: Postprocessing,
+    scores: Scores | None = None,
+    licence: str | None = None,
 ) -> str:
     """Write the card; it names no case and no path.
 
@@ -29,6 +40,8 @@ def write_card(
         validated: Number of cases that ``dice`` is over.
         chosen: Whether the models or the postprocessing were chosen by ``dice``.
         postprocessing: Postprocessing of label maps.
+        scores: The scores that ``dice`` is the mean of, where they are known.
+        licence: Licence of the model, as an SPDX identifier; None if the author has not stated it.
     """
     plan = members[0].plan
     data, unit = plan.data, plan.data.unit
@@ -36,22 +49,28 @@ def write_card(
     axes = ["xyz"[axis] for axis in data.axes]
     spacing = ", ".join(f"{axis} {size:g}" for axis, size in zip(axes, data.spacing, strict=True))
     lines = [
+        *_front_matter(licence),
         f"# {name}: a model of segtl",
         "",
+        f"- Intended use: research, on {kind} like those it was trained on: segtl warns of others",
         f"- Reads: {kind} of {len(data.channels)} channel(s), in this order: "
         + ", ".join(f"{channel.name} (scaled by {channel.normalization.kind})" for channel in data.channels),
         "- Predicts: " + ", ".join(f"{name} {' + '.join(map(str, values))}" for name, values in data.scored.items()),
         f"- Resamples to {spacing} ({unit}), and back",
         f"- Trained on: {_trained_on(members)} labelled {kind}",
+        *_ranges(plan),
     ]
     lines += [f"- Network: {_network(member)}" for member in members]
     lines += [f"- Label maps: {text}" for text in _postprocessing(plan, postprocessing)]
     if dice is None:
         lines.append("- Dice by cross-validation: not measured for these models")
     else:
-        means = ", ".join(f"{label} {'undefined' if mean != mean else f'{mean:.3f}'}" for label, mean in dice.items())
+        means = ", ".join(_mean(label, mean, scores) for label, mean in dice.items())
         bias = "; slightly optimistic, since the models were chosen by these figures" if chosen else ""
-        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{bias}")
+        brackets = "; in brackets the 95 % confidence interval of the mean" if scores and validated > 1 else ""
+        lines.append(f"- Dice by cross-validation over {validated} {kind}: {means}{brackets}{bias}")
+    lines += [f"- Known failures: {text}" for text in _failures(scores)]
+    lines.append(f"- Licence of this model: {licence or NOT_STATED}")
     lines += [f"- Encoder's weights: {text}" for text in weights_terms(members)]
     lines += [
         "",
@@ -68,6 +87,73 @@ def write_card(
         "",
     ]
     return "\n".join(map(printable, lines))
+
+
+def _front_matter(licence: str | None) -> list[str]:
+    """What hubs list and filter by."""
+    terms = [f"license: {licence.lower()}"] if licence else ["license: other", "license_name: not-stated"]
+    tags = ["medical-imaging", "image-segmentation", "segtl"]
+    return [
+        "---",
+        *terms,
+        "library_name: segtl",
+        "pipeline_tag: image-segmentation",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "metrics:",
+        "- dice",
+        "---",
+    ]
+
+
+def _ranges(plan: Plan) -> list[str]:
+    """Spacing and size of the training images."""
+    training, unit = plan.training_images, plan.data.unit
+    if training is None:
+        return []
+    texts = [
+        ", ".join(f"{axis} {_range(of.lowest, of.highest)}" for axis, of in zip("xyz", spreads, strict=False))
+        for spreads in (training.spacing, training.size)
+    ]
+    return [f"- Training images: spacing {texts[0]}; size {texts[1]} ({unit})"]
+
+
+def _range(lowest: float, highest: float) -> str:
+    low, high = (f"{math.exp(value):.3g}" for value in (lowest, highest))
+    return low if low == high else f"{low} to {high}"
+
+
+def _mean(label: str, mean: float, scores: Scores | None) -> str:
+    """A label's mean Dice with its interval."""
+    if math.isnan(mean):
+        return f"{label} undefined"
+    defined = _dice(scores, label)
+    if len(defined) < 2:
+        return f"{label} {mean:.3f}"
+    low, high = mean_interval(defined)
+    return f"{label} {mean:.3f} ({max(low, 0):.3f} to {min(high, 1):.3f})"
+
+
+def _failures(scores: Scores | None) -> list[str]:
+    """Labels that cross-validation did not find, or found where there are none, and the lowest Dice."""
+    if scores is None:
+        return []
+    lines = [text for label, summary in scores.summary.items() for text in _errors(label, summary)]
+    lowest = [f"{label} {min(defined):.3f}" for label in scores.labels if (defined := _dice(scores, label))]
+    return lines + ([f"lowest Dice of a case: {', '.join(lowest)}"] if lowest else [])
+
+
+def _errors(label: str, summary: LabelSummary) -> list[str]:
+    counts = {"is not found": summary.prediction_empty, "is predicted where there is none": summary.reference_empty}
+    return [f"{label} {what}, in {count} case(s)" for what, count in counts.items() if count]
+
+
+def _dice(scores: Scores | None, label: str) -> list[float]:
+    """Dice of the cases in which it is defined."""
+    if scores is None:
+        return []
+    values = [case[label].metrics["dice"] for case in scores.cases.values()]
+    return [value for value in values if not math.isnan(value)]
 
 
 def _trained_on(members: Sequence[Member]) -> int:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from seg_transfer.evaluation.scores import Scores
 from seg_transfer.exporting.anonymise import anonymise
 from seg_transfer.exporting.card import write_card
 from seg_transfer.planning.model_file import NOTHING, Member, ModelHeader, Postprocessing, prefix
@@ -22,6 +23,8 @@ def make_header(
     validated: int = 0,
     chosen: bool = False,
     postprocessing: Postprocessing = NOTHING,
+    scores: Scores | None = None,
+    licence: str | None = None,
 ) -> ModelHeader:
     """Make the header of a model file, without the checksum of the weights.
 
@@ -32,11 +35,22 @@ def make_header(
         validated: Number of cases that ``dice`` is over.
         chosen: Whether the models were chosen by ``dice``.
         postprocessing: Postprocessing of label maps.
+        scores: The scores that ``dice`` is the mean of, where they are known.
+        licence: Licence of the model, as an SPDX identifier.
     """
     members = tuple(
         Member(plan=anonymise(runs.plan_as_trained, name=name), folds=tuple(map(str, runs.folds))) for runs in trained
     )
-    card = write_card(members, name=name, dice=dice, validated=validated, chosen=chosen, postprocessing=postprocessing)
+    card = write_card(
+        members,
+        name=name,
+        dice=dice,
+        validated=validated,
+        chosen=chosen,
+        postprocessing=postprocessing,
+        scores=scores,
+        licence=licence,
+    )
     return ModelHeader(segtl=VERSION, members=members, postprocessing=postprocessing, card=card)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.base import Cli, Command
@@ -158,6 +159,13 @@ class DicomSegOptions(WorkOption, VerbosityOptions):
     )
 
 
+def _licence(identifier: str | None) -> str | None:
+    if identifier is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", identifier):
+        hint = "give an SPDX identifier, such as apache-2.0 or cc-by-nc-4.0"
+        raise UserError(f"{identifier[:64]!r} is no licence", where="--licence", hint=hint)
+    return identifier
+
+
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
     """Options of :func:`seg_transfer.export`."""
 
@@ -180,6 +188,9 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
         None, description="New folder for a MONAI bundle, which `python -m monai.bundle run` predicts with."
     )
     name: Annotated[str, Cli(metavar="TEXT")] = Field("unnamed", description="Name of the model in its card.")
+    licence: Annotated[str | None, Cli(metavar="SPDX"), AfterValidator(_licence)] = Field(
+        None, description="Licence of the model in its card, such as cc-by-4.0. Default: not stated."
+    )
 
     @model_validator(mode="after")
     def _has_a_file(self) -> ExportOptions:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg_transfer.errors import UserError, printable
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import CardOptions, ExportOptions
-from seg_transfer.planning.model_file import read_model_file
+from seg_transfer.planning.model_file import NOTHING, read_model_file
+from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from seg_transfer.evaluation.scores import Scores
 
 
 @takes(ExportOptions)
@@ -50,7 +55,7 @@ def export(options: ExportOptions) -> list[Path]:
         if len(models.runs) > 1:
             what = "ONNX holds one configuration, an ensemble of several is chosen"
             raise UserError(what, where=work.choice, hint="name the folds of the current plan, such as --folds 0")
-    dice, cases = _dice(models)
+    dice, cases, scores = _dice(models)
     header = make_header(
         models.runs,
         name=options.name,
@@ -58,6 +63,8 @@ def export(options: ExportOptions) -> list[Path]:
         validated=cases,
         chosen=models.choice is not None,
         postprocessing=models.postprocessing,
+        scores=scores,
+        licence=options.licence,
     )
     if options.output is not None:
         save_model_file(options.output, header, models.runs)
@@ -67,7 +74,7 @@ def export(options: ExportOptions) -> list[Path]:
 
         save_onnx(options.onnx, header, load_folds(models.runs[0].plan, models.runs[0].models))
     if options.bundle is not None:
-        save_bundle(options.bundle, header, models.runs, name=options.name)
+        save_bundle(options.bundle, header, models.runs, name=options.name, licence=options.licence)
     return [path for path in (options.output, options.onnx, options.bundle) if path is not None]
 
 
@@ -83,17 +90,22 @@ def card(options: CardOptions) -> str:
     return printable(read_model_file(options.model).header.card, keep="\n")
 
 
-def _dice(models: Models) -> tuple[Mapping[str, float] | None, int]:
-    """Cross-validated mean Dice of each label, and the number of cases; None and 0 if no fold is validated."""
+def _dice(models: Models) -> tuple[Mapping[str, float] | None, int, Scores | None]:
+    """Cross-validated mean Dice of each label, the number of cases, and their scores if they are of these label maps.
+
+    None, 0 and None if no fold is validated.
+    """
+    scores = _scores(models.runs[0]) if len(models.runs) == 1 and models.postprocessing == NOTHING else None
     if models.choice is not None:
         dice = {name: math.nan if mean is None else mean for name, mean in models.choice.dice.items()}
-        return dice, models.choice.cases
+        return dice, models.choice.cases, scores
+    return (None, 0, None) if scores is None else (scores.label_dice, len(scores.cases), scores)
+
+
+def _scores(run: TrainedRuns) -> Scores | None:
+    """Scores of all validated folds of a run together."""
     from seg_transfer.evaluation.ranking import pooled
     from seg_transfer.evaluation.scores import Scores
 
-    (run,) = models.runs
     validated = [fold for fold in run.folder.validated_folds if fold in run.folds or run.folds == ("full",)]
-    if not validated:
-        return None, 0
-    scores = pooled([Scores.load(run.folder.run(fold).scores) for fold in validated])
-    return scores.label_dice, len(scores.cases)
+    return pooled([Scores.load(run.folder.run(fold).scores) for fold in validated]) if validated else None

@@ -49,10 +49,9 @@ SPECIFIED = {
         **dict.fromkeys(TEXTS, TEXT),
         "changelog": {"type": "object", "additionalProperties": TEXT},
         "required_packages_version": {"type": "object", "additionalProperties": TEXT},
-        "optional_packages_version": {"type": "object", "additionalProperties": TEXT},
         "network_data_format": FORMAT,
     },
-    "required": [*VERSIONS, *TEXTS, "optional_packages_version", "network_data_format"],
+    "required": [*VERSIONS, *TEXTS, "required_packages_version", "network_data_format"],
 }
 """The keys that MONAI's bundle specification demands; MONAI fetches its own schema from the network."""
 
@@ -72,7 +71,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
 @pytest.fixture(scope="module")
 def bundle(work: WorkFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "bundle"
-    assert seg_transfer.export(bundle=folder, work=work.path, name="bälle") == [folder]
+    assert seg_transfer.export(bundle=folder, work=work.path, name="bälle", licence="MIT") == [folder]
     return folder
 
 
@@ -82,7 +81,8 @@ def test_it_has_the_files_of_a_bundle(bundle: Path, work: WorkFolder) -> None:
     assert files == configs | {"models/model.segtl", "docs/README.md", "LICENSE"}
     readme = (bundle / "docs" / "README.md").read_text()
     assert "bälle: a model of segtl" in readme and "segtl[monai]" in readme
-    assert "trained from random weights" in (bundle / "LICENSE").read_text()
+    licence = (bundle / "LICENSE").read_text()
+    assert "this model: MIT" in licence and "trained from random weights" in licence
     for text in ("configs/metadata.json", "configs/inference.json", "docs/README.md"):
         assert str(work.path.parent) not in (bundle / text).read_text()
 

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import made_plans
 import nibabel
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from made_balls import make_dataset
 from made_work import add_run, ball_plan, make_work
+from safetensors import safe_open
 
 import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
+from seg_transfer.evaluation.scores import LabelScore, Scores
+from seg_transfer.exporting.card import write_card
 from seg_transfer.exporting.load import load_model_file
-from seg_transfer.planning.model_file import ModelHeader, Postprocessing, read_model_file
+from seg_transfer.planning.model_file import Member, ModelHeader, Postprocessing, read_model_file
 from seg_transfer.planning.plan import Plan, Reason, Weights
 from seg_transfer.planning.rules.strategy import finetune
 from seg_transfer.util.records import HEADER_KEY
+from seg_transfer.util.statistics import mean_interval
 from seg_transfer.workflow.choice import Choice, ChosenRun
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -62,7 +72,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
 @pytest.fixture(scope="module")
 def model(work: WorkFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("post") / "model.segtl"
-    assert main(["export", "-o", str(file), "-w", str(work.path), "--name", "balls"]) == 0
+    assert main(["export", "-o", str(file), "-w", str(work.path), "--name", "balls", "--licence", "cc-by-4.0"]) == 0
     return file
 
 
@@ -90,18 +100,69 @@ def test_a_plan_of_a_planner_is_stripped_too(data: Path, tmp_path: Path) -> None
 def test_the_card_says_what_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["card", str(model)]) == 0
     card = capsys.readouterr().out
-    assert card.startswith("# balls: a model of segtl\n")
+    assert "\n---\n# balls: a model of segtl\n" in card
     for line in (
         "Reads: volumes of 1 channel(s), in this order: MRI (scaled by zscore)",
         "Predicts: ball 1, core 4",
         "Resamples to z 2.5, x 1, y 1 (mm)",
         "Trained on: 4 labelled volumes",
         "2.5d U-Net on resnet18 (2 stages), patch 3 x 24 x 24, finetune; mean of 2 fold(s)",
-        "Dice by cross-validation over 4 volumes: ball 1.000, core 1.000",
+        "Dice by cross-validation over 4 volumes: ball 1.000 (1.000 to 1.000), core 1.000 (1.000 to 1.000); in brack",
+        "Known failures: lowest Dice of a case: ball 1.000, core 1.000",
+        "Licence of this model: cc-by-4.0",
+        "Intended use: research",
         "licence: unknown, a local file",
         "segtl predict -m model.segtl",
     ):
         assert line in card
+
+
+def test_a_hub_reads_its_card(model: Path) -> None:
+    data = ModelCard(seg_transfer.card(model)).data
+    assert data.license == "cc-by-4.0" and data.library_name == "segtl" and data.metrics == ["dice"]
+    assert data.pipeline_tag == "image-segmentation" and "medical-imaging" in data.tags
+    data = ModelCard(card_of_failures()).data
+    assert data.license == "other" and data.license_name == "not-stated"
+
+
+def test_safetensors_reads_it_as_it_is(model: Path) -> None:
+    with safe_open(model, framework="np") as file:
+        names = set(file.keys())
+        assert {name.split("/")[1] for name in names} == {"0", "1"}
+        assert all(np.isfinite(file.get_tensor(name)).all() for name in names)
+
+
+def card_of_failures() -> str:
+    """The card of a model that does not find one label in one case, and finds it where it is not in another."""
+    dice = {"a": [0.9, 0.7, math.nan], "b": [0.0, 0.0, 0.8]}
+    voxels = {"a": [(9, 9), (9, 9), (0, 0)], "b": [(0, 9), (9, 0), (9, 9)]}
+    cases = {
+        f"secret-{case}": {
+            label: LabelScore(
+                metrics={"dice": dice[label][case]},
+                prediction_voxels=voxels[label][case][0],
+                reference_voxels=voxels[label][case][1],
+            )
+            for label in dice
+        }
+        for case in range(3)
+    }
+    scores = Scores(unit="mm", tolerance=1.0, labels={"a": 1, "b": 2}, cases=cases)
+    plan = made_plans.plan(made_plans.data_plan(), made_plans.model_plan("2d", (1, 16, 16)))
+    members = [Member(plan=plan, folds=("0",))]
+    given = {"name": "x", "chosen": False, "postprocessing": Postprocessing(), "validated": 3}
+    return write_card(members, dice=scores.label_dice, scores=scores, **given)
+
+
+def test_the_card_tells_intervals_and_failures() -> None:
+    card = card_of_failures()
+    low, high = mean_interval([0.9, 0.7])
+    assert low < 0 and high > 1
+    assert "over 3 volumes: a 0.800 (0.000 to 1.000), b 0.267 (0.000 to 1.000); in brackets the 95 %" in card
+    assert "- Known failures: b is not found, in 1 case(s)\n" in card
+    assert "- Known failures: b is predicted where there is none, in 1 case(s)\n" in card
+    assert "lowest Dice of a case: a 0.700, b 0.000" in card
+    assert "Licence of this model: not stated" in card and "secret" not in card
 
 
 def test_it_predicts_without_the_work_folder(model: Path, work: WorkFolder, data: Path, tmp_path: Path) -> None:
@@ -136,6 +197,8 @@ def test_options_that_make_no_sense_are_refused(model: Path, work: WorkFolder, t
         seg_transfer.predict(array, spacing=(1, 1, 1), model=model, folds=[0])
     with pytest.raises(UserError, match="excludes --folds and --work"):
         seg_transfer.predict(array, spacing=(1, 1, 1), model=model, work=work.path)
+    with pytest.raises(UserError, match="is no licence"):
+        seg_transfer.export(tmp_path / "model.segtl", work=work.path, licence="free for all\n---")
     with pytest.raises(UserError, match="no output file is given"):
         seg_transfer.export(work=work.path)
     with pytest.raises(UserError, match="not trained: full"):
@@ -197,28 +260,37 @@ def probabilities(plan: Plan, networks: list[torch.nn.Module], image: np.ndarray
         return np.mean([network(torch.from_numpy(image)).softmax(1).numpy() for network in networks], axis=0)
 
 
-@pytest.mark.parametrize(
-    ("configuration", "folds"), [("2.5d", (0, 1)), pytest.param("3d", (1,), marks=pytest.mark.slow)]
-)
-def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...], data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=["2.5d", pytest.param("3d", marks=pytest.mark.slow)])
+def onnx(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
+    """A work folder beside ``m.segtl`` and ``m.onnx``, which hold its models."""
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    work = make_work(tmp_path / "work", data)
-    changes = {"slice_strides": (1, 2)} if configuration == "3d" else {}
-    plan = add_run(work, ball_plan(Dataset.load(work.dataset), configuration, **changes), folds=folds)
-    files = seg_transfer.export(tmp_path / "m.segtl", onnx=tmp_path / "m.onnx", work=work.path, name="balls")
-    assert files == [tmp_path / "m.segtl", tmp_path / "m.onnx"]
-    content = files[1].read_bytes()
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    folder = tmp_path_factory.mktemp("onnx")
+    work = make_work(folder / "work", data)
+    changes = {"slice_strides": (1, 2)} if request.param == "3d" else {}
+    plan = ball_plan(Dataset.load(work.dataset), request.param, **changes)
+    recipe = plan.recipe.model_copy(update={"tta_axes": (1,)})
+    add_run(work, plan.model_copy(update={"recipe": recipe}), folds=(1,) if request.param == "3d" else (0, 1))
+    files = seg_transfer.export(folder / "m.segtl", onnx=folder / "m.onnx", work=work.path, name="balls")
+    assert files == [folder / "m.segtl", folder / "m.onnx"]
+    return work
+
+
+def test_onnx_computes_what_torch_does(onnx: WorkFolder, data: Path) -> None:
+    import onnxruntime
+
+    folder, plan = onnx.path.parent, onnx.load_plan()
+    content = (folder / "m.onnx").read_bytes()
     source = Path(seg_transfer.__file__).parent
-    for private in (*NAMES, data.name, str(source), str(tmp_path), "anonymous-5"):
+    for private in (*NAMES, data.name, str(source), str(folder), "anonymous-5"):
         assert private.encode() not in content, private
 
-    session = runtime.InferenceSession(files[1])
+    session = onnxruntime.InferenceSession(folder / "m.onnx")
     assert [given.shape for given in session.get_inputs()] == [["batch", 1, *plan.model.patch]]
     header = ModelHeader.model_validate_json(session.get_modelmeta().custom_metadata_map[HEADER_KEY])
-    exported = read_model_file(files[0]).header
+    exported = read_model_file(folder / "m.segtl").header
     assert header == exported.model_copy(update={"weights": None})
-    networks = load_model_file(files[0]).networks
+    networks = load_model_file(folder / "m.segtl").networks
     for batch in (1, 2, 3):
         image = np.random.default_rng(batch).normal(size=(batch, 1, *plan.model.patch)).astype(np.float32)
         (found,) = session.run(None, {"image": image})
@@ -226,6 +298,46 @@ def test_onnx_computes_what_torch_does(configuration: str, folds: tuple[int, ...
         assert found.shape == wanted.shape
         assert np.abs(wanted - 1 / 3).max() > 0.1
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+NEEDED = {"isal", "nibabel", "numpy", "onnxruntime", "PIL", "psutil", "pydantic", "safetensors", "scipy"}
+"""What `segtl-infer` needs, as the guide installs it."""
+THEIRS = {"annotated_types", "flatbuffers", "google", "packaging", "pydantic_core"} | {
+    *("importlib_resources", "typing_extensions", "typing_inspection")
+}
+WITHOUT_TORCH = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        known = {{"seg_transfer", *sys.stdlib_module_names, *{sorted(NEEDED | THEIRS)}}}
+        if top not in known and not top.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(f"no {{name}} here", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from seg_transfer.portable.__main__ import main
+
+sys.exit(main())
+"""
+
+
+def test_onnx_predicts_whole_images_without_torch(onnx: WorkFolder, data: Path, tmp_path: Path) -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    (installed,) = re.findall(r"^pip install (isal .+)$", guide, flags=re.MULTILINE)
+    assert {"PIL" if name == "pillow" else name for name in installed.split()} == NEEDED
+    images = data / "imagesTr"
+    line = ["-m", str(onnx.path.parent / "m.onnx"), "-i", str(images), "-o", str(tmp_path / "out"), "--threads", "1"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *line], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"4/4 {tmp_path / 'out'}" in done.stdout
+    expected = seg_transfer.predict(images, tmp_path / "expected", work=onnx.path, workers=0, **CPU)
+    for name in NAMES:
+        found, wanted = (nibabel.load(folder / f"{name}.nii.gz") for folder in (tmp_path / "out", expected))
+        values, right = np.asarray(found.dataobj), np.asarray(wanted.dataobj)
+        assert values.dtype == right.dtype and len(np.unique(right)) > 1
+        assert (values != right).mean() <= 1e-4  # rounding where two labels are equally probable
+        np.testing.assert_array_equal(found.affine, wanted.affine)
 
 
 def test_without_its_packages_onnx_is_refused(
