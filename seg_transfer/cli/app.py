@@ -36,6 +36,7 @@ from seg_transfer.errors import (
 )
 from seg_transfer.evaluation.metrics import metrics_help
 from seg_transfer.options import (
+    hub_options,
     import_options,
     model_options,
     other_options,
@@ -57,7 +58,7 @@ ENVIRONMENT_ERRORS = {
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
 LOGGED = {"plan", "import-nnunet", "preprocess", "train", "summary", "probe"}
 """Commands that write into the work folder, which keeps their messages."""
-MODULES = (plan_options, import_options, train_options, model_options, other_options, pretrain_options)
+MODULES = (plan_options, import_options, train_options, model_options, hub_options, other_options, pretrain_options)
 """Modules with the commands' options types, in the order of ``--help``."""
 
 
