@@ -386,6 +386,9 @@ def show_dicom_seg(files: Sequence[Path], _: DicomSegOptions) -> None:
         print_line(str(file))
 
 
+show_rtstruct = show_mesh = show_dicom_seg
+
+
 def show_view(server: PageServer, options: ViewOptions) -> None:
     """Show the address, open it, and serve it until Ctrl-C."""
     logger.info("Ctrl-C ends it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -133,7 +133,15 @@ class ReportOptions(WorkOption, WorkersOption, VerbosityOptions):
     )
 
 
-class DicomSegOptions(WorkOption, VerbosityOptions):
+class LabelNamesOptions(WorkOption):
+    """Options of the commands for label maps: who knows the names of their labels."""
+
+    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
+        None, description="Exported model that knows the labels' names. Default: the plan of the work folder."
+    )
+
+
+class DicomSegOptions(LabelNamesOptions, VerbosityOptions):
     """Options of :func:`seg_transfer.dicom_seg`."""
 
     command = Command(
@@ -152,10 +160,20 @@ class DicomSegOptions(WorkOption, VerbosityOptions):
         description="Folder with the DICOM files, or a .zip of one."
     )
     output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
-        description="Folder for segmentations."
+        description="Folder for the files, CASE.dcm."
     )
-    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
-        None, description="Exported model that knows the labels' names. Default: the plan of the work folder."
+
+
+class RtStructOptions(DicomSegOptions):
+    """Options of `segtl rtstruct`."""
+
+    command = Command(
+        "rtstruct",
+        "Write label maps as DICOM RT structure sets: contours in the series that `convert` made images of.",
+        "Example: [bold]segtl rtstruct predictions STUDY -o structures -m model.segtl[/]\n\n"
+        "A label map has the name that `convert` gave to the image of its series. It needs the extra "
+        "segtl\\[dicom].",
+        function="seg_transfer.workflow.dicom_seg:rtstruct",
     )
 
 
@@ -164,6 +182,26 @@ def _licence(identifier: str | None) -> str | None:
         hint = "give an SPDX identifier, such as apache-2.0 or cc-by-nc-4.0"
         raise UserError(f"{identifier[:64]!r} is no licence", where="--licence", hint=hint)
     return identifier
+
+
+class MeshOptions(LabelNamesOptions, VerbosityOptions):
+    """Options of `segtl mesh`."""
+
+    command = Command(
+        "mesh",
+        "Write the surface of each label of label maps as a mesh, in mm (LPS).",
+        "Example: [bold]segtl mesh predictions -o meshes -m model.segtl[/]\n\n"
+        "Files are OUTPUT/CASE/LABEL.stl. It needs the extra segtl\\[mesh].",
+        function="seg_transfer.workflow.mesh:mesh",
+    )
+
+    labels: Annotated[Path, Cli(metavar="LABELS", argument=True)] = Field(
+        description="Folder of label maps, or one file."
+    )
+    output: Annotated[Path, Cli("-o/--output", metavar="DIR", positional=True)] = Field(
+        description="Folder for meshes."
+    )
+    format: Literal["stl", "ply"] = Field("stl", description="Format of the meshes.")
 
 
 class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):

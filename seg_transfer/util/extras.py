@@ -10,10 +10,11 @@ from seg_transfer.errors import EveryCaseFails
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["dicom", "itk", "onnx"]
+Extra = Literal["dicom", "itk", "mesh", "onnx"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "dicom": ("SimpleITK", "highdicom", "pydicom"),
     "itk": ("SimpleITK",),
+    "mesh": ("skimage",),
     "onnx": ("onnx", "onnxscript"),
 }
 """What is imported of each extra. TensorBoard is not here: without it, training writes no events for it and goes on."""

@@ -1,7 +1,8 @@
-"""Writes label maps as DICOM segmentations of the series that `segtl convert` made images of."""
+"""Writes label maps as DICOM segmentations or RT structure sets of the series that `segtl convert` made images of."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from seg_transfer.data.dicom import Series, find_series
 from seg_transfer.data.formats import stem
 from seg_transfer.data.geometry import grid_difference, to_native
-from seg_transfer.data.image import read_label
+from seg_transfer.data.image import Image, read_label
 from seg_transfer.data.naming import data_files
 from seg_transfer.data.no_image import no_image
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
-from seg_transfer.options.model_options import DicomSegOptions
+from seg_transfer.options.model_options import DicomSegOptions, LabelNamesOptions, RtStructOptions
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import check_folder, make_folder
@@ -40,13 +42,43 @@ def dicom_seg(options: DicomSegOptions) -> list[Path]:
     check_extra("dicom", "writing DICOM segmentations")
     from seg_transfer.exporting.dicom_seg import save_segmentation
 
-    check_folder(options.output)
+    return _write(options, save_segmentation)
+
+
+@takes(RtStructOptions)
+def rtstruct(options: RtStructOptions) -> list[Path]:
+    """Write label maps as DICOM RT structure sets: the contours of each label.
+
+    Label maps and series are those of :func:`dicom_seg`, and it returns and raises the same.
+    """
+    check_extra("dicom", "writing DICOM structure sets")
+    from seg_transfer.exporting.rt_structures import save_structures
+
+    return _write(options, save_structures)
+
+
+def label_names(options: LabelNamesOptions) -> DataPlan:
+    """The data part of the plan that knows the labels' names: the model's, or that of the work folder."""
     if options.model is not None:
-        data = read_model_file(options.model).header.plan.data
-    else:
-        data = WorkFolder(options.work).load_plan().data
-    names = {label.name: label.value for label in data.labels if label.value}
-    files = [options.labels] if options.labels.is_file() else _label_maps(options.labels)
+        return read_model_file(options.model).header.plan.data
+    return WorkFolder(options.work).load_plan().data
+
+
+def check_values(labels: Image, names: Mapping[str, int], file: Path) -> None:
+    """Refuse values of a label map that have no name.
+
+    Raises:
+        UserError: If there are some.
+    """
+    if unknown := sorted(set(np.unique(labels.array).tolist()) - {0, *names.values()}):
+        raise UserError(f"it has values that the model does not know: {unknown[:5]}", where=file)
+
+
+def _write(options: DicomSegOptions, save: Callable[[Path, np.ndarray, Series, Mapping[str, int]], None]) -> list[Path]:
+    check_folder(options.output)
+    data = label_names(options)
+    names = data.written_names
+    files = label_maps(options.labels)
     failures: dict[str, str] = {}
     written: list[Path] = []
     with unpacked(options.dicom) as folder:
@@ -55,14 +87,13 @@ def dicom_seg(options: DicomSegOptions) -> list[Path]:
             path = options.output / f"{stem(file)}.dcm"
             try:
                 one = _series_of(file, series)
-                labels = read_label(file)
+                labels = read_label(file, grid=one.grid, names=data.names)
                 assert one.grid is not None, one.problem
                 if difference := grid_difference(one.grid, labels.native):
                     raise UserError(f"does not lie on the grid of its series: {difference}", where=file)
-                if unknown := sorted(set(np.unique(labels.array).tolist()) - {0, *names.values()}):
-                    raise UserError(f"it has values that the model does not know: {unknown[:5]}", where=file)
+                check_values(labels, names, file)
                 make_folder(options.output)
-                save_segmentation(path, to_native(labels.array[0], one.grid), one, names)
+                save(path, to_native(labels.array[0], one.grid), one, names)
             except UserError as error:
                 failures[stem(file)] = str(error)
             else:
@@ -72,7 +103,10 @@ def dicom_seg(options: DicomSegOptions) -> list[Path]:
     return written
 
 
-def _label_maps(folder: Path) -> list[Path]:
+def label_maps(folder: Path) -> list[Path]:
+    """The label maps of a folder, or the one file."""
+    if folder.is_file():
+        return [folder]
     files = data_files(folder) if folder.is_dir() else []
     if not files:
         raise no_image(folder, "label map")
