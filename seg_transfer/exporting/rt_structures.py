@@ -17,7 +17,7 @@ from seg_transfer.data.dicom import Series
 from seg_transfer.data.formats.label_table import colour
 from seg_transfer.errors import UserError
 from seg_transfer.util.files import whole_file
-from seg_transfer.util.texts import version_of
+from seg_transfer.version import VERSION
 
 _RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY = "1.2.840.10008.3.1.2.3.1"
@@ -122,7 +122,7 @@ def _blank(source: Any) -> Any:
     made.SpecificCharacterSet = "ISO_IR 192"
     made.SOPClassUID, made.Modality = _RT_STRUCTURES, "RTSTRUCT"
     made.Manufacturer = made.ManufacturerModelName = "segtl"
-    made.SoftwareVersions, made.OperatorsName = version_of("seg-transfer"), ""
+    made.SoftwareVersions, made.OperatorsName = VERSION, ""
     made.SeriesDescription, made.StructureSetLabel = "Contours by segtl", "segtl"
     made.StructureSetDate, made.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     made.ApprovalStatus = "UNAPPROVED"
