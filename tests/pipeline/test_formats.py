@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -83,3 +84,25 @@ def test_label_maps_for_3d_slicer(tmp_path: Path, expected: tuple[np.ndarray, np
         seg_transfer.predict(tmp_path / "in", tmp_path / "other", **{**options, "format": "png"})
     with pytest.raises(UserError, match="the ending of the output file is its format"):
         seg_transfer.predict(tmp_path / "in", tmp_path / "x.nii.gz", **options)
+
+
+def test_channels_of_a_4d_nifti_are_those_that_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    label = np.zeros((12, 12, 6), np.uint8)
+    label[3:8, 3:8, 2:4] = 1
+    training = []
+    for number in range(2):
+        image = np.random.default_rng(number).normal(0, 1, (*label.shape, 2)).astype(np.float32)
+        for folder, array in (("imagesTr", image), ("labelsTr", label)):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), data / folder / f"case_{number}.nii.gz")
+        training.append({"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"})
+    description = {"labels": {"0": "background", "1": "ball"}, "training": training}
+    for names in ({"0": "T1", "1": "T2"}, {"0": "T1"}):
+        (data / "dataset.json").write_text(json.dumps(description | {"modality": names}))
+        if len(names) == 2:
+            planned = seg_transfer.plan(data, work=tmp_path / "work", workers=0, device="cpu")
+            assert [channel.name for channel in planned.data.channels] == ["T1", "T2"]
+        else:
+            with pytest.raises(UserError, match=r"the case has 2 channel\(s\), but the data set names 1"):
+                seg_transfer.plan(data, work=tmp_path / "series", workers=0, device="cpu")
