@@ -14,6 +14,8 @@ NormalizationKind = Literal["zscore", "clip_zscore", "minmax", "none"]
 """Scaling of a channel's intensities."""
 Carry = Literal["encoder", "all"]
 """Part of an earlier model that is carried over: its encoder, or encoder and decoder."""
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+"""Program that shows the progress of trainings."""
 Precision = Literal["float32", "bfloat16"]
 """Precision of the network's operations; parameters are float32."""
 

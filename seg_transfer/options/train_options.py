@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from seg_transfer.options.base import Cli, Command
-from seg_transfer.options.choices import LARGEST_SEED
+from seg_transfer.options.choices import LARGEST_SEED, TrackerName
 from seg_transfer.options.common import (
     RUNNING,
     BudgetOptions,
@@ -17,8 +17,13 @@ from seg_transfer.options.common import (
     VerbosityOptions,
     WorkersOption,
     WorkOption,
+    from_text,
 )
 from seg_transfer.util.records import Record
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
@@ -27,6 +32,11 @@ class RunOptions(BudgetOptions, DeviceOption, WorkersOption):
     restart: bool = Field(False, description="Start over instead of resuming.")
     seed: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(
         None, ge=0, le=LARGEST_SEED, description="Random seed. Default: the plan's."
+    )
+    track: Annotated[tuple[TrackerName, ...] | None, from_text(_listed), Cli(metavar="LIST")] = Field(
+        None,
+        min_length=1,
+        description="Programs that show the progress: tensorboard, mlflow, wandb. Default: tensorboard, if installed.",
     )
 
 

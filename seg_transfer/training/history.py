@@ -64,6 +64,12 @@ def flat(row: Row) -> dict[str, float | int | str | None]:
     )
 
 
+def scalars(row: Row) -> dict[str, float]:
+    """The figures of a row that are known: name, such as ``dice/liver``, -> value."""
+    figures = {name: value for name, value in flat(row).items() if isinstance(value, int | float)}
+    return {name.replace(" ", "/", 1): value for name, value in figures.items() if name not in ("step", "epoch")}
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write all rows; no file without rows."""
     if not rows:
@@ -92,10 +98,8 @@ class TensorBoard:
                 self._add(row, self._writer)
 
     def _add(self, row: Row, writer: SummaryWriter) -> None:
-        for name, value in flat(row).items():
-            if isinstance(value, int | float) and name not in ("step", "epoch"):
-                group, _, label = name.partition(" ")
-                writer.add_scalar(f"{group}/{label}" if label else name, value, row["step"])
+        for name, value in scalars(row).items():
+            writer.add_scalar(name, value, row["step"])
         writer.flush()
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from seg_transfer.planning.rules.optimization import TARGET_STEPS
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.batches import PatchSampler, ReadAhead
 from seg_transfer.training.checkpoint import is_whole_model, load_header, load_state, save_state
-from seg_transfer.training.history import Row, TensorBoard, mean_dice, write_csv
+from seg_transfer.training.history import Row, mean_dice, write_csv
 from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.training.manifest import (
     Cases,
@@ -38,6 +38,7 @@ from seg_transfer.training.manifest import (
 from seg_transfer.training.progress_plot import draw_progress
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.task import Task, check_plan
+from seg_transfer.training.trackers import Trackers
 from seg_transfer.training.trainer import Trainer
 from seg_transfer.util.environment import training_workers
 from seg_transfer.util.locks import check_held
@@ -144,7 +145,7 @@ class _Training:
                 steps = range(RECALIBRATION_BATCHES)
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
-        self.board = TensorBoard(self.run.tensorboard, self.state.step)
+        self.trackers = Trackers(self.options.track, self.run, self.state.step)
         workers = training_workers(self.options.device, self.options.workers)
         on_cuda = self.options.device.startswith("cuda")
         batches = ReadAhead(self.sampler.batch, workers=workers, pinned=on_cuda)
@@ -154,7 +155,7 @@ class _Training:
             raise self._memory_ran_out() from error
         finally:
             batches.close()
-            self.board.close()
+            self.trackers.close()
         if not is_whole_model(self.run.model):  # deleted or damaged after the last save
             self._save_model()
 
@@ -242,7 +243,7 @@ class _Training:
         )
         state.rows.append(row)
         state.losses.clear()
-        self.board.add(row)
+        self.trackers.add(row)
         write_csv(self.run.log, state.rows)
 
     def _save(self) -> None:

@@ -75,6 +75,8 @@ class RunFolder:
     """The log as a plot."""
     tensorboard = _RunFile("tensorboard")
     """Folder of TensorBoard's log."""
+    wandb = _RunFile("wandb")
+    """Folder of the files of Weights & Biases."""
     validation = _RunFile("validation")
     """Folder of the held-out cases' label maps and scores."""
     scores = _RunFile("validation", SCORES_FILE)
@@ -137,7 +139,7 @@ class RunFolder:
         """Delete the files of training and validation; the race stays."""
         for file in (self.resume, self.model, self.manifest, self.log, self.progress_plot):
             file.unlink(missing_ok=True)
-        for folder in (self.tensorboard, self.validation):
+        for folder in (self.tensorboard, self.wandb, self.validation):
             shutil.rmtree(folder, ignore_errors=True)
 
     def clear_race(self) -> None:

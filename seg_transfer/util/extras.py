@@ -10,14 +10,15 @@ from seg_transfer.errors import EveryCaseFails
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["dicom", "itk", "mesh", "onnx"]
+Extra = Literal["dicom", "itk", "mesh", "onnx", "tracking"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "dicom": ("SimpleITK", "highdicom", "pydicom"),
     "itk": ("SimpleITK",),
     "mesh": ("skimage",),
     "onnx": ("onnx", "onnxscript"),
+    "tracking": ("tensorboard", "mlflow", "wandb"),
 }
-"""What is imported of each extra. TensorBoard is not here: without it, training writes no events for it and goes on."""
+"""What is imported of each extra. Unless it is asked for, training goes on without TensorBoard."""
 
 
 class MissingPackage(EveryCaseFails):

@@ -49,6 +49,10 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     environment.check_torch()
     import torch
 
+    from seg_transfer.training.trackers import check_trackers
+
+    check_trackers(options.track)
+
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.workflow.compare import train_control
     from seg_transfer.workflow.validate import check_held_out, train_and_validate

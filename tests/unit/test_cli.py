@@ -97,9 +97,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ),
         ("preprocess --workers 2 -v", "preprocess", PreprocessOptions(workers=2, verbose=True)),
         (
-            "train cv --epochs 3 --restart --control --seed 5 --device cuda:1",
+            "train cv --epochs 3 --restart --control --seed 5 --device cuda:1 --track mlflow,wandb",
             "train",
-            TrainOptions(fold="cv", epochs=3, restart=True, control=True, seed=5, device="cuda:1"),
+            TrainOptions(
+                fold="cv", epochs=3, restart=True, control=True, seed=5, device="cuda:1", track=("mlflow", "wandb")
+            ),
         ),
         (
             "predict -i in -o out --folds 0,2 --no-tta --probabilities --overwrite",
