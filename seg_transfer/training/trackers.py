@@ -69,14 +69,21 @@ class WeightsAndBiases:
     def __init__(self, run: RunFolder) -> None:
         import wandb
 
-        quiet = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+        )
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=_identifier(run),
             name=_name(run),
             dir=str(run.path),
             resume="allow",
-            settings=wandb.Settings(**quiet, x_disable_stats=True, x_disable_meta=True),
+            settings=settings,
         )
 
     def add(self, row: Row) -> None:

@@ -33,7 +33,7 @@ def a_row(epoch: int, dice: float) -> Row:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "secret" / "2d-made", 0)
+    made = RunFolder(tmp_path / "secret" / "2d-made" / "fold_0", 0)
     made.path.mkdir(parents=True)
     return made
 
@@ -72,7 +72,7 @@ def test_weights_and_biases_gets_every_figure(run: RunFolder, monkeypatch: pytes
     trackers.close()
     (written,) = run.wandb.glob("offline-run-*/*.wandb")
     content = written.read_bytes()
-    for name in (b"dice/liver (left)", b"rate/decoder"):
+    for name in (b"dice/liver (left)", b"rate/decoder", b"2d-made/fold_0"):
         assert name in content, name
     assert b"secret" not in content
     run.clear()
