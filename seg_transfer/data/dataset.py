@@ -25,6 +25,7 @@ from seg_transfer.data.formats import (
 )
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
+from seg_transfer.data.instances import core_and_border
 from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
 from seg_transfer.data.layouts import read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
@@ -123,13 +124,21 @@ class Dataset(JsonRecord):
     def classes(self, label: Image) -> np.ndarray:
         """Class indices ``(x, y, z)`` of a label ``(1, x, y, z)``: the position of each value in :attr:`declared`.
 
+        Numbers of objects become cores and borders.
+
         Returns:
             uint8, or uint16 from 256 labels on.
 
         Raises:
             UserError: If a value occurs that is not declared.
         """
-        return to_classes(label.array[0], self.declared)
+        numbers = label.array[0]
+        return to_classes(core_and_border(numbers, label.spacing) if self.instances else numbers, self.declared)
+
+    @property
+    def instances(self) -> bool:
+        """Whether label files hold numbers of objects."""
+        return any(region.numbered for region in self.regions)
 
 
 def find_dataset(folder: Path, *, workers: int | None = 0, names: FileNames | None = None) -> Dataset:

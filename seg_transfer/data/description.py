@@ -20,6 +20,8 @@ LabelInteger = Annotated[int, Field(ge=SMALLEST_VALUE, le=LARGEST_VALUE)]
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 BACKGROUND, IGNORE = "background", "ignore"
+CORE_CLASS, BORDER_CLASS = 1, 2
+"""Label values of objects that are told apart, see :mod:`seg_transfer.data.instances`."""
 _HINT = (
     'name each label with one value, or a region with several: "labels": {"background": 0, "tumour": [1, 2], "core": 2}'
 )
@@ -31,6 +33,11 @@ class Region(Record):
     name: str
     values: tuple[LabelInteger, ...] = Field(min_length=1, description="values of its labels")
     writes: LabelInteger = Field(description="the one of them that predicted label maps hold where the region is")
+    numbered: bool = Field(
+        default=False,
+        description="label files hold a number for each of its objects, predicted label maps too; values and writes "
+        "are those of cores and borders, which are learned",
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     label has a list of values, every label but the background and ``ignore`` is a region; ``regions_class_order`` then
     has the value that each region is written with, in the order of the labels, later ones over earlier ones. Without
     regions it is not read. The label ``ignore`` is the value of voxels that are not annotated; it need not be the
-    highest.
+    highest. ``"instances": ["cell"]`` says that label files number the objects of the only label.
 
     Raises:
         UserError: If ``labels`` has another form, or labels contradict each other.
@@ -89,6 +96,8 @@ def label_scheme(content: dict[str, Any], where: Path) -> LabelScheme:
     foreground = [(name, values) for name, values in named if values != (0,)]
     if not foreground:
         raise UserError("there is no label besides the background", where=where, hint=_HINT)
+    if "instances" in content:
+        return _numbered(content["instances"], foreground, bool(ignored), where)
     ignore = _ignore_value(ignored, {value for _, values in named for value in values}, where)
     if any(len(values) > 1 for _, values in foreground):
         regions = _regions(foreground, content.get("regions_class_order"), where)
@@ -133,6 +142,31 @@ def _ignore_value(ignored: list[tuple[int, ...]], taken: set[int], where: Path) 
     else:
         return values[0]
     raise UserError(what, where=where, hint=f'give it its own value, such as "ignore": {max(taken) + 1}')
+
+
+def object_regions(name: str) -> tuple[Region, Region]:
+    """The outputs for a label whose objects are told apart: the whole objects, and their cores."""
+    return (
+        Region(name=name, values=(CORE_CLASS, BORDER_CLASS), writes=BORDER_CLASS, numbered=True),
+        Region(name=f"{name} core", values=(CORE_CLASS,), writes=CORE_CLASS),
+    )
+
+
+def _numbered(entry: object, foreground: list[tuple[str, tuple[int, ...]]], ignores: bool, where: Path) -> LabelScheme:
+    """The scheme of a data set whose label files number objects."""
+    hint = 'name the only label besides the background: "labels": {"background": 0, "cell": 1}, "instances": ["cell"]'
+    name = foreground[0][0]
+    what = ""
+    if len(foreground) > 1 or len(foreground[0][1]) > 1:
+        what = f"objects of one label can be told apart, but the labels are {', '.join(name for name, _ in foreground)}"
+    elif ignores:
+        what, hint = "objects cannot be told apart beside an ignore label", "annotate these images fully"
+    elif entry != [name]:
+        what = f"instances is {repr(entry)[:60]}, and the label is {name}"
+    if what:
+        raise UserError(what, where=where, hint=hint)
+    labels = ((BACKGROUND, 0), (f"{name} core", CORE_CLASS), (f"{name} border", BORDER_CLASS))
+    return LabelScheme(labels, object_regions(name))
 
 
 def _regions(foreground: list[tuple[str, tuple[int, ...]]], order: object, where: Path) -> tuple[Region, ...]:

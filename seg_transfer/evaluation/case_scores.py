@@ -16,8 +16,9 @@ import numpy as np
 from scipy import ndimage
 
 from seg_transfer.data.geometry import Unit
+from seg_transfer.data.instances import as_foreground
 from seg_transfer.data.label_values import distinct, to_classes
-from seg_transfer.evaluation.metrics import METRICS, LabelMasks
+from seg_transfer.evaluation.metrics import METRICS, OBJECT_METRICS, LabelMasks
 from seg_transfer.evaluation.scores import LabelScore, LabelValue
 
 MM3_PER_ML = 1000.0
@@ -34,6 +35,7 @@ def score_case(
     tolerance: float = 1.0,
     unit: Unit = "mm",
     ignore: int | None = None,
+    instances: bool = False,
 ) -> dict[LabelValue, LabelScore]:
     """Score a predicted label map against its reference.
 
@@ -46,6 +48,8 @@ def score_case(
         tolerance: Surface distance that NSD accepts, in ``unit``.
         unit: Volume differences are in ml for "mm" and in pixels for "pixel".
         ignore: Reference value of voxels without annotation.
+        instances: Whether both maps hold numbers of objects: they count as one value, 1, and get the
+            metrics of objects.
 
     Returns:
         Each of ``values`` -> its scores.
@@ -64,9 +68,13 @@ def score_case(
     if ignore is not None:
         ignored = reference == ignore
         prediction, reference = np.where(ignored, 0, prediction), np.where(ignored, 0, reference)
+    numbers = (prediction, reference)
+    if instances:
+        prediction, reference = as_foreground(prediction), as_foreground(reference)
     predicted_boxes, reference_boxes = _boxes(prediction), _boxes(reference)
     if values is None:
         values = sorted(predicted_boxes.keys() | reference_boxes.keys())
+    metrics = {**METRICS, **OBJECT_METRICS} if instances else METRICS
     scores: dict[LabelValue, LabelScore] = {}
     for value in values:
         members = value if isinstance(value, tuple) else (value,)
@@ -76,9 +84,10 @@ def score_case(
             box = tuple(slice(max(part.start or 0, 1) - 1, part.stop + 1) for part in box)
         predicted, true = np.isin(prediction[box], members), np.isin(reference[box], members)
         cut_off = ignored is not None and _touches(predicted | true, ignored[box])
-        masks = LabelMasks(predicted, true, spacing, tolerance, voxel_volume, cut_off)
+        objects = (numbers[0][box], numbers[1][box]) if instances else None
+        masks = LabelMasks(predicted, true, spacing, tolerance, voxel_volume, cut_off, objects)
         scores[value] = LabelScore(
-            metrics={name: metric.function(masks) for name, metric in METRICS.items()},
+            metrics={name: metric.function(masks) for name, metric in metrics.items()},
             prediction_voxels=masks.predicted,
             reference_voxels=masks.true,
         )

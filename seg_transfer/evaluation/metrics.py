@@ -5,6 +5,8 @@ Dice and IoU count voxels. HD95 is measured between the centres of surface voxel
 (arXiv 1809.04430), by the authors' code: surface elements between voxel corners are weighted by their area, which suits
 anisotropic voxels. MONAI gives the same values of both, but importing it takes longer than to score a few cases.
 
+Objects that are told apart also have those of :data:`OBJECT_METRICS`.
+
 numpy and scipy are imported where a surface is measured, since ``segtl --help`` imports this module.
 """
 
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from seg_transfer.evaluation.panoptic import PanopticQuality, panoptic_quality
 from seg_transfer.util.statistics import dice
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ class LabelMasks:
         tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
         voxel_volume: Volume of a voxel in ml (2D images: 1).
         cut_off: Whether a mask touches voxels without annotation, so that its surface is unknown.
+        objects: Predicted and true numbers of objects, where these are told apart.
     """
 
     prediction: np.ndarray
@@ -44,6 +48,7 @@ class LabelMasks:
     tolerance: float
     voxel_volume: float
     cut_off: bool
+    objects: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def predicted(self) -> int:
@@ -59,6 +64,12 @@ class LabelMasks:
     def common(self) -> int:
         """Voxels in both masks."""
         return int((self.prediction & self.reference).sum())
+
+    @cached_property
+    def quality(self) -> PanopticQuality:
+        """How well the objects are told apart."""
+        assert self.objects is not None, "only objects have a panoptic quality"
+        return panoptic_quality(*self.objects)
 
 
 def _dice(masks: LabelMasks) -> float:
@@ -150,8 +161,21 @@ METRICS: Mapping[str, Metric] = {
 }
 """Name in files -> metric, in the order of columns; a new metric comes last."""
 
+OBJECT_METRICS: Mapping[str, Metric] = {
+    # SQ times RQ; nan if there is no object.
+    "pq": Metric(lambda masks: masks.quality.quality, "PQ", best=1, has_spread=True),
+    # Mean IoU of the predicted and true objects that match; nan if none do.
+    "sq": Metric(lambda masks: masks.quality.segmentation, "SQ", best=1),
+    # F1 score of the objects; nan if there is no object.
+    "rq": Metric(lambda masks: masks.quality.recognition, "RQ", best=1),
+}
+"""The same for objects that are told apart."""
+
 
 def metrics_help() -> str:
     """The metrics as ``segtl evaluate --help`` lists them."""
     listed = ", ".join(f"{name} ({metric.best:g})" for name, metric in METRICS.items())
-    return f"Metrics, and their value for a perfect prediction: {listed}."
+    objects = ", ".join(f"{name} ({metric.best:g})" for name, metric in OBJECT_METRICS.items())
+    return (
+        f"Metrics, and their value for a perfect prediction: {listed}; of objects that are told apart also {objects}."
+    )

@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 
 from seg_transfer.data.formats import read_header
 from seg_transfer.data.image import Image, filled, read_image, read_label
+from seg_transfer.data.instances import as_foreground
 from seg_transfer.evaluation.drawing import (
     AREA_OPACITY,
     ERROR_OPACITY,
@@ -77,7 +78,12 @@ def pick_cases(scores: Scores, most: int = 3) -> list[tuple[str, str]]:
 
 
 def save_overlay(
-    path: Path, scores: Scores, files: Mapping[str, CaseFiles], *, names: Mapping[str, int] | None = None
+    path: Path,
+    scores: Scores,
+    files: Mapping[str, CaseFiles],
+    *,
+    names: Mapping[str, int] | None = None,
+    instances: bool = False,
 ) -> None:
     """Draw the best, the median and the worst case into one PNG; of 2D images six cases.
 
@@ -86,6 +92,7 @@ def save_overlay(
         scores: The scores of the cases.
         files: Case -> its files, for every scored case.
         names: Label name -> value, for references that are segmentations of 3D Slicer.
+        instances: Whether label maps hold numbers of objects, which are drawn as one label.
 
     Raises:
         UserError: If a file cannot be read.
@@ -93,7 +100,7 @@ def save_overlay(
     rows: list[_Row] = []
     for title, case in pick_cases(scores, CASES[_planes_in(files[next(iter(scores.cases))])] if scores.cases else 3):
         text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
-        rows.append(_Row(text, *_read(files[case], names), scores.labels, scores.cases[case]))
+        rows.append(_Row(text, *_read(files[case], names, instances), scores.labels, scores.cases[case]))
     if rows:
         _save(path, _drawn(rows))
 
@@ -106,13 +113,14 @@ def save_case_overlay(
     scores: Mapping[str, LabelScore] | None,
     *,
     names: Mapping[str, int] | None = None,
+    instances: bool = False,
 ) -> None:
     """Draw one case into a PNG; see :func:`case_overlay`.
 
     Raises:
         UserError: If a file cannot be read.
     """
-    _save(path, case_overlay(case, files, labels, scores, names=names))
+    _save(path, case_overlay(case, files, labels, scores, names=names, instances=instances))
 
 
 def case_overlay(
@@ -122,6 +130,7 @@ def case_overlay(
     scores: Mapping[str, LabelScore] | None,
     *,
     names: Mapping[str, int] | None = None,
+    instances: bool = False,
 ) -> Figure:
     """Draw one case: the slices with most of its labels and, if these are others, those with most errors.
 
@@ -131,11 +140,12 @@ def case_overlay(
         labels: Name -> value in label maps, for a region all of its values.
         scores: Label -> its scores; None where the case is not predicted.
         names: Label name -> value, for references that are segmentations of 3D Slicer.
+        instances: Whether label maps hold numbers of objects, which are drawn as one label.
 
     Raises:
         UserError: If a file cannot be read.
     """
-    image, reference, prediction = _read(files, names)
+    image, reference, prediction = _read(files, names, instances)
     row = _Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)
     if prediction is None or not (prediction != reference).any():
         return _drawn([row])
@@ -152,6 +162,8 @@ def save_prediction_overlay(
     label_map: Path,
     labels: Mapping[str, LabelValue],
     names: Mapping[str, int] | None = None,
+    *,
+    instances: bool = False,
 ) -> None:
     """Draw a case without a reference into a PNG: plain, and with its predicted labels and their volumes.
 
@@ -164,6 +176,7 @@ def save_prediction_overlay(
         label_map: The predicted label map.
         labels: Name -> value in label maps, for a region all of its values.
         names: Name -> value of single labels, for a segmentation of 3D Slicer.
+        instances: Whether the label map holds numbers of objects, which are drawn as one label.
 
     Raises:
         UserError: If a file cannot be read.
@@ -171,6 +184,8 @@ def save_prediction_overlay(
     digest = file_digest(label_map)
     image = filled(read_image(images))
     predicted = read_label(label_map, grid=image.native, names=names).array[0]
+    if instances:
+        predicted = as_foreground(predicted)
     values, planes = list(labels.values()), planes_of(image)
     inches, empty = INCHES[len(planes)], np.zeros_like(predicted)
     figure = Figure(layout="constrained")
@@ -273,13 +288,18 @@ def _planes_in(files: CaseFiles) -> int:
     return 1 if header.grid.unit == "pixel" or 1 in header.shape else 3
 
 
-def _read(files: CaseFiles, names: Mapping[str, int] | None) -> tuple[Image, np.ndarray, np.ndarray | None]:
+def _read(
+    files: CaseFiles, names: Mapping[str, int] | None, instances: bool
+) -> tuple[Image, np.ndarray, np.ndarray | None]:
     image = filled(read_image(files.images))
     reference, prediction = (
         None if file is None else read_label(file, grid=image.native, names=names).array[0]
         for file in (files.reference, files.prediction)
     )
     assert reference is not None
+    if instances:
+        reference = as_foreground(reference)
+        prediction = None if prediction is None else as_foreground(prediction)
     return image, reference, prediction
 
 

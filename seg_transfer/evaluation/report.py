@@ -24,12 +24,13 @@ WITHOUT_LABEL = (
 
 def save_csv(scores: Scores, path: Path) -> None:
     """Write one row per case and label or region; an undefined metric is an empty cell."""
+    metrics = scores.columns
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["case", "label", "value", *METRICS, *COUNTS, "empty"])
+        writer.writerow(["case", "label", "value", *metrics, *COUNTS, "empty"])
         for case, of_label in scores.cases.items():
             for name, score in of_label.items():
-                figures = (score.metrics[metric] for metric in METRICS)
+                figures = (score.metrics.get(metric, math.nan) for metric in metrics)
                 cells = ["" if math.isnan(figure) else figure for figure in figures]
                 counts = [getattr(score, count) for count in COUNTS]
                 value = scores.labels[name]
@@ -52,10 +53,10 @@ def summary_table(scores: Scores) -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    summary = scores.summary
+    summary, metrics = scores.summary, scores.columns
     counts = {head: field for head, field in WITHOUT_LABEL if any(getattr(label, field) for label in summary.values())}
     heads = []
-    for metric in METRICS.values():
+    for metric in metrics.values():
         heads.append(metric.title(scores.unit, scores.tolerance))
         if metric.has_spread:
             heads.append("median")
@@ -64,7 +65,7 @@ def summary_table(scores: Scores) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for name, label in summary.items():
         cells = []
-        for key, metric in METRICS.items():
+        for key, metric in metrics.items():
             figures = label.metrics[key]
             cells.append(metric.text(figures.mean))
             if metric.has_spread:

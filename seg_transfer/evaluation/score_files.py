@@ -40,6 +40,7 @@ def evaluate_folders(
     ignore: int | None = None,
     tolerance: float = 1.0,
     only_predicted: bool = False,
+    instances: bool = False,
     workers: int | None = 0,
 ) -> Scores:
     """Score every label map of ``reference`` against the prediction of the same name.
@@ -55,6 +56,8 @@ def evaluate_folders(
         ignore: Reference value of voxels without annotation, which are not scored.
         tolerance: Surface distance that NSD accepts, in mm (2D images: pixels).
         only_predicted: Leave out references without a prediction, which are failures otherwise.
+        instances: Whether label maps hold numbers of objects: ``labels`` then names them, and they get the panoptic
+            quality beside the scores of all objects together.
         workers: Number of processes; 0 uses this process, None takes what pays.
 
     Returns:
@@ -91,6 +94,7 @@ def evaluate_folders(
         names=names,
         ignore=ignore,
         tolerance=tolerance,
+        instances=instances,
         workers=workers,
         failures={case: f"{true[case]}: no prediction of this name in {predictions}" for case in missing},
     )
@@ -104,6 +108,7 @@ def evaluate_files(
     names: Mapping[str, int] | None = None,
     ignore: int | None = None,
     tolerance: float = 1.0,
+    instances: bool = False,
     workers: int | None = 0,
     failures: Mapping[str, str] | None = None,
 ) -> Scores:
@@ -115,6 +120,7 @@ def evaluate_files(
         names: See :func:`evaluate_folders`.
         ignore: See :func:`evaluate_folders`.
         tolerance: See :func:`evaluate_folders`.
+        instances: See :func:`evaluate_folders`.
         workers: Number of processes; 0 uses this process, None takes what pays.
         failures: Cases without a prediction -> why; added to those of the scores.
 
@@ -131,7 +137,7 @@ def evaluate_files(
     failures = dict(failures or {})
     results: dict[str, CaseResult] = {}
     for (case, _), result in map_cases(
-        partial(_score_files, values=values, names=names, ignore=ignore, tolerance=tolerance),
+        partial(_score_files, values=values, names=names, ignore=ignore, tolerance=tolerance, instances=instances),
         sorted(files.items()),
         workers=case_workers(workers, chain.from_iterable(files.values())),
         title="evaluating",
@@ -191,6 +197,7 @@ def _score_files(
     names: Mapping[str, int] | None,
     ignore: int | None,
     tolerance: float,
+    instances: bool,
 ) -> CaseResult:
     prediction_file, reference_file = item[1]
     grid = common_grid(reference_file, prediction_file)
@@ -210,6 +217,7 @@ def _score_files(
         tolerance=tolerance,
         unit=reference.unit,
         ignore=ignore,
+        instances=instances,
     )
     return reference.unit, scores
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, computed_field, field_validator, model_validator
 
 from seg_transfer.data.geometry import Unit
-from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.evaluation.metrics import METRICS, OBJECT_METRICS, Metric
 from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.statistics import mean_of_defined
 
@@ -137,6 +137,12 @@ class Scores(JsonRecord):
     def mean_dice(self) -> Figure:
         """Mean of the labels' mean Dice; labels that no case has are left out."""
         return mean_of_defined(self.label_dice.values())
+
+    @property
+    def columns(self) -> dict[str, Metric]:
+        """Name -> metric of tables: those of objects only where the cases have them."""
+        held = {name for of_label in self.cases.values() for score in of_label.values() for name in score.metrics}
+        return {**METRICS, **{name: metric for name, metric in OBJECT_METRICS.items() if name in held}}
 
     @property
     def label_dice(self) -> dict[str, float]:

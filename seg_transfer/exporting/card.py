@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from seg_transfer.catalogue.encoders import BUNDLED
 from seg_transfer.errors import printable
 from seg_transfer.evaluation.scores import LabelSummary, Scores
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import Member, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 from seg_transfer.transfer.describe import describe
@@ -55,7 +56,7 @@ def write_card(
         f"- Intended use: research, on {kind} like those it was trained on: segtl warns of others",
         f"- Reads: {kind} of {len(data.channels)} channel(s), in this order: "
         + ", ".join(f"{channel.name} (scaled by {channel.normalization.kind})" for channel in data.channels),
-        "- Predicts: " + ", ".join(f"{name} {' + '.join(map(str, values))}" for name, values in data.scored.items()),
+        "- Predicts: " + _predicts(data),
         f"- Resamples to {spacing} ({unit}), and back",
         f"- Trained on: {_trained_on(members)} labelled {kind}",
         *_ranges(plan),
@@ -195,6 +196,12 @@ def _network(member: Member) -> str:
     return (
         f"{model.configuration} {name} on {model.encoder} ({model.stages} stages), patch {patch}, {strategy}; {folds}"
     )
+
+
+def _predicts(data: DataPlan) -> str:
+    if data.instances:
+        return f"objects of {data.regions[0].name}, numbered from 1 in each image"
+    return ", ".join(f"{name} {' + '.join(map(str, values))}" for name, values in data.scored.items())
 
 
 def _origin(plan: Plan) -> str:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
+from seg_transfer.data.label_values import LARGEST_IN_2D
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide, label_values
 from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
+from seg_transfer.inference.objects import number_objects
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
 from seg_transfer.inference.uncertainty import Uncertainty
@@ -40,6 +42,8 @@ VOXELS_PER_CALL = 2**16
 """Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
 the CPU (``bench/sliding_window.py``)."""
 MOST_VOXELS_PER_CALL = 2**24
+BYTES_OF_OBJECTS = 12
+"""Memory to number objects, per voxel of the file: cores and parts as int32, and the numbers."""
 WINDOWS_SHARE = 0.5
 """Share of the allowed memory that the windows of one call may take, if they are several."""
 
@@ -254,6 +258,7 @@ class Predictor:
         """
         shape, allowed = transform.shape, self._allowed()
         needed = 4 * len(self.plan.data.channels) * math.prod(shape)
+        maps += BYTES_OF_OBJECTS if self.plan.data.instances else 0
         needed += self._sums_bytes(shape, self.slab_axis(shape)) + maps * math.prod(transform.native_shape)
         if self.device.type != "cuda":
             needed += self._window_bytes(allowed - needed)
@@ -304,6 +309,12 @@ class Predictor:
             axis=axis,
             seen=None if uncertainty is None else uncertainty.add,
         )
+        if data.instances:
+            numbers = number_objects(native, transform.native.spacing)
+            if transform.unit == "pixel" and numbers.dtype.itemsize > 2:
+                what = f"{numbers.max()} objects are found; a label map of a 2D image holds {LARGEST_IN_2D}"
+                raise UserError(what, hint="cut the image into parts")
+            return numbers
         return postprocess(native, self.postprocessing)
 
     def _to_device(self, array: NDArray[np.float32], needed: int) -> Tensor:

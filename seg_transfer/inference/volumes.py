@@ -25,7 +25,7 @@ class Volume:
         label: Label or region.
         voxels: Number of its voxels; of 2D images pixels.
         ml: Volume in ml; None for 2D images.
-        components: Connected parts; voxels that share a corner are connected.
+        components: Connected parts, where voxels that share a corner are connected; or objects that are told apart.
         confidence: Of the case, all labels together; None if it is not known.
     """
 
@@ -42,6 +42,8 @@ def measure_volumes(
     labels: Mapping[str, Sequence[int]],
     confidence: Mapping[str, float | None],
     names: Mapping[str, int] | None = None,
+    *,
+    instances: bool = False,
 ) -> list[Volume]:
     """Measure label maps.
 
@@ -50,6 +52,7 @@ def measure_volumes(
         labels: Label or region -> its values.
         confidence: Case -> its confidence; cases may be missing.
         names: Label name -> value, for segmentations of 3D Slicer.
+        instances: Whether label maps hold numbers of objects; they are measured together, and are the components.
 
     Raises:
         UserError: If a file cannot be read.
@@ -59,10 +62,11 @@ def measure_volumes(
         image = read_label(file, names=names)
         voxel_ml = float(np.prod(image.spacing)) / 1000 if image.unit == "mm" else None
         for label, values in labels.items():
-            mask = np.isin(image.array[0], values)
+            mask = image.array[0] != 0 if instances else np.isin(image.array[0], values)
+            components = len(np.unique(image.array[0][mask])) if instances else fragments_of(mask).count
             voxels = int(np.count_nonzero(mask))
             ml = None if voxel_ml is None else round(voxels * voxel_ml, 4)
-            found.append(Volume(case, label, voxels, ml, fragments_of(mask).count, confidence.get(case)))
+            found.append(Volume(case, label, voxels, ml, components, confidence.get(case)))
     return found
 
 

@@ -6,7 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from seg_transfer.data.description import LabelInteger, Region, named_values
+from seg_transfer.data.description import (
+    BORDER_CLASS,
+    CORE_CLASS,
+    LabelInteger,
+    Region,
+    named_values,
+    object_regions,
+)
 from seg_transfer.options.choices import NormalizationKind
 from seg_transfer.planning.fields import Intensity, Spacing, Triple
 from seg_transfer.util.names import FileName
@@ -91,6 +98,10 @@ class DataPlan(Record):
                 raise ValueError(f"region {region.name}: {unknown} are not values of foreground labels")
             if region.writes not in region.values:
                 raise ValueError(f"region {region.name} writes {region.writes}, which is not one of its values")
+        if self.instances:
+            expected = object_regions(self.regions[0].name)
+            if self.regions != expected or values != [0, CORE_CLASS, BORDER_CLASS] or self.ignore is not None:
+                raise ValueError("a numbered region is the first of two: whole objects (1, 2) and cores (1)")
         names = [region.name for region in self.regions]
         if len(set(names)) != len(names):
             raise ValueError(f"regions {names} are not distinct")
@@ -99,6 +110,11 @@ class DataPlan(Record):
         if len(set(self.cases)) != len(self.cases):
             raise ValueError("cases are not distinct")
         return self
+
+    @property
+    def instances(self) -> bool:
+        """Whether label files and predicted label maps hold numbers of objects."""
+        return any(region.numbered for region in self.regions)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -112,14 +128,16 @@ class DataPlan(Record):
 
     @property
     def written_names(self) -> dict[str, int]:
-        """Name -> value of every label but background: what label maps say of themselves."""
+        """Name -> value of every label but background: what label maps say of themselves; 1 for numbered objects."""
+        if self.instances:
+            return {self.regions[0].name: 1}
         return {label.name: label.value for label in self.labels if label.value}
 
     @property
     def scored(self) -> dict[str, tuple[int, ...]]:
-        """Label or region that is learned and scored -> its values in label files."""
+        """Label or region that is scored -> its values in label files; of objects only the whole ones are scored."""
         if self.regions:
-            return {region.name: region.values for region in self.regions}
+            return {region.name: region.values for region in self.regions[: 1 if self.instances else None]}
         return {label.name: (label.value,) for label in self.labels[1:]}
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.data.image import filled, read_image, read_label
+from seg_transfer.data.instances import core_and_border
 from seg_transfer.data.label_values import to_classes
 from seg_transfer.errors import UserError
 from seg_transfer.planning.data_plan import DataPlan
@@ -99,5 +100,6 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
         transform = CaseTransform.fit(image, data)
         # The plan's labels, not the data set's: the plan may be edited, and the network's classes are the plan's.
         label = read_label(case.label, grid=image.native, names=data.names)
-        classes = transform.label(to_classes(label.array[0], data.stored_values))
+        values = core_and_border(label.array[0], label.spacing) if data.instances else label.array[0]
+        classes = transform.label(to_classes(values, data.stored_values))
         store.add(case.id, transform.slabs(image), classes, transform, sources=sources)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seg_transfer.data.image import Image
 from seg_transfer.evaluation.comparison import Comparison
-from seg_transfer.evaluation.metrics import METRICS
+from seg_transfer.evaluation.metrics import METRICS, Metric
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.brief import brief
 from seg_transfer.planning.evidence_record import Evidence
@@ -113,23 +113,23 @@ def training_part(logs: Mapping[str, Path], states: Sequence[Sequence[str]], mis
 
 def scores_part(scores: Scores, folds: Mapping[str, str]) -> Part:
     """The scores of the held-out cases; ``folds`` has the fold of each."""
-    names = list(scores.labels)
+    names, metrics = list(scores.labels), scores.columns
     rows = [
         [
             case,
             folds[case],
             DICE(scores.case_dice(case)),
             *(DICE(of_label[name].metrics["dice"]) for name in names),
-            *(_mean(scores, case, key) for key in METRICS if key != "dice"),
+            *(_mean(scores, case, key) for key in metrics if key != "dice"),
         ]
         for case, of_label in sorted(scores.cases.items(), key=lambda item: _rank(scores.case_dice(item[0])))
     ]
-    others = [f"mean {metric.title(scores.unit, scores.tolerance)}" for key, metric in METRICS.items() if key != "dice"]
+    others = [f"mean {metric.title(scores.unit, scores.tolerance)}" for key, metric in metrics.items() if key != "dice"]
     summary = [
-        [name, *(_spread(label.metrics[key].mean, label.metrics[key].std, key) for key in METRICS)]
+        [name, *(_spread(label.metrics[key].mean, label.metrics[key].std, metric) for key, metric in metrics.items())]
         for name, label in scores.summary.items()
     ]
-    titles = [metric.title(scores.unit, scores.tolerance) for metric in METRICS.values()]
+    titles = [metric.title(scores.unit, scores.tolerance) for metric in metrics.values()]
     failed = [f"Not scored: {case}: {cause}" for case, cause in scores.failures.items()]
     return Part(
         "scores",
@@ -242,12 +242,12 @@ def comparison_part(own: Scores, other: Scores, names: tuple[str, str]) -> Part:
 
 
 def _mean(scores: Scores, case: str, key: str) -> str:
-    return METRICS[key].text(mean_of_defined(label.metrics[key] for label in scores.cases[case].values()))
+    return scores.columns[key].text(mean_of_defined(label.metrics[key] for label in scores.cases[case].values()))
 
 
-def _spread(mean: float, std: float, key: str) -> str:
-    text = METRICS[key].text
-    return text(mean) + ("" if math.isnan(std) or not METRICS[key].has_spread else f" ± {text(std)}")
+def _spread(mean: float, std: float, metric: Metric) -> str:
+    text = metric.text
+    return text(mean) + ("" if math.isnan(std) or not metric.has_spread else f" ± {text(std)}")
 
 
 def _rank(value: float) -> tuple[bool, float]:

@@ -60,8 +60,13 @@ def rtstruct(options: RtStructOptions) -> list[Path]:
 def label_names(options: LabelNamesOptions) -> DataPlan:
     """The data part of the plan that knows the labels' names: the model's, or that of the work folder."""
     if options.model is not None:
-        return read_model_file(options.model).header.plan.data
-    return WorkFolder(options.work).load_plan().data
+        data = read_model_file(options.model).header.plan.data
+    else:
+        data = WorkFolder(options.work).load_plan().data
+    if data.instances:
+        what = f"the model numbers the objects of {data.regions[0].name}, and numbers have no names"
+        raise UserError(what, hint="give label maps of a model of labels")
+    return data
 
 
 def check_values(labels: Image, names: Mapping[str, int], file: Path) -> None:

@@ -41,6 +41,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
         ignore=data.ignore if options.ignore is None and data is not None else options.ignore,
         tolerance=options.tolerance,
         only_predicted=options.only_predicted,
+        instances=data is not None and data.instances,
         workers=options.workers,
     )
     if options.json_file not in (None, STDOUT):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -183,11 +184,12 @@ def _draw(path: Path, case: Case, plan: Plan, runs: Sequence[RunFolder]) -> None
 
     assert case.label is not None
     labels = {name: values if len(values) > 1 else values[0] for name, values in plan.data.scored.items()}
+    how: dict[str, Any] = {"names": plan.data.names, "instances": plan.data.instances}
     for run in runs:
         predicted, scores = label_file(case, run.validation), Scores.load(run.scores)
         if predicted.is_file() and case.id in scores.cases:
             files = CaseFiles(case.images, case.label, predicted)
-            save_case_overlay(path, case.id, files, scores.labels, scores.cases[case.id], names=plan.data.names)
+            save_case_overlay(path, case.id, files, scores.labels, scores.cases[case.id], **how)
             return
     files = CaseFiles(case.images, case.label, None)
-    save_case_overlay(path, case.id, files, labels, None, names=plan.data.names)
+    save_case_overlay(path, case.id, files, labels, None, **how)

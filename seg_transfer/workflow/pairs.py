@@ -71,6 +71,7 @@ def score_pairs(
                 labels=data.scored,
                 names=data.names,
                 ignore=data.ignore,
+                instances=data.instances,
                 workers=workers,
                 failures={case: failures[case] for case in cases if case in failures},
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
@@ -111,7 +112,9 @@ def _predict_files(options: PredictOptions) -> Path:
 
         files = {case.id: outputs.label_map(case) for case in predicted}
         confidence = {case.id: log.confidence(case) for case in predicted}
-        save_volumes(options.volumes, measure_volumes(files, models.data.scored, confidence, models.data.names))
+        data = models.data
+        measured = measure_volumes(files, data.scored, confidence, data.names, instances=data.instances)
+        save_volumes(options.volumes, measured)
     if options.pictures:
         failures |= _draw_overlays(predicted, outputs, models.data, processes=options.workers > 0)
     if failures:
@@ -126,7 +129,7 @@ def _draw_overlays(cases: Sequence[Case], outputs: Outputs, data: DataPlan, *, p
     missing = [case for case in cases if not shows(outputs.overlay(case), outputs.label_map(case))]
     files = [file for case in missing for file in case.images]
     drawn = map_cases(
-        partial(_draw_overlay, outputs=outputs, labels=data.scored, names=data.names),
+        partial(_draw_overlay, outputs=outputs, data=data),
         missing,
         workers=environment.case_workers(None, files) if processes else 0,
         title="drawing overlays",
@@ -135,12 +138,13 @@ def _draw_overlays(cases: Sequence[Case], outputs: Outputs, data: DataPlan, *, p
     return {case.id: result.cause for case, result in drawn if isinstance(result, CaseFailure)}
 
 
-def _draw_overlay(
-    case: Case, *, outputs: Outputs, labels: Mapping[str, tuple[int, ...]], names: Mapping[str, int]
-) -> None:
+def _draw_overlay(case: Case, *, outputs: Outputs, data: DataPlan) -> None:
     from seg_transfer.evaluation.overlay import save_prediction_overlay
 
-    save_prediction_overlay(outputs.overlay(case), case.id, case.images, outputs.label_map(case), labels, names)
+    label_map = outputs.label_map(case)
+    save_prediction_overlay(
+        outputs.overlay(case), case.id, case.images, label_map, data.scored, data.names, instances=data.instances
+    )
 
 
 def _find_cases(paths: Sequence[Path], channels: int) -> list[Case]:

@@ -227,6 +227,7 @@ def _volumes(scored: _Scored, dataset: Dataset, plan: Plan) -> list[CaseVolumes]
 
 def _case_volumes(kind: str, case: Case, scored: _Scored, plan: Plan) -> CaseVolumes:
     from seg_transfer.data.image import filled, read_image, read_label
+    from seg_transfer.data.instances import as_foreground
     from seg_transfer.evaluation.metrics import METRICS
     from seg_transfer.reporting import volume_files
     from seg_transfer.reporting.page import CaseVolumes
@@ -234,10 +235,12 @@ def _case_volumes(kind: str, case: Case, scored: _Scored, plan: Plan) -> CaseVol
     assert case.label is not None, "it was scored"
     image = filled(read_image(case.images))
     steps = volume_files.thinning(image.array.shape[1:], image.spacing)
-    values = {label.name: label.value for label in plan.data.labels if label.value}
+    values = plan.data.written_names
     files = {"image": volume_files.image_file(image, steps)}
     for name, path in (("reference", case.label), ("prediction", label_file(case, scored.files[case.id]))):
         labels = read_label(path, grid=image.native, names=plan.data.names).array[0]
+        if plan.data.instances:
+            labels = as_foreground(labels)
         files[name] = volume_files.label_file(labels, image.affine, values, steps)
     thinned = "" if steps == (1, 1, 1) else f" Every {' x '.join(map(str, steps))} voxels one is shown."
     return CaseVolumes(

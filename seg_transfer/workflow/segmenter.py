@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seg_transfer.data.description import BACKGROUND
 from seg_transfer.data.formats import itk, nifti
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_in_memory, image_with_affine
@@ -61,8 +62,8 @@ class Segmenter:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Name -> value in label maps, with the background."""
-        return {label.name: label.value for label in self._predictor.plan.data.labels}
+        """Name -> value in label maps, with the background; objects that are told apart are numbered from 1."""
+        return {BACKGROUND: 0, **self._predictor.plan.data.written_names}
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import SummaryOptions
+from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.run_folder import TrainedRuns
@@ -46,7 +47,7 @@ def summary(options: SummaryOptions) -> Summary:
     if not runs:
         hint = f"train and validate a fold: `segtl train 0{work.option}`"
         raise UserError("no fold of this data set is validated", where=work.runs, hint=hint)
-    from seg_transfer.evaluation.largest_component import find_postprocessing
+    from seg_transfer.evaluation.largest_component import Outcome, find_postprocessing
     from seg_transfer.evaluation.ranking import Summary, lead_and_spread, rank
 
     validated = [_scored(run) for run in runs.values()]
@@ -58,13 +59,16 @@ def summary(options: SummaryOptions) -> Summary:
     lead, spread = lead_and_spread(ranked)
     first = ranked[0]
     scores = {run.name: run for run in validated}[first.name].scores
-    outcome = find_postprocessing(
-        _label_maps(work, dataset, runs, first, {fold: list(scores[fold].cases) for fold in first.folds}),
-        labels={label.name: label.value for label in plan.data.labels[1:]},
-        scored=plan.data.scored,
-        ignore=plan.data.ignore,
-        workers=options.workers,
-    )
+    if plan.data.instances:  # several objects are expected
+        outcome = Outcome(NOTHING, (), first.dice)
+    else:
+        outcome = find_postprocessing(
+            _label_maps(work, dataset, runs, first, {fold: list(scores[fold].cases) for fold in first.folds}),
+            labels=plan.data.written_names,
+            scored=plan.data.scored,
+            ignore=plan.data.ignore,
+            workers=options.workers,
+        )
     result = Summary(
         dataset=plan.data.dataset,
         runs=tuple(ranked),

@@ -128,11 +128,12 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
         labels=plan.data.scored,
         names=plan.data.names,
         ignore=plan.data.ignore,
+        instances=plan.data.instances,
         workers=options.workers,
         failures=failures,
     )
     overlays = {case.id: CaseFiles(case.images, maps[case.id][1], maps[case.id][0]) for case in predicted}
-    save_overlay(run.overlay, scores, overlays, names=plan.data.names)
+    save_overlay(run.overlay, scores, overlays, names=plan.data.names, instances=plan.data.instances)
     save_csv(scores, run.score_table)
     add_scores_to_plot(plan, run, scores.label_dice)
     check_held(run.lock)

@@ -100,4 +100,5 @@ def test_the_data_set_knows_them(tmp_path: Path) -> None:
         "name": "core",
         "values": [2, 3],
         "writes": 2,
+        "numbered": False,
     }

@@ -13,6 +13,11 @@ def regions(named: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
     Args:
         named: In order of precedence; at least one.
     """
+    if named[0].numbered:
+        return named, (
+            f"dataset.json says that label files number the objects of {named[0].name}. Their cores are a second "
+            "output: those of touching objects do not touch, so that each predicted core becomes one object"
+        )
     listed = (f"{region.name} is {' + '.join(map(str, region.values))}, written as {region.writes}" for region in named)
     return named, (
         f"dataset.json defines regions: {'; '.join(listed)}. Regions may overlap, so each is an output with its own "
