@@ -242,7 +242,7 @@ def test_output_files_that_cannot_be(work: Path, images: Path, data: Path, tmp_p
         return error.value.what
 
     assert refused(tmp_path / "seg.nii.gz", images) == "one file for 3 images: a, b, c"
-    assert refused(tmp_path / "seg.png") == "not a format for volumes"
+    assert refused(tmp_path / "seg.png") == "not a format for volumes such as a.nii.gz"
     assert "JPEG" in refused(tmp_path / "seg.jpg")
     assert "an image to predict" in refused(images / "a.nii.gz")
     label = sorted((data / "labelsTr").iterdir())[0]
