@@ -42,6 +42,7 @@ from seg_transfer.options import (
     other_options,
     plan_options,
     pretrain_options,
+    serving_options,
     train_options,
 )
 from seg_transfer.options.base import Command, Options
@@ -58,7 +59,16 @@ ENVIRONMENT_ERRORS = {
 """Errors of the operating system that the user can fix; defects of segtl do not cause them."""
 LOGGED = {"plan", "import-nnunet", "preprocess", "train", "summary", "probe"}
 """Commands that write into the work folder, which keeps their messages."""
-MODULES = (plan_options, import_options, train_options, model_options, hub_options, other_options, pretrain_options)
+MODULES = (
+    plan_options,
+    import_options,
+    train_options,
+    model_options,
+    hub_options,
+    serving_options,
+    other_options,
+    pretrain_options,
+)
 """Modules with the commands' options types, in the order of ``--help``."""
 
 

@@ -49,11 +49,14 @@ if TYPE_CHECKING:
     )
     from seg_transfer.options.plan_options import CheckOptions, PlanOptions
     from seg_transfer.options.pretrain_options import PretrainOptions
+    from seg_transfer.options.serving_options import DicomNodeOptions, ServeOptions
     from seg_transfer.options.train_options import TrainOptions
     from seg_transfer.planning.evidence_record import Estimate, ProbeEvidence
     from seg_transfer.planning.plan import Plan
     from seg_transfer.pretraining.fit import Pretrained
     from seg_transfer.reporting.server import PageServer
+    from seg_transfer.serving.dicom_node import Node
+    from seg_transfer.serving.server import Server
     from seg_transfer.transfer.fetch import Fetched
     from seg_transfer.workflow.check import CheckReport, Finding
     from seg_transfer.workflow.convert import FoundSeries
@@ -398,6 +401,26 @@ def show_view(server: PageServer, options: ViewOptions) -> None:
         if options.browser:
             webbrowser.open(server.address)
         server.serve_forever()
+
+
+def show_serve(server: Server, _: ServeOptions) -> None:
+    """Start the server, show its address, and serve until Ctrl-C."""
+    with suppress(KeyboardInterrupt), server:
+        print_line(server.address)
+        if server.show_token:
+            print_line(f"token: {server.token}")
+        flush()
+        logger.info("Ctrl-C ends it")
+        server.serve_forever()
+
+
+def show_dicom_node(node: Node, _: DicomNodeOptions) -> None:
+    """Start the node, show its address, and receive until Ctrl-C."""
+    with suppress(KeyboardInterrupt), node:
+        print_line(node.address)
+        flush()
+        logger.info(f"receives {node.modality}; Ctrl-C ends it")
+        node.serve_forever()
 
 
 def show_info(info: Info, _: InfoOptions) -> None:

@@ -10,12 +10,13 @@ from seg_transfer.errors import EveryCaseFails
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["dicom", "itk", "mesh", "onnx", "tracking"]
+Extra = Literal["dicom", "itk", "mesh", "onnx", "serve", "tracking"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
-    "dicom": ("SimpleITK", "highdicom", "pydicom"),
+    "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
     "itk": ("SimpleITK",),
     "mesh": ("skimage",),
     "onnx": ("onnx", "onnxscript"),
+    "serve": ("fastapi", "python_multipart", "uvicorn"),
     "tracking": ("tensorboard", "mlflow", "wandb"),
 }
 """What is imported of each extra. Unless it is asked for, training goes on without TensorBoard."""

@@ -166,7 +166,7 @@ def _until_broken(
         while True:
             while waiting and len(running) < workers and not broken:
                 try:
-                    with _starting_process():  # the first submission starts the processes
+                    with starting_process():  # the first submission starts the processes
                         running[pool.submit(waiting[0])] = waiting[0]
                 except BrokenProcessPool:
                     broken = True
@@ -198,7 +198,7 @@ def _run_isolated(task: _Task[T, Any]) -> Any:
     with tempfile.TemporaryDirectory() as folder, receiver:
         trace = Path(folder) / "trace"
         process = context.Process(target=_send, args=(task, sender, trace))
-        with _starting_process():
+        with starting_process():
             process.start()
         sender.close()  # so that the end of the process closes the pipe
         try:
@@ -213,7 +213,7 @@ def _run_isolated(task: _Task[T, Any]) -> Any:
 
 
 @contextmanager
-def _starting_process() -> Iterator[None]:
+def starting_process() -> Iterator[None]:
     """Hide the calling script, and put off signals, while processes start.
 
     Spawn would run the script in each process, which fails for one without ``if __name__ == "__main__"`` and for one

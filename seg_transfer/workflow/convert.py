@@ -6,7 +6,6 @@ import hashlib
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ from seg_transfer.data.formats import write_volume
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import ConvertOptions
+from seg_transfer.util.archives import unpack
 from seg_transfer.util.files import check_folder, make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.util.records import JsonRecord, Record
-from seg_transfer.util.units import bytes_text
 
 SERIES_FILE = "series.json"
 LONGEST_DESCRIPTION = 40
@@ -138,22 +137,11 @@ def unpacked(path: Path) -> Iterator[Path]:
     """The folder itself, or the content of a .zip in a temporary one.
 
     Raises:
-        UserError: If the archive is damaged, or its content does not fit onto the disk.
+        UserError: If the archive is damaged, hostile, or its content does not fit onto the disk.
     """
     if not path.is_file():
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="segtl-") as temporary:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                needed = sum(each.file_size for each in archive.infolist())
-                free = shutil.disk_usage(temporary).free
-                if needed > free:
-                    what = f"its content needs {bytes_text(needed)}; {bytes_text(free)} are free in {temporary}"
-                    raise UserError(what, where=path, hint="unpack it elsewhere, and name the folder")
-                archive.extractall(temporary)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            cause = " ".join(str(error).split()) or type(error).__name__
-            hint = "name a folder of DICOM files, or a .zip without a password"
-            raise UserError(f"cannot be unpacked: {cause}", where=path, hint=hint) from None
+        unpack(path, Path(temporary), most=shutil.disk_usage(temporary).free)
         yield Path(temporary)

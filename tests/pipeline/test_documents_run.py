@@ -54,6 +54,7 @@ SHORTER = [
         r"segtl \1\2 --workers 0",
         "one process",
     ),
+    (r"segtl (serve|dicom-node)\b(.*)", r"segtl \1\2 --help", "test_serve.py and test_dicom_node.py start them"),
     (r"segtl (train|predict|pretrain)\b(.*)", r"segtl \1\2 --device cpu", "wherever the test runs"),
 ]
 """Pattern, replacement, reason: how a command or a line of Python is changed before it runs."""

@@ -30,6 +30,7 @@ LAYERS = [
     "exporting",
     "pretraining",
     "workflow",
+    "serving",
     "demo",
     "cli",
     "__main__",

@@ -1,0 +1,115 @@
+"""Segments what was received: image files into a label map, a DICOM series into DICOM-SEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_transfer.errors import UserError
+from seg_transfer.util.archives import unpack
+from seg_transfer.util.extras import check_extra
+from seg_transfer.util.texts import first_of
+
+if TYPE_CHECKING:
+    from seg_transfer.data.dicom import Series
+    from seg_transfer.data.image import Image
+    from seg_transfer.inference.predictor import Predictor
+
+LARGEST_CONTENT = 8 * 2**30
+"""Bytes that an uploaded archive may unpack to: eight times a CT of 1024 x 1024 x 500 voxels."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to segment.
+
+    Attributes:
+        inputs: Image files, one per channel; or one .zip or folder of a DICOM series.
+        folder: Where the result is written, and nothing else stays.
+        ending: Of the label map of image files.
+    """
+
+    inputs: tuple[Path, ...]
+    folder: Path
+    ending: str = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task gave.
+
+    Attributes:
+        file: The label map, or ``.dcm``.
+        warnings: In what the image is unlike the training images.
+    """
+
+    file: Path
+    warnings: tuple[str, ...]
+
+
+def segment_task(predictor: Predictor, task: Task, *, tta: bool) -> Result:
+    """Segment what a task names.
+
+    Raises:
+        UserError: If the input is no image, no series, damaged, or does not fit the model.
+    """
+    first = task.inputs[0]
+    if len(task.inputs) == 1 and first.suffix.lower() == ".zip":
+        folder = task.folder / "series"
+        folder.mkdir()
+        unpack(first, folder, most=LARGEST_CONTENT)
+        return _segment_series(predictor, folder, task.folder / "result.dcm", tta)
+    if first.is_dir():
+        return _segment_series(predictor, first, task.folder / "result.dcm", tta)
+    from seg_transfer.data.formats import write_volume
+    from seg_transfer.data.image import read_image
+
+    image = read_image(task.inputs)
+    file = task.folder / f"result{task.ending}"
+    labels, warnings = _predict(predictor, image, tta)
+    write_volume(file, labels, image.native)
+    return Result(file, warnings)
+
+
+def only_series(folder: Path) -> Series:
+    """The one series that a folder holds, which is a volume.
+
+    Raises:
+        UserError: If it holds none, several, or one that is no volume.
+    """
+    from seg_transfer.data.dicom import find_series
+
+    found = find_series(folder)
+    if len(found) > 1:
+        listed = first_of([one.description or one.modality or one.uid for one in found], 5)
+        raise UserError(f"it holds {len(found)} series: {listed}", hint="give the files of one series")
+    if found[0].problem:
+        raise UserError(f"the series is no volume: {found[0].problem}")
+    return found[0]
+
+
+def _segment_series(predictor: Predictor, folder: Path, file: Path, tta: bool) -> Result:
+    from seg_transfer.data.dicom import read_series
+    from seg_transfer.data.image import image_with_affine
+    from seg_transfer.exporting.dicom_seg import save_segmentation
+
+    check_extra("dicom", "writing DICOM segmentations")
+    data = predictor.plan.data
+    if len(data.channels) > 1:
+        names = ", ".join(channel.name for channel in data.channels)
+        hint = "convert the series to NIfTI on one grid, and give one file per channel"
+        raise UserError(f"the model needs {len(data.channels)} channels ({names}), a series is one", hint=hint)
+    series = only_series(folder)
+    array, grid = read_series(series)
+    labels, warnings = _predict(predictor, image_with_affine(array, grid.affine), tta)
+    save_segmentation(file, labels, series, {label.name: label.value for label in data.labels if label.value})
+    return Result(file, warnings)
+
+
+def _predict(predictor: Predictor, image: Image, tta: bool) -> tuple:
+    """The label map ``(i, j, k)`` in the image's own order, and warnings."""
+    transform, prepared = predictor.prepare(image)
+    warnings = predictor.unlike_training(image)
+    del image
+    return predictor.labels(transform, prepared, tta=tta), warnings
