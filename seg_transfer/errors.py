@@ -30,6 +30,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
 
 
+def cause_of(error: BaseException, longest: int | None = None) -> str:
+    """What an exception of a library says, on one line of at most so many characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def printable_message(text: str) -> str:
     """Escape as :func:`printable` does, except before indented lines, which messages have for hints and lists."""
     return _INDENTED.join(map(printable, text.split(_INDENTED)))

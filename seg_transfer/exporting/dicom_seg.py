@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seg_transfer.data.dicom import Series
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.files import whole_file
 from seg_transfer.version import VERSION
 
@@ -54,7 +54,7 @@ def save_segmentation(path: Path, labels: np.ndarray, series: Series, names: Map
             series_description="Segmentation by segtl",
         )
     except (AttributeError, ValueError, TypeError, KeyError) as error:
-        cause = " ".join(str(error).split())
+        cause = cause_of(error)
         hint = "files that were stripped of identifiers may lack what DICOM requires"
         raise UserError(f"cannot be referred to: {cause}", where=series.slices[0].path, hint=hint) from None
     with whole_file(path, needed=numbered.size // 8) as temporary:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.data.image import Image, filled
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
 from seg_transfer.inference.classes import decide, label_values
 from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.postprocess import postprocess
@@ -49,7 +49,7 @@ class OnnxModel:
         try:
             import onnxruntime
         except ImportError as error:  # no extra, which would install torch
-            what = f"reading ONNX needs the package onnxruntime: {' '.join(str(error).split())}"
+            what = f"reading ONNX needs the package onnxruntime: {cause_of(error)}"
             raise UserError(what, where=path, hint="install it: pip install onnxruntime") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -57,7 +57,7 @@ class OnnxModel:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no base of their own
-            cause = " ".join(str(error).split())[:LONGEST_CAUSE]
+            cause = cause_of(error, LONGEST_CAUSE)
             raise UserError(f"no ONNX file, or damaged: {cause}", where=path, hint=HINT) from None
         text = self._session.get_modelmeta().custom_metadata_map.get(HEADER_KEY)
         if text is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from seg_transfer.errors import UserError, printable
+from seg_transfer.errors import UserError, cause_of, printable
 from seg_transfer.options.serving_options import DicomNodeOptions, Modality
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.incoming import Collector, Incoming
@@ -256,7 +256,7 @@ def send(file: Path, peer: Peer, title: str) -> str:
     try:
         status = association.send_c_store(dataset)
     except ValueError as error:
-        return " ".join(str(error).split())
+        return cause_of(error)
     finally:
         association.release()
     code = status.get("Status")

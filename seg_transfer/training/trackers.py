@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
 from seg_transfer.options.choices import TrackerName
 from seg_transfer.training.history import Row, TensorBoard, scalars
 from seg_transfer.training.run_folder import RunFolder
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PROJECT = "segtl"
 """MLflow's experiment and the project at Weights & Biases, unless their environment variables name another."""
 ADDRESS = "MLFLOW_TRACKING_URI"
+LONGEST_CAUSE = 400
+"""Characters shown of a program's message."""
 
 
 class Tracker(Protocol):
@@ -114,7 +116,7 @@ class Trackers:
                 try:
                     self._trackers.append(make(run))
                 except Exception as error:  # of the network, the server or its permissions; they share no base
-                    cause = " ".join(str(error).split())[:400] or type(error).__name__
+                    cause = cause_of(error, LONGEST_CAUSE)
                     hint = "check its address and login, or train without it"
                     raise UserError(f"{name} cannot be reached: {cause}", where="--track", hint=hint) from None
 
@@ -136,7 +138,7 @@ class Trackers:
                 if isinstance(tracker, TensorBoard):
                     raise
                 self._trackers.remove(tracker)
-                cause = " ".join(str(error).split())[:400]
+                cause = cause_of(error, LONGEST_CAUSE)
                 logger.warning(f"{type(tracker).__name__} gets no more figures of this training: {cause}")
 
 

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from seg_transfer.errors import UserError, printable
+from seg_transfer.errors import UserError, cause_of, printable
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.units import bytes_text
 
@@ -46,7 +46,7 @@ def unpack(path: Path, folder: Path, *, most: int) -> None:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = cause_of(error)
         raise UserError(f"cannot be unpacked: {cause}", where=path, hint=_HINT) from None
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from seg_transfer.errors import EveryCaseFails
+from seg_transfer.errors import EveryCaseFails, cause_of
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
@@ -46,7 +46,7 @@ def check_extra(extra: Extra, purpose: str, *, only: str | None = None, where: P
                 if limit_reached(error) is not None:
                     raise
                 missing = isinstance(error, ModuleNotFoundError) and error.name == name
-                why = "is not installed" if missing else f"cannot be imported: {' '.join(str(error).split())}"
+                why = "is not installed" if missing else f"cannot be imported: {cause_of(error)}"
                 what = f"{purpose} needs the package {name}, which {why}"
                 hint = f"install it: pip install '{DISTRIBUTION}[{extra}]'"
                 raise MissingPackage(what, where=where, hint=hint) from None

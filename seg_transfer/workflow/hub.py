@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seg_transfer.errors import UserError, printable
+from seg_transfer.errors import UserError, cause_of, printable
 from seg_transfer.options.calls import takes
 from seg_transfer.options.hub_options import PullOptions, PushOptions
 from seg_transfer.planning.model_file import read_model_file
@@ -91,7 +91,7 @@ def _told(repository: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = " ".join(str(error).split())[:LONGEST_CAUSE] or type(error).__name__
+        cause = cause_of(error, LONGEST_CAUSE)
         status = getattr(getattr(error, "response", None), "status_code", None)
         hint = "check the address and the network, and run the same command again"
         if status in NOT_ALLOWED:

@@ -26,7 +26,7 @@ from seg_transfer.data.formats import itk, nifti, raster, tiff
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.formats.itk_body import data_file
 from seg_transfer.data.geometry import Grid, Unit
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.files import whole_file
 from seg_transfer.util.units import SPACINGS
@@ -227,7 +227,7 @@ def readable(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except _BROKEN as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
+        cause = cause_of(error)
         raise UserError(f"cannot be read: {cause}", where=path, hint="copy or export the file again") from error
     except MemoryError as error:
         hint = "use a machine with more memory"
