@@ -7,9 +7,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from made_balls import LABELS
+from made_balls import LABELS, make_dataset
 from made_plans import data_plan, manifest, model_plan, plan
 
+import seg_transfer
 from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import Split
 from seg_transfer.evaluation.score_files import evaluate_files
@@ -86,3 +87,11 @@ def make_work(folder: Path, data: Path) -> WorkFolder:
     work = WorkFolder(folder)
     find_dataset(data).save(work.dataset)
     return work
+
+
+def exported_balls(folder: Path) -> Path:
+    """An exported model of random weights, ``model.segtl``, beside its data set ``balls``."""
+    work = make_work(folder / "work", make_dataset(folder / "balls", cases=2))
+    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d"), folds=(0,))
+    seg_transfer.export(folder / "model.segtl", work=work.path)
+    return folder / "model.segtl"

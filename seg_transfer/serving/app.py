@@ -140,8 +140,7 @@ def found(jobs: Jobs, identifier: str) -> Job:
 
 def state(job: Job) -> JobState:
     """What a client is told about a job."""
-    warnings = () if job.result is None else job.result.warnings
-    return JobState(id=job.id, status=job.status, error=job.error, warnings=warnings)
+    return JobState(id=job.id, status=job.status, error=job.error, warnings=job.warnings)
 
 
 def file_of(job: Job) -> FileResponse:

@@ -17,9 +17,10 @@ from seg_transfer.errors import UserError, cause_of, printable
 from seg_transfer.options.serving_options import DicomNodeOptions, Modality
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.incoming import Collector, Incoming
-from seg_transfer.serving.segment import Task
-from seg_transfer.serving.worker import Worker, WorkerDied
+from seg_transfer.serving.segment import Task, check_one_channel
+from seg_transfer.serving.worker import WorkerDied, started_worker
 from seg_transfer.util.extras import check_extra
+from seg_transfer.workflow.dicom_seg import check_named
 from seg_transfer.workflow.source import find_source
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,8 @@ def dicom_node(options: DicomNodeOptions) -> Node:
     if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
         raise UserError(f"cannot read {title!r}", where="--ae-title", hint="give 1 to 16 characters of ASCII")
     data = find_source(options).data
-    if len(data.channels) > 1:
-        names = ", ".join(channel.name for channel in data.channels)
-        raise UserError(
-            f"the model needs {len(data.channels)} channels ({names}), a series is one", where=options.model
-        )
+    check_one_channel(data, where=options.model)
+    check_named(data)
     return Node(options, title, peers, options.modality or modality_of(data))
 
 
@@ -119,12 +117,7 @@ class Node:
             temporary = tempfile.TemporaryDirectory(prefix="segtl-node-", ignore_cleanup_errors=True)
             self._folder = Path(stack.enter_context(temporary))
             self._collector = Collector(self._folder, options.wait)
-            self._worker = Worker(options, tta=options.tta)
-            stack.callback(self._worker.close)
-            try:
-                self._worker.start()
-            except WorkerDied as error:
-                raise UserError(f"the process that segments ended: {error}") from None
+            self._worker = stack.enter_context(started_worker(options, tta=options.tta))
             thread = threading.Thread(target=self._segment_what_comes, daemon=True)
             thread.start()
             stack.callback(thread.join)

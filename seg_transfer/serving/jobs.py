@@ -52,6 +52,11 @@ class Job:
     finished: float | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """In what the image is unlike the training images, once that is known."""
+        return () if self.result is None else self.result.warnings
+
 
 class Jobs:
     """Takes jobs, segments them in order, and keeps results for a time.

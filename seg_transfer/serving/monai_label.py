@@ -143,7 +143,7 @@ def make_router(jobs: Jobs, model: ServedModel, token: str | None) -> APIRouter:
             content = await run_in_threadpool(job.result.file.read_bytes) if job.result else b""
         finally:
             await run_in_threadpool(jobs.delete, job.id)
-        about = {"label_names": model.labels, "warnings": state_warnings(job)}
+        about = {"label_names": model.labels, "warnings": list(job.warnings)}
         if output == "json":
             return JSONResponse(about)
         if output in ("image", "dicom_seg"):
@@ -178,11 +178,6 @@ def described(model: ServedModel) -> dict[str, Any]:
         "train_stats": {},
         "datastore": {"total": 0, "completed": 0},
     }
-
-
-def state_warnings(job: Job) -> list[str]:
-    """In what the image of a job is unlike the training images."""
-    return [] if job.result is None else list(job.result.warnings)
 
 
 def _image(jobs: Jobs, identifier: str) -> Job:

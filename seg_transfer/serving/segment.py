@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seg_transfer.data.dicom import Series
     from seg_transfer.data.image import Image
     from seg_transfer.inference.predictor import Predictor
+    from seg_transfer.planning.data_plan import DataPlan
 
 LARGEST_CONTENT = 8 * 2**30
 """Bytes that an uploaded archive may unpack to: eight times a CT of 1024 x 1024 x 500 voxels."""
@@ -68,8 +69,20 @@ def segment_task(predictor: Predictor, task: Task, *, tta: bool) -> Result:
     image = read_image(task.inputs)
     file = task.folder / f"result{task.ending}"
     labels, warnings = _predict(predictor, image, tta)
-    write_volume(file, labels, image.native)
+    write_volume(file, labels, image.native, predictor.plan.data.written_names)
     return Result(file, warnings)
+
+
+def check_one_channel(data: DataPlan, *, where: Path | None = None, hint: str | None = None) -> None:
+    """Refuse a model that cannot read a DICOM series.
+
+    Raises:
+        UserError: If it has several channels.
+    """
+    if len(data.channels) > 1:
+        names = ", ".join(channel.name for channel in data.channels)
+        what = f"the model needs {len(data.channels)} channels ({names}), a series is one"
+        raise UserError(what, where=where, hint=hint)
 
 
 def only_series(folder: Path) -> Series:
@@ -93,17 +106,16 @@ def _segment_series(predictor: Predictor, folder: Path, file: Path, tta: bool) -
     from seg_transfer.data.dicom import read_series
     from seg_transfer.data.image import image_with_affine
     from seg_transfer.exporting.dicom_seg import save_segmentation
+    from seg_transfer.workflow.dicom_seg import check_named
 
     check_extra("dicom", "writing DICOM segmentations")
     data = predictor.plan.data
-    if len(data.channels) > 1:
-        names = ", ".join(channel.name for channel in data.channels)
-        hint = "convert the series to NIfTI on one grid, and give one file per channel"
-        raise UserError(f"the model needs {len(data.channels)} channels ({names}), a series is one", hint=hint)
+    check_one_channel(data, hint="convert the series to NIfTI on one grid, and give one file per channel")
+    check_named(data)
     series = only_series(folder)
     array, grid = read_series(series)
     labels, warnings = _predict(predictor, image_with_affine(array, grid.affine), tta)
-    save_segmentation(file, labels, series, {label.name: label.value for label in data.labels if label.value})
+    save_segmentation(file, labels, series, data.written_names)
     return Result(file, warnings)
 
 

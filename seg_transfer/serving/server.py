@@ -17,7 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.serving_options import ServeOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.jobs import Jobs
-from seg_transfer.serving.worker import Worker, WorkerDied
+from seg_transfer.serving.worker import Worker, started_worker
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.source import find_source
 
@@ -71,12 +71,7 @@ class Server:
             folder = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="segtl-serve-", ignore_cleanup_errors=True))
             )
-            worker = Worker(options, tta=options.tta)
-            stack.callback(worker.close)
-            try:
-                worker.start()
-            except WorkerDied as error:
-                raise UserError(f"the process that segments ended: {error}") from None
+            worker = stack.enter_context(started_worker(options, tta=options.tta))
             jobs = Jobs(worker, folder, most=options.queue, keep=options.keep)
             stack.callback(jobs.close)
             self._port = listening.getsockname()[1]
@@ -116,7 +111,7 @@ class Server:
         data, options = self._data, self._options
         model = ServedModel(
             name=(options.work.absolute().name if options.model is None else options.model.stem) or "segtl",
-            labels={label.name: label.value for label in data.labels if label.value},
+            labels=data.written_names,
             channels=tuple(channel.name for channel in data.channels),
             dimension=data.dimension,
         )

@@ -11,6 +11,8 @@ import multiprocessing
 import signal
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -132,6 +134,24 @@ class Worker:
         if code == -signal.SIGKILL:
             return "it was killed, perhaps since memory ran out"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def started_worker(options: SegmenterOptions, *, tta: bool) -> Iterator[Worker]:
+    """A worker that has loaded its models, and is closed at the end.
+
+    Raises:
+        UserError: If the models cannot be loaded.
+    """
+    worker = Worker(options, tta=tta)
+    try:
+        try:
+            worker.start()
+        except WorkerDied as error:
+            raise UserError(f"the process that segments ended: {error}") from None
+        yield worker
+    finally:
+        worker.close()
 
 
 def _work(options: SegmenterOptions, tta: bool, connection: Connection) -> None:

@@ -63,10 +63,19 @@ def label_names(options: LabelNamesOptions) -> DataPlan:
         data = read_model_file(options.model).header.plan.data
     else:
         data = WorkFolder(options.work).load_plan().data
+    check_named(data)
+    return data
+
+
+def check_named(data: DataPlan) -> None:
+    """Refuse label maps whose values are numbers of objects.
+
+    Raises:
+        UserError: If they are.
+    """
     if data.instances:
         what = f"the model numbers the objects of {data.regions[0].name}, and numbers have no names"
         raise UserError(what, hint="give label maps of a model of labels")
-    return data
 
 
 def check_values(labels: Image, names: Mapping[str, int], file: Path) -> None:

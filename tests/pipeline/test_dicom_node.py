@@ -17,12 +17,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from made_balls import make_dataset
 from made_dicom import write_series
-from made_work import add_run, ball_plan, make_work
+from made_work import exported_balls
 
-import seg_transfer
-from seg_transfer.data.dataset import Dataset
 from seg_transfer.data.dicom import find_series, read_series
 from seg_transfer.errors import UserError
 from seg_transfer.options.serving_options import DicomNodeOptions
@@ -58,11 +55,7 @@ def wait(found: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("node")
-    work = make_work(root / "work", make_dataset(root / "balls", cases=2))
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d"), folds=(0,))
-    seg_transfer.export(root / "model.segtl", work=work.path)
-    return root / "model.segtl"
+    return exported_balls(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture(scope="module")

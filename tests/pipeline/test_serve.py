@@ -21,13 +21,10 @@ import nibabel
 import numpy as np
 import psutil
 import pytest
-from made_balls import make_dataset
 from made_dicom import write_series
-from made_work import add_run, ball_plan, make_work
+from made_work import exported_balls
 
-import seg_transfer
 from seg_transfer.cli.app import main
-from seg_transfer.data.dataset import Dataset
 from seg_transfer.workflow.segmenter import Segmenter
 
 httpx = pytest.importorskip("httpx")
@@ -55,11 +52,7 @@ class Running(NamedTuple):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model beside the images that it was made for."""
-    root = tmp_path_factory.mktemp("served")
-    work = make_work(root / "work", make_dataset(root / "balls", cases=2))
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d"), folds=(0,))
-    seg_transfer.export(root / "model.segtl", work=work.path)
-    return root / "model.segtl"
+    return exported_balls(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
