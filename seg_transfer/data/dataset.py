@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Case", "Dataset", "find_dataset", "find_images"]
+__all__ = ["Case", "Dataset", "find_cases", "find_dataset", "find_images"]
 
 
 class Dataset(JsonRecord):
@@ -167,13 +167,12 @@ def find_dataset(folder: Path, *, workers: int | None = 0, names: FileNames | No
             raise UserError(f"{case.id!r} cannot be the name of a case", where=case.images[0], hint=hint)
     units = {stored_unit(case.images[0]): case for case in contents.cases}
     rasters = {is_raster(case.images[0]) for case in contents.cases}
-    if len(rasters) > 1 and not all(ending(case.images[0]) in TIFF_ENDINGS for case in units.values()):
+    differ_in_size = len(units) > 1 and all(ending(case.images[0]) in TIFF_ENDINGS for case in units.values())
+    if len(rasters) > 1 and not differ_in_size:
         raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
     if len(units) > 1:
         hint = "export it again with the size of its pixels, or all images without"
         raise UserError("it has no pixel size, but other images have", where=units["pixel"].images[0], hint=hint)
-    if len(rasters) > 1:
-        raise UserError("volumes and 2D images are mixed", where=root, hint="make a data set of each kind")
     if rasters == {True} and (beyond := [value for _, value in contents.labels if not 0 <= value <= LARGEST_IN_2D]):
         what = f"2D label maps cannot be written with the values {first_of(beyond, 10)}"
         raise UserError(what, where=root, hint=f"number the labels from 0 to at most {LARGEST_IN_2D}")
@@ -248,6 +247,22 @@ def find_images(path: Path, channels: int) -> list[Case]:
         one_file = list(numbered) == [0] and (channels == 1 or _holds_channels(numbered[0], channels))
         cases.append(Case(case, images.of(case, 1 if one_file else channels)))
     return cases
+
+
+def find_cases(paths: Iterable[Path], channels: int) -> list[Case]:
+    """The cases to predict of several paths, see :func:`find_images`; a case named twice by the same files counts once.
+
+    Raises:
+        UserError: If different files are the same case; and as :func:`find_images` does.
+    """
+    cases: dict[str, Case] = {}
+    for path in paths:
+        for case in find_images(path, channels):
+            known = cases.setdefault(case.id, case)
+            if known.images != case.images:
+                what = f"{known.images[0]} would be the same case, {case.id}"
+                raise UserError(what, where=case.images[0], hint="predict them into different folders")
+    return list(cases.values())
 
 
 def _named(file: Path) -> str:

@@ -1,11 +1,42 @@
-"""Removes small components of a predicted label map, where that improved Dice in cross-validation."""
+"""Finishes a predicted label map: numbers its objects, or removes small components.
+
+Components are removed where that improved Dice in cross-validation.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_transfer.data.label_values import LARGEST_IN_2D
+from seg_transfer.errors import UserError
+from seg_transfer.inference.objects import number_objects
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import Postprocessing
+from seg_transfer.preprocessing.case_transform import CaseTransform
+
+
+def finish_labels(
+    labels: NDArray[np.integer], transform: CaseTransform, data: DataPlan, chosen: Postprocessing
+) -> NDArray[np.integer]:
+    """What is written of a predicted label map.
+
+    Args:
+        labels: Label values ``(i, j, k)`` on the file's grid; changed in place.
+        transform: The image's transform.
+        data: Data part of the model's plan.
+        chosen: Postprocessing of labels; objects that are told apart have none.
+
+    Raises:
+        UserError: If there are more objects than a label map in pixels can hold.
+    """
+    if not data.instances:
+        return postprocess(labels, chosen)
+    numbers = number_objects(labels, transform.native.spacing)
+    if transform.unit == "pixel" and numbers.dtype.itemsize > 2:
+        what = f"{numbers.max()} objects are found; a label map of a 2D image holds {LARGEST_IN_2D}"
+        raise UserError(what, hint="cut the image into parts")
+    return numbers
 
 
 def postprocess(labels: NDArray[np.integer], chosen: Postprocessing) -> NDArray[np.integer]:

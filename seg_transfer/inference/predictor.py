@@ -13,22 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
-from seg_transfer.data.label_values import LARGEST_IN_2D
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide, label_values
 from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
-from seg_transfer.inference.objects import number_objects
-from seg_transfer.inference.postprocess import postprocess
+from seg_transfer.inference.postprocess import finish_labels
 from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
 from seg_transfer.inference.uncertainty import Uncertainty
-from seg_transfer.inference.windows import longest_axis, written_shape
+from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, written_shape
 from seg_transfer.network.build import build_network, lay_channels_last
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
-from seg_transfer.planning.unlike_training import measure_image, unlike_training
+from seg_transfer.planning.unlike_training import unlike_plan
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.training.checkpoint import Tensors, load_header, load_state
 from seg_transfer.util.environment import free_memory
@@ -38,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 Integers = NDArray[np.integer]
 
-VOXELS_PER_CALL = 2**16
-"""Windows are batched up to this many voxels: 16 windows of 64x64 in one call took a third of the time of 16 calls on
-the CPU (``bench/sliding_window.py``)."""
 MOST_VOXELS_PER_CALL = 2**24
 BYTES_OF_OBJECTS = 12
 """Memory to number objects, per voxel of the file: cores and parts as int32, and the numbers."""
@@ -175,13 +170,7 @@ class Predictor:
             image: The image.
             oriented: Whether its file has an orientation.
         """
-        training, data = self.plan.training_images, self.plan.data
-        if training is None:
-            return ()
-        names = [channel.name for channel in data.channels]
-        if data.fill_nan:
-            image = filled(image)
-        return unlike_training(measure_image(image, oriented=oriented), training, names, data.unit)
+        return unlike_plan(image, self.plan, oriented=oriented)
 
     def labels(
         self,
@@ -309,13 +298,7 @@ class Predictor:
             axis=axis,
             seen=None if uncertainty is None else uncertainty.add,
         )
-        if data.instances:
-            numbers = number_objects(native, transform.native.spacing)
-            if transform.unit == "pixel" and numbers.dtype.itemsize > 2:
-                what = f"{numbers.max()} objects are found; a label map of a 2D image holds {LARGEST_IN_2D}"
-                raise UserError(what, hint="cut the image into parts")
-            return numbers
-        return postprocess(native, self.postprocessing)
+        return finish_labels(native, transform, data, self.postprocessing)
 
     def _to_device(self, array: NDArray[np.float32], needed: int) -> Tensor:
         """The volume, on the GPU if it and ``needed`` bytes take less than half of the free memory there."""

@@ -9,14 +9,22 @@ about one patch's length of that axis; see :func:`predict_slabs` for the memory.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seg_transfer.inference.windows import SIGMA, group_windows, window_starts, written_shape
+from seg_transfer.inference.windows import (
+    SIGMA,
+    add_weights,
+    group_windows,
+    mirrorings,
+    outer,
+    overlap,
+    window_starts,
+    written_shape,
+)
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.extent import Extent, unknown_position
@@ -65,8 +73,8 @@ def predict_slabs(
     shape, written = array.shape[1:], written_shape(model)
     starts = [window_starts(size, window) for size, window in zip(shape, written, strict=True)]
     weights = [_gaussian(window) for window in written]
-    sums = [_sum_along(size, starts[a], weights[a]).to(array.device) for a, size in enumerate(shape)]
-    weight = _outer(weights).to(array.device)
+    sums = [add_weights(torch.zeros(size), starts[a], weights[a]).to(array.device) for a, size in enumerate(shape)]
+    weight = outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     calls = group_windows(starts, axis, batch)
     depth = max(min(call[-1][axis] + written[axis], shape[axis]) - max(call[0][axis], 0) for call in calls)
@@ -155,24 +163,10 @@ def _gaussian(size: int) -> Tensor:
     return torch.exp(-0.5 * distance**2)
 
 
-def _outer(factors: Sequence[Tensor]) -> Tensor:
-    first, second, third = factors
-    return first[:, None, None] * second[:, None] * third
-
-
-def _sum_along(size: int, starts: Sequence[int], weight: Tensor) -> Tensor:
-    """Sum of all windows' weights along one axis; the product over three axes is the sum at a voxel."""
-    total = torch.zeros(size)
-    for start in starts:
-        first, stop = max(start, 0), min(start + len(weight), size)
-        total[first:stop] += weight[first - start : stop - start]
-    return total
-
-
 def _mean_of_mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
     """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
     total = network(windows)
-    flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
+    flips = mirrorings(axes)
     for flip in flips:
         dims = [axis + 2 for axis in flip]
         total = total.add_(network(windows.flip(dims)).flip(dims))
@@ -183,19 +177,14 @@ def _add(
     held: Tensor, probabilities: Tensor, weight: Tensor, corner: Triple, axis: int, base: int, shape: Sequence[int]
 ) -> None:
     """Add a window's weighted probabilities ``(output, slice, u, v)`` to the sums, which start at ``base``."""
-    source, target = [slice(None)], [slice(None)]
-    for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
-        first, stop = max(start, 0), min(start + probabilities.shape[a + 1], size)
-        shift = base if a == axis else 0
-        source.append(slice(first - start, stop - start))
-        target.append(slice(first - shift, stop - shift))
-    held[tuple(target)].addcmul_(probabilities[tuple(source)], weight[tuple(source[1:])])
+    target, source = overlap(corner, probabilities.shape[1:], shape, axis=axis, base=base)
+    held[:, *target].addcmul_(probabilities[:, *source], weight[source])
 
 
 def _finished(held: Tensor, sums: Sequence[Tensor], axis: int, first: int, stop: int) -> Tensor:
     """View of the sums up to ``stop``, divided by those of the weights."""
     weights = [each[first:stop] if a == axis else each for a, each in enumerate(sums)]
-    return held.narrow(axis + 1, 0, stop - first).div_(_outer(weights))
+    return held.narrow(axis + 1, 0, stop - first).div_(outer(weights))
 
 
 def _shift_sums(held: Tensor, dim: int, count: int) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from seg_transfer.data.image import Image
+from seg_transfer.data.image import Image, filled
 from seg_transfer.planning.distribution import mean_and_std
+from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.training_images import ChannelMeasures, ChannelSpread, ImageMeasures, Spread, TrainingImages
 
 FALSE_ALARMS = 1e-3
@@ -49,6 +50,23 @@ def measure_image(image: Image, *, oriented: bool = True) -> ImageMeasures:
     x, y, z = image.array.shape[1:]
     orientation = image.native.orientation if oriented else None
     return ImageMeasures(tuple(channels), image.spacing, (x, y, z), orientation)
+
+
+def unlike_plan(image: Image, plan: Plan, *, oriented: bool = True) -> tuple[str, ...]:
+    """In what an image that fits a plan is far outside of its training images; empty if it is not.
+
+    Plans of earlier versions do not know their training images: nothing is compared.
+
+    Args:
+        image: The image.
+        plan: The plan.
+        oriented: Whether the image's file has an orientation.
+    """
+    if plan.training_images is None:
+        return ()
+    measured = measure_image(filled(image) if plan.data.fill_nan else image, oriented=oriented)
+    names = [channel.name for channel in plan.data.channels]
+    return unlike_training(measured, plan.training_images, names, plan.data.unit)
 
 
 def unlike_training(image: ImageMeasures, training: TrainingImages, names: Sequence[str], unit: str) -> tuple[str, ...]:

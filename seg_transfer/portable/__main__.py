@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from seg_transfer.data.dataset import Case, find_images
+from seg_transfer.data.dataset import Case, find_cases
 from seg_transfer.data.formats import write_volume
 from seg_transfer.data.image import read_image
 from seg_transfer.errors import INTERRUPTED, SOME_FAILED, USER_ERROR, SomeCasesFailed, UserError
@@ -61,7 +61,7 @@ def infer(images: Sequence[Path], output: Path, model: OnnxModel) -> None:
             for warning in model.unlike_training(image):
                 logger.warning(f"{case.id} is unlike the training images: {warning}")
             labels, transform = model.labels(image)
-            write_volume(label_file(case, output), labels, transform.native)
+            write_volume(label_file(case, output), labels, transform.native, model.data.written_names)
             print(f"{number}/{len(cases)} {label_file(case, output)}", flush=True)
         except Exception as error:
             failures[case.id] = report_failure(case.id, error, title="predicting").cause
@@ -71,16 +71,12 @@ def infer(images: Sequence[Path], output: Path, model: OnnxModel) -> None:
 
 def _cases(paths: Sequence[Path], output: Path, channels: int) -> list[Case]:
     check_folder(output)
-    cases: dict[str, Case] = {}
-    for case in (case for path in paths for case in find_images(path, channels)):
-        if cases.setdefault(case.id, case).images != case.images:
-            hint = "predict them into different folders"
-            raise UserError(f"another image is the same case, {case.id}", where=case.images[0], hint=hint)
-    files = {image.resolve() for case in cases.values() for image in case.images}
+    cases = find_cases(paths, channels)
+    files = {image.resolve() for case in cases for image in case.images}
     if output.resolve() in {file.parent for file in files}:
         hint = "name another output folder"
         raise UserError("the images are in this folder: label maps would replace them", where=output, hint=hint)
-    return list(cases.values())
+    return cases
 
 
 def _threads(text: str) -> int:

@@ -13,11 +13,11 @@ from seg_transfer.data.image import Image, filled
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.inference.classes import decide, label_values
 from seg_transfer.inference.known_extent import known_extent
-from seg_transfer.inference.postprocess import postprocess
+from seg_transfer.inference.postprocess import finish_labels
 from seg_transfer.inference.windows import longest_axis
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
-from seg_transfer.planning.unlike_training import measure_image, unlike_training
+from seg_transfer.planning.unlike_training import unlike_plan
 from seg_transfer.portable.label_map import fill_labels
 from seg_transfer.portable.sliding_window import Floats, predict_slabs
 from seg_transfer.preprocessing.case_transform import CaseTransform
@@ -98,15 +98,11 @@ class OnnxModel:
             return table[decide(probabilities, data)]
 
         fill_labels(cropped, slabs, transform.shape, transform.label_orders, values, axis=axis)
-        return postprocess(native, self.header.postprocessing), transform
+        return finish_labels(native, transform, data, self.header.postprocessing), transform
 
     def unlike_training(self, image: Image) -> tuple[str, ...]:
         """In what an image of a file is far outside of the training images."""
-        training, data = self.header.plan.training_images, self.data
-        if training is None:
-            return ()
-        measured = measure_image(filled(image) if data.fill_nan else image, oriented=True)
-        return unlike_training(measured, training, [channel.name for channel in data.channels], data.unit)
+        return unlike_plan(image, self.header.plan)
 
     def _probabilities(self, windows: Floats) -> Floats:
         (probabilities,) = self._session.run(None, {"image": windows})

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.inference.windows import SIGMA, group_windows, window_starts, written_shape
+from seg_transfer.inference.windows import (
+    SIGMA,
+    VOXELS_PER_CALL,
+    add_weights,
+    group_windows,
+    mirrorings,
+    outer,
+    overlap,
+    window_starts,
+    written_shape,
+)
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.extent import Extent, unknown_position
@@ -17,8 +26,6 @@ from seg_transfer.preprocessing.extent import Extent, unknown_position
 Floats = NDArray[np.float32]
 Slab = tuple[int, Floats]
 """First index along an axis, and probabilities ``(output, slice, u, v)``."""
-VOXELS_PER_CALL = 2**16
-"""Windows are batched up to this many voxels."""
 
 
 def predict_slabs(
@@ -49,8 +56,8 @@ def predict_slabs(
     shape, written = array.shape[1:], written_shape(model)
     starts = [window_starts(size, window) for size, window in zip(shape, written, strict=True)]
     weights = [_gaussian(window) for window in written]
-    sums = [_sum_along(*each) for each in zip(shape, starts, weights, strict=True)]
-    weight = _outer(weights)
+    sums = [add_weights(np.zeros(size, np.float32), starts[a], weights[a]) for a, size in enumerate(shape)]
+    weight = outer(weights)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     held = np.zeros((outputs, *(0 if a == axis else size for a, size in enumerate(shape))), np.float32)
     base = 0
@@ -89,24 +96,10 @@ def _gaussian(size: int) -> Floats:
     return np.exp(np.float32(-0.5) * distance**2)
 
 
-def _outer(factors: Sequence[Floats]) -> Floats:
-    first, second, third = factors
-    return first[:, None, None] * second[:, None] * third
-
-
-def _sum_along(size: int, starts: Sequence[int], weight: Floats) -> Floats:
-    """Sum of all windows' weights along one axis; the product over three axes is the sum at a voxel."""
-    total = np.zeros(size, np.float32)
-    for start in starts:
-        first, stop = max(start, 0), min(start + len(weight), size)
-        total[first:stop] += weight[first - start : stop - start]
-    return total
-
-
 def _mean_of_mirrored(network: Callable[[Floats], Floats], windows: Floats, axes: Sequence[int]) -> Floats:
     """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
     total = network(windows)
-    flips = [flip for count in range(1, len(axes) + 1) for flip in itertools.combinations(axes, count)]
+    flips = mirrorings(axes)
     for flip in flips:
         dims = tuple(axis + 2 for axis in flip)
         total = total + np.flip(network(np.ascontiguousarray(np.flip(windows, dims))), dims)
@@ -117,13 +110,8 @@ def _add(
     held: Floats, probabilities: Floats, weight: Floats, corner: Triple, axis: int, base: int, shape: Sequence[int]
 ) -> None:
     """Add a window's weighted probabilities ``(output, slice, u, v)`` to the sums, which start at ``base``."""
-    source, target = [slice(None)], [slice(None)]
-    for a, (start, size) in enumerate(zip(corner, shape, strict=True)):
-        first, stop = max(start, 0), min(start + probabilities.shape[a + 1], size)
-        shift = base if a == axis else 0
-        source.append(slice(first - start, stop - start))
-        target.append(slice(first - shift, stop - shift))
-    held[tuple(target)] += probabilities[tuple(source)] * weight[tuple(source[1:])]
+    target, source = overlap(corner, probabilities.shape[1:], shape, axis=axis, base=base)
+    held[:, *target] += probabilities[:, *source] * weight[source]
 
 
 def _along(held: Floats, axis: int, part: slice) -> Floats:
@@ -133,4 +121,4 @@ def _along(held: Floats, axis: int, part: slice) -> Floats:
 def _finished(held: Floats, sums: Sequence[Floats], axis: int, first: int, stop: int) -> Floats:
     """The sums up to ``stop``, divided by those of the weights."""
     weights = [each[first:stop] if a == axis else each for a, each in enumerate(sums)]
-    return _along(held, axis, slice(stop - first)) / _outer(weights)
+    return _along(held, axis, slice(stop - first)) / outer(weights)

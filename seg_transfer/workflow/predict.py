@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from seg_transfer.data.checks import warn_of_forms
-from seg_transfer.data.dataset import Case, Dataset, find_images
+from seg_transfer.data.dataset import Case, Dataset, find_cases
 from seg_transfer.data.formats import (
     ENDINGS,
     LOSSY_ENDINGS,
@@ -36,8 +36,6 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from seg_transfer.planning.data_plan import DataPlan
 
 
 @overload
@@ -92,7 +90,7 @@ predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 def _predict_files(options: PredictOptions) -> Path:
     models = find_source(options)
-    cases = _find_cases(options.images, len(models.data.channels))
+    cases = find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
     if options.volumes is not None:
         check_file(options.volumes)
@@ -145,22 +143,6 @@ def _draw_overlay(case: Case, *, outputs: Outputs, data: DataPlan) -> None:
     save_prediction_overlay(
         outputs.overlay(case), case.id, case.images, label_map, data.scored, data.names, instances=data.instances
     )
-
-
-def _find_cases(paths: Sequence[Path], channels: int) -> list[Case]:
-    """The cases of all paths; a case that two paths name by the same files counts once.
-
-    Raises:
-        UserError: If different files are the same case.
-    """
-    cases: dict[str, Case] = {}
-    for path in paths:
-        for case in find_images(path, channels):
-            known = cases.setdefault(case.id, case)
-            if known.images != case.images:
-                what = f"{known.images[0]} would be the same case, {case.id}"
-                raise UserError(what, where=case.images[0], hint="predict them into different folders")
-    return list(cases.values())
 
 
 def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
@@ -216,13 +198,12 @@ def _check_ending(suffix: str | None, case: Case, *, where: Path | str) -> None:
 
     Volumes go into those that keep their place in the world; only what came from TIFF goes back there without it.
     """
-    flat, has_tiff = is_raster(case.images[0]), ending(case.images[0]) in TIFF_ENDINGS
-    kept = {each for each in RASTER_ENDINGS if flat and each not in LOSSY_ENDINGS}
-    if not flat:
-        kept = {each for each in (*ENDINGS, SEGMENTATION_ENDING) if each not in (*RASTER_ENDINGS, *TIFF_ENDINGS)}
-    kept |= set(TIFF_ENDINGS if has_tiff else ())
+    known, flat = (*ENDINGS, SEGMENTATION_ENDING), is_raster(case.images[0])
+    kept = set(RASTER_ENDINGS) - set(LOSSY_ENDINGS) if flat else set(known) - {*RASTER_ENDINGS, *TIFF_ENDINGS}
+    if ending(case.images[0]) in TIFF_ENDINGS:
+        kept |= set(TIFF_ENDINGS)
     if suffix is not None and suffix not in kept:
-        endings = [each for each in (*ENDINGS, SEGMENTATION_ENDING) if each in kept]
+        endings = [each for each in known if each in kept]
         what = f"not a format for {'2D images' if flat else 'volumes'} such as {case.images[0].name}"
         raise UserError(what, where=where, hint=f"choose one of {', '.join(endings)}")
 

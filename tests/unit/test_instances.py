@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_discs import describe, discs, write_discs
-from made_plans import data_plan
+from made_plans import data_plan, model_plan, plan
+from PIL import Image
 from scipy import ndimage
 
 from seg_transfer.data.checks import read_checked
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.data.description import label_scheme, object_regions
+from seg_transfer.data.image import read_image
 from seg_transfer.data.instances import core_and_border
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.panoptic import panoptic_quality
 from seg_transfer.inference.objects import number_objects
-from seg_transfer.planning.data_plan import Label
+from seg_transfer.planning.data_plan import Channel, Label, Normalization
 from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.model_file import NOTHING
+from seg_transfer.portable.model import OnnxModel
+from seg_transfer.workflow.dicom_seg import check_named
 
 CELL = {"background": 0, "cell": 1}
 
@@ -169,3 +175,33 @@ def test_dataset_json_survives_its_way_to_disk(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "dataset.json").read_text())
     assert [region["numbered"] for region in content["regions"]] == [True, False]
     assert type(dataset).load(tmp_path / "dataset.json") == dataset
+
+
+def test_segtl_infer_numbers_objects_as_predict_does(tmp_path: Path) -> None:
+    """Its network is replaced by the classes that the image shows."""
+    numbers = discs(0)[1]
+    classes = core_and_border(numbers, (1, 1))
+    Image.fromarray(classes).save(tmp_path / "a.png")
+    labels = tuple(Label(name=name, value=value) for value, name in enumerate(("background", "c core", "c border")))
+    data = data_plan(
+        dimension=2,
+        unit="pixel",
+        spacing=(1.0, 1.0, 1.0),
+        channels=(Channel(name="grey", normalization=Normalization(kind="none")),),
+        labels=labels,
+        regions=object_regions("c"),
+    )
+    model = object.__new__(OnnxModel)
+    planned = plan(data, model_plan("2d", (1, *reversed(numbers.shape))))
+    model.header = SimpleNamespace(plan=planned, postprocessing=NOTHING)  # type: ignore[assignment]
+    model._probabilities = lambda windows: np.concatenate([windows > 0.5, abs(windows - 1) < 0.5], axis=1)  # type: ignore[method-assign]
+    found, _ = model.labels(read_image([tmp_path / "a.png"]))
+    np.testing.assert_array_equal(found, number_objects(classes.T[..., np.newaxis], (1, 1, 1)))
+    assert panoptic_quality(found[..., 0].T, numbers).recognition == 1
+
+
+def test_a_series_gets_no_label_names_from_a_model_of_objects() -> None:
+    labels = tuple(Label(name=name, value=value) for value, name in enumerate(("background", "c core", "c border")))
+    check_named(data_plan())
+    with pytest.raises(UserError, match="numbers the objects of c, and numbers have no names"):
+        check_named(data_plan(labels=labels, regions=object_regions("c")))
