@@ -200,8 +200,11 @@ def _overlay(case: Case, *, scored: _Scored, plan: Plan) -> str:
 
     assert case.label is not None, "it was scored"
     files = CaseFiles(case.images, case.label, label_file(case, scored.files[case.id]))
-    labels = scored.scores.labels
-    return as_jpeg(case_overlay(case.id, files, labels, scored.scores.cases[case.id], names=plan.data.names))
+    data, scores = plan.data, scored.scores
+    drawn = case_overlay(
+        case.id, files, scores.labels, scores.cases[case.id], names=data.names, instances=data.instances
+    )
+    return as_jpeg(drawn)
 
 
 def _from_worst(scores: Scores) -> list[str]:

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 from browser import browser, console_errors, distinct_colours, needs_chromium, requested
 from made_balls import LABELS, make_dataset
+from made_discs import write_discs
 from made_work import add_run, ball_plan, make_work
+from PIL import Image
 
 import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.comparison import compare
+from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.examine import examine
+from seg_transfer.workflow import report as reporting
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -155,8 +159,6 @@ def test_2d_images(tmp_path: Path) -> None:
     work = tmp_path / "work"
     data = tmp_path / "data"
     random = np.random.default_rng(0)
-    from PIL import Image
-
     for folder in ("images", "labels"):
         (data / folder).mkdir(parents=True)
     for index in range(4):
@@ -164,6 +166,26 @@ def test_2d_images(tmp_path: Path) -> None:
         Image.fromarray(np.pad(np.ones((20, 20), np.uint8), ((8, 20), (10, 10)))).save(data / "labels" / f"{index}.png")
     seg_transfer.plan(data, work=work, epochs=1, folds=2, device="cpu")
     assert list(Page(seg_transfer.report(work=work)).sections) == ["", "data", "plan", "training", "evidence"]
+
+
+def test_objects_are_drawn_as_their_label(tmp_path: Path) -> None:
+    """Label files that number objects: number 2 is no other label, and a prediction that numbers otherwise no error."""
+    data = write_discs(tmp_path / "data", range(2))
+    plan = seg_transfer.plan(data, work=tmp_path / "work", epochs=1, device="cpu", workers=0)
+    drawn = []
+    for name, swap in (("same", {}), ("swapped", {1: 2, 2: 1})):
+        (tmp_path / name).mkdir()
+        files = {}
+        for label in sorted((data / "labelsTr").iterdir()):
+            numbers = np.asarray(Image.open(label))
+            Image.fromarray(np.vectorize(lambda n, swap=swap: swap.get(n, n))(numbers).astype(np.uint8)).save(
+                tmp_path / name / label.name
+            )
+            files[label.stem] = tmp_path / name / label.name, label
+        scores = evaluate_files(files, labels=plan.data.scored, instances=True)
+        found = reporting._Scored(scores, dict.fromkeys(files, "fold 0"), dict.fromkeys(files, tmp_path / name))
+        drawn.append(reporting._draw(found, Dataset.load(tmp_path / "work" / "dataset.json"), plan, 0))
+    assert [each.alt for each in drawn[0]] and drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize(
