@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +43,33 @@ BYTES_OF_OBJECTS = 12
 """Memory to number objects, per voxel of the file: cores and parts as int32, and the numbers."""
 WINDOWS_SHARE = 0.5
 """Share of the allowed memory that the windows of one call may take, if they are several."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What models made of one image, in the file's axis order.
+
+    Attributes:
+        labels: The label map ``(i, j, k)``, with the data set's label values.
+        probabilities: Of each output, ``(output, i, j, k)``; None if they were not asked for.
+        entropy: ``(i, j, k)`` in whole percent, see :class:`Uncertainty`; None if it was not asked for.
+        confidence: Of the label map, 0 to 1, see :class:`Uncertainty`; None if it was not asked for.
+    """
+
+    labels: Any
+    probabilities: Any = None
+    entropy: Any = None
+    confidence: float | None = None
+
+    def of_maps(self, change: Callable[[NDArray[Any]], Any]) -> Segmentation:
+        """The same with each of its maps changed."""
+        maps = (self.labels, self.probabilities, self.entropy)
+        return Segmentation(*(None if each is None else change(each) for each in maps), self.confidence)
+
+    def result(self) -> Any:
+        """The label map alone, or a tuple of it and of what else was asked for, in the order of the attributes."""
+        others = [each for each in (self.probabilities, self.entropy, self.confidence) if each is not None]
+        return (self.labels, *others) if others else self.labels
 
 
 class Predictor:
@@ -109,8 +138,14 @@ class Predictor:
             raise self._too_large(what, free, "use another model, or allow more memory with --memory")
 
     def array(
-        self, array: NDArray, spacing: Sequence[float] | None = None, *, tta: bool = True, probabilities: bool = False
-    ) -> Integers | tuple[Integers, NDArray[np.float32]]:
+        self,
+        array: NDArray,
+        spacing: Sequence[float] | None = None,
+        *,
+        tta: bool = True,
+        probabilities: bool = False,
+        uncertainty: bool = False,
+    ) -> Any:
         """Predict an array in memory.
 
         Args:
@@ -119,10 +154,10 @@ class Predictor:
             spacing: Voxel size ``(x, y, z)`` in mm. Not needed for 2D images.
             tta: Average over the plan's mirrorings.
             probabilities: Whether to return probabilities too.
+            uncertainty: Whether to return an entropy map and the confidence too.
 
         Returns:
-            Label map ``(x, y, z)``, or ``(row, column)``, with the data set's label values. With ``probabilities`` also
-            those of each output, ``(output, x, y, z)`` or ``(output, row, column)``.
+            As of :meth:`Segmentation.result`, with maps ``(x, y, z)`` or ``(row, column)``.
 
         Raises:
             UserError: If the array or its spacing does not fit the model.
@@ -135,15 +170,43 @@ class Predictor:
             raise UserError("an array of voxels needs its spacing", where="spacing", hint="give (x, y, z) in mm")
         sizes = (1, 1, 1) if spacing is None else spacing
         image = image_from_pixels(array) if of_pixels else image_from_array(array, sizes, data.unit)
-        transform, prepared = self.prepare(image)
-        for warning in self.unlike_training(image, oriented=False):
-            logger.warning(f"the array is unlike the training images: {warning}")
-        if not probabilities:
-            labels = self.labels(transform, prepared, tta=tta)
-            return labels[..., 0].T if of_pixels else labels
-        predicted = self.probabilities(prepared, tta=tta)
-        labels, native = self.labels_of(transform, predicted), transform.restore_probabilities(predicted, data)
-        return (labels[..., 0].T, native[..., 0].transpose(0, 2, 1)) if of_pixels else (labels, native)
+        options = {"tta": tta, "probabilities": probabilities, "uncertainty": uncertainty}
+        made = self.segment(image, **options, oriented=False)
+        return (made.of_maps(lambda found: np.swapaxes(found[..., 0], -1, -2)) if of_pixels else made).result()
+
+    def segment(
+        self,
+        image: Image,
+        *,
+        tta: bool = True,
+        probabilities: bool = False,
+        uncertainty: bool = False,
+        oriented: bool = True,
+    ) -> Segmentation:
+        """Predict an image in memory; in what it is unlike the training images is logged.
+
+        Args:
+            image: The image.
+            tta: Average over the plan's mirrorings.
+            probabilities: Whether probabilities are asked for.
+            uncertainty: Whether an entropy map and the confidence are asked for.
+            oriented: Whether the image has an orientation.
+
+        Raises:
+            UserError: If the image does not fit the model.
+        """
+        transform, prepared = self.prepare(image, uncertainty=uncertainty)
+        for warning in self.unlike_training(image, oriented=oriented):
+            logger.warning(f"the {'image' if oriented else 'array'} is unlike the training images: {warning}")
+        sure = Uncertainty(transform, self.plan.data) if uncertainty else None
+        native = None
+        if probabilities:
+            predicted = self.probabilities(prepared, tta=tta)
+            labels = self.labels_of(transform, predicted, sure)
+            native = transform.restore_probabilities(predicted, self.plan.data)
+        else:
+            labels = self.labels(transform, prepared, tta=tta, uncertainty=sure)
+        return Segmentation(labels, native, sure and sure.entropy, sure and sure.confidence)
 
     def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.

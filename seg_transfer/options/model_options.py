@@ -50,6 +50,10 @@ class ArrayOptions(SegmenterOptions):
 
     tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
     probabilities: bool = Field(False, description="Write probabilities as well; of an array, return them.")
+    uncertainty: bool = Field(
+        False,
+        description="Write how sure each prediction is, as entropy maps and confidence; of an array, return them.",
+    )
 
 
 def _as_several(value: Any) -> Any:
@@ -85,7 +89,6 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
         None, description="Write volume and connected components per case and label, as .csv or .json."
     )
     pictures: bool = Field(False, description="Draw an overlay of each case, as PNG.")
-    uncertainty: bool = Field(False, description="Write how sure each prediction is: entropy maps and confidence.")
     overwrite: bool = Field(False, description="Predict all images again.")
     keep: bool = Field(False, description="Keep every label map that is there, whatever made it.")
     workers: Annotated[int, Cli(metavar="N", panel=RUNNING)] = Field(

@@ -67,7 +67,7 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
 
     Returns:
         The folder with the label maps, or the only label map if ``output`` is a file; of an image in memory its label
-        map, with ``probabilities`` also those.
+        map, with ``probabilities`` also those, with ``uncertainty`` also its entropy map and its confidence.
 
     Raises:
         SomeCasesFailed: If some cases could not be segmented; all others are.
@@ -82,7 +82,8 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     geometry = {name: options.pop(name) for name in ("spacing", "affine") if name in options}
     of_array = options_from(ArrayOptions, "predict", *arguments, **options)
     predictor = load_predictor(find_source(of_array), of_array)
-    return segment(predictor, images, **geometry, tta=of_array.tta, probabilities=of_array.probabilities)
+    asked = {name: getattr(of_array, name) for name in ("tta", "probabilities", "uncertainty")}
+    return segment(predictor, images, **geometry, **asked)
 
 
 predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,7 @@ from seg_transfer.options.model_options import SegmenterOptions
 from seg_transfer.workflow.source import find_source, load_predictor
 
 if TYPE_CHECKING:
-    from seg_transfer.data.image import Image
     from seg_transfer.inference.predictor import Predictor
-
-
-logger = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -38,6 +33,7 @@ class Segmenter:
         >>> labels = segmenter(SimpleITK.ReadImage("ct.nrrd"))  # an image of SimpleITK
         >>> labels = segmenter(array, spacing=(0.8, 0.8, 3.0))  # (x, y, z)
         >>> labels, probabilities = segmenter(array, affine=affine, probabilities=True)
+        >>> labels, entropy, confidence = segmenter(array, affine=affine, uncertainty=True)
 
     Args:
         predictor: The models.
@@ -83,6 +79,7 @@ class Segmenter:
         affine: np.ndarray | None = None,
         tta: bool = True,
         probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Any:
         """Segment one image.
 
@@ -95,16 +92,20 @@ class Segmenter:
             affine: Of an array, 4 x 4, voxel ``(i, j, k)`` -> world (RAS+) in mm.
             tta: Average over the plan's mirrorings.
             probabilities: Also return the probability of each of :attr:`outputs`.
+            uncertainty: Also return how sure the models are
+                (:class:`seg_transfer.inference.uncertainty.Uncertainty`).
 
         Returns:
             The label map, of the image's own kind, order of axes and geometry, with the values of :attr:`labels`. With
             ``probabilities`` also those: as an image, channels as in ``image``; of an array, with a first axis of
-            outputs.
+            outputs. With ``uncertainty`` also the entropy in percent, as the label map is, and the confidence, a number
+            from 0 to 1. So at most ``labels, probabilities, entropy, confidence``.
 
         Raises:
             UserError: If the image does not fit the model, or is not whole.
         """
-        return segment(self._predictor, image, spacing=spacing, affine=affine, tta=tta, probabilities=probabilities)
+        asked = {"tta": tta, "probabilities": probabilities, "uncertainty": uncertainty}
+        return segment(self._predictor, image, spacing=spacing, affine=affine, **asked)
 
 
 def segment(
@@ -113,34 +114,19 @@ def segment(
     *,
     spacing: Sequence[float] | None = None,
     affine: np.ndarray | None = None,
-    tta: bool = True,
-    probabilities: bool = False,
+    **asked: bool,
 ) -> Any:
     """Segment one image in memory; see :meth:`Segmenter.__call__`."""
     if isinstance(image, np.ndarray | list | tuple):
         if affine is None:
-            return predictor.array(np.asanyarray(image), spacing, tta=tta, probabilities=probabilities)
+            return predictor.array(np.asanyarray(image), spacing, **asked)
         if spacing is not None:
             raise UserError("an array has an affine or a spacing, not both", hint="omit the spacing")
-        return _predict(predictor, image_with_affine(np.asanyarray(image), affine), tta, probabilities)
+        return predictor.segment(image_with_affine(np.asanyarray(image), affine), **asked).result()
     if spacing is not None or affine is not None:
         raise UserError("an image has a spacing and an affine of its own", hint="omit them")
     read = image_in_memory(image)
-    made = _predict(predictor, read, tta, probabilities)
-    return (
-        tuple(_like(image, array, read.native) for array in made) if probabilities else _like(image, made, read.native)
-    )
-
-
-def _predict(predictor: Predictor, image: Image, tta: bool, probabilities: bool) -> Any:
-    """Labels ``(i, j, k)``, or those and probabilities ``(output, i, j, k)``."""
-    transform, prepared = predictor.prepare(image)
-    for warning in predictor.unlike_training(image):
-        logger.warning(f"the image is unlike the training images: {warning}")
-    if not probabilities:
-        return predictor.labels(transform, prepared, tta=tta)
-    predicted = predictor.probabilities(prepared, tta=tta)
-    return predictor.labels_of(transform, predicted), transform.restore_probabilities(predicted, predictor.plan.data)
+    return predictor.segment(read, **asked).of_maps(lambda found: _like(image, found, read.native)).result()
 
 
 def _like(image: Any, array: np.ndarray, grid: Grid) -> Any:

@@ -306,6 +306,9 @@ def test_an_array_of_pixels_gives_what_its_file_gives(tmp_path: Path) -> None:
     assert probabilities.shape == (3, 20, 30)
     np.testing.assert_array_equal(probabilities.argmax(axis=0), rows > 0)
     np.testing.assert_array_equal(grey.array(rows), labels)
+    again, entropy, confidence = grey.array(rows, uncertainty=True)
+    np.testing.assert_array_equal(again, labels)
+    assert entropy.shape == labels.shape and 0 < confidence <= 1
     in_ras = grey.array(rows.T[..., np.newaxis], (1.0, 1.0, 1.0))
     np.testing.assert_array_equal(in_ras[..., 0].T, labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -114,6 +115,27 @@ def test_an_array_with_its_affine(folder: Path, segmenter: Segmenter, predicted:
     np.testing.assert_allclose(likely, predicted[1], atol=1e-5)
     same = seg_transfer.predict(values[np.newaxis], affine=OBLIQUE, work=folder / "work", device="cpu")
     np.testing.assert_array_equal(same, predicted[0])
+
+
+def test_how_sure_it_is(folder: Path, segmenter: Segmenter) -> None:
+    """The entropy map and the confidence of every kind of image are those that the command writes."""
+    file, out = folder / "images" / "oblique.nii.gz", folder / "sure"
+    seg_transfer.predict(file, out, model=folder / "model.segtl", device="cpu", uncertainty=True)
+    expected = np.asarray(nibabel.load(out / "uncertainty" / file.name).dataobj)
+    (entry,) = json.loads((out / "predictions.json").read_text())["label_maps"].values()
+    image = nibabel.load(file)
+    labels, entropy, confidence = segmenter(image, uncertainty=True)
+    assert labels.shape == entropy.shape == expected.shape and 0 < expected.max() <= 100
+    np.testing.assert_array_equal(np.asarray(entropy.dataobj), expected)
+    assert confidence == pytest.approx(entry["confidence"]) and 0 < confidence <= 1
+    _, likely, of_array, again = segmenter(
+        np.asarray(image.dataobj), affine=OBLIQUE, probabilities=True, uncertainty=True
+    )
+    assert likely.shape == (3, *expected.shape) and again == pytest.approx(confidence, abs=1e-5)
+    np.testing.assert_allclose(of_array.astype(int), expected, atol=1)
+    _, of_itk, same = segmenter(sitk.ReadImage(str(file)), uncertainty=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(of_itk).T, expected)
+    assert same == confidence
 
 
 def test_what_the_model_knows(segmenter: Segmenter) -> None:
