@@ -26,8 +26,6 @@ from PIL import Image
 from seg_transfer.cli.app import main as segtl
 from seg_transfer.planning.rules import optimization
 from seg_transfer.reporting.server import PageServer
-from seg_transfer.training import loop
-from seg_transfer.workflow import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -62,11 +60,9 @@ SHORTER = [
 
 @pytest.fixture
 def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever budget is asked for, a fold trains one step, and draws nothing; `segtl view` ends at once."""
+    """Whatever budget is asked for, a fold trains one step; `segtl view` ends at once."""
     short = optimization.PlannedBudget(epochs=1, time_budget=None, steps_per_epoch=1, steps=1)
     monkeypatch.setattr(optimization, "budget", lambda *_, **__: (short, "a test"))
-    for module, name in ((loop, "draw_progress"), (validate, "save_overlay")):  # most of the time of such a training
-        monkeypatch.setattr(module, name, lambda path, *_, **__: Image.new("L", (8, 8)).save(path))
     monkeypatch.setattr(PageServer, "serve_forever", lambda self: None)
     monkeypatch.setattr("webbrowser.open", lambda address: True)
 

@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 from made_balls import LABELS, LOCAL, QUICK, make_case, make_dataset
+from PIL import Image
 
 import seg_transfer
 from seg_transfer.cli.app import main
@@ -23,6 +24,8 @@ from seg_transfer.workflow import measure as measuring
 from seg_transfer.workflow.status import status
 from seg_transfer.workflow.validate import TrainedFold
 from seg_transfer.workflow.work_folder import WorkFolder
+
+pytestmark = pytest.mark.real_plots
 
 
 def files(folder: Path) -> set[str]:
@@ -83,6 +86,7 @@ def test_a_trained_fold_has_exactly_these_files(trained: TrainedFold, planned: P
         "validation/overlay.png",
         *(f"validation/{case}.nii.gz" for case in held_out),
     }
+    assert all(Image.open(trained.folder / name).size[0] > 900 for name in ("progress.png", "validation/overlay.png"))
     assert trained.scores is not None
     assert set(trained.scores.cases) == set(held_out)
     assert trained.scores.labels == {"ball": 1, "core": 4}

@@ -1,0 +1,24 @@
+"""What all tests of the pipeline share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Write an empty PNG for plots of training and overlays of validation: they are half of a tiny training's time.
+
+    Modules marked ``real_plots`` draw them, and so does every command that runs in a process of its own.
+    """
+    from seg_transfer.training import loop
+    from seg_transfer.workflow import validate
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("real_plots") is None:
+            for module, name in ((loop, "draw_progress"), (validate, "save_overlay")):
+                patch.setattr(module, name, lambda path, *_, **__: Image.new("L", (8, 8)).save(path))
+        yield
