@@ -63,8 +63,9 @@ class Segmentation:
 
     def of_maps(self, change: Callable[[NDArray[Any]], Any]) -> Segmentation:
         """The same with each of its maps changed."""
-        maps = (self.labels, self.probabilities, self.entropy)
-        return Segmentation(*(None if each is None else change(each) for each in maps), self.confidence)
+        probabilities = None if self.probabilities is None else change(self.probabilities)
+        entropy = None if self.entropy is None else change(self.entropy)
+        return Segmentation(change(self.labels), probabilities, entropy, self.confidence)
 
     def result(self) -> Any:
         """The label map alone, or a tuple of it and of what else was asked for, in the order of the attributes."""
@@ -206,7 +207,9 @@ class Predictor:
             native = transform.restore_probabilities(predicted, self.plan.data)
         else:
             labels = self.labels(transform, prepared, tta=tta, uncertainty=sure)
-        return Segmentation(labels, native, sure and sure.entropy, sure and sure.confidence)
+        if sure is None:
+            return Segmentation(labels, native)
+        return Segmentation(labels, native, sure.entropy, sure.confidence)
 
     def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[CaseTransform, NDArray[np.float32]]:
         """The case's transform, and the networks' input ``(channel, slice, u, v)``.
