@@ -86,7 +86,7 @@ def measure(stage: Stage, log: Path) -> dict[str, float]:
         running = psutil.Popen(list(map(str, stage.command)), env=environment, stdout=said, stderr=said)
         most = 0
         while not (done := os.wait4(running.pid, os.WNOHANG))[0]:
-            most = max(most, _resident(running))
+            most = max(most, resident(running))
             time.sleep(POLL)
     wall = time.perf_counter() - start
     if done[1]:
@@ -104,7 +104,8 @@ def measure(stage: Stage, log: Path) -> dict[str, float]:
     return figures
 
 
-def _resident(process: psutil.Process) -> int:
+def resident(process: psutil.Process) -> int:
+    """Resident memory of a process and of all that it started, in bytes."""
     total = 0
     try:
         family = [process, *process.children(recursive=True)]
