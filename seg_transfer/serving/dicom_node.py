@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from seg_transfer.options.serving_options import DicomNodeOptions, Modality
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.incoming import Collector, Incoming
 from seg_transfer.serving.segment import Task, check_one_channel
+from seg_transfer.serving.service_folder import service_folder
 from seg_transfer.serving.worker import WorkerDied, started_worker
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.dicom_seg import check_named
@@ -114,8 +114,7 @@ class Node:
         """
         options = self._options
         with ExitStack() as stack:
-            temporary = tempfile.TemporaryDirectory(prefix="segtl-node-", ignore_cleanup_errors=True)
-            self._folder = Path(stack.enter_context(temporary))
+            self._folder = stack.enter_context(service_folder("node"))
             self._collector = Collector(self._folder, options.wait)
             self._worker = stack.enter_context(started_worker(options, tta=options.tta))
             thread = threading.Thread(target=self._segment_what_comes, daemon=True)

@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.serving_options import ServeOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.jobs import Jobs
+from seg_transfer.serving.service_folder import service_folder
 from seg_transfer.serving.worker import Worker, started_worker
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.source import find_source
@@ -68,9 +68,7 @@ class Server:
         options = self._options
         with ExitStack() as stack:
             listening = stack.enter_context(_listen(options.host, options.port))
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="segtl-serve-", ignore_cleanup_errors=True))
-            )
+            folder = stack.enter_context(service_folder("serve"))
             worker = stack.enter_context(started_worker(options, tta=options.tta))
             jobs = Jobs(worker, folder, most=options.queue, keep=options.keep)
             stack.callback(jobs.close)

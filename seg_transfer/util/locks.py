@@ -112,6 +112,12 @@ def check_held(path: Path) -> None:
         raise UserError(what, where=path, hint="let the other process go on, or stop it and run this command again")
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether a lock is there whose holder is dead, as :func:`locked` judges it."""
+    content = _read(path)
+    return content is not None and _is_stale(path, content)
+
+
 def _take(path: Path, what: str, *, wait: bool) -> bytes:
     """Create the lock file; returns its content."""
     content = Holder.this_process().model_dump_json(indent=1).encode()

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from made_dicom import write_series
 from made_work import exported_balls
+from served import left_folder
 
 from seg_transfer.data.dicom import find_series, read_series
 from seg_transfer.errors import UserError
@@ -102,7 +103,9 @@ def node(model: Path, ports: tuple[int, int, int], tmp_path_factory: pytest.Temp
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
     peers = (f"ORTHANC@127.0.0.1:{ports[1]}",)
     options = DicomNodeOptions(model=model, peers=peers, port=ports[2], device="cpu", wait=0.5, modality="CT")
+    killed = left_folder(Path(tempfile.tempdir), "segtl-node-left")
     with dicom_node(options) as running:
+        assert not killed.exists()
         yield running
     left = list(Path(tempfile.tempdir).glob("segtl-node-*"))
     tempfile.tempdir = before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -23,6 +22,7 @@ import psutil
 import pytest
 from made_dicom import write_series
 from made_work import exported_balls
+from served import Running, ended, folders, job_of, segmenting, served, until_running
 
 from seg_transfer.cli.app import main
 from seg_transfer.workflow.segmenter import Segmenter
@@ -38,17 +38,6 @@ AFFINE = np.diag([1.0, 1.0, 2.5, 1.0])
 LIMIT = 300_000
 
 
-class Running(NamedTuple):
-    """A server that runs."""
-
-    process: subprocess.Popen
-    client: Any
-    model: Path
-    image: Path
-    temporary: Path
-    log: Path
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model beside the images that it was made for."""
@@ -57,45 +46,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("server")
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "SEGTL_TOKEN": TOKEN,
-        "TMPDIR": str(folder),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "seg_transfer", "serve", "-m", str(model), "--port", "0", "--device", "cpu"]
-    command += ["--queue", "2", "--upload-limit", str(LIMIT)]
-    log = folder / "log"
-    with log.open("w") as said:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment)
-    assert process.stdout is not None
-    address = process.stdout.readline().strip()
-    assert address.startswith("http://127.0.0.1:"), log.read_text()
-    image = next((model.parent / "balls" / "imagesTr").iterdir())
-    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
-        yield Running(process, client, model, image, folder, log)
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def job_of(server: Running, name: str, content: bytes) -> str:
-    answer = server.client.post("/jobs", files={"file": (name, content)})
-    assert answer.status_code == 202, answer.text
-    assert answer.headers["location"] == f"/jobs/{answer.json()['id']}"
-    return answer.json()["id"]
-
-
-def ended(server: Running, job: str) -> dict[str, Any]:
-    while (state := server.client.get(f"/jobs/{job}").json())["status"] in ("queued", "running"):
-        time.sleep(0.05)
-    return state
-
-
-def folders(server: Running) -> set[str]:
-    """Folders of jobs that are on the disk."""
-    return {path.name for path in next(server.temporary.glob("segtl-serve-*")).iterdir()}
+    options = ("--queue", "2", "--upload-limit", str(LIMIT))
+    with served(model, tmp_path_factory.mktemp("server"), *options, token=TOKEN) as running:
+        assert str(running.client.base_url).startswith("http://127.0.0.1:")
+        yield running
 
 
 def volume(content: bytes) -> nibabel.Nifti1Image:
@@ -121,7 +75,7 @@ def test_an_image(server: Running) -> None:
     made = volume(answer.content)
     np.testing.assert_array_equal(np.asarray(made.dataobj), expected(server))
     np.testing.assert_allclose(made.affine, nibabel.load(server.image).affine, atol=1e-5)
-    (folder,) = server.temporary.glob(f"segtl-serve-*/{job}")
+    (folder,) = server.temporary.glob(f"segtl-serve-*/files-*/{job}")
     assert [path.name for path in folder.iterdir()] == ["result.nii.gz"]  # the upload is gone
     assert server.client.delete(f"/jobs/{job}").status_code == 204
     assert [server.client.request(how, f"/jobs/{job}").status_code for how in ("GET", "DELETE")] == [404, 404]
@@ -290,11 +244,10 @@ def test_ohif(server: Running, tmp_path: Path) -> None:
 def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     """The process that segments is stopped, so that jobs have to wait."""
     client = server.client
-    (worker,) = segmenting(server)
+    (worker,) = segmenting(server.process)
     worker.suspend()
     running = job_of(server, "a.nii.gz", server.image.read_bytes())
-    while client.get(f"/jobs/{running}").json()["status"] != "running":
-        time.sleep(0.05)
+    until_running(server, running)
     waiting = [job_of(server, "b.nii.gz", server.image.read_bytes()) for _ in range(2)]
     answer = client.post("/jobs", files={"file": ("c.nii.gz", server.image.read_bytes())})
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
@@ -303,23 +256,17 @@ def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     assert client.delete(f"/jobs/{waiting[0]}").status_code == 204
     assert client.delete(f"/jobs/{running}").status_code == 204
     assert client.get("/health").status_code == 200
-    while client.get(f"/jobs/{waiting[1]}").json()["status"] != "running":
-        time.sleep(0.05)
-    (another,) = segmenting(server)
+    until_running(server, waiting[1])
+    (another,) = segmenting(server.process)
     assert another.pid != worker.pid
     another.kill()  # as the system does when memory runs out
     state = ended(server, waiting[1])
     assert state["status"] == "failed" and "killed" in state["error"]
     assert client.get(f"/jobs/{waiting[1]}/result").status_code == 500
     assert not {running, waiting[0]} & folders(server)
-    assert list(next(server.temporary.glob(f"segtl-serve-*/{waiting[1]}")).iterdir()) == []
+    assert list(next(server.temporary.glob(f"segtl-serve-*/files-*/{waiting[1]}")).iterdir()) == []
     said = client.get("/metrics").text
     assert 'segtl_jobs_total{status="deleted"} 1' in said and "segtl_worker_starts_total 2" in said
-
-
-def segmenting(server: Running) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children()
-    return [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
 
 
 @pytest.mark.slow
@@ -335,7 +282,12 @@ def test_made_up_requests(server: Running) -> None:
 
 def test_it_ends_when_it_is_told_to(server: Running) -> None:
     """The last test: with what still waits or runs, nothing stays."""
-    job_of(server, "a.nii.gz", server.image.read_bytes())
+    running = job_of(server, "a.nii.gz", server.image.read_bytes())
+    while not (found := segmenting(server.process)):
+        time.sleep(0.02)
+    found[0].suspend()  # the job never ends
+    until_running(server, running)
+    job_of(server, "b.nii.gz", server.image.read_bytes())
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=60) == 0
