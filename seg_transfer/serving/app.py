@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
 from seg_transfer.data.formats import ENDINGS, RASTER_ENDINGS, ending
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, printable
 from seg_transfer.serving.guard import RETRY_AFTER
 from seg_transfer.serving.jobs import Job, Jobs, QueueFull, Status
 from seg_transfer.serving.segment import Task
 from seg_transfer.serving.worker import Worker
+from seg_transfer.util.names import LONGEST_NAME
 from seg_transfer.version import VERSION
 
 ARCHIVE = ".zip"
@@ -166,7 +168,8 @@ def kept(jobs: Jobs, files: Sequence[UploadFile]) -> Job:
 def queued(jobs: Jobs, image: Job, result_ending: str | None = None) -> Job:
     """Queue a job for an image that is kept."""
     with room():
-        return jobs.submit(Task(image.task.inputs, jobs.new_folder(), result_ending or image.task.ending))
+        task = image.task
+        return jobs.submit(Task(task.inputs, jobs.new_folder(), result_ending or task.ending, task.names))
 
 
 @contextmanager
@@ -190,17 +193,23 @@ def _stored(jobs: Jobs, files: Sequence[UploadFile], take: Callable[[Task], Job]
         raise HTTPException(507, f"the upload cannot be stored: {error.strerror}") from None
     usual = ".png" if inputs[0][1] in RASTER_ENDINGS else ".nii.gz"
     with room():
-        return take(Task(tuple(paths), folder, result_ending or usual))
+        return take(Task(tuple(paths), folder, result_ending or usual, tuple(map(name_of, files))))
 
 
 def ending_of(file: UploadFile) -> str:
-    """The ending of an uploaded file; nothing else of its name is used."""
+    """The ending of an uploaded file; nothing else of its name is used on the disk."""
     name = (file.filename or "").lower()
     try:
         return ARCHIVE if name.endswith(ARCHIVE) else ending(Path(name))
     except UserError:
         known = ", ".join((*ENDINGS, ARCHIVE))
-        raise HTTPException(415, f"the name of the uploaded file has to end in one of {known}") from None
+        name = name_of(file) or "the uploaded file"
+        raise HTTPException(415, f"{name}: its name has to end in one of {known}") from None
+
+
+def name_of(file: UploadFile) -> str:
+    """The name of an uploaded file for messages; some clients send a whole path, of which it is the last part."""
+    return printable(re.split(r"[/\\]", file.filename or "")[-1][-LONGEST_NAME:])
 
 
 def _saved(file: UploadFile, path: Path) -> Path:

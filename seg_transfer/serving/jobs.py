@@ -191,7 +191,7 @@ class Jobs:
             try:
                 job.result = self._worker.run(job.task)
             except UserError as error:
-                job.error, job.refused = str(error).replace(f"{job.task.folder}/", ""), True
+                job.error, job.refused = job.task.as_named(str(error)), True
             except WorkerDied as error:
                 job.error = f"the process that segments ended: {error}"
             except OSError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, printable
 from seg_transfer.util.archives import unpack
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.texts import first_of
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGEST_CONTENT = 8 * 2**30
 """Bytes that an uploaded archive may unpack to: eight times a CT of 1024 x 1024 x 500 voxels."""
+UNPACKED = "series"
+"""Folder of the content of an archive, in that of the task."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,29 @@ class Task:
         inputs: Image files, one per channel; or one .zip or folder of a DICOM series.
         folder: Where the result is written, and nothing else stays.
         ending: Of the label map of image files.
+        names: Of the inputs where they come from, for messages, as :func:`~seg_transfer.errors.printable` gives them;
+            empty: as they are stored.
     """
 
     inputs: tuple[Path, ...]
     folder: Path
     ending: str = ".nii.gz"
+    names: tuple[str, ...] = ()
+
+    def as_named(self, message: str) -> str:
+        """A message with the inputs' own names in place of those by which they are stored, and without paths."""
+        said = {}
+        for path, name in zip(self.inputs, self.names, strict=False):
+            said |= {re.escape(printable(str(path))): name, re.escape(path.name): name}
+        unpacked = re.escape(printable(str(self.folder / UNPACKED)))
+        if self.names:  # unpacked is what one archive holds
+            said |= {rf"{unpacked}/[0-9]{{6}}/": f"{self.names[0]}/", unpacked: self.names[0]}
+        for folder in {self.folder, *(path.parent for path in self.inputs)}:
+            said[rf"{re.escape(printable(str(folder)))}/"] = ""
+        patterns = sorted(said, key=len, reverse=True)
+        # One pass: a name of a client may be the stored name of another file.
+        found = re.compile("|".join(f"({pattern})" for pattern in patterns))
+        return found.sub(lambda match: said[patterns[(match.lastindex or 1) - 1]], message)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ def segment_task(predictor: Predictor, task: Task, *, tta: bool) -> Result:
     """
     first = task.inputs[0]
     if len(task.inputs) == 1 and first.suffix.lower() == ".zip":
-        folder = task.folder / "series"
+        folder = task.folder / UNPACKED
         folder.mkdir()
         unpack(first, folder, most=LARGEST_CONTENT)
         return _segment_series(predictor, folder, task.folder / "result.dcm", tta)

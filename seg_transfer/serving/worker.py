@@ -78,16 +78,24 @@ class Worker:
                 self._process.start()
             other.close()  # so that the end of the process closes the pipe
             self.starts += 1
-        self._answer()
+        try:
+            self._answer()
+        except UserError:
+            self.stop()  # it is ending: the next task has to start another one
+            raise
 
     def run(self, task: Task) -> Result:
         """Segment; starts the process if it is not there.
 
         Raises:
             UserError: If the input is not fit.
-            WorkerDied: If the process ends before it is done.
+            WorkerDied: If the process ends before it is done, or can load the models no more.
         """
-        self.start()
+        try:
+            self.start()
+        except UserError as error:
+            logger.error(f"the models cannot be loaded again: {error}")
+            raise WorkerDied("the models cannot be loaded again; the server's log says why") from None
         assert self._connection is not None
         try:
             self._connection.send(task)

@@ -23,7 +23,7 @@ _ENDING = b"PK\x05\x06"
 
 
 def unpack(path: Path, folder: Path, *, most: int) -> None:
-    """Unpack a .zip into one folder, each file under a number and its name: no path of the archive is used.
+    """Unpack a .zip into one folder, each file in a folder of its own: no path of the archive is used.
 
     Args:
         path: The archive.
@@ -40,7 +40,8 @@ def unpack(path: Path, folder: Path, *, most: int) -> None:
             _check(path, entries, min(most, shutil.disk_usage(folder).free))
             for number, entry in enumerate(entries):
                 name = PurePosixPath(entry.filename).name
-                own = folder / (f"{number:06d}-{name}" if is_file_name(name) else f"{number:06d}")
+                own = folder / f"{number:06d}" / (name if is_file_name(name) else "file")
+                own.parent.mkdir()
                 with archive.open(entry) as source, own.open("wb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:

@@ -97,30 +97,61 @@ def test_a_series(server: Running, tmp_path: Path) -> None:
 
 def test_what_is_no_image(server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The answer has the words of the command line."""
-    broken = tmp_path / "image_0.nii.gz"
+    broken = tmp_path / "scan.nii.gz"
     broken.write_bytes(server.image.read_bytes()[:500])
     assert main(["predict", "-m", str(server.model), "-i", str(broken), "-o", str(tmp_path / "out"), "-q"]) == 2
     printed = capsys.readouterr().err
-    job = job_of(server, "scan.nii.gz", broken.read_bytes())
-    assert ended(server, job)["status"] == "failed"
+    job = job_of(server, "C:\\Miller\\scan.nii.gz", broken.read_bytes())
+    state = ended(server, job)
+    assert state["status"] == "failed" and state["error"].startswith("scan.nii.gz: cannot be read")
     answer = server.client.get(f"/jobs/{job}/result")
     said = answer.json()["detail"]
-    assert answer.status_code == 422 and said.startswith("image_0.nii.gz: cannot be read")
-    assert said.split("image_0.nii.gz: ")[1] in printed.replace("; hint", "\n  hint")
+    assert answer.status_code == 422 and said == state["error"]
+    assert said.split("scan.nii.gz: ")[1] in printed.replace("; hint", "\n  hint")
     write_series(tmp_path / "two", np.zeros((8, 8, 4)), AFFINE)
     write_series(tmp_path / "two" / "other", np.zeros((8, 8, 4)), AFFINE)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "note.txt").write_text("no DICOM")
+    write_series(tmp_path / "cut", np.zeros((8, 8, 4)), AFFINE)
+    one = sorted((tmp_path / "cut").iterdir())[2]
+    one.write_bytes(one.read_bytes()[:-40])
+    one.rename(one.with_name("IM_2.dcm"))
     for content, message in (
-        (zipped(tmp_path / "two"), "2 series"),
-        (zipped(tmp_path / "text"), "no DICOM file"),
-        (b"PK\3\4 nothing", "cannot be unpacked"),
+        (zipped(tmp_path / "two"), "it holds 2 series"),
+        (zipped(tmp_path / "text"), "study.zip: it holds no DICOM file"),
+        (zipped(tmp_path / "cut"), "IM_2.dcm"),
+        (b"PK\3\4 nothing", "study.zip: cannot be unpacked"),
     ):
-        job = job_of(server, "x.zip", content)
+        job = job_of(server, "study.zip", content)
         ended(server, job)
         answer = server.client.get(f"/jobs/{job}/result")
         assert answer.status_code == 422 and message in answer.json()["detail"]
-        assert str(server.temporary) not in answer.text
+        assert_no_stored_name(server, answer.text)
+
+
+def assert_no_stored_name(server: Running, text: str) -> None:
+    for internal in (str(server.temporary), str(server.model.parent), "image_", "series/"):
+        assert internal not in text
+
+
+def test_messages_name_the_file_of_the_client(server: Running, tmp_path: Path) -> None:
+    client, image = server.client, nibabel.load(server.image)
+    other = tmp_path / "other.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), other)
+    files = [("file", ("t1.nii.gz", server.image.read_bytes())), ("file", ("/me/t2.nii.gz", other.read_bytes()))]
+    said = ended(server, client.post("/jobs", files=files).json()["id"])["error"]
+    assert said.startswith("t2.nii.gz: does not lie on the grid of t1.nii.gz")
+    answer = client.post("/jobs", files={"file": ("C:\\me\\scan.txt", b"x")})
+    assert answer.json()["detail"].startswith("scan.txt: its name has to end in")
+    text = b"ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = /etc/passwd\n"
+    said = ended(server, job_of(server, "scan.mhd", text))["error"]
+    assert said.startswith("scan.mhd: ")
+    assert_no_stored_name(server, said)
+    kept = client.put("/session/", files={"files": ("kept.nii", b"nothing")}).json()["session_id"]
+    answer = client.post(f"/infer/model?session_id={kept}&output=image", files={"params": (None, "{}")})
+    client.delete(f"/session/{kept}")
+    assert answer.status_code == 422 and answer.json()["detail"].startswith("kept.nii: cannot be read")
+    assert_no_stored_name(server, answer.text)
 
 
 def test_requests_that_make_no_sense(server: Running) -> None:
@@ -267,6 +298,12 @@ def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     assert list(next(server.temporary.glob(f"segtl-serve-*/files-*/{waiting[1]}")).iterdir()) == []
     said = client.get("/metrics").text
     assert 'segtl_jobs_total{status="deleted"} 1' in said and "segtl_worker_starts_total 2" in said
+    away = server.model.rename(server.model.with_name("away"))
+    state = ended(server, job_of(server, "a.nii.gz", server.image.read_bytes()))
+    away.rename(server.model)
+    assert state["error"].endswith("the models cannot be loaded again; the server's log says why")
+    assert client.get(f"/jobs/{state['id']}/result").status_code == 500
+    assert f"{server.model}: " in server.log.read_text()
 
 
 @pytest.mark.slow
