@@ -43,7 +43,7 @@ class Task:
 
     def as_named(self, message: str) -> str:
         """A message with the inputs' own names in place of those by which they are stored, and without paths."""
-        said = {}
+        said: dict[str, str] = {}
         for path, name in zip(self.inputs, self.names, strict=False):
             said |= {re.escape(printable(str(path))): name, re.escape(path.name): name}
         unpacked = re.escape(printable(str(self.folder / UNPACKED)))
