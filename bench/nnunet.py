@@ -53,7 +53,7 @@ class NNUNet:
         described = json.loads((dataset / "dataset.json").read_text())
         (raw / "dataset.json").write_text(json.dumps({**described, "numTraining": len(cases)}))
         processes = str(cores())
-        self._call("plan_and_preprocess", "-d", "1", "-c", self.configuration, "-npfp", processes, "-np", processes)
+        self.call("plan_and_preprocess", "-d", "1", "-c", self.configuration, "-npfp", processes, "-np", processes)
         plans = json.loads((self.folder / "preprocessed" / NAME / "nnUNetPlans.json").read_text())
         return plans["configurations"][self.configuration]
 
@@ -63,20 +63,20 @@ class NNUNet:
         written.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "results", ignore_errors=True)
         counts = {"CURVE_EPOCHS": str(epochs), "CURVE_ITERATIONS": str(iterations), "CURVE_SECONDS": str(written)}
-        self._call("train", "1", self.configuration, "all", "-tr", TRAINER, "-device", self.device, **counts)
+        self.call("train", "1", self.configuration, "all", "-tr", TRAINER, "-device", self.device, **counts)
         return json.loads(written.read_text())
 
     def predict(self, images: Path, predictions: Path) -> None:
         """Predict the cases of a folder with the model trained last."""
         options = ["-d", "1", "-c", self.configuration, "-tr", TRAINER, "-f", "all", "-device", self.device]
-        self._call("predict", "-i", str(images), "-o", str(predictions), *options, "-npp", "1", "-nps", "1")
+        self.call("predict", "-i", str(images), "-o", str(predictions), *options, "-npp", "1", "-nps", "1")
 
     def version(self) -> str:
         """Of nnU-Net."""
         code = "from importlib.metadata import version; print(version('nnunetv2'))"
         return subprocess.check_output([self.venv / "bin" / "python", "-c", code], text=True).strip()
 
-    def _call(self, command: str, *options: str, **variables: str) -> None:
+    def call(self, command: str, *options: str, **variables: str) -> None:
         """Run one of nnU-Net's commands; what it says goes to ``nnunet.log``.
 
         Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel
@@ -96,3 +97,50 @@ def _describe(folder: Path, channels: list[str], labels: dict[str, object], endi
     names = {str(number): name for number, name in enumerate(channels)}
     content = {"channel_names": names, "labels": labels, "numTraining": CASES, "file_ending": ending, **more}
     (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def make_model(folder: Path, name: str, configuration: str, patch: list[int], folds: Iterable[str] = ("0",)) -> Path:
+    """A model folder as nnU-Net writes it, for a data set of ``WRITTEN``: a tiny network with random weights."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    model = folder / name / f"nnUNetTrainer__nnUNetPlans__{configuration}"
+    plans = json.loads((WRITTEN / name / "nnUNetPlans.json").read_text())
+    chosen = plans["configurations"][configuration]
+    chosen["patch_size"] = patch
+    arguments = chosen["architecture"]["arch_kwargs"]
+    same, half = [1] * len(patch), [1] * (len(patch) - 2) + [2, 2]
+    arguments |= {"n_stages": 2, "features_per_stage": [4, 8], "kernel_sizes": [[3] * len(patch)] * 2}
+    arguments |= {"strides": [same, half], "n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]}
+    model.mkdir(parents=True)
+    (model / "plans.json").write_text(json.dumps(plans))
+    description = json.loads((WRITTEN / name / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps(description))
+    labels = (
+        set(description["labels"]) - {"ignore"} - ({"background"} if "regions_class_order" in description else set())
+    )
+    given = {key: value for key, value in arguments.items() if key not in ("conv_op", "norm_op", "nonlin")}
+    dimension = f"{len(patch)}d"
+    layers = {"conv_op": f"Conv{dimension}", "norm_op": f"InstanceNorm{dimension}", "nonlin": "LeakyReLU"}
+    for fold in folds:
+        torch.manual_seed(len(fold) + sum(map(ord, fold)))
+        network = PlainConvUNet(
+            input_channels=len(description["channel_names"]),
+            num_classes=len(labels),
+            deep_supervision=True,
+            **{key: getattr(torch.nn, layer) for key, layer in layers.items()},
+            **given,
+        )
+        (model / f"fold_{fold}").mkdir()
+        checkpoint = {
+            "network_weights": network.state_dict(),
+            "optimizer_state": torch.optim.SGD(network.parameters(), 0.01).state_dict(),
+            "grad_scaler_state": None,
+            "logging": {"train_losses": [np.float32(0.5), np.float64(0.4)], "curve": np.arange(3.0)},
+            "_best_ema": np.float32(0.3),
+            "init_args": {"configuration": configuration, "fold": fold, "device": torch.device("cpu")},
+            "trainer_name": "nnUNetTrainer",
+            "inference_allowed_mirroring_axes": tuple(range(len(patch))),
+        }
+        torch.save(checkpoint, model / f"fold_{fold}" / "checkpoint_final.pth")
+    return model

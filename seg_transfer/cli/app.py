@@ -110,7 +110,7 @@ def _apply(entry: Command, options: Options) -> None:
     if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
     work = getattr(options, "work", None)
-    if getattr(options, "model", None) is not None:
+    if getattr(options, "model", None) is not None or getattr(options, "nnunet", None) is not None:
         work = None  # an exported model needs no work folder
     from seg_transfer.workflow.work_folder import WorkFolder
 

@@ -1,4 +1,4 @@
-"""Reads what nnU-Net v2 wrote about a data set: plans and folds. Its arrays and models are not read.
+"""Reads what nnU-Net v2 wrote about a data set: plans and folds. Its arrays are not read.
 
 nnU-Net keeps images in ``nnUNet_raw/DatasetXXX_Name`` and plans in ``nnUNet_preprocessed/DatasetXXX_Name``.
 """
@@ -30,6 +30,8 @@ IN_FILE_ORDER = {"SimpleITKIO", "NibabelIO", "NaturalImage2DIO"}
 """Readers of nnU-Net that leave the file's axes as they are, in the order (k, j, i)."""
 REORIENTED = {"SimpleITKIOWithReorient", "NibabelIOWithReorient"}
 """Readers of nnU-Net that turn images to RAS first, so that their order is (z, y, x)."""
+RESAMPLING = "resample_data_or_seg_to_shape"
+"""nnU-Net's default function for it."""
 _RAW, _PREPROCESSED = "nnUNet_raw", "nnUNet_preprocessed"
 _HINT = "give what nnUNetv2_plan_and_preprocess of nnU-Net v2 wrote"
 
@@ -64,6 +66,12 @@ class NnunetConfiguration(_Foreign):
     patch_size: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] = Field(min_length=2, max_length=3)
     normalization_schemes: tuple[str, ...] = Field(min_length=1)
     use_mask_for_norm: tuple[bool, ...] = Field(min_length=1)
+    preprocessor_name: str = "DefaultPreprocessor"
+    resampling_fn_data: str = RESAMPLING
+    resampling_fn_data_kwargs: dict[str, Any] = {}
+    resampling_fn_probabilities: str = RESAMPLING
+    resampling_fn_probabilities_kwargs: dict[str, Any] = {}
+    architecture: dict[str, Any] | None = None
 
 
 class _Plans(_Foreign):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.formats import read_header, write_volume
-from seg_transfer.data.image import read_image
+from seg_transfer.data.image import Image, read_image
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog, image_digests
-from seg_transfer.inference.predictor import Predictor
 from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.util.files import make_folder, whole_file
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
@@ -39,8 +37,27 @@ SHARE_AHEAD = 0.25
 """Share of the free memory that a case prepared ahead may need at most."""
 
 
+class CasePredictor(Protocol):
+    """What a predictor has to have: :class:`~seg_transfer.inference.predictor.Predictor`, or one of nnU-Net's models.
+
+    Transforms belong to their predictor: they have the file's grid as ``native``, and ``restore_probabilities``.
+    """
+
+    @property
+    def data(self) -> DataPlan: ...
+    def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[Any, NDArray[np.float32]]: ...
+    def unlike_training(self, image: Image) -> tuple[str, ...]: ...
+    def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[Any]: ...
+    def labels(
+        self, transform: Any, array: NDArray[np.float32], *, tta: bool = True, uncertainty: Uncertainty | None = None
+    ) -> NDArray[Any]: ...
+    def labels_of(
+        self, transform: Any, probabilities: NDArray[Any], uncertainty: Uncertainty | None = None
+    ) -> NDArray[Any]: ...
+
+
 def predict_folder(
-    predictor: Predictor,
+    predictor: CasePredictor,
     cases: Sequence[Case],
     outputs: Outputs,
     *,
@@ -78,11 +95,11 @@ def predict_folder(
         transform = prepared.transform
         with _reported(case, failures):
             if outputs.probabilities:
-                _write_probabilities(outputs.probability_maps(case), transform, predicted, predictor.plan.data)
+                _write_probabilities(outputs.probability_maps(case), transform, predicted, predictor.data)
                 predicted = predictor.labels_of(transform, predicted, uncertainty)
             if uncertainty is not None:
                 write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
-            write_volume(outputs.label_map(case), predicted, transform.native, predictor.plan.data.written_names)
+            write_volume(outputs.label_map(case), predicted, transform.native, predictor.data.written_names)
             if log is not None:
                 confidence = None if uncertainty is None else uncertainty.confidence
                 log.add(case, prepared.digests, prepared.warnings, confidence)
@@ -97,7 +114,7 @@ def predict_folder(
                     for warning in prepared.warnings:
                         logger.warning(f"{case.id} is unlike the training images: {warning}")
                     transform = prepared.transform
-                    uncertainty = Uncertainty(transform, predictor.plan.data) if outputs.uncertainty else None
+                    uncertainty = Uncertainty(transform, predictor.data) if outputs.uncertainty else None
                     predicted: NDArray[Any]
                     if outputs.probabilities:
                         predicted = predictor.probabilities(prepared.array, tta=tta)
@@ -126,7 +143,7 @@ class _Prepared(NamedTuple):
         warnings: In what it is unlike the training images.
     """
 
-    transform: CaseTransform
+    transform: Any
     array: Any
     digests: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -183,7 +200,7 @@ def _fits_beside(case: Case) -> bool:
     return BYTES_AHEAD * voxels <= SHARE_AHEAD * psutil.virtual_memory().available
 
 
-def _write_probabilities(path: Path, transform: CaseTransform, predicted: NDArray[np.float32], data: DataPlan) -> None:
+def _write_probabilities(path: Path, transform: Any, predicted: NDArray[Any], data: DataPlan) -> None:
     native = transform.restore_probabilities(predicted, data)
     if path.name.endswith(".nii.gz"):
         write_volume(path, native, transform.native)

@@ -25,6 +25,7 @@ from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict
 from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, written_shape
 from seg_transfer.network.build import build_network, lay_channels_last
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
@@ -123,6 +124,11 @@ class Predictor:
             [ready_network(load_state(path, "model")[0], plans[0], device, where=path) for path in files],
             device,
         )
+
+    @property
+    def data(self) -> DataPlan:
+        """The data part of the plan."""
+        return self.plan.data
 
     def limit_memory(self, most: int) -> None:
         """Set :attr:`memory`, and check that the network's windows do not need more.

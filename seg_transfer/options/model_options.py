@@ -82,6 +82,9 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
+    nnunet: Annotated[Path | None, Cli(metavar="FOLDER")] = Field(
+        None, description="Trained model of nnU-Net v2, such as nnUNetTrainer__nnUNetPlans__3d_fullres."
+    )
     format: LabelFormat | None = Field(
         None, description="Format of the label maps in a folder. Default: that of the image."
     )
@@ -98,6 +101,15 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     @model_validator(mode="after")
     def _skips_one_way(self) -> PredictOptions:
         at_most_one(self, "overwrite", "keep")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_nnunet_has(self) -> PredictOptions:
+        given = {"--model": self.model, "--work": self.work != DEFAULT_WORK, "--uncertainty": self.uncertainty}
+        others = [name for name, value in given.items() if value]
+        if self.nnunet is not None and others:
+            what = f"a model of nnU-Net excludes {' and '.join(others)}"
+            raise UserError(what, where=self.nnunet, hint=f"omit {'it' if len(others) == 1 else 'them'}")
         return self
 
 

@@ -6,7 +6,7 @@ import mmap
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from seg_transfer.errors import UserError
 
+Global = Callable | tuple[Callable, str]
+"""A class or function, also with another name under which files may have it."""
 StateDicts = dict[str, dict[str, Tensor]]
 HDF5 = b"\x89HDF"
 LONGEST_NAME = 500
@@ -38,7 +40,8 @@ def read_state_dicts(path: Path) -> StateDicts:
     Raises:
         UserError: If the file is neither, would run code when it is read, or holds no tensors.
     """
-    content = _read(path)
+    # DINO, MAE and others save their arguments beside the weights; a Namespace holds values only.
+    content = read_content(path, [Namespace], "give a safetensors file, or a torch checkpoint with tensors only")
     state_dicts = dict(_state_dicts(content)) if isinstance(content, dict) else {}
     if not state_dicts:
         raise UserError("holds no dictionary of tensors", where=path, hint="give a state dict")
@@ -69,20 +72,29 @@ def _is_weight(tensor: Tensor) -> bool:
     return dense and tensor.is_floating_point() and tensor.ndim > 0
 
 
-def _read(path: Path) -> object:
-    hint = "give a safetensors file, or a torch checkpoint with tensors only"
+def read_content(path: Path, harmless: Sequence[Global], hint: str) -> object:
+    """The content of a file of safetensors or ``torch.save``, of which no code is run.
+
+    Args:
+        path: The file.
+        harmless: Classes and functions that may be in it beside tensors and Python's own types: they hold values only.
+        hint: Hint of the error if it is no such file.
+
+    Raises:
+        UserError: If it is none, or would run code when it is read.
+    """
     try:
         with path.open("rb") as file:
             if file.read(len(HDF5)) == HDF5:
                 raise UserError("Keras weights cannot be read", where=path, hint="give the weights for PyTorch")
         if path.suffix == ".safetensors":
             return load_file(path)
-        return _load_checkpoint(path)
+        return _load_checkpoint(path, harmless)
     except UserError:
         raise
     except Exception as error:  # the unpickler raises any type on a file that is no checkpoint
         text = str(error).strip()
-        if needed := re.search(r"Unsupported global: GLOBAL ([\w.]+)", text):
+        if needed := re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", text):
             what = f"not readable as weights without running code that the file names: it holds {needed[1]}"
             hint = "give a file with tensors only, such as safetensors: ask whoever trained the weights for it"
         else:
@@ -93,10 +105,9 @@ def _read(path: Path) -> object:
         raise UserError(what, where=path, hint=hint) from error
 
 
-def _load_checkpoint(path: Path) -> object:
+def _load_checkpoint(path: Path, harmless: Sequence[Global]) -> object:
     """Content of a file that torch wrote, as an archive or (before torch 1.6) as a sequence of pickles."""
-    # DINO, MAE and others save their arguments beside the weights; a Namespace holds values only.
-    with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings(), _short_errors():
+    with torch.serialization.safe_globals(list(harmless)), warnings.catch_warnings(), _short_errors():
         warnings.simplefilter("ignore")
         if is_zipfile(path):
             _check_archive(path)

@@ -10,11 +10,12 @@ from seg_transfer.errors import EveryCaseFails, cause_of
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["dicom", "itk", "mesh", "onnx", "serve", "tracking"]
+Extra = Literal["dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
     "itk": ("SimpleITK",),
     "mesh": ("skimage",),
+    "nnunet": ("dynamic_network_architectures",),
     "onnx": ("onnx", "onnxscript"),
     "serve": ("fastapi", "python_multipart", "uvicorn"),
     "tracking": ("tensorboard", "mlflow", "wandb"),

@@ -23,6 +23,7 @@ from seg_transfer.data.formats import (
 )
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
+from seg_transfer.nnunet.model_folder import NnunetModel, find_model
 from seg_transfer.options.calls import options_from, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
@@ -31,7 +32,7 @@ from seg_transfer.util.files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.texts import first_of
 from seg_transfer.workflow.segmenter import segment
-from seg_transfer.workflow.source import find_source, load_predictor
+from seg_transfer.workflow.source import find_source, load_nnunet, load_predictor
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
 
     The models are those of an exported file, or those that `segtl summary` chose in the work folder. Without a choice,
     or if folds are named, they are folds of the current plan: by default all that are trained to the end, ``full`` only
-    if there is no other.
+    if there is no other. With ``nnunet`` it is a trained model of nnU-Net v2, which predicts as nnU-Net itself does.
 
     ``predictions.json`` beside the label maps records which model made each of which images, and in what these are
     unlike the training images, which is logged as a warning too. What the same model made of the same images is
@@ -90,20 +91,23 @@ predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
 def _predict_files(options: PredictOptions) -> Path:
-    models = find_source(options)
+    models = find_source(options) if options.nnunet is None else find_model(options.nnunet, options.folds)
     cases = find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
     if options.volumes is not None:
         check_file(options.volumes)
     warn_of_forms(image for case in cases for image in case.images)
-    from seg_transfer.inference.folder import predict_folder
+    from seg_transfer.inference.folder import CasePredictor, predict_folder
     from seg_transfer.inference.predictions import PredictionLog
 
     log = PredictionLog(outputs, model=models.digest(), tta=options.tta)
     pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
     failures: dict[str, str] = {}
     if pending:
-        predictor = load_predictor(models, options)
+        if isinstance(models, NnunetModel):
+            predictor: CasePredictor = load_nnunet(models, options)
+        else:
+            predictor = load_predictor(models, options)
         failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     predicted = [case for case in cases if case.id not in failures]
     if options.volumes is not None:
@@ -170,7 +174,7 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
             raise UserError(what, where=output, hint="name another output folder")
         check_folder(output)
         outputs = replace(wanted, suffix=suffix)
-    labels = set() if options.model is not None else _labels(WorkFolder(options.work))
+    labels = set() if options.model is not None or options.nnunet is not None else _labels(WorkFolder(options.work))
     for case in cases:
         for file in outputs.files(case):
             if file.resolve() in images | labels:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg_transfer.nnunet.model_folder import NnunetModel
 from seg_transfer.options.model_options import SegmenterOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
@@ -20,6 +21,7 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from seg_transfer.inference.predictor import Predictor
+    from seg_transfer.nnunet.predictor import NnunetPredictor
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ def load_predictor(source: Source, options: SegmenterOptions) -> Predictor:
     predictor = source.load(options.device)
     predictor.limit_memory(environment.device_memory("cpu") if options.memory is None else options.memory)
     return predictor
+
+
+def load_nnunet(model: NnunetModel, options: SegmenterOptions) -> NnunetPredictor:
+    """The folds of a model of nnU-Net on their device.
+
+    Raises:
+        UserError: If they are damaged, would run code, or are of a network that is not known.
+        MissingPackage: If the package that builds the networks is not installed.
+    """
+    device = environment.resolve_device(options.device)
+    environment.check_torch()
+    from seg_transfer.nnunet.predictor import NnunetPredictor
+
+    return NnunetPredictor(
+        model, device, environment.device_memory("cpu") if options.memory is None else options.memory
+    )
 
 
 def _digest(models: Models) -> str:

@@ -23,6 +23,7 @@ LAYERS = [
     "network",
     "training",
     "inference",
+    "nnunet",
     "portable",
     "evidence",
     "evaluation",
