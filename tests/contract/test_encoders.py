@@ -52,12 +52,13 @@ def each(name: str, *others: str) -> object:
     return slow(name, *others) if name in SAME_BLOCKS else pytest.param(name, *others)
 
 
+def configurations(name: str, known: EncoderEntry) -> list[object]:
+    """Parameters of an encoder in its configurations; in 2D, 2.5D with another number of channels, it is slow."""
+    return [slow(name, "2d"), *(each(name, one) for one in ("2.5d", *(("3d",) if known.volumes else ())))]
+
+
 every_encoder = pytest.mark.parametrize("name", list(map(each, ENCODERS)))
-CONFIGURATIONS = [
-    each(name, configuration)
-    for name, known in ENCODERS.items()
-    for configuration in ("2d", "2.5d", *(("3d",) if known.volumes else ()))
-]
+CONFIGURATIONS = [one for name, known in ENCODERS.items() for one in configurations(name, known)]
 every_configuration = pytest.mark.parametrize(("name", "configuration"), CONFIGURATIONS)
 WIDEST = [each(name, "3d" if known.volumes else "2.5d") for name, known in ENCODERS.items()]
 """Each encoder in the configuration with the most kinds of modules."""

@@ -71,9 +71,9 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the documents name."""
     root = tmp_path_factory.mktemp("named")
-    make_dataset(root / "DATASET", cases=1)  # two cases are two folds
+    make_dataset(root / "DATASET", cases=2)
     make_case(root / "DATASET", "CASE", seed=2)
-    description = json.loads((root / "DATASET" / "dataset.json").read_text()) | {"numTraining": 2}
+    description = json.loads((root / "DATASET" / "dataset.json").read_text()) | {"numTraining": 3}
     (root / "DATASET" / "dataset.json").write_text(json.dumps(description))
     make_dataset(root / "OTHER_DATASET", cases=2)
     make_case(root / "new", "IMAGE", seed=6)
