@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--configs", nargs="+", default=["3d_fullres", "2d"], help="nnU-Net's configurations")
     parser.add_argument("--train", type=int, default=8, help="cases to train on")
     parser.add_argument("--held-out", type=int, default=4, help="cases to predict")
-    parser.add_argument("--steps", type=int, default=30, help="training steps of each fold")
+    parser.add_argument("--steps", type=int, default=150, help="training steps of each fold")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--work", type=Path, help="new folder in which all files stay")
     given = parser.parse_args()
