@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from seg_transfer.inference.known_extent import known_extent
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
 from seg_transfer.inference.postprocess import finish_labels
+from seg_transfer.inference.segmentation import Segmentation
 from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
 from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, written_shape
@@ -44,34 +44,6 @@ BYTES_OF_OBJECTS = 12
 """Memory to number objects, per voxel of the file: cores and parts as int32, and the numbers."""
 WINDOWS_SHARE = 0.5
 """Share of the allowed memory that the windows of one call may take, if they are several."""
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What models made of one image, in the file's axis order.
-
-    Attributes:
-        labels: The label map ``(i, j, k)``, with the data set's label values.
-        probabilities: Of each output, ``(output, i, j, k)``; None if they were not asked for.
-        entropy: ``(i, j, k)`` in whole percent, see :class:`Uncertainty`; None if it was not asked for.
-        confidence: Of the label map, 0 to 1, see :class:`Uncertainty`; None if it was not asked for.
-    """
-
-    labels: Any
-    probabilities: Any = None
-    entropy: Any = None
-    confidence: float | None = None
-
-    def of_maps(self, change: Callable[[NDArray[Any]], Any]) -> Segmentation:
-        """The same with each of its maps changed."""
-        probabilities = None if self.probabilities is None else change(self.probabilities)
-        entropy = None if self.entropy is None else change(self.entropy)
-        return Segmentation(change(self.labels), probabilities, entropy, self.confidence)
-
-    def result(self) -> Any:
-        """The label map alone, or a tuple of it and of what else was asked for, in the order of the attributes."""
-        others = [each for each in (self.probabilities, self.entropy, self.confidence) if each is not None]
-        return (self.labels, *others) if others else self.labels
 
 
 class Predictor:

@@ -87,7 +87,7 @@ def predict_slabs(
             _shift_sums(held, axis + 1, lowest - base)
             base = lowest
         windows = torch.stack([_input(array, (s - reach, u, v), model, extent) for s, u, v in corners])
-        for corner, probabilities in zip(corners, _mean_of_mirrored(network, windows, tta_axes).to(held), strict=True):
+        for corner, probabilities in zip(corners, mean_of_mirrored(network, windows, tta_axes).to(held), strict=True):
             _add(held, probabilities, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
 
@@ -163,8 +163,8 @@ def _gaussian(size: int) -> Tensor:
     return torch.exp(-0.5 * distance**2)
 
 
-def _mean_of_mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
-    """Mean probabilities over all mirrorings; ``windows`` is ``(batch, channel, slice, u, v)``."""
+def mean_of_mirrored(network: NetworkFn, windows: Tensor, axes: Sequence[int]) -> Tensor:
+    """Mean outputs over all mirrorings along axes of the windows ``(batch, channel, ...)``, the first of which is 0."""
     total = network(windows)
     flips = mirrorings(axes)
     for flip in flips:

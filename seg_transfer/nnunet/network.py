@@ -11,12 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from seg_transfer.data.nnunet import NnunetPlans
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
+from seg_transfer.nnunet.model_folder import NOT_READ
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.records import wrong_fields
 from seg_transfer.util.texts import first_of
 
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
+LONGEST_CAUSE = 300
+"""Characters of what another package says."""
 _PLACES = ("unet", "residual_unet")
 """Modules of the package that hold them, or did in earlier releases."""
 _ARCHITECTURES = "dynamic_network_architectures.architectures"
@@ -95,7 +98,7 @@ def build_network(
             kind = getattr(unet, name.rpartition(".")[2])
             network: nn.Module = kind(input_channels=channels, num_classes=outputs, deep_supervision=False, **given)
     except Exception as error:  # the package checks by assertions
-        what = f"the network cannot be built: {str(error).strip().splitlines()[:1] or type(error).__name__}"
+        what = f"the network cannot be built: {cause_of(error, LONGEST_CAUSE)}"
         raise UserError(what, where=plans.path, hint="give the plans.json with which the model was trained") from None
     try:
         network.load_state_dict(dict(weights), assign=True)
@@ -103,7 +106,7 @@ def build_network(
         cause = first_of([line.strip() for line in str(error).splitlines()[1:]], 2)
         hint = "predict with nnU-Net itself: trainers of nnU-Net may build another network than the plans say"
         raise UserError(
-            f"its weights do not fit the network of the plans: {cause[:300]}", where=where, hint=hint
+            f"its weights do not fit the network of the plans: {cause[:LONGEST_CAUSE]}", where=where, hint=hint
         ) from None
     return network.float().eval().requires_grad_(False)
 
@@ -111,23 +114,23 @@ def build_network(
 def _read(plans: NnunetPlans) -> _Architecture:
     content = plans.configuration.architecture
     if content is None:
-        hint = "predict with nnU-Net itself"
-        raise UserError("the plans have no architecture, as nnU-Net wrote them before 2.5", where=plans.path, hint=hint)
+        what = "the plans have no architecture, as nnU-Net wrote them before 2.5"
+        raise UserError(what, where=plans.path, hint=NOT_READ)
     name = content.get("network_class_name")
     known = [f"{_ARCHITECTURES}.{place}.{network}" for place in _PLACES for network in NETWORKS]
     if name not in known:
         what = f"the network is {repr(name)[:100]}; these are known: {', '.join(NETWORKS)}"
-        raise UserError(what, where=plans.path, hint="predict with nnU-Net itself")
+        raise UserError(what, where=plans.path, hint=NOT_READ)
     try:
         return _Architecture.model_validate(content)
     except ValidationError as error:
         what = f"the network cannot be built: {'; '.join(wrong_fields(error))}"
-        raise UserError(what, where=plans.path, hint="predict with nnU-Net itself") from None
+        raise UserError(what, where=plans.path, hint=NOT_READ) from None
 
 
 def _layer(name: str, plans: NnunetPlans) -> type[nn.Module]:
     if name not in LAYERS:
         known = ", ".join(sorted({kind.__name__ for kind in LAYERS.values()}))
         what = f"the network has layers {name[:60]!r}; these are known: {known}"
-        raise UserError(what, where=plans.path, hint="predict with nnU-Net itself")
+        raise UserError(what, where=plans.path, hint=NOT_READ)
     return LAYERS[name]

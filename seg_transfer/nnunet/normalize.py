@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from seg_transfer.data.nnunet import Intensities
 from seg_transfer.errors import UserError
+from seg_transfer.preprocessing.resample import Floats
 
-Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 SMALLEST = 1e-8
 """Standard deviations and ranges are at least this."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_transfer.data.nnunet import NnunetPlans
 from seg_transfer.errors import UserError
+from seg_transfer.nnunet.model_folder import NOT_READ
 from seg_transfer.preprocessing.resample import Floats, resample
 from seg_transfer.util.records import wrong_fields
 
@@ -88,4 +89,4 @@ def resampling(settings: dict[str, Any], plans: NnunetPlans) -> Resampling:
         return Resampling.model_validate(settings)
     except ValidationError as error:
         what = f"the images are resampled in a way that is not known: {'; '.join(wrong_fields(error))}"
-        raise UserError(what, where=plans.path, hint="predict with nnU-Net itself") from None
+        raise UserError(what, where=plans.path, hint=NOT_READ) from None

@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from seg_transfer.errors import UserError
-from seg_transfer.inference.sliding_window import read_window
-from seg_transfer.inference.windows import OVERLAP, SIGMA, mirrorings, overlap
+from seg_transfer.inference.sliding_window import mean_of_mirrored, read_window
+from seg_transfer.inference.windows import OVERLAP, SIGMA, overlap
 from seg_transfer.planning.fields import Triple
 
 PEAK = 10
@@ -51,7 +51,8 @@ def predict_logits(
     for first, second, third in itertools.product(*starts):
         corner = (first, second, third)
         part = read_window(array, corner, window, repeats=False)
-        tile = _mean_of_mirrored(network, part.reshape(1, -1, *patch), axes)[0].reshape(outputs, *window)
+        with torch.autocast(array.device.type, enabled=array.device.type == "cuda"):
+            tile = mean_of_mirrored(network, part.reshape(1, -1, *patch), axes)[0].reshape(outputs, *window)
         held, read = overlap(corner, window, shape, axis=0, base=0)
         sums[:, *held] += tile.mul_(weight)[:, *read]
         weights[held] += weight[read]
@@ -82,12 +83,3 @@ def gaussian(patch: Sequence[int]) -> Tensor:
 def _triple(patch: Sequence[int]) -> Triple:
     first, second, third = (1,) * (3 - len(patch)) + tuple(patch)
     return first, second, third
-
-
-def _mean_of_mirrored(network: nn.Module, window: Tensor, axes: Sequence[int]) -> Tensor:
-    with torch.autocast(window.device.type, enabled=window.device.type == "cuda"):
-        total = network(window)
-        for flip in mirrorings(axes):
-            dims = [axis + 2 for axis in flip]
-            total += network(window.flip(dims)).flip(dims)
-        return total.div_(2 ** len(axes)) if axes else total
