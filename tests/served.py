@@ -102,6 +102,15 @@ def until_running(server: Running, job: str) -> None:
         time.sleep(0.05)
 
 
+def held_job(server: Running) -> tuple[psutil.Process, str]:
+    """Stop the process that segments while it has a job, so that others have to wait; the process and the job."""
+    (worker,) = segmenting(server.process)
+    worker.suspend()
+    job = job_of(server, "a.nii.gz", server.image.read_bytes())
+    until_running(server, job)
+    return worker, job
+
+
 def until_gone(server: Running, path: str) -> set[str]:
     """Wait until a path answers 404; what else it answered as status."""
     seen = set()

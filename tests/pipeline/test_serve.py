@@ -22,7 +22,7 @@ import psutil
 import pytest
 from made_dicom import write_series
 from made_work import exported_balls
-from served import Running, ended, folders, job_of, segmenting, served, until_running
+from served import Running, ended, folders, held_job, job_of, segmenting, served, until_running
 
 from seg_transfer.cli.app import main
 from seg_transfer.workflow.segmenter import Segmenter
@@ -275,10 +275,7 @@ def test_ohif(server: Running, tmp_path: Path) -> None:
 def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     """The process that segments is stopped, so that jobs have to wait."""
     client = server.client
-    (worker,) = segmenting(server.process)
-    worker.suspend()
-    running = job_of(server, "a.nii.gz", server.image.read_bytes())
-    until_running(server, running)
+    worker, running = held_job(server)
     waiting = [job_of(server, "b.nii.gz", server.image.read_bytes()) for _ in range(2)]
     answer = client.post("/jobs", files={"file": ("c.nii.gz", server.image.read_bytes())})
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0

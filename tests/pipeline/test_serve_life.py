@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from made_work import exported_balls
-from served import Running, ended, folders, job_of, segmenting, served, start, until_gone, until_running
+from served import Running, ended, folders, held_job, job_of, segmenting, served, start, until_gone
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
@@ -111,10 +111,7 @@ def test_names_and_sites_that_are_not_answered(local: Running) -> None:
 def test_results_and_kept_images_expire(local: Running) -> None:
     """A job that runs does not, however long it takes."""
     client = local.client
-    (worker,) = segmenting(local.process)
-    worker.suspend()
-    job = job_of(local, "a.nii.gz", local.image.read_bytes())
-    until_running(local, job)
+    worker, job = held_job(local)
     waiting = job_of(local, "b.nii.gz", local.image.read_bytes())
     kept = client.put("/session/", files={"files": ("c.nii.gz", local.image.read_bytes())}).json()["session_id"]
     assert folders(local) == {job, waiting, kept}
