@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -60,9 +60,8 @@ def exchange(model: Path, series: Path, log: Path) -> dict[str, float]:
     """
     import pydicom
     from pynetdicom import AE, evt
-    from pynetdicom.sop_class import CTImageStorage, SegmentationStorage, Verification
+    from pynetdicom.sop_class import CTImageStorage, SegmentationStorage
 
-    node_port, own_port = free_port(), free_port()
     received, came = threading.Event(), {}
 
     def take(event: Any) -> int:
@@ -72,18 +71,19 @@ def exchange(model: Path, series: Path, log: Path) -> dict[str, float]:
 
     receiver = AE(ae_title=TITLE)
     receiver.add_supported_context(SegmentationStorage)
-    server = receiver.start_server(("127.0.0.1", own_port), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    server = receiver.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
     sender = AE(ae_title=TITLE)
-    sender.add_requested_context(Verification)
     sender.add_requested_context(CTImageStorage)
-    peer = ["--peer", f"{TITLE}@127.0.0.1:{own_port}", "--port", node_port, "--modality", "CT", "--wait", WAIT]
+    own = f"{TITLE}@127.0.0.1:{server.server_address[1]}"
+    peer = ["--peer", own, "--port", 0, "--modality", "CT", "--wait", WAIT]
     command = [*SEGTL, "dicom-node", "-m", model, *peer, "--device", "cpu"]
     with log.open("w") as said:
         node = psutil.Popen(list(map(str, command)), stdout=said, stderr=said)
-    while not (association := sender.associate("127.0.0.1", node_port, ae_title="SEGTL")).is_established:
+    while not (listens := re.search(r"^SEGTL@127\.0\.0\.1:([0-9]+)$", log.read_text(), re.MULTILINE)):
         if node.poll() is not None:
             raise RuntimeError(log.read_text())
         time.sleep(POLL)
+    association = sender.associate("127.0.0.1", int(listens[1]), ae_title="SEGTL")
     idle = most = resident(node)
     begun = time.perf_counter()
     for path in sorted(series.iterdir()):
@@ -97,7 +97,7 @@ def exchange(model: Path, series: Path, log: Path) -> dict[str, float]:
         most = max(most, resident(node))
         if node.poll() is not None:
             raise RuntimeError(log.read_text())
-    node.send_signal(signal.SIGINT)
+    node.send_signal(signal.SIGTERM)
     _, _, usage = os.wait4(node.pid, 0)
     server.shutdown()
     return {
@@ -108,13 +108,6 @@ def exchange(model: Path, series: Path, log: Path) -> dict[str, float]:
         "memory at most, MB": most / 1e6,
         "segmentation, MB": came["mb"],
     }
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":
