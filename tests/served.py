@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -61,19 +62,34 @@ def start(
 
 
 @contextmanager
-def served(model: Path, temporary: Path, *options: str, token: str | None = None) -> Iterator[Running]:
-    """A server of a model of ``exported_balls``, as of :func:`start`, that listens; the token is also the client's."""
+def served(
+    model: Path, temporary: Path, *options: str, token: str | None = None, certificate: Path | None = None
+) -> Iterator[Running]:
+    """A server of a model of ``exported_balls``, as of :func:`start`, that listens; the token is also the client's.
+
+    Args:
+        model: The model.
+        temporary: Its folder for temporary files.
+        options: Further options.
+        token: Of the server and the client.
+        certificate: Of a server with TLS; its key lies beside it.
+    """
     import httpx
+
+    scheme, verify = "http://", True
+    if certificate is not None:
+        options += ("--tls-cert", str(certificate), "--tls-key", str(certificate.with_suffix(".key")))
+        scheme, verify = "https://", ssl.create_default_context(cafile=certificate)
 
     process, log = start(model, temporary, *options, token=token)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     assert process.stdout is not None
     try:
         address = process.stdout.readline().strip()
-        assert address.startswith("http://"), log.read_text()
+        assert address.startswith(scheme), log.read_text()
         image = next((model.parent / "balls" / "imagesTr").iterdir())
         address = address.replace("0.0.0.0", "127.0.0.1")  # where it listens on every address
-        with httpx.Client(base_url=address, headers=headers, timeout=60) as client:
+        with httpx.Client(base_url=address, headers=headers, timeout=60, verify=verify) as client:
             yield Running(process, client, model, image, temporary, log)
     finally:
         process.kill()

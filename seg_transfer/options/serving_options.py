@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from seg_transfer.options.base import Cli, Command
+from seg_transfer.errors import UserError
+from seg_transfer.options.base import Cli, Command, Options
 from seg_transfer.options.common import Bytes, Seconds, VerbosityOptions
 from seg_transfer.options.model_options import SegmenterOptions
 
@@ -17,7 +18,26 @@ Modality = Literal["CT", "MR", "PT"]
 """Modalities of which a series can be a volume."""
 
 
-class ServeOptions(SegmenterOptions, VerbosityOptions):
+class TlsOptions(Options):
+    """Certificate and key of a service."""
+
+    tls_cert: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+        None, description="Encrypt with TLS: the certificate, as PEM, followed by those that it rests on."
+    )
+    tls_key: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+        None, description="Its private key, as PEM without a password."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> TlsOptions:
+        names = [name for name in type(self).model_fields if name.startswith("tls_")]
+        missing = [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is None]
+        if 0 < len(missing) < len(names):
+            raise UserError("TLS needs this option too", where=missing[0], hint="give all --tls options, or none")
+        return self
+
+
+class ServeOptions(SegmenterOptions, TlsOptions, VerbosityOptions):
     """Options of ``segtl serve``."""
 
     command = Command(
@@ -26,8 +46,8 @@ class ServeOptions(SegmenterOptions, VerbosityOptions):
         "Example: [bold]segtl serve -m model.segtl[/]; Ctrl-C ends it.\n\n"
         "Then [bold]curl -F file=@ct.nii.gz http://127.0.0.1:8000/jobs[/] gives the identifier of a job, and "
         "/jobs/ID/result its label map; /openapi.json has the rest. On another --host every request needs a token: "
-        "that of --token-file, of the variable SEGTL_TOKEN, or one that is made and printed. There is no TLS: put a "
-        "proxy before it. It needs the extra segtl\\[serve]. Not a medical device.",
+        "that of --token-file, of the variable SEGTL_TOKEN, or one that is made and printed. --tls-cert and "
+        "--tls-key make it HTTPS. It needs the extra segtl\\[serve]. Not a medical device.",
         function="seg_transfer.serving.server:serve",
     )
 
@@ -44,7 +64,7 @@ class ServeOptions(SegmenterOptions, VerbosityOptions):
     tta: bool = Field(True, description="Average over mirrored copies, along the plan's axes.")
 
 
-class DicomNodeOptions(SegmenterOptions, VerbosityOptions):
+class DicomNodeOptions(SegmenterOptions, TlsOptions, VerbosityOptions):
     """Options of ``segtl dicom-node``."""
 
     command = Command(
@@ -52,7 +72,8 @@ class DicomNodeOptions(SegmenterOptions, VerbosityOptions):
         "Receive DICOM series, segment them, and send DICOM segmentations back.",
         "Example: [bold]segtl dicom-node -m model.segtl --peer ORTHANC@127.0.0.1:4242[/]; Ctrl-C ends it.\n\n"
         "Only peers may send, by their AE title, and each gets the segmentations of its own series. An AE title is no "
-        "password, and nothing is encrypted: use a network that you trust. It needs the extra segtl\\[dicom]. "
+        "password: use a network that you trust, or the --tls options, with which peers show a certificate. It needs "
+        "the extra segtl\\[dicom]. "
         "Not a medical device.",
         function="seg_transfer.serving.dicom_node:dicom_node",
     )
@@ -63,6 +84,9 @@ class DicomNodeOptions(SegmenterOptions, VerbosityOptions):
     ae_title: Annotated[str, Cli(metavar="AET")] = Field("SEGTL", description="AE title of this node.")
     host: Annotated[str, Cli(metavar="ADDRESS")] = Field(LOOPBACK, description="Address to listen on.")
     port: Annotated[int, Cli(metavar="N")] = Field(11112, ge=0, le=65535, description="Port; 0: any free one.")
+    tls_ca: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+        None, description="Certificates, as PEM, that those of the peers are, or rest on."
+    )
     modality: Annotated[Modality | None, Cli()] = Field(
         None, description="Modality that is accepted. Default: by the name of the model's channel."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import ssl
 import threading
 import time
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.incoming import Collector, Incoming
 from seg_transfer.serving.segment import Task, check_one_channel
 from seg_transfer.serving.service_folder import service_folder
+from seg_transfer.serving.tls import NodeContexts, node_contexts
 from seg_transfer.serving.worker import WorkerDied, started_worker
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.dicom_seg import check_named
@@ -39,6 +41,8 @@ LEAST_ROOM = 2**30
 """Bytes that have to stay free on the disk."""
 ATTEMPTS, PAUSE = 3, 5.0
 """How often a segmentation is sent to a peer that does not take it, and the seconds between."""
+CONNECT = 30.0
+"""Seconds in which a peer has to answer."""
 LOOK = 0.2
 _PEER = re.compile(r"(?P<title>[^\\@]{1,16})@(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:@\s]+)):(?P<port>[0-9]{1,5})")
 
@@ -55,10 +59,11 @@ def dicom_node(options: DicomNodeOptions) -> Node:
     """Check everything that can be checked before, and make a node, which starts when it is entered.
 
     Raises:
-        UserError: If there is no model, it needs several channels, its modality is not known, a peer cannot be read, or
-            a package is missing.
+        UserError: If there is no model, it needs several channels, its modality is not known, a peer cannot be read, a
+            package is missing, or TLS cannot be had with the given files.
     """
     check_extra("dicom", "a DICOM node")
+    tls = node_contexts(options)
     peers = {peer.title: peer for peer in map(read_peer, options.peers)}
     title = options.ae_title.strip()
     if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
@@ -66,7 +71,7 @@ def dicom_node(options: DicomNodeOptions) -> Node:
     data = find_source(options).data
     check_one_channel(data, where=options.model)
     check_named(data)
-    return Node(options, title, peers, options.modality or modality_of(data))
+    return Node(options, title, peers, options.modality or modality_of(data), tls)
 
 
 def read_peer(text: str) -> Peer:
@@ -101,8 +106,16 @@ class Node:
         modality: The only one that is accepted.
     """
 
-    def __init__(self, options: DicomNodeOptions, title: str, peers: dict[str, Peer], modality: Modality) -> None:
+    def __init__(
+        self,
+        options: DicomNodeOptions,
+        title: str,
+        peers: dict[str, Peer],
+        modality: Modality,
+        tls: NodeContexts | None,
+    ) -> None:
         self._options, self._title, self._peers, self.modality = options, title, peers, modality
+        self._tls = tls
         self._stack = ExitStack()
         self._stopping = threading.Event()
 
@@ -157,8 +170,10 @@ class Node:
             (evt.EVT_REJECTED, self._rejected),
         ]
         where = f"--host {self._options.host} --port {self._options.port}"
+        address = self._options.host, self._options.port
         try:
-            server = entity.start_server((self._options.host, self._options.port), block=False, evt_handlers=handlers)
+            tls = None if self._tls is None else self._tls.accepting
+            server = entity.start_server(address, block=False, ssl_context=tls, evt_handlers=handlers)
         except OSError as error:
             raise UserError(f"cannot listen: {error.strerror}", where=where, hint="give another --port") from None
         assert server is not None
@@ -225,7 +240,7 @@ class Node:
         for warning in result.warnings:
             logger.warning(f"series {printable(series.uid)} is unlike the training images: {warning}")
         for attempt in range(1, ATTEMPTS + 1):
-            why = send(result.file, self._peers[series.peer], self._title)
+            why = send(result.file, self._peers[series.peer], self._title, self._tls and self._tls.opening)
             if not why:
                 return
             if attempt < ATTEMPTS:
@@ -233,8 +248,15 @@ class Node:
         raise UserError(f"{series.peer} did not take the segmentation: {why}")
 
 
-def send(file: Path, peer: Peer, title: str) -> str:
-    """Send a DICOM-SEG to a peer; why it did not take it, or an empty text."""
+def send(file: Path, peer: Peer, title: str, tls: ssl.SSLContext | None = None) -> str:
+    """Send a DICOM-SEG to a peer; why it did not take it, or an empty text.
+
+    Args:
+        file: The DICOM-SEG.
+        peer: Where it goes.
+        title: AE title of the sender.
+        tls: For an association with TLS.
+    """
     import pydicom
     from pynetdicom import AE
     from pynetdicom.sop_class import SegmentationStorage  # type: ignore[attr-defined]
@@ -242,7 +264,9 @@ def send(file: Path, peer: Peer, title: str) -> str:
     dataset = pydicom.dcmread(file)
     entity = AE(ae_title=title)
     entity.add_requested_context(SegmentationStorage, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate(peer.host, peer.port, ae_title=peer.title)
+    entity.connection_timeout = CONNECT
+    encrypted = None if tls is None else (tls, peer.host)
+    association = entity.associate(peer.host, peer.port, ae_title=peer.title, tls_args=encrypted)
     if not association.is_established:
         return f"{peer.host}:{peer.port} does not answer, or refuses this node"
     try:

@@ -17,6 +17,7 @@ from seg_transfer.options.serving_options import ServeOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.serving.jobs import Jobs
 from seg_transfer.serving.service_folder import service_folder
+from seg_transfer.serving.tls import server_context
 from seg_transfer.serving.worker import Worker, started_worker
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.source import find_source
@@ -34,9 +35,11 @@ def serve(options: ServeOptions) -> Server:
     """Check everything that can be checked before, and make a server, which starts when it is entered.
 
     Raises:
-        UserError: If there is no model, a package is missing, or the token cannot be read or is too short.
+        UserError: If there is no model, a package is missing, the token cannot be read or is too short, or TLS cannot
+            be had with these files.
     """
     check_extra("serve", "the server")
+    server_context(options)
     data = find_source(options).data
     local = is_loopback(options.host)
     token = read_token(options.token_file)
@@ -80,6 +83,8 @@ class Server:
                 lifespan="off",
                 timeout_graceful_shutdown=TIME_TO_END,
                 server_header=False,
+                ssl_certfile=options.tls_cert,
+                ssl_keyfile=options.tls_key,
             )
             self._server, self._socket = uvicorn.Server(config), listening
             self._stack = stack.pop_all()
@@ -94,8 +99,8 @@ class Server:
     @property
     def address(self) -> str:
         """Where it listens."""
-        host = self._options.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        host, scheme = self._options.host, "http" if self._options.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def serve_forever(self) -> None:
         """Answer until a signal comes."""
@@ -115,7 +120,7 @@ class Server:
         )
         app = make_app(jobs, worker, model)
         app.include_router(make_router(jobs, model, self.token))
-        names = {self.address.removeprefix("http://"), f"localhost:{self._port}"}
+        names = {self.address.partition("://")[2], f"localhost:{self._port}"}
         hosts = names if self.token is None else None
         return Guard(app, jobs=jobs, token=self.token, hosts=hosts, largest=options.upload_limit)
 

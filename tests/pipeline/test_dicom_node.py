@@ -6,10 +6,12 @@ import json
 import logging
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from made_certificates import make_certificate
 from made_dicom import write_series
 from made_work import exported_balls
 from served import left_folder
@@ -24,6 +27,7 @@ from served import left_folder
 from seg_transfer.data.dicom import find_series, read_series
 from seg_transfer.errors import UserError
 from seg_transfer.options.serving_options import DicomNodeOptions
+from seg_transfer.serving import dicom_node as dicom_node_module
 from seg_transfer.serving.dicom_node import Node, Peer, dicom_node, read_peer
 from seg_transfer.workflow.segmenter import Segmenter
 
@@ -67,7 +71,13 @@ def ports() -> tuple[int, int, int]:
 
 @pytest.fixture(scope="module")
 def orthanc(ports: tuple[int, int, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("orthanc")
+    with orthanc_runs(tmp_path_factory.mktemp("orthanc"), ports, {}) as client:
+        yield client
+
+
+@contextmanager
+def orthanc_runs(folder: Path, ports: tuple[int, int, int], more: dict[str, Any]) -> Iterator[Any]:
+    """Orthanc with further settings, and a client of it."""
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
@@ -78,7 +88,7 @@ def orthanc(ports: tuple[int, int, int], tmp_path_factory: pytest.TempPathFactor
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomModalities": {"segtl": ["SEGTL", "127.0.0.1", ports[2]]},
-    }
+    } | more
     (folder / "orthanc.json").write_text(json.dumps(settings))
     assert ORTHANC is not None
     with (folder / "log").open("w") as log:
@@ -208,6 +218,50 @@ def test_nothing_is_sent_for_what_is_no_whole_series(
     send(tmp_path / "broken", node, abort=True)
     assert wait(lambda: said(f"series {broken} of ORTHANC: nothing was sent: the association was broken off"))
     assert segmentations(orthanc) == before
+
+
+def test_with_tls_only_peers_that_show_their_certificate_are_heard(
+    node: Node, model: Path, tmp_path: Path, said: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orthanc sends over TLS and gets the segmentation over TLS; callers that say nothing keep nobody waiting."""
+    ports = free_port(), free_port(), free_port()
+    own, peer = (make_certificate(tmp_path, name) for name in ("segtl", "orthanc"))
+    settings = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(peer),
+        "DicomTlsPrivateKey": str(peer.with_suffix(".key")),
+        "DicomTlsTrustedCertificates": str(own),
+        "DicomModalities": {"segtl": {"AET": "SEGTL", "Host": "127.0.0.1", "Port": ports[2], "UseDicomTls": True}},
+    }
+    tls = {"tls_cert": own, "tls_key": own.with_suffix(".key"), "tls_ca": peer}
+    peers = (f"ORTHANC@127.0.0.1:{ports[1]}",)
+    about = {"model": model, "peers": peers, "port": ports[2], "device": "cpu", "wait": 0.5, "modality": "CT"}
+    # The process that segments is that of the other node, which is not used any more: starting one takes seconds.
+    monkeypatch.setattr(dicom_node_module, "started_worker", lambda *_, **__: nullcontext(node._worker))
+    write_series(tmp_path / "series", image(model), AFFINE)
+    with socket.socket() as silent, dicom_node(DicomNodeOptions(**about, **tls)):
+        silent.connect(("127.0.0.1", ports[2]))
+        silent.send(b"\x16\x03\x01")  # the beginning of a handshake
+        for context in (None, stranger(own)):
+            entity = pynetdicom.AE(ae_title="ORTHANC")
+            entity.add_requested_context(CT)
+            encrypted = None if context is None else (context, "127.0.0.1")
+            called = entity.associate("127.0.0.1", ports[2], ae_title="SEGTL", tls_args=encrypted)
+            assert not called.is_established
+        with orthanc_runs(tmp_path, ports, settings) as orthanc:
+            for path in (tmp_path / "series").iterdir():
+                assert orthanc.post("/instances", content=path.read_bytes()).status_code == 200
+            series = orthanc.get("/series").json()
+            assert orthanc.post("/modalities/segtl/store", json=series).json()["FailedInstancesCount"] == 0
+            assert len(wait(lambda: segmentations(orthanc))) == 1
+            assert wait(lambda: said("segmented and sent"))
+
+
+def stranger(server: Path) -> ssl.SSLContext:
+    """A client that trusts the server and shows no certificate."""
+    context = ssl.create_default_context(cafile=server)
+    context.check_hostname = False
+    return context
 
 
 def test_options(model: Path) -> None:

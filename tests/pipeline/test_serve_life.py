@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from made_certificates import make_certificate
 from made_work import exported_balls
 from served import Running, ended, folders, held_job, job_of, segmenting, served, start, until_gone
 
@@ -35,8 +36,9 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def public(model: Path, temporary: Path) -> Iterator[Running]:
-    """A server for other machines, without a token of its user."""
-    with served(model, temporary, "--host", "0.0.0.0") as running:
+    """A server for other machines with TLS, without a token of its user."""
+    certificate = make_certificate(model.parent, "server")
+    with served(model, temporary, "--host", "0.0.0.0", certificate=certificate) as running:
         yield running
 
 
@@ -71,6 +73,16 @@ def test_a_token_is_made_for_other_machines(public: Running) -> None:
     client.headers.update(good)
     ended(public, job_of(public, "a.nii.gz", public.image.read_bytes()))
     assert found[1] not in public.log.read_text()
+
+
+def test_nothing_is_answered_without_tls(public: Running) -> None:
+    address = public.client.base_url
+    assert address.scheme == "https"
+    with pytest.raises(httpx.TransportError):
+        httpx.get(str(address.copy_with(scheme="http", path="/health")))
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(str(address.copy_with(path="/health")))
+    assert public.client.get("/health").status_code == 200
 
 
 def test_when_it_is_killed_its_children_end_and_its_files_stay(public: Running) -> None:
