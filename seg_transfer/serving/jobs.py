@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import EveryCaseFails, UserError
 from seg_transfer.serving.segment import Result, Task
 from seg_transfer.serving.worker import Worker, WorkerDied
 
@@ -191,7 +191,8 @@ class Jobs:
             try:
                 job.result = self._worker.run(job.task)
             except UserError as error:
-                job.error, job.refused = job.task.as_named(str(error)), True
+                job.error = job.task.as_named(str(error))
+                job.refused = not isinstance(error, EveryCaseFails)  # such as a full disk
             except WorkerDied as error:
                 job.error = f"the process that segments ended: {error}"
             except OSError as error:
