@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from seg_transfer.util.signals import ENDING
 
 
 class StopRequest:
@@ -19,9 +19,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM; a second signal raises ``KeyboardInterrupt`` at once.
+    """Record Ctrl-C and what else asks a command to end; a second signal raises ``KeyboardInterrupt`` at once.
 
-    Outside the main thread, where Python allows no handlers, signals are not recorded.
+    Signals that are ignored stay so. Outside the main thread, where Python allows no handlers, none is recorded.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -33,7 +33,8 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    heeded = [number for number in (signal.SIGINT, *ENDING) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield stop
     finally:

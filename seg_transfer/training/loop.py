@@ -74,7 +74,7 @@ def train_fold(plan: Plan, store: Store, run: RunFolder, *, options: RunOptions)
 
     Raises:
         UserError: If the folder has another run, a case is not preprocessed, or the loss is not finite for some steps.
-        KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is finished and everything is saved.
+        KeyboardInterrupt: On Ctrl-C, or a signal to end, after the current step is finished and everything is saved.
     """
     if options.restart:
         run.clear()

@@ -30,6 +30,7 @@ from typing import Any, Generic, TypeVar
 from seg_transfer.errors import EveryCaseFails, UserError
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.util.progress import TRACEBACKS, track
+from seg_transfer.util.signals import ENDING
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -226,7 +227,7 @@ def starting_process() -> Iterator[None]:
     previous = {}
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
         previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+        for number in ENDING:
             if callable(signal.getsignal(number)):
                 previous[number] = signal.signal(number, lambda number, _: arrived.append(number))
     try:
@@ -258,7 +259,7 @@ def end_with_parent() -> None:
 
     A pool's workers would otherwise wait for work for ever. Where the system allows no thread, they go without.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ENDING):
         signal.signal(number, _stop)
     with suppress(RuntimeError):
         threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -74,6 +74,7 @@ def assert_ended(process: subprocess.Popen[str], workers: list[int], work: Path)
         signal.SIGTERM,
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_command_and_its_workers(data: Path, tmp_path: Path, number: signal.Signals) -> None:
@@ -114,7 +115,7 @@ def test_an_interruption_while_importing_shows_no_traceback(
     monkeypatch.setitem(sys.modules, "seg_transfer.cli.app", slow)
     assert entry.main() == entry.INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
-    assert set(handled) == {signal.SIGTERM, signal.SIGHUP}
+    assert set(handled) == {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

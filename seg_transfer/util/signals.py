@@ -1,0 +1,9 @@
+"""Signals that ask a command to end."""
+
+from __future__ import annotations
+
+import signal
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Besides Ctrl-C: of the system, of a terminal that closes, and of schedulers whose time limit is near. Windows has the
+first only."""
