@@ -17,6 +17,7 @@ from seg_transfer.data.formats import stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
+from seg_transfer.util.locks import locked
 from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.texts import first_of
 
@@ -144,9 +145,11 @@ class PredictionLog:
 
     def save(self) -> None:
         """Write the record; what another process wrote about other cases meanwhile stays."""
-        label_maps: dict[str, Prediction | None] = {**self._load(), **self._changes}
-        kept = {name: entry for name, entry in sorted(label_maps.items()) if entry is not None}
-        Predictions(label_maps=kept).save(self.path)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with locked(lock, f"{self.path} is being written", wait=True):
+            label_maps: dict[str, Prediction | None] = {**self._load(), **self._changes}
+            kept = {name: entry for name, entry in sorted(label_maps.items()) if entry is not None}
+            Predictions(label_maps=kept).save(self.path)
         self._saved = time.monotonic()
 
     def _load(self) -> dict[str, Prediction]:

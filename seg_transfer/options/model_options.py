@@ -24,6 +24,7 @@ from seg_transfer.options.common import (
     WorkersOption,
     WorkOption,
     at_most_one,
+    from_text,
 )
 
 
@@ -60,6 +61,14 @@ def _as_several(value: Any) -> Any:
     return (value,) if isinstance(value, str | os.PathLike) else value
 
 
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,7})/(\d{1,7})", text)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise UserError(f"cannot read {text!r}", hint="write the part and the number of parts, as in 2/10")
+    return part, parts
+
+
 class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.predict` for files."""
 
@@ -84,6 +93,9 @@ class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
     )
     nnunet: Annotated[Path | None, Cli(metavar="FOLDER")] = Field(
         None, description="Trained model of nnU-Net v2, such as nnUNetTrainer__nnUNetPlans__3d_fullres."
+    )
+    part: Annotated[tuple[int, int] | None, from_text(_part), Cli(metavar="I/N")] = Field(
+        None, description="Predict part I of N of the cases, for N jobs with the same images and output."
     )
     format: LabelFormat | None = Field(
         None, description="Format of the label maps in a folder. Default: that of the image."

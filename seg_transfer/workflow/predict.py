@@ -61,6 +61,8 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     ``uncertainty/CASE``, with the label map's ending, and the confidence into ``predictions.json`` and ``volumes``
     (:class:`seg_transfer.inference.uncertainty.Uncertainty`).
 
+    ``part`` chooses every N-th case by name, so that N calls do each case once, in any order and at the same time.
+
     In place of ``images`` one image in memory can be given: an array with its ``spacing`` or ``affine``, or an image of
     nibabel or SimpleITK. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
     :class:`~seg_transfer.workflow.segmenter.Segmenter` says what it may be and what is returned, and is faster for
@@ -94,6 +96,9 @@ def _predict_files(options: PredictOptions) -> Path:
     models = find_source(options) if options.nnunet is None else find_model(options.nnunet, options.folds)
     cases = find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
+    if options.part is not None:
+        part, parts = options.part
+        cases = sorted(cases, key=lambda case: case.id)[part - 1 :: parts]
     if options.volumes is not None:
         check_file(options.volumes)
     warn_of_forms(image for case in cases for image in case.images)

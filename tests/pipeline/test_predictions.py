@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -16,11 +17,15 @@ from made_work import add_run, ball_plan, make_work
 
 import seg_transfer
 from seg_transfer.cli.app import main
-from seg_transfer.data.dataset import Dataset
+from seg_transfer.data.dataset import Case, Dataset, find_cases
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference import folder as inference
+from seg_transfer.inference import predictions
+from seg_transfer.inference.outputs import Outputs
+from seg_transfer.inference.predictions import PredictionLog
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.rules.training_images import training_images
+from seg_transfer.util import locks
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,6 +207,46 @@ def test_two_calls_share_a_folder(work: Path, images: Path, tmp_path: Path, pred
     predicted()
     seg_transfer.predict(images, tmp_path / "out", work=work, **LOCAL)
     assert predicted() == []
+
+
+def test_parts_do_every_case_once_in_any_order(
+    work: Path, images: Path, tmp_path: Path, predicted: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each = []
+    for part in (3, 1, 2, 4):
+        arguments = ["-i", str(images), "-o", str(tmp_path / "out"), "-w", str(work), "--device", "cpu"]
+        assert main(["predict", *arguments, "--part", f"{part}/4"]) == 0
+        each.append(predicted())
+    assert each == [["c"], ["a"], ["b"], []]
+    assert set(record(tmp_path / "out")) == {"a.nii.gz", "b.nii.gz", "c.nii.gz"}
+    seg_transfer.predict(images, tmp_path / "out", work=work, **LOCAL)
+    assert predicted() == []
+    for wrong in ("0/4", "5/4", "1", "1/0", "-1/4", "x/2", "1/2/3"):
+        assert main(["predict", *arguments, "--part", wrong]) == 2
+        assert "--part" in capsys.readouterr().err
+
+
+def test_processes_that_record_at_the_same_time_lose_nothing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "POLL", 0.002)
+    monkeypatch.setattr(predictions, "SECONDS_BETWEEN_SAVES", 0.0)
+    outputs = Outputs(tmp_path / "out")
+    outputs.folder.mkdir()
+    cases = find_cases([images], 1)
+    names = [[f"{thread}_{number}" for number in range(8)] for thread in range(4)]
+
+    def log(mine: list[str]) -> None:
+        recorded = PredictionLog(outputs, model="m", tta=True)
+        for name in mine:
+            case = Case(name, cases[0].images, None)
+            outputs.label_map(case).write_bytes(b"labels")
+            recorded.add(case, ("digest",), ())
+        recorded.save()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(log, names))
+    assert set(record(outputs.folder)) == {f"{name}.nii.gz" for mine in names for name in mine}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"label_maps": {"a.nii.gz": 3}}', '{"version": 99}'])
