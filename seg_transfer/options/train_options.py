@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -67,4 +68,8 @@ class TrainOptions(RunOptions, WorkOption, OfflineOption, JsonOption, VerbosityO
     )
     control: bool = Field(
         False, description="Also train a from-scratch control under the same budget, and compare both."
+    )
+    scratch: Annotated[Path | None, Cli(metavar="DIR", panel=RUNNING)] = Field(
+        None,
+        description="Copy the preprocessed cases into this folder, on a disk of this machine, and read them there.",
     )

@@ -43,6 +43,7 @@ from seg_transfer.preprocessing.stored_case import (
 from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.files import sync
 from seg_transfer.util.locks import locked
+from seg_transfer.util.progress import track
 
 __all__ = ["CHUNK", "Store", "StoredCase"]
 
@@ -109,6 +110,37 @@ class Store:
         except UserError:
             return False
         return True
+
+    def copied_into(self, folder: Path) -> Store:
+        """A copy on another disk, such as one of this machine where the store is on a network's.
+
+        Cases that are there already, from an earlier call or of another process, are not copied again.
+
+        Args:
+            folder: The copy is a folder in it, with this store's name.
+
+        Raises:
+            UserError: If the folder's disk is full, or it has a store of another data part.
+        """
+        copy, cases = Store.create(folder / self.folder.name, self.data), self.cases()
+        for case_id in track(cases, total=len(cases), title="copying"):
+            source = self.case(case_id)
+            with copy.making(case_id):
+                if not copy.holds(case_id, source.sources):
+                    copy._take(source)
+        return copy
+
+    def _take(self, case: StoredCase) -> None:
+        """Copy a case of another store."""
+        target = self.folder / case.folder.name
+        temporary = self.folder / f".{secrets.token_hex(4)}-{target.name}"
+        try:
+            with room_for(target, temporary, needed=sum(file.stat().st_size for file in case.folder.iterdir())):
+                shutil.copytree(case.folder, temporary)
+            shutil.rmtree(target, ignore_errors=True)  # one that is damaged, or made from other files
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextmanager
     def making(self, case_id: str) -> Iterator[None]:

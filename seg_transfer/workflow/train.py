@@ -65,6 +65,8 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     preprocess_missing(work, plan, dataset, environment.case_workers(options.workers, dataset.files()))
     torch.set_num_threads(environment.cores())
     store = Store.open(work.store_folder(plan), plan.data)
+    if options.scratch is not None:
+        store = store.copied_into(options.scratch)
     folder.keep_plan()
     trained = []
     for fold in folds:

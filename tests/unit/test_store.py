@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import blosc2
@@ -123,6 +124,30 @@ def test_what_is_not_annotated_is_stored_as_the_class_after_the_last(tmp_path: P
     assert case.voxels == (34, 0, 2, 108)
     assert case.locations[2].tolist() == [[1, 2, 2], [1, 2, 3]]
     assert case.locations["annotated"].tolist() == [[1, u, v] for u in range(6) for v in range(6)]
+
+
+def test_a_copy_on_another_disk_is_made_once_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, array, label = filled(tmp_path / "store")
+    copy = store.copied_into(tmp_path / "scratch")
+    assert copy.folder == tmp_path / "scratch" / "store" and copy.cases() == ["one"]
+    np.testing.assert_array_equal(copy.case("one").image[...], array[None, 0])
+    np.testing.assert_array_equal(copy.case("one").label[...], label)
+    made = copy.folder / "one" / "image.b2nd"
+    before = made.stat().st_mtime_ns, made.stat().st_ino
+    store.copied_into(tmp_path / "scratch")
+    assert (made.stat().st_mtime_ns, made.stat().st_ino) == before
+    made.write_bytes(made.read_bytes()[:-7])
+    store.copied_into(tmp_path / "scratch")
+    np.testing.assert_array_equal(Store.open(copy.folder, data_plan()).case("one").image[...], array[None, 0])
+    monkeypatch.setattr(store_module.shutil, "copytree", _full)
+    with pytest.raises(UserError, match="disk"):
+        store.copied_into(tmp_path / "elsewhere")
+    assert [path.name for path in (tmp_path / "elsewhere" / "store").iterdir()] == ["plan-data.json"]
+
+
+def _full(source: Path, target: Path) -> None:
+    target.mkdir()
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_store_of_another_plan_is_refused(tmp_path: Path) -> None:
