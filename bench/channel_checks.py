@@ -18,6 +18,7 @@ from runner import HERE, lists_of
 
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import measures_of, training_images
+from seg_transfer.planning.site_parts import SiteImages
 from seg_transfer.planning.training_images import ImageMeasures, TrainingImages
 from seg_transfer.planning.unlike_training import unlike_training
 
@@ -61,7 +62,7 @@ def main() -> None:
         names = [channel.name for channel in fingerprint.channels]
         held_out = [measures_of(case) for case in selected(fingerprint, lists["test"]).cases]
         for size, cases in lists["few_shot"].items():
-            training = training_images(selected(fingerprint, cases))
+            training = training_images(SiteImages.of(selected(fingerprint, cases).cases), fingerprint.dimension)
             alarms = f"{noticed(held_out, training, names)} of {len(held_out)}"
             wrong = exchanged(held_out, names)
             orders = f"{noticed(wrong, training, names)} of {len(wrong)}" if wrong else "–"

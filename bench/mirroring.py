@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.sides import keeps_sides
+from seg_transfer.planning.sides import Sides, keeps_sides
 
 PLANS = Path(__file__).resolve().parents[1] / "plans"
 
@@ -39,8 +39,8 @@ def main() -> None:
                 larger = [max(one[axis].low_half, 1 - one[axis].low_half) for one in held if one is not None]
                 shares.append(f"{name} {np.median(larger):.2f}")
             drawn = [random.Random(seed).sample(made.cases, given.cases) for seed in range(given.subsets)]
-            forbidden = sum(bool(keeps_sides(cases, names, axis)) for cases in drawn)
-            verdict = "forbid" if keeps_sides(made.cases, names, axis) else "allow"
+            forbidden = sum(bool(keeps_sides(Sides.of(cases, axis), names)) for cases in drawn)
+            verdict = "forbid" if keeps_sides(Sides.of(made.cases, axis), names) else "allow"
             print(f"| {path.name.split('.')[0]} | {letter} | {', '.join(shares)} | {verdict} | {forbidden} |")
 
 

@@ -156,6 +156,11 @@ class PlanOptions(
     cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES)] = Field(
         None, description="Only these cases: a file with one per line."
     )
+    with_sites: Annotated[tuple[Path, ...], Cli("--with-site", metavar="FILE", panel=CASES, repeated=True)] = Field(
+        (),
+        description="site.json of another site's work folder: plan for the cases of both, without having them; "
+        "repeatable.",
+    )
     folds: Annotated[int, Cli(metavar="K", panel=CASES)] = Field(
         5, ge=2, description="Number of folds; fewer if there are fewer cases."
     )

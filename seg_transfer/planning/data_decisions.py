@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label
 from seg_transfer.planning.fields import Spacing, Triple
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.given_grid import GivenGrid
-from seg_transfer.planning.grid_statistics import in_network_order
 from seg_transfer.planning.reasons import Reasons
 from seg_transfer.planning.rules import labels as labels_rule
 from seg_transfer.planning.rules import normalization
 from seg_transfer.planning.rules import spacing as spacing_rule
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 
 
 def plan_data(
-    fingerprint: Fingerprint, options: PlanOptions, reasons: Reasons, given: GivenGrid | None = None
+    fingerprint: Fingerprint,
+    site: SiteFingerprint,
+    options: PlanOptions,
+    reasons: Reasons,
+    given: GivenGrid | None = None,
 ) -> DataPlan:
     """Decide how a case becomes an array.
 
     Args:
         fingerprint: Measurements of the data set.
+        site: Sum of its cases, and of those of other sites if there are any.
         options: Planning options.
         reasons: Receives the reasons.
         given: Decisions of another program to take over.
@@ -32,7 +35,7 @@ def plan_data(
         decided = spacing_rule.axes(fingerprint.spacing, fingerprint.shape, dimension=fingerprint.dimension)
         axes = take("data.axes", decided)
         crop = take("data.crop_nonzero", spacing_rule.crop_nonzero(fingerprint.crop_ratio))
-        spacing = take("data.spacing", _spacing(fingerprint, axes, crop))
+        spacing = take("data.spacing", _spacing(site, len(fingerprint.cases), axes, crop))
     else:
         axes = take("data.axes", given.axes)
         crop = take("data.crop_nonzero", given.crop_nonzero)
@@ -42,8 +45,7 @@ def plan_data(
     if fingerprint.regions:
         take("data.regions", labels_rule.regions(fingerprint.regions))
     if fingerprint.ignore is not None:
-        annotated = [case.annotated for case in fingerprint.cases]
-        take("data.ignore", labels_rule.ignore(fingerprint.ignore, annotated))
+        take("data.ignore", labels_rule.ignore(fingerprint.ignore, site.annotated))
     return DataPlan(
         dataset=fingerprint.dataset,
         dimension=fingerprint.dimension,
@@ -65,11 +67,14 @@ def plan_data(
     )
 
 
-def _spacing(fingerprint: Fingerprint, axes: Triple, crop: bool) -> tuple[Spacing, str]:
+def _spacing(site: SiteFingerprint, own: int, axes: Triple, crop: bool) -> tuple[Spacing, str]:
     """Decide the spacing of the network's grid."""
-    spacings = [(case.spacing[axes[0]], case.spacing[axes[1]], case.spacing[axes[2]]) for case in fingerprint.cases]
-    slices, u, v = np.median(in_network_order(fingerprint, axes, cropped=crop), axis=0)
-    return spacing_rule.target_spacing(spacings, (slices, u, v), dimension=fingerprint.dimension, unit=fingerprint.unit)
+    shape = site.cropped_shape if crop else site.shape
+    slices, u, v = (shape[axis].median() for axis in axes)
+    spacings = site.images.spacing[axes[0]], site.images.spacing[axes[1]], site.images.spacing[axes[2]]
+    chosen, why = spacing_rule.target_spacing(spacings, (slices, u, v), dimension=site.dimension, unit=site.unit)
+    others = site.cases - own
+    return chosen, f"{why}; {others} of the cases are at other sites" if others else why
 
 
 def _channels(

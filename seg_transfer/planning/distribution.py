@@ -52,6 +52,10 @@ class Distribution:
         low, high = (self._at(np.minimum(below + step, self.size - 1)) for step in (0, 1))
         return low + (ranks - below) * (high - low)
 
+    def quantile(self, share: float) -> float:
+        """Quantile of the values, interpolated between neighbours as by :func:`numpy.quantile`."""
+        return float(self.at(np.array([share * (self.size - 1)]))[0])
+
     def _at(self, ranks: np.ndarray) -> np.ndarray:
         if self.counts is not None:
             ranks = np.searchsorted(np.cumsum(self.counts), ranks, side="right")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from seg_transfer.data.checks import Problem, all_problems, read_checked
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.errors import UserError
-from seg_transfer.planning.case_fingerprint import CaseFingerprint, intensity_of_sketch, measure_case
+from seg_transfer.planning.case_fingerprint import CaseFingerprint, measure_case
 from seg_transfer.planning.distribution import Sketch
 from seg_transfer.planning.fingerprint import Fingerprint, pool
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 from seg_transfer.util.parallel import CaseFailure, map_cases
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,20 @@ class Examination:
     foreground: _Sketches
     _measured: dict[str, CaseFingerprint]
 
+    @cached_property
+    def site(self) -> SiteFingerprint:
+        """Sum of the measurements of the cases that have no problem, of which there has to be one."""
+        return SiteFingerprint.of(
+            self._cases(),
+            dimension=self.dataset.dimension,
+            unit=self.dataset.unit,
+            channels=self.dataset.channel_names,
+            labels=self.dataset.labels[1:],
+            regions=self.dataset.regions,
+            ignore=self.dataset.ignore,
+            foreground=self.foreground,
+        )
+
     def fingerprint(self) -> Fingerprint:
         """The measurements of the cases that have no problem.
 
@@ -43,8 +58,10 @@ class Examination:
         """
         if not self.dataset.cases:
             raise UserError("every case has problems", where=self.dataset.root, hint="fix them as described above")
-        intensities = [None if sketch is None else intensity_of_sketch(sketch) for sketch in self.foreground]
-        return pool(self.dataset, [self._measured[case.id] for case in self.dataset.cases], intensities)
+        return pool(self.dataset.name, self.site, self._cases())
+
+    def _cases(self) -> list[CaseFingerprint]:
+        return [self._measured[case.id] for case in self.dataset.cases]
 
 
 def examine(dataset: Dataset, *, workers: int) -> Examination:

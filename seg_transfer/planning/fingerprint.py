@@ -10,26 +10,16 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from seg_transfer.data.dataset import Dataset
 from seg_transfer.data.description import Region
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
-from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint, Intensity, rounded
+from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, intensity_of_sketch, rounded
+from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.fields import Spacing
+from seg_transfer.planning.label_means import LabelSpread
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 from seg_transfer.util.records import JsonRecord, Record
-
-
-class LabelSpread(Record):
-    """How much the mean intensity of the same label differs between cases.
-
-    Standard deviation over the cases, root mean square over the labels and the background, divided by the standard
-    deviation within an image. The normalization with the smaller spread makes a label more similar in all cases.
-    """
-
-    as_stored: float
-    zscore: float = Field(description="after z-score of each whole image")
 
 
 class PooledChannel(Record):
@@ -74,6 +64,9 @@ class Fingerprint(JsonRecord):
     regions: tuple[Region, ...] = Field(default=(), description="outputs in place of the labels")
     ignore: int | None = Field(default=None, description="value in label files of voxels that are not annotated")
     cases: tuple[CaseFingerprint, ...]
+    merged: SiteFingerprint | None = Field(
+        default=None, exclude=True, description="sum of this and other sites, where the pooled figures are of both"
+    )
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], version: int) -> dict[str, Any] | None:
@@ -87,19 +80,21 @@ class Fingerprint(JsonRecord):
         )
         return f"{shape} {'pixels' if self.unit == 'pixel' else f'voxels of {spacing} mm'}"
 
-    def labelled_slices(self, axis: int) -> int:
-        """Number of slices with a label across a canonical axis, summed over the cases.
+    def site(self) -> SiteFingerprint:
+        """The sum of the cases that rules decide from: with those of other sites, or else of these cases alone."""
+        return self.merged or SiteFingerprint.of(
+            self.cases,
+            dimension=self.dimension,
+            unit=self.unit,
+            channels=[channel.name for channel in self.channels],
+            labels=[(label.name, label.value) for label in self.labels],
+            regions=self.regions,
+            ignore=self.ignore,
+        )
 
-        Per case it is the largest number of any label: a lower bound where labels are in different slices.
-        """
-        return sum(max(label.slices[axis] for label in case.labels) for case in self.cases)
-
-    def foreground_share(self) -> float:
-        """Median over the cases of the share of labelled voxels among the annotated ones."""
-        shares = [
-            sum(label.voxels for label in case.labels) / (np.prod(case.shape) * case.annotated) for case in self.cases
-        ]
-        return float(np.median(shares))
+    def with_sites(self, merged: SiteFingerprint) -> Fingerprint:
+        """These cases, with the pooled figures of this and of other sites."""
+        return pool(self.dataset, merged, self.cases).model_copy(update={"merged": merged})
 
     def held_labels(self) -> dict[str, tuple[str, ...]]:
         """Case -> names of its labels."""
@@ -115,12 +110,6 @@ class Fingerprint(JsonRecord):
             {case.id: case.image_hash for case in self.cases}, {case.id: case.label_hash for case in self.cases}
         )
 
-    def smallest_label(self) -> tuple[str, float, int]:
-        """Name of the label with the fewest voxels, its share of all annotated voxels, and its number of cases."""
-        label = min(self.labels, key=lambda label: label.voxels)
-        annotated = sum(np.prod(case.shape) * case.annotated for case in self.cases)
-        return label.name, float(label.voxels / annotated), label.cases
-
     def to_json(self) -> str:
         """JSON with one line per case."""
         content = self.model_dump(mode="json")
@@ -129,77 +118,50 @@ class Fingerprint(JsonRecord):
         return f'{head},\n "cases": [\n  {cases}\n ]\n}}'
 
 
-def pool(dataset: Dataset, cases: list[CaseFingerprint], intensities: list[Intensity | None]) -> Fingerprint:
-    """Pool the measurements of the cases; ``intensities`` are the pooled foreground statistics per channel."""
-    channels = []
-    for index, (name, intensity) in enumerate(zip(dataset.channel_names, intensities, strict=True)):
-        of_cases = [case.channels[index] for case in cases]
-        channels.append(
-            PooledChannel(
-                name=name,
-                dtypes=tuple(sorted({channel.dtype for channel in of_cases})),
-                minimum=min(channel.minimum for channel in of_cases),
-                maximum=max(channel.maximum for channel in of_cases),
-                outlier_ratio=rounded(np.median([channel.outlier_ratio for channel in of_cases])),
-                label_spread=label_spread(of_cases),
-                foreground=intensity,
-            )
-        )
-    labels = []
-    for index, (name, value) in enumerate(dataset.labels[1:]):
-        present = [case.labels[index] for case in cases if case.labels[index].voxels]
-        millilitres = [label.ml for label in present if label.ml is not None]
-        labels.append(
-            PooledLabel(
-                name=name,
-                value=value,
-                cases=len(present),
-                voxels=sum(label.voxels for label in present),
-                median_ml=rounded(np.median(millilitres)) if millilitres else None,
-            )
-        )
+def pool(dataset: str, site: SiteFingerprint, cases: Sequence[CaseFingerprint]) -> Fingerprint:
+    """The fingerprint of a data set's cases, with pooled figures from a sum.
+
+    Args:
+        dataset: Name of the data set.
+        site: Sum of these cases, or of these and others.
+        cases: The data set's cases.
+    """
     return Fingerprint(
-        dataset=dataset.name,
-        dimension=dataset.dimension,
-        unit=dataset.unit,
-        spacing=_median([case.spacing for case in cases]),
-        shape=_median([case.shape for case in cases]),
-        cropped_shape=_median([case.cropped_shape for case in cases]),
-        crop_ratio=rounded(np.median([case.crop_ratio for case in cases])),
-        channels=tuple(channels),
-        labels=tuple(labels),
-        regions=dataset.regions,
-        ignore=dataset.ignore,
+        dataset=dataset,
+        dimension=site.dimension,
+        unit=site.unit,
+        spacing=_medians(site.images.spacing),
+        shape=_medians(site.shape),
+        cropped_shape=_medians(site.cropped_shape),
+        crop_ratio=rounded(site.crop_ratio.median()),
+        channels=tuple(
+            PooledChannel(
+                name=channel.name,
+                dtypes=channel.dtypes,
+                minimum=channel.minimum,
+                maximum=channel.maximum,
+                outlier_ratio=rounded(channel.outlier_ratio.median()),
+                label_spread=channel.label_means.spread(),
+                foreground=None if channel.foreground is None else intensity_of_sketch(channel.foreground.sketch()),
+            )
+            for channel in site.channels
+        ),
+        labels=tuple(
+            PooledLabel(
+                name=label.name,
+                value=label.value,
+                cases=label.cases,
+                voxels=label.voxels,
+                median_ml=rounded(label.ml.median()) if label.ml.rows else None,
+            )
+            for label in site.labels
+        ),
+        regions=site.regions,
+        ignore=site.ignore,
         cases=tuple(cases),
     )
 
 
-def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
-    """Compare a channel's label means between cases; uniform images are ignored.
-
-    Returns:
-        The spread, or None if no label is in two cases.
-    """
-    cases = [case for case in cases if case.std > 0]
-    if len(cases) < 2:
-        return None
-    label_means = np.array([case.label_means for case in cases], dtype=np.float64)
-    label_means = label_means[:, (~np.isnan(label_means)).sum(axis=0) > 1]
-    if not label_means.size:
-        return None
-    means, stds = np.array([(case.mean, case.std) for case in cases]).T
-    within = np.sqrt(np.mean(stds**2))
-    return LabelSpread(
-        as_stored=rounded(_rms_between(label_means) / within),
-        zscore=rounded(_rms_between((label_means - means[:, None]) / stds[:, None])),
-    )
-
-
-def _rms_between(means: np.ndarray) -> float:
-    """Standard deviation over cases, root mean square over labels, of ``(case, label)``; nan where it is absent."""
-    return float(np.sqrt(np.mean(np.nanvar(means, axis=0))))
-
-
-def _median(triples: list[tuple[float, float, float]]) -> tuple[float, float, float]:
-    x, y, z = (rounded(value) for value in np.median(triples, axis=0))
+def _medians(axes: Sequence[Counted]) -> tuple[float, float, float]:
+    x, y, z = (rounded(counted.median()) for counted in axes)
     return x, y, z

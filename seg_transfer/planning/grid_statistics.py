@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.distribution import Distribution
 from seg_transfer.planning.rules.spacing import anisotropy
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 
 
 class GridStatistics:
@@ -19,17 +19,22 @@ class GridStatistics:
         voxels: Voxels of all cases together.
     """
 
-    def __init__(self, fingerprint: Fingerprint, data: DataPlan) -> None:
-        shapes = in_network_order(fingerprint, data.axes, cropped=data.crop_nonzero)
-        spacings = np.array([[case.spacing[axis] for axis in data.axes] for case in fingerprint.cases])
-        resampled = np.maximum(1, np.round(shapes * spacings / np.array(data.spacing)))
-        slices, u, v = (float(size) for size in np.median(resampled, axis=0))
+    def __init__(self, site: SiteFingerprint, data: DataPlan) -> None:
+        along = site.cropped_extent if data.crop_nonzero else site.images.extent
+        slices, u, v = (
+            _median_size(along[axis].column(), step) for axis, step in zip(data.axes, data.spacing, strict=True)
+        )
         self.shape = (slices, u, v)
         self.ratio = anisotropy(data.spacing) if data.dimension == 3 else 1.0
-        self.voxels = float(resampled.prod(axis=1).sum())
+        together = site.cropped_extents if data.crop_nonzero else site.extents
+        sizes = _sizes(together.values()[:, list(data.axes)], np.array(data.spacing))
+        self.voxels = float(sizes.prod(axis=1) @ np.array(together.counts))
 
 
-def in_network_order(fingerprint: Fingerprint, axes: Triple, *, cropped: bool) -> np.ndarray:
-    """Shapes of the cases, ``(case, 3)``, in the order (slice, u, v)."""
-    shapes = [case.cropped_shape if cropped else case.shape for case in fingerprint.cases]
-    return np.array([[shape[axis] for axis in axes] for shape in shapes], dtype=float)
+def _median_size(extents: Distribution, step: float) -> float:
+    return Distribution(_sizes(extents.values, step), extents.counts).quantile(0.5)
+
+
+def _sizes(extents: np.ndarray, step: float | np.ndarray) -> np.ndarray:
+    """Voxels on the grid."""
+    return np.maximum(1, np.round(extents / step))

@@ -51,6 +51,7 @@ from seg_transfer.planning.rules.patch import (
     stack,
 )
 from seg_transfer.planning.rules.training_images import training_images
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 from seg_transfer.planning.strategy import Race, Strategy
 from seg_transfer.planning.variants import model_for
 from seg_transfer.util.units import seconds_text
@@ -86,7 +87,7 @@ def make_plan(
         UserError: If an option is impossible for this data set, or no network fits into the memory.
     """
     check_against_measurements(options, fingerprint, folds.splits)
-    return _Planner(fingerprint, options, folds, resources, earlier, evidence, given).plan()
+    return _Planner(fingerprint, fingerprint.site(), options, folds, resources, earlier, evidence, given).plan()
 
 
 def decides_by_evidence(options: PlanOptions, plan: Plan) -> bool:
@@ -105,6 +106,7 @@ class _Planner:
     """Inputs of the decisions about one data set, and the reasons so far."""
 
     fingerprint: Fingerprint
+    site: SiteFingerprint
     options: PlanOptions
     folds: FoldAssignment
     resources: Resources
@@ -114,8 +116,8 @@ class _Planner:
     reasons: Reasons = field(default_factory=Reasons)
 
     def plan(self) -> Plan:
-        data = plan_data(self.fingerprint, self.options, self.reasons, self.given)
-        grid = GridStatistics(self.fingerprint, data)
+        data = plan_data(self.fingerprint, self.site, self.options, self.reasons, self.given)
+        grid = GridStatistics(self.site, data)
         size, weights = self._network(grid, data)
         model = self._model(size, data, weights)
         recipe = self._recipe(grid, data, model, size)
@@ -127,7 +129,7 @@ class _Planner:
             model=model,
             recipe=recipe,
             evidence=self.evidence,
-            training_images=training_images(self.fingerprint),
+            training_images=training_images(self.site.images, self.site.dimension),
             reasons=tuple(self.reasons.recorded),
             expected=self._expected(grid, model, recipe, size),
         )
@@ -256,7 +258,7 @@ class _Planner:
         strategy = take("recipe.strategy", self._strategy(data, model))
         race = take("recipe.race", self._race(model, budget))
         mirrored, why_mirrored = mirror_axes(
-            self.fingerprint, list(data.scored), data.axes, model.configuration, options.mirror
+            self.site, list(data.scored), data.axes, model.configuration, options.mirror
         )
         augmented, augmentation_reasons = augmentation(
             ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
@@ -265,7 +267,7 @@ class _Planner:
         for name, why in augmentation_reasons.items():
             take(f"recipe.augmentation.{name}", (getattr(augmented, name), why))
         take("recipe.augmentation.mirror_axes", (mirrored, why_mirrored))
-        training = optimization.Training(self.fingerprint, model, machine, budget.steps)
+        training = optimization.Training(self.site, model, machine, budget.steps)
         decisions = {name: take(f"recipe.{name}", rule(training)) for name, rule in optimization.DECISIONS.items()}
         if entry(model.encoder).depthwise:
             gradients = optimization.depthwise_gradients(model, machine, self.resources.depthwise_gain)
@@ -286,13 +288,13 @@ class _Planner:
 
     def _strategy(self, data: DataPlan, model: ModelPlan) -> tuple[Strategy, str]:
         """Decide the transfer strategy: as requested, by the textbook, or by the default rule."""
-        fingerprint, options = self.fingerprint, self.options
+        options = self.options
         if options.strategy == "classic":
             train = len(self.folds.splits[0].train)
             return classic(
                 model,
                 cases=train,
-                labelled_slices=round(fingerprint.labelled_slices(data.axes[0]) * train / len(fingerprint.cases)),
+                labelled_slices=round(self.site.labelled_slices[data.axes[0]] * train / self.site.cases),
                 dimension=data.dimension,
                 channels=[channel.name for channel in data.channels],
                 earlier=None if self.earlier is None else self.earlier.channels,
@@ -333,7 +335,7 @@ class _Planner:
             why = "cases of one group stay together"
         why += f"; training + validation cases of each fold: {sizes}"
         for label in self.fingerprint.labels:
-            if label.cases < len(self.fingerprint.cases):
+            if not all(label.name in held for held in held_labels.values()):
                 counts = [sum(label.name in held_labels[case] for case in split.validation) for split in splits]
                 why += f"; validation cases with {label.name}: {', '.join(map(str, counts))}"
         return why
@@ -343,7 +345,8 @@ class _Planner:
         seconds = self.resources.machine.seconds(step_flops(size, recipe.batch_size))
         training = recipe.time_budget or (recipe.epochs or 0) * recipe.steps_per_epoch * seconds
         frozen = min(strategy.frozen_stages for strategy in recipe.candidates)
-        stored = grid.voxels * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
+        own = len(self.fingerprint.cases) / self.site.cases
+        stored = grid.voxels * own * (STORED_BYTES * len(self.fingerprint.channels) + 0.1)
         return Expected(
             training_seconds_per_fold=training if model.head == "unet" else head_rule.FIT_SECONDS,
             seconds_per_step=seconds,

@@ -18,6 +18,7 @@ from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import PRIOR_CASES, measures_of, spreads, training_images
 from seg_transfer.planning.sides import half, order, positions_along
+from seg_transfer.planning.site_parts import SiteImages
 from seg_transfer.planning.unlike_training import limit_of, outside, unlike_training
 
 FEWEST_OTHERS = 4
@@ -56,7 +57,7 @@ def unusual(
     for index, case in enumerate(cases):
         if only not in (None, case.id):
             continue
-        training = training_images(fingerprint.model_copy(update={"cases": _others(cases, figures, index)}))
+        training = training_images(SiteImages.of(_others(cases, figures, index)), fingerprint.dimension)
         texts = [
             *unlike_training(measures_of(case), training, channels, fingerprint.unit),
             *_constant(case, channels),
@@ -139,7 +140,7 @@ def _unlike_labels(
 
 def _far(what: str, value: float, others: np.ndarray) -> Iterator[str]:
     """A positive figure that is far outside of those of other cases."""
-    (spread,) = spreads(np.log(others)[:, np.newaxis], PRIOR_LABEL)
+    (spread,) = spreads(np.log(others)[:, np.newaxis], PRIOR_LABEL, [1] * len(others))
     limit = limit_of(len(others) - 1 + PRIOR_CASES, 1)
     if text := outside(what, math.log(value), spread, limit, math.exp):
         yield text

@@ -6,12 +6,14 @@ import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from seg_transfer.data.checks import raise_problems, warn_of_forms
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 from seg_transfer.util.files import file_digest, file_stamp, make_folder, write_text
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -20,18 +22,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MeasuredDataset:
-    """A checked data set with its measurements; ``stamp`` is a hash of the data's names, sizes and times."""
+    """A checked data set with its measurements, per case and summed up.
+
+    ``stamp`` is a hash of the data's names, sizes and times.
+    """
 
     dataset: Dataset
     fingerprint: Fingerprint
+    site: SiteFingerprint
     stamp: str
 
     def save(self, work: WorkFolder) -> None:
-        """Write both; the stamp last, so that an interrupted call leaves no valid stamp."""
+        """Write them; the stamp last, so that an interrupted call leaves no valid stamp."""
         make_folder(work.path)
         work.stamp.unlink(missing_ok=True)
         self.dataset.save(work.dataset)
         self.fingerprint.save(work.fingerprint)
+        self.site.save(work.site)
         write_text(work.stamp, _stamp_with_results(self.stamp, work) + "\n")
 
 
@@ -61,7 +68,10 @@ def check_and_measure(dataset: Dataset, work: WorkFolder, *, skip_broken: bool, 
     dataset, fingerprint = examined.dataset, examined.fingerprint()
     name = _known_name(work, fingerprint)
     return MeasuredDataset(
-        dataset.model_copy(update={"name": name}), fingerprint.model_copy(update={"dataset": name}), stamp
+        dataset.model_copy(update={"name": name}),
+        fingerprint.model_copy(update={"dataset": name}),
+        examined.site,
+        stamp,
     )
 
 
@@ -76,25 +86,33 @@ def _known_name(work: WorkFolder, fingerprint: Fingerprint) -> str:
 
 def _earlier(work: WorkFolder, stamp: str) -> MeasuredDataset | None:
     """The result of an earlier call about the same files; None if there is none, or it is damaged."""
-    if not all(file.is_file() for file in (work.stamp, work.dataset, work.fingerprint)):
+    if not all(file.is_file() for file in (work.stamp, *_results(work))):
         return None
     found = work.stamp.read_text(encoding="utf-8", errors="replace").split()
     if found != _stamp_with_results(stamp, work).split():
         if len(found) > 1 and found[0] == stamp:
-            logger.warning(f"{work.dataset} or {work.fingerprint} was changed: the data set is measured again")
+            files = ", ".join(file.name for file in _results(work))
+            logger.warning(f"{work.path}: one of {files} was changed: the data set is measured again")
         return None
     logger.debug(f"{work.fingerprint}: the data set's files are unchanged, its measurements are used again")
-    return MeasuredDataset(Dataset.load(work.dataset), Fingerprint.load(work.fingerprint), stamp)
+    dataset, fingerprint = Dataset.load(work.dataset), Fingerprint.load(work.fingerprint)
+    return MeasuredDataset(dataset, fingerprint, SiteFingerprint.load(work.site), stamp)
+
+
+def _results(work: WorkFolder) -> tuple[Path, Path, Path]:
+    """The files that the stamp is about."""
+    return work.dataset, work.fingerprint, work.site
 
 
 def _stamp_with_results(stamp: str, work: WorkFolder) -> str:
     """The stamp and the digests of the files that were made at the same time, one per line."""
-    return "\n".join([stamp, file_digest(work.dataset), file_digest(work.fingerprint)])
+    return "\n".join([stamp, *map(file_digest, _results(work))])
 
 
 def _stamp(dataset: Dataset, *, skip_broken: bool) -> str:
     """Hash of the data set's description, and of path, size and modification time of every file."""
-    digest = hashlib.sha256(repr((Fingerprint.current_version(), skip_broken, dataset)).encode())
+    versions = Fingerprint.current_version(), SiteFingerprint.current_version()
+    digest = hashlib.sha256(repr((*versions, skip_broken, dataset)).encode())
     for path in dataset.files():
         digest.update(f"{path} {file_stamp(path)}\n".encode())
     return digest.hexdigest()

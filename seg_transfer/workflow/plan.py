@@ -22,6 +22,7 @@ from seg_transfer.planning.folds import FoldFiles, assign_folds, read_fold_files
 from seg_transfer.planning.given_grid import GivenGrid
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.planning.option_checks import check_before_measuring
+from seg_transfer.planning.other_sites import add_sites, read_sites
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.planner import decides_by_evidence, make_plan
 from seg_transfer.planning.resources import Resources
@@ -96,13 +97,18 @@ def plan_dataset(
     if files is None:
         files = read_fold_files(options, [case.id for case in dataset.cases], listed=dataset.groups)
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
+    sites = read_sites(options.with_sites, dataset)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers)
-    logger.info(f"median case: {measured.fingerprint.median_text()}")
+    fingerprint = measured.fingerprint
+    if sites:
+        fingerprint = fingerprint.with_sites(add_sites(measured.site, sites))
+        logger.info(f"with {len(sites)} other site(s): {fingerprint.site().cases} cases")
+    logger.info(f"median case: {fingerprint.median_text()}")
     if unseen := [label.name for label in measured.fingerprint.labels if not label.cases]:
         logger.warning(f"declared, but in no case, so that they cannot be learned: {', '.join(unseen)}")
     folds = assign_folds(options, files, measured.fingerprint)
-    grid = None if given is None else given(measured.fingerprint)
-    decide = partial(make_plan, measured.fingerprint, options, folds, resources, earlier=earlier, given=grid)
+    grid = None if given is None else given(fingerprint)
+    decide = partial(make_plan, fingerprint, options, folds, resources, earlier=earlier, given=grid)
     decided = decide()
     if decides_by_evidence(options, decided):
         decided = decide(evidence=gather_evidence(decided, work, measured.dataset, device=device, workers=workers))

@@ -5,8 +5,9 @@
     segtl-work/
       dataset.json                     cases, files, channels and labels
       fingerprint.json                 measurements of the data set
+      site.json                        the same summed up over the cases, without names: for plans of several sites
       fingerprint.stamp                hash of names, sizes and times of the files that were measured, and digests of
-                                       the two files above
+                                       the three files above
       plan.json                        the current plan: change it by planning again or by hand
       preprocessed/<data hash>/<case>/ arrays ready for training; shared by all plans with the same data part
       runs/<plan's runs>/              see :mod:`seg_transfer.training.run_folder`
@@ -44,6 +45,7 @@ class WorkFolder:
         self.path = path
         self.dataset = path / "dataset.json"
         self.fingerprint = path / "fingerprint.json"
+        self.site = path / "site.json"
         self.stamp = path / "fingerprint.stamp"
         self.plan = path / PLAN_FILE
         self.log = path / "segtl.log"

@@ -93,13 +93,13 @@ def test_training_stops_at_a_damaged_store(work: WorkFolder, capsys: pytest.Capt
     assert main(["train", "1", *arguments, "--device", "cpu"]) == 0
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "fingerprint.json", "fingerprint.stamp"])
+@pytest.mark.parametrize("name", ["dataset.json", "fingerprint.json", "site.json", "fingerprint.stamp"])
 @pytest.mark.parametrize("how", ["empty", "digit", "gone", "binary"])
 def test_plan_measures_again_what_is_damaged(data: Path, tmp_path: Path, name: str, how: str) -> None:
     options = {"config": "2d", "encoder": "resnet18", "weights": "none", "epochs": 1, **LOCAL}
     work = WorkFolder(tmp_path / "work")
     first = seg_transfer.plan(data, work=work.path, **options)
-    whole = {file: file.read_bytes() for file in (work.dataset, work.fingerprint, work.stamp)}
+    whole = {file: file.read_bytes() for file in (work.dataset, work.fingerprint, work.site, work.stamp)}
     file = work.path / name
     if how == "gone":
         file.unlink()

@@ -42,7 +42,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
     """Two folds of random weights, whose plan knows its training images."""
     work = make_work(tmp_path_factory.mktemp("trained") / "work", data)
     dataset = Dataset.load(work.dataset)
-    known = training_images(examine(dataset, workers=0).fingerprint())
+    known = training_images(examine(dataset, workers=0).site.images, 3)
     add_run(work, ball_plan(dataset, "2d").model_copy(update={"training_images": known}))
     return work
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = make_dataset(root / "balls")
     work = make_work(root / "work", data)
     dataset = Dataset.load(work.dataset)
-    known = training_images(examine(dataset, workers=0).fingerprint())
+    known = training_images(examine(dataset, workers=0).site.images, 3)
     add_run(work, ball_plan(dataset, "2.5d").model_copy(update={"training_images": known}))
     seg_transfer.export(root / "model.segtl", work=work.path)
     image = nibabel.load(next((data / "imagesTr").iterdir()))

@@ -49,7 +49,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planned(data: Path, work: Path) -> Plan:
     made = seg_transfer.plan(data, work=work, **QUICK, **LOCAL)
-    assert files(work) == {"dataset.json", "fingerprint.json", "fingerprint.stamp", "plan.json"}
+    assert files(work) == {"dataset.json", "fingerprint.json", "fingerprint.stamp", "site.json", "plan.json"}
     return made
 
 

@@ -17,7 +17,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.case_fingerprint import CaseChannel, nonzero_box, outlier_ratio
 from seg_transfer.planning.distribution import Distribution
 from seg_transfer.planning.examine import examine
-from seg_transfer.planning.fingerprint import Fingerprint, label_spread
+from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.label_means import LabelMeans, LabelSpread
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_pooled_figures(volumes: Path) -> None:
     organ, tumour = made.labels
     assert (organ.name, organ.value, organ.cases, organ.voxels) == ("organ", 1, 2, 15 + 576)
     assert (tumour.cases, tumour.median_ml) == (1, pytest.approx(0.024))
-    assert made.labelled_slices(2) == 2 + 3
-    assert made.foreground_share() == pytest.approx((16 / 1600 + 576 / 1152) / 2)
+    assert made.site().labelled_slices[2] == 2 + 3
+    assert made.site().foreground_share() == pytest.approx((16 / 1600 + 576 / 1152) / 2)
 
 
 def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
@@ -100,8 +101,8 @@ def test_voxels_that_are_not_annotated_are_not_measured(volumes: Path) -> None:
     assert made.cases[0] == whole.cases[0]
     figures = made.cases[1].channels[0].foreground
     assert figures is not None and figures.minimum >= 1000
-    assert made.foreground_share() == whole.foreground_share()
-    assert made.smallest_label() == ("tumour", pytest.approx(1 / (1600 + 576)), 1)
+    assert made.site().foreground_share() == whole.site().foreground_share()
+    assert made.site().smallest_label() == ("tumour", pytest.approx(1 / (1600 + 576)), 1)
 
 
 def test_every_case_weighs_the_same(volumes: Path) -> None:
@@ -225,6 +226,10 @@ def test_means_over_the_image_and_over_each_label(volumes: Path) -> None:
     assert organ == pytest.approx(1005, abs=1)
     assert two.mean == pytest.approx((1 + organ) / 2)
     assert two.std == pytest.approx((organ - 1) / 2, rel=1e-4)
+
+
+def label_spread(cases: Sequence[CaseChannel]) -> LabelSpread | None:
+    return LabelMeans.of(cases).spread()
 
 
 def images_of_two_lights(gains: tuple[float, ...], shares: tuple[float, ...]) -> list[CaseChannel]:

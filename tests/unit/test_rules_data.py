@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from made_fingerprints import FIGURES, channel
 
+from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.data_plan import Normalization
-from seg_transfer.planning.fingerprint import LabelSpread
+from seg_transfer.planning.label_means import LabelSpread
 from seg_transfer.planning.rules import spacing as geometry
 from seg_transfer.planning.rules.normalization import input_mapping, normalization, shared_scale
 
@@ -140,20 +141,21 @@ class TestGeometry:
 
     def test_the_median_spacing_where_slices_are_close(self) -> None:
         spacings = [(3.0, 1.0, 1.0), (3.0, 1.0, 1.0), (1.0, 2.0, 1.0)]
-        chosen, _ = geometry.target_spacing(spacings, (50, 50, 50), dimension=3, unit="mm")
+        chosen, _ = geometry.target_spacing(Counted.columns(spacings), (50, 50, 50), dimension=3, unit="mm")
         assert chosen == (3.0, 1.0, 1.0)
 
     def test_far_slices_take_the_tenth_percentile_but_never_finer_than_in_plane(self) -> None:
         spacings = [(4.0 + index, 1.0, 1.0) for index in range(11)]
-        chosen, reason = geometry.target_spacing(spacings, (50, 50, 50), dimension=3, unit="mm")
+        chosen, reason = geometry.target_spacing(Counted.columns(spacings), (50, 50, 50), dimension=3, unit="mm")
         assert chosen == (5.0, 1.0, 1.0)
         assert "median 9" in reason
         mixed = [(0.5, 1.0, 1.0)] * 4 + [(6.0, 1.0, 1.0)] * 6
-        assert geometry.target_spacing(mixed, (50, 50, 50), dimension=3, unit="mm")[0] == (1.0, 1.0, 1.0)
+        chosen, _ = geometry.target_spacing(Counted.columns(mixed), (50, 50, 50), dimension=3, unit="mm")
+        assert chosen == (1.0, 1.0, 1.0)
 
     @pytest.mark.parametrize(("side", "factor"), [(32, 1.0), (24, 24 / 32), (10, 0.5)])
     def test_tiny_slices_are_resampled_finer_at_most_twice(self, side: int, factor: float) -> None:
-        chosen, _ = geometry.target_spacing([(1.0, 1.0, 1.0)], (40, 60, side), dimension=3, unit="mm")
+        chosen, _ = geometry.target_spacing(Counted.columns([(1.0, 1.0, 1.0)]), (40, 60, side), dimension=3, unit="mm")
         assert chosen == pytest.approx((1.0, factor, factor))
 
     @pytest.mark.parametrize(("ratio", "order"), [(3.0, 3), (3.01, 0)])

@@ -340,19 +340,19 @@ class TestAugmentation:
         self, labels: list[str], axes: tuple[int, int, int], configuration: str, expected: tuple[int, ...]
     ) -> None:
         made = fingerprint(labels=tuple(labels))
-        assert mirror_axes(made, labels, axes, configuration, "auto")[0] == expected
+        assert mirror_axes(made.site(), labels, axes, configuration, "auto")[0] == expected
 
     def test_2d_images_are_mirrored_in_plane(self) -> None:
-        assert mirror_axes(images_2d(), ["cell"], (2, 1, 0), "2d", "auto")[0] == (1, 2)
+        assert mirror_axes(images_2d().site(), ["cell"], (2, 1, 0), "2d", "auto")[0] == (1, 2)
 
     def test_2d_images_whose_labels_name_sides_are_not_mirrored(self) -> None:
         names = ["left lung", "right lung", "heart"]
-        mirrored, reason = mirror_axes(images_2d(), names, (2, 1, 0), "2d", "auto")
+        mirrored, reason = mirror_axes(images_2d().site(), names, (2, 1, 0), "2d", "auto")
         assert mirrored == () and "left lung, right lung name" in reason
         assert varied(configuration="2d", unit="pixel", mirrored=mirrored)[0].rotate_degrees == 30
 
     def test_the_reason_names_the_labels(self) -> None:
-        assert "left_kidney" in mirror_axes(fingerprint(), ["left_kidney"], (2, 1, 0), "3d", "auto")[1]
+        assert "left_kidney" in mirror_axes(fingerprint().site(), ["left_kidney"], (2, 1, 0), "3d", "auto")[1]
 
     def test_probabilities_are_nnunets_and_the_schemas_default(self) -> None:
         usual = varied()[0]

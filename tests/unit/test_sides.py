@@ -20,7 +20,7 @@ from seg_transfer.planning.case_fingerprint import CaseFingerprint, LabelPositio
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.augmentation import mirror_axes
-from seg_transfer.planning.sides import keeps_sides, named_against_place
+from seg_transfer.planning.sides import Sides, keeps_sides, named_against_place
 
 LOW = LabelPosition(lower=0.2, upper=0.3, low_half=1)
 HIGH = LabelPosition(lower=0.7, upper=0.8, low_half=0)
@@ -66,14 +66,14 @@ def cases(*positions: Sequence[LabelPosition | None]) -> tuple[CaseFingerprint, 
     ],
 )
 def test_a_label_keeps_to_a_side(positions: list, said: str) -> None:
-    reason = keeps_sides(cases(*positions), "ab"[: len(positions[0])], 0)
+    reason = keeps_sides(Sides.of(cases(*positions), 0), "ab"[: len(positions[0])])
     assert reason.startswith(said) and bool(reason) == bool(said)
-    assert keeps_sides(cases(*positions), "ab"[: len(positions[0])], 1) == ""
+    assert keeps_sides(Sides.of(cases(*positions), 1), "ab"[: len(positions[0])]) == ""
 
 
 def test_a_reason_names_three_and_counts_the_others() -> None:
     made = [case.model_copy(update={"labels": case.labels * 2}) for case in cases(*[(LOW, HIGH)] * 6)]
-    assert keeps_sides(made, "abcd", 0).endswith("; and 5 more")
+    assert keeps_sides(Sides.of(made, 0), "abcd").endswith("; and 5 more")
 
 
 NAMES = [
@@ -115,10 +115,10 @@ def write_volumes(root: Path, *, axis: int, names: tuple[str, str] | None, count
 @pytest.mark.parametrize("names", [*NAMES, None])
 def test_two_alike_structures_are_never_mirrored_onto_each_other(tmp_path: Path, names: tuple[str, str] | None) -> None:
     across = write_volumes(tmp_path / "across", axis=0, names=names)
-    mirrored, reason = mirror_axes(across, [], VOLUME, "3d", "auto")
+    mirrored, reason = mirror_axes(across.site(), [], VOLUME, "3d", "auto")
     assert mirrored == () and "opposite sides in 4 of 4 cases" in reason
     along = write_volumes(tmp_path / "along", axis=1, names=("front", "back"))
-    assert mirror_axes(along, [], VOLUME, "3d", "auto")[0] == (2,)
+    assert mirror_axes(along.site(), [], VOLUME, "3d", "auto")[0] == (2,)
 
 
 def test_layers_of_an_image_forbid_mirroring_across_them_alone(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_layers_of_an_image_forbid_mirroring_across_them_alone(tmp_path: Path) -
 
 
 class TestMirrorOption:
-    made = fingerprint()
+    made = fingerprint().site()
 
     @pytest.mark.parametrize(
         ("text", "configuration", "expected"),

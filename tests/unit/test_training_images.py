@@ -17,6 +17,7 @@ from seg_transfer.exporting.anonymise import anonymise
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules.training_images import measures_of, training_images
+from seg_transfer.planning.site_parts import SiteImages
 from seg_transfer.planning.training_images import ChannelMeasures, ImageMeasures, TrainingImages
 from seg_transfer.planning.unlike_training import looks_like, measure_image, unlike_training
 
@@ -43,7 +44,7 @@ def trained_on(*images: ImageMeasures) -> TrainingImages:
             "orientation": image.orientation,
         }
         cases.append(case.model_copy(update=changes))
-    return training_images(made.model_copy(update={"cases": tuple(cases)}))
+    return training_images(SiteImages.of(cases), made.dimension)
 
 
 def varied(count: int, seed: int = 0) -> list[ImageMeasures]:
@@ -114,7 +115,7 @@ def test_three_channels_that_went_round_are_told_apart() -> None:
     figures = zip(case.channels, (CT, PET, mr), strict=True)
     channels = tuple(one.model_copy(update=vars(measures)) for one, measures in figures)
     cases = tuple(each.model_copy(update={"channels": channels}) for each in made.cases)
-    training = training_images(made.model_copy(update={"cases": cases}))
+    training = training_images(SiteImages.of(cases), made.dimension)
     image = replace(measures_of(cases[0]), channels=(mr, CT, PET))
     assert looks_like(image, training) == [2, 0, 1]
     assert looks_like(measures_of(cases[0]), training) == [0, 1, 2]
@@ -134,14 +135,15 @@ def test_an_image_is_measured_as_in_the_fingerprint() -> None:
 def test_no_case_of_a_real_data_set_is_unlike_its_own_training_images(name: str) -> None:
     made = Fingerprint.load(ROOT / "plans" / f"{name}.fingerprint.json")
     names = [each.name for each in made.channels]
-    assert noticed([measures_of(case) for case in made.cases], training_images(made), names) == 0
+    training = training_images(SiteImages.of(made.cases), made.dimension)
+    assert noticed([measures_of(case) for case in made.cases], training, names) == 0
 
 
 @pytest.mark.parametrize("size", ["6", "12"])
 def test_exchanged_channels_of_ct_pet_and_mr_are_always_noticed(size: str) -> None:
     made = Fingerprint.load(ROOT / "plans" / "sarcoma.fingerprint.json")
     lists = json.loads((ROOT / "bench" / "lists" / "sarcoma.json").read_text())
-    training = training_images(selected(made, lists["few_shot"][size]))
+    training = training_images(SiteImages.of(selected(made, lists["few_shot"][size]).cases), made.dimension)
     names = [each.name for each in made.channels]
     held_out = [measures_of(case) for case in selected(made, lists["test"]).cases]
     assert noticed(held_out, training, names) == 0

@@ -8,9 +8,9 @@ from typing import Literal
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration, Head
 from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Augmentation
 from seg_transfer.planning.sides import keeps_sides, words_of
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 
 NetworkAxis = Literal[0, 1, 2]
 
@@ -34,7 +34,7 @@ BY_HAND = "as requested with --mirror"
 
 
 def mirror_axes(
-    fingerprint: Fingerprint,
+    site: SiteFingerprint,
     outputs: Sequence[str],
     axes: Triple,
     configuration: Configuration,
@@ -48,7 +48,7 @@ def mirror_axes(
     (:func:`seg_transfer.planning.sides.keeps_sides`) or, as a second hint, by their names.
 
     Args:
-        fingerprint: Measurements of the data set.
+        site: Sum of the cases.
         outputs: Names of what the network predicts: labels without background, or regions.
         axes: Canonical axis of slice, u and v.
         configuration: 2D reads a single slice, which cannot be mirrored along the slice axis.
@@ -60,15 +60,15 @@ def mirror_axes(
     if requested == "none":
         return (), BY_HAND
     if requested != "auto":
-        return _requested(requested, axes, configuration, fingerprint.unit), BY_HAND
-    is_image = fingerprint.unit == "pixel"
+        return _requested(requested, axes, configuration, site.unit), BY_HAND
+    is_image = site.unit == "pixel"
     candidates = (0, 1) if is_image else (LEFT_RIGHT,)
     if not is_image and axes[0] == LEFT_RIGHT and configuration == "2d":
         return (), "left and right lie along the slice axis, of which 2D reads a single slice"
-    names = [label.name for label in fingerprint.labels]
+    names = [label.name for label in site.labels]
     sided = _sided([*dict.fromkeys([*names, *outputs])])
     named = f"it would swap the sides that {', '.join(sided)} name" if sided else ""
-    against = {axis: named or keeps_sides(fingerprint.cases, names, axis) for axis in candidates}
+    against = {axis: named or keeps_sides(site.sides[axis], names) for axis in candidates}
     free = [axis for axis in candidates if not against[axis]]
     reasons = [f"not along {LETTERS[axis]}: {why}" for axis, why in against.items() if why]
     if free:

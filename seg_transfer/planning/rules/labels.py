@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
 from seg_transfer.data.description import Region
+from seg_transfer.planning.counted import Counted
 
 
 def regions(named: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
@@ -25,16 +26,17 @@ def regions(named: tuple[Region, ...]) -> tuple[tuple[Region, ...], str]:
     )
 
 
-def ignore(value: int, annotated: Sequence[float]) -> tuple[int, str]:
+def ignore(value: int, annotated: Counted) -> tuple[int, str]:
     """Take the ignore label of ``dataset.json``.
 
     Args:
         value: Value of voxels that are not annotated.
         annotated: Share of annotated voxels of each case.
     """
-    partly = sum(share < 1 for share in annotated)
-    mean = sum(annotated) / len(annotated)
+    shares, cases = annotated.column(), annotated.size
+    partly = int((shares.values < 1) @ np.array(annotated.counts))
+    mean, _ = shares.mean_and_std()
     return value, (
-        f"dataset.json calls {value} ignore: {partly} of {len(annotated)} cases are partly annotated, {mean:.1%} of "
+        f"dataset.json calls {value} ignore: {partly} of {cases} cases are partly annotated, {mean:.1%} of "
         "the voxels on average; the others are neither learned from nor scored"
     )

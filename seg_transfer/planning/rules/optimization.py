@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from seg_transfer.options.choices import Precision
 from seg_transfer.planning.cost import SMALLEST_GAIN, DeviceKind, Machine
-from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.site_fingerprint import SiteFingerprint
 from seg_transfer.util.units import seconds_text
 
 CPU_SECONDS = 1200.0
@@ -146,13 +146,13 @@ class Training:
     """What ``DECISIONS`` start from.
 
     Attributes:
-        fingerprint: Measurements of the data set.
+        site: Sum of the cases.
         model: The network.
         machine: The device.
         steps: Expected number of training steps.
     """
 
-    fingerprint: Fingerprint
+    site: SiteFingerprint
     model: ModelPlan
     machine: Machine
     steps: float
@@ -167,7 +167,7 @@ DECISIONS: dict[str, Callable[[Training], tuple[Any, str]]] = {
     "precision": lambda training: precision(training.machine),
     "deep_supervision": lambda training: deep_supervision(training.model.stages),
     "foreground_share": lambda training: foreground_share(
-        training.fingerprint.foreground_share(), training.fingerprint.smallest_label()
+        training.site.foreground_share(), training.site.smallest_label()
     ),
 }
 """Field of :class:`RecipePlan` -> its rule."""

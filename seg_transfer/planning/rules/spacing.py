@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 from seg_transfer.planning.fields import Spacing, Triple
+from seg_transfer.planning.site_parts import PerAxis
 
 AXIS_NAMES = ("x (sagittal)", "y (coronal)", "z (axial)")
 TIE_TOLERANCE = 0.01
@@ -71,7 +70,7 @@ def anisotropy(spacing: Sequence[float]) -> float:
 
 
 def target_spacing(
-    spacings: Sequence[Spacing], shape: tuple[float, float, float], *, dimension: int, unit: str
+    spacings: PerAxis, shape: tuple[float, float, float], *, dimension: int, unit: str
 ) -> tuple[Spacing, str]:
     """Choose the spacing of the network's grid.
 
@@ -80,21 +79,21 @@ def target_spacing(
     (nnU-Net). Slices of fewer than 32 voxels across are resampled to a finer grid, at most twice as fine.
 
     Args:
-        spacings: One per case, network order (slice, u, v).
+        spacings: Of the cases, network order (slice, u, v).
         shape: Median shape of a case (slice, u, v), cropped as planned.
         dimension: 2 where every case is a single slice.
         unit: Of the spacings.
     """
-    median = np.median(np.array(spacings), axis=0)
-    slice_step, u, v = (float(step) for step in median)
-    reason = f"median of {len(spacings)} case{'s' if len(spacings) > 1 else ''}"
+    median_step, u, v = (along.median() for along in spacings)
+    slice_step, cases = median_step, spacings[0].size
+    reason = f"median of {cases} case{'s' if cases > 1 else ''}"
     ratio = anisotropy((slice_step, u, v))
     if dimension == 3 and ratio > ANISOTROPY_LIMIT:
-        tenth = float(np.percentile([spacing[0] for spacing in spacings], COARSE_PERCENTILE))
+        tenth = spacings[0].column().quantile(COARSE_PERCENTILE / 100)
         slice_step = max(tenth, u, v)
         reason += (
             f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}: along slices the "
-            f"{COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {median[0]:.4g}), which keeps the "
+            f"{COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {median_step:.4g}), which keeps the "
             "slices of finer cases"
         )
     shorter = min(shape[1:])

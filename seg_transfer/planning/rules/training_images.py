@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, rounded
-from seg_transfer.planning.fingerprint import Fingerprint
+from seg_transfer.planning.counted import Counted
+from seg_transfer.planning.site_parts import SiteImages
 from seg_transfer.planning.training_images import (
     ChannelMeasures,
     ChannelSpread,
@@ -26,29 +28,38 @@ PRIOR_GEOMETRY = 0.1
 augmentation scales patches."""
 
 
-def training_images(fingerprint: Fingerprint) -> TrainingImages:
+def training_images(images: SiteImages, dimension: int) -> TrainingImages:
     """Sum up intensities, spacing, size and orientation of the training images.
 
     Every figure is taken as normally distributed over the cases with an unknown standard deviation, which has a prior:
     a further case then follows Student's t distribution (Gelman et al., Bayesian Data Analysis, 3rd ed., section 3.3).
+
+    Args:
+        images: Sum of the training images.
+        dimension: 2 for 2D images.
     """
-    cases = [measures_of(case) for case in fingerprint.cases]
-    axes = fingerprint.dimension
+    cases = images.spacing[0].size
     channels = []
-    for index in range(len(fingerprint.channels)):
-        of_cases = [case.channels[index] for case in cases]
-        scale = float(np.median([channel.std for channel in of_cases]))
-        scale = rounded(scale) if scale > 0 else 1.0
-        one, two, three, four, five = spreads([channel.figures(scale) for channel in of_cases], PRIOR_INTENSITY)
+    for counted in images.channels:
+        scale = rounded(counted.column(3).quantile(0.5)) or 1.0
+        figures = [ChannelMeasures(*row).figures(scale) for row in counted.values().tolist()]
+        one, two, three, four, five = spreads(figures, PRIOR_INTENSITY, counted.counts)
         channels.append(ChannelSpread(scale=scale, figures=(one, two, three, four, five)))
     return TrainingImages(
-        cases=len(cases),
-        degrees=len(cases) - 1 + PRIOR_CASES,
+        cases=cases,
+        degrees=cases - 1 + PRIOR_CASES,
         channels=tuple(channels),
-        spacing=spreads([case.log_spacing(axes) for case in cases], PRIOR_GEOMETRY),
-        size=spreads([case.log_size(axes) for case in cases], PRIOR_GEOMETRY),
-        orientations=tuple(sorted({case.orientation for case in fingerprint.cases})),
+        spacing=tuple(map(_log_spread, images.spacing[:dimension])),
+        size=tuple(map(_log_spread, images.extent[:dimension])),
+        orientations=images.orientations,
     )
+
+
+def _log_spread(counted: Counted) -> Spread:
+    """Spread of the log of a length."""
+    logs = [[math.log(length)] for (length,) in counted.values().tolist()]
+    (spread,) = spreads(logs, PRIOR_GEOMETRY, counted.counts)
+    return spread
 
 
 def measures_of(case: CaseFingerprint) -> ImageMeasures:
@@ -59,12 +70,18 @@ def measures_of(case: CaseFingerprint) -> ImageMeasures:
     return ImageMeasures(channels, case.spacing, case.shape, case.orientation)
 
 
-def spreads(values: Sequence[Sequence[float]] | np.ndarray, prior: float) -> tuple[Spread, ...]:
-    """One spread per figure, of ``(case, figure)``; ``prior`` is their prior, and least, standard deviation."""
-    array = np.array(values, dtype=float)
-    count = len(array)
-    means = array.mean(axis=0)
-    squares = ((array - means) ** 2).sum(axis=0) + PRIOR_CASES * prior**2
+def spreads(values: Sequence[Sequence[float]] | np.ndarray, prior: float, counts: Sequence[int]) -> tuple[Spread, ...]:
+    """One spread per figure.
+
+    Args:
+        values: ``(row, figure)``.
+        prior: Prior, and least, standard deviation of the figures.
+        counts: How many cases each row stands for.
+    """
+    array, weights = np.array(values, dtype=float), np.array(counts)
+    count = int(weights.sum())
+    means = weights @ array / count
+    squares = weights @ (array - means) ** 2 + PRIOR_CASES * prior**2
     stds = np.maximum(prior, np.sqrt(squares / (count - 1 + PRIOR_CASES) * (1 + 1 / count)))
     return tuple(
         Spread(mean=rounded(mean), std=rounded(std), lowest=rounded(lowest), highest=rounded(highest))
