@@ -3,7 +3,8 @@
 - ``predict``: one NIfTI file, by a network of one convolution, to a label map, with resampling there and back;
 - ``preprocess``: one CT and its label, from NIfTI into the store, with resampling;
 - ``measure``: the same files, checked and measured as ``segtl plan`` does;
-- ``train``: patches from 10, 50 and 200 volumes (one, linked so many times).
+- ``train``: patches from 10, 50 and 200 volumes (one, linked so many times);
+- ``report``: the page of ``segtl report`` about one CT, its label and a prediction, all from NIfTI.
 
 The peak is that of resident memory over what the process had after loading all modules and a tiny prediction. Figures
 do not depend on what else the machine does; Linux only.
@@ -26,8 +27,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # made_work
 SPACING = (0.8, 0.8, 1.0)
-GRID = {"predict": (1.0, 1.0, 1.0), "preprocess": (1.0, 0.8, 0.8), "train": (1.0, 0.8, 0.8)}
+GRID = {"predict": (1.0, 1.0, 1.0)} | dict.fromkeys(("preprocess", "train", "report"), (1.0, 0.8, 0.8))
 """Spacing of the network's grid (slice, u, v); see --spacing."""
 VOLUMES = (10, 50, 200)
 BATCHES = 100
@@ -35,7 +37,7 @@ BATCHES = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["predict", "preprocess", "measure", "train"])
+    parser.add_argument("what", choices=[*GRID, "measure"])
     parser.add_argument("--shape", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels of a file")
     parser.add_argument("--labels", type=int, default=25, help="background included")
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("S", "U", "V"), help="of the network's grid, mm")
@@ -57,6 +59,8 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
     if options.what != "train":
         make_case(folder, options.shape, options.labels)
+        if options.what == "report":
+            make_run(folder, options)
         return [child(folder)]
     store_case(folder, options)
     first, figures = folder / "store" / "case0", []
@@ -121,6 +125,28 @@ def store_case(folder: Path, options: argparse.Namespace) -> None:
     )
 
 
+def make_run(folder: Path, options: argparse.Namespace) -> None:
+    """A work folder with one validated fold, whose prediction is the label moved by 8 voxels."""
+    from made_work import add_run, make_work
+
+    from seg_transfer.data.dataset import Dataset
+    from seg_transfer.data.splits import Split
+    from seg_transfer.planning.examine import examine
+
+    def moved(labels: np.ndarray) -> None:
+        labels[:-8] = labels[8:]
+
+    work = make_work(folder / "work", folder)
+    plan = make_plan("report", options)
+    data = plan.data
+    labels = tuple((label.name, label.value) for label in data.labels)
+    dataset = Dataset.load(work.dataset).model_copy(update={"labels": labels})
+    dataset.save(work.dataset)
+    examine(dataset, workers=0).fingerprint().save(work.fingerprint)
+    recipe = plan.recipe.model_copy(update={"splits": (Split(train=data.cases, validation=data.cases),)})
+    add_run(work, plan.model_copy(update={"recipe": recipe}), predict=moved, folds=(0,))
+
+
 def make_plan(what: str, options: argparse.Namespace) -> Any:
     from seg_transfer.planning.plan import Plan
 
@@ -176,11 +202,12 @@ class Peak:
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-        self.before, self.start = status("VmRSS"), time.monotonic()
+        self.before, self.start, self.cpu = status("VmRSS"), time.monotonic(), time.process_time()
 
     def figures(self) -> dict[str, float]:
         seconds, peak = time.monotonic() - self.start, status("VmHWM")
-        return {"baseline": self.before, "peak": peak, "over": peak - self.before, "seconds": seconds}
+        cpu = time.process_time() - self.cpu
+        return {"baseline": self.before, "peak": peak, "over": peak - self.before, "seconds": seconds, "cpu": cpu}
 
 
 def status(name: str) -> int:
@@ -243,6 +270,17 @@ def child_measure(folder: Path, options: argparse.Namespace) -> dict[str, float]
     return compared(peak.figures(), options)
 
 
+def child_report(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    import matplotlib.figure  # noqa: F401
+
+    import seg_transfer
+
+    peak = Peak()
+    page = seg_transfer.report(work=folder / "work", workers=0)
+    figures = peak.figures()
+    return compared(figures, options) | {"page": page.stat().st_size}
+
+
 def child_train(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     from seg_transfer.preprocessing.store import Store
     from seg_transfer.training.batches import PatchSampler
@@ -276,11 +314,17 @@ def text(options: argparse.Namespace, figures: list[dict[str, float]]) -> str:
         if "volumes" in each:
             line = f"  {each['volumes']:4} volumes: {line.strip()}, {each['own'] / 1e6:.0f} MB its own at the end, "
             line += f"{each['files']} files open, {1000 * each['batch_seconds']:.1f} ms a batch"
-        lines.append(f"{line}, {each['seconds']:.0f} s")
+        lines.append(f"{line}, {each['seconds']:.0f} s, {each['cpu']:.0f} of them on the CPU")
     return "\n".join(lines)
 
 
-CHILDREN = {"predict": child_predict, "preprocess": child_preprocess, "measure": child_measure, "train": child_train}
+CHILDREN = {
+    "predict": child_predict,
+    "preprocess": child_preprocess,
+    "measure": child_measure,
+    "train": child_train,
+    "report": child_report,
+}
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,8 +33,49 @@ MARGIN = 0.4
 ERRORS = {"false negative": "#FF2D2D", "false positive": "#00E5FF", "wrong label": "#FFE600"}
 """Colours that labels do not have."""
 ERROR_OPACITY = 0.75
+SLAB = 16
+"""Slices that are counted at a time, so that masks of large volumes take little memory."""
 MOST_SAMPLED = 10**6
 """Voxels from which the range of grey values is taken."""
+
+
+@dataclass(frozen=True)
+class SliceCounts:
+    """Voxels in each slice across the axes x, y and z.
+
+    Attributes:
+        reference: Of the reference's foreground.
+        prediction: Of the prediction's foreground.
+        wrong: Of errors, see :func:`errors_of`.
+    """
+
+    reference: tuple[np.ndarray, ...]
+    prediction: tuple[np.ndarray, ...]
+    wrong: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue]) -> SliceCounts:
+        """Count in label maps ``(x, y, z)``; ``values`` are those of the labels, for a region a tuple."""
+        foreground = _members(values)
+        counts = np.zeros((3, sum(reference.shape)), np.int64)
+        x, y, z = np.split(counts, np.cumsum(reference.shape)[:-1], axis=1)
+        for start in range(0, reference.shape[2], SLAB):
+            slab = slice(start, start + SLAB)
+            true, predicted = reference[..., slab], prediction[..., slab]
+            masks = np.isin(true, foreground), np.isin(predicted, foreground), errors_of(true, predicted, values)
+            for kind, mask in enumerate(masks):
+                x[kind] += np.count_nonzero(mask, axis=(1, 2))
+                y[kind] += np.count_nonzero(mask, axis=(0, 2))
+                z[kind, slab] = np.count_nonzero(mask, axis=(0, 1))
+        return cls(*((x[kind], y[kind], z[kind]) for kind in range(3)))
+
+    def labelled_slice(self, plane: Plane) -> int:
+        """Index of the slice with the most reference foreground, else with the most of the prediction."""
+        return best_slice(self.reference[plane.across], self.prediction[plane.across])
+
+    def wrong_slice(self, plane: Plane) -> int:
+        """Index of the slice with most errors; without errors that with most foreground."""
+        return best_slice(self.wrong[plane.across], self.reference[plane.across])
 
 
 def draw_plane(
@@ -45,8 +87,8 @@ def draw_plane(
     values: Sequence[LabelValue],
     *,
     inches: float,
-    index: int | None = None,
-    like: np.ndarray | None = None,
+    index: int,
+    around: Sequence[np.ndarray] = (),
 ) -> None:
     """Draw a slice.
 
@@ -58,17 +100,14 @@ def draw_plane(
         prediction: Predicted label values ``(x, y, z)``.
         values: Label values, for a region a tuple of its values, in the order of the colours.
         inches: Size of the axes; smaller voxels get thinner outlines.
-        index: Of the slice; by default the one with the most reference foreground.
-        like: Label values ``(x, y, z)`` around whose foreground the slice is cropped; by default the reference's and
-            the prediction's.
+        index: Of the slice.
+        around: Label maps ``(x, y, z)`` around whose foreground the slice is cropped, beside what is drawn.
     """
     shown, foreground = _by_label(values), _members(values)
-    if index is None:
-        index = labelled_slice(reference, prediction, values, plane)
     true, predicted = plane.cut(reference, index), plane.cut(prediction, index)
     step, extent = _show_image(axes, plane, image, index)
-    around = true if like is None else plane.cut(like, index)
-    window = _window(np.isin(around, foreground) | np.isin(predicted, foreground), step)
+    cuts = [true, predicted, *(plane.cut(each, index) for each in around)]
+    window = _window(np.any([np.isin(each, foreground) for each in cuts], axis=0), step)
     points_per_voxel = inches * POINTS_PER_INCH * min(step) / np.ptp(window, axis=1).max()
     line = float(np.clip(0.3 * points_per_voxel, *LINE_WIDTHS))
     area = np.zeros((*true.shape, 4))
@@ -81,7 +120,7 @@ def draw_plane(
 
 
 def errors_of(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue]) -> np.ndarray:
-    """Errors ``(x, y, z)``: 0 none, then as in :data:`ERRORS`; what is not annotated has none."""
+    """Errors of label maps, or of slices of them: 0 none, then as in :data:`ERRORS`; what is not annotated has none."""
     foreground = _members(values)
     true, predicted = np.isin(reference, foreground), np.isin(prediction, foreground)
     errors = np.zeros(reference.shape, np.uint8)
@@ -91,24 +130,26 @@ def errors_of(reference: np.ndarray, prediction: np.ndarray, values: Sequence[La
     return errors
 
 
-def draw_errors(axes: Axes, plane: Plane, image: Image, reference: np.ndarray, errors: np.ndarray) -> None:
-    """Draw the slice with most errors, each kind in its colour."""
-    index = best_slice(errors != 0, reference != 0, plane.across)
-    wrong = plane.cut(errors, index)
+def draw_errors(
+    axes: Axes,
+    plane: Plane,
+    image: Image,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    values: Sequence[LabelValue],
+    index: int,
+) -> None:
+    """Draw the errors of a slice, which is the one with most of them, each kind in its colour."""
+    true = plane.cut(reference, index)
+    wrong = errors_of(true, plane.cut(prediction, index), values)
     step, extent = _show_image(axes, plane, image, index)
     area = np.zeros((*wrong.shape, 4))
     for kind, colour in enumerate(ERRORS.values(), start=1):
         area[wrong == kind] = (*to_rgb(colour), ERROR_OPACITY)
     axes.imshow(area, extent=extent, interpolation="nearest")
-    window = _window((wrong != 0) | (plane.cut(reference, index) != 0), step)
-    which = f"{plane.name} {index + 1}/{errors.shape[plane.across]}: most errors" if plane.name else "errors"
-    _annotate(axes, plane, window, which if errors.any() else "no errors")
-
-
-def labelled_slice(reference: np.ndarray, prediction: np.ndarray, values: Sequence[LabelValue], plane: Plane) -> int:
-    """Index of the slice with the most reference foreground."""
-    foreground = _members(values)
-    return best_slice(np.isin(reference, foreground), np.isin(prediction, foreground), plane.across)
+    window = _window((wrong != 0) | (true != 0), step)
+    which = f"{plane.name} {index + 1}/{reference.shape[plane.across]}: most errors" if plane.name else "errors"
+    _annotate(axes, plane, window, which if wrong.any() else "no errors")
 
 
 def _by_label(values: Sequence[LabelValue]) -> list[tuple[int, ...]]:

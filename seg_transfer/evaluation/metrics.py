@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from seg_transfer.data.geometry import Unit
 
 
+SIGNED = "+.3g"
+"""Format of sizes, which differ by powers of ten; large ones are written out."""
+
+
 @dataclass(frozen=True)
 class LabelMasks:
     """The masks of one label of one case, and quantities that several metrics share.
@@ -142,7 +146,10 @@ class Metric:
 
     def text(self, value: float) -> str:
         """A value formatted for tables."""
-        return "–" if math.isnan(value) else f"{self.scale * value:{self.shown}}"
+        if math.isnan(value):
+            return "–"
+        value *= self.scale
+        return f"{value:+.0f}" if self.shown == SIGNED and abs(value) >= 100 else f"{value:{self.shown}}"
 
 
 METRICS: Mapping[str, Metric] = {
@@ -155,7 +162,7 @@ METRICS: Mapping[str, Metric] = {
     # Share of both surfaces within the tolerance of the other one; nan if both masks are empty or one is cut off.
     "nsd": Metric(_nsd, "NSD {tolerance}", best=1),
     # Prediction minus reference.
-    "volume_difference": Metric(_volume_difference, "±", best=0, unit="volume", shown="+.1f"),
+    "volume_difference": Metric(_volume_difference, "±", best=0, unit="volume", shown=SIGNED),
     # (Prediction minus reference) over reference; nan if the reference is empty.
     "relative_volume_difference": Metric(_relative_volume_difference, "±", best=0, unit="%", shown="+.1f", scale=100),
 }

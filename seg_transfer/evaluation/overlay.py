@@ -7,13 +7,14 @@ one: the image plain and with the predicted labels, in each plane.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image as Pillow
@@ -25,14 +26,13 @@ from seg_transfer.evaluation.drawing import (
     AREA_OPACITY,
     ERROR_OPACITY,
     ERRORS,
+    SliceCounts,
     colours_of,
     draw_errors,
     draw_plane,
-    errors_of,
-    labelled_slice,
 )
 from seg_transfer.evaluation.metrics import METRICS
-from seg_transfer.evaluation.planes import best_slice, planes_of
+from seg_transfer.evaluation.planes import planes_of
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import file_digest, whole_file
 from seg_transfer.util.texts import unformatted
@@ -97,12 +97,18 @@ def save_overlay(
     Raises:
         UserError: If a file cannot be read.
     """
-    rows: list[_Row] = []
-    for title, case in pick_cases(scores, CASES[_planes_in(files[next(iter(scores.cases))])] if scores.cases else 3):
-        text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
-        rows.append(_Row(text, *_read(files[case], names, instances), scores.labels, scores.cases[case]))
-    if rows:
-        _save(path, _drawn(rows))
+    if not scores.cases:
+        return
+    planes = _planes_in(files[next(iter(scores.cases))])
+    chosen = pick_cases(scores, CASES[planes])
+
+    def rows() -> Iterator[_Row]:
+        for title, case in chosen:
+            text = f"{title}: {case}   mean Dice {DICE.text(scores.case_dice(case))}"
+            yield _read(text, files[case], scores.labels, scores.cases[case], names, instances)
+
+    predicted = any(files[case].prediction is not None for _, case in chosen)
+    _save(path, _drawn(rows(), len(chosen), planes=planes, predicted=predicted))
 
 
 def save_case_overlay(
@@ -145,14 +151,16 @@ def case_overlay(
     Raises:
         UserError: If a file cannot be read.
     """
-    image, reference, prediction = _read(files, names, instances)
-    row = _Row(f"{case}: most of the labels", image, reference, prediction, labels, scores)
-    if prediction is None or not (prediction != reference).any():
-        return _drawn([row])
-    errors = _Row(f"{case}: most errors", image, reference, prediction, labels, scores, errors=True)
-    if all(abs(one - other) <= 1 for one, other in zip(row.slices, errors.slices, strict=True)):
-        return _drawn([replace(row, title=f"{case}: most of the labels, and most errors")])
-    return _drawn([row, errors])
+    rows = [_read(f"{case}: most of the labels", files, labels, scores, names, instances)]
+    row = rows[0]
+    if row.prediction is not None and row.counts.wrong[0].any():
+        errors = replace(row, title=f"{case}: most errors", errors=True)
+        if all(abs(one - other) <= 1 for one, other in zip(row.slices, errors.slices, strict=True)):
+            rows = [replace(row, title=f"{case}: most of the labels, and most errors")]
+        else:
+            rows.append(errors)
+    planes = len(planes_of(row.image))
+    return _drawn(iter(rows), len(rows), planes=planes, predicted=row.prediction is not None)
 
 
 def save_prediction_overlay(
@@ -187,6 +195,7 @@ def save_prediction_overlay(
     if instances:
         predicted = as_foreground(predicted)
     values, planes = list(labels.values()), planes_of(image)
+    counts = SliceCounts.of(predicted, predicted, values)
     inches, empty = INCHES[len(planes)], np.zeros_like(predicted)
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
@@ -195,10 +204,11 @@ def save_prediction_overlay(
     figure.suptitle(unformatted(case), x=0.02, ha="left", weight="bold")
     panels = figure.subplots(len(planes), 2, squeeze=False) if flat else figure.subplots(2, 3, squeeze=False).T
     for (plain, labelled), plane in zip(panels, planes, strict=True):
-        index = labelled_slice(predicted, predicted, values, plane)
+        index = counts.labelled_slice(plane)
         for axes, shown in ((plain, empty), (labelled, predicted)):
-            draw_plane(axes, plane, image, empty, shown, values, inches=inches, index=index, like=predicted)
-    entries = [f"{name}  {_size_text(predicted, value, image)}" for name, value in labels.items()]
+            draw_plane(axes, plane, image, empty, shown, values, inches=inches, index=index, around=[predicted])
+    voxels = _voxels_of(predicted)
+    entries = [f"{name}  {_size_text(voxels, value, image)}" for name, value in labels.items()]
     figure.legend(handles=colours_of(entries), loc="outside right center", frameon=False)
     _save(path, figure, {DRAWN_FROM: digest})
 
@@ -212,8 +222,18 @@ def shows(path: Path, label_map: Path) -> bool:
         return False
 
 
-def _size_text(predicted: np.ndarray, value: LabelValue, image: Image) -> str:
-    count = int(np.count_nonzero(np.isin(predicted, value)))
+def _voxels_of(labels: np.ndarray) -> Counter[int]:
+    """Value -> its voxels in a label map ``(x, y, z)``, without background."""
+    voxels: Counter[int] = Counter()
+    for z in range(labels.shape[2]):
+        plane = labels[..., z]
+        values, counts = np.unique(plane[plane != 0], return_counts=True)
+        voxels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return voxels
+
+
+def _size_text(voxels: Counter[int], value: LabelValue, image: Image) -> str:
+    count = sum(voxels[member] for member in (value if isinstance(value, tuple) else (value,)))
     if image.unit == "pixel":
         return f"{count} pixels"
     ml = count * float(np.prod(image.spacing)) / 1000
@@ -230,6 +250,7 @@ class _Row:
     prediction: np.ndarray | None
     labels: Mapping[str, LabelValue]
     scores: Mapping[str, LabelScore] | None
+    counts: SliceCounts
     errors: bool = False
 
     @property
@@ -238,18 +259,10 @@ class _Row:
         return np.zeros_like(self.reference) if self.prediction is None else self.prediction
 
     @property
-    def wrong(self) -> np.ndarray:
-        """What is wrong in each voxel; 0 where nothing is."""
-        return errors_of(self.reference, self.predicted, list(self.labels.values()))
-
-    @property
     def slices(self) -> list[int]:
         """The slice that is shown, in each plane."""
-        if self.errors:
-            wrong = self.wrong != 0
-            return [best_slice(wrong, wrong, plane.across) for plane in planes_of(self.image)]
-        values = list(self.labels.values())
-        return [labelled_slice(self.reference, self.predicted, values, plane) for plane in planes_of(self.image)]
+        chosen = self.counts.wrong_slice if self.errors else self.counts.labelled_slice
+        return [chosen(plane) for plane in planes_of(self.image)]
 
 
 def _save(path: Path, figure: Figure, texts: Mapping[str, str] | None = None) -> None:
@@ -257,29 +270,39 @@ def _save(path: Path, figure: Figure, texts: Mapping[str, str] | None = None) ->
         figure.savefig(temporary, dpi=DPI, format="png", metadata=texts)
 
 
-def _drawn(rows: Sequence[_Row]) -> Figure:
+def _drawn(rows: Iterator[_Row], count: int, *, planes: int, predicted: bool) -> Figure:
+    """Draw rows, each as it comes, so that the volumes of one case at a time are in memory.
+
+    Args:
+        rows: What is drawn.
+        count: Number of rows.
+        planes: Number of planes of each.
+        predicted: Whether a case has a prediction, so that there is a panel of errors.
+    """
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    planes = max(len(planes_of(row.image)) for row in rows)
     inches = INCHES[planes]
-    predicted = any(row.prediction is not None for row in rows)
-    figure.set_size_inches(inches * (1 + planes + predicted) + INCHES_LEGEND, inches * len(rows))
+    figure.set_size_inches(inches * (1 + planes + predicted) + INCHES_LEGEND, inches * count)
     figure.patch.set_facecolor("white")
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, row in zip(parts, rows, strict=True):
-        part.suptitle(unformatted(row.title), x=0.02, ha="left", weight="bold")
-        shown, slices = planes_of(row.image), row.slices
-        values = list(row.labels.values())
-        panels = part.subplots(1, 1 + len(shown) + predicted, squeeze=False)[0]
-        empty = np.zeros_like(row.reference)
-        like = np.where(row.reference == 0, row.predicted, row.reference)
-        draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=slices[0], like=like)
-        for axes, plane, index in zip(panels[1:], shown, slices, strict=False):
-            draw_plane(axes, plane, row.image, row.reference, row.predicted, values, inches=inches, index=index)
-        if predicted:
-            draw_errors(panels[-1], shown[0], row.image, row.reference, row.wrong)
-        part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
+    for part, row in zip(figure.subfigures(count, 1, squeeze=False)[:, 0], rows, strict=True):
+        _draw_row(part, row, inches=inches, predicted=predicted)
+        del row  # before the next one is read
     return figure
+
+
+def _draw_row(part: SubFigure, row: _Row, *, inches: float, predicted: bool) -> None:
+    part.suptitle(unformatted(row.title), x=0.02, ha="left", weight="bold")
+    shown, slices = planes_of(row.image), row.slices
+    values, reference, prediction = list(row.labels.values()), row.reference, row.predicted
+    panels = part.subplots(1, 1 + len(shown) + predicted, squeeze=False)[0]
+    empty, both = np.zeros_like(reference), (reference, prediction)
+    draw_plane(panels[0], shown[0], row.image, empty, empty, values, inches=inches, index=slices[0], around=both)
+    for axes, plane, index in zip(panels[1:], shown, slices, strict=False):
+        draw_plane(axes, plane, row.image, reference, prediction, values, inches=inches, index=index)
+    if predicted:
+        index = row.counts.wrong_slice(shown[0])
+        draw_errors(panels[-1], shown[0], row.image, reference, prediction, values, index)
+    part.legend(handles=_legend(row.labels, row.scores), loc="outside right center", frameon=False)
 
 
 def _planes_in(files: CaseFiles) -> int:
@@ -289,8 +312,13 @@ def _planes_in(files: CaseFiles) -> int:
 
 
 def _read(
-    files: CaseFiles, names: Mapping[str, int] | None, instances: bool
-) -> tuple[Image, np.ndarray, np.ndarray | None]:
+    title: str,
+    files: CaseFiles,
+    labels: Mapping[str, LabelValue],
+    scores: Mapping[str, LabelScore] | None,
+    names: Mapping[str, int] | None,
+    instances: bool,
+) -> _Row:
     image = filled(read_image(files.images))
     reference, prediction = (
         None if file is None else read_label(file, grid=image.native, names=names).array[0]
@@ -300,7 +328,9 @@ def _read(
     if instances:
         reference = as_foreground(reference)
         prediction = None if prediction is None else as_foreground(prediction)
-    return image, reference, prediction
+    predicted = np.zeros_like(reference) if prediction is None else prediction
+    counts = SliceCounts.of(reference, predicted, list(labels.values()))
+    return _Row(title, image, reference, prediction, labels, scores, counts)
 
 
 def _legend(labels: Mapping[str, LabelValue], case: Mapping[str, LabelScore] | None) -> list[Patch | Line2D]:

@@ -32,8 +32,8 @@ class Plane:
 
     def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
         """Slice ``(..., x, y, z)`` -> ``(..., row, column)``."""
-        first = volume.ndim - 3
-        flat = np.take(volume, index, axis=first + self.across)
+        # Not np.take, which first copies a whole volume that is not C-contiguous, as volumes of files are not.
+        flat = np.moveaxis(volume, volume.ndim - 3 + self.across, 0)[index].copy()
         if self.rows[0] > self.columns[0]:
             flat = flat.swapaxes(-1, -2)
         if self.rows[1]:
@@ -56,17 +56,16 @@ def planes_of(image: Image) -> tuple[Plane, ...]:
     return flat[:1] or (AXIAL, CORONAL, SAGITTAL)
 
 
-def best_slice(reference: np.ndarray, prediction: np.ndarray, axis: int) -> int:
-    """Index along ``axis`` of the slice with most foreground of the reference, else of the prediction, else the middle.
+def best_slice(*counts: np.ndarray) -> int:
+    """Index of the slice with the largest of the first counts that are not all 0, else of the middle one.
 
-    Both are masks ``(x, y, z)``.
+    Args:
+        counts: Voxels of each slice, such as those of a label.
     """
-    others = tuple(other for other in range(3) if other != axis)
-    for labels in (reference, prediction):
-        counts = np.count_nonzero(labels, axis=others)
-        if counts.any():
-            return int(counts.argmax())
-    return reference.shape[axis] // 2
+    for each in counts:
+        if each.any():
+            return int(each.argmax())
+    return len(counts[0]) // 2
 
 
 def outline(mask: np.ndarray) -> np.ndarray:

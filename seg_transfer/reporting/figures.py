@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from seg_transfer.data.image import Image
-from seg_transfer.evaluation.drawing import PALETTE
+from seg_transfer.evaluation.drawing import MOST_SAMPLED, PALETTE
 from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, Plane
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.case_transform import CaseTransform
+from seg_transfer.training.progress_plot import plain_numbers, scale_losses
 from seg_transfer.util.texts import unformatted
 
 MOST_CHANNELS = 4
@@ -69,24 +71,23 @@ def volumes(fingerprint: Fingerprint) -> Figure:
     found = [size for of_label in sizes for size in of_label]
     if found and max(found) > 10 * min(found):
         axes.set_xscale("log")
+        plain_numbers(axes.xaxis)
     axes.set_xlabel("volume (ml)" if fingerprint.unit == "mm" else "pixels")
     return figure
 
 
 def patch(image: Image, plan: Plan) -> Figure:
     """The median case on the network's grid with a patch, and its intensities before and after normalization."""
-    transform = CaseTransform.fit(image, plan.data)
-    prepared = transform.image(image)
-    shown = min(len(prepared), MOST_CHANNELS)
+    middle, samples = _prepared(image, plan)
     names = [channel.name for channel in plan.data.channels]
     figure = _figure(9, 3.2)
     slice_, *histograms = figure.subplots(1, 3, width_ratios=[1.1, 1, 1])
     plane = _plane(plan)
     order = np.argsort(plan.data.axes)
-    volume = prepared[0].transpose(order)
     sizes = np.array(plan.model.patch)[order]
-    cut = plane.cut(volume, volume.shape[plane.across] // 2)
-    slice_.imshow(cut, cmap="gray", interpolation="nearest")
+    cut = plane.cut(middle[np.newaxis].transpose(order), 0)
+    low, high = np.percentile(cut, (1, 99))
+    slice_.imshow(cut, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     (rows, columns), height, width = cut.shape, sizes[plane.rows[0]], sizes[plane.columns[0]]
     corner = ((columns - width) / 2 - 0.5, (rows - height) / 2 - 0.5)
     slice_.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=PALETTE[0], linewidth=2))
@@ -94,14 +95,36 @@ def patch(image: Image, plan: Plan) -> Figure:
     slice_.set_ylim(max(corner[1] + height, rows - 0.5) + 2, min(corner[1], -0.5) - 2)
     slice_.set_axis_off()
     slice_.set_title(f"patch of {' x '.join(map(str, plan.model.patch))}", fontsize=9)
-    for axes, arrays, title in zip(histograms, (image.array, prepared), ("as stored", "normalized"), strict=True):
-        for index, colour in zip(range(shown), itertools.cycle(PALETTE), strict=False):
-            axes.hist(arrays[index].ravel(), bins=BINS, color=colour, alpha=0.6, label=unformatted(names[index]))
+    stored = [_sampled(channel) for channel in image.array[:MOST_CHANNELS]]
+    for axes, arrays, title in zip(histograms, (stored, samples), ("as stored", "normalized"), strict=True):
+        for array, name, colour in zip(arrays, names, itertools.cycle(PALETTE), strict=False):
+            axes.hist(array.ravel(), bins=BINS, color=colour, alpha=0.6, label=unformatted(name))
         axes.set_yscale("log")
-        axes.set_yticks([])
+        axes.yaxis.set_visible(False)
         axes.set_title(f"intensities {title}", fontsize=9)
     histograms[0].legend(fontsize=8)
     return figure
+
+
+def _prepared(image: Image, plan: Plan) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The middle slice ``(u, v)`` of the first channel on the network's grid, and a sample of each channel's values."""
+    transform = CaseTransform.fit(image, plan.data)
+    shown = min(len(plan.data.channels), MOST_CHANNELS)
+    middle = np.empty(transform.shape[1:], np.float32)
+    samples: list[list[np.ndarray]] = [[] for _ in range(shown)]
+    for channel, start, slab in transform.slabs(image):
+        at = transform.shape[0] // 2 - start
+        if channel == 0 and 0 <= at < len(slab):
+            middle[...] = slab[at]
+        if channel < shown:
+            samples[channel].append(_sampled(slab, of=math.prod(transform.shape)).ravel())
+    return middle, [np.concatenate(parts) for parts in samples]
+
+
+def _sampled(array: np.ndarray, *, of: int | None = None) -> np.ndarray:
+    """Every n-th value along each axis, so that at most about a million of all are kept."""
+    step = max(1, round(((of or array.size) / MOST_SAMPLED) ** (1 / 3)))
+    return array[::step, ::step, ::step]
 
 
 def _plane(plan: Plan) -> Plane:
@@ -124,39 +147,55 @@ def stages(plan: Plan) -> Figure:
         text = "never learns" if start is None else f"learns at {rate:.3g} of the decoder's rate"
         axes.text(0.01, stage, f"{origin}; {text}", va="center", fontsize=8)
     axes.set_yticks(range(len(strategy.start)), [f"stage {stage}" for stage in range(len(strategy.start))])
+    axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the training")
     return figure
 
 
-def curves(logs: Mapping[str, Path]) -> Figure | None:
-    """Losses and mean Dice of validation patches of every fold; None where no log has a row.
+def curves(logs: Mapping[str, Path], scored: Mapping[str, float]) -> Figure | None:
+    """Losses, mean Dice and seconds per step of every fold; None where no log has a row.
 
     Args:
         logs: Name of a fold -> its ``log.csv``.
+        scored: Name of a fold -> mean Dice of its whole held-out cases, which is a star at the end.
     """
-    figure = _figure(9, 3.2)
-    loss, dice = figure.subplots(1, 2)
-    drawn = False
+    figure = _figure(11, 3.2)
+    loss, dice, speed = figure.subplots(1, 3, width_ratios=[1, 1, 0.6])
+    losses: list[float] = []
+    longest = 0.0
     for (name, log), colour in zip(logs.items(), itertools.cycle(PALETTE), strict=False):
         with log.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         for axes, column in ((loss, "loss"), (loss, "validation_loss"), (dice, "dice")):
             points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row.get(column)]
             if points:
-                drawn = True
                 style = ".--" if column == "validation_loss" else ".-"
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=1.2, markersize=4)
-    if not drawn:
+                losses += [value for _, value in points if axes is loss]
+        if rows:
+            minutes = [float(row["seconds"]) / 60 for row in rows]
+            pace = np.diff([0.0, *minutes]) * 60 / np.diff([0, *(int(row["step"]) for row in rows)])
+            speed.plot(minutes, pace, ".-", color=colour, linewidth=1.2, markersize=4)
+            longest = max(longest, minutes[-1])
+            if name in scored:
+                dice.plot(minutes[-1], scored[name], "*", color=colour, markersize=11, markeredgecolor="black")
+    if not losses:
         return None
-    loss.set_yscale("log")
-    loss.set_title("loss (dashed: of validation patches)", fontsize=9)
+    scale_losses(loss, losses)
     dice.set_ylim(0, 1)
-    dice.set_title("mean Dice of validation patches", fontsize=9)
-    for axes in (loss, dice):
+    speed.set_ylim(0, 1.1 * speed.get_ylim()[1])
+    titles = {
+        loss: "loss (dashed: of validation patches)",
+        dice: "mean Dice of validation patches (star: of whole cases)",
+        speed: "seconds per step",
+    }
+    for axes, title in titles.items():
+        axes.set_title(title, fontsize=9)
         axes.set_xlabel("minutes")
+        axes.set_xlim(0, 1.05 * longest or 1)
         axes.grid(alpha=0.3)
-    dice.legend(fontsize=8, loc="lower right")
+    figure.legend(*dice.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 

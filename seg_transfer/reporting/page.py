@@ -72,6 +72,8 @@ class CaseVolumes:
         files: "image", then names of label maps -> content of a ``.nii.gz``.
         colours: NiiVue's table of colours for the label maps.
         crosshair: Width of the crosshair, in mm.
+        plane: The only plane that is shown: ``image`` of a 2D image, ``axial``, ``coronal`` or ``sagittal`` of a single
+            slice; empty for a volume, which is shown in all of them and in 3D.
     """
 
     title: str
@@ -79,6 +81,7 @@ class CaseVolumes:
     files: dict[str, bytes]
     colours: dict[str, list[int] | list[str]]
     crosshair: float
+    plane: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def volumes_json(sources: Sequence[Mapping[str, Mapping[str, str]]], volumes: Se
             "title": printable(each.title),
             "note": printable(each.note),
             "crosshair": each.crosshair,
+            "plane": each.plane,
             "parts": [
                 {"name": printable(name), **where, "colours": each.colours if index else None}
                 for index, (name, where) in enumerate(source.items())

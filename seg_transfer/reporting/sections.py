@@ -49,8 +49,8 @@ def data_part(fingerprint: Fingerprint, plan: Plan) -> Part:
         figures=[
             Drawing(
                 figures.as_svg(figures.volumes(fingerprint)),
-                "Box plot of the volume of each label in all cases",
-                "Volume of each label in the cases that hold it",
+                "Box plot of the size of each label in all cases",
+                f"{'Volume' if fingerprint.unit == 'mm' else 'Area'} of each label in the cases that hold it",
             )
         ],
     )
@@ -85,15 +85,18 @@ def plan_part(plan: Plan, median: tuple[str, Image] | None) -> Part:
     )
 
 
-def training_part(logs: Mapping[str, Path], states: Sequence[Sequence[str]], missing: str) -> Part:
+def training_part(
+    logs: Mapping[str, Path], scored: Mapping[str, float], states: Sequence[Sequence[str]], missing: str
+) -> Part:
     """The folds and their curves.
 
     Args:
         logs: Name of a fold -> its log.
+        scored: Name of a fold -> mean Dice of its held-out cases.
         states: Rows of the table: fold, state, mean Dice, and what is to be said.
         missing: What to run next; empty if every fold is done.
     """
-    drawn = figures.curves(logs)
+    drawn = figures.curves(logs, scored)
     return Part(
         "training",
         "Training",
@@ -104,8 +107,8 @@ def training_part(logs: Mapping[str, Path], states: Sequence[Sequence[str]], mis
         else [
             Drawing(
                 figures.as_svg(drawn),
-                "Curves of loss and Dice over the minutes of training, one per fold",
-                "Loss, and mean Dice of random patches of held-out cases; scores of whole cases are below",
+                "Curves of loss, Dice and seconds per step over the minutes of training, one per fold",
+                "Loss, mean Dice of random patches of held-out cases, at the end that of whole cases, and speed",
             )
         ],
     )
@@ -135,7 +138,9 @@ def scores_part(scores: Scores, folds: Mapping[str, str]) -> Part:
         "scores",
         "Scores of held-out cases",
         texts=[
-            "Every case was predicted by a model that had not seen it. Means leave out labels that a case lacks.",
+            "Every case was predicted by a model that had not seen it. Means leave out labels that a case lacks. "
+            "HD95 is the 95th percentile of the distances between both surfaces, NSD the share of them within the "
+            "tolerance, ± the predicted minus the true size.",
             *failed,
         ],
         tables=[
@@ -247,7 +252,7 @@ def _mean(scores: Scores, case: str, key: str) -> str:
 
 def _spread(mean: float, std: float, metric: Metric) -> str:
     text = metric.text
-    return text(mean) + ("" if math.isnan(std) or not metric.has_spread else f" ± {text(std)}")
+    return text(mean) + ("" if math.isnan(std) or not metric.has_spread else f"\u00a0±\u00a0{text(std)}")
 
 
 def _rank(value: float) -> tuple[bool, float]:

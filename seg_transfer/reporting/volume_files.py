@@ -12,9 +12,11 @@ import numpy as np
 from seg_transfer.data.image import Image
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.drawing import PALETTE
+from seg_transfer.evaluation.planes import planes_of
 
 MOST_VOXELS = 1_500_000
 """Larger volumes are thinned out: about 1 MB of a page for each image."""
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 LABEL_OPACITY = 150
 MOST_VALUES = 255
 """Values of a label map that get a colour."""
@@ -33,21 +35,34 @@ def thinning(shape: tuple[int, ...], spacing: tuple[float, ...], most: int = MOS
     return steps[0], steps[1], steps[2]
 
 
+def plane_of(image: Image) -> str:
+    """The only plane that is shown: ``image`` of a 2D image, the plane of a single slice; empty for a volume."""
+    planes = planes_of(image)
+    return "" if len(planes) > 1 else planes[0].name or "image"
+
+
+def shown_affine(image: Image) -> np.ndarray:
+    """Voxel -> mm; rows of 2D images run downwards, as their files have them."""
+    return image.affine @ np.diag([1.0, -1.0, 1.0, 1.0]) if image.unit == "pixel" else image.affine
+
+
 def image_file(image: Image, steps: tuple[int, int, int]) -> bytes:
-    """The first channel as 8-bit ``.nii.gz``, from its 0.5 to its 99.5 percentile; a colour image as its mean."""
-    array = image.array.mean(axis=0) if image.unit == "pixel" else image.array[0]
-    array = array[:: steps[0], :: steps[1], :: steps[2]]
+    """The first channel as 8-bit ``.nii.gz``, from its 0.5 to its 99.5 percentile; a colour image in its colours."""
+    thinned = image.array[:, :: steps[0], :: steps[1], :: steps[2]]
+    if _is_coloured(image):
+        return _file(_colour(thinned), shown_affine(image), steps)
+    array = thinned[0]
     low, high = np.percentile(array, (0.5, 99.5))
     scaled = np.clip((array - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    return _file(np.rint(scaled).astype(np.uint8), image.affine, steps)
+    return _file(np.rint(scaled).astype(np.uint8), shown_affine(image), steps)
 
 
 def exact_file(image: Image) -> bytes:
-    """The image with all voxels, as ``.nii`` of its own values; a colour image as its mean."""
-    array = image.array.mean(axis=0) if image.unit == "pixel" else image.array[0]
+    """The image with all voxels, as ``.nii`` of its own values; of other channels than colours the first one."""
+    array = _colour(image.array) if _is_coloured(image) else image.array[0]
     if array.dtype.kind == "f":
         array = array.astype(np.float32, copy=False)
-    return _image(array, image.affine).to_bytes()
+    return _image(array, shown_affine(image)).to_bytes()
 
 
 def label_file(
@@ -83,6 +98,15 @@ def colours(names: list[str]) -> dict[str, list[int] | list[str]]:
 def crosshair(image: Image) -> float:
     """Width of the crosshair, in mm."""
     return CROSSHAIR_SHARE * max(size * step for size, step in zip(image.array.shape[1:], image.spacing, strict=True))
+
+
+def _is_coloured(image: Image) -> bool:
+    return image.unit == "pixel" and len(image.array) == 3 and image.array.dtype == np.uint8
+
+
+def _colour(array: np.ndarray) -> np.ndarray:
+    """``(3, x, y, z)`` of 8 bits -> ``(x, y, z)`` of NIfTI's RGB."""
+    return np.ascontiguousarray(np.moveaxis(array, 0, -1)).view(RGB)[..., 0]
 
 
 def _shade(index: int) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -73,12 +74,21 @@ def _draw_losses(axes: Axes, minutes: list[float], rows: Sequence[Row]) -> None:
         if not np.isnan(curve).all():
             axes.plot(minutes, curve, color=colour, marker=".", label=name)
     axes.set_ylabel("loss (Dice + cross-entropy)")
-    known = [value for curve in curves.values() for value in curve if not np.isnan(value)]
+    scale_losses(axes, [value for curve in curves.values() for value in curve if not np.isnan(value)])
+
+
+def scale_losses(axes: Axes, known: Sequence[float]) -> None:
+    """Make an axis of losses logarithmic where they differ much, with plain numbers at its marks."""
     if known and min(known) > 0 and max(known) > LOG_FROM * min(known):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        plain_numbers(axes.yaxis)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Mark a logarithmic axis at 1, 2, 5, 10 and so on, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_dice(axes: Axes, minutes: list[float], rows: Sequence[Row], scores: Mapping[str, float | None]) -> None:

@@ -79,7 +79,8 @@ def report(options: ReportOptions) -> Path:
     )
     page.parts.append(sections.data_part(fingerprint, plan))
     page.parts.append(sections.plan_part(plan, _median_case(dataset, fingerprint)))
-    page.parts.append(sections.training_part(logs, [_state(run) for run in current], _missing(state.next)))
+    means = {fold_name(run.fold): run.mean_dice for run in current if run.mean_dice is not None}
+    page.parts.append(sections.training_part(logs, means, [_state(run) for run in current], _missing(state.next)))
     if scored is not None:
         page.parts.append(sections.scores_part(scored.scores, scored.folds))
         drawn = _draw(scored, dataset, plan, options.workers)
@@ -89,7 +90,8 @@ def report(options: ReportOptions) -> Path:
             page.parts.append(Part("cases", "Held-out cases", texts=texts))
         page.volumes.extend(_volumes(scored, dataset, plan))
         if page.volumes:
-            page.parts.append(Part("viewer", "Viewer", texts=["Whole volumes with their labels."]))
+            texts = ["The worst and the median case as a whole, with their labels."]
+            page.parts.append(Part("viewer", "Viewer", texts=texts))
     page.parts.append(sections.evidence_part(Evidence.load(work.evidence), controls, work.option))
     if scored is not None and compared is not None and options.compare is not None:
         names = (str(work.path), str(options.compare))
@@ -244,7 +246,7 @@ def _case_volumes(kind: str, case: Case, scored: _Scored, plan: Plan) -> CaseVol
         labels = read_label(path, grid=image.native, names=plan.data.names).array[0]
         if plan.data.instances:
             labels = as_foreground(labels)
-        files[name] = volume_files.label_file(labels, image.affine, values, steps)
+        files[name] = volume_files.label_file(labels, volume_files.shown_affine(image), values, steps)
     thinned = "" if steps == (1, 1, 1) else f" Every {' x '.join(map(str, steps))} voxels one is shown."
     return CaseVolumes(
         title=f"{case.id} ({kind}), mean Dice {METRICS['dice'].text(scored.scores.case_dice(case.id))}",
@@ -252,4 +254,5 @@ def _case_volumes(kind: str, case: Case, scored: _Scored, plan: Plan) -> CaseVol
         files=files,
         colours=volume_files.colours(list(values)),
         crosshair=volume_files.crosshair(image),
+        plane=volume_files.plane_of(image),
     )

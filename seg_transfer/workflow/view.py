@@ -41,13 +41,14 @@ def view(options: ViewOptions) -> PageServer:
         values |= set(np.unique(array).tolist()) - {0}
     numbered = {f"label {value}": value for value in sorted(values)}
     for name, array in arrays.items():
-        files[name] = volume_files.label_file(array, image.affine, numbered)
+        files[name] = volume_files.label_file(array, volume_files.shown_affine(image), numbered)
     shown = CaseVolumes(
         title=options.image.name,
         note=f"{' x '.join(map(str, image.array.shape[1:]))} voxels.",
         files=files,
         colours=volume_files.colours(list(numbered)),
         crosshair=volume_files.crosshair(image),
+        plane=volume_files.plane_of(image),
     )
     addresses = {name: f"{index}.nii" + (".gz" if index else "") for index, name in enumerate(files)}
     page = render_viewer(printable(options.image.name), shown, addresses).encode()

@@ -36,6 +36,13 @@ def test_preparing_needs_at_most_three_times_the_volume(what: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_report_needs_at_most_twice_the_volume() -> None:
+    """The image, both label maps, and slabs of masks; a copy of the image for each plane would be 1 more."""
+    (found,) = measured("report", "--shape", 400, 400, 300, "--labels", 4)
+    assert 0.5 < found["times_float32"] <= 2
+
+
+@pytest.mark.slow
 def test_training_does_not_grow_with_the_number_of_volumes() -> None:
     few, many = measured("train", "--shape", 128, 128, 100, "--patch", 16, 64, 64, "--volumes", 20, 200)
     assert (few["volumes"], many["volumes"]) == (20, 200)

@@ -210,6 +210,8 @@ def test_errors_leave_no_page(work: WorkFolder, change: Any, message: str) -> No
 def test_in_a_browser(written: Path, width: int) -> None:
     with browser(width) as driver:
         driver.get(written.as_uri())
+        long_name = "document.querySelector('#viewer-case option').textContent = 'case_'.repeat(50)"
+        driver.execute_script(long_name)
         assert driver.execute_script("return document.documentElement.scrollWidth") == width
         heads = driver.find_elements("css selector", "table.sortable th[scope=col] button")
         heads[2].click()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,12 @@ def test_ctrl_c_ends_it(files: list[Path]) -> None:
 @pytest.mark.parametrize("flat", [False, True], ids=["volume", "colour image"])
 def test_in_a_browser(server: PageServer, tmp_path: Path, flat: bool) -> None:
     if flat:
-        pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 90, (60, 60, 3), np.uint8)
+        for column, channel in ((0, 0), (40, 1)):  # red in the upper left corner, green in the upper right one
+            pixels[:20, column : column + 20] = 0
+            pixels[:20, column : column + 20, channel] = 250
         Raster.fromarray(pixels).save(tmp_path / "image.png")
-        Raster.fromarray((pixels[..., 0] > 200).astype(np.uint8)).save(tmp_path / "label.png")
+        Raster.fromarray((np.arange(3600).reshape(60, 60) > 3500).astype(np.uint8)).save(tmp_path / "label.png")
         server = view(ViewOptions(image=tmp_path / "image.png", labels=(tmp_path / "label.png",)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
     with browser() as driver:
@@ -143,6 +147,13 @@ def test_in_a_browser(server: PageServer, tmp_path: Path, flat: bool) -> None:
         canvas = driver.find_element("id", "viewer-canvas")
         wait(lambda: canvas.get_attribute("data-shown") is not None)
         assert distinct_colours(driver, canvas) > 50
+        shape = driver.find_element("id", "viewer-view")
+        assert shape.is_displayed() != flat, "a 2D image has no other planes"
+        if flat:
+            shown = np.asarray(Raster.open(BytesIO(canvas.screenshot_as_png)).convert("RGB")).astype(int)
+            middle, side = shown.shape[1] // 2, min(shown.shape[:2])
+            top = shown[side // 8, [middle - 3 * side // 8, middle + 3 * side // 8]]
+            assert top.argmax(axis=1).tolist() == [0, 1] and (top.max(axis=1) > 200).all(), top
         labels = driver.find_elements("css selector", "#viewer-labels option")
         assert len(labels) == (2 if flat else 3)
         shown = [entry.text for entry in driver.find_elements("css selector", "#viewer-legend li")]

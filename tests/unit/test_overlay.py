@@ -10,9 +10,9 @@ from PIL import Image as Pillow
 from seg_transfer.data.formats import write_volume
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_from_array
-from seg_transfer.evaluation.drawing import ERROR_OPACITY, ERRORS, draw_plane, errors_of
+from seg_transfer.evaluation.drawing import ERROR_OPACITY, ERRORS, SliceCounts, draw_plane, errors_of
 from seg_transfer.evaluation.overlay import CaseFiles, case_overlay, pick_cases, save_overlay
-from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, best_slice, outline, planes_of
+from seg_transfer.evaluation.planes import AXIAL, CORONAL, IMAGE_2D, SAGITTAL, outline, planes_of
 from seg_transfer.evaluation.score_files import evaluate_files
 
 
@@ -60,12 +60,21 @@ def test_one_plane_for_2d_images_and_single_slices():
 
 
 def test_the_slice_with_most_foreground_is_shown():
-    reference, prediction = np.zeros((4, 4, 6), bool), np.zeros((4, 4, 6), bool)
-    assert best_slice(reference, prediction, 2) == 3
-    prediction[:, :, 5] = True
-    assert best_slice(reference, prediction, 2) == 5
-    reference[1:3, 1, 1], reference[1, 1, 2] = True, True
-    assert best_slice(reference, prediction, 2) == 1
+    reference, prediction = np.zeros((4, 4, 40), np.uint8), np.zeros((4, 4, 40), np.uint8)
+    reference[...] = 9  # not annotated
+
+    def shown(plane):
+        counts = SliceCounts.of(reference, prediction, [1, (2, 3)])
+        return counts.labelled_slice(plane), counts.wrong_slice(plane)
+
+    assert shown(AXIAL) == (20, 20)
+    prediction[:, :, 35] = 3
+    assert shown(AXIAL) == (35, 20), "what is not annotated has no errors"
+    reference[...] = 0
+    assert shown(AXIAL) == (35, 35)
+    reference[1:3, 1, 17], reference[1, 1, 18] = 1, 2
+    assert shown(AXIAL) == (17, 35)
+    assert shown(SAGITTAL) == (1, 1) and shown(CORONAL) == (1, 1)
 
 
 def test_an_outline_runs_along_the_edges_of_pixels():
@@ -146,7 +155,7 @@ def test_nested_regions_lie_over_each_other_and_what_is_not_annotated_is_no_fore
     figure, drawn = Figure(), []
     for values in ([(1, 2), 2], [(1, 2)]):
         axes = figure.subplots()
-        draw_plane(axes, AXIAL, image, reference, prediction, values, inches=3)
+        draw_plane(axes, AXIAL, image, reference, prediction, values, inches=3, index=0)
         assert [text.get_text() for text in axes.texts][-1] == "axial 1/3"
         drawn.append(np.asarray(axes.images[-1].get_array()))
     nested, whole = drawn

@@ -8,8 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from seg_transfer.data.image import image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
-from seg_transfer.reporting.volume_files import MOST_VOXELS, label_file, thinning
+from seg_transfer.reporting.volume_files import MOST_VOXELS, exact_file, image_file, label_file, plane_of, thinning
 
 
 def read(content: bytes) -> nibabel.Nifti1Image:
@@ -36,6 +37,19 @@ def test_255_labels_have_a_colour() -> None:
     with pytest.raises(UserError, match="256 labels, at most 255"):
         label_file(labels, np.eye(4), values | {"256": 256})
     assert not np.asarray(read(label_file(labels, np.eye(4), {})).dataobj).any()
+
+
+def test_a_2d_image_keeps_its_colours_and_its_rows_run_downwards() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    image = image_from_pixels(pixels)
+    whole, thinned = nibabel.Nifti1Image.from_bytes(exact_file(image)), read(image_file(image, (2, 1, 1)))
+    for found, step in ((whole, 1), (thinned, 2)):
+        shown = np.asarray(found.dataobj)[..., 0]
+        assert shown["G"].T.tolist() == pixels[:, ::step, 1].tolist()
+        assert found.affine.diagonal().tolist() == [step, -1, 1, 1]
+    assert plane_of(image) == "image"
+    planes = [plane_of(image_from_array(np.zeros(shape), (1, 1, 1))) for shape in ((4, 4, 4), (4, 1, 4))]
+    assert planes == ["", "coronal"]
 
 
 def test_thinning_evens_out_the_voxels() -> None:

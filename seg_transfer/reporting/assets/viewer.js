@@ -12,8 +12,9 @@
       backColor: [0, 0, 0, 1],
       crosshairWidth: 1,
       crosshairWidthUnit: "mm",
+      fontColor: [1, 0.85, 0.3, 1],
       isNearestInterpolation: true,
-      isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
       logLevel: "error",
     });
@@ -30,7 +31,6 @@
       if (part.colours) volume.setColormapLabel({ ...part.colours });
       viewer.addVolume(volume);
     }
-    viewer.opts.crosshairWidth = found.crosshair;
     get("labels").replaceChildren(
       ...[...found.parts.slice(1).map((part) => part.name).reverse(), "none"].map((name) => new Option(name, name))
     );
@@ -45,7 +45,19 @@
   }
 
   function view(found) {
-    viewer.setSliceType(get("view").value === "render" ? viewer.sliceTypeRender : viewer.sliceTypeMultiplanar);
+    const planes = {
+      image: viewer.sliceTypeAxial,
+      axial: viewer.sliceTypeAxial,
+      coronal: viewer.sliceTypeCoronal,
+      sagittal: viewer.sliceTypeSagittal,
+    };
+    get("view").parentElement.hidden = found.plane !== "";
+    viewer.opts.isOrientationTextVisible = found.plane !== "image";
+    viewer.opts.crosshairWidth = found.plane === "" ? found.crosshair : 0;
+    // Of patients the right side is on the left; 2D images lie as they are stored.
+    viewer.setRadiologicalConvention(found.plane !== "image");
+    const several = get("view").value === "render" ? viewer.sliceTypeRender : viewer.sliceTypeMultiplanar;
+    viewer.setSliceType(found.plane === "" ? several : planes[found.plane]);
     found.parts.forEach((part, index) => {
       if (index) viewer.setOpacity(index, part.name === get("labels").value ? 0.6 : 0);
     });
