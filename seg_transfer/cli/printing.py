@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from pydantic_core import to_json
+from rich.cells import cell_len
 from rich.table import Column, Table
 
 from seg_transfer.cli.console import SafeConsole
@@ -12,7 +13,7 @@ from seg_transfer.errors import printable
 
 FILE_WIDTH = 140
 """Columns of a table in a file or pipe; rich's default is 80."""
-CELL_PADDING, SHORTEST_FOLDED = 3, 16
+CELL_PADDING = 3
 
 
 def console() -> SafeConsole:
@@ -27,10 +28,7 @@ def print_json(result: object) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own.
-
-    Columns of paths, whose overflow is ``fold``, may break anywhere.
-    """
+    """Print a table; where the terminal is so narrow that words would break, each row as lines of its own."""
     out = console()
     if sum(_least_width(column) + CELL_PADDING for column in table.columns) < out.width:
         out.print(table)
@@ -50,8 +48,7 @@ def print_table(table: Table) -> None:
 def _least_width(column: Column) -> int:
     """Columns of the terminal that a column of a table needs to break no word."""
     words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
-    longest = max(map(len, words), default=0)
-    return min(longest, SHORTEST_FOLDED) if column.overflow == "fold" else longest
+    return max(map(cell_len, words), default=0)
 
 
 def print_line(text: str) -> None:

@@ -32,6 +32,7 @@ from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from seg_transfer.demo import DemoResult
+    from seg_transfer.evaluation.largest_component import Trial
     from seg_transfer.evaluation.ranking import Summary
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.options.common import WorkOption
@@ -237,20 +238,15 @@ def show_summary(summary: Summary, options: WorkOption) -> None:
     """Show the cross-validated Dice of all runs, the chosen run and its lead, and the runs that were left out."""
     names = list(summary.runs[0].dice)
     title = f"{summary.dataset}: mean Dice over held-out cases"
-    headers = ("configuration", "encoder", "strategy", "folds", "cases", "mean Dice", "± folds", *names)
-    table = Table(*headers, title=title, title_justify="left")
-    table.add_column("run", overflow="fold")
+    table = Table("run", "folds", "cases", "mean Dice", "± folds", *names, title=title, title_justify="left")
     for run in summary.runs:
         table.add_row(
-            run.configuration,
-            run.encoder,
-            run.strategy,
+            run.name if run.ranked else f"{run.name} (not ranked: other cases)",
             str(len(run.folds)),
             str(run.cases),
             _dice(run.mean_dice),
             _dice(run.fold_std),
             *(_dice(run.dice[name]) for name in names),
-            run.name if run.ranked else f"{run.name} (not ranked: other cases)",
         )
     print_table(table)
     for name, cause in summary.left_out.items():
@@ -262,10 +258,25 @@ def show_summary(summary: Summary, options: WorkOption) -> None:
         verdict = f", {_dice(summary.lead)} above the next" + (folds if not math.isnan(summary.spread) else "")
     print_line(f"best: {summary.best}{verdict}")
     for trial in summary.postprocessing:
-        kept = "kept" if trial.kept else "not kept"
-        figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
-        print_line(f"largest component of {trial.what}: {kept} ({figures})")
+        show_trial(trial)
     logger.info(f"chosen: {WorkFolder(options.work).choice}; `segtl predict` and `segtl export` use it")
+
+
+def show_trial(trial: Trial) -> None:
+    """Show a step of postprocessing with its effect, and if it is not kept, why."""
+    kept = "kept" if trial.kept else f"not kept, since {_why_not(trial)}"
+    figures = f"Dice {_dice(trial.before)} -> {_dice(trial.after)}, {trial.changed} of {trial.cases} cases change"
+    print_line(f"largest component of {trial.what}: {kept} ({figures})")
+
+
+def _why_not(trial: Trial) -> str:
+    from seg_transfer.evaluation.largest_component import FEWEST_CASES
+
+    if not trial.after > trial.before:
+        return "it gains nothing"
+    if trial.cases < FEWEST_CASES:
+        return f"{FEWEST_CASES} cases are needed to decide"
+    return "it worsens a label" if trial.lower > 0 else "the gain may be chance"
 
 
 def show_probe(evidence: ProbeEvidence, options: WorkOption) -> None:
@@ -323,13 +334,13 @@ def show_status(status: Status, _: StatusOptions) -> None:
         edited = f", edited by hand: {', '.join(status.edited)}" if status.edited else ""
         print_line(f"plan: {status.plan}{edited}")
         print_line(f"preprocessed: {status.preprocessed} of {status.cases} cases")
-    if status.runs:
-        table = Table("plan", "fold", "state", "mean Dice")
-        table.add_column("folder", overflow="fold")
-        for run in status.runs:
-            dice = "" if run.mean_dice is None else _dice(run.mean_dice)
-            current = "current" if run.current else "earlier"
-            table.add_row(current, str(run.fold), run.state, dice, run.folder)
+    folders = dict.fromkeys(Path(run.folder).parent for run in status.runs)
+    for folder in folders:
+        runs = [run for run in status.runs if Path(run.folder).parent == folder]
+        print_line(f"{'current' if runs[0].current else 'earlier'} plan's runs: {folder}")
+        table = Table("fold", "state", "mean Dice")
+        for run in runs:
+            table.add_row(str(run.fold), run.state, "" if run.mean_dice is None else _dice(run.mean_dice))
         print_table(table)
     for problem in filter(None, (run.problem for run in status.runs)):
         logger.warning(problem)

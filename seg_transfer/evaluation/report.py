@@ -60,7 +60,7 @@ def summary_table(scores: Scores) -> Table:
         heads.append(metric.title(scores.unit, scores.tolerance))
         if metric.has_spread:
             heads.append("median")
-    table.add_column("label", overflow="fold")
+    table.add_column("label")
     for head in (*heads, *counts):
         table.add_column(head, justify="right", no_wrap=True)
     for name, label in summary.items():
@@ -79,7 +79,7 @@ def summary_table(scores: Scores) -> Table:
 def cases_table(scores: Scores) -> Table:
     """One row per case, worst first: its Dice per label."""
     table = Table(title="Dice per case, worst first", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("case", overflow="fold")
+    table.add_column("case")
     for head in ("mean", *scores.labels):
         table.add_column(head, justify="right")
     for case in sorted(scores.cases, key=lambda case: (math.isnan(scores.case_dice(case)), scores.case_dice(case))):

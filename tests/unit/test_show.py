@@ -12,6 +12,7 @@ from rich.table import Table
 
 from seg_transfer.cli import console, printing, show
 from seg_transfer.data.description import Region
+from seg_transfer.evaluation.largest_component import Trial
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.options.other_options import EvaluateOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions
@@ -152,11 +153,44 @@ def test_status_says_what_is_done_and_what_comes_next(capsys: pytest.CaptureFixt
     )
     out = capsys.readouterr().out
     assert "plan: 3d-x, edited by hand: recipe" in out and "preprocessed: 3 of 5 cases" in out
-    assert [line.split("│")[2:5] for line in out.splitlines() if "current" in line] == [
-        [" 0    ", " validated   ", " 0.812     "],
-        [" 1    ", " interrupted ", "           "],
-    ]
+    assert "current plan's runs: runs/3d-x" in out
+    assert rows(out) == {"0": ["validated", "0.812"], "1": ["interrupted", ""]}
     assert out.splitlines()[-1] == "next: segtl train 1"
+
+
+@pytest.mark.parametrize("folder", ["runs/2.5d-tf_efficientnet_lite0-gradual-e0608bfc", "a/very/" + "long" * 30])
+def test_no_word_is_broken_at_80_columns(
+    folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printing, "FILE_WIDTH", 80)
+    plan, name = "2.5d-tf_efficientnet_lite0-gradual-e0608bfc", "patient_0001_visit_2021-03-14_series_0007"
+    run = RunStatus(plan=plan, current=True, fold=0, state="validated", mean_dice=0.8, folder=f"{folder}/fold_0")
+    status = Status(
+        work="w", dataset="organs", plan=plan, edited=[], cases=5, preprocessed=3, runs=[run], next=["segtl train cv"]
+    )
+    show.show_status(status, StatusOptions())
+    found = made_scores.scores({name: 0.5})
+    show.show_evaluate(found, EvaluateOptions(predictions="p", reference="r"))
+    show.show_runs([TrainedFold(RunFolder(Path(f"{folder}/fold_0"), 0), found, "gradual", True)])
+    words = capsys.readouterr().out.split()
+    assert words.count(folder) == 1 and f"{folder}/fold_0" in words and name in words
+
+
+@pytest.mark.parametrize(
+    ("after", "lower", "cases", "why"),
+    [
+        (0.8, math.nan, 3, "not kept, since 5 cases are needed to decide"),
+        (0.8, -0.1, 6, "not kept, since the gain may be chance"),
+        (0.8, 0.1, 6, "not kept, since it worsens a label"),
+        (0.7, 0.0, 6, "not kept, since it gains nothing"),
+    ],
+)
+def test_a_step_of_postprocessing_that_is_not_kept_says_why(
+    after: float, lower: float, cases: int, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = Trial(what="liver", before=0.7, after=after, lower=lower, cases=cases, changed=2, kept=False)
+    show.show_trial(trial)
+    assert f"largest component of liver: {why} (Dice 0.700 -> {after:.3f}" in capsys.readouterr().out
 
 
 def test_a_table_that_is_too_wide_becomes_lines_of_its_own(
