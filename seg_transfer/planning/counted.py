@@ -99,17 +99,18 @@ class Counted(Record):
         """Count rows that may be equal, with as few dropped bits as possible, but at least ``dropped``."""
         bits = (rows + 0.0).view(np.int64)  # -0 becomes 0
 
-        def kept(dropped: int) -> tuple[np.ndarray, np.ndarray]:
-            masked = (bits & np.int64(-1 << dropped)).view(np.float64) + 0.0
-            distinct, place = np.unique(masked, axis=0, return_inverse=True)
-            return distinct, place.reshape(-1)
+        def masked(dropped: int) -> np.ndarray:
+            return (bits & np.int64(-1 << dropped)).view(np.float64) + 0.0
 
         if len(rows) > MOST_ROWS:
-            dropped = bisect_left(range(MOST_BITS), True, lo=dropped, key=lambda bits: len(kept(bits)[0]) <= MOST_ROWS)
-        distinct, place = kept(dropped)
-        totals = np.zeros(len(distinct), np.int64)
-        np.add.at(totals, place, counts)
-        return cls(dropped_bits=dropped, rows=tuple(map(tuple, distinct.tolist())), counts=tuple(totals.tolist()))
+            dropped = bisect_left(
+                range(MOST_BITS), True, lo=dropped, key=lambda bits: len(_sorted(masked(bits))[1]) <= MOST_ROWS
+            )
+        kept = masked(dropped)
+        order, starts = _sorted(kept)
+        totals = np.add.reduceat(counts[order], starts)
+        distinct = kept[order][starts].tolist()
+        return cls(dropped_bits=dropped, rows=tuple(map(tuple, distinct)), counts=tuple(totals.tolist()))
 
 
 class Moments(Record):
@@ -143,3 +144,11 @@ class Moments(Record):
     def variance(self) -> float:
         """Mean of the squared distances from the mean."""
         return self.squares / self.count
+
+
+def _sorted(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of at least one row, and where in it the different rows start."""
+    order = np.lexsort(rows.T[::-1])
+    ordered = rows[order]
+    changes = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return order, np.flatnonzero(np.append(True, changes))

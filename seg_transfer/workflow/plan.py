@@ -99,9 +99,8 @@ def plan_dataset(
     earlier = None if options.from_model is None else _earlier(options.from_model, options.config, dataset.dimension)
     sites = read_sites(options.with_sites, dataset)
     measured = check_and_measure(dataset, work, skip_broken=options.skip_broken, workers=workers)
-    fingerprint = measured.fingerprint
+    fingerprint = measured.fingerprint.with_sites(add_sites(measured.site, sites))
     if sites:
-        fingerprint = fingerprint.with_sites(add_sites(measured.site, sites))
         logger.info(f"with {len(sites)} other site(s): {fingerprint.site().cases} cases")
     logger.info(f"median case: {fingerprint.median_text()}")
     if unseen := [label.name for label in measured.fingerprint.labels if not label.cases]:
