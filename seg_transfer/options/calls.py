@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic_core import PydanticUndefined
 
 from seg_transfer.options.base import Options, cli_of, fields_of, keyword_of
+from seg_transfer.util.cluster import on_cluster
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 R = TypeVar("R")
@@ -18,15 +19,19 @@ R = TypeVar("R")
 def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[..., R]]:
     """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` too.
 
-    Its signature and the ``Args`` of its docstring are generated from the fields of ``kind``.
+    Its signature and the ``Args`` of its docstring are generated from the fields of ``kind``. An option ``cluster`` is
+    heeded here.
     """
 
     def decorate(function: Callable[[OptionsT], R]) -> Callable[..., R]:
         @wraps(function)
         def call(*arguments: Any, **named: Any) -> R:
             if len(arguments) == 1 and not named and isinstance(arguments[0], kind):
-                return function(arguments[0])
-            return function(options_from(kind, function.__name__, *arguments, **named))
+                options = arguments[0]
+            else:
+                options = options_from(kind, function.__name__, *arguments, **named)
+            with on_cluster(getattr(options, "cluster", None)):
+                return function(options)
 
         call.__signature__ = signature_of(kind).replace(  # type: ignore[attr-defined]
             return_annotation=inspect.signature(function).return_annotation

@@ -67,6 +67,16 @@ class WorkersOption(Options):
     workers: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(None, ge=0, description=CASE_WORKERS)
 
 
+class ClusterOption(Options):
+    """Where work that is one task per case is done."""
+
+    cluster: Annotated[str | None, Cli(metavar="ADDRESS", panel=RUNNING)] = Field(
+        None,
+        min_length=1,
+        description="Work on a cluster of Dask in place of --workers: its scheduler, such as tcp://head:8786.",
+    )
+
+
 class SeedOption(Options):
     """The random seed."""
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from seg_transfer.options.base import Cli, Command
 from seg_transfer.options.common import (
     RUNNING,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     OfflineOption,
@@ -23,7 +24,7 @@ STDOUT = Path("-")
 """In place of a file: standard output."""
 
 
-class EvaluateOptions(WorkersOption, VerbosityOptions):
+class EvaluateOptions(ClusterOption, WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.evaluate`."""
 
     command = Command(

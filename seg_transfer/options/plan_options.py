@@ -13,6 +13,7 @@ from seg_transfer.options.choices import Carry, Configuration, Head, Normalizati
 from seg_transfer.options.common import (
     BudgetOptions,
     Bytes,
+    ClusterOption,
     DeviceOption,
     JsonOption,
     Names,
@@ -87,6 +88,7 @@ class PlanOptions(
     BudgetOptions,
     WorkOption,
     DeviceOption,
+    ClusterOption,
     WorkersOption,
     SeedOption,
     OfflineOption,
@@ -232,7 +234,7 @@ class PlanOptions(
             raise UserError(what, where=where, hint="use --carry encoder, or omit --head")
 
 
-class CheckOptions(DatasetOptions, WorkersOption, JsonOption, VerbosityOptions):
+class CheckOptions(DatasetOptions, ClusterOption, WorkersOption, JsonOption, VerbosityOptions):
     """Options of :func:`seg_transfer.check`."""
 
     command = Command(
@@ -251,7 +253,7 @@ class CheckOptions(DatasetOptions, WorkersOption, JsonOption, VerbosityOptions):
     strict: Annotated[bool, Cli(only=True)] = Field(False, description="Exit code 3 for warnings too.")
 
 
-class PreprocessOptions(WorkOption, WorkersOption, OfflineOption, VerbosityOptions):
+class PreprocessOptions(WorkOption, ClusterOption, WorkersOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.preprocess`."""
 
     command = Command(

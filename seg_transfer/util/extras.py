@@ -10,8 +10,9 @@ from seg_transfer.errors import EveryCaseFails, cause_of
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking"]
+Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "cluster": ("distributed",),
     "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
     "itk": ("SimpleITK",),
     "mesh": ("skimage",),

@@ -1,4 +1,4 @@
-"""Work that is one task per case, in worker processes on one machine.
+"""Work that is one task per case, in worker processes on this machine, or on a cluster.
 
 A case that fails, even one whose process dies, is reported with its cause, and the other cases continue. Tracebacks go
 to the logger :data:`~seg_transfer.util.progress.TRACEBACKS`. Processes communicate through pipes, since containers have
@@ -25,12 +25,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from seg_transfer.errors import EveryCaseFails, UserError
+from seg_transfer.util import cluster
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.util.progress import TRACEBACKS, track
 from seg_transfer.util.signals import ENDING
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,13 +103,13 @@ def map_cases(
     title: str,
     name: Callable[[T], str],
 ) -> Iterator[tuple[T, R | CaseFailure]]:
-    """Apply a function to every case and show the progress.
+    """Apply a function to every case and show the progress; within :func:`~.cluster.on_cluster` on the cluster.
 
     Args:
         function: Called with one item. With workers, which are spawned, it must be importable by name from a module
             other than ``__main__``, or a ``functools.partial`` of such a function.
         items: One per case.
-        workers: Processes; 0 works in this one. At most this many cases are in memory at a time.
+        workers: Processes on this machine; 0 works in this one. At most this many cases are in memory at a time.
         title: Shown beside the progress.
         name: Item -> name of the case, for failures.
 
@@ -117,7 +121,13 @@ def map_cases(
         EveryCaseFails: As soon as a case finds the disk full, no more files or processes, or a package missing.
     """
     tasks = [_Task(function, item) for item in items]
-    results = _in_processes(tasks, workers) if workers else ((task, task()) for task in tasks)
+    results: Iterator[tuple[_Task[T, R], R | _Error]]
+    if (client := cluster.client()) is not None:
+        results = _on_cluster(tasks, client)
+    elif workers:
+        results = _in_processes(tasks, workers)
+    else:
+        results = ((task, task()) for task in tasks)
     for task, result in track(results, total=len(tasks), title=title):
         if isinstance(result, _Error):
             yield task.item, _failure(name(task.item), result, title)
@@ -143,6 +153,11 @@ def _failure(case: str, error: _Error, title: str) -> CaseFailure:
             if isinstance(handler, logging.FileHandler):
                 cause += f"; its traceback is in {handler.baseFilename}"
     return CaseFailure(case, cause)
+
+
+def _on_cluster(tasks: list[_Task[T, R]], client: Client) -> Iterator[tuple[_Task[T, R], R | _Error]]:
+    for task, result in cluster.completed(tasks, client):
+        yield task, _Error(str(result), "") if isinstance(result, cluster.WorkerDied) else result  # type: ignore[misc]
 
 
 def _in_processes(tasks: list[_Task[T, R]], workers: int) -> Iterator[tuple[_Task[T, R], R | _Error]]:

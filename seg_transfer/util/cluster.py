@@ -1,0 +1,165 @@
+"""Work that is one task per case, on a cluster of Dask in place of processes on this machine.
+
+The scheduler and its workers are started by others, such as jobs of a cluster. They need the same files under the same
+names, and the same version of segtl.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from seg_transfer.errors import UserError
+from seg_transfer.util.extras import check_extra
+from seg_transfer.version import VERSION
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+T = TypeVar("T", bound=Callable[[], object])
+CONNECT = 20.0
+"""Seconds in which the scheduler has to answer and to have a worker."""
+AHEAD = 2
+"""Tasks sent per thread of the workers: enough that none waits, and 100,000 cases never are on the way at once."""
+LOOK = 1.0
+"""Seconds between two looks at whether there are workers."""
+_LOST = "the connection to the scheduler was lost"
+_RESUME = "see whether it runs, then run the same command again: what is finished is kept"
+_client: ContextVar[Client | None] = ContextVar("client", default=None)
+
+
+class WorkerDied(Exception):
+    """Workers died with a task as often as the scheduler allows."""
+
+
+def client() -> Client | None:
+    """The cluster that is worked on now; None: this machine."""
+    return _client.get()
+
+
+@contextmanager
+def on_cluster(address: str | None) -> Iterator[None]:
+    """Work on a cluster.
+
+    Args:
+        address: Of its scheduler, such as ``tcp://head:8786``; None: this machine.
+
+    Raises:
+        UserError: If no scheduler answers there, it has no worker, or a worker has another version of segtl.
+    """
+    if address is None:
+        yield
+        return
+    check_extra("cluster", "a cluster", where="--cluster")
+    import distributed
+
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # it tells of lost connections at length; the message below says it once
+    try:
+        try:
+            opened = distributed.Client(address, timeout=CONNECT)
+        except (OSError, TimeoutError, ValueError) as error:
+            hint = "start one by `dask scheduler`, which prints its address, and workers by `dask worker ADDRESS`"
+            raise UserError(f"no scheduler of Dask answers: {_line(error)}", where=address, hint=hint) from None
+        with opened:
+            _check_workers(opened, address)
+            token = _client.set(opened)
+            try:
+                yield
+            finally:
+                _client.reset(token)
+    finally:
+        logger.setLevel(before)
+
+
+def completed(tasks: Sequence[T], on: Client) -> Iterator[tuple[T, object]]:
+    """Run tasks on a cluster.
+
+    Args:
+        tasks: Functions without arguments, which the workers can import.
+        on: The cluster.
+
+    Yields:
+        Each task with its result, or with a :class:`WorkerDied`, in order of completion.
+
+    Raises:
+        UserError: If the scheduler is lost, or all workers are.
+        Exception: What a task raised; the others are cancelled.
+    """
+    from distributed import CancelledError, KilledWorker
+    from distributed.client import FutureCancelledError
+
+    waiting = iter(tasks)
+    running: dict[Future, T] = {}
+    try:
+        while True:
+            room = AHEAD * _threads(on) - len(running)
+            running |= {on.submit(task, pure=False): task for task in islice(waiting, max(0, room))}
+            if not running:
+                return
+            for future in _finished(list(running), on):
+                task = running.pop(future)
+                try:
+                    result = future.result()
+                except KilledWorker:
+                    result = WorkerDied("its worker died, as did those that tried again")
+                yield task, result
+    except (CancelledError, FutureCancelledError, OSError, TimeoutError) as error:
+        raise UserError(f"{_LOST}: {_line(error)}", where="--cluster", hint=_RESUME) from None
+    finally:
+        with suppress(OSError, TimeoutError):  # the scheduler is lost
+            on.cancel(list(running))
+
+
+def _threads(on: Client) -> int:
+    """Threads of all workers.
+
+    Raises:
+        UserError: If there is no worker for :data:`CONNECT` seconds.
+    """
+    until = time.monotonic() + CONNECT
+    while not (threads := sum(on.nthreads().values())):
+        if time.monotonic() > until:
+            raise UserError("the scheduler has no worker any more", where="--cluster", hint=_RESUME)
+        time.sleep(LOOK)
+    return threads
+
+
+def _finished(running: list[Future], on: Client) -> Iterable[Future]:
+    """Those that are finished, once there is one."""
+    from distributed import wait
+
+    while True:
+        try:
+            return wait(running, timeout=LOOK, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            _threads(on)
+
+
+def _check_workers(opened: Client, address: str) -> None:
+    try:
+        opened.wait_for_workers(1, timeout=CONNECT)
+    except TimeoutError:
+        what = f"the scheduler has no worker, nor got one in {CONNECT:g} s"
+        raise UserError(what, where=address, hint=f"start workers by `dask worker {address}`") from None
+    found = opened.run(_version, on_error="return")
+    others = {worker: version for worker, version in found.items() if version != VERSION}
+    if others:
+        worker, version = next(iter(others.items()))
+        has = f"segtl {version}" if isinstance(version, str) else f"no segtl that works ({_line(version)})"
+        what = f"{len(others)} of {len(found)} workers differ from this segtl {VERSION}: {worker} has {has}"
+        raise UserError(what, where=address, hint="install the same version for all of them, and start them again")
+
+
+def _version() -> str:
+    return VERSION
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
