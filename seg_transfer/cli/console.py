@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,12 +28,26 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LOGGER = logging.getLogger("seg_transfer")
+_SPACE = "\ue000"
+"""Stands for a space that is no place to break a line."""
 SECONDS_BEFORE_LOG = 10.0
 STYLES = {logging.DEBUG: "dim", logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
 class OutputClosed(KeyboardInterrupt):
     """Nobody reads the output any more, as after ``| head``: the command ends as when interrupted."""
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break lines at spaces, but not inside commands in backticks; longer words and paths stay whole."""
+    whole = re.sub("`[^`\n]*`", lambda command: command[0].replace(" ", _SPACE), text)
+    lines = []
+    for line in whole.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=f"{indent}  ", replace_whitespace=False)
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        lines += wrapper.wrap(line) or [""]
+    return "\n".join(lines).replace(_SPACE, " ")
 
 
 class SafeConsole(Console):
@@ -130,7 +146,7 @@ def end_log(*, keep: bool) -> None:
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints each record as plain text, without wrapping; rich's own handler breaks long lines."""
+    """Prints each record as plain text; only on a terminal lines are wrapped."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -146,6 +162,8 @@ class ConsoleHandler(logging.Handler):
             text = text.replace("\n", "\n  ")
         if record.levelno == logging.WARNING:
             text = f"warning: {text}"
+        if self.console.is_terminal:
+            text = wrapped(text, self.console.width)
         style = STYLES.get(record.levelno)
         with suppress(OSError):  # a log on a full disk stops no training
             self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from rich.cells import cell_len
 from rich.table import Column, Table
 
-from seg_transfer.cli.console import SafeConsole
+from seg_transfer.cli.console import SafeConsole, wrapped
 from seg_transfer.errors import printable
 
 FILE_WIDTH = 140
@@ -52,5 +52,6 @@ def _least_width(column: Column) -> int:
 
 
 def print_line(text: str) -> None:
-    """Print a line as a whole; only the terminal breaks it."""
-    console().print(text, soft_wrap=True)
+    """Print a line, in a file or pipe as a whole, on a terminal broken at spaces."""
+    out = console()
+    out.print(wrapped(text, out.width) if out.is_terminal else text, soft_wrap=True)

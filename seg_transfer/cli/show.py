@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.options.common import WorkOption
     from seg_transfer.options.import_options import ImportNnunetOptions
-    from seg_transfer.options.model_options import DicomSegOptions, ExportOptions
+    from seg_transfer.options.model_options import CardOptions, DicomSegOptions, ExportOptions
     from seg_transfer.options.other_options import (
         ConvertOptions,
         DemoOptions,
@@ -319,6 +319,12 @@ def show_demo(result: DemoResult, _: DemoOptions) -> None:
     print_line(f"overlay: {result.overlay}")
     option = WorkFolder(result.work).option
     logger.info(f"took {seconds_text(result.seconds)}; see also `segtl status{option}`")
+
+
+def show_card(card: str, _: CardOptions) -> None:
+    """Show a model's card."""
+    for line in card.splitlines():
+        print_line(line)
 
 
 def show_export(files: Sequence[Path], _: ExportOptions) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,6 +108,38 @@ def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
 def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
     LOGGER.info("word " * 100)
     assert capsys.readouterr().err == "word " * 100 + "\n"
+
+
+def test_a_terminal_gets_lines_that_are_broken_at_spaces_alone() -> None:
+    """In the terminal of a real program, of 80 columns."""
+    path = "/data/" + "deep/" * 20 + "case.nii.gz"
+    command = "`segtl train cv -w work`"
+    said = f"scores are of two of five folds only, which is not all there are: {command} trains the others; see {path}"
+    program = f"""
+import sys
+from seg_transfer.cli import console, printing
+with console.shown_on_stderr():
+    console.LOGGER.warning({said!r} + "\\n  " + "indented " * 12)
+    printing.print_line({said!r})
+"""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=end, stderr=end, stdin=end, env=environment | {"TERM": "xterm"}
+    )
+    os.close(end)
+    content = b""
+    with suppress(OSError):  # which Linux raises where the other side is closed
+        while part := os.read(terminal, 4096):
+            content += part
+    os.close(terminal)
+    assert process.wait() == 0, content
+    lines = re.sub("\x1b\\[[0-9;]*m", "", content.decode()).splitlines()
+    assert [line for line in lines if len(line) > 80] == [f"  {path}"] * 2
+    assert sum(command in line for line in lines) == 2
+    assert " ".join(lines).split() == f"warning: {said} {'indented ' * 12} {said}".split()
+    assert all(line.startswith(("  ", "warning: ", "scores")) for line in lines)
 
 
 def test_the_console_leaves_nothing_behind() -> None:
