@@ -175,6 +175,15 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Keep browsers from breaking options after their hyphens."""
+
+    def whole(code: re.Match[str]) -> str:
+        return re.sub(r"(?<![\w-])--?[a-z][\w-]*", r'<span class="option">\g<0></span>', code[0])
+
+    return re.sub(r"<code>[^<\n]*</code>", whole, html)
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Lead links of the repository's files to pages of the site."""
     source = page.file.src_uri
@@ -194,4 +203,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"{picture}[{text}]({near}{'#' + anchor if anchor else ''})"
 
     blocks = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
-    return "".join(block if block.startswith("```") else LINK.sub(lead, block) for block in blocks)
+    return "".join(_flow_table(block) if block.startswith("```") else LINK.sub(lead, block) for block in blocks)
+
+
+def _flow_table(block: str) -> str:
+    """A flow chart as a table of its arrows, since the script that draws it would come from elsewhere."""
+    if not block.startswith("```mermaid"):
+        return block
+    names: dict[str, str] = {}
+    rows = ["| from | by | to |", "|---|---|---|"]
+    for line in block.splitlines():
+        if arrow := re.fullmatch(r"\s*(\w+)(\W.*?)? -->\|([^|]+)\| (\w+)(.*)", line):
+            for node, label in ((arrow[1], arrow[2]), (arrow[4], arrow[5])):
+                names[node] = (label or "").strip('[]()"') or names.get(node, node)
+            rows.append(f"| {names[arrow[1]]} | `{arrow[3].strip(chr(34))}` | {names[arrow[4]]} |")
+    return "\n".join(["", *rows, ""])

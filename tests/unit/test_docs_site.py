@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import docs_site
 import pytest
+from browser import browser, console_errors, needs_chromium, requested
 
 import seg_transfer
 from seg_transfer.cli.app import commands
@@ -73,6 +75,39 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     for style in site.rglob("*.css"):
         content = style.read_text(encoding="utf-8")
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+['\"]?(https?:)?//", content), style.name
+
+
+def test_flow_charts_are_tables_and_options_are_not_broken(site: Path) -> None:
+    page = (site / "architecture.html").read_text(encoding="utf-8")
+    assert "flowchart" not in page and "<td>preprocessed store</td>\n<td><code>train_fold</code></td>" in page
+    assert '<code>segtl train 0 <span class="option">--control</span></code>' in (site / "guide.html").read_text(
+        "utf-8"
+    )
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1400, 390])
+def test_pages_from_a_folder_are_searched_and_fit(site: Path, width: int) -> None:
+    """Without a server, where browsers allow no workers."""
+    with browser(width) as driver:
+        for name in ("guide", "reference/commands", "from_nnunet"):
+            driver.get((site / f"{name}.html").as_uri())
+            assert driver.execute_script("return document.documentElement.scrollWidth") == width, name
+        if width < 600:
+            driver.find_element("css selector", "label[for=__search].md-icon").click()
+        found: list[str] = []
+        end = time.monotonic() + 60
+        box = driver.find_element("css selector", ".md-search__input")
+        while not (box.is_displayed() and box.location["x"] < width) and time.monotonic() < end:
+            time.sleep(0.1)
+        box.send_keys("Wilcoxon")
+        while not found and time.monotonic() < end:
+            time.sleep(0.1)
+            links = driver.find_elements("css selector", ".md-search-result__link")
+            found = [link.get_attribute("href") or "" for link in links]
+        assert any("guide.html" in address for address in found), found
+        assert console_errors(driver) == []
+        assert all(address.startswith("file:") for address in requested(driver))
 
 
 def test_links_of_the_site_lead_somewhere(site: Path) -> None:
