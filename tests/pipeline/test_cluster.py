@@ -76,12 +76,14 @@ def test_a_training_reads_the_copy_on_the_fast_disk(tmp_path: Path, monkeypatch:
     ball_plan(Dataset.load(work.dataset), "2d").save(work.plan)
     read: list[Path] = []
 
-    def noted(plan: Plan, dataset: Dataset, store: Store, *_: object, **__: object) -> None:
+    def noted(plan: Plan, store: Store, *_: object, **__: object) -> None:
         read.append(store.folder)
         assert sorted(store.cases()) == sorted(plan.data.cases)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(validate, "train_and_validate", noted)
+    monkeypatch.setattr(validate, "train_fold", noted)
     for scratch in (None, tmp_path / "fast"):
-        seg_transfer.train(0, work=work.path, scratch=scratch, device="cpu", workers=0)
+        with pytest.raises(KeyboardInterrupt):
+            seg_transfer.train(0, work=work.path, scratch=scratch, device="cpu", workers=0)
     assert read[0].parent == work.path / "preprocessed"
     assert read[1] == tmp_path / "fast" / read[0].name

@@ -147,11 +147,14 @@ def test_a_worker_that_is_gone_loses_nothing(harm: str, tmp_path: Path, processe
     seg_transfer.plan(data, work=tmp_path / "far", cluster=address, **LOCAL)
 
     harming = when_cases_are_there(tmp_path / "far", done)
+    going_on = threading.Timer(30, lambda: processes.workers[0].send_signal(signal.SIGCONT))
+    if harm == "pause":  # longer than the scheduler waits; meanwhile it holds the lock of its case
+        going_on.start()
     folder = seg_transfer.preprocess(work=tmp_path / "far", cluster=address)
     harming.join()
-    if harm == "pause":  # what it was doing meanwhile is done again, and its late result changes nothing
-        processes.workers[0].send_signal(signal.SIGCONT)
-        time.sleep(3)
+    going_on.cancel()
+    processes.workers[0].send_signal(signal.SIGCONT)
+    time.sleep(1)  # what it was doing is done again, and its late result changes nothing
     assert len([path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]) == 24
     assert whole(tmp_path / "far") == expected
 
