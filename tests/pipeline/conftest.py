@@ -22,3 +22,13 @@ def quick_plots(request: pytest.FixtureRequest) -> Iterator[None]:
             for module, name in ((loop, "draw_progress"), (validate, "save_overlay")):
                 patch.setattr(module, name, lambda path, *_, **__: Image.new("L", (8, 8)).save(path))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_batches() -> Iterator[None]:
+    """Estimate BatchNorm's statistics anew on 2 batches: on 20 they take longer than the steps of a tiny training."""
+    from seg_transfer.training import loop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "RECALIBRATION_BATCHES", 2)
+        yield

@@ -24,7 +24,10 @@ from made_textures import make_images
 from PIL import Image
 
 from seg_transfer.cli.app import main as segtl
+from seg_transfer.evidence import frozen_encoders, probe
+from seg_transfer.planning import folds
 from seg_transfer.planning.rules import optimization
+from seg_transfer.reporting import figures
 from seg_transfer.reporting.server import PageServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,9 +63,19 @@ SHORTER = [
 
 @pytest.fixture
 def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever budget is asked for, a fold trains one step; `segtl view` ends at once."""
+    """A fold of two trains one step, whatever is asked for; a probe sees few voxels; `segtl view` ends at once.
+
+    A report draws nothing: test_report.py looks at its drawings.
+    """
     short = optimization.PlannedBudget(epochs=1, time_budget=None, steps_per_epoch=1, steps=1)
     monkeypatch.setattr(optimization, "budget", lambda *_, **__: (short, "a test"))
+    make_splits = folds.make_splits
+    monkeypatch.setattr(folds, "make_splits", lambda cases, **given: make_splits(cases, **given | {"folds": 2}))
+    for name in ("as_svg", "as_jpeg"):
+        monkeypatch.setattr(figures, name, lambda _: figures.data_address(b"", "image/svg+xml"))
+    monkeypatch.setattr(frozen_encoders, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(probe, "MOST_VOXELS", 200)
+    monkeypatch.setattr(probe, "DRAWS", 2)
     monkeypatch.setattr(PageServer, "serve_forever", lambda self: None)
     monkeypatch.setattr("webbrowser.open", lambda address: True)
 
@@ -71,9 +84,9 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the documents name."""
     root = tmp_path_factory.mktemp("named")
-    make_dataset(root / "DATASET", cases=2)
-    make_case(root / "DATASET", "CASE", seed=2)
-    description = json.loads((root / "DATASET" / "dataset.json").read_text()) | {"numTraining": 3}
+    make_dataset(root / "DATASET", cases=3)
+    make_case(root / "DATASET", "CASE", seed=3)
+    description = json.loads((root / "DATASET" / "dataset.json").read_text()) | {"numTraining": 4}
     (root / "DATASET" / "dataset.json").write_text(json.dumps(description))
     make_dataset(root / "OTHER_DATASET", cases=2)
     make_case(root / "new", "IMAGE", seed=6)
