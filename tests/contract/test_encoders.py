@@ -18,7 +18,7 @@ from seg_transfer.transfer.unfreezing import StrategySchedule
 from seg_transfer.transfer.weights import load_weights
 
 SIZE = (33, 47)
-MANY_PARAMETERS = 12_000_000
+MANY_PARAMETERS, SEVERAL_PARAMETERS = 12_000_000, 7_000_000
 HEADS = ("fc", "head", "classifier", "pre_logits", "conv_head", "bn2", "norm_head")
 """Modules of the libraries' networks that come after the pyramid."""
 ALEXNET_PHASE, INCEPTION_PHASE = 3, 1
@@ -71,7 +71,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def stages_enough(known: EncoderEntry) -> int:
     """Stages that hold every kind of module of an encoder; all where they are not too large."""
-    return 3 if known.parameters > MANY_PARAMETERS else len(known.channels)
+    return 3 if known.parameters > SEVERAL_PARAMETERS else len(known.channels)
 
 
 def strides_along(configuration: str, stages: int) -> tuple[int, ...]:

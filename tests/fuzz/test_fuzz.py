@@ -46,7 +46,7 @@ EDITS: dict[str, st.SearchStrategy[Edit]] = {
     "options.txt": option_edits(),
 }
 Tried = Callable[[str, int], None]
-FEW, MANY = 12, 100
+FEW, MANY = 8, 100
 LONGEST = 5.0
 """Seconds of CPU time for one small file."""
 LONGEST_MESSAGE = 3000

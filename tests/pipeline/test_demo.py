@@ -3,12 +3,15 @@
 import pytest
 from PIL import Image as Pillow
 
-from seg_transfer.demo import run_demo
+from seg_transfer.demo import phantom_dataset, run_demo
 
-HELD_OUT = [f"abdomen_{number}" for number in range(13, 17)]
+TRAINING, HELD_OUT = 4, ["abdomen_05", "abdomen_06", "abdomen_07"]
+"""Fewer cases than those of the demo."""
 
 
-def test_files_and_scores_of_a_brief_demo(tmp_path):
+def test_files_and_scores_of_a_brief_demo(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_dataset, "TRAINING", TRAINING)
+    monkeypatch.setattr(phantom_dataset, "HELD_OUT", len(HELD_OUT))
     result = run_demo(tmp_path, device="cpu", training_seconds=1.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "baseline",

@@ -30,7 +30,7 @@ from seg_transfer.transfer.weights import load_weights
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE, BATCH = 32, 32
-STEPS = 30
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_card_has_the_figures(made):
     text = made.job.card_file.read_text(encoding="utf-8")
     for figure in (
         "135 images of 3 classes (checks, noise, waves)",
-        f"{STEPS * BATCH / 135:.1f} epochs: {STEPS} steps in 60 s",
+        f"{STEPS * BATCH / 135:.1f} epochs: {STEPS} steps in {2 * STEPS} s",
         "peak rate 0.05",
         "side 20, then 26, then 32",
         "BatchNorm recalibrated at the end on 128 training images at 32",
