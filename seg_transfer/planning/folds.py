@@ -22,6 +22,9 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.plan_options import DatasetOptions, PlanOptions
 from seg_transfer.planning.fingerprint import Fingerprint
 
+MOST_NOTES = 2
+"""Notes about identical images that planning tells."""
+
 
 @dataclass(frozen=True)
 class FoldFiles:
@@ -104,17 +107,23 @@ def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprin
     groups = None if files.groups is None else {case: files.groups[case] for case in cases}
     joined = join_groups(cases, groups, together)
     if files.splits is None:
-        notes = [f"{same}: they share a fold" for same in duplicates]
+        notes = _first([f"{same}: they share a fold" for same in duplicates])
         assigned = make_splits(cases, folds=options.folds, seed=options.seed, groups=joined, labels=labels)
         note = splits_note(assigned, options.folds)
         notes += [note] if note else []
     else:
-        notes = [str(same) for same in duplicates]
+        notes = _first([str(same) for same in duplicates])
         assigned = _without_broken(files.splits, set(cases), files.where)
         notes += leak_notes(files.where, assigned, groups, duplicates)
     notes += _unlearned(assigned, labels)
     source = None if files.splits is None else files.source
     return FoldAssignment(tuple(assigned), joined, tuple(notes), source)
+
+
+def _first(notes: list[str]) -> list[str]:
+    """A few notes about identical images, and how many more there are, so that the plan stays on the screen."""
+    more = len(notes) - MOST_NOTES
+    return notes if more <= 0 else [*notes[:MOST_NOTES], f"{more} more such images: `segtl check` lists them"]
 
 
 def leak_notes(

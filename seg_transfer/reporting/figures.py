@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from seg_transfer.data.image import Image
 from seg_transfer.evaluation.drawing import MOST_SAMPLED, PALETTE
@@ -193,6 +194,7 @@ def curves(logs: Mapping[str, Path], scored: Mapping[str, float]) -> Figure | No
     for axes, title in titles.items():
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("minutes")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlim(0, 1.05 * longest or 1)
         axes.grid(alpha=0.3)
     figure.legend(*dice.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
@@ -223,6 +225,7 @@ def differences(values: Mapping[str, float], lower: float, upper: float) -> Figu
     axes.plot(range(1, len(ranked) + 1), ranked, marker="o", linestyle="none", color=PALETTE[4], label="one case")
     axes.set_ylabel("difference of mean Dice")
     axes.set_xlabel("cases, sorted")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
     return figure
 

@@ -42,6 +42,16 @@ def test_copies_are_said_and_never_straddle_folds(tmp_path: Path, caplog: pytest
         for pair in [{"case_1", "copied"}, {"case_2", "relabelled"}]:
             assert len(pair & set(split.validation)) in (0, 2)
 
+    caplog.clear()
+    for name in ("case_0", "case_3"):
+        copy_case(data, name, f"{name}_copied")
+    seg_transfer.plan(data, work=tmp_path / "more", **QUICK, **LOCAL)
+    assert caplog.text.count("hold the same image") == 2
+    assert "2 more such images: `segtl check` lists them" in caplog.text
+    for name in ("case_0", "case_3"):
+        for folder in ("imagesTr", "labelsTr"):
+            next((data / folder).glob(f"{name}_copied*")).unlink()
+
     own = tmp_path / "own.json"
     cases = list(made.data.cases)
     own.write_text(json.dumps([{"train": [case for case in cases if case != "copied"], "val": ["copied"]}]))
