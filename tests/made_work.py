@@ -29,6 +29,10 @@ def nothing(labels: np.ndarray) -> None:
     """Predict the reference itself."""
 
 
+LIGHT = "tf_efficientnet_lite0"
+"""An encoder that a process loads without timm and torchvision, which take it seconds to import."""
+
+
 def ball_plan(dataset: Dataset, configuration: str, *, folds: int = 2, **model: object) -> Plan:
     """A plan for the data set of balls whose fold k of n holds out every n-th case."""
     cases = tuple(case.id for case in dataset.cases)
@@ -92,6 +96,6 @@ def make_work(folder: Path, data: Path) -> WorkFolder:
 def exported_balls(folder: Path) -> Path:
     """An exported model of random weights, ``model.segtl``, beside its data set ``balls``."""
     work = make_work(folder / "work", make_dataset(folder / "balls", cases=2))
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d"), folds=(0,))
+    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d", encoder=LIGHT), folds=(0,))
     seg_transfer.export(folder / "model.segtl", work=work.path)
     return folder / "model.segtl"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import json
 import multiprocessing.popen_fork  # now, since another user may not be able to read the library
 import os
@@ -28,6 +29,8 @@ from seg_transfer.util.files import write_text
 
 NOT_ALLOWED = 77
 """Exit code of a child that could not be prepared, since the machine does not allow it."""
+UNUSED = ("__main__", "exporting.onnx", "evidence.", "nnunet.", "pretraining.", "serving.", "transfer.timm_modules")
+"""Modules that no command of these tests needs; some take seconds to import."""
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
 
 
@@ -142,11 +145,14 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)  # a thread would not survive the fork
+    gc.disable()
     for module in pkgutil.walk_packages(seg_transfer.__path__, "seg_transfer."):
-        if module.name not in ("seg_transfer.__main__", "seg_transfer.exporting.onnx"):
+        if not module.name.removeprefix("seg_transfer.").startswith(UNUSED):
             import_module(module.name)
     environment.cores = lambda: 1
     environment.bfloat16_gain = lambda device: 1.0
+    gc.freeze()  # else the first full round of each child copies the whole memory
+    gc.enable()
     answers = os.fdopen(os.dup(1), "w")
     requests = os.fdopen(os.dup(0), "r")
     print("ready", file=answers, flush=True)

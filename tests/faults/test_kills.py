@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from commands import Commands, Tried, hidden, results
 from made_balls import make_dataset
-from made_work import ball_plan
+from made_work import LIGHT, ball_plan
 
 from seg_transfer.data.dataset import find_dataset
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -46,10 +46,11 @@ class Scene:
         data, work = make_dataset(self.folder / "balls"), WorkFolder(self.folder / "work")
         self.steps: dict[str, Step] = {}
         at, local = ["-w", work.path], ["-w", work.path, "--workers", "0"]
-        quick = ["--config", "2d", "--encoder", "resnet18", "--weights", "none", "--epochs", "1", "--memory", "1GB"]
+        quick = ["--config", "2d", "--encoder", LIGHT, "--weights", "none", "--epochs", "1"]
+        quick += ["--memory", "1GB"]
         self._add("plan", data, *local, *quick, "--folds", "2", "--device", "cpu")
         dataset = find_dataset(data)
-        made = ball_plan(dataset, "2d")
+        made = ball_plan(dataset, "2d", encoder=LIGHT)
         recipe = made.recipe.model_copy(update={"epochs": 2, "steps_per_epoch": 2})
         made.model_copy(update={"recipe": recipe}).save(work.plan)
         self._add("preprocess", *local)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from commands import Tried
 from made_balls import make_dataset
-from made_work import add_run, ball_plan, make_work
+from made_work import LIGHT, add_run, ball_plan, make_work
 
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import OUTPUT_CLOSED, USER_ERROR
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("odd") / NAME
     data = make_dataset(folder / "balls")
     work = make_work(folder / "work", data)
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
+    add_run(work, ball_plan(Dataset.load(work.dataset), "2d", encoder=LIGHT))
     return folder
 
 
@@ -87,8 +87,8 @@ def works(line: str, folder: Path, changes: dict[str, str | None]) -> str:
 
 
 WHOLE_WAY = [
-    "segtl plan balls -w new --config 2d --encoder resnet18 --weights none --epochs 1 --memory 1GB --folds 2 "
-    "--device cpu --workers 1",
+    "segtl plan balls -w new --config 2d --encoder tf_efficientnet_lite0 --weights none --epochs 1 --memory 1GB "
+    "--folds 2 --device cpu --workers 1",
     "segtl preprocess -w new --workers 1",
     "segtl summary -w work --workers 1",
     "segtl predict -w work -i balls/imagesTr -o maps --device cpu",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from commands import Commands, Tried, hidden, results, workers_of
 from made_balls import make_dataset
-from made_work import add_run, ball_plan, make_work
+from made_work import LIGHT, add_run, ball_plan, make_work
 
 from seg_transfer.data.dataset import Dataset
 
@@ -45,7 +45,8 @@ class Scene:
     def arguments(self, step: str) -> list[object]:
         name, work = step.partition(",")[0], ["-w", self.folder / "work", "--workers", "1"]
         if name == "plan":
-            quick = ["--config", "2d", "--encoder", "resnet18", "--weights", "none", "--epochs", "1", "--device", "cpu"]
+            quick = ["--config", "2d", "--encoder", LIGHT, "--weights", "none", "--epochs", "1"]
+            quick += ["--device", "cpu"]
             return ["plan", self.folder / "plain", *work, *quick, "--memory", "1GB", "--folds", "2"]
         if name == "evaluate":
             labels = self.folder / "balls" / "labelsTr"
@@ -72,7 +73,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> Scene
         for file in (data / f"{name}Tr").iterdir():
             shutil.copy(file, scene.folder / "plain" / name / file.name.replace("_0000", ""))
     work = make_work(scene.folder / "work", data)
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2d"))
+    add_run(work, ball_plan(Dataset.load(work.dataset), "2d", encoder=LIGHT))
     scene.folder.rename(scene.before)
     return scene
 
