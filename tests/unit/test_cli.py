@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import seg_transfer as api
 from seg_transfer.cli.app import app, main
@@ -310,3 +311,16 @@ def test_results_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"segtl {VERSION}\n"
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(*words: str) -> set[str]:
+        environment = {
+            "_SEGTL_COMPLETE": "complete_bash",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        return set(CliRunner().invoke(app, [], prog_name="segtl", env=environment).output.split())
+
+    assert completed("segtl", "pre") == {"preprocess", "predict", "pretrain"}
+    assert completed("segtl", "predict", "--unc") == {"--uncertainty"}
