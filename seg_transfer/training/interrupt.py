@@ -21,7 +21,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Record Ctrl-C and what else asks a command to end; a second signal raises ``KeyboardInterrupt`` at once.
 
-    Signals that are ignored stay so. Outside the main thread, where Python allows no handlers, none is recorded.
+    Signals that are ignored stay so, but for Ctrl-C, which shells let every job in the background ignore. Outside the
+    main thread, where Python allows no handlers, none is recorded.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -33,8 +34,8 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    heeded = [number for number in (signal.SIGINT, *ENDING) if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in heeded}
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, *heeded)}
     try:
         yield stop
     finally:

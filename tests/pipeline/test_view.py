@@ -121,7 +121,11 @@ def test_what_cannot_be_shown(files: list[Path], tmp_path: Path) -> None:
 def test_ctrl_c_ends_it(files: list[Path]) -> None:
     command = [sys.executable, "-m", "seg_transfer", "view", str(files[0]), str(files[1]), "--no-browser"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     assert address.startswith("http://127.0.0.1:")

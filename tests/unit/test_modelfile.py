@@ -232,7 +232,7 @@ def test_what_its_card_holds_does_not_control_the_terminal(
     segtl["card"] = "# title\x1b[2J\x9b31m\u202e\nnext\n"
     file = put_together(tmp_path / "card.segtl", entries, segtl, payload)
     assert main(["card", str(file)]) == 0
-    assert capsys.readouterr().out == "# title\\u001b[2J\\u009b31m\\u202e\nnext\n\n"
+    assert capsys.readouterr().out == "# title\\u001b[2J\\u009b31m\\u202e\nnext\n"
 
 
 def test_a_card_is_written_with_escapes(made: Plan) -> None:
