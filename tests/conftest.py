@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores: a sixth of the time a test waits for processes that it has started."""
-    return len(os.sched_getaffinity(0)) + 1
+    from seg_transfer.util.environment import cores
+
+    return cores() + 1
 
 
 def pytest_collection_finish() -> None:
