@@ -1,15 +1,18 @@
 """The demo in this process: briefly for its files, and (slow) in full for what it promises."""
 
+import json
+
 import pytest
 from PIL import Image as Pillow
 
+from seg_transfer.cli.printing import print_json
 from seg_transfer.demo import phantom_dataset, run_demo
 
 TRAINING, HELD_OUT = 4, ["abdomen_05", "abdomen_06", "abdomen_07"]
 """Fewer cases than those of the demo."""
 
 
-def test_files_and_scores_of_a_brief_demo(tmp_path, monkeypatch):
+def test_files_and_scores_of_a_brief_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(phantom_dataset, "TRAINING", TRAINING)
     monkeypatch.setattr(phantom_dataset, "HELD_OUT", len(HELD_OUT))
     result = run_demo(tmp_path, device="cpu", training_seconds=1.0)
@@ -28,6 +31,8 @@ def test_files_and_scores_of_a_brief_demo(tmp_path, monkeypatch):
     width, height = Pillow.open(result.overlay).size
     assert width > 1000
     assert height > 1000
+    print_json(result)
+    assert json.loads(capsys.readouterr().out)["scores"]["labels"] == result.scores.labels
     again = run_demo(tmp_path, device="cpu", training_seconds=1.0)
     assert again.baseline.model_dump_json() == result.baseline.model_dump_json()
 

@@ -164,8 +164,9 @@ def test_images_of_another_spacing_are_warned_of(
 ) -> None:
     edit(tree, lambda plans: plans.update(original_median_spacing_after_transp=[4.0, 1.6, 0.9]))
     arguments = ["import-nnunet", str(tree), "-w", str(tmp_path / "work"), "--workers", "0", "--device", "cpu"]
-    assert main([*arguments, "--time-budget", "20m", "--memory", "2GB"]) == 0
-    err = capsys.readouterr().err
+    assert main([*arguments, "--time-budget", "20m", "--memory", "2GB", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["cases"]
     assert "the images' median spacing is 4 x 0.8 x 0.9, in nnU-Net's plans 4 x 1.6 x 0.9" in err
 
 

@@ -138,6 +138,8 @@ def test_the_command_shows_a_table(
     shown = rows["pretrained stage 1"]
     assert shown[0] == f"{softmax.mean:.3f} ± {softmax.error:.3f}" and shown[-1].startswith(f"{gain.mean:+.3f}")
     assert shown[-2] == f"{one.mean_dice:.3f}" and rows["raw"][-1] == ""
+    assert main(["probe", "-w", str(planned), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["features"]) == 14
 
 
 class TestMistakes:
