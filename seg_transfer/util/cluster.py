@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from seg_transfer.errors import UserError
+from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.extras import check_extra
 from seg_transfer.version import VERSION
 
@@ -28,6 +28,8 @@ AHEAD = 2
 """Tasks sent per thread of the workers: enough that none waits, and 100,000 cases never are on the way at once."""
 LOOK = 1.0
 """Seconds between two looks at whether there are workers."""
+LONGEST = 200
+"""Characters of what Dask says about an error."""
 _LOST = "the connection to the scheduler was lost"
 _RESUME = "see whether it runs, then run the same command again: what is finished is kept"
 _client: ContextVar[Client | None] = ContextVar("client", default=None)
@@ -66,7 +68,8 @@ def on_cluster(address: str | None) -> Iterator[None]:
             opened = distributed.Client(address, timeout=CONNECT)
         except (OSError, TimeoutError, ValueError) as error:
             hint = "start one by `dask scheduler`, which prints its address, and workers by `dask worker ADDRESS`"
-            raise UserError(f"no scheduler of Dask answers: {_line(error)}", where=address, hint=hint) from None
+            what = f"no scheduler of Dask answers: {cause_of(error, LONGEST)}"
+            raise UserError(what, where=address, hint=hint) from None
         with opened:
             _check_workers(opened, address)
             token = _client.set(opened)
@@ -111,7 +114,7 @@ def completed(tasks: Sequence[T], on: Client) -> Iterator[tuple[T, object]]:
                     result = WorkerDied("its worker died, as did those that tried again")
                 yield task, result
     except (CancelledError, FutureCancelledError, OSError, TimeoutError) as error:
-        raise UserError(f"{_LOST}: {_line(error)}", where="--cluster", hint=_RESUME) from None
+        raise UserError(f"{_LOST}: {cause_of(error, LONGEST)}", where="--cluster", hint=_RESUME) from None
     finally:
         with suppress(OSError, TimeoutError):  # the scheduler is lost
             on.cancel(list(running))
@@ -152,14 +155,10 @@ def _check_workers(opened: Client, address: str) -> None:
     others = {worker: version for worker, version in found.items() if version != VERSION}
     if others:
         worker, version = next(iter(others.items()))
-        has = f"segtl {version}" if isinstance(version, str) else f"no segtl that works ({_line(version)})"
+        has = f"segtl {version}" if isinstance(version, str) else f"no segtl that works ({cause_of(version, LONGEST)})"
         what = f"{len(others)} of {len(found)} workers differ from this segtl {VERSION}: {worker} has {has}"
         raise UserError(what, where=address, hint="install the same version for all of them, and start them again")
 
 
 def _version() -> str:
     return VERSION
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
