@@ -132,15 +132,29 @@ class Store:
 
     def _take(self, case: StoredCase) -> None:
         """Copy a case of another store."""
-        target = self.folder / case.folder.name
-        temporary = self.folder / f".{secrets.token_hex(4)}-{target.name}"
+        temporary = self._temporary(case.id)
         try:
-            with room_for(target, temporary, needed=sum(file.stat().st_size for file in case.folder.iterdir())):
+            needed = sum(file.stat().st_size for file in case.folder.iterdir())
+            with room_for(self.folder / case.id, temporary, needed=needed):
                 shutil.copytree(case.folder, temporary)
-            shutil.rmtree(target, ignore_errors=True)  # one that is damaged, or made from other files
-            temporary.rename(target)
+            self._put(temporary, case.id)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _temporary(self, case_id: str) -> Path:
+        """A folder beside a case's place, for what is written and for what was there."""
+        return self.folder / f".{secrets.token_hex(4)}-{case_id}"
+
+    def _put(self, temporary: Path, case_id: str) -> None:
+        """Put what is written in a case's place, and remove what was there."""
+        former = self._temporary(case_id)
+        try:
+            with suppress(FileNotFoundError):
+                (self.folder / case_id).rename(former)
+            temporary.rename(self.folder / case_id)
+            sync(self.folder)
+        finally:
+            shutil.rmtree(former, ignore_errors=True)
 
     @contextmanager
     def making(self, case_id: str) -> Iterator[None]:
@@ -181,7 +195,7 @@ class Store:
             transform: The transform of both to this grid.
             sources: Stamps of the case's files.
         """
-        temporary, former = (self.folder / f".{secrets.token_hex(4)}-{case_id}" for _ in range(2))
+        temporary = self._temporary(case_id)
         try:
             with room_for(self.folder / case_id, temporary, needed=_bytes(label, transform)):
                 temporary.mkdir()
@@ -208,13 +222,9 @@ class Store:
                 record.save(temporary / CASE_FILE)
             if self.holds(case_id, sources):
                 return
-            with suppress(FileNotFoundError):
-                (self.folder / case_id).rename(former)
-            temporary.rename(self.folder / case_id)
-            sync(self.folder)
+            self._put(temporary, case_id)
         finally:
-            for folder in (temporary, former):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _case_of(name: str) -> re.Match[str] | None:
