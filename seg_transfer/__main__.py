@@ -9,7 +9,7 @@ from types import FrameType
 
 from seg_transfer.errors import INTERRUPTED, USER_ERROR
 from seg_transfer.util.limits import limit_reached
-from seg_transfer.util.signals import ENDING
+from seg_transfer.util.signals import heeded
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -23,9 +23,8 @@ def main() -> int:
     """
     _read_names_as_utf8()
     _open_closed_streams()
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    for number in heeded():
+        signal.signal(number, _interrupt)
     try:
         from seg_transfer.cli.app import main as run
 

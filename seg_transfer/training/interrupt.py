@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from seg_transfer.util.signals import ENDING
+from seg_transfer.util.signals import heeded
 
 
 class StopRequest:
@@ -34,8 +34,7 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, *heeded)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, *heeded())}
     try:
         yield stop
     finally:
