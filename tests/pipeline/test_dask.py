@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_balls import make_dataset
@@ -39,13 +40,18 @@ def prepare(data: Path, work: Path, **options: object) -> dict[str, bytes]:
     return whole(work)
 
 
+def in_this_process(*, workers: int, threads: int = 1) -> Any:
+    """A scheduler and workers as threads of the tests' process."""
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="inproc"
+    )
+
+
 def test_the_result_is_that_of_this_machine(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "balls", cases=5)
     broken = data / "labelsTr" / "case_2.nii.gz"
     expected = prepare(data, tmp_path / "local", workers=0)
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="inproc"
-    ) as started:
+    with in_this_process(workers=2) as started:
         address = started.scheduler_address
         assert prepare(data, tmp_path / "far", cluster=address) == expected
         labels = shutil.copytree(data / "labelsTr", tmp_path / "predictions")
@@ -70,7 +76,7 @@ def test_no_scheduler_and_no_worker(
         told = capsys.readouterr().err
         assert address in told and "dask scheduler" in told and "Traceback" not in told
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="inproc") as started,
+        in_this_process(workers=0) as started,
         pytest.raises(UserError, match="has no worker"),
     ):
         seg_transfer.plan(data, work=tmp_path / "work", cluster=started.scheduler_address)
@@ -193,9 +199,7 @@ def test_no_more_is_on_the_way_than_the_workers_need() -> None:
 
     tasks = [Counted() for _ in range(200)]
     with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="inproc"
-        ) as started,
+        in_this_process(workers=1, threads=2) as started,
         distributed.Client(started.scheduler_address) as client,
     ):
         submit = client.submit
