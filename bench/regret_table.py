@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, figures_of, read_rows
 
+from seg_transfer.util.statistics import mean_interval
+
 RUNS, CASES, TEST_CASES, CHOICES = "runs.csv", "cases.csv", "test_cases.csv", "choices.csv"
 BOOTSTRAPS = 1000
 POINTS = 100
@@ -242,6 +244,7 @@ def regret_table(
             for strategy in strategies
         ]
         lines.append(f"| {name} | {counts} | " + " | ".join(means) + " |")
+    lines += _gains(trials, strategies)
     complete = {
         name: trial
         for name, trial in whole(trials, len(strategies)).items()
@@ -270,6 +273,30 @@ def regret_table(
             figures = [harms({name: trial}, choosers[who], against=strategy) for name, trial in complete.items()]
             lines.append(f"| {strategy} | {' | '.join(map(_interval, figures))} |")
     return "\n".join([*lines, *_case_by_case(complete, strategies)])
+
+
+def _gains(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
+    """Each strategy minus scratch in the draws that both have, in points: mean over draws, interval over cases."""
+    others = [strategy for strategy in strategies if strategy != "scratch"]
+    means: dict[str, list[float]] = {strategy: [] for strategy in others}
+    lines = ["", "Minus scratch, points", "", f"| trial | {' | '.join(others)} |", "|---" * (1 + len(others)) + "|"]
+    for name, trial in trials.items():
+        row = []
+        for strategy in others:
+            found, scratch = trial.get(strategy, {}), trial.get("scratch", {})
+            differences: dict[str, list[float]] = {}
+            for draw in found.keys() & scratch.keys():
+                for case in found[draw].keys() & scratch[draw].keys():
+                    differences.setdefault(case, []).append(found[draw][case] - scratch[draw][case])
+            by_case = [float(np.mean(each)) for each in differences.values()]
+            if len(by_case) < 2:
+                row.append("–")
+                continue
+            means[strategy].append(float(np.mean(by_case)))
+            row.append(_interval((means[strategy][-1], *mean_interval(by_case))))
+        lines.append(f"| {name} | {' | '.join(row)} |")
+    over = (f"{POINTS * np.mean(each):.2f} ({len(each)} trials)" if each else "–" for each in means.values())
+    return [*lines, f"| mean | {' | '.join(over)} |"]
 
 
 def _case_by_case(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
