@@ -17,7 +17,7 @@ from seg_transfer.data.formats import stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
-from seg_transfer.util.locks import locked
+from seg_transfer.util.locks import is_abandoned, locked
 from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.texts import first_of
 
@@ -106,7 +106,7 @@ class PredictionLog:
             made = "" if keep else ", made by this model of the same images,"
             logger.info(f"{count} are in {self.outputs.folder} already{made} and are skipped")
         self._changes |= {self._name(case): None for case in pending if self._name(case) in self._recorded}
-        if self._changes:
+        if self._changes or is_abandoned(self._lock):  # a process killed while it wrote leaves its lock
             self.save()
         return pending
 
@@ -145,12 +145,15 @@ class PredictionLog:
 
     def save(self) -> None:
         """Write the record; what another process wrote about other cases meanwhile stays."""
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        with locked(lock, f"{self.path} is being written", wait=True):
+        with locked(self._lock, f"{self.path} is being written", wait=True):
             label_maps: dict[str, Prediction | None] = {**self._load(), **self._changes}
             kept = {name: entry for name, entry in sorted(label_maps.items()) if entry is not None}
             Predictions(label_maps=kept).save(self.path)
         self._saved = time.monotonic()
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
 
     def _load(self) -> dict[str, Prediction]:
         return Predictions.load(self.path).label_maps if self.path.exists() else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -247,6 +248,26 @@ def test_processes_that_record_at_the_same_time_lose_nothing(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(log, names))
     assert set(record(outputs.folder)) == {f"{name}.nii.gz" for mine in names for name in mine}
+
+
+def test_the_lock_of_a_killed_process_is_removed_even_where_nothing_is_left_to_do(
+    work: Path, images: Path, tmp_path: Path, predicted: Callable
+) -> None:
+    """Killed after its last record was written and before the lock went: the same command cleans up."""
+    out = tmp_path / "out"
+    seg_transfer.predict(images, out, work=work, **LOCAL)
+    before, lock = record(out), out / ".predictions.json.lock"
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    dead = locks.Holder.this_process().model_copy(update={"pid": ended.pid, "started": 1})
+    lock.write_text(dead.model_dump_json())
+    predicted()
+    seg_transfer.predict(images, out, work=work, **LOCAL)
+    assert predicted() == [] and record(out) == before
+    assert not lock.exists()
+    lock.write_text(locks.Holder.this_process().model_dump_json())
+    seg_transfer.predict(images, out, work=work, **LOCAL)
+    assert lock.exists(), "the lock of a process that is alive was taken"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"label_maps": {"a.nii.gz": 3}}', '{"version": 99}'])
