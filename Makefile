@@ -8,8 +8,9 @@ PIP_ARGS ?=
 demo: $(VENV)/installed
 	$(VENV)/bin/segtl demo
 
+# Tests start many processes: compiled modules are kept for them, whatever the environment says.
 test: $(VENV)/developed
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/developed
 	$(VENV)/bin/python -m pytest -m slow

@@ -21,9 +21,9 @@ def measured(*arguments: object) -> list[dict[str, float]]:
 
 
 def test_prediction_keeps_to_its_bytes_per_voxel() -> None:
-    """The sums of 25 outputs for the whole volume would take 100 bytes per voxel, 300 MB, and the bound is 170."""
-    (found,) = measured("predict", "--shape", 125, 125, 300, "--labels", 25, "--patch", 16, 50, 50)
-    assert found["grid"] == 100 * 100 * 300
+    """The sums of 25 outputs for the whole volume would take 100 bytes per voxel, 150 MB, and the bound is 85."""
+    (found,) = measured("predict", "--shape", 125, 125, 150, "--labels", 25, "--patch", 16, 50, 50)
+    assert found["grid"] == 100 * 100 * 150
     assert found["bound"] == pytest.approx(2 * 25 + 4 + 1.25**2)
     assert found["over"] < found["bound"] * found["grid"]
 

@@ -11,15 +11,15 @@ from seg_transfer.inference.memory import counted_bytes, window_bytes
 from seg_transfer.planning.cost import saved_bytes
 
 CASES = {
-    "basic": ("resnet18", "2d", "finetune", (1, 96, 160), 4),
-    "frozen": ("resnet34", "2d", "frozen", (1, 96, 160), 4),
+    "basic": ("resnet18", "2d", "finetune", (1, 64, 96), 4),
+    "frozen": ("resnet34", "2d", "frozen", (1, 64, 96), 4),
     "bottleneck": ("resnet50", "2d", "partial", (1, 96, 96), 4),
     "stack": ("efficientnet_b0", "2.5d", "scratch", (5, 96, 64), 4),
-    "stem of stride 4": ("convnext_tiny", "2d", "partial", (1, 96, 160), 3),
+    "stem of stride 4": ("convnext_tiny", "2d", "partial", (1, 64, 96), 3),
     "concatenations": ("densenet121", "2.5d", "finetune", (3, 96, 64), 4),
-    "volume": ("resnet18", "3d", "finetune", (12, 24, 40), 3, (2, 2, 1)),
+    "volume": ("resnet18", "3d", "finetune", (8, 24, 24), 3, (2, 2, 1)),
     "flat volume": ("regnety_016", "3d", "partial", (8, 32, 48), 4, (1, 1, 2, 2)),
-    "depthwise volume": ("mobilenetv3_large_100", "3d", "scratch", (8, 32, 48), 4, (1, 2, 2, 1)),
+    "depthwise volume": ("mobilenetv3_large_100", "3d", "scratch", (8, 32, 32), 4, (1, 2, 2, 1)),
 }
 
 

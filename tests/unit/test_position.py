@@ -192,7 +192,7 @@ class TestNetwork:
         maps[:, 1] = sides.view(8, 1, 1, 1)
         x = torch.cat([image, maps], dim=1)
         target = (sides > 0).long().view(8, 1, 1, 1)
-        for _ in range(40):
+        for _ in range(25):
             logits = network(x)
             loss = torch.nn.functional.cross_entropy(logits, target.expand(8, *logits.shape[2:]))
             optimizer.zero_grad()
