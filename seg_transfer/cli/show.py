@@ -23,7 +23,7 @@ from seg_transfer.cli.console import flush
 from seg_transfer.cli.printing import console, print_json, print_line, print_table
 from seg_transfer.errors import SOME_FAILED, SomeCasesFailed
 from seg_transfer.evaluation.metrics import METRICS
-from seg_transfer.options.other_options import STDOUT
+from seg_transfer.options.common import STDOUT
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util.statistics import mean_of_defined
 from seg_transfer.util.texts import first_of

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import read_header, write_volume
-from seg_transfer.data.image import Image, read_image
+from seg_transfer.data.formats import read_header
 from seg_transfer.errors import UserError
+from seg_transfer.inference.one_case import CasePredictor, CaseSteps, Predicted, warn_if_unlike
 from seg_transfer.inference.outputs import Outputs
-from seg_transfer.inference.predictions import PredictionLog, image_digests
-from seg_transfer.inference.uncertainty import Uncertainty
-from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.util.files import make_folder, whole_file
+from seg_transfer.inference.predictions import PredictionLog
+from seg_transfer.util.files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
-
-logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 BYTES_AHEAD = 16
@@ -35,25 +27,6 @@ BYTES_AHEAD = 16
 image on the network's grid, which may be finer."""
 SHARE_AHEAD = 0.25
 """Share of the free memory that a case prepared ahead may need at most."""
-
-
-class CasePredictor(Protocol):
-    """What a predictor has to have: :class:`~seg_transfer.inference.predictor.Predictor`, or one of nnU-Net's models.
-
-    Transforms belong to their predictor: they have the file's grid as ``native``, and ``restore_probabilities``.
-    """
-
-    @property
-    def data(self) -> DataPlan: ...
-    def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[Any, NDArray[np.float32]]: ...
-    def unlike_training(self, image: Image) -> tuple[str, ...]: ...
-    def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[Any]: ...
-    def labels(
-        self, transform: Any, array: NDArray[np.float32], *, tta: bool = True, uncertainty: Uncertainty | None = None
-    ) -> NDArray[Any]: ...
-    def labels_of(
-        self, transform: Any, probabilities: NDArray[Any], uncertainty: Uncertainty | None = None
-    ) -> NDArray[Any]: ...
 
 
 def predict_folder(
@@ -83,70 +56,34 @@ def predict_folder(
     """
     make_folder(outputs.folder)
     failures: dict[str, str] = {}
+    steps = CaseSteps(predictor, outputs, tta, None if log is None else log.model)
 
-    def read(case: Case) -> _Prepared:
-        digests = image_digests(case) if log is not None else ()  # before reading: a later change is noticed
-        image = read_image(case.images)
-        transform, array = predictor.prepare(image, uncertainty=outputs.uncertainty)
-        warnings = predictor.unlike_training(image) if log is not None else ()
-        return _Prepared(transform, array, digests, warnings)
-
-    def write(case: Case, prepared: _Prepared, predicted: NDArray[Any], uncertainty: Uncertainty | None) -> None:
-        transform = prepared.transform
+    def write(case: Case, predicted: Predicted) -> None:
         with _reported(case, failures):
-            if outputs.probabilities:
-                _write_probabilities(outputs.probability_maps(case), transform, predicted, predictor.data)
-                predicted = predictor.labels_of(transform, predicted, uncertainty)
-            if uncertainty is not None:
-                write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
-            write_volume(outputs.label_map(case), predicted, transform.native, predictor.data.written_names)
-            if log is not None:
-                confidence = None if uncertainty is None else uncertainty.confidence
-                log.add(case, prepared.digests, prepared.warnings, confidence)
+            made = steps.write(case, predicted)
+            if log is not None and made is not None:
+                log.add(case, made)
 
     try:
         with _threads(workers) as reader, _threads(min(workers, 1)) as writer:
             writing: Future[None] | None = None
-            ahead = _Ahead(reader, read, cases, workers)
+            ahead = _Ahead(reader, steps.read, cases, workers)
             for case in track(cases, total=len(cases), title="predicting"):
                 with _reported(case, failures):
                     prepared = ahead.take().result()
-                    for warning in prepared.warnings:
-                        logger.warning(f"{case.id} is unlike the training images: {warning}")
-                    transform = prepared.transform
-                    uncertainty = Uncertainty(transform, predictor.data) if outputs.uncertainty else None
-                    predicted: NDArray[Any]
-                    if outputs.probabilities:
-                        predicted = predictor.probabilities(prepared.array, tta=tta)
-                    else:
-                        predicted = predictor.labels(transform, prepared.array, tta=tta, uncertainty=uncertainty)
-                    prepared = prepared._replace(array=None)
+                    warn_if_unlike(case, prepared.warnings)
+                    predicted = steps.predict(prepared)
+                    del prepared
                     if writing is not None:
                         writing.result()  # one at a time, so that memory does not fill with predicted cases
-                    writing = writer.submit(write, case, prepared, predicted, uncertainty)
-                    del predicted, uncertainty
+                    writing = writer.submit(write, case, predicted)
+                    del predicted
             if writing is not None:
                 writing.result()
     finally:
         if log is not None and cases:
             log.save()
     return failures
-
-
-class _Prepared(NamedTuple):
-    """A case that is read.
-
-    Attributes:
-        transform: Its transform.
-        array: The networks' input ``(channel, slice, u, v)``; None once it is predicted, to free its memory.
-        digests: Of its images, if they are recorded.
-        warnings: In what it is unlike the training images.
-    """
-
-    transform: Any
-    array: Any
-    digests: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 @contextmanager
@@ -198,12 +135,3 @@ def _fits_beside(case: Case) -> bool:
         return True  # reported when the case is read
     voxels = sum(header.channels * math.prod(header.shape) for header in headers)
     return BYTES_AHEAD * voxels <= SHARE_AHEAD * psutil.virtual_memory().available
-
-
-def _write_probabilities(path: Path, transform: Any, predicted: NDArray[Any], data: DataPlan) -> None:
-    native = transform.restore_probabilities(predicted, data)
-    if path.name.endswith(".nii.gz"):
-        write_volume(path, native, transform.native)
-    else:
-        with whole_file(path) as temporary:
-            np.savez_compressed(temporary, probabilities=native[..., 0].transpose(0, 2, 1))

@@ -110,36 +110,17 @@ class PredictionLog:
             self.save()
         return pending
 
-    def add(
-        self, case: Case, images: tuple[str, ...], warnings: tuple[str, ...], confidence: float | None = None
-    ) -> None:
-        """Record a case whose files are written.
-
-        Args:
-            case: The case.
-            images: Digests of its images, of :func:`image_digests`.
-            warnings: In what it is unlike the training images.
-            confidence: Of its ``Uncertainty``, if that is written.
-        """
+    def add(self, case: Case, made: Prediction) -> None:
+        """Record a case whose files are written, of :func:`record_of`."""
         outputs = self.outputs
-        probabilities, entropy = outputs.probability_maps(case), outputs.entropy_map(case)
         before = self._recorded.get(self._name(case))
         if before is not None:  # what was made of the label map that is replaced
             outputs.overlay(case).unlink(missing_ok=True)
-            if not outputs.probabilities and before.probabilities is not None:
-                probabilities.unlink(missing_ok=True)
-            if not outputs.uncertainty and before.entropy is not None:
-                entropy.unlink(missing_ok=True)
-        self._changes[self._name(case)] = Prediction(
-            model=self.model,
-            tta=self.tta,
-            images=images,
-            label_map=file_digest(outputs.label_map(case)),
-            probabilities=file_digest(probabilities) if outputs.probabilities else None,
-            entropy=file_digest(entropy) if outputs.uncertainty else None,
-            confidence=confidence,
-            warnings=warnings,
-        )
+            if made.probabilities is None and before.probabilities is not None:
+                outputs.probability_maps(case).unlink(missing_ok=True)
+            if made.entropy is None and before.entropy is not None:
+                outputs.entropy_map(case).unlink(missing_ok=True)
+        self._changes[self._name(case)] = made
         if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
             self.save()
 
@@ -194,6 +175,39 @@ class PredictionLog:
                 where=self.outputs.folder,
                 hint="--keep keeps every label map that is there, --overwrite predicts all again",
             )
+
+
+def record_of(
+    case: Case,
+    outputs: Outputs,
+    *,
+    model: str,
+    tta: bool,
+    images: tuple[str, ...],
+    warnings: tuple[str, ...],
+    confidence: float | None,
+) -> Prediction:
+    """How a case was predicted whose files are written, with their digests.
+
+    Args:
+        case: The case.
+        outputs: Its files.
+        model: Digest of the models.
+        tta: Whether probabilities were averaged over mirrored copies.
+        images: Digests of its images, of :func:`image_digests`.
+        warnings: In what it is unlike the training images.
+        confidence: Of its ``Uncertainty``, if that is written.
+    """
+    return Prediction(
+        model=model,
+        tta=tta,
+        images=images,
+        label_map=file_digest(outputs.label_map(case)),
+        probabilities=file_digest(outputs.probability_maps(case)) if outputs.probabilities else None,
+        entropy=file_digest(outputs.entropy_map(case)) if outputs.uncertainty else None,
+        confidence=confidence,
+        warnings=warnings,
+    )
 
 
 def image_digests(case: Case) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic_core import PydanticUndefined
 
 from seg_transfer.options.base import Options, cli_of, fields_of, keyword_of
+from seg_transfer.options.common import STDOUT
 from seg_transfer.util.cluster import on_cluster
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -30,8 +32,9 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
                 options = arguments[0]
             else:
                 options = options_from(kind, function.__name__, *arguments, **named)
-            with on_cluster(getattr(options, "cluster", None)):
-                return function(options)
+            address = getattr(options, "cluster", None)
+            with on_cluster(address):
+                return function(options if address is None else _absolute(options))
 
         call.__signature__ = signature_of(kind).replace(  # type: ignore[attr-defined]
             return_annotation=inspect.signature(function).return_annotation
@@ -40,6 +43,17 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
         return call
 
     return decorate
+
+
+def _absolute(options: OptionsT) -> OptionsT:
+    """The same options with absolute paths: workers of a cluster may be in another folder."""
+    paths: dict[str, object] = {}
+    for name, value in options:
+        if isinstance(value, Path) and value != STDOUT:
+            paths[name] = value.absolute()
+        elif isinstance(value, tuple) and any(isinstance(each, Path) for each in value):
+            paths[name] = tuple(each.absolute() if isinstance(each, Path) else each for each in value)
+    return options.model_copy(update=paths)
 
 
 def options_from(kind: type[OptionsT], called: str, /, *arguments: Any, **named: Any) -> OptionsT:

@@ -14,6 +14,8 @@ from seg_transfer.options.choices import LARGEST_SEED, LONGEST_TIME, MOST_EPOCHS
 from seg_transfer.util.units import bytes_from_text, seconds_from_text
 
 DEFAULT_WORK = Path("segtl-work")
+STDOUT = Path("-")
+"""In place of a file: standard output."""
 RUNNING = "Running"
 CASE_WORKERS = (
     "Worker processes; 0: all in this process. Default: one per core, at most 8; none for a few seconds of work."

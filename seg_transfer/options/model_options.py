@@ -16,6 +16,7 @@ from seg_transfer.options.common import (
     DEFAULT_WORK,
     RUNNING,
     Bytes,
+    ClusterOption,
     DeviceOption,
     FoldsOption,
     JsonOption,
@@ -69,7 +70,7 @@ def _part(text: str) -> tuple[int, int]:
     return part, parts
 
 
-class PredictOptions(ArrayOptions, OfflineOption, VerbosityOptions):
+class PredictOptions(ArrayOptions, ClusterOption, OfflineOption, VerbosityOptions):
     """Options of :func:`seg_transfer.predict` for files."""
 
     command = Command(

@@ -20,9 +20,6 @@ from seg_transfer.options.common import (
     WorkOption,
 )
 
-STDOUT = Path("-")
-"""In place of a file: standard output."""
-
 
 class EvaluateOptions(ClusterOption, WorkersOption, VerbosityOptions):
     """Options of :func:`seg_transfer.evaluate`."""

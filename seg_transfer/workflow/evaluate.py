@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seg_transfer.options.calls import takes
-from seg_transfer.options.other_options import STDOUT, EvaluateOptions
+from seg_transfer.options.common import STDOUT
+from seg_transfer.options.other_options import EvaluateOptions
 from seg_transfer.util.files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 

@@ -23,16 +23,17 @@ from seg_transfer.data.formats import (
 )
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
-from seg_transfer.nnunet.model_folder import NnunetModel, find_model
-from seg_transfer.options.calls import options_from, with_arguments
+from seg_transfer.options.calls import options_from, takes, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.util import environment
+from seg_transfer.util.cluster import client
 from seg_transfer.util.files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.texts import first_of
+from seg_transfer.workflow.predict_on_cluster import predict_on_cluster
 from seg_transfer.workflow.segmenter import segment
-from seg_transfer.workflow.source import find_source, load_nnunet, load_predictor
+from seg_transfer.workflow.source import find_any, find_source, load_any, load_predictor
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     ``part`` chooses every N-th case by name, so that N calls do each case once, in any order and at the same time.
 
     In place of ``images`` one image in memory can be given: an array with its ``spacing`` or ``affine``, or an image of
-    nibabel or SimpleITK. It needs no ``output``, ``overwrite``, ``keep`` or ``workers``.
+    nibabel or SimpleITK. It needs no ``output``, ``overwrite``, ``keep``, ``workers`` or ``cluster``.
     :class:`~seg_transfer.workflow.segmenter.Segmenter` says what it may be and what is returned, and is faster for
     several.
 
@@ -92,8 +93,9 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
 predict.__doc__ = with_arguments(predict.__doc__ or "", PredictOptions)
 
 
+@takes(PredictOptions)
 def _predict_files(options: PredictOptions) -> Path:
-    models = find_source(options) if options.nnunet is None else find_model(options.nnunet, options.folds)
+    models = find_any(options)
     cases = find_cases(options.images, len(models.data.channels))
     outputs = _outputs(options, cases)
     if options.part is not None:
@@ -102,17 +104,17 @@ def _predict_files(options: PredictOptions) -> Path:
     if options.volumes is not None:
         check_file(options.volumes)
     warn_of_forms(image for case in cases for image in case.images)
-    from seg_transfer.inference.folder import CasePredictor, predict_folder
     from seg_transfer.inference.predictions import PredictionLog
 
     log = PredictionLog(outputs, model=models.digest(), tta=options.tta)
     pending = log.pending(cases, keep=options.keep, overwrite=options.overwrite)
     failures: dict[str, str] = {}
-    if pending:
-        if isinstance(models, NnunetModel):
-            predictor: CasePredictor = load_nnunet(models, options)
-        else:
-            predictor = load_predictor(models, options)
+    if pending and client() is not None:
+        failures = predict_on_cluster(options, pending, log)
+    elif pending:
+        from seg_transfer.inference.folder import predict_folder
+
+        predictor = load_any(models, options)
         failures = predict_folder(predictor, pending, outputs, tta=options.tta, workers=options.workers, log=log)
     predicted = [case for case in cases if case.id not in failures]
     if options.volumes is not None:

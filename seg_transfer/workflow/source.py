@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_transfer.nnunet.model_folder import NnunetModel
-from seg_transfer.options.model_options import SegmenterOptions
+from seg_transfer.nnunet.model_folder import NnunetModel, find_model
+from seg_transfer.options.model_options import PredictOptions, SegmenterOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util import environment
@@ -20,8 +20,8 @@ from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
+    from seg_transfer.inference.one_case import CasePredictor
     from seg_transfer.inference.predictor import Predictor
-    from seg_transfer.nnunet.predictor import NnunetPredictor
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,27 @@ def load_predictor(source: Source, options: SegmenterOptions) -> Predictor:
     return predictor
 
 
-def load_nnunet(model: NnunetModel, options: SegmenterOptions) -> NnunetPredictor:
-    """The folds of a model of nnU-Net on their device.
+def find_any(options: PredictOptions) -> Source | NnunetModel:
+    """As :func:`find_source`; a model of nnU-Net if the options name one."""
+    return find_source(options) if options.nnunet is None else find_model(options.nnunet, options.folds)
+
+
+def load_any(models: Source | NnunetModel, options: PredictOptions) -> CasePredictor:
+    """The models that :func:`find_any` has found, on their device.
 
     Raises:
-        UserError: If they are damaged, would run code, or are of a network that is not known.
-        MissingPackage: If the package that builds the networks is not installed.
+        UserError: If they are damaged or need more memory than is allowed; of nnU-Net also if they would run code, or
+            are of a network that is not known.
+        MissingPackage: If the package that builds nnU-Net's networks is not installed.
     """
+    if isinstance(models, Source):
+        return load_predictor(models, options)
     device = environment.resolve_device(options.device)
     environment.check_torch()
     from seg_transfer.nnunet.predictor import NnunetPredictor
 
-    return NnunetPredictor(
-        model, device, environment.device_memory("cpu") if options.memory is None else options.memory
-    )
+    memory = environment.device_memory("cpu") if options.memory is None else options.memory
+    return NnunetPredictor(models, device, memory)
 
 
 def _digest(models: Models) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from made_clusters import Processes
 from PIL import Image
 
 
@@ -32,3 +34,11 @@ def few_batches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "RECALIBRATION_BATCHES", 2)
         yield
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """A cluster that a test starts; its processes end with the test."""
+    started = Processes(tmp_path)
+    yield started
+    started.stop()

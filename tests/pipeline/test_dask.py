@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from made_balls import make_dataset
+from made_clusters import Processes, in_this_process
 
 import seg_transfer
 from seg_transfer.cli.app import main
@@ -38,13 +35,6 @@ def prepare(data: Path, work: Path, **options: object) -> dict[str, bytes]:
     seg_transfer.plan(data, work=work, **LOCAL, **options)
     seg_transfer.preprocess(work=work, **options)
     return whole(work)
-
-
-def in_this_process(*, workers: int, threads: int = 1) -> Any:
-    """A scheduler and workers as threads of the tests' process."""
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="inproc"
-    )
 
 
 def test_the_result_is_that_of_this_machine(tmp_path: Path) -> None:
@@ -81,48 +71,6 @@ def test_no_scheduler_and_no_worker(
     ):
         seg_transfer.plan(data, work=tmp_path / "work", cluster=started.scheduler_address)
     assert not (tmp_path / "work" / "plan.json").exists()
-
-
-class Processes:
-    """A scheduler and three workers, each a process of its own; workers that do not answer for 15 s count as dead."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.running = folder, []
-        self.workers: list[subprocess.Popen[bytes]] = []
-
-    def start(self, count: int = 3) -> str:
-        file = self.folder / "scheduler.json"
-        file.unlink(missing_ok=True)
-        self._run("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file))
-        deadline = time.monotonic() + 60
-        while not file.is_file() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for _ in range(count):
-            options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--scheduler-file", str(file)]
-            self.workers.append(self._run("worker", *options, "--local-directory", str(self.folder)))
-        return str(json.loads(file.read_text())["address"])
-
-    def _run(self, kind: str, *options: str) -> subprocess.Popen[bytes]:
-        quick = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options]
-        process = subprocess.Popen(command, env=os.environ | quick, stderr=subprocess.DEVNULL)
-        self.running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self.running:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait()
-        self.running.clear()
-        self.workers.clear()
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    started = Processes(tmp_path)
-    yield started
-    started.stop()
 
 
 def when_cases_are_there(work: Path, done: Callable[[], None]) -> threading.Thread:

@@ -20,8 +20,7 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Case, Dataset, find_cases
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.inference import folder as inference
-from seg_transfer.inference import predictions
+from seg_transfer.inference import one_case, predictions
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog
 from seg_transfer.planning.examine import examine
@@ -66,13 +65,13 @@ def images(data: Path, tmp_path: Path) -> Path:
 def predicted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """The cases that were predicted since the last call."""
     cases: list[str] = []
-    write = inference.write_volume
+    write = one_case.write_volume
 
     def noted(path: Path, *arguments: object) -> None:
         cases.append(path.name.partition(".")[0])
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inference, "write_volume", noted)
+    monkeypatch.setattr(one_case, "write_volume", noted)
 
     def since() -> list[str]:
         found = sorted(cases)
@@ -184,7 +183,6 @@ def test_an_interruption_leaves_no_wrong_record(
     seg_transfer.predict(images, out, work=work, folds=[0], **LOCAL)
     with monkeypatch.context() as killed:
         killed.setattr("seg_transfer.inference.predictions.PredictionLog.add", lambda *_: None)
-        killed.setattr("seg_transfer.inference.folder.PredictionLog.add", lambda *_: None)
         seg_transfer.predict(images, out, work=work, folds=[1], **LOCAL)
     predicted()
     seg_transfer.predict(images, out, work=work, folds=[0], **LOCAL)
@@ -242,7 +240,8 @@ def test_processes_that_record_at_the_same_time_lose_nothing(
         for name in mine:
             case = Case(name, cases[0].images, None)
             outputs.label_map(case).write_bytes(b"labels")
-            recorded.add(case, ("digest",), ())
+            made = {"model": "m", "tta": True, "images": ("digest",), "warnings": (), "confidence": None}
+            recorded.add(case, predictions.record_of(case, outputs, **made))
         recorded.save()
 
     with ThreadPoolExecutor(4) as pool:
