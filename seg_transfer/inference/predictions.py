@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 PREDICTIONS_FILE = "predictions.json"
 SECONDS_BETWEEN_SAVES = 5.0
 """What is not recorded when the process is killed is predicted again."""
+TIMES_BETWEEN_SAVES = 20
+"""Times longer than writing takes, so that it costs at most a twentieth however many cases are recorded."""
 
 
 class Prediction(Record):
@@ -75,7 +77,7 @@ class PredictionLog:
         self.path = outputs.folder / PREDICTIONS_FILE
         self._recorded = self._load()
         self._changes: dict[str, Prediction | None] = {}
-        self._saved = time.monotonic()
+        self._save_next = time.monotonic() + SECONDS_BETWEEN_SAVES
 
     def pending(self, cases: Sequence[Case], *, keep: bool = False, overwrite: bool = False) -> list[Case]:
         """The cases to predict. What is recorded of them is forgotten, so that an interruption leaves no wrong record.
@@ -122,16 +124,18 @@ class PredictionLog:
             if made.entropy is None and before.entropy is not None:
                 outputs.entropy_map(case).unlink(missing_ok=True)
         self._changes[self._name(case)] = made
-        if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+        if time.monotonic() > self._save_next:
             self.save()
 
     def save(self) -> None:
         """Write the record; what another process wrote about other cases meanwhile stays."""
+        started = time.monotonic()
         with locked(self._lock, f"{self.path} is being written", wait=True):
             label_maps: dict[str, Prediction | None] = {**self._load(), **self._changes}
             kept = {name: entry for name, entry in sorted(label_maps.items()) if entry is not None}
             Predictions(label_maps=kept).save(self.path)
-        self._saved = time.monotonic()
+        ended = time.monotonic()
+        self._save_next = ended + max(SECONDS_BETWEEN_SAVES, TIMES_BETWEEN_SAVES * (ended - started))
 
     @property
     def _lock(self) -> Path:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -247,6 +248,31 @@ def test_processes_that_record_at_the_same_time_lose_nothing(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(log, names))
     assert set(record(outputs.folder)) == {f"{name}.nii.gz" for mine in names for name in mine}
+
+
+def test_a_record_that_takes_long_to_write_is_written_seldom(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case a second; writing takes 3 seconds, as with many cases: at most a twentieth of the time goes into it."""
+    now, written = [0.0], []
+    monkeypatch.setattr(predictions.time, "monotonic", lambda: now[0])
+    outputs = Outputs(tmp_path / "out")
+    outputs.folder.mkdir()
+    cases = find_cases([images], 1)
+    log = PredictionLog(outputs, model="m", tta=True)
+    made = predictions.Prediction(model="m", tta=True, images=("digest",), label_map="digest", warnings=())
+
+    def save(record: predictions.Predictions, path: Path) -> None:
+        now[0] += 3
+        written.append(now[0])
+
+    monkeypatch.setattr(predictions.Predictions, "save", save)
+    for _ in range(200):
+        now[0] += 1
+        log.add(cases[0], made)
+    gaps = [after - before for before, after in pairwise(written)]
+    assert written[0] < 10 and len(written) == 4
+    assert all(60 <= gap - 3 <= 62 for gap in gaps)
 
 
 def test_the_lock_of_a_killed_process_is_removed_even_where_nothing_is_left_to_do(
