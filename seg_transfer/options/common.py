@@ -72,10 +72,11 @@ class WorkersOption(Options):
 class ClusterOption(Options):
     """Where work that is one task per case is done."""
 
-    cluster: Annotated[str | None, Cli(metavar="ADDRESS", panel=RUNNING)] = Field(
+    cluster: Annotated[str | None, Cli(metavar="CLUSTER", panel=RUNNING)] = Field(
         None,
         min_length=1,
-        description="Work on a cluster of Dask in place of --workers: its scheduler, such as tcp://head:8786.",
+        description="Work on a cluster of Dask in place of --workers: its scheduler, such as tcp://head:8786; local: "
+        "one worker per core; or a .yaml file of jobs for dask-jobqueue.",
     )
 
 

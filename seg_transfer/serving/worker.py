@@ -22,7 +22,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.model_options import SegmenterOptions
 from seg_transfer.serving.segment import Result, Task, segment_task
 from seg_transfer.util.limits import limit_reached
-from seg_transfer.util.parallel import end_with_parent, starting_process
+from seg_transfer.util.parallel import end_with_parent
+from seg_transfer.util.starting import starting_process
 from seg_transfer.workflow.source import find_source, load_predictor
 
 if TYPE_CHECKING:

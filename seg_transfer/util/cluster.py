@@ -1,21 +1,23 @@
 """Work that is one task per case, on a cluster of Dask in place of processes on this machine.
 
-The scheduler and its workers are started by others, such as jobs of a cluster. They need the same files under the same
-names, and the same version of segtl.
+The scheduler and its workers are started by others, or by the command (:mod:`~seg_transfer.util.own_cluster`). They
+need the same files under the same names, and the same version of segtl.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.extras import check_extra
+from seg_transfer.util.own_cluster import LONGEST, started
 from seg_transfer.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ AHEAD = 2
 """Tasks sent per thread of the workers: enough that none waits, and 100,000 cases never are on the way at once."""
 LOOK = 1.0
 """Seconds between two looks at whether there are workers."""
-LONGEST = 200
-"""Characters of what Dask says about an error."""
 _LOST = "the connection to the scheduler was lost"
 _RESUME = "see whether it runs, then run the same command again: what is finished is kept"
 _client: ContextVar[Client | None] = ContextVar("client", default=None)
@@ -45,40 +45,40 @@ def client() -> Client | None:
 
 
 @contextmanager
-def on_cluster(address: str | None) -> Iterator[None]:
+def on_cluster(name: str | None) -> Iterator[None]:
     """Work on a cluster.
 
     Args:
-        address: Of its scheduler, such as ``tcp://head:8786``; None: this machine.
+        name: Address of its scheduler, such as ``tcp://head:8786``, or what :func:`~.own_cluster.started` starts; None:
+            this process and its own workers.
 
     Raises:
         UserError: If no scheduler answers there, it has no worker, or a worker has another version of segtl.
     """
-    if address is None:
+    if name is None:
         yield
         return
-    check_extra("cluster", "a cluster", where="--cluster")
+    check_extra("cluster", "a cluster", only="distributed", where="--cluster")
     import distributed
 
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)  # it tells of lost connections at length; the message below says it once
-    try:
-        try:
-            opened = distributed.Client(address, timeout=CONNECT)
-        except (OSError, TimeoutError, ValueError) as error:
-            hint = "start one by `dask scheduler`, which prints its address, and workers by `dask worker ADDRESS`"
-            what = f"no scheduler of Dask answers: {cause_of(error, LONGEST)}"
-            raise UserError(what, where=address, hint=hint) from None
-        with opened:
-            _check_workers(opened, address)
-            token = _client.set(opened)
+    with ExitStack() as quiet:  # they tell of lost connections at length; the message below says it once
+        for logger in map(logging.getLogger, ("distributed", "tornado.application")):
+            quiet.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        with started(name) as cluster:
             try:
-                yield
-            finally:
-                _client.reset(token)
-    finally:
-        logger.setLevel(before)
+                opened = distributed.Client(cluster, timeout=CONNECT)
+            except (OSError, TimeoutError, ValueError) as error:
+                hint = "start one by `dask scheduler`, which prints its address, and workers by `dask worker ADDRESS`"
+                what = f"no scheduler of Dask answers: {cause_of(error, LONGEST)}"
+                raise UserError(what, where=name, hint=hint) from None
+            with opened:
+                _check_workers(opened, name)
+                token = _client.set(opened)
+                try:
+                    yield
+                finally:
+                    _client.reset(token)
 
 
 def completed(tasks: Sequence[T], on: Client) -> Iterator[tuple[T, object]]:
@@ -121,17 +121,21 @@ def completed(tasks: Sequence[T], on: Client) -> Iterator[tuple[T, object]]:
 
 
 def _threads(on: Client) -> int:
-    """Threads of all workers.
+    """Threads of all workers; those that the command itself has started are waited for, as jobs may wait in a queue.
 
     Raises:
-        UserError: If there is no worker for :data:`CONNECT` seconds.
+        UserError: If there is no worker of another's cluster for :data:`CONNECT` seconds.
     """
-    until = time.monotonic() + CONNECT
+    until = time.monotonic() + _patience(on)
     while not (threads := sum(on.nthreads().values())):
         if time.monotonic() > until:
             raise UserError("the scheduler has no worker any more", where="--cluster", hint=_RESUME)
         time.sleep(LOOK)
     return threads
+
+
+def _patience(on: Client) -> float:
+    return CONNECT if on.cluster is None else math.inf
 
 
 def _finished(running: list[Future], on: Client) -> Iterable[Future]:
@@ -145,19 +149,19 @@ def _finished(running: list[Future], on: Client) -> Iterable[Future]:
             _threads(on)
 
 
-def _check_workers(opened: Client, address: str) -> None:
+def _check_workers(opened: Client, name: str) -> None:
     try:
-        opened.wait_for_workers(1, timeout=CONNECT)
+        opened.wait_for_workers(1, timeout=None if math.isinf(patience := _patience(opened)) else patience)
     except TimeoutError:
         what = f"the scheduler has no worker, nor got one in {CONNECT:g} s"
-        raise UserError(what, where=address, hint=f"start workers by `dask worker {address}`") from None
+        raise UserError(what, where=name, hint=f"start workers by `dask worker {name}`") from None
     found = opened.run(_version, on_error="return")
     others = {worker: version for worker, version in found.items() if version != VERSION}
     if others:
         worker, version = next(iter(others.items()))
         has = f"segtl {version}" if isinstance(version, str) else f"no segtl that works ({cause_of(version, LONGEST)})"
         what = f"{len(others)} of {len(found)} workers differ from this segtl {VERSION}: {worker} has {has}"
-        raise UserError(what, where=address, hint="install the same version for all of them, and start them again")
+        raise UserError(what, where=name, hint="install the same version for all of them, and start them again")
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ from seg_transfer.version import DISTRIBUTION
 
 Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
-    "cluster": ("distributed",),
+    "cluster": ("distributed", "dask_jobqueue"),
     "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
     "itk": ("SimpleITK",),
     "mesh": ("skimage",),

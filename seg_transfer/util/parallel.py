@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 import traceback
@@ -20,11 +19,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from seg_transfer.errors import EveryCaseFails, UserError
@@ -32,6 +31,7 @@ from seg_transfer.util import cluster
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.util.progress import TRACEBACKS, track
 from seg_transfer.util.signals import ENDING
+from seg_transfer.util.starting import starting_process
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -226,33 +226,6 @@ def _run_isolated(task: _Task[T, Any]) -> Any:
         finally:
             process.kill()
             process.join()
-
-
-@contextmanager
-def starting_process() -> Iterator[None]:
-    """Hide the calling script, and put off signals, while processes start.
-
-    Spawn would run the script in each process, which fails for one without ``if __name__ == "__main__"`` and for one
-    read from standard input. A process whose parent is interrupted before it has sent everything shows a traceback, and
-    so does one that Ctrl-C reaches before :func:`end_with_parent`: it inherits that SIGINT is ignored.
-    """
-    caller = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    arrived: list[int] = []
-    previous = {}
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
-        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in ENDING:
-            if callable(signal.getsignal(number)):
-                previous[number] = signal.signal(number, lambda number, _: arrived.append(number))
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = caller
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for late in arrived[:1]:
-            signal.raise_signal(late)
 
 
 def _send(task: _Task[T, Any], sender: Connection, trace: Path) -> None:
