@@ -47,6 +47,7 @@ from seg_transfer.options import (
 )
 from seg_transfer.options.base import Command, Options
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
+from seg_transfer.training.launch import follows
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import VERSION
 
@@ -85,6 +86,8 @@ def _run(entry: Command, options: Options) -> None:
         _apply(entry, options)
         module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
         result = getattr(import_module(module), name)(options)
+        if follows(getattr(options, "devices", None)):
+            return  # the process that leads shows the result
         from seg_transfer.cli import show
 
         name_in_code = entry.name.replace("-", "_")
@@ -109,6 +112,9 @@ def _apply(entry: Command, options: Options) -> None:
     """Set what applies to the whole process: verbosity, the log file, and whether connections are allowed."""
     if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
+    follower = follows(getattr(options, "devices", None))
+    if follower:
+        console.set_level(logging.ERROR)
     work = getattr(options, "work", None)
     if getattr(options, "model", None) is not None or getattr(options, "nnunet", None) is not None:
         work = None  # an exported model needs no work folder
@@ -116,7 +122,7 @@ def _apply(entry: Command, options: Options) -> None:
 
     file = None if work is None else WorkFolder(work).log
     console.log_tracebacks(file)
-    if file is not None and entry.name in LOGGED:
+    if file is not None and entry.name in LOGGED and not follower:
         console.log_run(file, _call_text(entry, options))
     if isinstance(options, OfflineOption) and options.offline:
         from seg_transfer.transfer.fetch import OFFLINE

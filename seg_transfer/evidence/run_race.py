@@ -26,7 +26,8 @@ from seg_transfer.planning.rules import race as rules
 from seg_transfer.planning.strategy import Strategy
 from seg_transfer.planning.variants import scratch_control, shortened, with_strategy
 from seg_transfer.preprocessing.store import Store, StoredCase
-from seg_transfer.training.loop import sampler_of, train_fold
+from seg_transfer.training.batches import sampler_of
+from seg_transfer.training.loop import train_fold
 from seg_transfer.training.manifest import Cases
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.task import Task

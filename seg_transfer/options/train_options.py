@@ -69,6 +69,11 @@ class TrainOptions(RunOptions, WorkOption, OfflineOption, JsonOption, VerbosityO
     control: bool = Field(
         False, description="Also train a from-scratch control under the same budget, and compare both."
     )
+    devices: Annotated[int | None, Cli(metavar="N", panel=RUNNING)] = Field(
+        None,
+        ge=1,
+        description="Devices of this machine that share every batch, each with a process. Default: one.",
+    )
     scratch: Annotated[Path | None, Cli(metavar="DIR", panel=RUNNING)] = Field(
         None,
         description="Copy the preprocessed cases into this folder, on a disk of this machine, and read them there.",

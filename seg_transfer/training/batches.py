@@ -9,28 +9,33 @@ the border repeats the edge slice instead.
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_transfer.planning.fields import Triple
-from seg_transfer.planning.plan import ModelPlan
+from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.preprocessing.extent import unknown_position
 from seg_transfer.preprocessing.locations import LocationKey
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.losses import IGNORE
 
+logger = logging.getLogger(__name__)
+
 Stream = Literal["train", "validate", "recalibrate", "augment"]
 STREAMS: tuple[Stream, ...] = ("train", "validate", "recalibrate", "augment")
 READ_AHEAD = 2
+SHARE_OF_FREE_MEMORY = 0.25
 OPEN_CASES = 16
 """Cases that a sampler keeps open: blocks read from an open case stay mapped, and opening one takes a fraction of the
 time of reading a patch."""
@@ -104,12 +109,13 @@ class PatchSampler:
         annotated = [index for index, (_, voxels) in enumerate(records) if sum(voxels[: self.not_annotated])]
         self._annotated_cases = annotated or list(range(len(cases)))
 
-    def batch(self, step: int, stream: Stream = "train") -> Batch:
+    def batch(self, step: int, stream: Stream = "train", rows: slice = slice(None)) -> Batch:
         """The batch of one step.
 
         Args:
             step: Counted from 0.
             stream: Batches of different streams are independent.
+            rows: The samples of the batch to read; each is the same as in the whole batch.
         """
         generator = seeded_generator(self.seed, stream, step)
         # The share holds on average, and as closely as possible in each batch.
@@ -119,10 +125,11 @@ class PatchSampler:
         starts = [(case, self._start(case, centre, generator)) for case in anywhere]
         for case, label in self.foreground_patches(count, anywhere, generator):
             starts.append((case, self._start(case, label, generator)))
-        images, labels = zip(*(self._read(case, start) for case, start in starts), strict=True)
+        images, labels = zip(*(self._read(case, start) for case, start in starts[rows]), strict=True)
         if self.position:
             jitter = seeded_generator(self.seed, stream, step, "position") if stream == "train" else None
-            maps = [self._position(case, start, jitter) for case, start in starts]
+            moves = [_position_move(jitter) for _ in starts]
+            maps = [self._position(*start, move) for start, move in zip(starts[rows], moves[rows], strict=True)]
             images = tuple(np.concatenate(pair) for pair in zip(images, maps, strict=True))
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)))
 
@@ -170,15 +177,11 @@ class PatchSampler:
             classes[classes == self.not_annotated] = IGNORE
         return patch, np.pad(classes, around, constant_values=IGNORE)
 
-    def _position(self, case: int, start: Triple, jitter: np.random.Generator | None) -> NDArray[np.float32]:
-        """Position maps of a patch; in training shifted and stretched a little, or unknown."""
-        extent = self._open(case).extent
-        if jitter is None:
-            return extent.position(start, self.patch)
-        if jitter.random() < POSITION_UNKNOWN:
+    def _position(self, case: int, start: Triple, move: _Move | None) -> NDArray[np.float32]:
+        """Position maps of a patch, shifted and stretched, or unknown without a move."""
+        if move is None:
             return unknown_position(self.patch)
-        shift, scale = jitter.normal(0, POSITION_SHIFT, 3), jitter.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
-        return extent.position(start, self.patch, shift=shift.tolist(), scale=scale.tolist())
+        return self._open(case).extent.position(start, self.patch, **move)
 
 
 class ReadAhead:
@@ -215,6 +218,44 @@ def seeded_generator(seed: int, stream: Stream, step: int, name: str = "") -> np
     """Random generator of a step of a stream, or of a named part of it."""
     part = [zlib.crc32(name.encode())] if name else []
     return np.random.default_rng([seed, STREAMS.index(stream), step, *part])
+
+
+class _Move(TypedDict, total=False):
+    shift: list[float]
+    scale: list[float]
+
+
+def _position_move(jitter: np.random.Generator | None) -> _Move | None:
+    """How the position maps of a patch are moved: a little in training, or None for unknown ones; else not at all."""
+    if jitter is None:
+        return _Move()
+    if jitter.random() < POSITION_UNKNOWN:
+        return None
+    shift, scale = jitter.normal(0, POSITION_SHIFT, 3), jitter.uniform(1 - POSITION_SCALE, 1 + POSITION_SCALE, 3)
+    return _Move(shift=shift.tolist(), scale=scale.tolist())
+
+
+def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int, sharers: int = 1) -> PatchSampler:
+    """The sampler of a plan's training for some of the cases, of which free memory holds a share.
+
+    Args:
+        plan: The plan.
+        store: The preprocessed cases.
+        cases: Identifiers of the cases to draw from.
+        seed: Random seed.
+        sharers: Processes on this machine that share the memory.
+    """
+    sampler = PatchSampler(
+        store,
+        cases,
+        plan.model,
+        batch_size=plan.recipe.batch_size,
+        foreground_share=plan.recipe.foreground_share,
+        seed=seed,
+        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available / sharers),
+    )
+    logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
+    return sampler
 
 
 def _spread(items: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:

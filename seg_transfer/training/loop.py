@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
 from seg_transfer.errors import UserError
@@ -22,8 +21,9 @@ from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.rules.optimization import TARGET_STEPS
 from seg_transfer.preprocessing.store import Store
-from seg_transfer.training.batches import PatchSampler, ReadAhead
+from seg_transfer.training.batches import ReadAhead, sampler_of
 from seg_transfer.training.checkpoint import is_whole_model, load_header, load_state, save_state
+from seg_transfer.training.follow import Following
 from seg_transfer.training.history import Row, mean_dice, write_csv
 from seg_transfer.training.interrupt import stop_requests
 from seg_transfer.training.manifest import (
@@ -36,6 +36,7 @@ from seg_transfer.training.manifest import (
     installed_versions,
 )
 from seg_transfer.training.progress_plot import draw_progress
+from seg_transfer.training.ranks import current
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.training.task import Task, check_plan
 from seg_transfer.training.trackers import Trackers
@@ -53,7 +54,6 @@ MOST_LABELS = 4
 """Labels whose Dice the progress display has room for."""
 RECALIBRATION_BATCHES = 20
 MOST_SKIPPED = 10
-SHARE_OF_FREE_MEMORY = 0.25
 LESS_MEMORY = 0.8
 """Of the memory that was there or planned: what to plan with after it ran out. A guess, not measured."""
 CUT_SHORT = 0.5
@@ -119,6 +119,7 @@ class _Training:
             self.task = self.task.resumed(header["task"], options, run)
             self.state = State(**header["state"])
         self.budget = self.task.budget(plan.recipe.steps_per_epoch)
+        self.ranks = current()
 
     @property
     def progress(self) -> float:
@@ -130,8 +131,10 @@ class _Training:
 
     def run_to_end(self) -> None:
         resumes = self.state.step > 0
-        self.trainer = Trainer(self.plan, seed=self.task.seed, device=self.options.device, load=not resumes)
-        make_sampler = partial(sampler_of, self.plan, self.store, seed=self.task.seed)
+        self._check_batch()
+        seed, device = self.task.seed, self.options.device
+        self.trainer = Trainer(self.plan, seed=seed, device=device, load=not resumes, ranks=self.ranks)
+        make_sampler = partial(sampler_of, self.plan, self.store, seed=seed, sharers=self.ranks.here)
         self.sampler = make_sampler(self.cases.train)
         self.validation = make_sampler(self.cases.validation) if self.cases.validation else None
         if resumes:
@@ -146,9 +149,12 @@ class _Training:
                 self.trainer.recalibrate(self.sampler.batch(step, "recalibrate").image for step in steps)
         self._save_manifest()
         self.trackers = Trackers(self.options.track, self.run, self.state.step)
-        workers = training_workers(self.options.device, self.options.workers)
-        on_cuda = self.options.device.startswith("cuda")
-        batches = ReadAhead(self.sampler.batch, workers=workers, pinned=on_cuda)
+        batches = ReadAhead(
+            partial(self.sampler.batch, rows=self.ranks.rows()),
+            workers=training_workers(device, self.options.workers),
+            pinned=device.startswith("cuda"),
+        )
+        self._call_others()
         try:
             self._train(batches)
         except torch.OutOfMemoryError as error:
@@ -183,14 +189,40 @@ class _Training:
                 state.seconds += time.perf_counter() - start
                 state.step += 1
                 self._count(loss, learned)
+                _, stopping = self.ranks.agree(self.progress, stop.requested)
                 if state.step % per_epoch == 0 or self.progress >= 1:
                     self._end_epoch(before)
-                if stop.requested or self.progress >= 1 or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    _, stopping = self.ranks.agree(self.progress, stop.requested)
+                if self.progress >= 1 or stopping:
+                    self.ranks.done()
+                if stopping or self.progress >= 1 or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                     self._save()
                     saved = time.monotonic()
-                if stop.requested:
+                if stopping:
                     raise KeyboardInterrupt
                 show(self.progress, self._status())
+
+    def _check_batch(self) -> None:
+        size = self.plan.recipe.batch_size
+        if size < self.ranks.size:
+            what = f"a batch of {size} cannot be shared by {self.ranks.size} devices: each needs a sample"
+            raise UserError(what, where="--devices", hint=f"use at most {size}, or plan with a larger batch")
+
+    def _call_others(self) -> None:
+        """Let the other ranks take part, with the state of this one."""
+        if self.ranks.size > 1 and self.progress < 1:
+            following = Following(
+                plan=self.plan,
+                store=self.store.folder.absolute(),
+                cases=self.cases,
+                seed=self.task.seed,
+                workers=self.options.workers,
+                step=self.state.step,
+                progress=self.progress,
+                validation_batches=VALIDATION_BATCHES,
+                tensors={name: tensor.cpu() for name, tensor in self.trainer.tensors().items()},
+            )
+            self.ranks.call(following)
 
     def _memory_ran_out(self) -> UserError:
         """What to tell about a GPU whose memory ran out, with a limit for the next plan."""
@@ -227,7 +259,7 @@ class _Training:
         loss: float | None = None
         dice: dict[str, float | None] = dict.fromkeys(self.plan.data.scored)
         if self.validation is not None:
-            steps = range(VALIDATION_BATCHES)  # the same ones after every epoch
+            steps = range(VALIDATION_BATCHES)[self.ranks.rows()]  # the same ones after every epoch
             loss, dice = self.trainer.validate(self.validation.batch(step, "validate") for step in steps)
         row = Row(
             epoch=len(state.rows) + 1,
@@ -325,21 +357,6 @@ def title_of(plan: Plan, fold: Fold) -> str:
     """Title of a run's plot."""
     of = "all cases" if fold == "full" else f"fold {fold}"
     return f"{plan.data.dataset}, {plan.model.configuration} {plan.model.encoder} {plan.recipe.strategy.name}, {of}"
-
-
-def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int) -> PatchSampler:
-    """The sampler of a plan's training for some of the cases."""
-    sampler = PatchSampler(
-        store,
-        cases,
-        plan.model,
-        batch_size=plan.recipe.batch_size,
-        foreground_share=plan.recipe.foreground_share,
-        seed=seed,
-        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available),
-    )
-    logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
-    return sampler
 
 
 def _device_name(device: str) -> str:

@@ -5,7 +5,7 @@ Labels are the outputs of one softmax; regions, which may overlap, have a sigmoi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ _SMOOTH = 1e-5
 
 Regions = Sequence[Sequence[int]]
 """Class indices of each region; empty for labels."""
+Total = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Sums over the samples of this process -> sums over those of all processes that share a batch."""
+
+
+def of_one_process(sums: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The sums of a process that has the whole batch."""
+    return sums
 
 
 def target_masks(target: Tensor, outputs: int, regions: Regions = ()) -> Tensor:
@@ -37,7 +44,7 @@ def target_masks(target: Tensor, outputs: int, regions: Regions = ()) -> Tensor:
     return masks * (target != IGNORE).unsqueeze(1)
 
 
-def segmentation_loss(logits: Tensor, target: Tensor, regions: Regions = ()) -> Tensor:
+def segmentation_loss(logits: Tensor, target: Tensor, regions: Regions = (), total: Total = of_one_process) -> Tensor:
     """Soft Dice loss plus cross-entropy, as in nnU-Net (Isensee et al., Nature Methods 2021).
 
     For labels Dice leaves out the background; for regions cross-entropy is binary. Dice is computed over the batch as
@@ -49,35 +56,36 @@ def segmentation_loss(logits: Tensor, target: Tensor, regions: Regions = ()) -> 
         target: ``(batch, slice, u, v)`` class indices; ``IGNORE`` outside the image and where nothing is annotated,
             which no term counts.
         regions: Class indices of each output, for regions.
+        total: Sums over all processes that share the batch; the loss is then that of the whole batch in each of them.
 
     Returns:
         Scalar in float32; zero where every voxel is ignored.
     """
     logits = logits.float()
     annotated = (target != IGNORE).unsqueeze(1)
-    count = annotated.sum().clamp(min=1)
     masks = target_masks(target, logits.shape[1], regions)
     if regions:
         entropies = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-        cross_entropy = (entropies * annotated).sum() / (count * len(regions))
-        probabilities = logits.sigmoid()
+        entropy, probabilities = (entropies * annotated).sum(), logits.sigmoid()
     else:
         logs = functional.log_softmax(logits, dim=1)
-        cross_entropy = -(logs * masks).sum() / count
-        probabilities = logs.exp()
+        entropy, probabilities = -(logs * masks).sum(), logs.exp()
     scored = slice(None) if regions else slice(1, None)
-    return _dice_loss((probabilities * annotated)[:, scored], masks[:, scored]) + cross_entropy
+    overlaps = _overlaps((probabilities * annotated)[:, scored], masks[:, scored])
+    entropy, count, shared, sizes = total((entropy, annotated.sum(), *overlaps))
+    dice = ((2 * shared + _SMOOTH) / (sizes + _SMOOTH)).mean()  # soft Dice, the mean over the outputs
+    return 1 - dice + entropy / (count.clamp(min=1) * max(1, len(regions)))
 
 
-def _dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """One minus the mean soft Dice of the outputs (axis 1), each over all other axes at once."""
+def _overlaps(probabilities: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """What each output (axis 1) shares with its mask, and the sum of both sizes, over all other axes at once."""
     over = (0, 2, 3, 4)
-    shared = (probabilities * masks).sum(over)
-    sizes = probabilities.sum(over) + masks.sum(over)
-    return 1 - ((2 * shared + _SMOOTH) / (sizes + _SMOOTH)).mean()
+    return (probabilities * masks).sum(over), probabilities.sum(over) + masks.sum(over)
 
 
-def deep_loss(outputs: Sequence[Tensor], target: Tensor, regions: Regions = ()) -> Tensor:
+def deep_loss(
+    outputs: Sequence[Tensor], target: Tensor, regions: Regions = (), total: Total = of_one_process
+) -> Tensor:
     """Mean loss of the outputs of deep supervision, weighted by 1, 1/2, 1/4 and so on.
 
     The loss of a coarser output is zero if no annotated voxel is among its nearest voxels.
@@ -86,21 +94,22 @@ def deep_loss(outputs: Sequence[Tensor], target: Tensor, regions: Regions = ()) 
         outputs: Logits ``(batch, output, slice, u, v)``, full resolution first, then coarser ones.
         target: ``(batch, slice, u, v)`` at full resolution; coarser targets are its nearest voxels.
         regions: Class indices of each output, for regions.
+        total: As for :func:`segmentation_loss`.
     """
     weights = [0.5**index for index in range(len(outputs))]
     losses = [
-        weight * segmentation_loss(logits, _resize(target, logits.shape[2:]), regions)
+        weight * segmentation_loss(logits, _resize(target, logits.shape[2:]), regions, total)
         for weight, logits in zip(weights, outputs, strict=True)
     ]
     return torch.stack(losses).sum() / sum(weights)
 
 
-def plan_loss(outputs: Sequence[Tensor], target: Tensor, plan: Plan) -> Tensor:
+def plan_loss(outputs: Sequence[Tensor], target: Tensor, plan: Plan, total: Total = of_one_process) -> Tensor:
     """The loss that a plan is trained with; a term that plans turn on has its weight in ``plan.recipe``.
 
-    Outputs and target are those of :func:`deep_loss`.
+    Outputs, target and total are those of :func:`deep_loss`.
     """
-    return deep_loss(outputs, target, plan.data.region_classes)
+    return deep_loss(outputs, target, plan.data.region_classes, total)
 
 
 @torch.no_grad()

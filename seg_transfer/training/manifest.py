@@ -11,6 +11,7 @@ from seg_transfer.options.train_options import TaskOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.strategy import Strategy
+from seg_transfer.training.ranks import current
 from seg_transfer.util.environment import training_workers
 from seg_transfer.util.records import JsonRecord, Record
 from seg_transfer.util.texts import version_of
@@ -45,6 +46,7 @@ class UsedOptions(TaskOptions):
 
     workers: int
     threads: int = Field(description="of torch on the CPU")
+    devices: int = Field(1, description="that shared every batch, when it was last trained")
 
     @classmethod
     def of(cls, task: Task, options: RunOptions, *, threads: int) -> Self:
@@ -59,6 +61,7 @@ class UsedOptions(TaskOptions):
             **task.model_dump(exclude={"fold"}),
             workers=training_workers(options.device, options.workers),
             threads=threads,
+            devices=current().size,
         )
 
 

@@ -21,6 +21,7 @@ from seg_transfer.training.batches import Batch, seeded_generator
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import overlap_counts, plan_loss
+from seg_transfer.training.ranks import ALONE, Ranks
 from seg_transfer.training.schedule import rate_factor
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.statistics import dice, none_if_undefined
@@ -52,10 +53,12 @@ class Trainer:
         seed: Random seed of weights and augmentation.
         device: ``cpu``, ``cuda:N`` or ``mps``.
         load: Load pretrained weights; False before a checkpoint.
+        ranks: The processes that share every batch.
     """
 
-    def __init__(self, plan: Plan, *, seed: int, device: str, load: bool) -> None:
+    def __init__(self, plan: Plan, *, seed: int, device: str, load: bool, ranks: Ranks = ALONE) -> None:
         model, recipe = plan.model, plan.recipe
+        self.ranks = ranks
         self.plan, self.seed, self.device = plan, seed, torch.device(device)
         network, self.report = build_network(
             model,
@@ -106,13 +109,14 @@ class Trainer:
         """Learn from one batch; a loss or gradient that is not finite changes no weights.
 
         Args:
-            batch: A batch on the CPU, not augmented.
+            batch: This rank's samples of a batch, on the CPU, not augmented.
             step: Counted from 0; decides the augmentation.
             progress: Share of the budget used before this step.
         """
         recipe = self.plan.recipe
-        # for drop path in the encoder
-        torch.manual_seed(int(seeded_generator(self.seed, "augment", step).integers(2**31)))
+        # for drop path in the encoder: of each rank its own
+        name = f"rank {self.ranks.rank}" if self.ranks.rank else ""
+        torch.manual_seed(int(seeded_generator(self.seed, "augment", step, name).integers(2**31)))
         self.network.train()
         self.schedule.apply(progress)
         rates = self.rates(progress)
@@ -121,6 +125,7 @@ class Trainer:
         loss = self.loss(*self._augment(batch, step))
         self._optimizer.zero_grad(set_to_none=True)
         self._fabric.backward(loss)
+        self.ranks.combine(self.network)
         norm = self._fabric.clip_gradients(
             self._module, self._optimizer, max_norm=recipe.gradient_clip, error_if_nonfinite=False
         )
@@ -133,15 +138,15 @@ class Trainer:
         return StepResult(value, learned)
 
     def loss(self, image: Tensor, label: Tensor) -> Tensor:
-        """Training loss of a :class:`Batch`, with deep supervision if the plan has it."""
+        """Training loss of a batch of which this rank has the samples, with deep supervision if the plan has it."""
         with self._fabric.autocast():  # on one device Fabric's own covers forward() only
             deep = self.plan.recipe.deep_supervision
             outputs = self._module.forward_deep(image) if deep else [self._module(image)]
-        return plan_loss(outputs, label, self.plan)
+        return plan_loss(outputs, label, self.plan, self.ranks.total)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> Validated:
-        """Loss and Dice of the averaged weights over some batches."""
+        """Loss and Dice of the averaged weights over the batches of all ranks."""
         data, network = self.plan.data, self.averaged.network
         assert isinstance(network, UNet), "a copy of the trained network"
         counts = torch.zeros(3, len(data.outputs), dtype=torch.float64)
@@ -150,14 +155,16 @@ class Trainer:
             image = batch.image.to(self.device)
             with self._fabric.autocast():
                 outputs = network.forward_deep(image) if self.plan.recipe.deep_supervision else [network(image)]
-            losses.append(plan_loss(outputs, batch.label.to(self.device), self.plan))
+            losses.append(float(plan_loss(outputs, batch.label.to(self.device), self.plan)))
             counts += overlap_counts(outputs[0].cpu(), batch.label, data.region_classes)
+        parts = self.ranks.gather((losses, counts))
+        losses, counts = [loss for part, _ in parts for loss in part], torch.stack([each for _, each in parts]).sum(0)
         each = {
             name: none_if_undefined(dice(common, predicted, reference))
             for name, (predicted, reference, common) in zip(data.outputs, counts.T.tolist(), strict=True)
             if name in data.scored
         }
-        loss = float(torch.stack(losses).mean())
+        loss = float(torch.tensor(losses).mean())
         return Validated(loss if math.isfinite(loss) else None, each)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -180,11 +187,13 @@ class Trainer:
             augmentation = augmentation.model_copy(update={"rotate_out_of_plane": False})
         image, label = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         channels = len(self.plan.data.channels)
+        rows = self.ranks.rows()
         transforms = sample_transforms(
             augmentation,
-            batch=len(image),
+            batch=len(image) if rows == slice(None) else self.plan.recipe.batch_size,
             channels=channels,
             generator=partial(seeded_generator, self.seed, "augment", step),
+            rows=rows,
         )
         out_of_plane = augmentation.rotate_out_of_plane
         maps, spacing = image.shape[1] - channels, self.plan.data.spacing

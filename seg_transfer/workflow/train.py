@@ -13,6 +13,8 @@ from seg_transfer.options.train_options import TrainOptions
 from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import scratch_control
+from seg_transfer.training.launch import joined, place_of
+from seg_transfer.training.ranks import current
 from seg_transfer.training.run_folder import fold_name
 from seg_transfer.util import environment
 from seg_transfer.workflow.preprocess import preprocess_missing
@@ -30,13 +32,32 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     plan in ``runs/``, which differs in weights and strategy only. The comparison is in ``validation/control.json`` of
     the fold. Finished runs are not trained again.
 
+    Over several devices the processes share every batch and the held-out cases. Everything else is done by the first
+    one; in the others this ends when the first one does.
+
     Returns:
-        The trained folds, in order, with their controls.
+        The trained folds, in order, with their controls; none in a process that another one leads.
 
     Raises:
         UserError: If there is no plan or no such fold, cases cannot be preprocessed, or files to validate on are gone;
             with ``control``, if the plan is from scratch itself, or a fold holds no case out.
     """
+    device = environment.resolve_device(options.device)
+    if place_of(options.devices) is None:
+        return _train(options.model_copy(update={"device": device}))
+    environment.check_torch()
+    import torch
+
+    command = ["train", options.fold, "--work", str(options.work), "--device", options.device]
+    with joined(options.devices, device, [*command, "--devices", str(options.devices)]) as ranks:
+        if ranks.rank == 0:
+            return _train(options.model_copy(update={"device": ranks.device}))
+        torch.set_num_threads(max(1, environment.cores() // ranks.here))
+        ranks.follow()
+        return []
+
+
+def _train(options: TrainOptions) -> list[TrainedFold]:
     work = WorkFolder(options.work)
     plan = work.load_plan()
     if options.fold == "cv":
@@ -45,7 +66,6 @@ def train(options: TrainOptions) -> list[TrainedFold]:
         folds = [fold_from_text(options.fold, plan, option="FOLD")]
     if options.control:
         _check_control(plan, folds)
-    options = options.model_copy(update={"device": environment.resolve_device(options.device)})
     environment.check_torch()
     import torch
 
@@ -63,7 +83,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     for fold in folds:
         check_held_out(plan, dataset, folder.run(fold))
     preprocess_missing(work, plan, dataset, environment.case_workers(options.workers, dataset.files()))
-    torch.set_num_threads(environment.cores())
+    torch.set_num_threads(max(1, environment.cores() // current().here))
     store = Store.open(work.store_folder(plan), plan.data)
     if options.scratch is not None:
         store = store.copied_into(options.scratch)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.dataset import Dataset
+from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
@@ -25,6 +25,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.loop import add_scores_to_plot, train_fold
 from seg_transfer.training.manifest import Cases
+from seg_transfer.training.ranks import Ranks, current
 from seg_transfer.training.run_folder import RunFolder, fold_name
 from seg_transfer.util.locks import check_held
 
@@ -111,6 +112,32 @@ def train_and_validate(
     return TrainedFold(run, scores, plan.strategy_name, plan.recipe.strategy.pretrained_stages > 0)
 
 
+@dataclass(frozen=True)
+class _Predicting:
+    """Predicts a run's held-out cases, of which each rank has its own.
+
+    Attributes:
+        run: The run, with an absolute path.
+        cases: All of its held-out cases.
+        device: Of a process that is alone.
+    """
+
+    run: RunFolder
+    cases: tuple[Case, ...]
+    device: str
+
+    def __call__(self, ranks: Ranks) -> dict[str, str]:
+        """Predict the cases of this rank; returns the causes of those that failed in any."""
+        predictor = Predictor.load([self.run.model], ranks.device or self.device)
+        failures = predict_folder(predictor, self.cases[ranks.rows()], Outputs(self.run.validation))
+        parts = ranks.gather((failures, ranks.asked_to_stop))
+        if any(stop for _, stop in parts):
+            ranks.done()
+            raise KeyboardInterrupt
+        failed = {case: cause for part, _ in parts for case, cause in part.items()}
+        return {case.id: failed[case.id] for case in self.cases if case.id in failed}
+
+
 def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[str], options: RunOptions) -> Scores:
     """Write label maps, ``scores.csv``, ``overlay.png`` and, last, ``scores.json`` into ``validation/``.
 
@@ -120,7 +147,10 @@ def _validate(plan: Plan, dataset: Dataset, run: RunFolder, held_out: Sequence[s
         return Scores.load(run.scores)
     cases = dataset.select(held_out).cases
     models = model_digests([run.model])
-    failures = predict_folder(Predictor.load([run.model], options.device), cases, Outputs(run.validation))
+    ranks, work = current(), _Predicting(RunFolder(run.path.absolute(), run.fold), cases, options.device)
+    ranks.call(work)
+    failures = work(ranks)
+    ranks.done()
     predicted = [case for case in cases if case.id not in failures]
     maps = label_maps(predicted, run.validation)
     scores = evaluate_files(

@@ -358,3 +358,17 @@ def test_spatial_transforms_are_composed_in_order() -> None:
     _, marked = changed(torch.zeros(1, 1, 1, 65, 65), label, *transforms)
     where = (marked[0, 0] == 1).nonzero().float() - 32
     assert where.mean(0).tolist() == [0, -16]
+
+
+@pytest.mark.parametrize("out_of_plane", [False, True])
+def test_a_share_of_a_batch_is_transformed_as_in_the_whole_batch(out_of_plane: bool) -> None:
+    """Every rank of a training has a share; noise and the radius of blurs depend on the whole batch."""
+    plan = ON.model_copy(update={"noise_probability": 0.5, "blur_probability": 0.5, "blur_sigma": (0.3, 2.0)})
+    image, label = torch.rand(5, 2, 4, 12, 14), torch.randint(-1, 3, (5, 4, 12, 14))
+    whole = changed(image, label, *drawn(plan, batch=5, channels=2), out_of_plane=out_of_plane)
+    for rows in (slice(0, None, 2), slice(1, None, 2), slice(4, None, 5)):
+        random = partial(seeded_generator, 0, "augment", 0)
+        share = sample_transforms(plan, batch=5, channels=2, generator=random, rows=rows)
+        image_share, label_share = changed(image[rows], label[rows], *share, out_of_plane=out_of_plane)
+        assert torch.allclose(image_share, whole[0][rows], atol=1e-6)
+        assert torch.equal(label_share, whole[1][rows])

@@ -295,3 +295,16 @@ def test_prediction_pads_a_small_case_as_training_does(
     trained_on = sampler_of(store, configuration, patch, cases=("a",), batch_size=8).batch(0).image
     for image in trained_on:
         assert any(torch.equal(image, window) for window in seen)
+
+
+@pytest.mark.parametrize("position", [False, True])
+def test_the_shares_of_a_batch_are_the_batch(store: Store, position: bool) -> None:
+    """Position maps, which are moved at random, included."""
+    model = model_of("3d", (4, 8, 10)).model_copy(update={"position": position})
+    sampler = PatchSampler(store, tuple(SHAPES), model, batch_size=5, foreground_share=0.5, seed=0, cache_bytes=10**9)
+    for step in range(3):
+        whole = sampler.batch(step)
+        for rank in range(3):
+            rows = slice(rank, None, 3)
+            share = sampler.batch(step, rows=rows)
+            assert torch.equal(share.image, whole.image[rows]) and torch.equal(share.label, whole.label[rows])

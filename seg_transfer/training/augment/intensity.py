@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -81,23 +81,40 @@ class Noise(IntensityTransform):
     Attributes:
         amounts: ``(batch, channel)`` standard deviation over that of the channel; 0 is neutral.
         seed: Random seed of the noise, which is drawn on the device.
+        whole: Amounts of the whole batch, for a share of it.
+        mine: ``(whole batch,)``: the samples of the share.
     """
 
     amounts: Array
     seed: int
+    whole: Array | None = None
+    mine: Mask | None = None
 
     @classmethod
     def sample(cls, plan: Augmentation, draw: Draw) -> Self:
         amounts = draw.amount(plan.noise_probability, (0.0, plan.noise_std), draw.channels)
         return cls(amounts, seed=int(draw.generator.integers(2**31)))
 
+    def share(self, rows: slice) -> Self:
+        mine = np.zeros(len(self.amounts), bool)
+        mine[rows] = True
+        return replace(self, amounts=self.amounts[rows], whole=self.amounts, mine=mine)
+
     def apply(self, image: Tensor) -> None:
         if (rows := rows_of((self.amounts > 0).any(axis=1), image)) is not None:
             generator = torch.Generator(image.device).manual_seed(self.seed)
             chosen = image[rows]
-            noise = torch.randn(chosen.shape, generator=generator, device=image.device)
+            noise = self._draw(chosen.shape, generator)
             spread = chosen.std(VOXELS, keepdim=True)
             image[rows] = chosen + noise * spread * per_sample(self.amounts, rows, rank=BATCH_RANK)
+
+    def _draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Noise of this shape; a share of a batch takes its samples from the noise of the whole batch."""
+        if self.whole is None or self.mine is None:
+            return torch.randn(shape, generator=generator, device=generator.device)
+        noisy = (self.whole > 0).any(axis=1)
+        noise = torch.randn((int(noisy.sum()), *shape[1:]), generator=generator, device=generator.device)
+        return noise[torch.from_numpy(np.flatnonzero(self.mine[noisy])).to(noise.device)]
 
 
 @dataclass(frozen=True)
@@ -107,20 +124,25 @@ class Blur(IntensityTransform):
     Attributes:
         sigmas: ``(batch, channel)`` in voxels; 0 is neutral.
         axes: Axes of the batch: u and v, or all three.
+        widest: Largest sigma of the whole batch, for a share of it: it decides the kernels' radius.
     """
 
     sigmas: Array
     axes: tuple[int, ...] = VOXELS[1:]
+    widest: float = 0.0
 
     @classmethod
     def sample(cls, plan: Augmentation, draw: Draw) -> Self:
         sigmas = draw.amount(plan.blur_probability, plan.blur_sigma, draw.channels)
         return cls(sigmas, axes=VOXELS if plan.rotate_out_of_plane else VOXELS[1:])
 
+    def share(self, rows: slice) -> Self:
+        return replace(super().share(rows), widest=float(self.sigmas.max()))
+
     def apply(self, image: Tensor) -> None:
         if (rows := rows_of((self.sigmas > 0).any(axis=1), image)) is None:
             return
-        radius = math.ceil(BLUR_SIGMAS * float(self.sigmas.max()))
+        radius = math.ceil(BLUR_SIGMAS * max(float(self.sigmas.max()), self.widest))
         offsets = np.arange(-radius, radius + 1)
         kernels = np.exp(-0.5 * (offsets / np.maximum(self.sigmas, 1e-3)[..., None]) ** 2)
         kernels = (kernels / kernels.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -18,7 +18,12 @@ TRANSFORMS: tuple[type[Transform], ...] = (*SPATIAL, *INTENSITY, Mirror)
 
 
 def sample_transforms(
-    plan: Augmentation, *, batch: int, channels: int, generator: Callable[[str], np.random.Generator]
+    plan: Augmentation,
+    *,
+    batch: int,
+    channels: int,
+    generator: Callable[[str], np.random.Generator],
+    rows: slice = slice(None),
 ) -> list[Transform]:
     """Draw every transform of one batch.
 
@@ -27,8 +32,10 @@ def sample_transforms(
         batch: Number of samples.
         channels: Image channels; noise, blur, brightness, contrast and gamma are drawn for each.
         generator: Name of a transform -> its random generator.
+        rows: The samples to return the transforms of; all are drawn.
     """
-    return [kind.sample(plan, Draw(generator(kind.__name__), batch=batch, channels=channels)) for kind in TRANSFORMS]
+    drawn = [kind.sample(plan, Draw(generator(kind.__name__), batch=batch, channels=channels)) for kind in TRANSFORMS]
+    return drawn if rows == slice(None) else [transform.share(rows) for transform in drawn]
 
 
 def apply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -69,6 +70,12 @@ class Transform(ABC):
             plan: Probabilities and ranges.
             draw: Random numbers of this transform.
         """
+
+    def share(self, rows: slice) -> Self:
+        """The same transform for some samples of the batch: to each it does what it does in the whole batch."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)  # type: ignore[type-var]
 
 
 def rows_of(chosen: Any, like: Tensor) -> Tensor | None:
