@@ -110,8 +110,8 @@ def joined(devices: int | None, device: str, command: Sequence[str]) -> Iterator
     if place is None:
         yield ALONE
         return
-    kind = device.partition(":")[0]
-    _check_devices(kind, place.here)
+    kind, _, index = device.partition(":")
+    _check_devices(kind, int(index or 0), place.here)
     started: list[subprocess.Popen[bytes]] = []
     with ExitStack() as last:
         if place.by == "segtl" and place.rank == 0:
@@ -127,11 +127,14 @@ def joined(devices: int | None, device: str, command: Sequence[str]) -> Iterator
                     ranks.end()
 
 
-def _check_devices(kind: str, count: int) -> None:
+def _check_devices(kind: str, index: int, count: int) -> None:
     import torch
 
     if not torch.distributed.is_available():
         raise UserError("this torch cannot train over several devices", where="--devices", hint="train on one")
+    if index:
+        hint = "use --device cuda; CUDA_VISIBLE_DEVICES says which ones there are"
+        raise UserError(f"cuda:{index} is one device, not {count}", where="--device", hint=hint)
     if kind == "mps" or (kind == "cuda" and torch.cuda.device_count() < count):
         there = 1 if kind == "mps" else torch.cuda.device_count()
         hint = "use fewer, or --device cpu"

@@ -43,8 +43,12 @@ def train(options: TrainOptions) -> list[TrainedFold]:
             with ``control``, if the plan is from scratch itself, or a fold holds no case out.
     """
     device = environment.resolve_device(options.device)
-    if place_of(options.devices) is None:
+    place = place_of(options.devices)
+    if place is None:
         return _train(options.model_copy(update={"device": device}))
+    if options.scratch is not None and place.machines > 1:
+        what = f"a folder of one machine cannot serve {place.machines}"
+        raise UserError(what, where="--scratch", hint="omit it: the cases are read from the work folder")
     environment.check_torch()
     import torch
 

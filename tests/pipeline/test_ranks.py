@@ -36,6 +36,7 @@ COMMAND = [sys.executable, str(TESTS / "rank_command.py")]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 LONGEST = 300
 EPOCHS = 4
+STARTED: list[subprocess.Popen[str]] = []
 AUGMENTED = Augmentation(
     mirror_axes=(1, 2),
     rotate_probability=0.5,
@@ -87,7 +88,9 @@ class Made:
         paths = [str(path) for path in (TESTS, TESTS.parent)]
         changed = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-        return subprocess.Popen(line, env=os.environ | changed, text=True, **pipes)  # type: ignore[call-overload]
+        process = subprocess.Popen(line, env=os.environ | changed, text=True, **pipes)  # type: ignore[call-overload]
+        STARTED.append(process)
+        return process
 
     def torchrun(self, ranks: int, **environment: str) -> tuple[int, str]:
         return ended(self.start(*TORCHRUN, str(ranks), COMMAND[1], **environment))
@@ -98,13 +101,20 @@ class Made:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and output; the session's processes end with it."""
-    try:
-        text, _ = process.communicate(timeout=LONGEST)
-    finally:
+    """Exit code and output."""
+    text, _ = process.communicate(timeout=LONGEST)
+    return process.returncode, text
+
+
+@pytest.fixture(autouse=True)
+def none_is_left() -> Iterator[None]:
+    """End what a test that failed has started, with the processes that these have started."""
+    yield
+    for process in STARTED:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, text
+            process.communicate()
+    STARTED.clear()
 
 
 def assert_alike(one: Made, other: Made, *, tolerance: float = 1e-4) -> None:
@@ -190,8 +200,7 @@ def test_the_job_ends_when_a_rank_is_killed_and_then_resumes(tmp_path: Path) -> 
     assert made.is_whole()
     steps = made.state["step"]
     again = made.start(devices=2)
-    follower_of(again, made)
-    while made.state["step"] <= steps:
+    while again.poll() is None and made.state["step"] <= steps:
         time.sleep(0.2)
     again.send_signal(signal.SIGTERM)
     code, text = ended(again)
