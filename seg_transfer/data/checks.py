@@ -121,12 +121,22 @@ def warn_of_forms(paths: Iterable[Path]) -> None:
     Args:
         paths: Files of any format; those that cannot be read are left out.
     """
+    warn_of_apart(forms_apart(paths))
+
+
+def forms_apart(paths: Iterable[Path]) -> dict[Path, float]:
+    """NIfTI file -> distance in mm of the two places in its header; without files that cannot be read."""
     apart: dict[Path, float] = {}
-    for path in sorted(paths):
+    for path in paths:
         if path.name.lower().endswith(NIFTI_ENDINGS):
             with suppress(UserError):
                 apart[path] = read_header(path).apart
-    found = [path for path, distance in apart.items() if distance]
+    return apart
+
+
+def warn_of_apart(apart: dict[Path, float]) -> None:
+    """Log the warning of :func:`warn_of_forms` about distances of :func:`forms_apart`."""
+    found = sorted(path for path, distance in apart.items() if distance)
     if found:
         names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "")
         logger.warning(

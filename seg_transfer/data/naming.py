@@ -12,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from seg_transfer.data.formats import ending, is_segmentation, is_supported, stem
@@ -71,7 +72,7 @@ class ChannelFiles:
     cases: dict[str, dict[int, Path]]
     folder: Path
 
-    @property
+    @cached_property
     def first(self) -> Path:
         """The first file by name."""
         return min(file for files in self.cases.values() for file in files.values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
-from seg_transfer.data.checks import Problem, all_problems, read_checked
+from seg_transfer.data.checks import Problem, all_problems, forms_apart, read_checked
 from seg_transfer.data.dataset import Case, Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, measure_case
@@ -29,11 +30,13 @@ class Examination:
         dataset: With the cases that have no problem.
         problems: Of all other cases and of unused files, sorted by case and file.
         foreground: Per channel the intensities of the foreground of all cases; None without foreground.
+        apart: Of all files of the cases, see :func:`~seg_transfer.data.checks.forms_apart`.
     """
 
     dataset: Dataset
     problems: list[Problem]
     foreground: _Sketches
+    apart: dict[Path, float]
     _measured: dict[str, CaseFingerprint]
 
     @cached_property
@@ -79,6 +82,7 @@ def examine(dataset: Dataset, *, workers: int) -> Examination:
         raise UserError("no case has a label", where=dataset.root, hint="give at least one labelled case")
     problems: list[Problem] = []
     empty: list[str] = []
+    apart: dict[Path, float] = {}
     measured: dict[str, CaseFingerprint] = {}
     unused = {problem.case for problem in all_problems(dataset, [])}
     pooled = _Pool([case.id for case in cases], len(dataset.channel_names))
@@ -88,7 +92,8 @@ def examine(dataset: Dataset, *, workers: int) -> Examination:
             problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
             pooled.add(case.id, None)
             continue
-        of_case, background_only, found = result
+        of_case, background_only, apart_of_case, found = result
+        apart |= apart_of_case
         problems += of_case
         empty += [case.id] if background_only else []
         if found is not None:
@@ -99,7 +104,7 @@ def examine(dataset: Dataset, *, workers: int) -> Examination:
     problems = all_problems(dataset, problems)
     broken = {problem.case for problem in problems}
     valid = dataset.select([case.id for case in cases if case.id not in broken])
-    return Examination(valid, problems, pooled.sums, measured)
+    return Examination(valid, problems, pooled.sums, apart, measured)
 
 
 class _Pool:
@@ -130,8 +135,13 @@ class _Pool:
 
 def _examine_case(
     case: Case, *, dataset: Dataset
-) -> tuple[list[Problem], bool, tuple[CaseFingerprint, _Sketches] | None]:
-    """Problems of a case, whether its label holds background only, and its measurements if it has no problem."""
+) -> tuple[list[Problem], bool, dict[Path, float], tuple[CaseFingerprint, _Sketches] | None]:
+    """Examine a case.
+
+    Returns:
+        Its problems, whether its label holds background only, :func:`~seg_transfer.data.checks.forms_apart` of its
+        files, and its measurements if it has no problem.
+    """
     checked = read_checked(case, dataset)
     measured = None if checked.problems else measure_case(checked, labels=len(dataset.labels))
-    return checked.problems, checked.background_only, measured
+    return checked.problems, checked.background_only, forms_apart(case.files), measured

@@ -100,9 +100,12 @@ def completed(tasks: Sequence[T], on: Client) -> Iterator[tuple[T, object]]:
 
     waiting = iter(tasks)
     running: dict[Future, T] = {}
+    looked = -math.inf
     try:
         while True:
-            room = AHEAD * _threads(on) - len(running)
+            if time.monotonic() - looked > LOOK:  # asking the scheduler takes as long as a small task
+                threads, looked = _threads(on), time.monotonic()
+            room = AHEAD * threads - len(running)
             running |= {on.submit(task, pure=False): task for task in islice(waiting, max(0, room))}
             if not running:
                 return

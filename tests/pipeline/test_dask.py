@@ -139,7 +139,7 @@ def test_a_case_that_kills_its_workers_is_named(tmp_path: Path, processes: Proce
 
 
 def test_no_more_is_on_the_way_than_the_workers_need() -> None:
-    most, now, lock = 0, 0, threading.Lock()
+    most, now, asked, lock = 0, 0, 0, threading.Lock()
 
     class Counted:
         def __call__(self) -> int:
@@ -159,9 +159,17 @@ def test_no_more_is_on_the_way_than_the_workers_need() -> None:
                 most = max(most, now)
             return submit(*arguments, **options)
 
-        client.submit = noted
+        nthreads = client.nthreads
+
+        def counted() -> object:
+            nonlocal asked
+            asked += 1
+            return nthreads()
+
+        client.submit, client.nthreads = noted, counted
         for _task, result in module.completed(tasks, client):
             assert result == 1
             with lock:
                 now -= 1
     assert 2 < most <= 2 * module.AHEAD + 1
+    assert asked < 100  # not for each of the 200 tasks, which takes longer than a small one
