@@ -3,7 +3,7 @@
 ``segtl plan`` of made CTs of 256 voxels, each another one, on two workers of Dask with one thread each, or on two
 worker processes (``--workers 2``). Peak memory is that of the command, which hands out the cases and gathers their
 measurements, and that of Dask's scheduler. From 10,000 cases on the workers do not read (``simulated_case.py``), and
-100,000 cases are not tried on the cluster: there a task costs 20 ms of a busy core. Rows are in
+100,000 cases are not tried on the cluster: there a task takes about 25 ms on a busy core. Rows are in
 ``bench/results/backpressure.csv``. ``--parts N`` tells what of the command's memory grows, with N simulated cases.
 
     python bench/backpressure.py
@@ -200,7 +200,7 @@ def draw(path: Path) -> None:
         rows = rows_of(where)
         axes.plot([int(row["cases"]) for row in rows], [int(row[name]) for row in rows], marker="o", label=label)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
     axes.set_xlabel("cases")
     axes.set_ylabel("peak memory, MB")
     axes.grid(alpha=0.3)
