@@ -137,10 +137,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     torch.set_num_threads(threads)
 
 
-def test_two_ranks_train_as_one_process_does(tmp_path: Path, expected: Made) -> None:
+@pytest.mark.parametrize("how", ["forked", pytest.param("--devices", marks=pytest.mark.slow)])
+def test_two_ranks_train_as_one_process_does(tmp_path: Path, expected: Made, how: str) -> None:
     """A batch of 5 has unequal shares; stages are unfrozen on the way."""
     made = Made.new(tmp_path)
-    code, text = ended(made.start(devices=2))
+    code, text = ended(made.start(RANKS="2") if how == "forked" else made.start(devices=2))
     assert code == 0, text
     assert_alike(expected, made)
     assert made.is_whole()
