@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import seg_transfer
 from seg_transfer.errors import UserError
-from seg_transfer.training.launch import Place, place_of
+from seg_transfer.training.launch import Place, joined, place_of
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3"}
@@ -42,3 +45,19 @@ def test_the_place_of_a_process(devices: int | None, environment: dict[str, str]
 def test_another_number_of_processes_is_refused(devices: int, environment: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         place_of(devices, environment)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:1", "cuda:1 is one device, not 9"), ("cuda:0", "9 devices of kind cuda"), ("mps", "there are 1")],
+)
+def test_devices_that_are_not_there(device: str, message: str) -> None:
+    with pytest.raises(UserError, match=message), joined(9, device, []):
+        pass
+
+
+def test_a_disk_of_one_machine_cannot_serve_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="--scratch: a folder of one machine cannot serve 2"):
+        seg_transfer.train("0", work=tmp_path, scratch=tmp_path, device="cpu")
