@@ -111,7 +111,7 @@ def joined(devices: int | None, device: str, command: Sequence[str]) -> Iterator
         yield ALONE
         return
     kind, _, index = device.partition(":")
-    _check_devices(kind, int(index or 0), place.here)
+    _check_devices(kind, int(index or 0), place)
     started: list[subprocess.Popen[bytes]] = []
     with ExitStack() as last:
         if place.by == "segtl" and place.rank == 0:
@@ -127,9 +127,10 @@ def joined(devices: int | None, device: str, command: Sequence[str]) -> Iterator
                     ranks.end()
 
 
-def _check_devices(kind: str, index: int, count: int) -> None:
+def _check_devices(kind: str, index: int, place: Place) -> None:
     import torch
 
+    count = place.here
     if not torch.distributed.is_available():
         raise UserError("this torch cannot train over several devices", where="--devices", hint="train on one")
     if index:
@@ -139,6 +140,10 @@ def _check_devices(kind: str, index: int, count: int) -> None:
         there = 1 if kind == "mps" else torch.cuda.device_count()
         hint = "use fewer, or --device cpu"
         raise UserError(f"{count} devices of kind {kind}: there are {there}", where="--devices", hint=hint)
+    cores = max(2, os.cpu_count() or 1)  # two can be tried anywhere
+    if kind == "cpu" and place.by == "segtl" and count > cores:
+        what = f"{count} processes on a machine of {cores} cores would wait for each other, and take its memory"
+        raise UserError(what, where="--devices", hint=f"use at most {cores}; one process uses all cores as well")
 
 
 def _start(count: int, command: Sequence[str]) -> list[subprocess.Popen[bytes]]:

@@ -131,7 +131,6 @@ class _Training:
 
     def run_to_end(self) -> None:
         resumes = self.state.step > 0
-        self._check_batch()
         seed, device = self.task.seed, self.options.device
         self.trainer = Trainer(self.plan, seed=seed, device=device, load=not resumes, ranks=self.ranks)
         make_sampler = partial(sampler_of, self.plan, self.store, seed=seed, sharers=self.ranks.here)
@@ -201,12 +200,6 @@ class _Training:
                 if stopping:
                     raise KeyboardInterrupt
                 show(self.progress, self._status())
-
-    def _check_batch(self) -> None:
-        size = self.plan.recipe.batch_size
-        if size < self.ranks.size:
-            what = f"a batch of {size} cannot be shared by {self.ranks.size} devices: each needs a sample"
-            raise UserError(what, where="--devices", hint=f"use at most {size}, or plan with a larger batch")
 
     def _call_others(self) -> None:
         """Let the other ranks take part, with the state of this one."""

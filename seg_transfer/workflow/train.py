@@ -49,6 +49,7 @@ def train(options: TrainOptions) -> list[TrainedFold]:
     if options.scratch is not None and place.machines > 1:
         what = f"a folder of one machine cannot serve {place.machines}"
         raise UserError(what, where="--scratch", hint="omit it: the cases are read from the work folder")
+    _check_batch(WorkFolder(options.work).load_plan(), place.size)  # before there are so many processes
     environment.check_torch()
     import torch
 
@@ -100,6 +101,13 @@ def _train(options: TrainOptions) -> list[TrainedFold]:
             result = train_control(result, control, dataset, store, options=options)
         trained.append(result)
     return trained
+
+
+def _check_batch(plan: Plan, size: int) -> None:
+    batch = plan.recipe.batch_size
+    if batch < size:
+        what = f"a batch of {batch} cannot be shared by {size} devices: each needs a sample"
+        raise UserError(what, where="--devices", hint=f"use at most {batch}, or plan with a larger batch")
 
 
 def _check_control(plan: Plan, folds: Sequence[Fold]) -> None:

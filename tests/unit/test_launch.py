@@ -49,10 +49,16 @@ def test_another_number_of_processes_is_refused(devices: int, environment: dict[
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("cuda:1", "cuda:1 is one device, not 9"), ("cuda:0", "9 devices of kind cuda"), ("mps", "there are 1")],
+    [
+        ("cuda:1", "cuda:1 is one device, not 9999"),
+        ("cuda:0", "9999 devices of kind cuda"),
+        ("mps", "there are 1"),
+        ("cpu", "9999 processes on a machine of"),
+    ],
 )
 def test_devices_that_are_not_there(device: str, message: str) -> None:
-    with pytest.raises(UserError, match=message), joined(9, device, []):
+    """None of the processes is started: so many would take all memory."""
+    with pytest.raises(UserError, match=message), joined(9999, device, []):
         pass
 
 
