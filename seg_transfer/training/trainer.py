@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from seg_transfer.network.build import build_network, lay_channels_last
@@ -76,8 +77,12 @@ class Trainer:
         self._fabric = Fabric(
             accelerator=self.device.type,
             devices=[self.device.index or 0] if self.device.type == "cuda" else 1,
-            # a plugin, since Fabric prints a precision that is given by name
-            plugins=MixedPrecision("bf16-mixed", device) if recipe.precision == "bfloat16" else Precision(),
+            plugins=[
+                # a plugin, since Fabric prints a precision that is given by name
+                MixedPrecision("bf16-mixed", device) if recipe.precision == "bfloat16" else Precision(),
+                # else Fabric looks for other processes, and refuses tasks of Slurm, each of which trains its own fold
+                LightningEnvironment(),
+            ],
         )
         self.optimizer = torch.optim.AdamW(
             self.schedule.parameter_groups(recipe.learning_rate, recipe.weight_decay),

@@ -350,6 +350,16 @@ def test_a_frozen_encoder_keeps_its_weights_and_recalibrated_statistics(tmp_path
         assert all(not torch.equal(long[name], source[name]) for name in statistics)
 
 
+def test_tasks_of_slurm_know_nothing_of_each_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ``srun --ntasks 5``: Fabric would take them for one training, and refuse it."""
+    task = {"SLURM_NTASKS": "5", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_JOB_ID": "7"}
+    for name, value in (task | {"SLURM_JOB_NAME": "folds", "SLURM_NODELIST": "node1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    trainer = Trainer(make_plan(), seed=0, device="cpu", load=True)
+    assert (trainer._fabric.world_size, trainer._fabric.global_rank) == (1, 0)
+
+
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_convolutions_compute_in_the_planned_precision(store: Store, precision: str, deep: bool) -> None:
