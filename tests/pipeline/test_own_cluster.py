@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -166,7 +167,12 @@ seg_transfer.preprocess(**options)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_command(number: int, tmp_path: Path) -> None:
-    data = make_dataset(tmp_path / "balls", cases=60)
+    data = make_dataset(tmp_path / "balls", cases=2)
+    for copy in range(2000):  # more than are measured until the signal comes
+        for name, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+            os.link(data / name / f"case_0{ending}", data / name / f"copy_{copy}{ending}")
+    described = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(described | {"numTraining": 2002}))
     options = ["plan", str(data), "-w", str(tmp_path / "work"), "--device", "cpu", "--cluster", "local"]
     run = subprocess.Popen(
         [sys.executable, "-m", "seg_transfer", *options], stderr=subprocess.PIPE, text=True, start_new_session=True
