@@ -121,7 +121,14 @@ def run_one(run: BenchRun, results: Path, work: Path, seed: int, columns: Sequen
     started = time.perf_counter()
     plan, trained = train_run(run, folder, seed)
     scores = score_cases(run.dataset, run.test, folder)
-    about = {
+    row = add_result(results, columns, run, seed, about_run(run, plan, trained), scores, started)
+    shutil.rmtree(folder)
+    return row
+
+
+def about_run(run: BenchRun, plan: Plan, trained: Mapping[str, Any]) -> dict[str, object]:
+    """Columns about the plan and the training, of what :func:`train_run` returns."""
+    return {
         "options": pairs_text(run.options),
         "configuration": plan.model.configuration,
         "encoder": plan.model.encoder,
@@ -134,9 +141,6 @@ def run_one(run: BenchRun, results: Path, work: Path, seed: int, columns: Sequen
         "steps": trained["steps"],
         "training_seconds": round(trained["seconds"], 1),
     }
-    row = add_result(results, columns, run, seed, about, scores, started)
-    shutil.rmtree(folder)
-    return row
 
 
 def add_result(

@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from recipe import EPOCH, SETTINGS, Setting
-from rows import Row, figures_of, find_row, pairs_text, read_rows
+from rows import Row, figures_of, find_row, read_rows
 from runner import (
     COLUMNS,
     RESULTS,
     BenchRun,
+    about_run,
     add_result,
     arguments,
     held_out,
@@ -162,19 +163,7 @@ def run(setting: Setting, arm: str, epochs: int, seed: int, data: Path, work: Pa
     with paired(arm == "frozen+lite2"):
         plan, trained = train_run(given, folder, seed)
         scores = score_cases(given.dataset, given.test, folder)
-    about = {
-        "options": pairs_text(options),
-        "configuration": plan.model.configuration,
-        "encoder": plan.model.encoder,
-        "weights": plan.model.weights.source,
-        "strategy": plan.recipe.strategy.name,
-        "patch": "x".join(map(str, plan.model.patch)),
-        "stages": plan.model.stages,
-        "batch_size": plan.recipe.batch_size,
-        "plan_hash": plan.hash,
-        "steps": trained["steps"],
-        "training_seconds": round(trained["seconds"], 1),
-    }
+    about = about_run(given, plan, trained)
     row = add_result(path, COLUMNS, given, seed, about, scores, started)
     if arm == "gradual":
         other = dataclasses.replace(given, name=name.replace(arm, BOTH))
