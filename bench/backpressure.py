@@ -3,7 +3,7 @@
 ``segtl plan`` of made CTs of 256 voxels, each another one, on two workers of Dask with one thread each, or on two
 worker processes (``--workers 2``). Peak memory is that of the command, which hands out the cases and gathers their
 measurements, and that of Dask's scheduler. From 10,000 cases on the workers do not read (``simulated_case.py``), and
-100,000 cases are not tried on the cluster: there a task takes about 25 ms on a busy core. Rows are in
+100,000 cases are not tried on the cluster, where 10,000 take about 5 minutes on a busy core. Rows are in
 ``bench/results/backpressure.csv``. ``--parts N`` tells what of the command's memory grows, with N simulated cases.
 
     python bench/backpressure.py

@@ -64,7 +64,8 @@ ESTIMATED = 50
 ARMS = {"frozen": "frozen", "frozen+lite2": "frozen", "gradual": "gradual"}
 """What is trained -> its strategy."""
 BOTH = "gradual, two resolutions"
-FEWEST = {"hippocampus", "abdomen_mr", "cells", "retina"}
+STUDIED = {"hippocampus", "abdomen_mr", "cells", "retina"}
+"""Settings of ``recipe.py`` that are studied."""
 
 
 class PairedEncoder(Encoder):
@@ -198,7 +199,7 @@ def main() -> None:
         for seed in given.seeds
         for setting in SETTINGS
         for arm in ARMS
-        if setting.name in FEWEST and given.only in f"{setting.name}-{setting.cases[0]}-{arm}" and not given.table
+        if setting.name in STUDIED and given.only in f"{setting.name}-{setting.cases[0]}-{arm}" and not given.table
     ]
     for row in in_processes(run, todo, given.parallel):
         print(row["dice"], row["name"], "seed", row["seed"], flush=True)

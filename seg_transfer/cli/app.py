@@ -86,7 +86,7 @@ def _run(entry: Command, options: Options) -> None:
         _apply(entry, options)
         module, _, name = (entry.function or f"seg_transfer:{entry.name}").partition(":")
         result = getattr(import_module(module), name)(options)
-        if follows(getattr(options, "devices", None)):
+        if _follows(options):
             return  # the process that leads shows the result
         from seg_transfer.cli import show
 
@@ -108,11 +108,16 @@ def _ends_with_its_output() -> Iterator[None]:
         raise typer.Exit(OUTPUT_CLOSED) from None
 
 
+def _follows(options: Options) -> bool:
+    """Whether this process only takes part in a training that another one leads; other commands know of no others."""
+    return isinstance(options, train_options.TrainOptions) and follows(options.devices)
+
+
 def _apply(entry: Command, options: Options) -> None:
     """Set what applies to the whole process: verbosity, the log file, and whether connections are allowed."""
     if isinstance(options, VerbosityOptions) and (options.verbose or options.quiet):
         console.set_level(logging.DEBUG if options.verbose else logging.WARNING)
-    follower = follows(getattr(options, "devices", None))
+    follower = _follows(options)
     if follower:
         console.set_level(logging.ERROR)
     work = getattr(options, "work", None)

@@ -235,7 +235,7 @@ def _position_move(jitter: np.random.Generator | None) -> _Move | None:
     return _Move(shift=shift.tolist(), scale=scale.tolist())
 
 
-def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int, sharers: int = 1) -> PatchSampler:
+def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int, processes: int = 1) -> PatchSampler:
     """The sampler of a plan's training for some of the cases, of which free memory holds a share.
 
     Args:
@@ -243,7 +243,7 @@ def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int, sha
         store: The preprocessed cases.
         cases: Identifiers of the cases to draw from.
         seed: Random seed.
-        sharers: Processes on this machine that share the memory.
+        processes: How many of them share the memory of this machine.
     """
     sampler = PatchSampler(
         store,
@@ -252,7 +252,7 @@ def sampler_of(plan: Plan, store: Store, cases: Sequence[str], *, seed: int, sha
         batch_size=plan.recipe.batch_size,
         foreground_share=plan.recipe.foreground_share,
         seed=seed,
-        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available / sharers),
+        cache_bytes=int(SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available / processes),
     )
     logger.debug(f"{len(cases)} cases, {'held in memory' if sampler.cached else 'read patch by patch'}")
     return sampler

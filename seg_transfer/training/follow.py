@@ -49,7 +49,7 @@ class Following:
         trainer = Trainer(self.plan, seed=self.seed, device=ranks.device, load=False, ranks=ranks)
         trainer.load(self.tensors)
         make_sampler = partial(
-            sampler_of, self.plan, Store.open(self.store, self.plan.data), seed=self.seed, sharers=ranks.here
+            sampler_of, self.plan, Store.open(self.store, self.plan.data), seed=self.seed, processes=ranks.here
         )
         sampler = make_sampler(self.cases.train)
         validation = make_sampler(self.cases.validation) if self.cases.validation else None

@@ -150,8 +150,8 @@ def _start(count: int, command: Sequence[str]) -> list[subprocess.Popen[bytes]]:
     """Start the other ranks of this machine."""
     from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "NODE_RANK": "0"}
-    os.environ["LOCAL_RANK"] = "0"
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port())}
+    os.environ |= address | {"NODE_RANK": "0", "LOCAL_RANK": "0"}
     line = [sys.executable, "-m", "seg_transfer", *command]
     return [
         subprocess.Popen(line, env=os.environ | {"LOCAL_RANK": str(rank)}, stdin=subprocess.DEVNULL)

@@ -133,7 +133,7 @@ class _Training:
         resumes = self.state.step > 0
         seed, device = self.task.seed, self.options.device
         self.trainer = Trainer(self.plan, seed=seed, device=device, load=not resumes, ranks=self.ranks)
-        make_sampler = partial(sampler_of, self.plan, self.store, seed=seed, sharers=self.ranks.here)
+        make_sampler = partial(sampler_of, self.plan, self.store, seed=seed, processes=self.ranks.here)
         self.sampler = make_sampler(self.cases.train)
         self.validation = make_sampler(self.cases.validation) if self.cases.validation else None
         if resumes:

@@ -34,7 +34,7 @@ class RankLost(UserError):
 
 
 class Ranks:
-    """A process that trains alone: there is nobody to tell.
+    """A process that trains alone: nothing is sent or received.
 
     Attributes:
         rank: Number of this process, from 0.
