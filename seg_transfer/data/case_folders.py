@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seg_transfer.data.description import LabelScheme
-from seg_transfer.data.formats import is_segmentation, stem
+from seg_transfer.data.formats import is_segmentation, is_zarr, stem
 from seg_transfer.data.naming import Case, Unused, case_name, data_files
 from seg_transfer.errors import UserError
 
@@ -221,7 +221,9 @@ def _kind(file: Path, parts: Sequence[str]) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not (path.name.startswith(".") or is_zarr(path))
+    )
 
 
 def _listing(counts: Counter[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import NIFTI_ENDINGS, read_header, stem
+from seg_transfer.data.formats import NIFTI_ENDINGS, is_there, read_header, stem
 from seg_transfer.data.geometry import Grid, grid_difference
 from seg_transfer.data.image import Image, filled, read_image, read_label
 from seg_transfer.data.label_values import distinct
@@ -196,7 +196,7 @@ def _from_error(case: Case, path: Path, error: UserError) -> Problem:
 def _with_similar_file(problem: Problem, claimed: Collection[Path]) -> Problem:
     """If the file is missing, suggest a file with a similar name that belongs to no case."""
     path = problem.file
-    if path.is_file() or not path.parent.is_dir():
+    if is_there(path) or not path.parent.is_dir():
         return problem
     unclaimed = [file.name for file in data_files(path.parent) if file not in claimed]
     similar = difflib.get_close_matches(path.name, unclaimed, n=1, cutoff=0.8)

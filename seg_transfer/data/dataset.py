@@ -18,6 +18,7 @@ from seg_transfer.data.formats import (
     is_raster,
     is_segmentation,
     is_supported,
+    is_there,
     read_header,
     stem,
     stored_in,
@@ -213,7 +214,7 @@ def find_images(path: Path, channels: int) -> list[Case]:
         UserError: If there is no image, two files are the same channel of a case, a file is a channel that the model
             does not have (:func:`~seg_transfer.data.naming.extra_channels`), or a package for its format is missing.
     """
-    one = path.is_file()
+    one = is_there(path)
     if one and not is_supported(path):
         raise no_image(path)
     if one and is_segmentation(path):

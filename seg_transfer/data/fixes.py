@@ -19,7 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import NIFTI_ENDINGS, ending, nifti_fix, read_header, readable, stored_in, write_volume
+from seg_transfer.data.formats import (
+    NIFTI_ENDINGS,
+    ending,
+    is_there,
+    is_zarr,
+    nifti_fix,
+    read_header,
+    readable,
+    stored_in,
+    write_volume,
+)
 from seg_transfer.data.formats.header import Header
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
@@ -138,7 +148,7 @@ def _label_faults(header: Header, grid: Grid) -> list[str]:
 
 def _fix_case(case: Case, *, places: Mapping[Path, Path]) -> None:
     for path in case.files:
-        if not path.is_file():
+        if not is_there(path):
             continue
         target = places[path]
         make_folder(target.parent)
@@ -151,7 +161,11 @@ def _fix_case(case: Case, *, places: Mapping[Path, Path]) -> None:
 
 
 def _copy(path: Path, target: Path) -> None:
-    """Copy a file, and the voxels of an ``.mhd`` beside it, which keep their name."""
+    """Copy an image, and the voxels of an ``.mhd`` beside it, which keep their name."""
+    if is_zarr(path):
+        with whole_folder(target) as folder:
+            shutil.copytree(path, folder, dirs_exist_ok=True)
+        return
     for part in stored_in(path):
         to = target if part == path else target.with_name(part.name)
         if part != path and to.exists():

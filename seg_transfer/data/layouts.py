@@ -23,7 +23,7 @@ from seg_transfer.data.case_folders import (
 )
 from seg_transfer.data.case_list import is_case_list, read_case_list
 from seg_transfer.data.description import channel_names, label_scheme
-from seg_transfer.data.formats import ENDINGS, is_raster, is_segmentation, read_header, stem
+from seg_transfer.data.formats import ENDINGS, is_raster, is_segmentation, is_there, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import (
     Case,
@@ -71,7 +71,7 @@ def read_layout(root: Path, names: FileNames, *, workers: int | None) -> Dataset
     _refuse(names)
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
-    if isinstance(listed, list) and any(_listed(root, entry, "image", description).is_file() for entry in listed):
+    if isinstance(listed, list) and any(is_there(_listed(root, entry, "image", description)) for entry in listed):
         return _msd(root, content, description)
     if "dataset" in content:
         return _nnunet_listed(root, content, description)
@@ -213,9 +213,9 @@ def _is_possible(path: Path) -> bool:
 
 def _list(path: Path, *, workers: int | None) -> DatasetContents:
     found = read_case_list(path)
-    there = [case for case in found.cases if all(file.is_file() for file in case.files)]
+    there = [case for case in found.cases if all(map(is_there, case.files))]
     if not there:
-        missing = next(file for file in found.cases[0].files if not file.is_file())
+        missing = next(file for file in found.cases[0].files if not is_there(file))
         hint = "paths are absolute, or relative to the folder of the list"
         raise UserError(
             f"no case has all of its files; the first one that is missing: {missing}", where=path, hint=hint
@@ -232,8 +232,8 @@ def _list(path: Path, *, workers: int | None) -> DatasetContents:
 
 
 def _case_folders(layout: Layout, root: Path, found: FoundCases, *, workers: int | None) -> DatasetContents:
-    labels = [case.label for case in found.cases if case.label is not None and case.label.is_file()]
-    first = next((case.images[0] for case in found.cases if case.images[0].is_file()), None)
+    labels = [case.label for case in found.cases if case.label is not None and is_there(case.label)]
+    first = next((case.images[0] for case in found.cases if is_there(case.images[0])), None)
     if first is None or not labels:
         what = f"no case has {'an image' if first is None else 'a label map'} that is there"
         raise UserError(what, where=root, hint="look for broken links")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from seg_transfer.data.formats import ending, is_segmentation, is_supported, stem
+from seg_transfer.data.formats import ending, is_segmentation, is_supported, is_zarr, stem
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import FileName
 
@@ -102,7 +102,9 @@ def data_files(folder: Path) -> list[Path]:
         UserError: If a name is not UTF-8: no result could be named after it.
     """
     files = sorted(
-        path for path in folder.iterdir() if is_supported(path) and not path.name.startswith(".") and not path.is_dir()
+        path
+        for path in folder.iterdir()
+        if is_supported(path) and not path.name.startswith(".") and path.is_dir() == is_zarr(path)
     )
     for path in files:
         if not os.fsencode(path.name).decode("utf-8", "ignore") == path.name:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from seg_transfer.data.case_folders import is_label
 from seg_transfer.data.description import Region
-from seg_transfer.data.formats import ENDINGS, is_raster, read_header, stem
+from seg_transfer.data.formats import ENDINGS, is_raster, is_there, is_zarr, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import (
     Case,
@@ -76,7 +76,7 @@ def read_folders(root: Path, *, workers: int | None) -> DatasetContents:
         layout="folders",
         name=root.resolve().name,
         channel_names=inferred_channels(images.first, files),
-        **vars(infer_labels([file for file in label_of.values() if file.is_file()], label_folder, workers=workers)),
+        **vars(infer_labels([file for file in label_of.values() if is_there(file)], label_folder, workers=workers)),
         cases=cases,
         unused=(*unused, *labels_unused),
     )
@@ -97,7 +97,7 @@ def has_label_folder(root: Path) -> bool:
 
 def _filled(root: Path) -> list[Path]:
     """The folders that hold files of a supported format, sorted."""
-    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = (path for path in root.iterdir() if path.is_dir() and not (path.name.startswith(".") or is_zarr(path)))
     return sorted(path for path in folders if data_files(path))
 
 

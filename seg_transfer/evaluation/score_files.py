@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.data.description import LabelScheme, named_values
-from seg_transfer.data.formats import is_supported, stem
+from seg_transfer.data.formats import is_supported, is_there, stem
 from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import read_label
 from seg_transfer.data.label_values import infer_labels
@@ -70,7 +70,7 @@ def evaluate_folders(
     if tolerance < 0:
         raise UserError(f"the tolerance {tolerance} is negative", hint="give a distance of at least 0")
     predicted, true = find_label_maps(predictions), find_label_maps(reference)
-    if predictions.is_file() and reference.is_file():
+    if is_there(predictions) and is_there(reference):
         predicted = dict(zip(true, predicted.values(), strict=True))
     common = sorted(predicted.keys() & true.keys())
     if not common:
@@ -176,10 +176,10 @@ def find_label_maps(path: Path) -> dict[str, Path]:
     """
     if not path.exists():
         raise no_image(path, "label map")
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    files = [path] if is_there(path) else sorted(file for file in path.iterdir() if not file.name.startswith("."))
     label_maps: dict[str, Path] = {}
     for file in files:
-        if not (file.is_file() and is_supported(file)):
+        if not (is_there(file) and is_supported(file)):
             continue
         case = stem(file)
         if case in label_maps:

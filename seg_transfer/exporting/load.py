@@ -12,7 +12,8 @@ from torch import nn
 
 from seg_transfer.errors import UserError
 from seg_transfer.inference.ensemble import Ensemble
-from seg_transfer.inference.predictor import Predictor, ready_network
+from seg_transfer.inference.predictor import Predictor
+from seg_transfer.inference.trained_network import ready_network
 from seg_transfer.network.build import blank_network
 from seg_transfer.planning.model_file import HINT, ModelFile, prefix, read_model_file
 from seg_transfer.planning.plan import Plan

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.inference.label_map import Slab
-from seg_transfer.inference.predictor import Predictor
+from seg_transfer.inference.predictor import PartOfCase, Predictor
 from seg_transfer.inference.sliding_window import mean_slabs
 from seg_transfer.inference.windows import longest_axis
-from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.fields import Triple, part_hash
 
 
 class Ensemble(Predictor):
@@ -43,12 +43,27 @@ class Ensemble(Predictor):
         for member in self.members:
             member.limit_memory(most)
 
-    def _window_bytes(self, allowed: int) -> int:
-        return max(member._window_bytes(allowed) for member in self.members)
+    def window_bytes(self, allowed: int) -> int:
+        return max(member.window_bytes(allowed) for member in self.members)
 
-    def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:
-        return sum(member._sums_bytes(shape, axis) for member in self.members)
+    def sums_bytes(self, shape: Sequence[int], axis: int) -> int:
+        return sum(member.sums_bytes(shape, axis) for member in self.members)
 
-    def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
+    def slabs(
+        self, array: NDArray[np.float32], *, axis: int, tta: bool = True, part: PartOfCase | None = None
+    ) -> Iterator[Slab]:
         """Mean probabilities of the members in slabs, as of :meth:`Predictor.slabs`."""
-        return mean_slabs([member.slabs(array, axis=axis, tta=tta) for member in self.members], axis=axis)
+        return mean_slabs([member.slabs(array, axis=axis, tta=tta, part=part) for member in self.members], axis=axis)
+
+    def windows_box(self, shape: Triple, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
+        """What the windows of any member read."""
+        boxes = [member.windows_box(shape, start, stop) for member in self.members]
+        s, u, v = (min(first[axis] for first, _ in boxes) for axis in range(3))
+        s_end, u_end, v_end = (max(end[axis] for _, end in boxes) for axis in range(3))
+        return (s, u, v), (s_end, u_end, v_end)
+
+    @property
+    def longest_window(self) -> Triple:
+        """The largest window of any member along each axis."""
+        s, u, v = (max(member.longest_window[axis] for member in self.members) for axis in range(3))
+        return s, u, v

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,18 @@ def known_extent(array: NDArray[np.float32], plan: Plan) -> Extent | None:
         array: The network's input ``(channel, slice, u, v)``.
         plan: The model's plan.
     """
+    return Extent.of(array) if positions_hold(array.shape[1:], plan) else None
+
+
+def positions_hold(shape: Sequence[int], plan: Plan) -> bool:
+    """Whether positions in an image ``(slice, u, v)`` mean what they meant in training; see :func:`known_extent`."""
     training, data = plan.training_images, plan.data
     if not plan.model.position or training is None:
-        return None
+        return False
     if not data.crop_nonzero:
-        lengths = {
-            axis: length * step for axis, length, step in zip(data.axes, array.shape[1:], data.spacing, strict=True)
-        }
+        lengths = {axis: length * step for axis, length, step in zip(data.axes, shape, data.spacing, strict=True)}
         for axis, spread in enumerate(training.size):  # 2D images have two
             size = math.log(lengths[axis])
             if not spread.lowest - math.log(OTHER_SIZE) <= size <= spread.highest + math.log(OTHER_SIZE):
-                return None
-    return Extent.of(array)
+                return False
+    return True

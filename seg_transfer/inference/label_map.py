@@ -7,7 +7,7 @@ is a few slices of all outputs. The grids are those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ Slab = tuple[int, Tensor]
 """First index along an axis, and probabilities ``(output, slice, u, v)``."""
 
 
-@torch.inference_mode()
 def fill_labels(
     labels: NDArray,
     slabs: Iterable[Slab],
@@ -43,10 +42,28 @@ def fill_labels(
         axis: Axis of ``(slice, u, v)`` along which the slabs follow each other.
         seen: Called with the axis, each slice's index and its probabilities, once its labels are written.
     """
-    sizes = zip(shape, labels.shape, orders, strict=True)
-    steps = [None if before == after else neighbours(before, after, order) for before, after, order in sizes]
+    fill_box(labels, slabs, steps_between(shape, labels.shape, orders), decide, axis=axis, seen=seen)
+
+
+def steps_between(before: Sequence[int], after: Sequence[int], orders: Sequence[int]) -> list[Neighbours | None]:
+    """Resampling along each axis; None where the length stays."""
+    sizes = zip(before, after, orders, strict=True)
+    return [None if size == new else neighbours(size, new, order) for size, new, order in sizes]
+
+
+@torch.inference_mode()
+def fill_box(
+    labels: NDArray,
+    slabs: Iterable[Slab],
+    steps: Sequence[Neighbours | None],
+    decide: Callable[[NDArray], NDArray],
+    *,
+    axis: int,
+    seen: Callable[[int, int, NDArray], None] | None = None,
+) -> None:
+    """As :func:`fill_labels`, by the steps of resampling along each axis from what the slabs cover."""
     others = [step for other, step in enumerate(steps) if other != axis]
-    lower, upper, share = steps[axis] or neighbours(shape[axis], shape[axis], 0)
+    lower, upper, share = steps[axis] or neighbours(labels.shape[axis], labels.shape[axis], 0)
     done = 0
     last: dict[int, Tensor] = {}
     for start, slab in slabs:

@@ -10,14 +10,21 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_transfer.data.chunked_image import ChunkedImage, in_chunks
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import write_volume
+from seg_transfer.data.formats import ome_zarr_writer, write_volume
 from seg_transfer.data.image import Image, read_image
+from seg_transfer.inference.blocks import predict_blocks
+from seg_transfer.inference.classes import label_values
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import Prediction, image_digests, record_of
+from seg_transfer.inference.predictor import Predictor
 from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.util.files import whole_file
+from seg_transfer.planning.model_file import NOTHING
+from seg_transfer.planning.unlike_training import unlike_measured
+from seg_transfer.preprocessing.chunked_case import ChunkedCase
+from seg_transfer.util.files import whole_file, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +52,14 @@ class Prepared(NamedTuple):
     """A case that is read.
 
     Attributes:
-        transform: Its transform.
-        array: The networks' input ``(channel, slice, u, v)``.
+        transform: Its transform; of a case that is predicted in blocks the case.
+        array: The networks' input ``(channel, slice, u, v)``; None of a case that is predicted in blocks.
         images: Digests of its images, if they are recorded.
         warnings: In what it is unlike the training images, if that is recorded.
     """
 
     transform: Any
-    array: NDArray[np.float32]
+    array: NDArray[np.float32] | None
     images: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -61,15 +68,15 @@ class Predicted(NamedTuple):
     """A case that is predicted and not written yet.
 
     Attributes:
-        transform: Its transform.
-        array: Its probabilities if they are written, else its label map.
+        transform: As of :class:`Prepared`.
+        array: Its probabilities if they are written, else its label map; None of a case that is predicted in blocks.
         uncertainty: Of its labels, if that is written.
         images: As of :class:`Prepared`.
         warnings: As of :class:`Prepared`.
     """
 
     transform: Any
-    array: NDArray[Any]
+    array: NDArray[Any] | None
     uncertainty: Uncertainty | None
     images: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -99,6 +106,11 @@ class CaseSteps:
         """Read and prepare a case."""
         recorded = self.model is not None
         images = image_digests(case) if recorded else ()  # before reading: a later change is noticed
+        if by_blocks := self._by_blocks(case):
+            chunked = ChunkedCase(ChunkedImage(case.images), by_blocks.data)
+            return Prepared(
+                chunked, None, images, unlike_measured(chunked.measures, by_blocks.plan) if recorded else ()
+            )
         image = read_image(case.images)
         transform, array = self.predictor.prepare(image, uncertainty=self.outputs.uncertainty)
         return Prepared(transform, array, images, self.predictor.unlike_training(image) if recorded else ())
@@ -106,6 +118,8 @@ class CaseSteps:
     def predict(self, prepared: Prepared) -> Predicted:
         """Predict a case."""
         transform, array, *recorded = prepared
+        if array is None:  # while it is written
+            return Predicted(transform, None, None, *recorded)
         uncertainty = Uncertainty(transform, self.predictor.data) if self.outputs.uncertainty else None
         predicted: NDArray[Any]
         if self.outputs.probabilities:
@@ -118,12 +132,15 @@ class CaseSteps:
         """Write the files of a case; how they were made, if that is recorded."""
         outputs, data = self.outputs, self.predictor.data
         transform, array, uncertainty, images, warnings = predicted
-        if outputs.probabilities:
+        if array is None:
+            self._write_blocks(outputs.label_map(case), transform)
+        elif outputs.probabilities:
             _write_probabilities(outputs.probability_maps(case), transform, array, data)
             array = self.predictor.labels_of(transform, array, uncertainty)
         if uncertainty is not None:
             write_volume(outputs.entropy_map(case), uncertainty.entropy, transform.native)
-        write_volume(outputs.label_map(case), array, transform.native, data.written_names)
+        if array is not None:
+            write_volume(outputs.label_map(case), array, transform.native, data.written_names)
         if self.model is None:
             return None
         confidence = None if uncertainty is None else uncertainty.confidence
@@ -136,6 +153,31 @@ class CaseSteps:
             warnings=warnings,
             confidence=confidence,
         )
+
+    def _by_blocks(self, case: Case) -> Predictor | None:
+        """The predictor, if a case may be read, predicted and written in parts.
+
+        Objects are numbered, and components removed, over the whole label map.
+        """
+        outputs, predictor = self.outputs, self.predictor
+        if outputs.probabilities or outputs.uncertainty or not isinstance(predictor, Predictor):
+            return None
+        if predictor.data.instances or predictor.postprocessing != NOTHING:
+            return None
+        return predictor if all(map(in_chunks, (outputs.label_map(case), *case.images))) else None
+
+    def _write_blocks(self, path: Path, case: ChunkedCase) -> None:
+        assert isinstance(self.predictor, Predictor), "others read whole images"
+        data, native = self.predictor.data, case.image.native
+        with whole_folder(path, replace=True) as folder:
+            array = ome_zarr_writer.created(folder, native, label_values(data).dtype)
+            chunks = ome_zarr_writer.chunk_size(native)
+            for (x, y, z), labels in predict_blocks(self.predictor, case, chunks, tta=self.tta):
+                if native.flat:
+                    array[y, x] = labels[..., 0].T
+                else:
+                    array[z, y, x] = labels.T
+            ome_zarr_writer.finish(folder, native, data.written_names)
 
 
 def warn_if_unlike(case: Case, warnings: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import LOSSY_ENDINGS, SEGMENTATION_ENDING, ending, is_raster, stem
+from seg_transfer.data.formats import LOSSY_ENDINGS, SEGMENTATION_ENDING, ending, is_raster, is_there, stem
 
 PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays"
 
@@ -61,7 +61,7 @@ class Outputs:
 
     def exist(self, case: Case) -> bool:
         """Whether all files of a case exist that are made of its probabilities, which overlays are not."""
-        return all(path.is_file() for path in self.files(case) if path != self.overlay(case))
+        return all(is_there(path) for path in self.files(case) if path != self.overlay(case))
 
     def files(self, case: Case) -> list[Path]:
         """All files of a case that are wanted, the label map first."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import stored_in
+from seg_transfer.data.formats import is_there, stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
@@ -97,7 +97,7 @@ class PredictionLog:
         else:
             self._refuse_changed(cases)
             pending = [case for case in cases if not self._is_done(case)]
-            there = [case for case in pending if self.outputs.label_map(case).is_file()]
+            there = [case for case in pending if is_there(self.outputs.label_map(case))]
             replaced = [case.id for case in there if not self._is_made(case)]
             if replaced:
                 logger.warning(
@@ -172,7 +172,7 @@ class PredictionLog:
         changed = []
         for case in cases:
             entry, file = self._recorded.get(self._name(case)), self.outputs.label_map(case)
-            if entry is not None and file.is_file() and file_digest(file) != entry.label_map:
+            if entry is not None and is_there(file) and file_digest(file) != entry.label_map:
                 changed.append(file.name)
         if changed:
             raise UserError(
@@ -217,4 +217,4 @@ def record_of(
 
 def image_digests(case: Case) -> tuple[str, ...]:
     """SHA-256 of each image file that exists; reading the case reports the others."""
-    return tuple(file_digest(part) for path in case.images for part in stored_in(path) if part.is_file())
+    return tuple(file_digest(part) for path in case.images for part in stored_in(path) if is_there(part))

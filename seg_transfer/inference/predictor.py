@@ -6,32 +6,33 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide, label_values
-from seg_transfer.inference.known_extent import known_extent
+from seg_transfer.inference.known_extent import known_extent, positions_hold
 from seg_transfer.inference.label_map import Slab, fill_labels
 from seg_transfer.inference.memory import window_bytes
 from seg_transfer.inference.postprocess import finish_labels
 from seg_transfer.inference.segmentation import Segmentation
-from seg_transfer.inference.sliding_window import NetworkFn, join_slabs, predict_slabs
+from seg_transfer.inference.sliding_window import NetworkFn, Part, join_slabs, predict_slabs
+from seg_transfer.inference.trained_network import ready_network
 from seg_transfer.inference.uncertainty import Uncertainty
-from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, written_shape
-from seg_transfer.network.build import build_network, lay_channels_last
+from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, windows_box, written_shape
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.fields import part_hash
+from seg_transfer.planning.fields import Triple, part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.unlike_training import unlike_plan
 from seg_transfer.preprocessing.case_transform import CaseTransform
-from seg_transfer.training.checkpoint import Tensors, load_header, load_state
+from seg_transfer.preprocessing.chunked_case import ChunkedCase
+from seg_transfer.training.checkpoint import load_header, load_state
 from seg_transfer.util.environment import free_memory
 from seg_transfer.util.units import bytes_text
 
@@ -44,6 +45,18 @@ BYTES_OF_OBJECTS = 12
 """Memory to number objects, per voxel of the file: cores and parts as int32, and the numbers."""
 WINDOWS_SHARE = 0.5
 """Share of the allowed memory that the windows of one call may take, if they are several."""
+
+
+class PartOfCase(NamedTuple):
+    """A part of a case that is predicted by itself.
+
+    Attributes:
+        case: The case.
+        box: Where it lies.
+    """
+
+    case: ChunkedCase
+    box: Part
 
 
 class Predictor:
@@ -110,11 +123,11 @@ class Predictor:
         """
         self.memory = most
         device = self.device.type == "cuda"
-        free = torch.cuda.mem_get_info(self.device)[0] if device else self._allowed()
-        if (needed := self._window_bytes(free)) > free:
+        free = torch.cuda.mem_get_info(self.device)[0] if device else self.allowed_bytes()
+        if (needed := self.window_bytes(free)) > free:
             patch = " x ".join(map(str, self.plan.model.patch))
             what = f"the model needs about {bytes_text(needed)} for one patch, of {patch} voxels"
-            raise self._too_large(what, free, "use another model, or allow more memory with --memory")
+            raise self.too_large(what, free, "use another model, or allow more memory with --memory")
 
     def array(
         self,
@@ -243,10 +256,10 @@ class Predictor:
             tta: Average over the plan's mirrorings.
         """
         shape = array.shape[1:]
-        outputs, allowed = len(self.plan.data.outputs), self._allowed()
+        outputs, allowed = len(self.plan.data.outputs), self.allowed_bytes()
         if (needed := 4 * outputs * math.prod(shape)) > allowed:
             what = f"its probabilities of {outputs} outputs need {bytes_text(needed)}"
-            raise self._too_large(what, allowed, "predict without probabilities, or allow more memory with --memory")
+            raise self.too_large(what, allowed, "predict without probabilities, or allow more memory with --memory")
         axis = self.slab_axis(shape)
         slabs = self.slabs(array, axis=axis, tta=tta)
         return join_slabs(slabs, len(self.plan.data.outputs), shape, axis=axis).numpy()
@@ -255,26 +268,43 @@ class Predictor:
         """The axis of ``(slice, u, v)`` along which slabs of a volume need the least memory."""
         return longest_axis(shape, [self.plan.model])
 
-    def slabs(self, array: NDArray[np.float32], *, axis: int, tta: bool = True) -> Iterator[Slab]:
+    def slabs(
+        self, array: NDArray[np.float32], *, axis: int, tta: bool = True, part: PartOfCase | None = None
+    ) -> Iterator[Slab]:
         """Probabilities in slabs along an axis, as of :func:`predict_slabs`.
 
         Args:
-            array: The networks' input, of :meth:`prepare`.
+            array: The networks' input, of :meth:`prepare`; of a part what its windows read.
             axis: Axis of ``(slice, u, v)``.
             tta: Average over the plan's mirrorings.
+            part: The part of a case that is predicted; None for all.
         """
         plan = self.plan
         model, outputs = plan.model, len(plan.data.outputs)
+        if part is None:
+            extent = known_extent(array, plan)
+        else:
+            extent = part.case.extent if positions_hold(part.box.shape, plan) else None
         return predict_slabs(
             self._probabilities,
-            self._to_device(array, self._sums_bytes(array.shape[1:], axis)),
+            self._to_device(array, self.sums_bytes(array.shape[1:], axis)),
             model,
             outputs,
             axis=axis,
             tta_axes=plan.recipe.tta_axes if tta else (),
             batch=self._windows_per_call(),
-            extent=known_extent(array, plan),
+            extent=extent,
+            part=None if part is None else part.box,
         )
+
+    def windows_box(self, shape: Triple, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
+        """First voxel, and that behind the last one, of what the windows of a box of ``(slice, u, v)`` read."""
+        return windows_box(shape, start, stop, self.plan.model)
+
+    @property
+    def longest_window(self) -> Triple:
+        """Size ``(slice, u, v)`` of the largest windows."""
+        return self.plan.model.patch
 
     def labels_of(
         self, transform: CaseTransform, probabilities: NDArray[np.float32], uncertainty: Uncertainty | None = None
@@ -289,28 +319,28 @@ class Predictor:
             transform: The image's transform.
             maps: Maps of one byte per voxel of the file.
         """
-        shape, allowed = transform.shape, self._allowed()
+        shape, allowed = transform.shape, self.allowed_bytes()
         needed = 4 * len(self.plan.data.channels) * math.prod(shape)
         maps += BYTES_OF_OBJECTS if self.plan.data.instances else 0
-        needed += self._sums_bytes(shape, self.slab_axis(shape)) + maps * math.prod(transform.native_shape)
+        needed += self.sums_bytes(shape, self.slab_axis(shape)) + maps * math.prod(transform.native_shape)
         if self.device.type != "cuda":
-            needed += self._window_bytes(allowed - needed)
+            needed += self.window_bytes(allowed - needed)
         if needed > allowed:
             grid = " x ".join(map(str, shape))
             what = f"resampled to the model's spacing it has {grid} voxels, which need {bytes_text(needed)}"
             hint = "cut the image down to the part that matters, or allow more memory with --memory"
-            raise self._too_large(what, allowed, hint)
+            raise self.too_large(what, allowed, hint)
 
-    def _allowed(self) -> int:
+    def allowed_bytes(self) -> int:
         """Bytes that may be allocated."""
         free = free_memory()
         return free if self.memory is None else min(free, self.memory)
 
-    def _too_large(self, what: str, allowed: int, hint: str) -> UserError:
+    def too_large(self, what: str, allowed: int, hint: str) -> UserError:
         limited = self.memory is not None and allowed == self.memory
         return UserError(f"{what}; {bytes_text(allowed)} are {'allowed' if limited else 'free'}", hint=hint)
 
-    def _window_bytes(self, allowed: int) -> int:
+    def window_bytes(self, allowed: int) -> int:
         """Memory of the network for one window, of which so much is allowed."""
         data = self.plan.data
         return window_bytes(self.plan.model, len(data.channels), len(data.outputs), allowed)
@@ -318,11 +348,11 @@ class Predictor:
     def _windows_per_call(self) -> int:
         model = self.plan.model
         wished = max(self.plan.recipe.batch_size, VOXELS_PER_CALL // math.prod(written_shape(model)))
-        allowed = int(WINDOWS_SHARE * self._allowed())
-        most = min(MOST_VOXELS_PER_CALL // math.prod(model.patch), allowed // self._window_bytes(allowed))
+        allowed = int(WINDOWS_SHARE * self.allowed_bytes())
+        most = min(MOST_VOXELS_PER_CALL // math.prod(model.patch), allowed // self.window_bytes(allowed))
         return max(1, min(wished, most))
 
-    def _sums_bytes(self, shape: Sequence[int], axis: int) -> int:
+    def sums_bytes(self, shape: Sequence[int], axis: int) -> int:
         """Memory of the sums of probabilities of the slices that windows span."""
         held = min(shape[axis], 2 * written_shape(self.plan.model)[axis])
         return 4 * len(self.plan.data.outputs) * held * (math.prod(shape) // shape[axis])
@@ -369,29 +399,3 @@ class Predictor:
 def _network_hash(plan: Plan) -> str:
     """Hash of data and network without the source of weights, in which the folds of a race may differ."""
     return part_hash(plan.data, plan.model.model_copy(update={"weights": Weights(source="none")}))
-
-
-def ready_network(tensors: Tensors, plan: Plan, device: torch.device, *, where: Path) -> nn.Module:
-    """Build a plan's network with trained weights for prediction.
-
-    Args:
-        tensors: State dict of the network.
-        plan: The network's plan.
-        device: Device of the network.
-        where: File of the tensors, for messages.
-
-    Raises:
-        UserError: If the tensors do not fit the network.
-    """
-    network, _ = build_network(
-        plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs), seed=0, pretrained_stages=0
-    )
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        hint = "train again with this version of segtl"
-        cause = "; ".join(map(str.strip, str(error).splitlines()))
-        raise UserError(f"its weights do not fit the network of its plan: {cause}", where=where, hint=hint) from None
-    network.eval().to(device)
-    lay_channels_last(network)
-    return network

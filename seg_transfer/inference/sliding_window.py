@@ -10,6 +10,7 @@ about one patch's length of that axis; see :func:`predict_slabs` for the memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from seg_transfer.inference.windows import (
     group_windows,
     mirrorings,
     outer,
+    over_box,
     overlap,
     window_starts,
     written_shape,
@@ -34,6 +36,34 @@ NetworkFn = Callable[[Tensor], Tensor]
 that may be averaged; 1 slice out in 2D and 2.5D. The caller may change them in place."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A box of a volume that is predicted by itself, with the windows that the whole volume has.
+
+    Attributes:
+        shape: ``(slice, u, v)`` of the volume.
+        origin: First voxel of the array that is given, which holds all windows that reach into the box.
+        start: First voxel of the box.
+        stop: Voxel behind the last one of the box.
+    """
+
+    shape: Triple
+    origin: Triple
+    start: Triple
+    stop: Triple
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Part:
+        """All of a volume."""
+        s, u, v = shape
+        return cls((s, u, v), (0, 0, 0), (0, 0, 0), (s, u, v))
+
+    @property
+    def size(self) -> Triple:
+        """Voxels of the box."""
+        return _sum(self.stop, self.start, -1)
+
+
 @torch.inference_mode()
 def predict_slabs(
     network: NetworkFn,
@@ -45,6 +75,7 @@ def predict_slabs(
     tta_axes: Sequence[int] = (),
     batch: int = 1,
     extent: Extent | None = None,
+    part: Part | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Probabilities of every output at every voxel, in slabs along one axis.
 
@@ -65,15 +96,21 @@ def predict_slabs(
         tta_axes: Axes of ``(slice, u, v)`` to mirror; probabilities are averaged over all combinations.
         batch: Windows per call of the network.
         extent: Where the content lies, for a model that reads positions; None if it is not known.
+        part: The box to predict, if ``array`` is a part of the volume that holds its windows; None for all.
 
     Yields:
         First index of the slab along the axis, and the slab ``(output, slice, u, v)`` float32, complete along the other
-        axes and valid until the next one is requested. All slabs together cover the volume.
+        axes and valid until the next one is requested. All slabs together cover the volume, or the box of the part,
+        from whose first voxel they are counted.
     """
-    shape, written = array.shape[1:], written_shape(model)
-    starts = [window_starts(size, window) for size, window in zip(shape, written, strict=True)]
+    part = part or Part.whole(array.shape[1:])
+    shape, written = part.size, written_shape(model)
     weights = [_gaussian(window) for window in written]
-    sums = [add_weights(torch.zeros(size), starts[a], weights[a]).to(array.device) for a, size in enumerate(shape)]
+    starts, sums = [], []
+    for size, window, weight, first, stop in zip(part.shape, written, weights, part.start, part.stop, strict=True):
+        placed = window_starts(size, window)
+        sums.append(add_weights(torch.zeros(size), placed, weight)[first:stop].to(array.device))
+        starts.append([start - first for start in over_box(placed, window, first, stop)])
     weight = outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     calls = group_windows(starts, axis, batch)
@@ -86,7 +123,7 @@ def predict_slabs(
             yield base, _finished(held, sums, axis, base, lowest)
             _shift_sums(held, axis + 1, lowest - base)
             base = lowest
-        windows = torch.stack([_input(array, (s - reach, u, v), model, extent) for s, u, v in corners])
+        windows = torch.stack([_input(array, (s - reach, u, v), model, extent, part) for s, u, v in corners])
         for corner, probabilities in zip(corners, mean_of_mirrored(network, windows, tta_axes).to(held), strict=True):
             _add(held, probabilities, weight, corner, axis, base, shape)
     yield base, _finished(held, sums, axis, base, shape[axis])
@@ -149,13 +186,19 @@ def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) 
     return functional.pad(window, pads) if any(pads) else window
 
 
-def _input(array: Tensor, corner: Triple, model: ModelPlan, extent: Extent | None) -> Tensor:
-    """The network's input for one window: the image, and position maps if the model reads them."""
-    window = read_window(array, corner, model.patch, repeats=model.configuration == "2.5d")
+def _input(array: Tensor, corner: Triple, model: ModelPlan, extent: Extent | None, part: Part) -> Tensor:
+    """The network's input for one window of a part: the image, and position maps if the model reads them."""
+    placed = _sum(corner, part.start)
+    window = read_window(array, _sum(placed, part.origin, -1), model.patch, repeats=model.configuration == "2.5d")
     if not model.position:
         return window
-    maps = unknown_position(model.patch) if extent is None else extent.position(corner, model.patch)
+    maps = unknown_position(model.patch) if extent is None else extent.position(placed, model.patch)
     return torch.cat([window, torch.from_numpy(maps).to(window)])
+
+
+def _sum(first: Triple, second: Triple, factor: int = 1) -> Triple:
+    s, u, v = (a + factor * b for a, b in zip(first, second, strict=True))
+    return s, u, v
 
 
 def _gaussian(size: int) -> Tensor:

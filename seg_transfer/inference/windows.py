@@ -44,6 +44,24 @@ def window_starts(size: int, window: int) -> list[int]:
     return [round(step * (size - window) / max(1, steps)) for step in range(steps + 1)]
 
 
+def over_box(starts: Sequence[int], window: int, first: int, stop: int) -> list[int]:
+    """The windows along an axis that reach into the voxels from ``first`` to ``stop``."""
+    return [start for start in starts if start < stop and start + window > first]
+
+
+def windows_box(
+    shape: Sequence[int], start: Sequence[int], stop: Sequence[int], model: ModelPlan
+) -> tuple[Triple, Triple]:
+    """First voxel, and that behind the last one, of what the windows of a box read of a volume ``(slice, u, v)``."""
+    reach = (model.patch[0] // 2 if model.configuration == "2.5d" else 0, 0, 0)
+    firsts, stops = [], []
+    for size, window, first, end, more in zip(shape, written_shape(model), start, stop, reach, strict=True):
+        starts = over_box(window_starts(size, window), window, first, end)
+        firsts.append(max(0, starts[0] - more))
+        stops.append(min(size, starts[-1] + window + more))
+    return (firsts[0], firsts[1], firsts[2]), (stops[0], stops[1], stops[2])
+
+
 def written_shape(model: ModelPlan) -> Triple:
     """Size ``(slice, u, v)`` of the network's output for one patch."""
     return model.patch if model.configuration == "3d" else (1, model.patch[1], model.patch[2])

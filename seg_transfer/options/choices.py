@@ -19,7 +19,7 @@ TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Precision = Literal["float32", "bfloat16"]
 """Precision of the network's operations; parameters are float32."""
 
-LabelFormat = Literal["nii.gz", "mha", "nrrd", "seg.nrrd", "png", "tif", "ome.tif"]
+LabelFormat = Literal["nii.gz", "mha", "nrrd", "seg.nrrd", "png", "tif", "ome.tif", "ome.zarr"]
 """Formats of label maps that can be asked for: endings without the dot."""
 
 LARGEST_SEED = 2**32 - 1

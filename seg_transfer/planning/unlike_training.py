@@ -64,7 +64,13 @@ def unlike_plan(image: Image, plan: Plan, *, oriented: bool = True) -> tuple[str
     """
     if plan.training_images is None:
         return ()
-    measured = measure_image(filled(image) if plan.data.fill_nan else image, oriented=oriented)
+    return unlike_measured(measure_image(filled(image) if plan.data.fill_nan else image, oriented=oriented), plan)
+
+
+def unlike_measured(measured: ImageMeasures, plan: Plan) -> tuple[str, ...]:
+    """As :func:`unlike_plan`, of an image that was measured before."""
+    if plan.training_images is None:
+        return ()
     names = [channel.name for channel in plan.data.channels]
     return unlike_training(measured, plan.training_images, names, plan.data.unit)
 

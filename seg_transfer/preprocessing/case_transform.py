@@ -23,6 +23,7 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import Triple
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import (
+    Box,
     bounding_box,
     class_dtype,
     resample,
@@ -72,45 +73,47 @@ class CaseTransform(Record):
             UserError: If the image's number of channels, dimension or unit is not the plan's, or values are not finite.
         """
         array = image.array
-        if len(array) != len(data.channels):
-            names = ", ".join(channel.name for channel in data.channels)
-            hint = "give one image per channel, in this order"
-            raise UserError(f"{len(array)} channel(s), the plan has {len(data.channels)} ({names})", hint=hint)
-        slices = array.shape[1 + data.axes[0]]
-        if image.unit != data.unit or (data.dimension == 2 and slices > 1):
-            raise UserError(
-                f"an image of {slices} slice(s) with its spacing in {image.unit}, but the plan was made for "
-                f"{'2D images' if data.dimension == 2 else 'volumes'} in {data.unit}",
-                hint="give images like those of the data set that was planned",
-            )
+        check_image(image.native, len(array), data)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            hint = "fix the image, or plan with --nan fill"
-            raise UserError("the image has values that are not finite (nan or infinite)", hint=hint)
-        masked = any(channel.normalization.mask for channel in data.channels)
-        nonzero = _nonzero(array) if masked or data.crop_nonzero else None
+            raise not_finite()
+        nonzero = nonzero_voxels(array) if needs_nonzero(data) else None
         box = bounding_box(nonzero) if data.crop_nonzero and nonzero is not None else None
         box = box or (slice(0, array.shape[1]), slice(0, array.shape[2]), slice(0, array.shape[3]))
+        scalings = [
+            Scaling.fit(values[box], channel.normalization, None if nonzero is None else nonzero[box])
+            for values, channel in zip(array, data.channels, strict=True)
+        ]
+        return cls.of(image.native, box, scalings, data)
+
+    @classmethod
+    def of(cls, native: Grid, box: Box, scalings: Sequence[Scaling], data: DataPlan) -> CaseTransform:
+        """The transform of a case that was measured before.
+
+        Args:
+            native: The grid of the file.
+            box: The part of the image, canonical ``(x, y, z)``, that is not cropped.
+            scalings: Normalization of each channel.
+            data: The plan's data part.
+        """
+        canonical = native.canonical()
         start, stop = _triple([part.start for part in box]), _triple([part.stop for part in box])
-        spacing = [float(image.spacing[axis]) for axis in data.axes]
+        spacing = [float(canonical.spacing[axis]) for axis in data.axes]
         cropped = [stop[axis] - start[axis] for axis in data.axes]
         orders = (data.slice_order, data.image_order, data.image_order)
         return cls(
-            native_shape=_triple(image.native.shape),
-            native_affine=tuple(tuple(float(entry) for entry in row) for row in image.native.affine),
-            native_flat=image.native.flat,
-            native_nifti=image.native.nifti,
-            unit=image.native.unit,
-            canonical_shape=_triple(array.shape[1:]),
+            native_shape=_triple(native.shape),
+            native_affine=tuple(tuple(float(entry) for entry in row) for row in native.affine),
+            native_flat=native.flat,
+            native_nifti=native.nifti,
+            unit=native.unit,
+            canonical_shape=_triple(canonical.shape),
             crop_start=start,
             crop_stop=stop,
             axes=data.axes,
             shape=_triple(list(map(_resampled_length, cropped, spacing, data.spacing))),
             image_orders=orders,
             label_orders=_triple([min(order, 1) for order in orders]),
-            scalings=tuple(
-                Scaling.fit(values[box], channel.normalization, None if nonzero is None else nonzero[box])
-                for values, channel in zip(array, data.channels, strict=True)
-            ),
+            scalings=tuple(scalings),
             classes=len(data.stored_values),
         )
 
@@ -127,7 +130,7 @@ class CaseTransform(Record):
         for channel, scaling in enumerate(self.scalings):
 
             def read(slices: slice, channel: int = channel, scaling: Scaling = scaling) -> NDArray[np.float32]:
-                nonzero = _nonzero(cropped[:, slices]) if scaling.mask else None
+                nonzero = nonzero_voxels(cropped[:, slices]) if scaling.mask else None
                 return scaling.apply(cropped[channel, slices], nonzero)
 
             for start, slab in resampled_slabs(read, cropped.shape[1:], self.shape, self.image_orders):
@@ -182,6 +185,20 @@ class CaseTransform(Record):
         """``(slice, u, v)`` of the crop, in voxels of the file."""
         return _triple([self.crop_stop[axis] - self.crop_start[axis] for axis in self.axes])
 
+    def canonical_box(self, box: Box) -> Box:
+        """The box ``(x, y, z)`` of the image that a box ``(slice, u, v)`` of its crop is."""
+        placed = {axis: (self.crop_start[axis], part) for axis, part in zip(self.axes, box, strict=True)}
+        x, y, z = (slice(first + part.start, first + part.stop) for first, part in (placed[axis] for axis in range(3)))
+        return x, y, z
+
+    def cropped_box(self, box: Box) -> Box | None:
+        """The box ``(slice, u, v)`` of the crop that lies in a box ``(x, y, z)`` of the image; None if nothing does."""
+        found = []
+        for axis in self.axes:
+            first, size = self.crop_start[axis], self.crop_stop[axis] - self.crop_start[axis]
+            found.append(slice(max(0, box[axis].start - first), min(size, box[axis].stop - first)))
+        return None if any(part.start >= part.stop for part in found) else (found[0], found[1], found[2])
+
     def _permuted(self, array: NDArray) -> NDArray:
         """View of the crop of ``(..., x, y, z)`` as ``(..., slice, u, v)``."""
         leading = array.ndim - 3
@@ -193,7 +210,37 @@ class CaseTransform(Record):
         return array[..., x, y, z]
 
 
-def _nonzero(array: NDArray) -> NDArray[np.bool_]:
+def check_image(native: Grid, channels: int, data: DataPlan) -> None:
+    """Check that an image has the channels, the dimension and the unit of a plan.
+
+    Raises:
+        UserError: If it does not.
+    """
+    if channels != len(data.channels):
+        names = ", ".join(channel.name for channel in data.channels)
+        hint = "give one image per channel, in this order"
+        raise UserError(f"{channels} channel(s), the plan has {len(data.channels)} ({names})", hint=hint)
+    slices = native.canonical().shape[data.axes[0]]
+    if native.unit != data.unit or (data.dimension == 2 and slices > 1):
+        raise UserError(
+            f"an image of {slices} slice(s) with its spacing in {native.unit}, but the plan was made for "
+            f"{'2D images' if data.dimension == 2 else 'volumes'} in {data.unit}",
+            hint="give images like those of the data set that was planned",
+        )
+
+
+def not_finite() -> UserError:
+    """The error for an image with values that are not finite, where the plan does not fill them."""
+    hint = "fix the image, or plan with --nan fill"
+    return UserError("the image has values that are not finite (nan or infinite)", hint=hint)
+
+
+def needs_nonzero(data: DataPlan) -> bool:
+    """Whether a plan distinguishes voxels that are zero in every channel."""
+    return data.crop_nonzero or any(channel.normalization.mask for channel in data.channels)
+
+
+def nonzero_voxels(array: NDArray) -> NDArray[np.bool_]:
     """Where any channel is nonzero."""
     result = array[0] != 0
     for channel in array[1:]:

@@ -96,14 +96,21 @@ class ExtentSums:
         self._sums = [[np.zeros(size) for size in shape] for _ in range(channels)]
         self._lowest = [math.inf] * channels
 
-    def add(self, channel: int, start: int, slab: NDArray[np.float32]) -> None:
-        """Add the slices from ``start`` on of a channel, ``(n, u, v)``; each slice once."""
+    def add(self, channel: int, start: int, slab: NDArray[np.float32], corner: tuple[int, int] = (0, 0)) -> None:
+        """Add a part of a channel; each voxel once.
+
+        Args:
+            channel: The channel.
+            start: First slice of the part.
+            slab: The part ``(slice, u, v)``.
+            corner: Its first voxel along u and v, if it does not hold whole slices.
+        """
         self._lowest[channel] = min(self._lowest[channel], float(slab.min()))
         plane = slab.sum(axis=0)  # single precision for a few slices or a row, double precision for the rest
         slices, u, v = self._sums[channel]
         slices[start : start + len(slab)] += slab.sum(axis=2).sum(axis=1, dtype=np.float64)
-        u += plane.sum(axis=1, dtype=np.float64)
-        v += plane.sum(axis=0, dtype=np.float64)
+        u[corner[0] : corner[0] + slab.shape[1]] += plane.sum(axis=1, dtype=np.float64)
+        v[corner[1] : corner[1] + slab.shape[2]] += plane.sum(axis=0, dtype=np.float64)
 
     def extent(self) -> Extent:
         """The extent of everything that was added; that of the whole case if its content has no contrast."""

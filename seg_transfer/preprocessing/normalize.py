@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.util.records import Record
 
+MEASURED = ("zscore",)
+"""Kinds of normalization that depend on the case's own voxels."""
+
 
 class Scaling(Record):
     """Normalization of one channel of one case: ``(clip(value) - shift) / scale``."""
@@ -29,6 +32,13 @@ class Scaling(Record):
             rule: The plan's rule for this channel.
             nonzero: Mask of the voxels where any channel is nonzero; same shape. Needed if the rule uses the mask.
         """
+        measured = rule.kind in MEASURED
+        mean, std = _mean_std(values, nonzero if rule.mask else None) if measured else (0.0, 1.0)
+        return cls.of(rule, mean, std)
+
+    @classmethod
+    def of(cls, rule: Normalization, mean: float, std: float) -> Scaling:
+        """As :meth:`fit`, from mean and std of the case's voxels, which the rules in :data:`MEASURED` need."""
         if rule.kind == "clip_zscore":
             assert rule.mean is not None and rule.std is not None
             return cls(shift=rule.mean, scale=rule.std, lower=rule.lower, upper=rule.upper)
@@ -37,7 +47,6 @@ class Scaling(Record):
             return cls(shift=rule.lower, scale=rule.upper - rule.lower, lower=rule.lower, upper=rule.upper)
         if rule.kind == "none":
             return cls(shift=0.0, scale=1.0)
-        mean, std = _mean_std(values, nonzero if rule.mask else None)
         # Rounding gives a constant image a tiny std; dividing by it would amplify the rounding.
         constant = std <= 1e-7 * max(abs(mean), 1e-30)
         return cls(shift=mean, scale=1.0 if constant else std, mask=rule.mask)

@@ -102,6 +102,41 @@ def resampled_slabs(
         yield slab.start, part if limits is None else np.clip(part, *limits, out=None if part is held else part)
 
 
+class PartResampling:
+    """One box of what :func:`resampled_slabs` makes of a volume, from the part of the volume that it depends on.
+
+    Args:
+        before: Shape of the volume.
+        after: The new shape.
+        orders: Spline order along each axis.
+        box: Part of the new shape.
+
+    Attributes:
+        source: The part of the volume.
+    """
+
+    def __init__(self, before: Sequence[int], after: Sequence[int], orders: Sequence[int], box: Box) -> None:
+        sizes = zip(before, after, orders, box, strict=True)
+        rows = [None if old == new else _weights(old, new, order)[part] for old, new, order, part in sizes]
+        s, u, v = (part if row is None else _span(row.indices) for row, part in zip(rows, box, strict=True))
+        self.source: Box = (s, u, v)
+        ratios = [new / old for old, new in zip(before, after, strict=True)]
+        in_plane = sorted((1, 2), key=ratios.__getitem__)
+        order = [0, *in_plane] if ratios[0] <= min(ratios[1:]) else [*in_plane, 0]
+        self._steps = [(axis, row[:, self.source[axis]]) for axis in order if (row := rows[axis]) is not None]
+
+    def __call__(self, values: Floats, limits: tuple[np.float32, np.float32] | None) -> Floats:
+        """The box.
+
+        Args:
+            values: :attr:`source` of the volume, contiguous.
+            limits: Range of the whole volume's values, if an order is 3.
+        """
+        for axis, weights in self._steps:
+            values = _along(values, axis, weights)
+        return np.clip(values, *limits, out=values) if self._steps and limits is not None else values
+
+
 def resample_labels(labels: NDArray[np.unsignedinteger], shape: Sequence[int], orders: Sequence[int]) -> NDArray:
     """Resample the mask of every class and take the class with the highest value; of equal ones the first.
 

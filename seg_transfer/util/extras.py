@@ -10,7 +10,7 @@ from seg_transfer.errors import EveryCaseFails, cause_of
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking"]
+Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking", "zarr"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "cluster": ("distributed", "dask_jobqueue"),
     "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
@@ -20,6 +20,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript"),
     "serve": ("fastapi", "python_multipart", "uvicorn"),
     "tracking": ("tensorboard", "mlflow", "wandb"),
+    "zarr": ("zarr",),
 }
 """What is imported of each extra. Unless it is asked for, training goes on without TensorBoard."""
 

@@ -77,17 +77,20 @@ def whole_file(path: Path, *, needed: int | None = None, apart: bool = False) ->
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` if the block ends without an exception.
 
     What a process that was killed has left beside it is removed.
 
     Args:
-        path: The folder; it must not exist, or be empty.
+        path: The folder; it must not exist, or be empty, unless it is replaced.
+        replace: Remove a folder that is there, once the new one is written.
 
     Raises:
-        UserError: If its parent cannot be made.
+        UserError: If its parent cannot be made, or a file has this name.
     """
+    if replace and os.path.lexists(path) and not path.is_dir():
+        raise UserError("this is a file, a folder is needed", where=path, hint="name another output")
     path = path.absolute()
     make_folder(path.parent)
     remove_temporaries(path.parent, of_dead=True)
@@ -95,9 +98,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if path.is_dir():
-            path.rmdir()
-        temporary.replace(path)
+        if replace and path.is_dir():
+            old = path.with_name(_temporary_name(path.name))
+            path.replace(old)
+            temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            if path.is_dir():
+                path.rmdir()
+            temporary.replace(path)
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -229,13 +238,21 @@ def content_bytes(path: Path) -> int:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
+    """SHA-256 of a file, or of the names and digests of a folder's files, in hexadecimal digits."""
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        listed = [f"{each.relative_to(path).as_posix()} {file_digest(each)}\n" for each in files]
+        return hashlib.sha256("".join(listed).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stamp(path: Path) -> str | None:
-    """Name, size and modification time of a file as text; None if there is no such file."""
+    """Name, size and time of modification of a file, or of a folder's files, as text; None if there is no such file."""
+    if path.is_dir():
+        found = [each.stat() for each in path.rglob("*") if each.is_file()]
+        size, newest = sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+        return f"{path.name} {size} {newest} {len(found)}"
     if not path.is_file():
         return None
     status = path.stat()

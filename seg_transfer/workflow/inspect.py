@@ -178,6 +178,7 @@ def _scores_of(folder: PlanFolder, run: RunFolder, case: str, *, is_current: boo
 
 def _draw(path: Path, case: Case, plan: Plan, runs: Sequence[RunFolder]) -> None:
     """Draw the case with the prediction of the first run that has one."""
+    from seg_transfer.data.formats import is_there
     from seg_transfer.evaluation.overlay import CaseFiles, save_case_overlay
     from seg_transfer.evaluation.scores import Scores
     from seg_transfer.inference.outputs import label_file
@@ -187,7 +188,7 @@ def _draw(path: Path, case: Case, plan: Plan, runs: Sequence[RunFolder]) -> None
     how: dict[str, Any] = {"names": plan.data.names, "instances": plan.data.instances}
     for run in runs:
         predicted, scores = label_file(case, run.validation), Scores.load(run.scores)
-        if predicted.is_file() and case.id in scores.cases:
+        if is_there(predicted) and case.id in scores.cases:
             files = CaseFiles(case.images, case.label, predicted)
             save_case_overlay(path, case.id, files, scores.labels, scores.cases[case.id], **how)
             return

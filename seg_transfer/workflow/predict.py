@@ -16,10 +16,12 @@ from seg_transfer.data.formats import (
     RASTER_ENDINGS,
     SEGMENTATION_ENDING,
     TIFF_ENDINGS,
+    ZARR_ENDINGS,
     check_packages,
     ending,
     is_raster,
     is_supported,
+    is_zarr,
 )
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
@@ -166,7 +168,7 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
     output = options.output
     wanted = Outputs(output, options.probabilities, uncertainty=options.uncertainty, overlays=options.pictures)
     images = {image.resolve() for case in cases for image in case.images}
-    if is_supported(output) and not output.is_dir():
+    if is_zarr(output) or (is_supported(output) and not output.is_dir()):
         _check_one_file(output, cases)
         outputs = replace(wanted, folder=output.parent, file=output)
         if options.format is not None:
@@ -202,18 +204,27 @@ def _check_one_file(output: Path, cases: Sequence[Case]) -> None:
         raise UserError("JPEG would change label values", where=output, hint="name a .png file")
     _check_ending(ending(output), cases[0], where=output)
     check_packages([output])
-    check_file(output)
+    if is_zarr(output):
+        check_folder(output.parent)
+    else:
+        check_file(output)
 
 
 def _check_ending(suffix: str | None, case: Case, *, where: Path | str) -> None:
     """Refuse a format that cannot hold a case's label map.
 
-    Volumes go into those that keep their place in the world; only what came from TIFF goes back there without it.
+    Volumes go into those that keep their place in the world; only what came from TIFF or OME-Zarr goes back there
+    without it.
     """
     known, flat = (*ENDINGS, SEGMENTATION_ENDING), is_raster(case.images[0])
-    kept = set(RASTER_ENDINGS) - set(LOSSY_ENDINGS) if flat else set(known) - {*RASTER_ENDINGS, *TIFF_ENDINGS}
-    if ending(case.images[0]) in TIFF_ENDINGS:
-        kept |= set(TIFF_ENDINGS)
+    kept = (
+        set(RASTER_ENDINGS) - set(LOSSY_ENDINGS)
+        if flat
+        else set(known) - {*RASTER_ENDINGS, *TIFF_ENDINGS, *ZARR_ENDINGS}
+    )
+    for unplaced in (TIFF_ENDINGS, ZARR_ENDINGS):
+        if ending(case.images[0]) in unplaced:
+            kept |= set(unplaced)
     if suffix is not None and suffix not in kept:
         endings = [each for each in known if each in kept]
         what = f"not a format for {'2D images' if flat else 'volumes'} such as {case.images[0].name}"

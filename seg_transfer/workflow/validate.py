@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
+from seg_transfer.data.formats import is_there
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.overlay import CaseFiles, save_overlay
 from seg_transfer.evaluation.report import save_csv
@@ -71,7 +72,7 @@ def check_held_out(plan: Plan, dataset: Dataset, run: RunFolder) -> None:
     with suppress(UserError):  # of a damaged model, which is written again and validated
         if not held_out or run.validated:
             return
-    gone = [path for case in dataset.select(held_out).cases for path in case.files if not path.is_file()]
+    gone = [path for case in dataset.select(held_out).cases for path in case.files if not is_there(path)]
     if gone:
         raise UserError(
             f"there is no such file: {len(gone)} file(s) of cases that {fold_name(run.fold)} is validated on are gone",

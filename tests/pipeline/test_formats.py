@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+import zarr
 
 import seg_transfer
-from seg_transfer.data.formats import stored_in
+from seg_transfer.data.formats import read_array, stored_in, write_volume
+from seg_transfer.data.geometry import Grid
 from seg_transfer.errors import UserError
+from seg_transfer.inference import one_case
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "work"
 MODEL = {"model": GOLDEN / "model.segtl", "device": "cpu", "workers": 0}
@@ -45,6 +48,59 @@ def test_ome_tiff_in_and_out(tmp_path: Path, expected: tuple[np.ndarray, np.ndar
     seg_transfer.predict(tmp_path / "in", tmp_path / "one/seg.nii.gz", **MODEL)
     np.testing.assert_array_equal(nib.load(tmp_path / "one/seg.nii.gz").dataobj, labels)
     assert seg_transfer.evaluate(tmp_path / "one/seg.nii.gz", tmp_path / "out/a.ome.tif", workers=0).mean_dice == 1
+
+
+def test_ome_zarr_in_and_out(
+    tmp_path: Path, expected: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array, labels = expected
+    grid = Grid(labels.shape, np.diag([1.0, 1.0, 2.0, 1.0]))
+    write_volume(tmp_path / "in/a.ome.zarr", array, grid)
+    monkeypatch.setattr(one_case, "read_image", None)  # it is never read as a whole
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", **MODEL)
+    found = tmp_path / "out/a.ome.zarr"
+    np.testing.assert_array_equal(zarr.open_group(found)["0"][:].T, labels)
+    assert zarr.open_group(found).attrs["ome"]["image-label"]["properties"] == [{"label-value": 1, "name": "ball"}]
+    record = (tmp_path / "out/predictions.json").read_bytes()
+    made = found.stat().st_ino
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", **MODEL)
+    assert (found.stat().st_ino, (tmp_path / "out/predictions.json").read_bytes()) == (made, record), "it is skipped"
+    write_volume(tmp_path / "in/a.ome.zarr", array[::-1], grid)
+    seg_transfer.predict(tmp_path / "in", tmp_path / "out", volumes=tmp_path / "volumes.csv", **MODEL)
+    assert (labels != zarr.open_group(found)["0"][:].T).any()
+    monkeypatch.undo()
+    seg_transfer.predict(tmp_path / "in/a.ome.zarr", tmp_path / "one/seg.nii.gz", **MODEL)
+    np.testing.assert_array_equal(nib.load(tmp_path / "one/seg.nii.gz").dataobj, zarr.open_group(found)["0"][:].T)
+    seg_transfer.predict(tmp_path / "in/a.ome.zarr", tmp_path / "one/seg.zarr", probabilities=True, **MODEL)
+    assert seg_transfer.evaluate(tmp_path / "one/seg.nii.gz", tmp_path / "one/seg.zarr", workers=0).mean_dice == 1
+    assert seg_transfer.evaluate(tmp_path / "out", tmp_path / "out", workers=0).mean_dice == 1
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(UserError, match="not a format for volumes"):
+        seg_transfer.predict(tmp_path / "a.nii.gz", tmp_path / "seg.ome.zarr", **MODEL)
+
+
+def test_a_data_set_of_ome_zarr(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for number in range(3):
+        values = np.random.default_rng(number).normal(100, 20, (14, 12, 10)).astype(np.uint16)
+        label = np.zeros(values.shape, np.uint8)
+        label[4:9, 3:8, 3:7] = 1
+        grid = Grid(label.shape, np.diag([0.001, 0.001, 0.002, 1.0]))
+        write_volume(data / f"images/case_{number}.ome.zarr", values + 100 * label, grid)
+        write_volume(data / f"labels/case_{number}.ome.zarr", label, grid)
+    (data / "images/notes").mkdir()
+    work = tmp_path / "work"
+    planned = seg_transfer.plan(data, work=work, workers=0, device="cpu", encoder="resnet18", evidence=False)
+    assert planned.data.cases == ("case_0", "case_1", "case_2")
+    assert planned.data.spacing[0] == 0.002 and planned.data.unit == "mm"
+    stored = seg_transfer.preprocess(work=work, workers=0)
+    times = {case: (stored / case / "case.json").stat().st_mtime_ns for case in planned.data.cases}
+    write_volume(data / "images/case_1.ome.zarr", values, grid)
+    seg_transfer.preprocess(work=work, workers=0)
+    changed = [case for case, time in times.items() if (stored / case / "case.json").stat().st_mtime_ns != time]
+    assert changed == ["case_1"]
+    seg_transfer.check(data, fix=tmp_path / "fixed", workers=0)
+    np.testing.assert_array_equal(read_array(tmp_path / "fixed/images/case_1.ome.zarr", label=False)[0][0], values)
 
 
 def test_a_volume_is_not_written_without_its_place(tmp_path: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:

@@ -1,5 +1,7 @@
 """File formats, chosen by the ending: NIfTI (nibabel), MetaImage and NRRD (SimpleITK), TIFF and 2D images (pillow).
 
+OME-Zarr images (zarr) are folders; what is said here of files holds for them too.
+
 The segmentations of 3D Slicer are NRRD files with a list of segments in their header (``Header.segments``).
 
 Every format reads a file as ``(channel, i, j, k)`` in the file's own order with its :class:`Header`, and writes
@@ -22,13 +24,13 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import itk, nifti, raster, tiff
+from seg_transfer.data.formats import itk, nifti, ome_zarr, raster, tiff
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.formats.itk_body import data_file
 from seg_transfer.data.geometry import Grid, Unit
 from seg_transfer.errors import UserError, cause_of
-from seg_transfer.util.extras import check_extra
-from seg_transfer.util.files import whole_file
+from seg_transfer.util.extras import Extra, check_extra
+from seg_transfer.util.files import whole_file, whole_folder
 from seg_transfer.util.units import SPACINGS
 
 
@@ -60,6 +62,7 @@ _FORMATS: dict[str, Format] = {
     ".nrrd": itk,
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), raster),
     **dict.fromkeys((*tiff.OME_ENDINGS, ".tif", ".tiff"), tiff),  # in this order: the last ones end the first ones too
+    **dict.fromkeys(ome_zarr.ENDINGS, ome_zarr),
 }
 
 ENDINGS = tuple(ending for ending in _FORMATS if ending != SEGMENTATION_ENDING)
@@ -71,8 +74,13 @@ _OF_ITK = tuple(ending for ending, format_ in _FORMATS.items() if format_ is itk
 
 TIFF_ENDINGS = tuple(ending for ending, format_ in _FORMATS.items() if format_ is tiff)
 
+ZARR_ENDINGS = ome_zarr.ENDINGS
+"""Of images that are folders, and may be larger than memory."""
+
 RASTER_ENDINGS = tuple(ending for ending in ENDINGS if _FORMATS[ending] is raster or ending in (".tif", ".tiff"))
 """Of 2D images without a physical pixel size; TIFF may also be a stack, or have one."""
+
+_OF_ANY_UNIT = (*TIFF_ENDINGS, *ZARR_ENDINGS)
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression changes values, so that labels cannot be kept in them."""
@@ -103,6 +111,16 @@ def is_supported(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+def is_zarr(path: Path) -> bool:
+    """Whether the path is named as an OME-Zarr image, which is a folder."""
+    return path.name.lower().endswith(ZARR_ENDINGS)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such an image: a file, or the folder of an OME-Zarr image."""
+    return path.is_file() or (is_zarr(path) and path.is_dir())
+
+
 def ending(path: Path) -> str:
     """The supported ending of a file's name, in lower case.
 
@@ -126,8 +144,8 @@ def is_segmentation(path: Path) -> bool:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether the file is a 2D image without a physical pixel size; of a TIFF its header tells, if it can be read."""
-    if ending(path) in TIFF_ENDINGS:
+    """Whether the file is a 2D image without a pixel size in mm; of TIFF and OME-Zarr the header tells, if readable."""
+    if ending(path) in _OF_ANY_UNIT:
         with suppress(UserError):
             grid = read_header(path).grid
             return grid.flat and grid.unit == "pixel"
@@ -135,8 +153,8 @@ def is_raster(path: Path) -> bool:
 
 
 def stored_unit(path: Path) -> Unit:
-    """Unit of the file's spacing; of a TIFF its header tells, if it can be read."""
-    if ending(path) in TIFF_ENDINGS:
+    """Unit of the file's spacing; of TIFF and OME-Zarr the header tells, if it can be read."""
+    if ending(path) in _OF_ANY_UNIT:
         with suppress(UserError):
             return read_header(path).grid.unit
     return "pixel" if ending(path) in RASTER_ENDINGS else "mm"
@@ -146,12 +164,15 @@ def check_packages(paths: Iterable[Path]) -> None:
     """Check that the package is there that files of their endings need, before any of them is read or written.
 
     Raises:
-        MissingPackage: For the first file that needs SimpleITK, if it is not installed.
+        MissingPackage: For the first file that needs SimpleITK or zarr, if it is not installed.
     """
+    needed: dict[Extra, Path] = {}
     for path in paths:
-        if path.name.lower().endswith(_OF_ITK):
-            check_extra("itk", f"reading and writing {path.suffix.lower()}", where=path)
-            return
+        name = path.name.lower()
+        if name.endswith((*_OF_ITK, *ZARR_ENDINGS)):
+            needed.setdefault("zarr" if name.endswith(ZARR_ENDINGS) else "itk", path)
+    for extra, path in needed.items():
+        check_extra(extra, f"reading and writing {path.suffix.lower()}", where=path)
 
 
 def stored_in(path: Path) -> tuple[Path, ...]:
@@ -213,7 +234,8 @@ def write_volume(path: Path, array: np.ndarray, native: Grid, names: Mapping[str
     if ending(path) in LOSSY_ENDINGS:
         raise UserError("JPEG would change the values", where=path, hint="write .png instead")
     check_packages([path])
-    with whole_file(path, needed=array.nbytes) as temporary:
+    whole = whole_folder(path, replace=True) if is_zarr(path) else whole_file(path, needed=array.nbytes)
+    with whole as temporary:
         format_.write(temporary, array, native, names or {})
 
 
@@ -221,7 +243,7 @@ def write_volume(path: Path, array: np.ndarray, native: Grid, names: Mapping[str
 def readable(path: Path) -> Iterator[None]:
     """Turn what the libraries raise for a missing or damaged file into a :class:`UserError`."""
     try:
-        if not path.is_file():
+        if not is_there(path):
             raise UserError("there is no such file", where=path)
         yield
     except UserError:

@@ -1,0 +1,137 @@
+"""Predicts an image that is larger than memory, block by block.
+
+A block is predicted with the windows that the whole image has, so that its labels are those of the whole image, up to
+rounding. Windows that reach into several blocks are predicted for each of them, so that blocks are as large as memory
+allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_transfer.data.chunked_image import Box, boxes
+from seg_transfer.inference.classes import decide, label_values
+from seg_transfer.inference.label_map import fill_box, steps_between
+from seg_transfer.inference.predictor import PartOfCase, Predictor
+from seg_transfer.inference.sliding_window import Part
+from seg_transfer.planning.fields import Triple
+from seg_transfer.preprocessing.chunked_case import ChunkedCase
+from seg_transfer.preprocessing.resample import Neighbours
+from seg_transfer.util.units import bytes_text
+
+BLOCK_SHARE = 0.5
+"""Share of the allowed memory that a block may need; the windows of one call may take the other half."""
+SPLINE = 16
+"""Voxels around a part that cubic resampling reads at most."""
+COPIES = 3
+"""Copies of a block's image in memory at a time: chunks as they are read, normalized, and between two axes."""
+
+
+def predict_blocks(
+    predictor: Predictor, case: ChunkedCase, chunks: Triple, *, tta: bool = True
+) -> Iterator[tuple[Box, NDArray[np.integer]]]:
+    """Label maps of blocks, which cover the image.
+
+    Args:
+        predictor: The models.
+        case: The case.
+        chunks: Voxels ``(x, y, z)`` of the chunks that label maps are written in.
+        tta: Average over the plan's mirrorings.
+
+    Yields:
+        The block ``(x, y, z)``, and its label map of the same axes with the data set's values.
+
+    Raises:
+        UserError: If a block of one chunk does not fit into the allowed memory, or a chunk is damaged.
+    """
+    data, transform = predictor.data, case.transform
+    table = label_values(data)
+    steps = steps_between(transform.shape, transform.cropped_shape, transform.label_orders)
+    for block in _blocks(predictor, case, chunks):
+        x, y, z = (part.stop - part.start for part in block)
+        labels = np.zeros((x, y, z), table.dtype)
+        inner = transform.cropped_box(block)
+        if inner is not None:
+            target = transform.canonical_box(inner)
+            view = labels[tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(target, block, strict=True))]
+            network_box, own_steps = _source(steps, inner)
+            start, stop = _ends(network_box)
+            origin, end = predictor.windows_box(transform.shape, start, stop)
+            array = case.part(_box(origin, end))
+            part = PartOfCase(case, Part(transform.shape, origin, start, stop))
+            axis = predictor.slab_axis(part.box.size)
+            fill_box(
+                view.transpose(transform.axes),
+                predictor.slabs(array, axis=axis, tta=tta, part=part),
+                own_steps,
+                lambda probabilities: table[decide(probabilities, data)],
+                axis=axis,
+            )
+        yield block, labels
+
+
+def _blocks(predictor: Predictor, case: ChunkedCase, chunks: Triple) -> list[Box]:
+    """The largest blocks that fit into memory.
+
+    Raises:
+        UserError: If one chunk does not.
+    """
+    shape, allowed = case.image.native.shape, predictor.allowed_bytes()
+    found = boxes(shape, chunks, lambda size: _bytes(predictor, case, size) <= BLOCK_SHARE * allowed)
+    x, y, z = (part.stop - part.start for part in found[0])
+    needed = _bytes(predictor, case, (x, y, z)) + predictor.window_bytes(allowed)
+    if needed > allowed:
+        what = f"a block of {x} x {y} x {z} voxels needs {bytes_text(needed)}"
+        raise predictor.too_large(
+            what, allowed, "write the image in smaller chunks, or allow more memory with --memory"
+        )
+    return found
+
+
+def _bytes(predictor: Predictor, case: ChunkedCase, size: Triple) -> int:
+    """Estimated memory to predict a block of ``(x, y, z)``, beside the windows of one call."""
+    transform, image = case.transform, case.image
+    window = predictor.longest_window
+    inside, network, source = [], [], []
+    for number, axis in enumerate(transform.axes):
+        cropped, resampled = transform.cropped_shape[number], transform.shape[number]
+        ratio = resampled / cropped
+        inside.append(min(resampled, math.ceil(min(size[axis], cropped) * ratio) + 2))
+        network.append(min(resampled, inside[-1] + 2 * window[number]))
+        source.append(min(cropped, math.ceil(network[-1] / ratio) + (0 if ratio == 1 else 2 * SPLINE)))
+    read = math.prod(source) * (image.channels * image.dtype.itemsize + 4 * COPIES)
+    made = math.prod(network) * 4 * (image.channels + 1)
+    s, u, v = inside
+    sums = predictor.sums_bytes((s, u, v), predictor.slab_axis((s, u, v)))
+    labels = math.prod(size) * label_values(predictor.data).dtype.itemsize
+    return read + made + sums + labels
+
+
+def _source(steps: list[Neighbours | None], inner: Box) -> tuple[Box, list[Neighbours | None]]:
+    """What a box of the crop is resampled from, and the steps from there."""
+    parts: list[slice] = []
+    own: list[Neighbours | None] = []
+    for step, box in zip(steps, inner, strict=True):
+        if step is None:
+            parts.append(box)
+            own.append(None)
+        else:
+            lower, upper, share = step.lower[box], step.upper[box], step.share[box]
+            first = int(lower.min())
+            parts.append(slice(first, int(upper.max()) + 1))
+            own.append(Neighbours(lower - first, upper - first, share))
+    return (parts[0], parts[1], parts[2]), own
+
+
+def _ends(box: Box) -> tuple[Triple, Triple]:
+    s, u, v = box
+    return (s.start, u.start, v.start), (s.stop, u.stop, v.stop)
+
+
+def _box(start: Triple, stop: Triple) -> Box:
+    s, u, v = map(slice, start, stop)
+    return s, u, v

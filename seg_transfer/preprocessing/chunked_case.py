@@ -1,0 +1,186 @@
+"""The transform of an image that is larger than memory, and its parts on the network's grid.
+
+It is measured in one pass over its chunks. What a part becomes is what
+:meth:`~seg_transfer.preprocessing.case_transform.CaseTransform.image` makes of the whole image, up to the rounding of
+its mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_transfer.data.chunked_image import ChunkedImage, boxes
+from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.training_images import ChannelMeasures, ImageMeasures
+from seg_transfer.preprocessing.case_transform import (
+    CaseTransform,
+    check_image,
+    needs_nonzero,
+    nonzero_voxels,
+    not_finite,
+)
+from seg_transfer.preprocessing.extent import Extent, ExtentSums
+from seg_transfer.preprocessing.normalize import Scaling
+from seg_transfer.preprocessing.resample import Box, PartResampling, bounding_box
+
+EXTENT_VOXELS, EXTENT_STEP = 2**22, 64
+"""Voxels of the network's grid, and a multiple of their edges, that the pass for the extent has in memory."""
+
+
+@dataclass
+class Moments:
+    """Count, mean, sum of squared deviations and range of values (Chan, Golub and LeVeque, 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    @classmethod
+    def of(cls, values: NDArray) -> Moments:
+        """The moments of an array, in double precision."""
+        if not values.size:
+            return cls()
+        mean = float(values.mean(dtype=np.float64))
+        distances = values - np.float64(mean)
+        squares = float(np.square(distances, out=distances).sum())
+        return cls(values.size, mean, squares, float(values.min()), float(values.max()))
+
+    @classmethod
+    def of_zeros(cls, count: int) -> Moments:
+        """The moments of so many zeros."""
+        return cls(count, lowest=0.0, highest=0.0) if count else cls()
+
+    def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        if not count:
+            return self
+        step = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + step * other.count / count,
+            self.squares + other.squares + step**2 * self.count * other.count / count,
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+        )
+
+    @property
+    def std(self) -> float:
+        """Standard deviation; 1 for no values, as for a whole image."""
+        return math.sqrt(self.squares / self.count) if self.count else 1.0
+
+
+class ChunkedCase:
+    """One case in its files.
+
+    Args:
+        image: The image.
+        data: The plan's data part.
+
+    Attributes:
+        image: The image.
+        transform: Its transform.
+        measures: What is compared with the training images.
+
+    Raises:
+        UserError: As :meth:`CaseTransform.fit` does, or if a chunk is damaged.
+    """
+
+    def __init__(self, image: ChunkedImage, data: DataPlan) -> None:
+        check_image(image.native, image.channels, data)
+        self.image = image
+        shape = image.native.shape
+        by_zero = needs_nonzero(data)
+        kept, box = _measure(image, by_zero=by_zero, fill=data.fill_nan)
+        voxels = math.prod(shape)
+        box = (box if data.crop_nonzero else None) or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+        inside = math.prod(part.stop - part.start for part in box)
+        scalings, self._limits = [], []
+        for moments, channel in zip(kept, data.channels, strict=True):
+            cropped = moments + Moments.of_zeros(inside - moments.count)
+            masked = channel.normalization.mask
+            chosen = moments if masked else cropped
+            scaling = Scaling.of(channel.normalization, chosen.mean, chosen.std)
+            scalings.append(scaling)
+            ends = np.array([chosen.lowest, chosen.highest][: chosen.count]).astype(image.dtype)
+            normalized = scaling.apply(ends, np.ones(len(ends), bool)).tolist()
+            normalized += [0.0] if masked and inside > moments.count else []
+            self._limits.append((np.float32(min(normalized)), np.float32(max(normalized))))
+        self.transform = CaseTransform.of(image.native, box, scalings, data)
+        whole = [moments + Moments.of_zeros(voxels - moments.count) for moments in kept]
+        self.measures = ImageMeasures(
+            tuple(ChannelMeasures(each.lowest, each.highest, each.mean, each.std) for each in whole),
+            image.native.spacing,
+            shape,
+            image.native.orientation,
+        )
+
+    def part(self, box: Box) -> NDArray[np.float32]:
+        """The network's input ``(channel, slice, u, v)`` in a box of ``(slice, u, v)``."""
+        transform = self.transform
+        resampling = PartResampling(transform.cropped_shape, transform.shape, transform.image_orders, box)
+        values = self.image.read(transform.canonical_box(resampling.source))
+        values = values.transpose(0, *(1 + axis for axis in transform.axes))
+        masked = any(scaling.mask for scaling in transform.scalings)
+        nonzero = nonzero_voxels(values) if masked else None
+        clipped = 3 in transform.image_orders
+        result = np.empty((len(values), *(part.stop - part.start for part in box)), np.float32)
+        for channel, (scaling, limits) in enumerate(zip(transform.scalings, self._limits, strict=True)):
+            normalized = scaling.apply(values[channel], nonzero)
+            result[channel] = resampling(normalized, limits if clipped else None)
+        return result
+
+    @cached_property
+    def extent(self) -> Extent:
+        """Where the content lies on the network's grid; that takes another pass."""
+        shape = self.transform.shape
+        sums = ExtentSums(len(self.transform.scalings), shape)
+        step = (EXTENT_STEP, EXTENT_STEP, EXTENT_STEP)
+        for box in boxes(shape, step, lambda size: math.prod(size) <= EXTENT_VOXELS):
+            for channel, values in enumerate(self.part(box)):
+                sums.add(channel, box[0].start, values, (box[1].start, box[2].start))
+        return sums.extent()
+
+
+def _measure(image: ChunkedImage, *, by_zero: bool, fill: bool) -> tuple[list[Moments], Box | None]:
+    """Moments of each channel's voxels, by zero only of those that any channel has nonzero, and the box of these.
+
+    Raises:
+        UserError: If values are not finite and are not filled.
+    """
+    kept = [Moments() for _ in range(image.channels)]
+    lowest, broken = np.full(image.channels, math.inf), False
+    starts: list[list[int]] = []
+    stops: list[list[int]] = []
+    for box, values in image.parts():
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                if not fill:
+                    raise not_finite()
+                broken = True
+            least = np.where(finite, values, math.inf).min(axis=(1, 2, 3))
+            lowest = np.minimum(lowest, least)
+        if broken:
+            continue  # what replaces the values is known after this pass
+        mask = nonzero_voxels(values) if by_zero else None
+        if mask is not None and (found := bounding_box(mask)) is not None:
+            starts.append([part.start + inner.start for part, inner in zip(box, found, strict=True)])
+            stops.append([part.start + inner.stop for part, inner in zip(box, found, strict=True)])
+        kept = [
+            sums + Moments.of(channel if mask is None else channel[mask])
+            for sums, channel in zip(kept, values, strict=True)
+        ]
+    if broken:
+        image.fill = np.where(np.isfinite(lowest), lowest, 0)
+        return _measure(image, by_zero=by_zero, fill=fill)
+    if not starts:
+        return kept, None
+    x, y, z = map(slice, np.min(starts, axis=0).tolist(), np.max(stops, axis=0).tolist())
+    return kept, (x, y, z)
