@@ -48,6 +48,7 @@ from seg_transfer.options import (
 from seg_transfer.options.base import Command, Options
 from seg_transfer.options.common import OfflineOption, VerbosityOptions
 from seg_transfer.training.launch import follows
+from seg_transfer.util.addresses import with_addresses
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import VERSION
 
@@ -142,7 +143,7 @@ def _call_text(entry: Command, options: Options) -> str:
 
 
 def _echo(result: object, _: Options) -> None:
-    typer.echo(printable(str(result), keep="\n"))
+    typer.echo(printable(with_addresses(str(result)), keep="\n"))
 
 
 def _nothing(result: object, options: Options) -> None:

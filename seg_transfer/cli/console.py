@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from seg_transfer.errors import printable, printable_message
+from seg_transfer.util.addresses import with_addresses
 from seg_transfer.util.files import make_folder
 from seg_transfer.util.progress import TRACEBACKS, BarHandler, ProgressUpdate, progress_text
 
@@ -61,7 +62,7 @@ class SafeConsole(Console):
         raise OutputClosed
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        return super().render_str(printable_message(text), **settings)
+        return super().render_str(printable_message(with_addresses(text)), **settings)
 
 
 def escape_what_is_not_encodable() -> None:
@@ -157,7 +158,7 @@ class ConsoleHandler(logging.Handler):
         return record.name != TRACEBACKS or LOGGER.isEnabledFor(logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = with_addresses(self.format(record))
         if record.name == TRACEBACKS:
             text = text.replace("\n", "\n  ")
         if record.levelno == logging.WARNING:
@@ -214,7 +215,7 @@ class TracebackFile(logging.FileHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text, safe to show on a terminal."""
-        return printable(super().format(record), keep="\n")
+        return printable(with_addresses(super().format(record)), keep="\n")
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Stay silent: the cause of the failure is shown anyway, where the disk is full for instance."""
@@ -242,7 +243,7 @@ class RunLog(logging.Handler):
         return record.name != TRACEBACKS
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.waiting.append(printable(self.format(record), keep="\n") + "\n")
+        self.waiting.append(printable(with_addresses(self.format(record)), keep="\n") + "\n")
         if time.monotonic() - self.started > SECONDS_BEFORE_LOG:
             self.write()
 

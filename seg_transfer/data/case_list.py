@@ -10,7 +10,9 @@ from typing import Any
 
 from seg_transfer.data.naming import Case, case_name
 from seg_transfer.errors import UserError
+from seg_transfer.util.addresses import is_address, path_of
 from seg_transfer.util.names import is_file_name
+from seg_transfer.util.remote import look_at_files
 from seg_transfer.util.text_files import read_json, read_text
 
 ENDINGS = (".csv", ".json")
@@ -43,7 +45,7 @@ def is_case_list(path: Path) -> bool:
 
 
 def read_case_list(path: Path) -> CaseList:
-    """Read a list of cases, ``.csv`` or ``.json``; paths in it are absolute or below its folder.
+    """Read a list of cases, ``.csv`` or ``.json``; paths in it are absolute, below its folder, or addresses.
 
     Raises:
         UserError: If it has another form, lists no case, or one twice. Whether the files exist is checked later.
@@ -67,7 +69,7 @@ def read_case_list(path: Path) -> CaseList:
             raise UserError(f"{where}: {case[:60]!r} cannot be the name of a case", where=path, hint=HINT)
         if case in cases:
             raise UserError(f"{where}: case {case} is listed twice", where=path, hint="list each case once")
-        files = [path.absolute().parent / row[name] for name in (*images, "label")]
+        files = [_file(path, row[name]) for name in (*images, "label")]
         cases[case] = Case(case, tuple(files[:-1]), files[-1])
         if row.get("group"):
             groups[case] = row["group"]
@@ -75,8 +77,14 @@ def read_case_list(path: Path) -> CaseList:
         raise UserError("it lists no case", where=path, hint=HINT)
     if groups and (missing := sorted(cases.keys() - groups)):
         raise UserError(f"no group for {', '.join(missing[:5])}", where=path, hint="give the group of every case")
+    look_at_files(file for case in cases.values() for file in case.files)
     channels = tuple("" if name == IMAGE else name.removeprefix(PREFIX) for name in columns)
     return CaseList(tuple(cases[case] for case in sorted(cases)), channels, groups or None)
+
+
+def _file(path: Path, text: str) -> Path:
+    """The file that a list names by a path or by an address."""
+    return path_of(text) if is_address(text) else path.absolute().parent / text
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -17,6 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.memory_order import MemoryOrder, blocks
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ def infer_labels(files: Sequence[Path], folder: Path, *, workers: int | None) ->
     found: set[int | str] = {0}
     failure: CaseFailure | None = None
     title = "looking for label values"
+    fetch(files)
     workers = case_workers(workers, files)
     for _, result in map_cases(_values, files, workers=workers, title=title, name=lambda file: file.name):
         if isinstance(result, CaseFailure):

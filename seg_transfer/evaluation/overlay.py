@@ -35,6 +35,7 @@ from seg_transfer.evaluation.metrics import METRICS
 from seg_transfer.evaluation.planes import planes_of
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.files import file_digest, whole_file
+from seg_transfer.util.remote import fetched
 from seg_transfer.util.texts import unformatted
 
 DICE = METRICS["dice"]
@@ -215,6 +216,7 @@ def save_prediction_overlay(
 
 def shows(path: Path, label_map: Path) -> bool:
     """Whether a file is an overlay that :func:`save_prediction_overlay` drew of this very label map."""
+    fetched(path)
     try:
         with Pillow.open(path) as overlay:
             return bool(overlay.info.get(DRAWN_FROM) == file_digest(label_map))

@@ -22,6 +22,7 @@ from seg_transfer.evaluation.case_scores import score_case
 from seg_transfer.evaluation.scores import LabelScore, LabelValue, Scores
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ def evaluate_files(
         names = named_values(((name, value) for name, value in scored.items() if isinstance(value, int)), ignore)
     failures = dict(failures or {})
     results: dict[str, CaseResult] = {}
+    fetch(chain.from_iterable(files.values()))
     for (case, _), result in map_cases(
         partial(_score_files, values=values, names=names, ignore=ignore, tolerance=tolerance, instances=instances),
         sorted(files.items()),

@@ -20,6 +20,7 @@ from seg_transfer.inference.outputs import Outputs
 from seg_transfer.util.files import file_digest
 from seg_transfer.util.locks import is_abandoned, locked
 from seg_transfer.util.records import JsonRecord, Record
+from seg_transfer.util.remote import look_at_files, remove
 from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
@@ -118,11 +119,11 @@ class PredictionLog:
         outputs = self.outputs
         before = self._recorded.get(self._name(case))
         if before is not None:  # what was made of the label map that is replaced
-            outputs.overlay(case).unlink(missing_ok=True)
+            remove(outputs.overlay(case))
             if made.probabilities is None and before.probabilities is not None:
-                outputs.probability_maps(case).unlink(missing_ok=True)
+                remove(outputs.probability_maps(case))
             if made.entropy is None and before.entropy is not None:
-                outputs.entropy_map(case).unlink(missing_ok=True)
+                remove(outputs.entropy_map(case))
         self._changes[self._name(case)] = made
         if time.monotonic() > self._save_next:
             self.save()
@@ -142,6 +143,7 @@ class PredictionLog:
         return self.path.with_name(f".{self.path.name}.lock")
 
     def _load(self) -> dict[str, Prediction]:
+        look_at_files([self.path])
         return Predictions.load(self.path).label_maps if self.path.exists() else {}
 
     def _name(self, case: Case) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.addresses import check_credentials, from_option, is_address
 
 _BOUNDS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
 _EXPECTED = {
@@ -43,6 +45,8 @@ class Cli:
         positional: A flag on the command line, but positional or keyword in Python.
         only: On the command line only, not in Python.
         repeated: Given once for each of several values.
+        address: What is done with an address, such as ``s3://bucket/key``, in place of a path: what is there is read or
+            written. None: addresses are refused.
     """
 
     flags: str = ""
@@ -52,6 +56,7 @@ class Cli:
     positional: bool = False
     only: bool = False
     repeated: bool = False
+    address: Literal["read", "write"] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,31 @@ class Options(BaseModel):
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise UserError("is empty", where=flag_of(cls, name), hint="give a value, or omit it")
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_other_addresses(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Turn addresses into the paths that stand for them, where they may be given."""
+        kept = dict(values)
+        for name, field in cls.model_fields.items():
+            key = keyword_of(name, field) if keyword_of(name, field) in kept else name
+            given = kept.get(key)
+            several = given if isinstance(given, list | tuple) else (given,)
+            for each in several:
+                if isinstance(each, str):
+                    check_credentials(each)
+            if not _is_of_paths(field.annotation) or not any(isinstance(each, str | Path) for each in several):
+                continue
+            if cli_of(field).address is None and any(isinstance(each, str) and is_address(each) for each in several):
+                hint = "give a local path; the documentation on storage says where addresses are read and written"
+                raise UserError("an address cannot be given here", where=flag_of(cls, name), hint=hint)
+            paths = tuple(from_option(each) if isinstance(each, str | Path) else each for each in several)
+            kept[key] = paths if isinstance(given, list | tuple) else paths[0]
+        return kept
+
+
+def _is_of_paths(annotation: Any) -> bool:
+    return annotation is Path or any(map(_is_of_paths, get_args(annotation)))
 
 
 def fields_of(kind: type[Options]) -> dict[str, FieldInfo]:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from seg_transfer.options.base import Options, cli_of, fields_of, keyword_of
 from seg_transfer.options.common import STDOUT
 from seg_transfer.util.cluster import on_cluster
+from seg_transfer.util.remote import look
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 R = TypeVar("R")
@@ -22,7 +23,7 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
     """Make ``function(options)`` callable as ``function(dataset, work=..., epochs=...)`` too.
 
     Its signature and the ``Args`` of its docstring are generated from the fields of ``kind``. An option ``cluster`` is
-    heeded here.
+    heeded here, and so are addresses.
     """
 
     def decorate(function: Callable[[OptionsT], R]) -> Callable[..., R]:
@@ -32,6 +33,7 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
                 options = arguments[0]
             else:
                 options = options_from(kind, function.__name__, *arguments, **named)
+            look_at_addresses(options)
             address = getattr(options, "cluster", None)
             with on_cluster(address):
                 return function(options if address is None else _absolute(options))
@@ -43,6 +45,20 @@ def takes(kind: type[OptionsT]) -> Callable[[Callable[[OptionsT], R]], Callable[
         return call
 
     return decorate
+
+
+def look_at_addresses(options: Options) -> None:
+    """See what is now at the addresses that the options name, before their paths are used.
+
+    Raises:
+        UserError: If nothing is where something is to be read, or an address cannot be reached.
+    """
+    for name, field in type(options).model_fields.items():
+        if (use := cli_of(field).address) is not None:
+            value = getattr(options, name)
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path):
+                    look(path, required=use == "read")
 
 
 def _absolute(options: OptionsT) -> OptionsT:

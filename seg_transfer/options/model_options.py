@@ -32,7 +32,7 @@ from seg_transfer.options.common import (
 class SegmenterOptions(FoldsOption, WorkOption, DeviceOption):
     """Options of loading models: :meth:`seg_transfer.Segmenter.load`."""
 
-    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE")] = Field(
+    model: Annotated[Path | None, Cli("-m/--model", metavar="FILE", address="read")] = Field(
         None, description="Exported model, instead of a work folder."
     )
     memory: Annotated[Bytes | None, Cli(metavar="SIZE", panel=RUNNING)] = Field(
@@ -87,9 +87,9 @@ class PredictOptions(ArrayOptions, ClusterOption, OfflineOption, VerbosityOption
     images: Annotated[
         tuple[Path, ...],
         BeforeValidator(_as_several),
-        Cli("-i/--input", metavar="PATH", positional=True, repeated=True),
+        Cli("-i/--input", metavar="PATH", positional=True, repeated=True, address="read"),
     ] = Field(min_length=1, description="Folder of images, or one file; repeatable.")
-    output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True)] = Field(
+    output: Annotated[Path, Cli("-o/--output", metavar="PATH", positional=True, address="write")] = Field(
         description="Folder for label maps; for one image also a file, such as seg.nii.gz."
     )
     nnunet: Annotated[Path | None, Cli(metavar="FOLDER")] = Field(
@@ -101,7 +101,7 @@ class PredictOptions(ArrayOptions, ClusterOption, OfflineOption, VerbosityOption
     format: LabelFormat | None = Field(
         None, description="Format of the label maps in a folder. Default: that of the image."
     )
-    volumes: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+    volumes: Annotated[Path | None, Cli(metavar="FILE", address="write")] = Field(
         None, description="Write volume and connected components per case and label, as .csv or .json."
     )
     pictures: bool = Field(False, description="Draw an overlay of each case, as PNG.")
@@ -244,10 +244,10 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
         "the training images' intensities, spacings and sizes do.",
     )
 
-    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True)] = Field(
+    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True, address="write")] = Field(
         None, description="Model file, such as model.segtl."
     )
-    onnx: Annotated[Path | None, Cli(metavar="FILE")] = Field(
+    onnx: Annotated[Path | None, Cli(metavar="FILE", address="write")] = Field(
         None, description="Network as ONNX: from patches to probabilities."
     )
     bundle: Annotated[Path | None, Cli(metavar="DIR")] = Field(
@@ -275,4 +275,4 @@ class CardOptions(VerbosityOptions):
         "Example: [bold]segtl card model.segtl[/]",
     )
 
-    model: Annotated[Path, Cli(metavar="MODEL", argument=True)] = Field(description="Exported model.")
+    model: Annotated[Path, Cli(metavar="MODEL", argument=True, address="read")] = Field(description="Exported model.")

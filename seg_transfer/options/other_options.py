@@ -31,10 +31,10 @@ class EvaluateOptions(ClusterOption, WorkersOption, VerbosityOptions):
         "{metrics} Label maps pair by file name. Means leave out undefined values (–).",
     )
 
-    predictions: Annotated[Path, Cli(metavar="PREDICTIONS", argument=True)] = Field(
+    predictions: Annotated[Path, Cli(metavar="PREDICTIONS", argument=True, address="read")] = Field(
         description="Folder of label maps, or one file."
     )
-    reference: Annotated[Path, Cli(metavar="REFERENCE", argument=True)] = Field(
+    reference: Annotated[Path, Cli(metavar="REFERENCE", argument=True, address="read")] = Field(
         description="Folder of true label maps, or one file."
     )
     tolerance: Annotated[float, Cli(metavar="MM")] = Field(
@@ -44,10 +44,10 @@ class EvaluateOptions(ClusterOption, WorkersOption, VerbosityOptions):
         None, description="Value of voxels that are not annotated. Default: the plan's, with -w."
     )
     only_predicted: bool = Field(False, description="Leave out references without a prediction.")
-    json_file: Annotated[Path | None, Cli("--json", metavar="FILE")] = Field(
+    json_file: Annotated[Path | None, Cli("--json", metavar="FILE", address="write")] = Field(
         None, alias="json", description="Write all scores as JSON; - prints them, and nothing else on stdout."
     )
-    csv_file: Annotated[Path | None, Cli("--csv", metavar="FILE")] = Field(
+    csv_file: Annotated[Path | None, Cli("--csv", metavar="FILE", address="write")] = Field(
         None, alias="csv", description="Write one row per case and label."
     )
     work: Annotated[Path | None, Cli("-w/--work", metavar="DIR", panel=RUNNING)] = Field(
@@ -76,7 +76,7 @@ class InspectOptions(WorkOption, JsonOption, VerbosityOptions):
     )
 
     case: Annotated[str, Cli(metavar="CASE", argument=True)] = Field(description="Name of a case of the data set.")
-    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE")] = Field(
+    output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", address="write")] = Field(
         None, description="The overlay, PNG. Default: inspect/CASE.png in the work folder."
     )
 

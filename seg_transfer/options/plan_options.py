@@ -49,7 +49,7 @@ def _kinds_by_channel(value: Any) -> Any:
 class DatasetOptions(Options):
     """A data set, how its values are read, and the folds and groups of its cases."""
 
-    dataset: Annotated[Path, Cli(metavar="DATASET", argument=True)] = Field(
+    dataset: Annotated[Path, Cli(metavar="DATASET", argument=True, address="read")] = Field(
         description="Folder in nnU-Net or MSD layout, of images and labels, of patients, or in BIDS; or a .csv or "
         ".json file that lists cases."
     )
@@ -69,10 +69,10 @@ class DatasetOptions(Options):
     group_by: Annotated[str | None, Cli(metavar="REGEX", panel=CASES)] = Field(
         None, description="Cases with the same match (its first group, if it has one) share a fold."
     )
-    groups: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+    groups: Annotated[Path | None, Cli(metavar="FILE", panel=CASES, address="read")] = Field(
         None, description="Group of each case, such as its patient."
     )
-    splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES)] = Field(
+    splits: Annotated[Path | None, Cli(metavar="FILE", panel=CASES, address="read")] = Field(
         None,
         description="Folds as JSON: a list of train and validation. Groups on both sides of a fold are reported.",
     )
@@ -113,7 +113,7 @@ class PlanOptions(
     weights: Annotated[str, BeforeValidator(str), Cli(metavar="WHICH", panel=DECISIONS)] = Field(
         "auto", description="Weights of the encoder: auto, bundled, imagenet, none or a file."
     )
-    from_model: Annotated[Path | None, Cli("--from", metavar="FILE", panel=DECISIONS)] = Field(
+    from_model: Annotated[Path | None, Cli("--from", metavar="FILE", panel=DECISIONS, address="read")] = Field(
         None,
         description="Start from an exported model, instead of --weights; labels, channels and spacing may differ. "
         "Scores are only valid if it was not trained on the held-out cases.",
@@ -155,7 +155,7 @@ class PlanOptions(
         description="Memory for training: bytes, or a text such as 8GB. Default: 0.9 of the GPU's or half of the "
         "machine's.",
     )
-    cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES)] = Field(
+    cases: Annotated[Path | Names | None, from_text(Path), Cli(metavar="FILE", panel=CASES, address="read")] = Field(
         None, description="Only these cases: a file with one per line."
     )
     with_sites: Annotated[tuple[Path, ...], Cli("--with-site", metavar="FILE", panel=CASES, repeated=True)] = Field(

@@ -18,6 +18,7 @@ from seg_transfer.preprocessing.store import Store
 from seg_transfer.util.files import file_stamp
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.progress import track
+from seg_transfer.util.remote import fetched
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
     store = Store(folder, data)
     with store.making(case.id):
+        for file in case.files:
+            fetched(file)
         sources = [stamp for stamp in map(file_stamp, case.files) if stamp]  # before reading, to notice later changes
         if store.holds(case.id, sources):  # made by another process meanwhile
             return

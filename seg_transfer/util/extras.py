@@ -10,7 +10,7 @@ from seg_transfer.errors import EveryCaseFails, cause_of
 from seg_transfer.util.limits import limit_reached
 from seg_transfer.version import DISTRIBUTION
 
-Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "serve", "tracking", "zarr"]
+Extra = Literal["cluster", "dicom", "itk", "mesh", "nnunet", "onnx", "remote", "serve", "tracking", "zarr"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "cluster": ("distributed", "dask_jobqueue"),
     "dicom": ("SimpleITK", "highdicom", "pydicom", "pynetdicom"),
@@ -18,6 +18,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "mesh": ("skimage",),
     "nnunet": ("dynamic_network_architectures",),
     "onnx": ("onnx", "onnxscript"),
+    "remote": ("fsspec", "s3fs"),
     "serve": ("fastapi", "python_multipart", "uvicorn"),
     "tracking": ("tensorboard", "mlflow", "wandb"),
     "zarr": ("zarr",),

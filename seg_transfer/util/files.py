@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.addresses import address_of
 from seg_transfer.util.disk_space import room_for
 from seg_transfer.util.processes import is_alive, namespace, short_namespace, start_of
 from seg_transfer.util.special_files import check_special, is_special, written_into
@@ -32,6 +33,21 @@ _tidied: set[Path] = set()
 
 @contextmanager
 def whole_file(path: Path, *, needed: int | None = None, apart: bool = False) -> Iterator[Path]:
+    """Write a file as :func:`whole_local_file` does; one that stands for an address is sent before it is replaced.
+
+    Raises:
+        UserError: As there, and if it cannot be sent: the object and its copy then stay as they were.
+    """
+    with whole_local_file(path, needed=needed, apart=apart) as temporary:
+        yield temporary
+        if address_of(path) is not None:
+            from seg_transfer.util.remote import send
+
+            send(temporary, path)
+
+
+@contextmanager
+def whole_local_file(path: Path, *, needed: int | None = None, apart: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` if the block ends without an exception.
 
     It lies in the same folder and keeps the ending, since writers choose the format by it. Its name tells the process,
@@ -239,6 +255,12 @@ def content_bytes(path: Path) -> int:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and digests of a folder's files, in hexadecimal digits."""
+    if address_of(path) is not None:
+        from seg_transfer.util.remote import fetched, folder_digest
+
+        fetched(path)
+        if path.is_dir():
+            return folder_digest(path)
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         listed = [f"{each.relative_to(path).as_posix()} {file_digest(each)}\n" for each in files]

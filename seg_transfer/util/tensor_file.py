@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.records import HEADER_KEY, parse_object
+from seg_transfer.util.remote import fetched
 
 LENGTH_BYTES = 8
 """A file starts with the length of its header in this many bytes, little-endian."""
@@ -61,6 +62,7 @@ def open_tensor_file(
     Raises:
         UserError: If the file is missing, cut off, damaged, or not written by segtl.
     """
+    fetched(path)
     if not path.is_file():
         raise UserError(f"there is no {kind.noun} here", where=path, hint=kind.if_missing)
     _check_header(path, kind)

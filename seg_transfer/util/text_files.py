@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_transfer.errors import UserError
+from seg_transfer.util.remote import fetched
 
 LARGEST = 256 * 2**20
 """Bytes of a text file above which it is refused: segtl's own are a few megabytes for a thousand cases."""
@@ -26,6 +27,7 @@ def read_bytes(path: Path, hint: str) -> bytes:
     Raises:
         UserError: If there is no such file, or it is too large for text.
     """
+    fetched(path)
     try:
         if not path.is_file():
             raise UserError("there is no such file", where=path, hint=hint)

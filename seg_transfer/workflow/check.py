@@ -28,6 +28,7 @@ from seg_transfer.planning.sides import named_against_place
 from seg_transfer.planning.unusual import unusual
 from seg_transfer.util import environment
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.remote import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def check(options: CheckOptions) -> CheckReport:
     """
     names = FileNames(options.image_names, options.label_name)
     dataset = find_dataset(options.dataset, workers=options.workers, names=names)
+    fetch(dataset.files())
     workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     if options.fix is not None:

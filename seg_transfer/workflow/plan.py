@@ -33,6 +33,7 @@ from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
 from seg_transfer.util.files import check_folder, file_digest
 from seg_transfer.util.machine_speed import remembered
+from seg_transfer.util.remote import fetch
 from seg_transfer.util.text_files import read_text
 from seg_transfer.workflow.gather_evidence import earlier_evidence, gather_evidence
 from seg_transfer.workflow.measure import check_and_measure
@@ -79,6 +80,7 @@ def plan_dataset(
     """
     work = WorkFolder(options.work)
     device = environment.resolve_device(options.device)
+    fetch(dataset.files())
     workers = environment.case_workers(options.workers, dataset.files())
     dataset = dataset.model_copy(update={"fill_nan": options.nan == "fill"})
     logger.info(f"{dataset.root}: {len(dataset.cases)} cases, layout {dataset.layout}")

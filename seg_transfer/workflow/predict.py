@@ -25,13 +25,14 @@ from seg_transfer.data.formats import (
 )
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import Outputs
-from seg_transfer.options.calls import options_from, takes, with_arguments
+from seg_transfer.options.calls import look_at_addresses, options_from, takes, with_arguments
 from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.util import environment
 from seg_transfer.util.cluster import client
 from seg_transfer.util.files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of
 from seg_transfer.workflow.predict_on_cluster import predict_on_cluster
 from seg_transfer.workflow.segmenter import segment
@@ -87,6 +88,7 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
         return _predict_files(options_from(PredictOptions, "predict", images, *arguments, **options))
     geometry = {name: options.pop(name) for name in ("spacing", "affine") if name in options}
     of_array = options_from(ArrayOptions, "predict", *arguments, **options)
+    look_at_addresses(of_array)
     predictor = load_predictor(find_source(of_array), of_array)
     asked = {name: getattr(of_array, name) for name in ("tta", "probabilities", "uncertainty")}
     return segment(predictor, images, **geometry, **asked)
@@ -105,6 +107,8 @@ def _predict_files(options: PredictOptions) -> Path:
         cases = sorted(cases, key=lambda case: case.id)[part - 1 :: parts]
     if options.volumes is not None:
         check_file(options.volumes)
+    if client() is None:  # workers of a cluster fetch what they read
+        fetch(image for case in cases for image in case.images)
     warn_of_forms(image for case in cases for image in case.images)
     from seg_transfer.inference.predictions import PredictionLog
 

@@ -14,7 +14,7 @@ from seg_transfer.data.formats import itk, nifti
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import image_in_memory, image_with_affine
 from seg_transfer.errors import UserError
-from seg_transfer.options.calls import options_from
+from seg_transfer.options.calls import look_at_addresses, options_from
 from seg_transfer.options.model_options import SegmenterOptions
 from seg_transfer.workflow.source import find_source, load_predictor
 
@@ -54,6 +54,7 @@ class Segmenter:
             UserError: If there is no trained model, it is damaged, or needs more than the allowed memory.
         """
         found = options_from(SegmenterOptions, "Segmenter.load", model=model, **options)
+        look_at_addresses(found)
         return cls(load_predictor(find_source(found), found))
 
     @property

@@ -31,6 +31,7 @@ from seg_transfer.data.geometry import Grid, Unit
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.extras import Extra, check_extra
 from seg_transfer.util.files import whole_file, whole_folder
+from seg_transfer.util.remote import fetched
 from seg_transfer.util.units import SPACINGS
 
 
@@ -178,8 +179,10 @@ def check_packages(paths: Iterable[Path]) -> None:
 def stored_in(path: Path) -> tuple[Path, ...]:
     """The files that hold an image: the file itself, which may be missing, and that with the voxels of an ``.mhd``."""
     with suppress(UserError, *_BROKEN):
-        if path.name.lower().endswith(".mhd") and (beside := data_file(path)):
-            return path, beside
+        if path.name.lower().endswith(".mhd"):
+            fetched(path)
+            if beside := data_file(path):
+                return path, beside
     return (path,)
 
 
@@ -243,6 +246,8 @@ def write_volume(path: Path, array: np.ndarray, native: Grid, names: Mapping[str
 def readable(path: Path) -> Iterator[None]:
     """Turn what the libraries raise for a missing or damaged file into a :class:`UserError`."""
     try:
+        for part in stored_in(path):
+            fetched(part)
         if not is_there(path):
             raise UserError("there is no such file", where=path)
         yield
