@@ -17,6 +17,7 @@ from seg_transfer.data.dataset import Case
 from seg_transfer.data.formats import is_there, stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.inference.outputs import Outputs
+from seg_transfer.util.addresses import address_of
 from seg_transfer.util.files import file_digest
 from seg_transfer.util.locks import is_abandoned, locked
 from seg_transfer.util.records import JsonRecord, Record
@@ -110,7 +111,8 @@ class PredictionLog:
             made = "" if keep else ", made by this model of the same images,"
             logger.info(f"{count} are in {self.outputs.folder} already{made} and are skipped")
         self._changes |= {self._name(case): None for case in pending if self._name(case) in self._recorded}
-        if self._changes or is_abandoned(self._lock):  # a process killed while it wrote leaves its lock
+        remote = bool(pending) and address_of(self.path) is not None  # tells at once whether objects may be written
+        if self._changes or remote or is_abandoned(self._lock):  # a process killed while it wrote leaves its lock
             self.save()
         return pending
 

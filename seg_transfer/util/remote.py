@@ -52,8 +52,12 @@ def look(path: Path, *, required: bool = True) -> None:
         return
     started = time.time()
     system, name = _opened(address)
-    with _told(address):
-        found = {key.lstrip("/"): each for key, each in system.find(name, detail=True).items()}
+    if _is_store(path):
+        info = _info(system, name, address)
+        found = {} if info is None else {name: info}
+    else:
+        with _told(address):
+            found = {key.lstrip("/"): each for key, each in system.find(name, detail=True).items()}
     if required and not found:
         raise UserError("nothing is at this address", where=address, hint="check the bucket and the key")
     cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,9 +72,9 @@ def look(path: Path, *, required: bool = True) -> None:
     left_out = 0
     for key, each in found.items():
         parts = key.removeprefix(f"{name}/").split("/")
-        stores = [number for number, part in enumerate(parts) if part.lower().endswith(STORE_ENDING)]
-        if stores and are_names(parts[: stores[0] + 1]):
-            folders.add(path.joinpath(*parts[: stores[0] + 1]))
+        store = next((number for number, part in enumerate(parts[:-1], start=1) if _is_store(part)), None)
+        if store and are_names(parts[:store]):
+            folders.add(path.joinpath(*parts[:store]))
         elif are_names(parts):
             files[path.joinpath(*parts)] = each
         else:
@@ -81,7 +85,7 @@ def look(path: Path, *, required: bool = True) -> None:
     for file, each in files.items():
         left_out += not _place(file, each)
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
+        left_out += not _place(folder, {"type": "directory"})
     if left_out:
         logger.warning(f"{address}: {left_out} object(s) are left out, whose keys cannot be names of files")
 
@@ -127,6 +131,8 @@ def fetched(path: Path) -> None:
         return
     system, name = _opened(address)
     info = _info(system, name, address)
+    if info is not None and info["type"] != "file" and _is_store(path):
+        _place(path, info)
     if info is None or info["type"] != "file":
         return
     with whole_local_file(path, needed=info["size"]) as temporary:
@@ -172,7 +178,7 @@ def _look_at_file(path: Path) -> None:
     info = _info(system, name, address)
     if info is None:
         path.unlink(missing_ok=True)
-    elif info["type"] == "file":
+    elif info["type"] == "file" or _is_store(path):
         cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         _place(path, info)
 
@@ -226,6 +232,10 @@ def _cause(error: BaseException) -> str:
     return text
 
 
+def _is_store(path: Path | str) -> bool:
+    return str(path).lower().endswith(STORE_ENDING)
+
+
 def _is_missing(path: Path) -> bool:
     """Whether a copy is not fetched: the file is empty, or not there."""
     try:
@@ -249,18 +259,28 @@ def _stamp(file: Path, info: dict[str, Any]) -> None:
 
 
 def _place(path: Path, info: dict[str, Any]) -> bool:
-    """Leave the copy of an object if it is the same, else put an empty file there; False if that is not possible."""
+    """Leave the copy of an object if it is the same, else put an empty file there, or an empty folder for a store.
+
+    Returns:
+        False if that is not possible.
+    """
+    folder = info["type"] != "file"
     try:
         status = path.stat()
-        if status.st_mtime_ns == _version(info) and status.st_size in (0, info["size"]):
+        if folder and path.is_dir():
+            return True
+        if not folder and status.st_mtime_ns == _version(info) and status.st_size in (0, info["size"]):
             return True
     except OSError:
         pass
     try:
         path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        _stamp(path, info)
+        if folder:
+            path.mkdir()
+        else:
+            path.touch()
+            _stamp(path, info)
     except OSError as error:
         if error.errno in _OF_DISK:
             raise

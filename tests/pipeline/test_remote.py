@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 from made_balls import LOCAL, QUICK, make_dataset
+from made_clusters import in_this_process
 from made_work import exported_balls
 
 import seg_transfer
@@ -276,25 +279,52 @@ def test_scores_and_exports(bucket: Bucket, model: Path, tmp_path: Path, capsys:
     assert capsys.readouterr().out == shown
 
 
-def test_a_failed_upload_is_a_failed_case_and_leaves_the_object(
-    bucket: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def check_rights_after(server: str, requests: str) -> None:
+    """Let the server check keys and rights after so many requests."""
+    header = {"Content-Type": "text/plain"}
+    request = urllib.request.Request(f"{server}/moto-api/reset-auth", data=requests.encode(), headers=header)
+    urllib.request.urlopen(request).close()
+
+
+@contextmanager
+def rights(server: str, *statements: dict[str, object]) -> Iterator[None]:
+    """Work as a user who has these rights and no others."""
+    name = f"user{secrets.token_hex(4)}"
+    users = boto3.client("iam")
+    users.create_user(UserName=name)
+    policy = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+    users.put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=policy)
+    key = users.create_access_key(UserName=name)["AccessKey"]
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        check_rights_after(server, "0")
+        try:
+            yield
+        finally:
+            check_rights_after(server, "inf")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def allow(effect: str, *actions: str, on: str = "*") -> dict[str, object]:
+    return {"Effect": effect, "Action": list(actions), "Resource": on}
+
+
+def test_a_failed_upload_is_a_failed_case_and_leaves_the_object(bucket: Bucket, server: str, model: Path) -> None:
     images = model.parent / "balls" / "imagesTr"
     bucket.client.put_object(Bucket=bucket.name, Key="out/case_0.nii.gz", Body=b"earlier")
-    put = s3fs.S3FileSystem.put_file
-
-    def cut(self: object, local: str, name: str, *arguments: object) -> None:
-        if name.endswith("case_0.nii.gz"):
-            raise ConnectionResetError("the connection was reset")
-        put(self, local, name, *arguments)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "put_file", cut)
-    with pytest.raises(SomeCasesFailed, match=r"case_0: s3://.*/out/case_0\.nii\.gz: cannot be reached"):
+    kept = f"arn:aws:s3:::{bucket.name}/out/case_0.nii.gz"
+    with (
+        rights(server, allow("Allow", "s3:*"), allow("Deny", "s3:PutObject", on=kept)),
+        pytest.raises(SomeCasesFailed, match=r"case_0: s3://.*/out/case_0\.nii\.gz: access is denied"),
+    ):
         seg_transfer.predict(images, bucket.address("out"), model=model, device="cpu", workers=0)
     assert bucket.read("out/case_0.nii.gz") == b"earlier"
     assert bucket.keys("out") == {"case_0.nii.gz", "case_1.nii.gz", "predictions.json"}
     record = json.loads(bucket.read("out/predictions.json"))
     assert list(record["label_maps"]) == ["case_1.nii.gz"]
+    assert path_of(bucket.address("out/case_0.nii.gz")).stat().st_size == 0, "the copy is not what could not be sent"
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -306,13 +336,6 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert "Traceback" not in printed.err
     assert printed.out == ""
     return printed.err
-
-
-def check_rights_after(server: str, requests: str) -> None:
-    """Let the server check keys and rights after so many requests."""
-    header = {"Content-Type": "text/plain"}
-    request = urllib.request.Request(f"{server}/moto-api/reset-auth", data=requests.encode(), headers=header)
-    urllib.request.urlopen(request).close()
 
 
 def test_what_is_not_there_and_who_may_not(
@@ -334,6 +357,32 @@ def test_what_is_not_there_and_who_may_not(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     s3fs.S3FileSystem.clear_instance_cache()
     assert "Unable to locate credentials" in refused(["check", key], capsys)
+
+
+def test_who_may_only_read_is_told_before_anything_is_predicted(
+    bucket: Bucket, server: str, model: Path, predicted: Callable[[], list[str]]
+) -> None:
+    address = bucket.put(model.parent / "balls" / "imagesTr", "images")
+    with (
+        rights(server, allow("Allow", "s3:Get*", "s3:List*")),
+        pytest.raises(UserError, match=r"out/predictions\.json: access is denied"),
+    ):
+        seg_transfer.predict(address, bucket.address("out"), model=model, device="cpu")
+    assert predicted() == []
+    assert bucket.keys("out") == set()
+
+
+def test_workers_of_a_cluster_fetch_and_send(bucket: Bucket, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra cluster is not installed")
+    images = model.parent / "balls" / "imagesTr"
+    seg_transfer.predict(images, tmp_path / "local", model=model, device="cpu")
+    address, output = bucket.put(images, "images"), bucket.address("out")
+    bucket.client.upload_file(str(model), bucket.name, "model.segtl")
+    options = {"model": bucket.address("model.segtl"), "device": "cpu"}
+    with in_this_process(workers=1, threads=1) as started:
+        seg_transfer.predict(address, output, cluster=started.scheduler_address, **options)
+    for name in ("case_0.nii.gz", "case_1.nii.gz", "predictions.json"):
+        assert bucket.read(f"out/{name}") == (tmp_path / "local" / name).read_bytes()
 
 
 def test_a_server_that_does_not_answer(

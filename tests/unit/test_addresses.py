@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from seg_transfer.cli.app import main
 from seg_transfer.errors import UserError
 from seg_transfer.options.model_options import PredictOptions
 from seg_transfer.options.other_options import EvaluateOptions
@@ -116,6 +118,14 @@ def test_messages_show_addresses_and_no_password(cache: Path) -> None:
     assert with_addresses("a@b: /data/s3/b") == "a@b: /data/s3/b"
 
 
+def test_a_missing_package_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert main(["check", "s3://bucket/data"]) == 2
+    told = capsys.readouterr().err
+    assert "s3://bucket/data: s3:// needs the package s3fs, which is not installed" in told
+    assert "pip install 'segtl[remote]'" in told
+
+
 class TestCopies:
     """With ``memory://``: objects of this process."""
 
@@ -140,6 +150,15 @@ class TestCopies:
         assert (folder / "a.txt").stat().st_mtime_ns == listed
         remote.fetch([folder / "sub" / "b.txt", folder / "missing.txt", Path("/etc/hostname")])
         assert (folder / "sub" / "b.txt").read_text() == "sub/b.txt"
+
+    def test_a_store_of_chunks_is_an_empty_folder(self, store: object, tmp_path: Path) -> None:
+        image = path_of("memory://data/image.zarr")
+        for see in (remote.look, remote.fetched, lambda path: remote.look_at_files([path])):
+            see(image)  # type: ignore[operator]
+            assert image.is_dir() and not list(image.iterdir())
+            image.rmdir()
+        with pytest.raises(UserError, match="nothing is at this address"):
+            remote.look(path_of("memory://data/none.zarr"))
 
     def test_what_is_the_same_is_kept_and_what_changed_or_is_gone_is_not(self, store) -> None:  # type: ignore[no-untyped-def]
         folder = path_of("memory://data")
