@@ -8,7 +8,6 @@ allows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,54 +30,16 @@ COPIES = 3
 """Copies of a block's image in memory at a time: chunks as they are read, normalized, and between two axes."""
 
 
-def predict_blocks(
-    predictor: Predictor, case: ChunkedCase, chunks: Triple, *, tta: bool = True
-) -> Iterator[tuple[Box, NDArray[np.integer]]]:
-    """Label maps of blocks, which cover the image.
+def blocks_of(predictor: Predictor, case: ChunkedCase, chunks: Triple) -> list[Box]:
+    """The largest blocks ``(x, y, z)`` that fit into the allowed memory; they cover the image.
 
     Args:
         predictor: The models.
         case: The case.
         chunks: Voxels ``(x, y, z)`` of the chunks that label maps are written in.
-        tta: Average over the plan's mirrorings.
-
-    Yields:
-        The block ``(x, y, z)``, and its label map of the same axes with the data set's values.
 
     Raises:
-        UserError: If a block of one chunk does not fit into the allowed memory, or a chunk is damaged.
-    """
-    data, transform = predictor.data, case.transform
-    table = label_values(data)
-    steps = steps_between(transform.shape, transform.cropped_shape, transform.label_orders)
-    for block in _blocks(predictor, case, chunks):
-        x, y, z = (part.stop - part.start for part in block)
-        labels = np.zeros((x, y, z), table.dtype)
-        inner = transform.cropped_box(block)
-        if inner is not None:
-            target = transform.canonical_box(inner)
-            view = labels[tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(target, block, strict=True))]
-            network_box, own_steps = _source(steps, inner)
-            start, stop = _ends(network_box)
-            origin, end = predictor.windows_box(transform.shape, start, stop)
-            array = case.part(_box(origin, end))
-            part = PartOfCase(case, Part(transform.shape, origin, start, stop))
-            axis = predictor.slab_axis(part.box.size)
-            fill_box(
-                view.transpose(transform.axes),
-                predictor.slabs(array, axis=axis, tta=tta, part=part),
-                own_steps,
-                lambda probabilities: table[decide(probabilities, data)],
-                axis=axis,
-            )
-        yield block, labels
-
-
-def _blocks(predictor: Predictor, case: ChunkedCase, chunks: Triple) -> list[Box]:
-    """The largest blocks that fit into memory.
-
-    Raises:
-        UserError: If one chunk does not.
+        UserError: If a block of one chunk does not fit.
     """
     shape, allowed = case.image.native.shape, predictor.allowed_bytes()
     found = boxes(shape, chunks, lambda size: _bytes(predictor, case, size) <= BLOCK_SHARE * allowed)
@@ -86,10 +47,45 @@ def _blocks(predictor: Predictor, case: ChunkedCase, chunks: Triple) -> list[Box
     needed = _bytes(predictor, case, (x, y, z)) + predictor.window_bytes(allowed)
     if needed > allowed:
         what = f"a block of {x} x {y} x {z} voxels needs {bytes_text(needed)}"
-        raise predictor.too_large(
-            what, allowed, "write the image in smaller chunks, or allow more memory with --memory"
-        )
+        raise predictor.too_large(what, allowed, "allow more memory with --memory")
     return found
+
+
+def predict_block(predictor: Predictor, case: ChunkedCase, block: Box, *, tta: bool = True) -> NDArray[np.integer]:
+    """The label map ``(x, y, z)`` of a block, with the data set's values.
+
+    Args:
+        predictor: The models.
+        case: The case.
+        block: One of :func:`blocks_of`.
+        tta: Average over the plan's mirrorings.
+
+    Raises:
+        UserError: If a chunk is damaged.
+    """
+    data, transform = predictor.data, case.transform
+    table = label_values(data)
+    labels = np.zeros([part.stop - part.start for part in block], table.dtype)
+    inner = transform.cropped_box(block)
+    if inner is None:
+        return labels
+    target = transform.canonical_box(inner)
+    view = labels[tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(target, block, strict=True))]
+    steps = steps_between(transform.shape, transform.cropped_shape, transform.label_orders)
+    network_box, own_steps = _source(steps, inner)
+    start, stop = _ends(network_box)
+    origin, end = predictor.windows_box(transform.shape, start, stop)
+    array = case.part(_box(origin, end))
+    part = PartOfCase(case, Part(transform.shape, origin, start, stop))
+    axis = predictor.slab_axis(part.box.size)
+    fill_box(
+        view.transpose(transform.axes),
+        predictor.slabs(array, axis=axis, tta=tta, part=part),
+        own_steps,
+        lambda probabilities: table[decide(probabilities, data)],
+        axis=axis,
+    )
+    return labels
 
 
 def _bytes(predictor: Predictor, case: ChunkedCase, size: Triple) -> int:

@@ -72,7 +72,7 @@ def predict_folder(
                 with _reported(case, failures):
                     prepared = ahead.take().result()
                     warn_if_unlike(case, prepared.warnings)
-                    predicted = steps.predict(prepared)
+                    predicted = steps.predict(case, prepared)
                     del prepared
                     if writing is not None:
                         writing.result()  # one at a time, so that memory does not fill with predicted cases

@@ -14,7 +14,7 @@ from seg_transfer.data.chunked_image import ChunkedImage, in_chunks
 from seg_transfer.data.dataset import Case
 from seg_transfer.data.formats import ome_zarr_writer, write_volume
 from seg_transfer.data.image import Image, read_image
-from seg_transfer.inference.blocks import predict_blocks
+from seg_transfer.inference.blocks import blocks_of, predict_block
 from seg_transfer.inference.classes import label_values
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import Prediction, image_digests, record_of
@@ -25,6 +25,7 @@ from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.unlike_training import unlike_measured
 from seg_transfer.preprocessing.chunked_case import ChunkedCase
 from seg_transfer.util.files import whole_file, whole_folder
+from seg_transfer.util.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class CaseSteps:
 
     def __call__(self, case: Case) -> Prediction | None:
         """All steps, one after the other."""
-        return self.write(case, self.predict(self.read(case)))
+        return self.write(case, self.predict(case, self.read(case)))
 
     def read(self, case: Case) -> Prepared:
         """Read and prepare a case."""
@@ -115,10 +116,11 @@ class CaseSteps:
         transform, array = self.predictor.prepare(image, uncertainty=self.outputs.uncertainty)
         return Prepared(transform, array, images, self.predictor.unlike_training(image) if recorded else ())
 
-    def predict(self, prepared: Prepared) -> Predicted:
-        """Predict a case."""
+    def predict(self, case: Case, prepared: Prepared) -> Predicted:
+        """Predict a case; one that is predicted in blocks is written too."""
         transform, array, *recorded = prepared
-        if array is None:  # while it is written
+        if array is None:
+            self._write_blocks(case, transform)
             return Predicted(transform, None, None, *recorded)
         uncertainty = Uncertainty(transform, self.predictor.data) if self.outputs.uncertainty else None
         predicted: NDArray[Any]
@@ -132,9 +134,7 @@ class CaseSteps:
         """Write the files of a case; how they were made, if that is recorded."""
         outputs, data = self.outputs, self.predictor.data
         transform, array, uncertainty, images, warnings = predicted
-        if array is None:
-            self._write_blocks(outputs.label_map(case), transform)
-        elif outputs.probabilities:
+        if array is not None and outputs.probabilities:
             _write_probabilities(outputs.probability_maps(case), transform, array, data)
             array = self.predictor.labels_of(transform, array, uncertainty)
         if uncertainty is not None:
@@ -166,13 +166,16 @@ class CaseSteps:
             return None
         return predictor if all(map(in_chunks, (outputs.label_map(case), *case.images))) else None
 
-    def _write_blocks(self, path: Path, case: ChunkedCase) -> None:
+    def _write_blocks(self, case: Case, chunked: ChunkedCase) -> None:
         assert isinstance(self.predictor, Predictor), "others read whole images"
-        data, native = self.predictor.data, case.image.native
-        with whole_folder(path, replace=True) as folder:
+        data, native = self.predictor.data, chunked.image.native
+        blocks = blocks_of(self.predictor, chunked, ome_zarr_writer.chunk_size(native))
+        with whole_folder(self.outputs.label_map(case), replace=True) as folder:
             array = ome_zarr_writer.created(folder, native, label_values(data).dtype)
-            chunks = ome_zarr_writer.chunk_size(native)
-            for (x, y, z), labels in predict_blocks(self.predictor, case, chunks, tta=self.tta):
+            several = track(blocks, total=len(blocks), title=f"{case.id}, block by block")
+            for block in several if len(blocks) > 1 else blocks:
+                x, y, z = block
+                labels = predict_block(self.predictor, chunked, block, tta=self.tta)
                 if native.flat:
                     array[y, x] = labels[..., 0].T
                 else:

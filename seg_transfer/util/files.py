@@ -96,7 +96,8 @@ def whole_local_file(path: Path, *, needed: int | None = None, apart: bool = Fal
 def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` if the block ends without an exception.
 
-    What a process that was killed has left beside it is removed.
+    What a process that was killed has left beside it is removed. A folder that stands for an address is sent, and not
+    kept.
 
     Args:
         path: The folder; it must not exist, or be empty, unless it is replaced.
@@ -114,6 +115,12 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        if address_of(path) is not None:
+            from seg_transfer.util.remote_folders import send_folder
+
+            send_folder(temporary, path)
+            path.mkdir(exist_ok=True)  # stands for the objects
+            return
         if replace and path.is_dir():
             old = path.with_name(_temporary_name(path.name))
             path.replace(old)
@@ -256,11 +263,11 @@ def content_bytes(path: Path) -> int:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and digests of a folder's files, in hexadecimal digits."""
     if address_of(path) is not None:
-        from seg_transfer.util.remote import fetched, folder_digest
+        from seg_transfer.util.remote import fetched
 
         fetched(path)
         if path.is_dir():
-            return folder_digest(path)
+            return _remote_digest(path)
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         listed = [f"{each.relative_to(path).as_posix()} {file_digest(each)}\n" for each in files]
@@ -269,8 +276,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _remote_digest(path: Path) -> str:
+    from seg_transfer.util.remote_folders import folder_digest
+
+    return folder_digest(path)
+
+
 def file_stamp(path: Path) -> str | None:
     """Name, size and time of modification of a file, or of a folder's files, as text; None if there is no such file."""
+    if path.is_dir() and address_of(path) is not None:
+        return f"{path.name} {_remote_digest(path)}"
     if path.is_dir():
         found = [each.stat() for each in path.rglob("*") if each.is_file()]
         size, newest = sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)

@@ -51,12 +51,12 @@ def look(path: Path, *, required: bool = True) -> None:
     if address is None:
         return
     started = time.time()
-    system, name = _opened(address)
+    system, name = opened(address)
     if _is_store(path):
         info = _info(system, name, address)
         found = {} if info is None else {name: info}
     else:
-        with _told(address):
+        with told(address):
             found = {key.lstrip("/"): each for key, each in system.find(name, detail=True).items()}
     if required and not found:
         raise UserError("nothing is at this address", where=address, hint="check the bucket and the key")
@@ -129,14 +129,14 @@ def fetched(path: Path) -> None:
     address = address_of(path)
     if address is None or not _is_missing(path):
         return
-    system, name = _opened(address)
+    system, name = opened(address)
     info = _info(system, name, address)
     if info is not None and info["type"] != "file" and _is_store(path):
         _place(path, info)
     if info is None or info["type"] != "file":
         return
     with whole_local_file(path, needed=info["size"]) as temporary:
-        with _told(address):
+        with told(address):
             system.get_file(name, str(temporary))
         if temporary.stat().st_size != info["size"]:
             raise UserError("it changed while it was fetched", where=address, hint="run the same command again")
@@ -151,8 +151,8 @@ def send(temporary: Path, path: Path) -> None:
     """
     address = address_of(path)
     assert address is not None, path
-    system, name = _opened(address)
-    with _told(address):
+    system, name = opened(address)
+    with told(address):
         system.put_file(str(temporary), name)
         _stamp(temporary, system.info(name))
 
@@ -165,8 +165,8 @@ def remove(path: Path) -> None:
     """
     address = address_of(path)
     if address is not None:
-        system, name = _opened(address)
-        with _told(address), suppress(FileNotFoundError):
+        system, name = opened(address)
+        with told(address), suppress(FileNotFoundError):
             system.rm_file(name)
     path.unlink(missing_ok=True)
 
@@ -174,7 +174,7 @@ def remove(path: Path) -> None:
 def _look_at_file(path: Path) -> None:
     address = address_of(path)
     assert address is not None, path
-    system, name = _opened(address)
+    system, name = opened(address)
     info = _info(system, name, address)
     if info is None:
         path.unlink(missing_ok=True)
@@ -183,19 +183,19 @@ def _look_at_file(path: Path) -> None:
         _place(path, info)
 
 
-def _opened(address: str) -> tuple[Any, str]:
+def opened(address: str) -> tuple[Any, str]:
     """The file system of an address, and its name there."""
     scheme, _, rest = address.partition("://")
     check_extra("remote", f"{scheme}://", only="s3fs" if scheme == "s3" else "fsspec", where=address)
     import fsspec
 
-    with _told(address):
+    with told(address):
         return fsspec.filesystem(scheme, use_listings_cache=False), rest
 
 
 def _info(system: Any, name: str, address: str) -> dict[str, Any] | None:
     """What is known of an object; None if there is none."""
-    with _told(address):
+    with told(address):
         try:
             info: dict[str, Any] = system.info(name)
         except FileNotFoundError:
@@ -204,7 +204,7 @@ def _info(system: Any, name: str, address: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def told(address: str) -> Iterator[None]:
     """Turn what the libraries raise into a :class:`UserError` that names the address, and no secret."""
     try:
         yield

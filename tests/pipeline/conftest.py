@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_bucket import ENVIRONMENT, Bucket
 from made_clusters import Processes
 from PIL import Image
+
+from seg_transfer.util.addresses import CACHE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,3 +47,33 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started = Processes(tmp_path)
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """Address of an S3 server."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def bucket(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Bucket]:
+    """A bucket of its own for each test."""
+    boto3 = pytest.importorskip("boto3", reason="moto is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="the extra remote is not installed")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": server, CACHE: str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[-60:].strip("-")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=name)
+    yield Bucket(client, name)
+    s3fs.S3FileSystem.clear_instance_cache()

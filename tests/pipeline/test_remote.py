@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 from made_balls import LOCAL, QUICK, make_dataset
+from made_bucket import KEY, SECRET, Bucket
 from made_clusters import in_this_process
 from made_work import exported_balls
 
@@ -25,73 +23,11 @@ from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference import one_case
-from seg_transfer.util.addresses import CACHE, path_of
+from seg_transfer.util.addresses import path_of
 from seg_transfer.workflow.work_folder import WorkFolder
 
 s3fs = pytest.importorskip("s3fs", reason="the extra remote is not installed")
-moto = pytest.importorskip("moto.server", reason="moto is not installed")
-boto3 = pytest.importorskip("boto3")
-
-KEY, SECRET = "AKIAQXR5EXAMPLE", "bPxRfiCYEXAMPLEKEYofnobody"
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": KEY,
-    "AWS_SECRET_ACCESS_KEY": SECRET,
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_MAX_ATTEMPTS": "1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
-
-@dataclass
-class Bucket:
-    """A bucket of its own for each test."""
-
-    client: Any
-    name: str
-
-    def address(self, key: str) -> str:
-        return f"s3://{self.name}/{key}"
-
-    def put(self, folder: Path, prefix: str) -> str:
-        """Put the files below a folder there, and return the address."""
-        for file in folder.rglob("*"):
-            if file.is_file():
-                self.client.upload_file(str(file), self.name, f"{prefix}/{file.relative_to(folder).as_posix()}")
-        return self.address(prefix)
-
-    def read(self, key: str) -> bytes:
-        content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        return content
-
-    def keys(self, prefix: str) -> set[str]:
-        found = self.client.list_objects_v2(Bucket=self.name, Prefix=f"{prefix}/").get("Contents", [])
-        return {each["Key"].removeprefix(f"{prefix}/") for each in found}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Address of the server."""
-    started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
-
-
-@pytest.fixture
-def bucket(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[Bucket]:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": server, CACHE: str(tmp_path / "cache")}.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[-60:].strip("-")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=name)
-    yield Bucket(client, name)
-    s3fs.S3FileSystem.clear_instance_cache()
+boto3 = pytest.importorskip("boto3", reason="moto is not installed")
 
 
 @pytest.fixture(scope="module")

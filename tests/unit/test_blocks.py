@@ -67,11 +67,11 @@ def predictor_of(made: Plan, seed: int = 1) -> Predictor:
 def in_blocks(predictor: Predictor, case: ChunkedCase, chunks: tuple[int, int, int]) -> tuple[np.ndarray, int]:
     """The label map, and the number of blocks."""
     found = np.full(case.image.native.shape, 99, np.uint8)
-    count = 0
-    for count, (box, labels) in enumerate(blocks.predict_blocks(predictor, case, chunks), start=1):  # noqa: B007
+    made = blocks.blocks_of(predictor, case, chunks)
+    for box in made:
         assert (found[box] == 99).all(), "blocks do not overlap"
-        found[box] = labels
-    return found, count
+        found[box] = blocks.predict_block(predictor, case, box)
+    return found, len(made)
 
 
 OWN = {"spacing": (2.0, 1.3, 1.0), "slice_order": 0}
@@ -114,7 +114,7 @@ def test_an_image_without_memory_for_one_block_is_refused(tmp_path: Path) -> Non
     predictor.memory = 2**16
     case = ChunkedCase(ChunkedImage([path]), predictor.data)
     with pytest.raises(UserError, match=r"a block of 8 x 8 x 8 voxels needs .*; 65\.5 KB are allowed"):
-        next(blocks.predict_blocks(predictor, case, (8, 8, 8)))
+        blocks.blocks_of(predictor, case, (8, 8, 8))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.uint8])

@@ -7,7 +7,9 @@ from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+from seg_transfer.util.addresses import address_of
 
 _HEADER = 16
 """Bytes of the header of a buffer of Blosc; the last four are its length."""
@@ -25,8 +27,11 @@ class CheckedStore(WrapperStore[Store]):
 
     @classmethod
     def of(cls, path: Path) -> CheckedStore:
-        """The store of a folder, which is only read."""
-        return cls(LocalStore(path, read_only=True))
+        """The store of a folder or of the objects that it stands for, which is only read."""
+        address = address_of(path)
+        return cls(
+            LocalStore(path, read_only=True) if address is None else FsspecStore.from_url(address, read_only=True)
+        )
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The value of a key.
