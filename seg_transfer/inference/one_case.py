@@ -16,12 +16,12 @@ from seg_transfer.data.formats import ome_zarr_writer, write_volume
 from seg_transfer.data.image import Image, read_image
 from seg_transfer.inference.blocks import blocks_of, predict_block
 from seg_transfer.inference.classes import label_values
+from seg_transfer.inference.largest_of_chunks import keep_largest_of_chunks
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import Prediction, image_digests, record_of
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.inference.uncertainty import Uncertainty
 from seg_transfer.planning.data_plan import DataPlan
-from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.unlike_training import unlike_measured
 from seg_transfer.preprocessing.chunked_case import ChunkedCase
 from seg_transfer.util.files import whole_file, whole_folder
@@ -155,14 +155,11 @@ class CaseSteps:
         )
 
     def _by_blocks(self, case: Case) -> Predictor | None:
-        """The predictor, if a case may be read, predicted and written in parts.
-
-        Objects are numbered, and components removed, over the whole label map.
-        """
+        """The predictor, if a case may be read, predicted and written in parts: objects are numbered as a whole."""
         outputs, predictor = self.outputs, self.predictor
         if outputs.probabilities or outputs.uncertainty or not isinstance(predictor, Predictor):
             return None
-        if predictor.data.instances or predictor.postprocessing != NOTHING:
+        if predictor.data.instances:
             return None
         return predictor if all(map(in_chunks, (outputs.label_map(case), *case.images))) else None
 
@@ -171,15 +168,12 @@ class CaseSteps:
         data, native = self.predictor.data, chunked.image.native
         blocks = blocks_of(self.predictor, chunked, ome_zarr_writer.chunk_size(native))
         with whole_folder(self.outputs.label_map(case), replace=True) as folder:
-            array = ome_zarr_writer.created(folder, native, label_values(data).dtype)
+            created = ome_zarr_writer.created(folder, native, label_values(data).dtype)
+            array = ome_zarr_writer.NativeArray(created, flat=native.flat)
             several = track(blocks, total=len(blocks), title=f"{case.id}, block by block")
             for block in several if len(blocks) > 1 else blocks:
-                x, y, z = block
-                labels = predict_block(self.predictor, chunked, block, tta=self.tta)
-                if native.flat:
-                    array[y, x] = labels[..., 0].T
-                else:
-                    array[z, y, x] = labels.T
+                array[block] = predict_block(self.predictor, chunked, block, tta=self.tta)
+            keep_largest_of_chunks(array, native, self.predictor.postprocessing, beside=folder)
             ome_zarr_writer.finish(folder, native, data.written_names)
 
 

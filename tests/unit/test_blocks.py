@@ -12,15 +12,18 @@ from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
 from seg_transfer.data.chunked_image import ChunkedImage, boxes
-from seg_transfer.data.formats import write_volume
+from seg_transfer.data.formats import ome_zarr_writer, write_volume
+from seg_transfer.data.formats.ome_zarr_writer import NativeArray
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import read_image
 from seg_transfer.errors import UserError
-from seg_transfer.inference import blocks
+from seg_transfer.inference import blocks, largest_of_chunks
 from seg_transfer.inference.ensemble import Ensemble
+from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.data_plan import Channel, DataPlan, Normalization
+from seg_transfer.planning.model_file import NOTHING, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.planning.training_images import ChannelSpread, Spread, TrainingImages
 from seg_transfer.planning.unlike_training import measure_image
@@ -153,3 +156,28 @@ def test_boxes_cover_a_volume_once_and_end_between_chunks(shape: tuple[int, int,
         assert all(part.start % chunk == 0 for part, chunk in zip(box, (4, 8, 3), strict=True))
     assert (covered == 1).all()
     assert len(boxes(shape, (4, 8, 3), lambda _: True)) == 1
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 20), (50, 60, 1)])
+@pytest.mark.parametrize(
+    "chosen", [Postprocessing(foreground=True, labels=(2,)), Postprocessing(labels=(1, 2)), NOTHING]
+)
+def test_the_largest_component_of_chunks_is_that_of_the_whole(
+    shape: tuple[int, int, int], chosen: Postprocessing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CHUNK", "SMALLEST"):
+        monkeypatch.setattr(ome_zarr_writer, name, 8)
+    monkeypatch.setattr(largest_of_chunks, "VOXELS", 1000)
+    grid = Grid(shape, np.eye(4), flat=shape[2] == 1)
+    for seed in range(4):
+        noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), (1.2, 1.2, 0.6))
+        values = np.digitize(noise, np.quantile(noise, [0.8, 0.9])).astype(np.uint8)
+        folder = tmp_path / str(seed)
+        array = NativeArray(ome_zarr_writer.created(folder, grid, values.dtype), flat=grid.flat)
+        whole = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+        array[whole] = values
+        largest_of_chunks.keep_largest_of_chunks(array, grid, chosen, beside=folder)
+        expected = postprocess(values.copy(), chosen)
+        np.testing.assert_array_equal(array[whole], expected)
+        assert (expected != values).any() == (chosen != NOTHING)
+        assert [each.name for each in folder.iterdir()] == ["0"]

@@ -17,6 +17,8 @@ from seg_transfer.data.geometry import Grid
 if TYPE_CHECKING:
     import zarr
 
+Box = tuple[slice, slice, slice]
+"""Part of a volume along (i, j, k)."""
 CHUNK = 128
 """Voxels of a chunk along each axis."""
 SMALLEST = 256
@@ -63,6 +65,30 @@ def created(path: Path, grid: Grid, dtype: np.dtype, *, channels: int | None = N
         dtype=dtype,
         dimension_names=list(axes),
     )
+
+
+class NativeArray:
+    """The array of :func:`created`, of one channel, as ``(i, j, k)``.
+
+    Args:
+        array: The array.
+        flat: Whether it has two axes.
+    """
+
+    def __init__(self, array: zarr.Array[Any], *, flat: bool) -> None:
+        self._array, self._flat = array, flat
+        x, y, *z = array.shape[::-1]
+        self.shape = (x, y, z[0] if z else 1)
+
+    def __getitem__(self, box: Box) -> np.ndarray:
+        values = np.asarray(self._array[self._index(box)])
+        return (values[np.newaxis] if self._flat else values).T
+
+    def __setitem__(self, box: Box, values: np.ndarray) -> None:
+        self._array[self._index(box)] = values.T[0] if self._flat else values.T
+
+    def _index(self, box: Box) -> tuple[slice, ...]:
+        return tuple(box[1::-1] if self._flat else box[::-1])
 
 
 def finish(path: Path, grid: Grid, names: Mapping[str, int]) -> None:
