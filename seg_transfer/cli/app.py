@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="segtl", standalone_mode=False) or 0
-    except typer.TyperException as error:
+    except _usage_error() as error:
         usage = getattr(error, "ctx", None)
         hint = f"`{usage.command_path if usage else 'segtl'} --help` lists the commands and options"
         logger.error(str(UserError(error.format_message().rstrip("."), hint=hint)))
@@ -269,3 +269,12 @@ def _known(error: BaseException) -> UserError | None:
         return None
     hint = "free disk space, or check the permissions; then run the same command again"
     return UserError(f"cannot be read or written: {error.strerror}", where=error.filename, hint=hint)
+
+
+def _usage_error() -> type[typer.TyperException]:
+    """What typer raises for a wrong call; before its release 0.29 that of click, which it was built on."""
+    if not TYPE_CHECKING and not hasattr(typer, "TyperException"):
+        from click import ClickException as TyperException
+
+        return TyperException
+    return typer.TyperException
