@@ -18,7 +18,7 @@ from seg_transfer.inference.label_map import fill_box, steps_between
 from seg_transfer.inference.predictor import PartOfCase, Predictor
 from seg_transfer.inference.sliding_window import Part
 from seg_transfer.planning.fields import Triple
-from seg_transfer.preprocessing.chunked_case import ChunkedCase
+from seg_transfer.preprocessing.chunked_case import PIECE_VOXELS, ChunkedCase
 from seg_transfer.preprocessing.resample import Neighbours
 from seg_transfer.util.units import bytes_text
 
@@ -99,7 +99,7 @@ def _bytes(predictor: Predictor, case: ChunkedCase, size: Triple) -> int:
         inside.append(min(resampled, math.ceil(min(size[axis], cropped) * ratio) + 2))
         network.append(min(resampled, inside[-1] + 2 * window[number]))
         source.append(min(cropped, math.ceil(network[-1] / ratio) + (0 if ratio == 1 else 2 * SPLINE)))
-    read = math.prod(source) * (image.channels * image.dtype.itemsize + 4 * COPIES)
+    read = min(math.prod(source), 2 * PIECE_VOXELS) * (image.channels * image.dtype.itemsize + 4 * COPIES)
     made = math.prod(network) * 4 * (image.channels + 1)
     s, u, v = inside
     sums = predictor.sums_bytes((s, u, v), predictor.slab_axis((s, u, v)))

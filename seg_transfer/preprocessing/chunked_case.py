@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from seg_transfer.data.chunked_image import ChunkedImage, boxes
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.training_images import ChannelMeasures, ImageMeasures
 from seg_transfer.preprocessing.case_transform import (
     CaseTransform,
@@ -28,8 +29,10 @@ from seg_transfer.preprocessing.extent import Extent, ExtentSums
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import Box, PartResampling, bounding_box
 
-EXTENT_VOXELS, EXTENT_STEP = 2**22, 64
-"""Voxels of the network's grid, and a multiple of their edges, that the pass for the extent has in memory."""
+EXTENT_VOXELS = 2**24
+"""Voxels of the network's grid that the pass for the extent has in memory."""
+PIECE_VOXELS, PIECE_STEP = 2**24, 16
+"""Voxels of the image that are read and resampled at a time, and the step of their edges on the network's grid."""
 
 
 @dataclass
@@ -123,6 +126,17 @@ class ChunkedCase:
 
     def part(self, box: Box) -> NDArray[np.float32]:
         """The network's input ``(channel, slice, u, v)`` in a box of ``(slice, u, v)``."""
+        shape = _size(box)
+        result = np.empty((self.image.channels, *shape), np.float32)
+        for piece in boxes(shape, (PIECE_STEP,) * 3, self._is_read_at_once):
+            self._fill(result[:, *piece], _moved(piece, box))
+        return result
+
+    def _is_read_at_once(self, size: Triple) -> bool:
+        sizes = zip(size, self.transform.shape, self.transform.cropped_shape, strict=True)
+        return math.prod(math.ceil(each * cropped / after) for each, after, cropped in sizes) <= PIECE_VOXELS
+
+    def _fill(self, result: NDArray[np.float32], box: Box) -> None:
         transform = self.transform
         resampling = PartResampling(transform.cropped_shape, transform.shape, transform.image_orders, box)
         values = self.image.read(transform.canonical_box(resampling.source))
@@ -130,22 +144,30 @@ class ChunkedCase:
         masked = any(scaling.mask for scaling in transform.scalings)
         nonzero = nonzero_voxels(values) if masked else None
         clipped = 3 in transform.image_orders
-        result = np.empty((len(values), *(part.stop - part.start for part in box)), np.float32)
         for channel, (scaling, limits) in enumerate(zip(transform.scalings, self._limits, strict=True)):
             normalized = scaling.apply(values[channel], nonzero)
             result[channel] = resampling(normalized, limits if clipped else None)
-        return result
 
     @cached_property
     def extent(self) -> Extent:
         """Where the content lies on the network's grid; that takes another pass."""
         shape = self.transform.shape
         sums = ExtentSums(len(self.transform.scalings), shape)
-        step = (EXTENT_STEP, EXTENT_STEP, EXTENT_STEP)
-        for box in boxes(shape, step, lambda size: math.prod(size) <= EXTENT_VOXELS):
+        for box in boxes(shape, (PIECE_STEP,) * 3, lambda size: math.prod(size) <= EXTENT_VOXELS):
             for channel, values in enumerate(self.part(box)):
                 sums.add(channel, box[0].start, values, (box[1].start, box[2].start))
         return sums.extent()
+
+
+def _size(box: Box) -> Triple:
+    s, u, v = (part.stop - part.start for part in box)
+    return s, u, v
+
+
+def _moved(box: Box, origin: Box) -> Box:
+    """A box of a box as one of the whole."""
+    s, u, v = (slice(at.start + part.start, at.start + part.stop) for part, at in zip(box, origin, strict=True))
+    return s, u, v
 
 
 def _measure(image: ChunkedImage, *, by_zero: bool, fill: bool) -> tuple[list[Moments], Box | None]:

@@ -27,6 +27,7 @@ from seg_transfer.planning.model_file import NOTHING, Postprocessing
 from seg_transfer.planning.plan import ModelPlan, Plan
 from seg_transfer.planning.training_images import ChannelSpread, Spread, TrainingImages
 from seg_transfer.planning.unlike_training import measure_image
+from seg_transfer.preprocessing import chunked_case
 from seg_transfer.preprocessing.chunked_case import ChunkedCase
 from seg_transfer.preprocessing.extent import Extent
 
@@ -104,6 +105,8 @@ def test_labels_are_those_of_the_whole_image(
     np.testing.assert_allclose(
         np.ravel(list(dict(case.extent).values())), np.ravel(list(dict(Extent.of(array)).values())), rtol=1e-4
     )
+    monkeypatch.setattr(chunked_case, "PIECE_VOXELS", 1000)
+    np.testing.assert_allclose(case.part((s, u, v)), array[:, s, u, v], rtol=1e-4, atol=1e-5)
     for share, chunks, count in ((0.5, (8, 8, 8), 1), (0, (8, 16, 8), 3 * 2 * 2)):
         monkeypatch.setattr(blocks, "BLOCK_SHARE", share)
         found, made_blocks = in_blocks(predictor, case, chunks)
