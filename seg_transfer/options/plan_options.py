@@ -119,7 +119,8 @@ class PlanOptions(
         "Scores are only valid if it was not trained on the held-out cases.",
     )
     carry: Annotated[Literal["auto", Carry], Cli(panel=DECISIONS)] = Field(
-        "auto", description="Part of --from to carry over; all: encoder and decoder."
+        "auto",
+        description="Part of --from to carry over; all: encoder and decoder, and heads where labels are the same.",
     )
     strategy: Annotated[Literal["auto", StrategyName, "classic", "race"], Cli(panel=DECISIONS)] = Field(
         "auto",

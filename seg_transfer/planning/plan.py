@@ -42,8 +42,9 @@ class Weights(Record):
         description="file: safetensors, or a weights_only checkpoint; model: an exported model",
     )
     sha256: str | None = Field(default=None, description="model only: checksum of the file")
-    carry: Carry | None = Field(
-        default=None, description="model only: the encoder; or all, encoder and decoder without heads"
+    carry: Carry | None = Field(default=None, description="model only: the encoder; or all, encoder and decoder")
+    heads: bool = Field(
+        default=False, description="with carry all: the heads too, since the earlier model has the same outputs"
     )
     repository: HubName | None = Field(default=None, description="imagenet only")
     revision: HubName | None = Field(default=None, description="imagenet only")
@@ -54,6 +55,8 @@ class Weights(Record):
             raise ValueError("path is for source 'file' and 'model', and only for them")
         if {self.source == "model"} != {self.sha256 is not None, self.carry is not None}:
             raise ValueError("sha256 and carry are for source 'model', and only for it")
+        if self.heads and self.carry != "all":
+            raise ValueError("heads are for carry 'all', and only for it")
         return self
 
 

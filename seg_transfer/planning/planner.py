@@ -141,7 +141,7 @@ class _Planner:
             encoder = entry(take("model.encoder", earlier_model_rule.encoder(options.encoder, self.earlier)))
             size = self._network_size(grid, data, encoder)
             carry = "encoder" if options.head != "unet" else None if options.carry == "auto" else options.carry
-            return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry))
+            return size, take("model.weights", earlier_model_rule.weights(size, self.earlier, carry, data))
         encoder = entry(take("model.encoder", encoder_rule.encoder(options.encoder)))
         requested = "none" if options.strategy == "scratch" else options.weights
         weights = take("model.weights", encoder_rule.weights(encoder, requested, self.resources.imagenet_cached))

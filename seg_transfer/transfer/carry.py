@@ -1,4 +1,4 @@
-"""Starts a network from an earlier segtl model: its encoder, or encoder and decoder; heads start at random."""
+"""Starts a network from an earlier segtl model: its encoder, or encoder and decoder, with its heads if these fit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
         for name, target in network.state_dict().items():
             if not target.is_floating_point() or (weights.carry == "encoder" and not name.startswith(ENCODER)):
                 continue
-            if name.startswith(HEADS):
+            if name.startswith(HEADS) and not weights.heads:
                 report.random[name] = target.numel()
                 continue
             if name not in shapes:

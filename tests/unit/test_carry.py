@@ -10,6 +10,7 @@ import torch
 from made_fingerprints import channel, fingerprint, images_2d, plan_of
 from made_plans import data_plan, model_plan, plan
 
+from seg_transfer.data.description import Region
 from seg_transfer.errors import UserError
 from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
@@ -47,9 +48,17 @@ def export(folder: Path, made: Plan) -> tuple[Path, UNet]:
 
 
 def started(
-    file: Path, configuration: str, *, carry: str, channels: int = 1, classes: int = 5, **changes: Any
+    file: Path,
+    configuration: str,
+    *,
+    carry: str,
+    heads: bool = False,
+    channels: int = 1,
+    classes: int = 5,
+    **changes: Any,
 ) -> tuple[UNet, LoadReport]:
-    weights = Weights(source="model", path=str(file), sha256=file_digest(file), carry=carry)  # type: ignore[arg-type]
+    carried: Any = {"carry": carry, "heads": heads}
+    weights = Weights(source="model", path=str(file), sha256=file_digest(file), **carried)
     model: ModelPlan = model_plan(configuration, PATCHES[configuration], weights=weights, **changes)
     network, report = build_network(model, channels=channels, classes=classes, seed=0)
     return network.eval(), report
@@ -81,6 +90,17 @@ def test_with_the_same_channels_everything_but_the_heads_is_the_same(configurati
     assert set(report.random) == {name for name in network.state_dict() if name.startswith("heads.")}
     assert "of the network is carried over from an earlier model" in str(report)
     assert set(report.unused) == set(report.random)
+
+
+def test_with_the_same_labels_the_whole_network_is_the_same(tmp_path: Path) -> None:
+    file, before = export(tmp_path, earlier_plan("2d"))
+    network, report = started(file, "2d", carry="all", heads=True, classes=3)
+    x = image("2d", 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), before(x))
+    assert not report.random and not report.unused
+    with pytest.raises(UserError, match=r"does not fit the planned network: heads\.0\.weight"):
+        started(file, "2d", carry="all", heads=True, classes=4)
 
 
 @pytest.mark.parametrize(("earlier", "after"), [(1, 2), (1, 3), (2, 1), (2, 4), (3, 1)])
@@ -178,6 +198,26 @@ def test_the_decoder_comes_along_where_it_fits() -> None:
         planned(earlier_plan("2d", **WIDTHS), config="3d", carry="all")
 
 
+def test_heads_come_along_where_the_labels_are_the_same() -> None:
+    labels = planned(earlier_plan("2d", **WIDTHS)).data.labels
+    one = Region(name="all", values=(labels[1].value,), writes=labels[1].value)
+    for changes, heads in (
+        ({"labels": labels}, True),
+        ({"labels": (*labels[:-1], labels[-1].model_copy(update={"name": "other"}))}, False),
+        ({"labels": (*labels[:-1], labels[-1].model_copy(update={"value": 99}))}, False),
+        (
+            {"labels": labels, "regions": (one,)},
+            False,
+        ),
+    ):
+        earlier = plan(data_plan(**changes), model_plan("2d", PATCHES["2d"], **WIDTHS))
+        found = planned(earlier)
+        assert (found.model.weights.carry, found.model.weights.heads) == ("all", heads)
+        reason = next(each.reason for each in found.reasons if each.field == "model.weights")
+        assert ("heads too, since the labels are the same" in reason) == heads
+        assert not planned(earlier, carry="encoder").model.weights.heads
+
+
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
     deep = earlier_plan("3d", **WIDTHS, slice_strides=(1, 1, 2, 2))
     for changes in ({"config": "2d"}, {"config": "2.5d"}, {"measured": images_2d()}):
@@ -209,7 +249,8 @@ def test_the_classic_advice_compares_the_channels_with_those_of_the_earlier_mode
 
 
 def test_weights_of_a_model_name_file_digest_and_what_is_carried() -> None:
-    for changes in ({"path": None}, {"sha256": None}, {"carry": None}, {"source": "file"}, {"source": "none"}):
+    wrong = {"path": None}, {"sha256": None}, {"carry": None}, {"source": "file"}, {"source": "none"}
+    for changes in (*wrong, {"carry": "encoder", "heads": True}):
         settings = {"source": "model", "path": "m", "sha256": "ab", "carry": "all"} | changes
         with pytest.raises(ValueError, match="only for"):
             Weights.model_validate(settings)

@@ -2,7 +2,8 @@
 
 The new plan takes its encoder, at most as many stages as it uses, and by default its configuration. Its decoder is
 carried over where the new network has the same one: published comparisons found no gain from a transferred decoder
-(OpenReview A3u8KqSBC7), but between similar data sets it saves the first steps. Heads always start from random weights.
+(OpenReview A3u8KqSBC7), but between similar data sets it saves the first steps. Where the labels are the same, as when
+cases are added, its heads come along; otherwise heads start from random weights.
 
 2D kernels are inflated as those of ImageNet are. A 3D kernel that reads several slices is summed along them where the
 new stage reads single slices (its response where neighbouring slices are equal). A whole 3D network is not flattened to
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Carry, Configuration
 from seg_transfer.planning.cost import NetworkSize
+from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.plan import ModelPlan, Plan, Weights
 
 
@@ -78,13 +80,16 @@ def stages(allowed: tuple[int, str], earlier: EarlierModel) -> tuple[int, str]:
     return (count, f"those of the model to start from; by size {allowed[1]}") if count <= allowed[0] else allowed
 
 
-def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None) -> tuple[Weights, str]:
+def weights(
+    network: NetworkSize, earlier: EarlierModel, requested: Carry | None, data: DataPlan
+) -> tuple[Weights, str]:
     """Choose what is carried over.
 
     Args:
         network: The new network.
         earlier: The model to start from.
         requested: The user's choice, if any.
+        data: Data part of the new plan.
 
     Raises:
         UserError: If the encoder cannot be carried over, or the decoder is requested and does not fit.
@@ -101,16 +106,21 @@ def weights(network: NetworkSize, earlier: EarlierModel, requested: Carry | None
     if requested == "all" and obstacle:
         raise UserError(f"the decoder does not fit: {obstacle}", where="--carry all", hint="take --carry encoder")
     carry: Carry = requested or ("encoder" if obstacle else "all")
-    chosen = Weights(source="model", path=earlier.path, sha256=earlier.sha256, carry=carry)
+    heads = carry == "all" and _has_outputs_of(earlier.plan.data, data)
+    chosen = Weights(source="model", path=earlier.path, sha256=earlier.sha256, carry=carry, heads=heads)
     if carry == "all":
-        return (
-            chosen,
-            "encoder and decoder of an earlier model, whose decoder has the same stages and widths; new heads",
-        )
+        others = "heads too, since the labels are the same" if heads else "new heads"
+        what = "encoder and decoder of an earlier model, whose decoder has the same stages and widths"
+        return chosen, f"{what}; {others}"
     return (
         chosen,
         f"encoder of an earlier model, {f'its decoder does not fit: {obstacle}' if obstacle else 'requested'}",
     )
+
+
+def _has_outputs_of(earlier: DataPlan, data: DataPlan) -> bool:
+    """Whether outputs of a network mean the same in two plans: the same labels, or the same regions of them."""
+    return all(getattr(earlier, name) == getattr(data, name) for name in ("labels", "regions", "instances"))
 
 
 def _decoder_obstacle(model: ModelPlan, network: NetworkSize) -> str | None:
