@@ -50,7 +50,7 @@ def probed_model(
         configuration=plan.model.configuration,
         patch=plan.model.patch,
         encoder=name,
-        weights=source.model_copy(update={"carry": "encoder"}) if source.source == "model" else source,
+        weights=source.model_copy(update={"carry": "encoder", "heads": False}) if source.source == "model" else source,
         stages=stages,
         slice_strides=along,
         inflation=plan.model.inflation,

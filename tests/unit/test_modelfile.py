@@ -20,6 +20,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.exporting.card import write_card
 from seg_transfer.exporting.load import load_model_file
 from seg_transfer.exporting.save import make_header, save_model_file
+from seg_transfer.exporting.weights import CHANGED, read_weights, write_weights
 from seg_transfer.network.build import build_network
 from seg_transfer.planning.model_file import NOTHING, Member, read_model_file
 from seg_transfer.planning.plan import Plan
@@ -70,6 +71,26 @@ def test_a_model_file_comes_back(good: Path, made: Plan) -> None:
     state = predictor.networks[0].state_dict()  # type: ignore[attr-defined]
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_other_weights_are_written_with_their_checksum_and_the_card_tells(good: Path, tmp_path: Path) -> None:
+    weights = read_weights(good)
+    other = {name: (values * 2).astype(np.float64) for name, values in weights.items()}
+    path = tmp_path / "other.segtl"
+    for _ in range(2):
+        write_weights(path, other, like=good if not path.exists() else path)
+        state = load_model_file(path).networks[0].state_dict()  # type: ignore[attr-defined]
+        assert all(np.array_equal(state[name.removeprefix("0/0/")].numpy(), 2 * weights[name]) for name in weights)
+        card = read_model_file(path).header.card
+        assert card.count(CHANGED) == 1 and card.startswith("---\n") == read_model_file(good).header.card.startswith(
+            "---"
+        )
+        assert card.replace(CHANGED, "").split() == read_model_file(good).header.card.split()
+    name = next(iter(other))
+    for wrong in ({name: other[name]}, other | {name: other[name][:1]}, other | {"0/0/x": other[name]}):
+        with pytest.raises(UserError, match="other names or shapes"):
+            write_weights(tmp_path / "wrong.segtl", wrong, like=good)
+    assert not (tmp_path / "wrong.segtl").exists()
 
 
 def test_putting_together_what_was_taken_apart_is_read(good: Path, tmp_path: Path) -> None:
