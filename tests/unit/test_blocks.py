@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from made_plans import data_plan, model_plan, plan
 from scipy import ndimage
 
 from seg_transfer.data.chunked_image import ChunkedImage, boxes
-from seg_transfer.data.formats import ome_zarr_writer, write_volume
+from seg_transfer.data.dataset import Case
+from seg_transfer.data.formats import ome_zarr_writer, read_array, write_volume
 from seg_transfer.data.formats.ome_zarr_writer import NativeArray
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.image import read_image
 from seg_transfer.errors import UserError
 from seg_transfer.inference import blocks, largest_of_chunks
 from seg_transfer.inference.ensemble import Ensemble
+from seg_transfer.inference.one_case import CaseSteps
+from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.postprocess import postprocess
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.network.build import build_network
@@ -184,3 +188,23 @@ def test_the_largest_component_of_chunks_is_that_of_the_whole(
         np.testing.assert_array_equal(array[whole], expected)
         assert (expected != values).any() == (chosen != NOTHING)
         assert [each.name for each in folder.iterdir()] == ["0"]
+
+
+def test_a_2d_image_in_colours_is_written_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(60, 70, 3)), (3, 3, 0))
+    group = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=(1000 * noise).astype(np.int16), chunks=(32, 32, 3))
+    transform = {"type": "scale", "scale": [1, 1, 1]}
+    dataset = {"path": "0", "coordinateTransformations": [transform]}
+    group.attrs["multiscales"] = [{"axes": [{"name": name} for name in "yxc"], "datasets": [dataset]}]
+    colours = tuple(Channel(name=name, normalization=Normalization(kind="zscore")) for name in "rgb")
+    planned = data_plan(dimension=2, unit="pixel", channels=colours, spacing=(1.0, 1.0, 1.0))
+    predictor = predictor_of(plan(planned, model_plan("2d", (1, 32, 32))))
+    fitted, array = predictor.prepare(read_image([tmp_path / "in.zarr"]))
+    expected = predictor.labels(fitted, array)
+    monkeypatch.setattr(ome_zarr_writer, "CHUNK", 16)
+    monkeypatch.setattr(blocks, "BLOCK_SHARE", 0)
+    CaseSteps(predictor, Outputs(tmp_path / "out"), True, None)(Case("in", (tmp_path / "in.zarr",)))
+    found, header = read_array(tmp_path / "out/in.zarr", label=True)
+    assert header.grid.flat and header.grid.unit == "pixel" and len(np.unique(found)) > 1
+    np.testing.assert_array_equal(found[0], expected)
