@@ -12,6 +12,7 @@ from made_plans import data_plan, model_plan, plan
 
 from seg_transfer.data.description import Region
 from seg_transfer.errors import UserError
+from seg_transfer.evidence.frozen_encoders import probed_model
 from seg_transfer.exporting.save import make_header, save_model_file
 from seg_transfer.network.build import build_network
 from seg_transfer.network.unet import UNet
@@ -216,6 +217,8 @@ def test_heads_come_along_where_the_labels_are_the_same() -> None:
         reason = next(each.reason for each in found.reasons if each.field == "model.weights")
         assert ("heads too, since the labels are the same" in reason) == heads
         assert not planned(earlier, carry="encoder").model.weights.heads
+        probed = probed_model(found).weights  # evidence is measured on its encoder alone
+        assert (probed.source, probed.carry, probed.heads) == ("model", "encoder", False)
 
 
 def test_what_cannot_work_is_refused_at_plan_time() -> None:
