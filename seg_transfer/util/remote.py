@@ -290,9 +290,16 @@ def _place(path: Path, info: dict[str, Any]) -> bool:
 
 def _forget(folder: Path, *, keep: set[Path], before: float) -> None:
     """Remove files and folders of the cache, except what another process has just made and hidden files."""
-    for parent, names, files in os.walk(folder, topdown=False):
-        for path in (Path(parent, name) for name in (*files, *names)):
-            if path not in keep and not path.name.startswith("."):
-                with suppress(OSError):  # a folder that is not empty
-                    if path.lstat().st_ctime < before:
-                        path.rmdir() if path.is_dir() else path.unlink()
+    listed = [
+        Path(parent, name) for parent, names, files in os.walk(folder, topdown=False) for name in (*files, *names)
+    ]
+    old = [path for path in listed if path not in keep and not path.name.startswith(".") and _is_older(path, before)]
+    for path in old:  # a folder counts as changed as soon as something in it is removed
+        with suppress(OSError):  # a folder that is not empty
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _is_older(path: Path, moment: float) -> bool:
+    with suppress(OSError):
+        return path.lstat().st_ctime < moment
+    return False

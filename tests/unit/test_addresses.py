@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,7 +162,16 @@ class TestCopies:
         with pytest.raises(UserError, match="nothing is at this address"):
             remote.look(path_of("memory://data/none.zarr"))
 
-    def test_what_is_the_same_is_kept_and_what_changed_or_is_gone_is_not(self, store) -> None:  # type: ignore[no-untyped-def]
+    def test_what_is_the_same_is_kept_and_what_changed_or_is_gone_is_not(  # type: ignore[no-untyped-def]
+        self, store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forget = remote._forget
+
+        def later(*arguments: Any, **options: Any) -> None:
+            time.sleep(0.02)  # a slow listing: file systems stamp changes in steps of some milliseconds
+            forget(*arguments, **options)
+
+        monkeypatch.setattr(remote, "_forget", later)
         folder = path_of("memory://data")
         remote.look(folder)
         remote.fetch([folder / "a.txt", folder / "sub" / "b.txt"])
