@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seg_transfer.data.description import LabelScheme
-from seg_transfer.data.formats import is_segmentation, is_zarr, stem
-from seg_transfer.data.naming import Case, Unused, case_name, data_files
+from seg_transfer.data.formats import is_segmentation, stem
+from seg_transfer.data.naming import Case, Unused, case_name, data_files, folders_in
 from seg_transfer.errors import UserError
 
 LABEL = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
@@ -102,11 +102,11 @@ def find_patients(root: Path) -> tuple[list[CaseFiles], list[Unused]]:
     """
     cases: list[CaseFiles] = []
     unused: list[Unused] = []
-    for patient in _folders(root):
+    for patient in folders_in(root):
         places = (
             [(patient, files)]
             if (files := data_files(patient))
-            else [(visit, found) for visit in _folders(patient) if (found := data_files(visit))]
+            else [(visit, found) for visit in folders_in(patient) if (found := data_files(visit))]
         )
         for folder, files in places:
             parts = folder.relative_to(root).parts
@@ -218,12 +218,6 @@ def _kind(file: Path, parts: Sequence[str]) -> str:
     if is_segmentation(file):
         return kind if is_label(kind) else f"{kind}.seg".lstrip(".")
     return kind or IMAGE_KIND
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not (path.name.startswith(".") or is_zarr(path))
-    )
 
 
 def _listing(counts: Counter[str]) -> str:

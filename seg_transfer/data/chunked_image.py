@@ -9,13 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_transfer.data.formats import check_affine, check_packages, is_zarr, ome_zarr, readable
-from seg_transfer.data.formats.header import converted, working_dtype
-from seg_transfer.data.geometry import Grid, grid_difference
-from seg_transfer.errors import UserError
+from seg_transfer.data.formats import check_affine, check_packages, ome_zarr, readable
+from seg_transfer.data.formats.header import check_same_grid, converted, working_dtype
+from seg_transfer.data.geometry import Box, Grid
 
-Box = tuple[slice, slice, slice]
-"""Part of an image along ``(x, y, z)``."""
 VOXELS_AT_ONCE = 2**24
 """What :meth:`ChunkedImage.parts` reads at a time: 32 MB of CT."""
 
@@ -43,11 +40,8 @@ class ChunkedImage:
             with readable(path):
                 image = ome_zarr.opened(path)
             check_affine(image.header, path)
-            grid = image.header.grid
-            if self._images and (difference := grid_difference(self._images[0].header.grid, grid)):
-                hint = "resample the channels of a case to one grid"
-                raise UserError(f"does not lie on the grid of {paths[0].name}: {difference}", where=path, hint=hint)
             self._images.append(image)
+            check_same_grid(self._images[0].header, image.header, paths[0], path)
         self._paths = tuple(paths)
         self.native: Grid = self._images[0].header.grid
         self.channels = sum(image.header.channels for image in self._images)
@@ -61,7 +55,7 @@ class ChunkedImage:
         return self._images[0].chunks
 
     def read(self, box: Box) -> np.ndarray:
-        """The values ``(channel, x, y, z)`` of a box.
+        """The values ``(channel, x, y, z)`` of a box of ``(x, y, z)``.
 
         Raises:
             UserError: If a chunk is damaged.
@@ -79,11 +73,6 @@ class ChunkedImage:
         """The whole image in boxes of whole chunks, with their values."""
         for box in boxes(self.native.shape, self.chunks, lambda size: math.prod(size) <= VOXELS_AT_ONCE):
             yield box, self.read(box)
-
-
-def in_chunks(path: Path) -> bool:
-    """Whether an image can be read part by part."""
-    return is_zarr(path)
 
 
 def boxes(
@@ -105,9 +94,8 @@ def boxes(
     while not fits(size()) and max(counts) > 1:
         longest = max(range(3), key=lambda axis: (counts[axis] > 1, size()[axis]))
         counts[longest] = -(-counts[longest] // 2)
-    starts = [range(0, whole, step) for whole, step in zip(shape, size(), strict=True)]
-    made = []
-    for corner in itertools.product(*starts):
-        x, y, z = (slice(a, min(a + n, whole)) for a, n, whole in zip(corner, size(), shape, strict=True))
-        made.append((x, y, z))
-    return made
+    axes = [
+        [slice(start, min(start + step, whole)) for start in range(0, whole, step)]
+        for whole, step in zip(shape, size(), strict=True)
+    ]
+    return [(x, y, z) for x, y, z in itertools.product(*axes)]

@@ -16,6 +16,8 @@ from nibabel.orientations import aff2axcodes, inv_ornt_aff, io_orientation
 from seg_transfer.data.nifti_geometry import NiftiGeometry
 
 Unit = Literal["mm", "pixel"]
+Box = tuple[slice, slice, slice]
+"""Part of a volume, axis by axis."""
 
 GRID_TOLERANCE = 0.01
 """Two grids are the same if no corner differs by more than this many voxels along any axis: far below what a label

@@ -20,8 +20,8 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from seg_transfer.data.formats import check_affine, itk, nifti, read_array, read_header
-from seg_transfer.data.formats.header import IN_MEMORY, Header, converted, working_dtype
-from seg_transfer.data.geometry import Grid, Unit, affine_spacing, grid_difference, to_canonical
+from seg_transfer.data.formats.header import IN_MEMORY, Header, check_same_grid, converted, working_dtype
+from seg_transfer.data.geometry import Grid, Unit, affine_spacing, to_canonical
 from seg_transfer.data.segmentation import merged, not_an_image, placed
 from seg_transfer.errors import UserError
 
@@ -77,14 +77,8 @@ def read_image(paths: Sequence[Path]) -> Image:
         header = read_header(path)
         if header.segments is not None:
             raise not_an_image(path)
-        difference = grid_difference(headers[0].grid, header.grid) if headers else None
-        if difference:
-            raise UserError(
-                f"does not lie on the grid of {paths[0].name}: {difference}",
-                where=path,
-                hint="resample the channels of a case to one grid",
-            )
         headers.append(header)
+        check_same_grid(headers[0], header, paths[0], path)
     native, stored = headers[0].grid, np.result_type(*(header.dtype for header in headers))
     canonical = native.canonical()
     if len(paths) == 1:

@@ -112,6 +112,13 @@ def data_files(folder: Path) -> list[Path]:
     return files
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder, sorted by name; without hidden ones, and those that are images."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not (path.name.startswith(".") or is_zarr(path))
+    )
+
+
 def images_in(folder: Path) -> list[Path]:
     """As :func:`data_files`, without the segmentations that 3D Slicer saves beside their images."""
     return [path for path in data_files(folder) if not is_segmentation(path)]

@@ -6,8 +6,8 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from seg_transfer.data.formats import ENDINGS, is_zarr
-from seg_transfer.data.naming import data_files
+from seg_transfer.data.formats import ENDINGS
+from seg_transfer.data.naming import data_files, folders_in
 from seg_transfer.errors import UserError
 
 DICOM_HINT = "`segtl convert DICOM -o IMAGES` makes a NIfTI file of each series: give the folder of these"
@@ -33,10 +33,7 @@ def no_image(path: Path, noun: str = "image") -> UserError:
         return UserError("not a supported file format", where=path, hint=formats)
     if holds_dicom(path):
         return UserError(f"there is no {noun}, but DICOM, which has to be converted", where=path, hint=DICOM_HINT)
-    folders = [
-        each for each in sorted(path.iterdir()) if each.is_dir() and not (each.name.startswith(".") or is_zarr(each))
-    ]
-    if filled := [each for each in folders if data_files(each)]:
+    if filled := [each for each in folders_in(path) if data_files(each)]:
         names = ", ".join(f"{each.name}/" for each in filled[:5])
         return UserError(f"there is no {noun}, but there are files in {names}", where=path, hint=f"give {filled[0]}")
     if data_files(path):

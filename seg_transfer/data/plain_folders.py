@@ -9,7 +9,7 @@ from typing import Literal
 
 from seg_transfer.data.case_folders import is_label
 from seg_transfer.data.description import Region
-from seg_transfer.data.formats import ENDINGS, is_raster, is_there, is_zarr, read_header, stem
+from seg_transfer.data.formats import ENDINGS, is_raster, is_there, read_header, stem
 from seg_transfer.data.label_values import infer_labels
 from seg_transfer.data.naming import (
     Case,
@@ -17,6 +17,7 @@ from seg_transfer.data.naming import (
     Unused,
     by_channel,
     data_files,
+    folders_in,
     images_in,
     match_labels,
     split_channel,
@@ -97,8 +98,7 @@ def has_label_folder(root: Path) -> bool:
 
 def _filled(root: Path) -> list[Path]:
     """The folders that hold files of a supported format, sorted."""
-    folders = (path for path in root.iterdir() if path.is_dir() and not (path.name.startswith(".") or is_zarr(path)))
-    return sorted(path for path in folders if data_files(path))
+    return [path for path in folders_in(root) if data_files(path)]
 
 
 def _two_folders(root: Path) -> tuple[Path, Path]:

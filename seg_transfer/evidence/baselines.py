@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import Plan
-from seg_transfer.preprocessing.resample import Box
 
 SCALES = (1.0, 2.0, 4.0)
 """Standard deviations of the Gaussians: in voxels in-plane, the same length in mm along the slice axis."""

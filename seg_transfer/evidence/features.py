@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.inference.sliding_window import predict_slabs, read_window
 from seg_transfer.inference.windows import VOXELS_PER_CALL, longest_axis, window_starts, written_shape
 from seg_transfer.network.build import lay_channels_last
 from seg_transfer.network.encoder_network import EncoderNetwork
 from seg_transfer.network.linear_head import LinearHead, head_logits
 from seg_transfer.planning.plan import ModelPlan
-from seg_transfer.preprocessing.resample import Box
 from seg_transfer.transfer.centres import Offset, map_centres
 
 

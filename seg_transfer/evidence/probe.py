@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.evidence.aggregate import FeatureScores, FeatureSet, aggregate
 from seg_transfer.evidence.baselines import ImageFeatures
 from seg_transfer.evidence.classifiers import affine, cross_validate, linear_heads, share_bias
@@ -29,7 +30,6 @@ from seg_transfer.network.linear_head import LinearHead
 from seg_transfer.planning.evidence_record import Probed, ProbeEvidence
 from seg_transfer.planning.fields import part_hash
 from seg_transfer.planning.plan import Plan, Weights
-from seg_transfer.preprocessing.resample import Box
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.util.progress import track
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from seg_transfer.preprocessing.resample import Box
+from seg_transfer.data.geometry import Box
 
 PER_LABEL = 300
 """More voxels of the same case and label are similar and add little."""

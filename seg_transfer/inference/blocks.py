@@ -12,7 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.data.chunked_image import Box, boxes
+from seg_transfer.data.chunked_image import boxes
+from seg_transfer.data.geometry import Box
 from seg_transfer.inference.classes import decide, label_values
 from seg_transfer.inference.label_map import fill_box, steps_between
 from seg_transfer.inference.predictor import PartOfCase, Predictor
@@ -73,11 +74,11 @@ def predict_block(predictor: Predictor, case: ChunkedCase, block: Box, *, tta: b
     view = labels[tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(target, block, strict=True))]
     steps = steps_between(transform.shape, transform.cropped_shape, transform.label_orders)
     network_box, own_steps = _source(steps, inner)
-    start, stop = _ends(network_box)
-    origin, end = predictor.windows_box(transform.shape, start, stop)
-    array = case.part(_box(origin, end))
-    part = PartOfCase(case, Part(transform.shape, origin, start, stop))
-    axis = predictor.slab_axis(part.box.size)
+    read = predictor.windows_box(transform.shape, network_box)
+    array = case.part(read)
+    s, u, v = (each.start for each in read)
+    part = PartOfCase(case, Part(transform.shape, (s, u, v), network_box))
+    axis = predictor.slab_axis(part.place.size)
     fill_box(
         view.transpose(transform.axes),
         predictor.slabs(array, axis=axis, tta=tta, part=part),
@@ -121,13 +122,3 @@ def _source(steps: list[Neighbours | None], inner: Box) -> tuple[Box, list[Neigh
             parts.append(slice(first, int(upper.max()) + 1))
             own.append(Neighbours(lower - first, upper - first, share))
     return (parts[0], parts[1], parts[2]), own
-
-
-def _ends(box: Box) -> tuple[Triple, Triple]:
-    s, u, v = box
-    return (s.start, u.start, v.start), (s.stop, u.stop, v.stop)
-
-
-def _box(start: Triple, stop: Triple) -> Box:
-    s, u, v = map(slice, start, stop)
-    return s, u, v

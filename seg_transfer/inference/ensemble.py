@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.inference.label_map import Slab
 from seg_transfer.inference.predictor import PartOfCase, Predictor
 from seg_transfer.inference.sliding_window import mean_slabs
@@ -55,12 +56,11 @@ class Ensemble(Predictor):
         """Mean probabilities of the members in slabs, as of :meth:`Predictor.slabs`."""
         return mean_slabs([member.slabs(array, axis=axis, tta=tta, part=part) for member in self.members], axis=axis)
 
-    def windows_box(self, shape: Triple, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
-        """What the windows of any member read."""
-        boxes = [member.windows_box(shape, start, stop) for member in self.members]
-        s, u, v = (min(first[axis] for first, _ in boxes) for axis in range(3))
-        s_end, u_end, v_end = (max(end[axis] for _, end in boxes) for axis in range(3))
-        return (s, u, v), (s_end, u_end, v_end)
+    def windows_box(self, shape: Triple, box: Box) -> Box:
+        """The box that the windows of any member read."""
+        along = zip(*(member.windows_box(shape, box) for member in self.members), strict=True)
+        s, u, v = (slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in along)
+        return s, u, v
 
     @property
     def longest_window(self) -> Triple:

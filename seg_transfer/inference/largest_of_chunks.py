@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.data.chunked_image import Box, boxes
+from seg_transfer.data.chunked_image import boxes
 from seg_transfer.data.formats.ome_zarr_writer import NativeArray, chunk_size, created
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Box, Grid
 from seg_transfer.planning.model_file import Postprocessing
 
 VOXELS = 2**22
@@ -75,8 +75,8 @@ def _keep_largest(labels: NativeArray, grid: Grid, value: int | None, beside: Pa
 
 def _join(parents: list[int], numbers: NDArray[np.int64], ndimage: Any) -> None:
     """Join all numbers of each component of a box."""
-    found, _ = ndimage.label(numbers != 0, _CONNECTED)
     inside = numbers != 0
+    found, _ = ndimage.label(inside, _CONNECTED)
     pairs = np.unique(np.stack([found[inside], numbers[inside]]), axis=1)
     for (before, one), (after, other) in zip(pairs.T[:-1].tolist(), pairs.T[1:].tolist(), strict=True):
         if before == after:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_transfer.data.chunked_image import ChunkedImage, in_chunks
+from seg_transfer.data.chunked_image import ChunkedImage
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import ome_zarr_writer, write_volume
+from seg_transfer.data.formats import is_zarr, ome_zarr_writer, write_volume
 from seg_transfer.data.image import Image, read_image
 from seg_transfer.inference.blocks import blocks_of, predict_block
 from seg_transfer.inference.classes import label_values
@@ -161,7 +161,7 @@ class CaseSteps:
             return None
         if predictor.data.instances:
             return None
-        return predictor if all(map(in_chunks, (outputs.label_map(case), *case.images))) else None
+        return predictor if all(map(is_zarr, (outputs.label_map(case), *case.images))) else None
 
     def _write_blocks(self, case: Case, chunked: ChunkedCase) -> None:
         assert isinstance(self.predictor, Predictor), "others read whole images"

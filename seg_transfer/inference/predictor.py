@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.data.image import Image, filled, image_from_array, image_from_pixels
 from seg_transfer.errors import UserError
 from seg_transfer.inference.classes import activate, decide, label_values
@@ -52,11 +53,11 @@ class PartOfCase(NamedTuple):
 
     Attributes:
         case: The case.
-        box: Where it lies.
+        place: Where it lies.
     """
 
     case: ChunkedCase
-    box: Part
+    place: Part
 
 
 class Predictor:
@@ -284,7 +285,7 @@ class Predictor:
         if part is None:
             extent = known_extent(array, plan)
         else:
-            extent = part.case.extent if positions_hold(part.box.shape, plan) else None
+            extent = part.case.extent if positions_hold(part.place.shape, plan) else None
         return predict_slabs(
             self._probabilities,
             self._to_device(array, self.sums_bytes(array.shape[1:], axis)),
@@ -294,12 +295,12 @@ class Predictor:
             tta_axes=plan.recipe.tta_axes if tta else (),
             batch=self._windows_per_call(),
             extent=extent,
-            part=None if part is None else part.box,
+            part=None if part is None else part.place,
         )
 
-    def windows_box(self, shape: Triple, start: Triple, stop: Triple) -> tuple[Triple, Triple]:
-        """First voxel, and that behind the last one, of what the windows of a box of ``(slice, u, v)`` read."""
-        return windows_box(shape, start, stop, self.plan.model)
+    def windows_box(self, shape: Triple, box: Box) -> Box:
+        """The box of ``(slice, u, v)`` that the windows of a box read."""
+        return windows_box(shape, box, self.plan.model)
 
     @property
     def longest_window(self) -> Triple:

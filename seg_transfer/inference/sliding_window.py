@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.inference.windows import (
     SIGMA,
     add_weights,
@@ -43,25 +44,24 @@ class Part:
     Attributes:
         shape: ``(slice, u, v)`` of the volume.
         origin: First voxel of the array that is given, which holds all windows that reach into the box.
-        start: First voxel of the box.
-        stop: Voxel behind the last one of the box.
+        box: The box.
     """
 
     shape: Triple
     origin: Triple
-    start: Triple
-    stop: Triple
+    box: Box
 
     @classmethod
     def whole(cls, shape: Sequence[int]) -> Part:
         """All of a volume."""
         s, u, v = shape
-        return cls((s, u, v), (0, 0, 0), (0, 0, 0), (s, u, v))
+        return cls((s, u, v), (0, 0, 0), (slice(0, s), slice(0, u), slice(0, v)))
 
     @property
     def size(self) -> Triple:
         """Voxels of the box."""
-        return _sum(self.stop, self.start, -1)
+        s, u, v = (part.stop - part.start for part in self.box)
+        return s, u, v
 
 
 @torch.inference_mode()
@@ -107,10 +107,10 @@ def predict_slabs(
     shape, written = part.size, written_shape(model)
     weights = [_gaussian(window) for window in written]
     starts, sums = [], []
-    for size, window, weight, first, stop in zip(part.shape, written, weights, part.start, part.stop, strict=True):
+    for size, window, weight, inside in zip(part.shape, written, weights, part.box, strict=True):
         placed = window_starts(size, window)
-        sums.append(add_weights(torch.zeros(size), placed, weight)[first:stop].to(array.device))
-        starts.append([start - first for start in over_box(placed, window, first, stop)])
+        sums.append(add_weights(torch.zeros(size), placed, weight)[inside].to(array.device))
+        starts.append([start - inside.start for start in over_box(placed, window, inside.start, inside.stop)])
     weight = outer(weights).to(array.device)
     reach = model.patch[0] // 2 if model.configuration == "2.5d" else 0
     calls = group_windows(starts, axis, batch)
@@ -188,17 +188,14 @@ def read_window(volume: Tensor, corner: Triple, size: Triple, *, repeats: bool) 
 
 def _input(array: Tensor, corner: Triple, model: ModelPlan, extent: Extent | None, part: Part) -> Tensor:
     """The network's input for one window of a part: the image, and position maps if the model reads them."""
-    placed = _sum(corner, part.start)
-    window = read_window(array, _sum(placed, part.origin, -1), model.patch, repeats=model.configuration == "2.5d")
+    s, u, v = (at + inside.start for at, inside in zip(corner, part.box, strict=True))
+    origin = part.origin
+    corner = (s - origin[0], u - origin[1], v - origin[2])
+    window = read_window(array, corner, model.patch, repeats=model.configuration == "2.5d")
     if not model.position:
         return window
-    maps = unknown_position(model.patch) if extent is None else extent.position(placed, model.patch)
+    maps = unknown_position(model.patch) if extent is None else extent.position((s, u, v), model.patch)
     return torch.cat([window, torch.from_numpy(maps).to(window)])
-
-
-def _sum(first: Triple, second: Triple, factor: int = 1) -> Triple:
-    s, u, v = (a + factor * b for a, b in zip(first, second, strict=True))
-    return s, u, v
 
 
 def _gaussian(size: int) -> Tensor:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from seg_transfer.data.geometry import Box
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import ModelPlan
 
@@ -49,17 +50,14 @@ def over_box(starts: Sequence[int], window: int, first: int, stop: int) -> list[
     return [start for start in starts if start < stop and start + window > first]
 
 
-def windows_box(
-    shape: Sequence[int], start: Sequence[int], stop: Sequence[int], model: ModelPlan
-) -> tuple[Triple, Triple]:
-    """First voxel, and that behind the last one, of what the windows of a box read of a volume ``(slice, u, v)``."""
+def windows_box(shape: Sequence[int], box: Box, model: ModelPlan) -> Box:
+    """The box that the windows of a box read of a volume ``(slice, u, v)``."""
     reach = (model.patch[0] // 2 if model.configuration == "2.5d" else 0, 0, 0)
-    firsts, stops = [], []
-    for size, window, first, end, more in zip(shape, written_shape(model), start, stop, reach, strict=True):
-        starts = over_box(window_starts(size, window), window, first, end)
-        firsts.append(max(0, starts[0] - more))
-        stops.append(min(size, starts[-1] + window + more))
-    return (firsts[0], firsts[1], firsts[2]), (stops[0], stops[1], stops[2])
+    found = []
+    for size, window, part, more in zip(shape, written_shape(model), box, reach, strict=True):
+        starts = over_box(window_starts(size, window), window, part.start, part.stop)
+        found.append(slice(max(0, starts[0] - more), min(size, starts[-1] + window + more)))
+    return found[0], found[1], found[2]
 
 
 def written_shape(model: ModelPlan) -> Triple:

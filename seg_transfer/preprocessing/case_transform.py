@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from seg_transfer.data.geometry import Grid, to_canonical, to_native
+from seg_transfer.data.geometry import Box, Grid, to_canonical, to_native
 from seg_transfer.data.image import Image
 from seg_transfer.data.nifti_geometry import NiftiGeometry
 from seg_transfer.errors import UserError
@@ -23,7 +23,6 @@ from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import Triple
 from seg_transfer.preprocessing.normalize import Scaling
 from seg_transfer.preprocessing.resample import (
-    Box,
     bounding_box,
     class_dtype,
     resample,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_transfer.data.chunked_image import ChunkedImage, boxes
+from seg_transfer.data.geometry import Box
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.training_images import ChannelMeasures, ImageMeasures
@@ -27,7 +28,7 @@ from seg_transfer.preprocessing.case_transform import (
 )
 from seg_transfer.preprocessing.extent import Extent, ExtentSums
 from seg_transfer.preprocessing.normalize import Scaling
-from seg_transfer.preprocessing.resample import Box, PartResampling, bounding_box
+from seg_transfer.preprocessing.resample import PartResampling, bounding_box
 
 EXTENT_VOXELS = 2**24
 """Voxels of the network's grid that the pass for the extent has in memory."""

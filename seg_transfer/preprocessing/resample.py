@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_transfer.data.geometry import Box
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -28,8 +30,6 @@ NEGLIGIBLE = 1e-7
 SLAB = 16
 """Slices of the result that are computed at a time: those of a chunk of the store."""
 
-Box = tuple[slice, slice, slice]
-"""Part of a volume, axis by axis."""
 Floats = NDArray[np.float32]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,3 +77,24 @@ def bucket(
     client.create_bucket(Bucket=name)
     yield Bucket(client, name)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def predicted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The cases whose label maps were written since the last call."""
+    from seg_transfer.inference import one_case
+
+    cases: list[str] = []
+    write = one_case.write_volume
+
+    def noted(path: Path, *arguments: object) -> None:
+        cases.append(path.name.partition(".")[0])
+        write(path, *arguments)  # type: ignore[arg-type]
+
+    def since_last() -> list[str]:
+        found = sorted(cases)
+        cases.clear()
+        return found
+
+    monkeypatch.setattr(one_case, "write_volume", noted)
+    return since_last

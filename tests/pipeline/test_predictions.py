@@ -21,7 +21,7 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Case, Dataset, find_cases
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.inference import one_case, predictions
+from seg_transfer.inference import predictions
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog
 from seg_transfer.planning.examine import examine
@@ -60,26 +60,6 @@ def images(data: Path, tmp_path: Path) -> Path:
     for name, file in zip("abc", sorted((data / "imagesTr").iterdir()), strict=False):
         shutil.copy(file, tmp_path / "images" / f"{name}.nii.gz")
     return tmp_path / "images"
-
-
-@pytest.fixture
-def predicted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """The cases that were predicted since the last call."""
-    cases: list[str] = []
-    write = one_case.write_volume
-
-    def noted(path: Path, *arguments: object) -> None:
-        cases.append(path.name.partition(".")[0])
-        write(path, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(one_case, "write_volume", noted)
-
-    def since() -> list[str]:
-        found = sorted(cases)
-        cases.clear()
-        return found
-
-    return since
 
 
 def record(folder: Path) -> dict:

@@ -22,7 +22,6 @@ import seg_transfer
 from seg_transfer.cli.app import main
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import SomeCasesFailed, UserError
-from seg_transfer.inference import one_case
 from seg_transfer.util.addresses import path_of
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -34,25 +33,6 @@ boto3 = pytest.importorskip("boto3", reason="moto is not installed")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model of random weights, beside its data set ``balls``."""
     return exported_balls(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def predicted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """The cases whose label maps were written since the last call."""
-    cases: list[str] = []
-    write = one_case.write_volume
-
-    def noted(path: Path, *arguments: object) -> None:
-        cases.append(path.name.partition(".")[0])
-        write(path, *arguments)  # type: ignore[arg-type]
-
-    def since_last() -> list[str]:
-        found = sorted(cases)
-        cases.clear()
-        return found
-
-    monkeypatch.setattr(one_case, "write_volume", noted)
-    return since_last
 
 
 def change(bucket: Bucket, key: str, tmp_path: Path) -> None:

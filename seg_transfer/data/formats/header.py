@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Grid, grid_difference
 from seg_transfer.errors import UserError
 from seg_transfer.util.units import bytes_text
 
@@ -93,6 +93,17 @@ def check_free_memory(header: Header, working: np.dtype, path: Path) -> None:
         what = f"its {header.channels} x {' x '.join(map(str, header.shape))} values need {bytes_text(needed)}"
         hint = "cut the image down to the part that matters, or use a machine with more memory"
         raise UserError(f"{what}; {bytes_text(free)} are free", where=path, hint=hint)
+
+
+def check_same_grid(first: Header, other: Header, first_path: Path, path: Path) -> None:
+    """Refuse a channel of a case that lies on another grid than its first one.
+
+    Raises:
+        UserError: If it does.
+    """
+    if difference := grid_difference(first.grid, other.grid):
+        hint = "resample the channels of a case to one grid"
+        raise UserError(f"does not lie on the grid of {first_path.name}: {difference}", where=path, hint=hint)
 
 
 def converted(array: np.ndarray, working: np.dtype) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from seg_transfer.data.formats.header import Header, check_free_memory, working_dtype
 from seg_transfer.data.formats.ome_zarr_writer import write
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Box, Grid
 from seg_transfer.errors import UserError
 from seg_transfer.util.units import bytes_text
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDINGS", "ZarrImage", "header", "opened", "read", "write"]
 ENDINGS = (".ome.zarr", ".zarr")
-Box = tuple[slice, slice, slice]
-"""Part of a volume along (i, j, k)."""
 LARGEST_CHUNK = 2**30
 """Bytes of a chunk, which is read as a whole; those of viewers have a few million."""
 _MM = {
@@ -66,7 +64,7 @@ class ZarrImage:
         return i, j, k
 
     def part(self, box: Box) -> np.ndarray:
-        """The values ``(channel, i, j, k)`` of a box."""
+        """The values ``(channel, i, j, k)`` of a box of ``(i, j, k)``."""
         chosen: dict[str, slice | int] = {**dict(zip("xyz", box, strict=True)), "t": 0, "c": slice(None)}
         values = np.asarray(self.array[tuple(chosen[axis] for axis in self.axes)])
         axes = self.axes.replace("t", "")
@@ -74,11 +72,6 @@ class ZarrImage:
             if axis not in axes:
                 values, axes = values[np.newaxis], axis + axes
         return values.transpose([axes.index(axis) for axis in _AXES])
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a path is named as an OME-Zarr image."""
-    return path.name.lower().endswith(ENDINGS)
 
 
 def opened(path: Path) -> ZarrImage:

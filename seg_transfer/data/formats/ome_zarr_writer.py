@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seg_transfer.data.geometry import Grid
+from seg_transfer.data.geometry import Box, Grid
 
 if TYPE_CHECKING:
     import zarr
 
-Box = tuple[slice, slice, slice]
-"""Part of a volume along (i, j, k)."""
 CHUNK = 128
 """Voxels of a chunk along each axis."""
 SMALLEST = 256
