@@ -35,8 +35,10 @@ from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
 from seg_transfer.data.layouts import DESCRIPTION, listed_file, read_description
 from seg_transfer.errors import UserError
+from seg_transfer.util.addresses import address_of
 from seg_transfer.util.files import check_folder, make_folder, whole_file, whole_folder, write_text
 from seg_transfer.util.parallel import CaseFailure, map_cases
+from seg_transfer.util.remote_folders import fetch_folder
 from seg_transfer.util.text_files import has_byte_order_mark
 
 ROUNDING = 1e-6
@@ -164,7 +166,10 @@ def _copy(path: Path, target: Path) -> None:
     """Copy an image, and the voxels of an ``.mhd`` beside it, which keep their name."""
     if is_zarr(path):
         with whole_folder(target) as folder:
-            shutil.copytree(path, folder, dirs_exist_ok=True)
+            if address_of(path) is not None:
+                fetch_folder(path, folder)
+            else:
+                shutil.copytree(path, folder, dirs_exist_ok=True)
         return
     for part in stored_in(path):
         to = target if part == path else target.with_name(part.name)

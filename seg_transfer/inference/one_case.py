@@ -107,11 +107,11 @@ class CaseSteps:
         """Read and prepare a case."""
         recorded = self.model is not None
         images = image_digests(case) if recorded else ()  # before reading: a later change is noticed
-        if by_blocks := self._by_blocks(case):
-            chunked = ChunkedCase(ChunkedImage(case.images), by_blocks.data)
-            return Prepared(
-                chunked, None, images, unlike_measured(chunked.measures, by_blocks.plan) if recorded else ()
-            )
+        predictor = self._block_predictor(case)
+        if predictor is not None:
+            chunked = ChunkedCase(ChunkedImage(case.images), predictor.data)
+            warnings = unlike_measured(chunked.measures, predictor.plan) if recorded else ()
+            return Prepared(chunked, None, images, warnings)
         image = read_image(case.images)
         transform, array = self.predictor.prepare(image, uncertainty=self.outputs.uncertainty)
         return Prepared(transform, array, images, self.predictor.unlike_training(image) if recorded else ())
@@ -154,8 +154,8 @@ class CaseSteps:
             confidence=confidence,
         )
 
-    def _by_blocks(self, case: Case) -> Predictor | None:
-        """The predictor, if a case may be read, predicted and written in parts: objects are numbered as a whole."""
+    def _block_predictor(self, case: Case) -> Predictor | None:
+        """The predictor, if a case can be predicted block by block, which objects cannot; else None."""
         outputs, predictor = self.outputs, self.predictor
         if outputs.probabilities or outputs.uncertainty or not isinstance(predictor, Predictor):
             return None
@@ -170,8 +170,8 @@ class CaseSteps:
         with whole_folder(self.outputs.label_map(case), replace=True) as folder:
             created = ome_zarr_writer.created(folder, native, label_values(data).dtype)
             array = ome_zarr_writer.NativeArray(created, flat=native.flat)
-            several = track(blocks, total=len(blocks), title=f"{case.id}, block by block")
-            for block in several if len(blocks) > 1 else blocks:
+            shown = track(blocks, total=len(blocks), title=f"{case.id}, block by block") if len(blocks) > 1 else blocks
+            for block in shown:
                 array[block] = predict_block(self.predictor, chunked, block, tta=self.tta)
             keep_largest_of_chunks(array, native, self.predictor.postprocessing, beside=folder)
             ome_zarr_writer.finish(folder, native, data.written_names)

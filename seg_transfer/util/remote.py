@@ -56,7 +56,7 @@ def look(path: Path, *, required: bool = True) -> None:
         info = _info(system, name, address)
         found = {} if info is None else {name: info}
     else:
-        with told(address):
+        with as_user_errors(address):
             found = {key.lstrip("/"): each for key, each in system.find(name, detail=True).items()}
     if required and not found:
         raise UserError("nothing is at this address", where=address, hint="check the bucket and the key")
@@ -136,7 +136,7 @@ def fetched(path: Path) -> None:
     if info is None or info["type"] != "file":
         return
     with whole_local_file(path, needed=info["size"]) as temporary:
-        with told(address):
+        with as_user_errors(address):
             system.get_file(name, str(temporary))
         if temporary.stat().st_size != info["size"]:
             raise UserError("it changed while it was fetched", where=address, hint="run the same command again")
@@ -152,7 +152,7 @@ def send(temporary: Path, path: Path) -> None:
     address = address_of(path)
     assert address is not None, path
     system, name = opened(address)
-    with told(address):
+    with as_user_errors(address):
         system.put_file(str(temporary), name)
         _stamp(temporary, system.info(name))
 
@@ -166,7 +166,7 @@ def remove(path: Path) -> None:
     address = address_of(path)
     if address is not None:
         system, name = opened(address)
-        with told(address), suppress(FileNotFoundError):
+        with as_user_errors(address), suppress(FileNotFoundError):
             system.rm_file(name)
     path.unlink(missing_ok=True)
 
@@ -189,13 +189,13 @@ def opened(address: str) -> tuple[Any, str]:
     check_extra("remote", f"{scheme}://", only="s3fs" if scheme == "s3" else "fsspec", where=address)
     import fsspec
 
-    with told(address):
+    with as_user_errors(address):
         return fsspec.filesystem(scheme, use_listings_cache=False), rest
 
 
 def _info(system: Any, name: str, address: str) -> dict[str, Any] | None:
     """What is known of an object; None if there is none."""
-    with told(address):
+    with as_user_errors(address):
         try:
             info: dict[str, Any] = system.info(name)
         except FileNotFoundError:
@@ -204,7 +204,7 @@ def _info(system: Any, name: str, address: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
+def as_user_errors(address: str) -> Iterator[None]:
     """Turn what the libraries raise into a :class:`UserError` that names the address, and no secret."""
     try:
         yield

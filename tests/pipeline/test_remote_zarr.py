@@ -75,6 +75,16 @@ def test_a_broken_chunk_is_a_failed_case(bucket: Bucket, model: Path, tmp_path: 
     assert not {key for key in bucket.keys("out") if "zarr" in key}
 
 
+def test_a_fixed_copy_of_a_data_set_has_the_images(bucket: Bucket, tmp_path: Path) -> None:
+    array = image(tmp_path / "set/images")
+    labels = (array > 100).astype(np.uint8)
+    write_volume(tmp_path / "set/labels/a.ome.zarr", labels, Grid(labels.shape, np.diag([1.0, 1.0, 2.5, 1.0])))
+    address = bucket.put(tmp_path / "set", "set")
+    seg_transfer.check(address, fix=tmp_path / "fixed", workers=0)
+    np.testing.assert_array_equal(read_array(tmp_path / "fixed/images/a.ome.zarr", label=False)[0][0], array)
+    np.testing.assert_array_equal(read_array(tmp_path / "fixed/labels/a.ome.zarr", label=True)[0][0], labels)
+
+
 def test_objects_in_memory(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGTL_CACHE", str(tmp_path / "cache"))
     path = path_of("memory://bucket/a.zarr")
