@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 
 from rows import append_rows, figures_of, find_row, pairs_text, read_rows
-from runner import DATA, DATA_HELP, HERE, RESULTS, commit, in_processes
+from runner import DATA, DATA_HELP, HERE, RESULTS, commit, in_processes, lists_of
 
 import seg_transfer
 from seg_transfer.util.environment import machine_text
@@ -67,18 +67,28 @@ def do_fold(data: Path, work: Path, config: str, minutes: float, fold: int) -> d
 
 
 def table() -> str:
-    """The results as a Markdown table: the mean of each label over all cases, and an interval of the cases' means."""
+    """The results as a Markdown table: the mean of each label over all cases, and an interval of the cases' means.
+
+    The last columns have the cases of the ``test`` list of ``bench/hippocampus.py``, and the others.
+    """
     runs, cases = read_rows(RUNS), read_rows(CASES)
-    lines = ["| run | folds | cases | anterior | posterior | mean Dice (95 % interval) | steps per fold |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    listed = set(lists_of(DATASET)["test"])
+    lines = ["| run | folds | cases | anterior | posterior | mean (95 % interval) | steps | `test` list | others |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     for name in dict.fromkeys(row["name"] for row in runs):
-        dice = [list(figures_of(row["dice"]).values()) for row in cases if row["name"] == name]
+        of_case = {row["case"]: list(figures_of(row["dice"]).values()) for row in cases if row["name"] == name}
+        dice = list(of_case.values())
         steps = [int(row["steps"]) for row in runs if row["name"] == name]
         anterior, posterior = (statistics.fmean(each) for each in zip(*dice, strict=True))
         means = [statistics.fmean(each) for each in dice]
         low, high = mean_interval(means)
         mean = f"{statistics.fmean(means):.4f} ({low:.4f} to {high:.4f})"
+        inside, others = (
+            statistics.fmean(statistics.fmean(of_case[case]) for case in of_case if (case in listed) == wanted)
+            for wanted in (True, False)
+        )
         figures = f"{anterior:.4f} | {posterior:.4f} | {mean} | {min(steps)} to {max(steps)}"
+        figures += f" | {inside:.4f} | {others:.4f}"
         lines.append(f"| {name} | {len(steps)} | {len(dice)} | {figures} |")
     return "\n".join(lines)
 
