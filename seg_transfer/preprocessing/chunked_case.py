@@ -8,7 +8,7 @@ its mean and standard deviation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from seg_transfer.data.chunked_image import ChunkedImage, boxes
 from seg_transfer.data.geometry import Box
+from seg_transfer.planning.counted import Moments
 from seg_transfer.planning.data_plan import DataPlan
+from seg_transfer.planning.distribution import mean_and_std
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.training_images import ChannelMeasures, ImageMeasures
 from seg_transfer.preprocessing.case_transform import (
@@ -36,48 +38,46 @@ PIECE_VOXELS, PIECE_STEP = 2**24, 16
 """Voxels of the image that are read and resampled at a time, and the step of their edges on the network's grid."""
 
 
-@dataclass
-class Moments:
-    """Count, mean, sum of squared deviations and range of values (Chan, Golub and LeVeque, 1979)."""
+@dataclass(frozen=True)
+class Intensities:
+    """Moments and range of voxels."""
 
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
+    moments: Moments = field(default_factory=Moments)
     lowest: float = math.inf
     highest: float = -math.inf
 
     @classmethod
-    def of(cls, values: NDArray) -> Moments:
-        """The moments of an array, in double precision."""
+    def of(cls, values: NDArray) -> Intensities:
+        """Those of an array."""
         if not values.size:
             return cls()
-        mean = float(values.mean(dtype=np.float64))
-        distances = values - np.float64(mean)
-        squares = float(np.square(distances, out=distances).sum())
-        return cls(values.size, mean, squares, float(values.min()), float(values.max()))
+        mean, std = mean_and_std([values])
+        moments = Moments(count=values.size, mean=mean, squares=std**2 * values.size)
+        return cls(moments, float(values.min()), float(values.max()))
 
     @classmethod
-    def of_zeros(cls, count: int) -> Moments:
-        """The moments of so many zeros."""
-        return cls(count, lowest=0.0, highest=0.0) if count else cls()
+    def of_zeros(cls, count: int) -> Intensities:
+        """Those of so many zeros."""
+        return cls(Moments(count=count), 0.0, 0.0) if count else cls()
 
-    def __add__(self, other: Moments) -> Moments:
-        count = self.count + other.count
-        if not count:
-            return self
-        step = other.mean - self.mean
-        return Moments(
-            count,
-            self.mean + step * other.count / count,
-            self.squares + other.squares + step**2 * self.count * other.count / count,
-            min(self.lowest, other.lowest),
-            max(self.highest, other.highest),
-        )
+    def __add__(self, other: Intensities) -> Intensities:
+        lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
+        return Intensities(self.moments + other.moments, lowest, highest)
+
+    @property
+    def count(self) -> int:
+        """Number of voxels."""
+        return self.moments.count
+
+    @property
+    def mean(self) -> float:
+        """Mean; 0 for no voxels."""
+        return self.moments.mean
 
     @property
     def std(self) -> float:
-        """Standard deviation; 1 for no values, as for a whole image."""
-        return math.sqrt(self.squares / self.count) if self.count else 1.0
+        """Standard deviation; 1 for no voxels, as for a whole image."""
+        return math.sqrt(self.moments.variance) if self.count else 1.0
 
 
 class ChunkedCase:
@@ -106,18 +106,18 @@ class ChunkedCase:
         box = (box if data.crop_nonzero else None) or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
         inside = math.prod(part.stop - part.start for part in box)
         scalings, self._limits = [], []
-        for moments, channel in zip(kept, data.channels, strict=True):
-            cropped = moments + Moments.of_zeros(inside - moments.count)
+        for channel_values, channel in zip(kept, data.channels, strict=True):
+            cropped = channel_values + Intensities.of_zeros(inside - channel_values.count)
             masked = channel.normalization.mask
-            chosen = moments if masked else cropped
+            chosen = channel_values if masked else cropped
             scaling = Scaling.of(channel.normalization, chosen.mean, chosen.std)
             scalings.append(scaling)
             ends = np.array([chosen.lowest, chosen.highest][: chosen.count]).astype(image.dtype)
             normalized = scaling.apply(ends, np.ones(len(ends), bool)).tolist()
-            normalized += [0.0] if masked and inside > moments.count else []
+            normalized += [0.0] if masked and inside > channel_values.count else []
             self._limits.append((np.float32(min(normalized)), np.float32(max(normalized))))
         self.transform = CaseTransform.of(image.native, box, scalings, data)
-        whole = [moments + Moments.of_zeros(voxels - moments.count) for moments in kept]
+        whole = [each + Intensities.of_zeros(voxels - each.count) for each in kept]
         self.measures = ImageMeasures(
             tuple(ChannelMeasures(each.lowest, each.highest, each.mean, each.std) for each in whole),
             image.native.spacing,
@@ -171,13 +171,13 @@ def _moved(box: Box, origin: Box) -> Box:
     return s, u, v
 
 
-def _measure(image: ChunkedImage, *, by_zero: bool, fill: bool) -> tuple[list[Moments], Box | None]:
-    """Moments of each channel's voxels, by zero only of those that any channel has nonzero, and the box of these.
+def _measure(image: ChunkedImage, *, by_zero: bool, fill: bool) -> tuple[list[Intensities], Box | None]:
+    """Intensities of each channel's voxels, by zero only of those that any channel has nonzero, and the box of these.
 
     Raises:
         UserError: If values are not finite and are not filled.
     """
-    kept = [Moments() for _ in range(image.channels)]
+    kept = [Intensities() for _ in range(image.channels)]
     lowest, broken = np.full(image.channels, math.inf), False
     starts: list[list[int]] = []
     stops: list[list[int]] = []
@@ -197,7 +197,7 @@ def _measure(image: ChunkedImage, *, by_zero: bool, fill: bool) -> tuple[list[Mo
             starts.append([part.start + inner.start for part, inner in zip(box, found, strict=True)])
             stops.append([part.start + inner.stop for part, inner in zip(box, found, strict=True)])
         kept = [
-            sums + Moments.of(channel if mask is None else channel[mask])
+            sums + Intensities.of(channel if mask is None else channel[mask])
             for sums, channel in zip(kept, values, strict=True)
         ]
     if broken:
