@@ -13,6 +13,7 @@ from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.transfer.describe import describe
+from seg_transfer.transfer.small_maps import guard_small_maps
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
 MOMENTUM = 0.9
@@ -64,6 +65,8 @@ class Learner:
         self.device = torch.device(device)
         network = timm.create_model(encoder.library_name, pretrained=False, num_classes=classes)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        if bfloat16:
+            guard_small_maps(self.network)
         self.has_batchnorm = encoder.batchnorm
         self.optimizer = make_optimizer(self.network)
         self._names = {id(parameter): name for name, parameter in self.network.named_parameters()}

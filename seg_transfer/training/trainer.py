@@ -24,6 +24,7 @@ from seg_transfer.training.ema import AveragedNetwork
 from seg_transfer.training.losses import overlap_counts, plan_loss
 from seg_transfer.training.ranks import ALONE, Ranks
 from seg_transfer.training.schedule import rate_factor
+from seg_transfer.transfer.small_maps import guard_small_maps
 from seg_transfer.transfer.unfreezing import StrategySchedule, recalibrate_batchnorm
 from seg_transfer.util.statistics import dice, none_if_undefined
 
@@ -72,6 +73,8 @@ class Trainer:
         self.network = network.to(self.device)
         if recipe.depthwise_gradients == "fast":
             speed_up_depthwise(self.network.encoder)
+        if recipe.precision == "bfloat16":
+            guard_small_maps(self.network)
         lay_channels_last(self.network)
         self.schedule = StrategySchedule(self.network, recipe.strategy, warmup=recipe.warmup)
         self._fabric = Fabric(
