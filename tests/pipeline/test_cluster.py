@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from groovy_parser.parser import parse_groovy_content
 from made_balls import make_dataset
 from made_work import ball_plan, make_work
 
@@ -69,6 +70,16 @@ def test_snakemake_plans_the_rules(tmp_path: Path) -> None:
     done = subprocess.run([snakemake, "-n", "-c", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout and "summary" in done.stdout
+
+
+def test_the_nextflow_script_is_well_formed() -> None:
+    script = block("process train")
+    called = [
+        found.scan_values(lambda token: True) for found in parse_groovy_content(script).find_data("command_expression")
+    ]
+    assert {"process", "cpus", "tuple", "workflow"} <= {next(names).value[1] for names in called}
+    used, (given,) = re.findall(r"\$\{(\w+)\}", script), re.findall(r"tuple (.+)", script)
+    assert used == re.findall(r"val\((\w+)\)", given)
 
 
 def test_a_training_reads_the_copy_on_the_fast_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
