@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from regret_table import POINTS, dataset_of, harms, load_trials, whole
+from regret_table import POINTS, dataset_of, gain, load_trials
 
 from seg_transfer.util.files import whole_file
 
@@ -15,15 +16,15 @@ COLOURS = ("#2e6fc1", "#8e5aa8", "#3c8c4a", "#c1432e", "#b5892c")
 
 
 def draw_gains(path: Path, folder: Path, strategies: Sequence[str], *, release: bool) -> None:
-    """A panel with its own scale per data set, a group of points per trial; 95 % intervals over draws and patients.
+    """A panel with its own scale per data set, a group of points per trial; 95 % intervals over cases.
 
     Args:
         path: A .png file.
-        folder: Of the results; only whole trials are drawn.
+        folder: Of the results.
         strategies: All of them, ``scratch`` among them.
         release: On the test cases.
     """
-    trials = whole(load_trials(folder, release=release), len(strategies))
+    trials = load_trials(folder, release=release)
     others = [strategy for strategy in strategies if strategy != "scratch"]
     panels = {name: [t for t in trials if dataset_of(t) == name] for name in dict.fromkeys(map(dataset_of, trials))}
     figure = Figure(figsize=(1.5 * len(trials) + 0.6 * len(panels), 4.2), layout="constrained")
@@ -32,12 +33,11 @@ def draw_gains(path: Path, folder: Path, strategies: Sequence[str], *, release: 
     row = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
     for axes, (dataset, names) in zip(row, panels.items(), strict=True):
         for index, (strategy, colour) in enumerate(zip(others, COLOURS, strict=False)):
-            harmed = [harms({name: trials[name]}, lambda *_, strategy=strategy: {strategy: 1.0}) for name in names]
-            places = [place + 0.14 * (index - (len(others) - 1) / 2) for place in range(len(names))]
-            below = [POINTS * max(high - harm, 0) for harm, _, high in harmed]
-            above = [POINTS * max(harm - low, 0) for harm, low, _ in harmed]
-            gains = [-POINTS * harm for harm, _, _ in harmed]
-            axes.errorbar(places, gains, (below, above), fmt="o", color=colour, capsize=2, markersize=5, label=strategy)
+            gained = {place: gain(trials[name], strategy) for place, name in enumerate(names)}
+            found = {place + 0.14 * (index - (len(others) - 1) / 2): each for place, each in gained.items() if each}
+            means, low, high = (POINTS * np.array(list(found.values())).reshape(-1, 3)).T
+            whiskers = (means - low, high - means)
+            axes.errorbar(list(found), means, whiskers, fmt="o", color=colour, capsize=2, markersize=5, label=strategy)
         axes.axhline(0, color="black", linewidth=1)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_xticks(range(len(names)), [name.rsplit("-", 1)[1] for name in names])

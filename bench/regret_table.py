@@ -275,6 +275,20 @@ def regret_table(
     return "\n".join([*lines, *_case_by_case(complete, strategies)])
 
 
+def gain(trial: Trial, strategy: str) -> tuple[float, float, float] | None:
+    """Mean Dice of a strategy minus scratch in the draws that both have, and its 95 % interval over cases.
+
+    A case counts with its mean over the draws; None if fewer than two cases were scored with both.
+    """
+    found, scratch = trial.get(strategy, {}), trial.get("scratch", {})
+    differences: dict[str, list[float]] = {}
+    for draw in found.keys() & scratch.keys():
+        for case in found[draw].keys() & scratch[draw].keys():
+            differences.setdefault(case, []).append(found[draw][case] - scratch[draw][case])
+    by_case = [float(np.mean(each)) for each in differences.values()]
+    return (float(np.mean(by_case)), *mean_interval(by_case)) if len(by_case) > 1 else None
+
+
 def _gains(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
     """Each strategy minus scratch in the draws that both have, in points: mean over draws, interval over cases."""
     others = [strategy for strategy in strategies if strategy != "scratch"]
@@ -283,17 +297,10 @@ def _gains(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
     for name, trial in trials.items():
         row = []
         for strategy in others:
-            found, scratch = trial.get(strategy, {}), trial.get("scratch", {})
-            differences: dict[str, list[float]] = {}
-            for draw in found.keys() & scratch.keys():
-                for case in found[draw].keys() & scratch[draw].keys():
-                    differences.setdefault(case, []).append(found[draw][case] - scratch[draw][case])
-            by_case = [float(np.mean(each)) for each in differences.values()]
-            if len(by_case) < 2:
-                row.append("–")
-                continue
-            means[strategy].append(float(np.mean(by_case)))
-            row.append(_interval((means[strategy][-1], *mean_interval(by_case))))
+            gained = gain(trial, strategy)
+            if gained is not None:
+                means[strategy].append(gained[0])
+            row.append("–" if gained is None else _interval(gained))
         lines.append(f"| {name} | {' | '.join(row)} |")
     over = (f"{POINTS * np.mean(each):.2f} ({len(each)} trials)" if each else "–" for each in means.values())
     return [*lines, f"| mean | {' | '.join(over)} |"]

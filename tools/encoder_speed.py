@@ -6,10 +6,11 @@
     python tools/encoder_speed.py --table         print the results, measure nothing
     python tools/encoder_speed.py --smoke         smallest sizes, one round; write nothing
 
-The network is the planner's U-Net over the stages down to stride 16, with random weights, one channel, three classes,
-the faster precision of this machine, and the faster gradients of depthwise convolutions. Steps are those of ``segtl
-train`` with the augmentation of the golden hippocampus plan. ``slowness`` is of the encoder alone: seconds of a forward
-and backward pass per operation that the catalogue counts, over ResNet-18's, as the median of pairs measured in turns.
+The network is the planner's U-Net over the stages down to stride 16, without positions: random weights, one channel,
+three classes, the faster precision of this machine, and the faster gradients of depthwise convolutions. Steps are those
+of ``segtl train`` with the augmentation of the golden hippocampus plan. ``slowness`` is of the encoder alone: seconds
+of a forward and backward pass per operation that the catalogue counts, over ResNet-18's, as the median of pairs
+measured in turns.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def trainer(made: NetworkSize, strategy: Literal["frozen", "finetune", "scratch"
         "stages": made.stages,
         "slice_strides": made.slice_strides,
         "decoder_channels": made.decoder_channels,
+        "position": False,
     }
     network = plan.model.model_copy(update=model)
     learning = STRATEGIES[strategy](network)
