@@ -14,6 +14,7 @@ from made_work import add_run, ball_plan, make_work
 
 import seg_transfer
 from seg_transfer.data.dataset import find_dataset
+from seg_transfer.util import environment
 
 HEAVY = {
     "torch",
@@ -65,6 +66,7 @@ def loaded(folder: Path, *commands: tuple[object, ...]) -> list[set[str]]:
 def test_what_needs_no_network_loads_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But the first plan on a machine, where speeds have to be measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    environment.bfloat16_gain.cache_clear()  # an earlier test's measurement, kept in this process alone
     data = make_dataset(tmp_path / "data")
     seg_transfer.plan(data, work=tmp_path / "first", device="auto", config="3d", workers=0)
     work = ("-w", tmp_path / "second")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -20,11 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+@pytest.fixture(scope="module")
+def distributions() -> Mapping[str, list[str]]:
+    """What is installed: names of imports -> names of distributions."""
+    return metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("extra", PACKAGES)
-def test_an_extra_installs_what_is_imported_of_it(extra: str) -> None:
+def test_an_extra_installs_what_is_imported_of_it(extra: str, distributions: Mapping[str, list[str]]) -> None:
     """Import names and names of distributions differ; which belong together is read from what is installed."""
     required = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"][extra]}
-    distributions = metadata.packages_distributions()
     for name in PACKAGES[extra]:  # type: ignore[index]
         assert required & set(map(canonicalize_name, distributions[name])), name
 
