@@ -39,4 +39,4 @@ class _Guarded(nn.modules.conv._ConvNd):
 
     def _is_small(self, input: Tensor) -> bool:
         axes = zip(input.shape[2:], self.kernel_size, self.dilation, self.stride, strict=True)
-        return any(size <= max((side - 1) * dilation, stride - 1) for size, side, dilation, stride in axes)
+        return any(size <= (side - 1) * dilation or 1 < stride >= size for size, side, dilation, stride in axes)
