@@ -66,10 +66,20 @@ def test_so_are_those_of_images(sizes, stride, side, groups):
 
 
 @pytest.mark.parametrize("fast", [False, True])
-@pytest.mark.parametrize(("sizes", "is_small"), [((2, 9), True), ((9, 2), True), ((3, 3), False)])
-def test_small_maps_are_computed_in_float32(sizes, is_small, fast):
+@pytest.mark.parametrize(
+    ("sizes", "side", "stride", "is_small"),
+    [
+        ((2, 9), 3, 1, True),
+        ((9, 2), 3, 1, True),
+        ((3, 3), 3, 1, False),
+        ((2, 9), 1, 2, True),
+        ((3, 9), 1, 2, False),
+        ((1, 9), 1, 1, False),
+    ],
+)
+def test_small_maps_are_computed_in_float32(sizes, side, stride, is_small, fast):
     torch.manual_seed(0)
-    module = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+    module = nn.Conv2d(32, 32, side, stride, padding=side // 2, groups=32)
     if fast:
         speed_up_depthwise(module)
     module, x = guarded(module), torch.randn(2, 32, *sizes)
