@@ -35,7 +35,7 @@ from matplotlib.figure import Figure
 from rows import Row, append_rows, find_row, read_rows
 from runner import HERE, RESULTS, commit
 
-from seg_transfer.data.dataset import Case, find_dataset
+from seg_transfer.data.dataset import find_dataset
 from seg_transfer.planning import examine
 from seg_transfer.util.environment import machine_text
 from seg_transfer.util.files import whole_file
@@ -149,19 +149,20 @@ def plan(dataset: Path, work: Path, reads: str, workers: list[str], scheduler: i
 
 def parts(cases: int, work: Path) -> str:
     """Resident memory after each step of planning so many simulated cases in this process, in kB per case."""
-    dataset = find_dataset(make_dataset(work / f"{CASES_READ} cases", CASES_READ))
-    first, label = dataset.cases[0].images, dataset.cases[0].label
-    simulated_case.simulated(dataset.cases[0], dataset=dataset)  # import what measuring needs
-    steps = [("start", resident_kb())]
-    dataset = dataset.model_copy(update={"cases": tuple(Case(f"ct_{each:06d}", first, label) for each in range(cases))})
-    steps.append(("list of the cases", resident_kb()))
+    folders = [make_dataset(work / f"{number} cases", number) for number in (CASES_READ, cases)]
     examine._examine_case = lambda case, **options: pickle.loads(  # as from a worker
         pickle.dumps(simulated_case.simulated(case, **options))
     )
+    first = examine.examine(find_dataset(folders[0]), workers=0)  # what any number of cases needs
+    first.fingerprint()
+    steps = [("start", resident_kb())]
+    dataset = find_dataset(folders[1])
+    steps.append(("list of the cases", resident_kb()))
     fingerprint = examine.examine(dataset, workers=0).fingerprint()
     steps.append(("their measurements", resident_kb()))
+    dataset.save(work / "dataset.json")
     fingerprint.save(work / "fingerprint.json")
-    steps.append(("fingerprint.json, while it is written", 1000 * peak_mb(os.getpid())))
+    steps.append(("both files, while they are written", 1000 * peak_mb(os.getpid())))
     lines = ["| what grows | kB per case |", "|---|---|"]
     for (_, before), (name, after) in pairwise(steps):
         lines.append(f"| {name} | {(after - before) / cases:.1f} |")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.checks import raise_problems, warn_of_apart
+from seg_transfer.data.checks import raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.examine import examine
@@ -60,7 +60,7 @@ def check_and_measure(dataset: Dataset, work: WorkFolder, *, skip_broken: bool, 
     if (earlier := _earlier(work, stamp)) is not None:
         return earlier
     examined = examine(dataset, workers=workers)
-    warn_of_apart(examined.apart)
+    examined.apart.warn()
     if examined.problems and not skip_broken:
         raise_problems(examined.problems)
     for problem in examined.problems:
