@@ -48,6 +48,7 @@ POINTS = (
     (1000, "processes", "real"),
     (10_000, "processes", "simulated"),
     (100_000, "processes", "simulated"),
+    (100_000, "cluster", "simulated"),
 )
 """Cases, where the workers are, and whether they read."""
 CASES_READ = 1000

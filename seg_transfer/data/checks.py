@@ -110,8 +110,9 @@ def all_problems(dataset: Dataset, of_cases: Iterable[Problem]) -> list[Problem]
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
     ]
-    claimed = set(dataset.files())
-    problems = [_with_similar_file(problem, claimed) for problem in (*of_files, *of_cases)]
+    found = [*of_files, *of_cases]
+    claimed = set(dataset.files()) if found else set()
+    problems = [_with_similar_file(problem, claimed) for problem in found]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 

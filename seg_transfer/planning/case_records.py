@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, overload
 
-from pydantic import PlainValidator, TypeAdapter
+from pydantic import ConfigDict, PlainValidator, TypeAdapter
 
 from seg_transfer.planning.case_fingerprint import CaseFingerprint
 
@@ -55,7 +55,7 @@ class CaseRecords(Sequence[CaseFingerprint]):
         return zlib.decompressobj(zdict=self._first).decompress(self._packed[index])
 
 
-_ONE_BY_ONE: TypeAdapter[Iterable[CaseFingerprint]] = TypeAdapter(Iterable[CaseFingerprint])
+_ONE_BY_ONE = TypeAdapter(Iterable[CaseFingerprint], config=ConfigDict(defer_build=True))
 
 
 def _packed(cases: object) -> CaseRecords:

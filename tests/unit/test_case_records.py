@@ -117,7 +117,7 @@ def peak(cases: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_memory_hardly_grows_with_the_number_of_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_fingerprint, "AT_ONCE", 50)
-    few, many = 200, 1000
+    few, many = 100, 500
     peak(few, tmp_path, monkeypatch)  # imports
     growth = (peak(many, tmp_path, monkeypatch) - peak(few, tmp_path, monkeypatch)) / (many - few)
     assert growth < MOST_BYTES
