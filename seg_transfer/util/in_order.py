@@ -31,7 +31,7 @@ def in_order(results: Iterable[tuple[T, R]], items: Iterable[T]) -> Iterator[tup
     """
     remaining = iter(items)
     following = next(remaining, None)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(prefix="segtl-early-") as folder:
         for item, result in results:
             if item is not following:
                 file = _file(folder, item)
