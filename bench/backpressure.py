@@ -2,8 +2,8 @@
 
 ``segtl plan`` of made CTs of 256 voxels, each another one, on two workers of Dask with one thread each, or on two
 worker processes (``--workers 2``). Peak memory is that of the command, which hands out the cases and gathers their
-measurements, and that of Dask's scheduler. From 10,000 cases on the workers do not read (``simulated_case.py``), and
-100,000 cases are not tried on the cluster, where 10,000 take about 5 minutes on a busy core. Rows are in
+measurements, and that of Dask's scheduler. From 10,000 cases on the workers do not read (``simulated_case.py``).
+100,000 take about 35 minutes on the cluster, all on one busy core, and 3 without. Rows are in
 ``bench/results/backpressure.csv``. ``--parts N`` tells what of the command's memory grows, with N simulated cases.
 
     python bench/backpressure.py
@@ -28,15 +28,15 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import psutil
 import simulated_case
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rows import Row, append_rows, find_row, read_rows
 from runner import HERE, RESULTS, commit
 
-from seg_transfer.data.dataset import Case, find_dataset
+from seg_transfer.data.dataset import find_dataset
 from seg_transfer.planning import examine
+from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.util.environment import machine_text
 from seg_transfer.util.files import whole_file
 
@@ -48,6 +48,7 @@ POINTS = (
     (1000, "processes", "real"),
     (10_000, "processes", "simulated"),
     (100_000, "processes", "simulated"),
+    (100_000, "cluster", "simulated"),
 )
 """Cases, where the workers are, and whether they read."""
 CASES_READ = 1000
@@ -107,13 +108,13 @@ def variables() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
 
 
-def peak_mb(pid: int) -> float:
-    """Peak of a process's resident memory so far; 0 after its end."""
+def memory_mb(pid: int, which: str = "VmHWM") -> float:
+    """Resident memory of a process, by default its peak so far; 0 after its end."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")), 0.0)
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(which)), 0.0)
 
 
 def measure(cases: int, where: str, reads: str, work: Path) -> dict[str, object]:
@@ -135,42 +136,40 @@ def plan(dataset: Path, work: Path, reads: str, workers: list[str], scheduler: i
     with log.open("w") as said:
         running = subprocess.Popen([sys.executable, *program, *options], env=variables(), stdout=said, stderr=said)
         while running.poll() is None:
-            most = max(most, peak_mb(running.pid))
+            most = max(most, memory_mb(running.pid))
             time.sleep(POLL)
     if running.returncode:
         raise RuntimeError(log.read_text()[-2000:])
     return {
         "wall": round(time.perf_counter() - start, 1),
         "caller_mb": round(most),
-        "scheduler_mb": "" if scheduler is None else round(peak_mb(scheduler)),
+        "scheduler_mb": "" if scheduler is None else round(memory_mb(scheduler)),
         "record_mb": round((folder / "fingerprint.json").stat().st_size / 1e6, 1),
     }
 
 
 def parts(cases: int, work: Path) -> str:
     """Resident memory after each step of planning so many simulated cases in this process, in kB per case."""
-    dataset = find_dataset(make_dataset(work / f"{CASES_READ} cases", CASES_READ))
-    first, label = dataset.cases[0].images, dataset.cases[0].label
-    simulated_case.simulated(dataset.cases[0], dataset=dataset)  # import what measuring needs
-    steps = [("start", resident_kb())]
-    dataset = dataset.model_copy(update={"cases": tuple(Case(f"ct_{each:06d}", first, label) for each in range(cases))})
-    steps.append(("list of the cases", resident_kb()))
+    folders = [make_dataset(work / f"{number} cases", number) for number in (CASES_READ, cases)]
     examine._examine_case = lambda case, **options: pickle.loads(  # as from a worker
         pickle.dumps(simulated_case.simulated(case, **options))
     )
+    first = examine.examine(find_dataset(folders[0]), workers=0)  # what any number of cases needs
+    first.fingerprint()
+    steps = [("start", memory_mb(os.getpid(), "VmRSS"))]
+    dataset = find_dataset(folders[1])
+    steps.append(("list of the cases", memory_mb(os.getpid(), "VmRSS")))
     fingerprint = examine.examine(dataset, workers=0).fingerprint()
-    steps.append(("their measurements", resident_kb()))
+    steps.append(("their measurements", memory_mb(os.getpid(), "VmRSS")))
+    dataset.save(work / "dataset.json")
     fingerprint.save(work / "fingerprint.json")
-    steps.append(("fingerprint.json, while it is written", 1000 * peak_mb(os.getpid())))
+    steps.append(("both files, while they are written", memory_mb(os.getpid())))
+    Fingerprint.load(work / "fingerprint.json")
+    steps.append(("fingerprint.json, while it is read by a later command", memory_mb(os.getpid())))
     lines = ["| what grows | kB per case |", "|---|---|"]
     for (_, before), (name, after) in pairwise(steps):
-        lines.append(f"| {name} | {(after - before) / cases:.1f} |")
+        lines.append(f"| {name} | {1000 * (after - before) / cases:.1f} |")
     return "\n".join(lines)
-
-
-def resident_kb() -> float:
-    """Resident memory of this process."""
-    return psutil.Process().memory_info().rss / 1000
 
 
 def rows_of(where: str) -> list[Row]:

@@ -15,10 +15,10 @@ def simulated(case: Any, **options: Any) -> Any:
     """In place of reading and measuring a case; workers import it by name."""
     if not _first:
         _first.append(_measure(case, **options))
-    problems, background_only, _, (measured, sketches) = _first[0]
+    problems, background_only, apart, (measured, sketches) = _first[0]
     unique = f"{int(case.id.removeprefix('ct_')):0{len(measured.image_hash)}x}"
     renamed = measured.model_copy(update={"id": case.id, "image_hash": unique})
-    return problems, background_only, dict.fromkeys(case.files, 0.0), (renamed, sketches)
+    return problems, background_only, apart, (renamed, sketches)
 
 
 def run() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,39 +110,48 @@ def all_problems(dataset: Dataset, of_cases: Iterable[Problem]) -> list[Problem]
         Problem(stem(unused.file), unused.file, unused.what, "correct the name, or move the file away")
         for unused in dataset.unused
     ]
-    claimed = set(dataset.files())
-    problems = [_with_similar_file(problem, claimed) for problem in (*of_files, *of_cases)]
+    found = [*of_files, *of_cases]
+    claimed = set(dataset.files()) if found else set()
+    problems = [_with_similar_file(problem, claimed) for problem in found]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 
-def warn_of_forms(paths: Iterable[Path]) -> None:
-    """Log a warning of NIfTI files whose header places the image in two ways: other programs may use the other one.
+@dataclass(frozen=True)
+class FormsApart:
+    """NIfTI files whose headers place the image in two ways.
 
-    Args:
-        paths: Files of any format; those that cannot be read are left out.
+    Attributes:
+        files: Number of NIfTI files that could be read.
+        distances: File -> distance in mm of the two places; only where they differ.
     """
-    warn_of_apart(forms_apart(paths))
 
+    files: int = 0
+    distances: Mapping[Path, float] = field(default_factory=dict)
 
-def forms_apart(paths: Iterable[Path]) -> dict[Path, float]:
-    """NIfTI file -> distance in mm of the two places in its header; without files that cannot be read."""
-    apart: dict[Path, float] = {}
-    for path in paths:
-        if path.name.lower().endswith(NIFTI_ENDINGS):
-            with suppress(UserError):
-                apart[path] = read_header(path).apart
-    return apart
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> FormsApart:
+        """Read the headers; files of other formats, and those that cannot be read, are left out."""
+        apart: dict[Path, float] = {}
+        for path in paths:
+            if path.name.lower().endswith(NIFTI_ENDINGS):
+                with suppress(UserError):
+                    apart[path] = read_header(path).apart
+        return cls(len(apart), {path: distance for path, distance in apart.items() if distance})
 
+    def __add__(self, other: FormsApart) -> FormsApart:
+        """Both together."""
+        return FormsApart(self.files + other.files, {**self.distances, **other.distances})
 
-def warn_of_apart(apart: dict[Path, float]) -> None:
-    """Log the warning of :func:`warn_of_forms` about distances of :func:`forms_apart`."""
-    found = sorted(path for path, distance in apart.items() if distance)
-    if found:
-        names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "")
-        logger.warning(
-            f"the sform and the qform (pixdim, without a qform) place the image up to {max(apart.values()):.3g} mm "
-            f"apart in {len(found)} of {len(apart)} NIfTI file(s); the sform is used: {names}"
-        )
+    def warn(self) -> None:
+        """Log a warning if there are any: other programs may use the other place."""
+        if self.distances:
+            found = sorted(self.distances)
+            names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "")
+            logger.warning(
+                f"the sform and the qform (pixdim, without a qform) place the image up to "
+                f"{max(self.distances.values()):.3g} mm apart in {len(found)} of {self.files} NIfTI file(s); the sform "
+                f"is used: {names}"
+            )
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:

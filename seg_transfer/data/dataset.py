@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from seg_transfer.data.case_folders import FileNames
 from seg_transfer.data.description import Region, named_values
@@ -35,7 +37,7 @@ from seg_transfer.data.plain_folders import Layout
 from seg_transfer.data.segmentation import not_an_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
-from seg_transfer.util.records import JsonRecord
+from seg_transfer.util.records import JsonRecord, content_digest, seal
 from seg_transfer.util.texts import first_of
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,17 @@ class Dataset(JsonRecord):
             return content
         regions = [dict(zip(Region.model_fields, region, strict=False)) for region in content.get("regions", ())]
         return content | {"regions": regions}
+
+    def pieces(self) -> Iterator[str]:
+        """JSON, one case at a time."""
+        without_cases = self.model_copy(update={"cases": ()}).to_json()
+        before, after = without_cases.removesuffix("\n}").split('\n  "cases": []', 1)
+        yield before + '\n  "cases": ['
+        for number, case in enumerate(self.cases):
+            text = json.dumps(to_jsonable_python(case), indent=2, ensure_ascii=False)
+            yield f"{',' if number else ''}\n{text}".replace("\n", "\n    ")
+        yield ("\n  ]" if self.cases else "]") + after
+        yield seal(content_digest(json.loads(without_cases) | {"cases": map(to_jsonable_python, self.cases)}))
 
     def files(self) -> Iterator[Path]:
         """The files of all cases, with those that hold the voxels of headers."""

@@ -26,7 +26,7 @@ MOST_CHANNELS = 100
 """Four digits from here on, such as a year, are no channel."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One case's files.
 

@@ -71,25 +71,25 @@ def make_splits(
     labels = labels or {}
     counts = Counter(label for case in cases for label in labels.get(case, ()))
     stratified = {label: count for label, count in sorted(counts.items()) if count < len(cases)}
-    group_labels = {
-        name: Counter(label for case in group for label in labels.get(case, ()) if label in stratified)
-        for name, group in members.items()
-    }
     names = sorted(members)
     shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     assigned = [_ValidationCases([], Counter()) for _ in range(min(folds, len(names)))]
 
+    def labels_of(name: str) -> Counter[str]:
+        return Counter(label for case in members[name] for label in labels.get(case, ()) if label in stratified)
+
     def rarity(name: str) -> int:
-        return min((stratified[label] for label in group_labels[name]), default=len(cases))
+        return min((stratified[label] for label in labels_of(name)), default=len(cases))
 
     for name in sorted(shuffled, key=lambda name: (-len(members[name]), rarity(name))):
-        shares = {label: count / stratified[label] for label, count in sorted(group_labels[name].items())}
+        held = labels_of(name)
+        shares = {label: count / stratified[label] for label, count in sorted(held.items())}
         fold = min(
             _with_room(assigned, len(members[name]), len(cases)),
             key=lambda fold: (sum(fold.labels[label] * share for label, share in shares.items()), len(fold.cases)),
         )
         fold.cases.extend(members[name])
-        fold.labels.update(group_labels[name])
+        fold.labels.update(held)
     if len(assigned) == 1:
         return [Split(train=tuple(sorted(cases)), validation=tuple(sorted(cases)))]
     return [

@@ -7,19 +7,21 @@ weight, whatever the size of its foreground.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from seg_transfer.data.description import Region
 from seg_transfer.data.duplicates import Duplicates, find_duplicates
-from seg_transfer.planning.case_fingerprint import CaseFingerprint, Intensity, intensity_of_sketch, rounded
+from seg_transfer.planning.case_fingerprint import Intensity, intensity_of_sketch, rounded
+from seg_transfer.planning.case_records import CaseRecords, PackedCases
 from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.fields import Spacing
 from seg_transfer.planning.label_means import LabelSpread
 from seg_transfer.planning.site_fingerprint import SiteFingerprint
-from seg_transfer.util.records import JsonRecord, Record
+from seg_transfer.util.records import JsonRecord, Record, content_digest, seal
 
 
 class PooledChannel(Record):
@@ -63,7 +65,7 @@ class Fingerprint(JsonRecord):
     labels: tuple[PooledLabel, ...] = Field(description="without background")
     regions: tuple[Region, ...] = Field(default=(), description="outputs in place of the labels")
     ignore: int | None = Field(default=None, description="value in label files of voxels that are not annotated")
-    cases: tuple[CaseFingerprint, ...]
+    cases: PackedCases = Field(exclude=True)
     merged: SiteFingerprint | None = Field(
         default=None, exclude=True, description="sum of this and other sites, where the pooled figures are of both"
     )
@@ -106,19 +108,26 @@ class Fingerprint(JsonRecord):
 
     def duplicates(self) -> list[Duplicates]:
         """Cases that hold the same image."""
-        return find_duplicates(
-            {case.id: case.image_hash for case in self.cases}, {case.id: case.label_hash for case in self.cases}
-        )
+        counts = Counter(case.image_hash for case in self.cases)
+        if len(counts) == len(self.cases):
+            return []
+        same = [case for case in self.cases if counts[case.image_hash] > 1]
+        return find_duplicates({case.id: case.image_hash for case in same}, {case.id: case.label_hash for case in same})
 
     def to_json(self) -> str:
+        """The text of the file."""
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
         """JSON with one line per case."""
-        content = self.model_dump(mode="json")
-        cases = ",\n  ".join(json.dumps(case) for case in content.pop("cases"))
-        head = json.dumps(content, indent=1).removesuffix("\n}")
-        return f'{head},\n "cases": [\n  {cases}\n ]\n}}'
+        pooled = self.model_dump(mode="json")
+        yield json.dumps(pooled, indent=1).removesuffix("\n}") + ',\n "cases": ['
+        for number, text in enumerate(self.cases.texts()):
+            yield f"{',' if number else ''}\n  {json.dumps(json.loads(text))}"
+        yield "\n ]" + seal(content_digest(pooled | {"cases": map(json.loads, self.cases.texts())}))
 
 
-def pool(dataset: str, site: SiteFingerprint, cases: Sequence[CaseFingerprint]) -> Fingerprint:
+def pool(dataset: str, site: SiteFingerprint, cases: CaseRecords) -> Fingerprint:
     """The fingerprint of a data set's cases, with pooled figures from a sum.
 
     Args:
@@ -158,7 +167,7 @@ def pool(dataset: str, site: SiteFingerprint, cases: Sequence[CaseFingerprint]) 
         ),
         regions=site.regions,
         ignore=site.ignore,
-        cases=tuple(cases),
+        cases=cases,
     )
 
 

@@ -100,8 +100,8 @@ def assign_folds(options: PlanOptions, files: FoldFiles, fingerprint: Fingerprin
     Raises:
         UserError: If a fold of a file has no case left to train on.
     """
-    cases = [case.id for case in fingerprint.cases]
     labels = fingerprint.held_labels()
+    cases = list(labels)
     duplicates = fingerprint.duplicates()
     together = [same.cases for same in duplicates]
     groups = None if files.groups is None else {case: files.groups[case] for case in cases}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -338,9 +339,13 @@ class Plan(JsonRecord):
         return [name for name in PARTS if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
+        """The text of the file."""
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
         """JSON with the checksum of each part."""
         content = self.model_dump(mode="json")
-        return json.dumps(content | {"checksums": _checksums(content)}, indent=2)
+        return json.JSONEncoder(indent=2).iterencode(content | {"checksums": _checksums(content)})
 
     @classmethod
     def from_content(cls, content: dict[str, Any], *, where: Path | str) -> Self:

@@ -310,11 +310,12 @@ class _Planner:
         if model.weights.source == "none":
             raise UserError(race_rule.NO_WEIGHTS, where="--strategy race", hint=race_rule.NO_WEIGHTS_HINT)
         share = race_rule.SHARE if self.options.race_share is None else self.options.race_share
+        labels = self.fingerprint.held_labels()
         held_out = race_rule.held_out(
             self.folds.splits,
-            [case.id for case in self.fingerprint.cases],
+            list(labels),
             groups=self.folds.groups,
-            labels=self.fingerprint.held_labels(),
+            labels=labels,
             seed=self.options.seed,
         )
         cost = race_rule.spend(share, epochs=budget.epochs, time_budget=budget.time_budget)

@@ -7,7 +7,10 @@ but in :class:`~seg_transfer.planning.fingerprint.Fingerprint`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial, reduce
+from itertools import chain, islice, repeat
+from operator import add
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -23,6 +26,8 @@ from seg_transfer.util.records import JsonRecord
 from seg_transfer.util.units import SPACINGS
 
 MOST_CASES = 10**9
+AT_ONCE = 1000
+"""Cases that are summed up in one step."""
 LONGEST_AXIS = 2**31
 """Voxels along an axis."""
 
@@ -61,7 +66,7 @@ class SiteFingerprint(JsonRecord):
     @classmethod
     def of(
         cls,
-        cases: Sequence[CaseFingerprint],
+        cases: Iterable[CaseFingerprint],
         *,
         dimension: Literal[2, 3],
         unit: Literal["mm", "pixel"],
@@ -71,7 +76,7 @@ class SiteFingerprint(JsonRecord):
         ignore: int | None = None,
         foreground: Sequence[Sketch | None] | None = None,
     ) -> SiteFingerprint:
-        """Sum up at least one case.
+        """Sum up at least one case, :data:`AT_ONCE` at a time, so that no more of them have to be in memory.
 
         Args:
             cases: Measurements of each case.
@@ -83,12 +88,37 @@ class SiteFingerprint(JsonRecord):
             ignore: Value of voxels that are not annotated.
             foreground: Per channel the intensities of the foreground of these cases; None: they are not known.
         """
+        step = partial(
+            cls._of_some,
+            dimension=dimension,
+            unit=unit,
+            channels=channels,
+            labels=labels,
+            regions=regions,
+            ignore=ignore,
+        )
+        remaining, nothing = iter(cases), [None] * len(channels)
+        some = iter(lambda: list(islice(remaining, AT_ONCE)), [])
+        return reduce(add, map(step, some, chain([foreground or nothing], repeat(nothing))))
+
+    @classmethod
+    def _of_some(
+        cls,
+        cases: Sequence[CaseFingerprint],
+        foreground: Sequence[Sketch | None],
+        *,
+        dimension: Literal[2, 3],
+        unit: Literal["mm", "pixel"],
+        channels: Sequence[str],
+        labels: Sequence[tuple[str, int]],
+        regions: tuple[Region, ...],
+        ignore: int | None,
+    ) -> SiteFingerprint:
         images = SiteImages.of(cases)
         spacing = np.array([case.spacing for case in cases])
         shape, cropped = (np.array(shapes) for shapes in zip(*((c.shape, c.cropped_shape) for c in cases), strict=True))
         annotated = [float(np.prod(case.shape)) * case.annotated for case in cases]
-        sketches = foreground or [None] * len(channels)
-        of_channels = zip(channels, zip(*(case.channels for case in cases), strict=True), sketches, strict=True)
+        of_channels = zip(channels, zip(*(case.channels for case in cases), strict=True), foreground, strict=True)
         of_labels = zip(labels, zip(*(case.labels for case in cases), strict=True), strict=True)
         slices = np.sum([np.max([label.slices for label in case.labels], axis=0) for case in cases], axis=0)
         return cls(

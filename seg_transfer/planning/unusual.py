@@ -45,13 +45,13 @@ def unusual(
         fragments: Case -> fragments of each of its labels, without background; cases may be missing.
         only: Compare this case only.
     """
-    cases = fingerprint.cases
+    cases = tuple(fingerprint.cases)
     if len(cases) <= FEWEST_OTHERS:
         return {}
     names = [label.name for label in fingerprint.labels]
     channels = [channel.name for channel in fingerprint.channels]
-    figures = _figures(fingerprint)
-    volumes, parts = _volumes(cases), _fragment_counts(fingerprint, fragments)
+    figures = _figures(cases, fingerprint.dimension)
+    volumes, parts = _volumes(cases), _fragment_counts(cases, len(names), fragments)
     sides = _sides(cases, names, AXES[fingerprint.dimension])
     found = {}
     for index, case in enumerate(cases):
@@ -61,7 +61,7 @@ def unusual(
         texts = [
             *unlike_training(measures_of(case), training, channels, fingerprint.unit),
             *_constant(case, channels),
-            *_unlike_labels(fingerprint, index, volumes, parts, fragments),
+            *_unlike_labels(cases[index], names, index, volumes, parts, fragments),
             *sides[index],
         ]
         if texts:
@@ -69,15 +69,15 @@ def unusual(
     return found
 
 
-def _figures(fingerprint: Fingerprint) -> np.ndarray:
+def _figures(cases: Sequence[CaseFingerprint], dimension: int) -> np.ndarray:
     """What images are compared by, ``(case, figure)``, each in units of its typical spread."""
     rows = []
-    stds = np.array([[channel.std for channel in case.channels] for case in fingerprint.cases])
+    stds = np.array([[channel.std for channel in case.channels] for case in cases])
     scales = [float(scale) or 1.0 for scale in np.median(stds, axis=0)]
-    for case in fingerprint.cases:
+    for case in cases:
         image = measures_of(case)
         row = [value for channel, scale in zip(image.channels, scales, strict=True) for value in channel.figures(scale)]
-        rows.append([*row, *image.log_spacing(fingerprint.dimension), *image.log_size(fingerprint.dimension)])
+        rows.append([*row, *image.log_spacing(dimension), *image.log_size(dimension)])
     figures = np.array(rows)
     return figures / np.maximum(figures.std(axis=0), 1e-9)
 
@@ -103,39 +103,40 @@ def _volumes(cases: Sequence[CaseFingerprint]) -> np.ndarray:
     return np.where(np.array(sizes) > 0, sizes, np.nan)
 
 
-def _fragment_counts(fingerprint: Fingerprint, fragments: Mapping[str, Sequence[Fragments]]) -> np.ndarray:
+def _fragment_counts(
+    cases: Sequence[CaseFingerprint], labels: int, fragments: Mapping[str, Sequence[Fragments]]
+) -> np.ndarray:
     """Number of fragments of each label ``(case, label)``; nan where it is not known, or the case does not hold it."""
-    unknown = [math.nan] * len(fingerprint.labels)
+    unknown = [math.nan] * labels
     counts = [
-        [one.count or math.nan for one in fragments[case.id]] if case.id in fragments else unknown
-        for case in fingerprint.cases
+        [one.count or math.nan for one in fragments[case.id]] if case.id in fragments else unknown for case in cases
     ]
     return np.array(counts, dtype=float)
 
 
 def _unlike_labels(
-    fingerprint: Fingerprint,
+    case: CaseFingerprint,
+    names: Sequence[str],
     index: int,
     volumes: np.ndarray,
     parts: np.ndarray,
     fragments: Mapping[str, Sequence[Fragments]],
 ) -> Iterator[str]:
     """Labels of a case that are missing, very large or small, or in many fragments."""
-    case = fingerprint.cases[index]
     other_volumes, other_parts = np.delete(volumes, index, axis=0), np.delete(parts, index, axis=0)
-    for number, label in enumerate(fingerprint.labels):
+    for number, name in enumerate(names):
         held = ~np.isnan(other_volumes[:, number])
         if np.isnan(volumes[index, number]):
             if held.sum() >= max(NEARLY_ALL * len(held), 1):
-                yield f"{label.name} is missing; {held.sum()} of {len(held)} other cases hold it"
+                yield f"{name} is missing; {held.sum()} of {len(held)} other cases hold it"
             continue
         if held.sum() < FEWEST_OTHERS:
             continue
         unit = "voxels" if case.labels[number].ml is None else "ml"
-        yield from _far(f"{label.name}: volume in {unit}", volumes[index, number], other_volumes[held, number])
+        yield from _far(f"{name}: volume in {unit}", volumes[index, number], other_volumes[held, number])
         known = other_parts[~np.isnan(other_parts[:, number]), number]
         if case.id in fragments and len(known) >= FEWEST_OTHERS:
-            yield from _fragmented(label.name, fragments[case.id][number], known)
+            yield from _fragmented(name, fragments[case.id][number], known)
 
 
 def _far(what: str, value: float, others: np.ndarray) -> Iterator[str]:

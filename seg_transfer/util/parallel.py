@@ -81,7 +81,7 @@ class _Stopped(SystemExit):
     """A worker was told to end: what it was writing is removed on the way out, and no traceback is shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Task(Generic[T, R]):
     function: Callable[[T], R]
     item: T

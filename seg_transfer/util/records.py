@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import write_text
+from seg_transfer.util.files import whole_file
 from seg_transfer.util.text_files import parse_json, read_bytes
 
 MOST_PROBLEMS = 10
@@ -62,11 +63,16 @@ class JsonRecord(Record):
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(self.pieces())
+            file.write("\n")
+
+    def pieces(self) -> Iterator[str]:
+        """The file's text; that of a long record in many pieces, so that it need not be in memory as a whole."""
         text = self.to_json()
         if self.sealed:
-            digest = content_digest(json.loads(text))
-            text = f'{text.rstrip().removesuffix("}").rstrip()},\n  "{DIGEST_KEY}": "{digest}"\n}}'
-        write_text(path, text + "\n")
+            text = text.rstrip().removesuffix("}").rstrip() + seal(content_digest(json.loads(text)))
+        yield text
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -146,9 +152,36 @@ def is_whole(content: dict[str, Any]) -> bool:
     return len(rest) == len(content) or content[DIGEST_KEY] == content_digest(rest)
 
 
-def content_digest(content: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object, in hexadecimal digits; independent of the order of its keys and of white space."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object, in hexadecimal digits; independent of the order of its keys and of white space.
+
+    Args:
+        content: Its values; a list may be an iterator, so that its items need not be in memory together.
+    """
+    digest = hashlib.sha256()
+    for text in _canonical(content):
+        digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def _canonical(content: Mapping[str, Any]) -> Iterator[str]:
+    """Pieces of the JSON text of an object with sorted keys."""
+    yield "{"
+    for key_number, (key, value) in enumerate(sorted(content.items())):
+        yield f"{', ' if key_number else ''}{json.dumps(key)}: "
+        if isinstance(value, list | Iterator):
+            yield "["
+            for number, item in enumerate(value):
+                yield f"{', ' if number else ''}{json.dumps(item, sort_keys=True)}"
+            yield "]"
+        else:
+            yield json.dumps(value, sort_keys=True)
+    yield "}"
+
+
+def seal(digest: str) -> str:
+    """The end of a JSON object's text, with the digest of its other content."""
+    return f',\n  "{DIGEST_KEY}": "{digest}"\n}}'
 
 
 def wrong_version(noun: str, version: object, current: int, *, where: Path | str, if_older: str) -> UserError:

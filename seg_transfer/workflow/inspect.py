@@ -110,17 +110,18 @@ def inspect(options: InspectOptions) -> CaseReport:
 
 def _figures(case: CaseFingerprint, fingerprint: Fingerprint) -> Iterator[Place]:
     """Spacing and size along the axes, intensities per channel, and the volume of each label."""
+    cases = tuple(fingerprint.cases)
     for axis, letter in enumerate("xyz"[: fingerprint.dimension]):
         if fingerprint.unit == "mm":
-            yield _place(f"spacing {letter} (mm)", case.spacing[axis], [one.spacing[axis] for one in fingerprint.cases])
-        yield _place(f"size {letter} (voxels)", case.shape[axis], [one.shape[axis] for one in fingerprint.cases])
+            yield _place(f"spacing {letter} (mm)", case.spacing[axis], [one.spacing[axis] for one in cases])
+        yield _place(f"size {letter} (voxels)", case.shape[axis], [one.shape[axis] for one in cases])
     for index, channel in enumerate(fingerprint.channels):
-        of_cases = [one.channels[index] for one in fingerprint.cases]
+        of_cases = [one.channels[index] for one in cases]
         for figure in ("mean", "std", "minimum", "maximum"):
             value = getattr(case.channels[index], figure)
             yield _place(f"{channel.name}: {figure}", value, [getattr(one, figure) for one in of_cases])
     for index, label in enumerate(fingerprint.labels):
-        held = [one.labels[index] for one in fingerprint.cases if one.labels[index].voxels]
+        held = [one.labels[index] for one in cases if one.labels[index].voxels]
         own = case.labels[index]
         if own.voxels:
             unit = "voxels" if own.ml is None else "ml"

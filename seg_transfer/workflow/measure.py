@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_transfer.data.checks import raise_problems, warn_of_apart
+from seg_transfer.data.checks import raise_problems
 from seg_transfer.data.dataset import Dataset
 from seg_transfer.errors import UserError
 from seg_transfer.planning.examine import examine
@@ -60,7 +60,7 @@ def check_and_measure(dataset: Dataset, work: WorkFolder, *, skip_broken: bool, 
     if (earlier := _earlier(work, stamp)) is not None:
         return earlier
     examined = examine(dataset, workers=workers)
-    warn_of_apart(examined.apart)
+    examined.apart.warn()
     if examined.problems and not skip_broken:
         raise_problems(examined.problems)
     for problem in examined.problems:
@@ -112,7 +112,12 @@ def _stamp_with_results(stamp: str, work: WorkFolder) -> str:
 def _stamp(dataset: Dataset, *, skip_broken: bool) -> str:
     """Hash of the data set's description, and of path, size and modification time of every file."""
     versions = Fingerprint.current_version(), SiteFingerprint.current_version()
-    digest = hashlib.sha256(repr((*versions, skip_broken, dataset)).encode())
+    described = repr((*versions, skip_broken, dataset.model_copy(update={"cases": ()})))
+    before, _, after = described.partition("cases=()")
+    digest = hashlib.sha256(f"{before}cases=(".encode())
+    for number, case in enumerate(dataset.cases):  # one at a time, since there may be very many
+        digest.update(f"{', ' if number else ''}{case!r}".encode())
+    digest.update(f"{',' if len(dataset.cases) == 1 else ''}){after}".encode())
     for path in dataset.files():
         digest.update(f"{path} {file_stamp(path)}\n".encode())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from seg_transfer.data.checks import warn_of_forms
+from seg_transfer.data.checks import FormsApart
 from seg_transfer.data.dataset import Case, Dataset, find_cases
 from seg_transfer.data.formats import (
     ENDINGS,
@@ -109,7 +109,7 @@ def _predict_files(options: PredictOptions) -> Path:
         check_file(options.volumes)
     if client() is None:  # workers of a cluster fetch what they read
         fetch(image for case in cases for image in case.images)
-    warn_of_forms(image for case in cases for image in case.images)
+    FormsApart.of(image for case in cases for image in case.images).warn()
     from seg_transfer.inference.predictions import PredictionLog
 
     log = PredictionLog(outputs, model=models.digest(), tta=options.tta)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from seg_transfer.data.checks import warn_of_forms
+from seg_transfer.data.checks import FormsApart
 from seg_transfer.data.formats import read_header, write_volume
 from seg_transfer.data.geometry import grid_difference, to_native
 from seg_transfer.data.image import read_image
@@ -111,13 +111,13 @@ def test_files_whose_forms_differ_are_warned_of(tmp_path: Path, caplog: pytest.L
     alone = made(tmp_path / "b.nii", qform=MOVED, sform=AFFINE, codes=(0, 1))
     (tmp_path / "c.nii").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        warn_of_forms([agreeing, alone, tmp_path / "c.nii", tmp_path / "absent.nii", tmp_path / "d.png"])
+        FormsApart.of([agreeing, alone, tmp_path / "c.nii", tmp_path / "absent.nii", tmp_path / "d.png"]).warn()
     assert not caplog.messages
 
     apart = made(tmp_path / "e.nii.gz", qform=MOVED, sform=AFFINE, codes=(1, 1), unit=3)
     sheared = made(tmp_path / "f.nii.gz", qform=AFFINE, sform=AFFINE @ np.diag([1, 1, 1.04, 1]), codes=(1, 1))
     with caplog.at_level(logging.WARNING):
-        warn_of_forms([agreeing, alone, apart, sheared])
+        FormsApart.of([agreeing, alone, apart, sheared]).warn()
     (message,) = caplog.messages
     assert "up to 0.48 mm apart in 2 of 4 NIfTI file(s); the sform is used: e.nii.gz, f.nii.gz" in message
     np.testing.assert_allclose(read_header(apart).apart, np.sqrt(10**2 + 5**2 + 3**2) / 1000, rtol=1e-5)

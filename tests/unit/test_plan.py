@@ -101,7 +101,7 @@ class TestReasons:
     def test_regions_and_the_ignore_label_are_explained(self) -> None:
         made = fingerprint(labels=("edema", "necrosis", "rim"))
         regions = (Region(name="tumour", values=(1, 2, 3), writes=1), Region(name="left core", values=(2, 3), writes=2))
-        cases = tuple(case.model_copy(update={"annotated": 0.5}) for case in made.cases[:4]) + made.cases[4:]
+        cases = (*(case.model_copy(update={"annotated": 0.5}) for case in made.cases[:4]), *made.cases[4:])
         plan = plan_of(made.model_copy(update={"regions": regions, "ignore": 9, "cases": cases}))
         assert (plan.data.regions, plan.data.ignore) == (regions, 9)
         why = {reason.field: (reason.choice, reason.reason) for reason in plan.reasons}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -125,10 +126,11 @@ def test_a_failing_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "box.json"
     Box(size=Size(width=2)).save(path)
 
-    def full(self: Path, *arguments: object, **options: object) -> None:
+    def full(self: Box) -> Iterator[str]:
+        yield '{"version": 3,'
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Box, "pieces", full)
     with pytest.raises(OSError, match="disk full"):
         Box(size=Size(width=3)).save(path)
     assert Box.load(path).size.width == 2
