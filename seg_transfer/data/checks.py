@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,7 +116,7 @@ def all_problems(dataset: Dataset, of_cases: Iterable[Problem]) -> list[Problem]
     return sorted(problems, key=lambda problem: (problem.case, str(problem.file)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class FormsApart:
     """NIfTI files whose headers place the image in two ways.
 
@@ -126,7 +126,7 @@ class FormsApart:
     """
 
     files: int = 0
-    distances: Mapping[Path, float] = field(default_factory=dict)
+    distances: dict[Path, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> FormsApart:
@@ -138,9 +138,10 @@ class FormsApart:
                     apart[path] = read_header(path).apart
         return cls(len(apart), {path: distance for path, distance in apart.items() if distance})
 
-    def __add__(self, other: FormsApart) -> FormsApart:
-        """Both together."""
-        return FormsApart(self.files + other.files, {**self.distances, **other.distances})
+    def add(self, other: FormsApart) -> None:
+        """Count other files too."""
+        self.files += other.files
+        self.distances.update(other.distances)
 
     def warn(self) -> None:
         """Log a warning if there are any: other programs may use the other place."""

@@ -92,7 +92,7 @@ def examine(dataset: Dataset, *, workers: int) -> Examination:
             problems.append(Problem(case.id, case.images[0], result.cause, "see whether the file opens elsewhere"))
             continue
         of_case, background_only, apart_of_case, found = result
-        apart += apart_of_case
+        apart.add(apart_of_case)
         problems += of_case
         empty += [case.id] if background_only else []
         if found is not None and case.id not in unused:
