@@ -244,7 +244,8 @@ def regret_table(
             for strategy in strategies
         ]
         lines.append(f"| {name} | {counts} | " + " | ".join(means) + " |")
-    lines += _gains(trials, strategies)
+    for against in ("scratch", "gradual"):
+        lines += _gains(trials, strategies, against)
     complete = {
         name: trial
         for name, trial in whole(trials, len(strategies)).items()
@@ -275,29 +276,29 @@ def regret_table(
     return "\n".join([*lines, *_case_by_case(complete, strategies)])
 
 
-def gain(trial: Trial, strategy: str) -> tuple[float, float, float] | None:
-    """Mean Dice of a strategy minus scratch in the draws that both have, and its 95 % interval over cases.
+def gain(trial: Trial, strategy: str, against: str = "scratch") -> tuple[float, float, float] | None:
+    """Mean Dice of a strategy minus another's in the draws that both have, and its 95 % interval over cases.
 
     A case counts with its mean over the draws; None if fewer than two cases were scored with both.
     """
-    found, scratch = trial.get(strategy, {}), trial.get("scratch", {})
+    found, other = trial.get(strategy, {}), trial.get(against, {})
     differences: dict[str, list[float]] = {}
-    for draw in found.keys() & scratch.keys():
-        for case in found[draw].keys() & scratch[draw].keys():
-            differences.setdefault(case, []).append(found[draw][case] - scratch[draw][case])
+    for draw in found.keys() & other.keys():
+        for case in found[draw].keys() & other[draw].keys():
+            differences.setdefault(case, []).append(found[draw][case] - other[draw][case])
     by_case = [float(np.mean(each)) for each in differences.values()]
     return (float(np.mean(by_case)), *mean_interval(by_case)) if len(by_case) > 1 else None
 
 
-def _gains(trials: Mapping[str, Trial], strategies: Sequence[str]) -> list[str]:
-    """Each strategy minus scratch in the draws that both have, in points: mean over draws, interval over cases."""
-    others = [strategy for strategy in strategies if strategy != "scratch"]
+def _gains(trials: Mapping[str, Trial], strategies: Sequence[str], against: str) -> list[str]:
+    """Each strategy minus another in the draws that both have, in points: mean over draws, interval over cases."""
+    others = [strategy for strategy in strategies if strategy != against]
     means: dict[str, list[float]] = {strategy: [] for strategy in others}
-    lines = ["", "Minus scratch, points", "", f"| trial | {' | '.join(others)} |", "|---" * (1 + len(others)) + "|"]
+    lines = ["", f"Minus {against}, points", "", f"| trial | {' | '.join(others)} |", "|---" * (1 + len(others)) + "|"]
     for name, trial in trials.items():
         row = []
         for strategy in others:
-            gained = gain(trial, strategy)
+            gained = gain(trial, strategy, against)
             if gained is not None:
                 means[strategy].append(gained[0])
             row.append("–" if gained is None else _interval(gained))
