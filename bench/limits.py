@@ -6,6 +6,7 @@ probabilities of the ``2d`` and ``usual`` models, as of `segtl summary --ensembl
 folder. Finished runs are rows of ``bench/results/limits.csv``, with the Dice of each case; the table compares them.
 
     python bench/limits.py --only usual wide
+    python bench/limits.py --only usual --epochs 64
     python bench/limits.py --table
 """
 
@@ -127,12 +128,12 @@ def dice_of(scores: Scores) -> dict[str, object]:
 
 
 def table() -> str:
-    """The rows as a Markdown table; differences are by case, against the usual run of the same seed and steps."""
+    """The rows as a Markdown table; differences are by case, against the first usual run of the same seed."""
     lines = ["| run | steps | seed | mean Dice | against usual, points (95 % interval) | training, s |"]
     lines.append("|---|---|---|---|---|---|")
     rows = read_rows(RUNS)
     for row in rows:
-        usual = next((each for each in rows if each["name"] == USUAL and same_draw(each, row)), None)
+        usual = next((each for each in rows if (each["name"], each["seed"]) == (USUAL, row["seed"])), None)
         mean = statistics.fmean(figures_of(row["dice"]).values())
         against = "" if usual is None or usual is row else difference(row, usual)
         steps = row["steps"] or "both's"
@@ -140,10 +141,6 @@ def table() -> str:
             f"| {row['name']} | {steps} | {row['seed']} | {mean:.4f} | {against} | {row['training_seconds']} |"
         )
     return "\n".join(lines)
-
-
-def same_draw(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    return (one["epochs"], one["seed"]) == (other["epochs"], other["seed"])
 
 
 def difference(row: Mapping[str, str], usual: Mapping[str, str]) -> str:
