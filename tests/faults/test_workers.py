@@ -29,7 +29,7 @@ STEPS = {
 }
 """What workers do -> the function in which they are killed."""
 ALWAYS = 99
-LATEST = 1.5
+LATEST = 1.0
 """Seconds after its start at which a worker of such a small command is still there."""
 CASES = 4
 
