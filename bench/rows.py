@@ -7,7 +7,8 @@ import fcntl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from seg_transfer.util.files import make_folder, whole_file
+from seg_transfer.util.files import whole_file
+from seg_transfer.util.local_files import make_folder
 
 Row = dict[str, str]
 """A row by column."""

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from seg_transfer.errors import printable, printable_message
 from seg_transfer.util.addresses import with_addresses
-from seg_transfer.util.files import make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.progress import TRACEBACKS, BarHandler, ProgressUpdate, progress_text
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from seg_transfer.data.image import read_label
 from seg_transfer.data.layouts import DESCRIPTION, listed_file, read_description
 from seg_transfer.errors import UserError
 from seg_transfer.util.addresses import address_of
-from seg_transfer.util.files import check_folder, make_folder, whole_file, whole_folder, write_text
+from seg_transfer.util.files import whole_file, whole_folder, write_text
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.remote_folders import fetch_folder
 from seg_transfer.util.text_files import has_byte_order_mark

@@ -44,7 +44,7 @@ from seg_transfer.data.plain_folders import (
     read_folders,
 )
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import no_folder
+from seg_transfer.util.local_files import no_folder
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.text_files import read_json
 

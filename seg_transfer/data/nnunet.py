@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seg_transfer.data.layouts import DESCRIPTION
 from seg_transfer.data.splits import Split, splits_from_file
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import no_folder
+from seg_transfer.util.local_files import no_folder
 from seg_transfer.util.names import is_file_name
 from seg_transfer.util.records import parse_object, wrong_fields
 from seg_transfer.util.text_files import read_bytes

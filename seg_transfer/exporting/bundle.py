@@ -19,7 +19,8 @@ from seg_transfer.exporting.save import save_model_file
 from seg_transfer.planning.data_plan import Channel, DataPlan
 from seg_transfer.planning.model_file import ModelHeader
 from seg_transfer.training.run_folder import TrainedRuns
-from seg_transfer.util.files import check_folder, make_folder, whole_folder, write_text
+from seg_transfer.util.files import whole_folder, write_text
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.texts import version_of
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"

@@ -17,7 +17,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.inference.one_case import CasePredictor, CaseSteps, Predicted, warn_if_unlike
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog
-from seg_transfer.util.files import make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
 

@@ -17,7 +17,8 @@ from seg_transfer.data.nnunet import RESAMPLING, NnunetPlans, read_plans
 from seg_transfer.errors import UserError
 from seg_transfer.nnunet.normalize import SCHEMES
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
-from seg_transfer.util.files import file_digest, no_folder
+from seg_transfer.util.files import file_digest
+from seg_transfer.util.local_files import no_folder
 from seg_transfer.util.records import parse_object
 from seg_transfer.util.text_files import read_bytes
 

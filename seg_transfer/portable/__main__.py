@@ -15,7 +15,7 @@ from seg_transfer.data.image import read_image
 from seg_transfer.errors import INTERRUPTED, SOME_FAILED, USER_ERROR, SomeCasesFailed, UserError
 from seg_transfer.inference.outputs import label_file
 from seg_transfer.portable.model import OnnxModel
-from seg_transfer.util.files import check_folder, make_folder
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.parallel import report_failure
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ from seg_transfer.preprocessing.stored_case import (
     StoredCase,
 )
 from seg_transfer.util.disk_space import room_for
-from seg_transfer.util.files import sync
+from seg_transfer.util.local_files import sync
 from seg_transfer.util.locks import locked
 from seg_transfer.util.progress import track
 

@@ -18,7 +18,7 @@ from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.checked_array import DAMAGED_HINT, ArrayDigests, Checked, CheckedArray, damaged
 from seg_transfer.preprocessing.extent import Extent
 from seg_transfer.preprocessing.locations import LocationKey
-from seg_transfer.util.files import sync
+from seg_transfer.util.local_files import sync
 from seg_transfer.util.records import JsonRecord, Record
 
 CASE_FILE, IMAGE_FILE, LABEL_FILE, LOCATIONS_FILE = "case.json", "image.b2nd", "label.b2nd", "locations.npy"

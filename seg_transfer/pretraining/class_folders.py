@@ -16,7 +16,8 @@ from PIL import ImageOps
 from seg_transfer.data.formats import RASTER_ENDINGS, read_array
 from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
-from seg_transfer.util.files import file_stamp, make_folder, no_folder, whole_file
+from seg_transfer.util.files import file_stamp, whole_file
+from seg_transfer.util.local_files import make_folder, no_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.units import bytes_text
 

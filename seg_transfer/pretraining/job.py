@@ -16,7 +16,7 @@ from seg_transfer.errors import UserError
 from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.pretraining.class_folders import ClassFolders, decode, find_images, hold_out, stamp
 from seg_transfer.pretraining.image_augmentation import RANGES, apply, draw
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.local_files import check_folder
 
 PEAK_RATE = 0.4
 """Peak learning rate for batches of :data:`PEAK_BATCH` images, scaled with the batch size (Goyal et al., arXiv

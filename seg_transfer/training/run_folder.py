@@ -26,7 +26,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.variants import with_strategy
 from seg_transfer.training.checkpoint_header import MODEL_NAME, model_digests
 from seg_transfer.training.manifest import Manifest
-from seg_transfer.util.files import remove_temporaries
+from seg_transfer.util.local_files import remove_temporaries
 from seg_transfer.util.locks import locked
 from seg_transfer.util.records import is_whole, parse_object
 

@@ -26,7 +26,8 @@ from seg_transfer.catalogue.encoders import (
 )
 from seg_transfer.errors import UserError
 from seg_transfer.transfer.encoder_entry import encoder_entry
-from seg_transfer.util.files import check_folder, file_digest, whole_file, write_text
+from seg_transfer.util.files import file_digest, whole_file, write_text
+from seg_transfer.util.local_files import check_folder
 from seg_transfer.util.text_files import read_json
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import content_bytes
 from seg_transfer.util.limits import limit_reached
+from seg_transfer.util.local_files import content_bytes
 from seg_transfer.util.machine_speed import lacks_bfloat16, processor, remembered
 from seg_transfer.util.texts import version_of
 

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.disk_space import room_for
-from seg_transfer.util.files import file_system_time, make_folder
+from seg_transfer.util.local_files import file_system_time, make_folder
 from seg_transfer.util.processes import is_alive, namespace, start_of
 from seg_transfer.util.records import Record
 

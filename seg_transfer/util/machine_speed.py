@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import make_folder, write_text
+from seg_transfer.util.files import write_text
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.texts import version_of
 
 _CPU = Path("/proc/cpuinfo")

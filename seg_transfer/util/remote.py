@@ -21,7 +21,7 @@ from typing import Any
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.addresses import address_of, are_names, cache_folder, with_addresses
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.files import whole_local_file
+from seg_transfer.util.local_files import whole_local_file
 from seg_transfer.util.progress import track
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import ConvertOptions
 from seg_transfer.util.archives import unpack
-from seg_transfer.util.files import check_folder, make_folder
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.util.records import JsonRecord, Record
 

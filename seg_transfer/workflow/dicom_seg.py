@@ -19,7 +19,7 @@ from seg_transfer.options.model_options import DicomSegOptions, LabelNamesOption
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.files import check_folder, make_folder
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.convert import series_name, unpacked
 from seg_transfer.workflow.work_folder import WorkFolder

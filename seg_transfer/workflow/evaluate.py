@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from seg_transfer.options.calls import takes
 from seg_transfer.options.common import STDOUT
 from seg_transfer.options.other_options import EvaluateOptions
-from seg_transfer.util.files import check_file
+from seg_transfer.util.local_files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from seg_transfer.planning.model_file import NOTHING, read_model_file
 from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.files import check_file
+from seg_transfer.util.local_files import check_file
 from seg_transfer.workflow.models import Models, find_models
 from seg_transfer.workflow.work_folder import WorkFolder
 

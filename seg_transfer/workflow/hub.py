@@ -15,7 +15,8 @@ from seg_transfer.errors import UserError, cause_of, printable
 from seg_transfer.options.calls import takes
 from seg_transfer.options.hub_options import PullOptions, PushOptions
 from seg_transfer.planning.model_file import read_model_file
-from seg_transfer.util.files import check_file, file_digest, whole_file
+from seg_transfer.util.files import file_digest, whole_file
+from seg_transfer.util.local_files import check_file
 
 MODEL, CARD = "model.safetensors", "README.md"
 """Files in a repository. The model file is one of safetensors, and hubs show its tensors by the ending."""

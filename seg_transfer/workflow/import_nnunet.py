@@ -12,7 +12,7 @@ from seg_transfer.options.import_options import ImportNnunetOptions
 from seg_transfer.planning.folds import FoldFiles, check_cases
 from seg_transfer.planning.nnunet_grid import nnunet_grid
 from seg_transfer.planning.plan import Plan
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.local_files import check_folder
 from seg_transfer.workflow.plan import plan_dataset
 from seg_transfer.workflow.work_folder import WorkFolder
 

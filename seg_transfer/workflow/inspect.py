@@ -22,7 +22,7 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.unusual import unusual
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.util.files import check_file
+from seg_transfer.util.local_files import check_file
 from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)

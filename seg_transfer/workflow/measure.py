@@ -14,7 +14,8 @@ from seg_transfer.errors import UserError
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.site_fingerprint import SiteFingerprint
-from seg_transfer.util.files import file_digest, file_stamp, make_folder, write_text
+from seg_transfer.util.files import file_digest, file_stamp, write_text
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import MeshOptions
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.files import check_folder, make_folder
+from seg_transfer.util.local_files import check_folder, make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.dicom_seg import check_values, label_maps, label_names
 

@@ -15,7 +15,7 @@ from seg_transfer.inference.outputs import label_file, label_maps
 from seg_transfer.inference.predictor import Predictor
 from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.training.run_folder import SCORES_FILE, TrainedRuns, are_scores_of
-from seg_transfer.util.files import make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.parallel import report_failure
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.work_folder import WorkFolder

@@ -31,7 +31,8 @@ from seg_transfer.planning.rules.strategy import ON_RANDOM_WEIGHTS, scratch
 from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.transfer.fetch import is_offline
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder, file_digest
+from seg_transfer.util.files import file_digest
+from seg_transfer.util.local_files import check_folder
 from seg_transfer.util.machine_speed import remembered
 from seg_transfer.util.remote import fetch
 from seg_transfer.util.text_files import read_text

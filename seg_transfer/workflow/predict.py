@@ -30,7 +30,7 @@ from seg_transfer.options.model_options import ArrayOptions, PredictOptions
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.util import environment
 from seg_transfer.util.cluster import client
-from seg_transfer.util.files import check_file, check_folder
+from seg_transfer.util.local_files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seg_transfer.data.dataset import Case
 from seg_transfer.errors import EveryCaseFails, UserError
 from seg_transfer.options.model_options import PredictOptions
-from seg_transfer.util.files import make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.workflow.source import find_any, load_any
 

@@ -12,7 +12,7 @@ from seg_transfer.planning.plan import Weights
 from seg_transfer.planning.rules.encoder import weights as weights_rule
 from seg_transfer.transfer.encoder_entry import encoder_entry
 from seg_transfer.util import environment
-from seg_transfer.util.files import check_folder
+from seg_transfer.util.local_files import check_folder
 from seg_transfer.workflow.preprocess import preprocess_missing
 from seg_transfer.workflow.work_folder import WorkFolder
 

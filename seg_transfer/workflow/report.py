@@ -20,7 +20,8 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import PlanFolder, RunFolder, fold_name
 from seg_transfer.util.environment import case_workers
-from seg_transfer.util.files import check_file, write_text
+from seg_transfer.util.files import write_text
+from seg_transfer.util.local_files import check_file
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.version import VERSION
 from seg_transfer.workflow.status import RunStatus, status

@@ -13,7 +13,7 @@ from seg_transfer.planning.fields import Fold
 from seg_transfer.planning.plan import Plan, edited_parts
 from seg_transfer.training.manifest import Manifest
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.util.files import no_folder
+from seg_transfer.util.local_files import no_folder
 from seg_transfer.util.statistics import none_if_undefined
 from seg_transfer.workflow.work_folder import WorkFolder
 

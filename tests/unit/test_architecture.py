@@ -1,8 +1,9 @@
-"""Layers: a module imports only from its own layer and those above it, and the upper layers need no torch."""
+"""Layers: a module imports only from its own and those above, and never in a circle; upper layers need no torch."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_a_module_imports_only_from_layers_above(module: Path) -> None:
         parts = name.split(".")
         if parts[0] == "seg_transfer" and len(parts) > 1 and parts[1] in LAYERS:
             assert LAYERS.index(parts[1]) <= mine, f"{module} imports {name}, which lies below it"
+
+
+def module_name(module: Path) -> str:
+    return ".".join((PACKAGE.name, *module.with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_modules(module: Path) -> set[str]:
+    """Modules of the package; ``from package import module`` counts as one of the module alone."""
+    found = imported_names(module) & set(map(module_name, MODULES))
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    imports = {module_name(module): imported_modules(module) for module in MODULES}
+    TopologicalSorter(imports).prepare()  # raises with the circle
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if layer_of(m) in WITHOUT_TORCH and m != DEVICES], ids=str)

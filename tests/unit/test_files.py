@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from seg_transfer.errors import UserError
-from seg_transfer.util import files
-from seg_transfer.util.files import check_file, check_folder, make_folder, remove_temporaries, whole_file, write_text
+from seg_transfer.util import local_files
+from seg_transfer.util.files import whole_file, write_text
+from seg_transfer.util.local_files import check_file, check_folder, make_folder, remove_temporaries
 
 
 def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_the_first_file_that_a_process_writes_removes_what_a_killed_one_left(tmp
         left = renamed(temporary, started="1")
         left.touch()
     assert left.exists()  # made after this process looked
-    files._tidied.clear()
+    local_files._tidied.clear()
     write_text(tmp_path / "second", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
 

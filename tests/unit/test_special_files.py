@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import check_file, write_text
+from seg_transfer.util.files import write_text
+from seg_transfer.util.local_files import check_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX systems")
 

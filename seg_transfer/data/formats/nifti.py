@@ -29,7 +29,7 @@ from seg_transfer.data.formats.stream import GZIP_RATIO, check_end, fill
 from seg_transfer.data.geometry import Grid
 from seg_transfer.data.nifti_geometry import MM, NiftiGeometry
 from seg_transfer.errors import UserError
-from seg_transfer.util.files import GZIP_MAGIC
+from seg_transfer.util.local_files import GZIP_MAGIC
 
 APART = 0.1
 """sform and qform count as different if they place a corner more than this many voxels apart."""

@@ -11,7 +11,7 @@ from nibabel.openers import ImageOpener
 from seg_transfer.data.formats.header import Header
 from seg_transfer.data.formats.nifti import content, parse_head
 from seg_transfer.data.nifti_geometry import MM, MM_CODE, NiftiGeometry
-from seg_transfer.util.files import GZIP_MAGIC
+from seg_transfer.util.local_files import GZIP_MAGIC
 
 _NAMES = {1: "metre", 3: "micrometre"}
 
