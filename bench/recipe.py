@@ -4,6 +4,7 @@ Trained on the data sets' own lists of 5 and 20 cases, hippocampus in 3D and 2.5
 retinas, of 5 in 2.5D of abdomen MR and of 6 of sarcoma; the default encoder, unfrozen gradually, a fixed number of
 steps; scored on cases of their longest list that are not in the shorter ones. Their test cases are not touched. Every
 variant changes one thing against ``usual``, the recipe before 2026-11-28: without positions, half of today's rate.
+A ``3d`` in a setting's name was asked for, where the planner takes 2.5D.
 Finished runs are kept in ``bench/results/recipe.csv``; those of ``resnet18``, whose usual recipe is fine-tuned from the
 start, are of earlier versions.
 
@@ -33,6 +34,7 @@ EPOCH = 100
 USUAL = "usual"
 FORMER: dict[str, Any] = {"model.position": False, "recipe.learning_rate": 3e-3}
 """What plans had before 2026-11-28: every variant changes one thing of that."""
+TODAY: dict[str, Any] = {"model.position": True, "recipe.learning_rate": 6e-3}
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6
 """Progress at which the top and the lowest stage start to learn; plans have 0.1 and 0.3."""
@@ -57,7 +59,9 @@ SETTINGS = (
     Setting("hippocampus", "hippocampus", (5, 20), "3d", 3, "mm"),
     Setting("hippocampus_2.5d", "hippocampus", (5, 20), "2.5d", 3, "mm"),
     Setting("abdomen_mr", "abdomen_mr", (5,), "2.5d", 5, "mm"),
+    Setting("abdomen_mr_3d", "abdomen_mr", (5,), "3d", 5, "mm"),
     Setting("sarcoma", "sarcoma", (6,), "2.5d", 5, "mm"),
+    Setting("sarcoma_3d", "sarcoma", (6,), "3d", 5, "mm"),
     Setting("cells", "cells", (5, 20), "2d", 5, "pixel", RGB, (1, 2)),
     Setting("retina", "retina", (8,), "2d", 5, "pixel", RGB, (1, 2)),
 )
@@ -116,8 +120,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "inflation-centre": {"model.inflation": "centre"},
     "position": {"model.position": True},
-    "position-rate-0.006": {"model.position": True, "recipe.learning_rate": 6e-3},
+    "position-rate-0.006": TODAY,
     "position-rate-0.012": {"model.position": True, "recipe.learning_rate": 1.2e-2},
+    "position-rate-0.006-centre": {**TODAY, "model.inflation": "centre"},
+    "frozen-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
     "encoder-rate-0.1": {},
@@ -141,8 +147,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MINMAX = {"minmax", "minmax-similar"}
 """Of 2D images, which are z-scored otherwise."""
-STRATEGIES = {"frozen", "finetune"}
-"""Variants called by their strategy; all others unfreeze gradually."""
+STRATEGIES = {"frozen": "frozen", "frozen-centre": "frozen", "finetune": "finetune"}
+"""Variant -> its strategy; all others unfreeze gradually."""
 
 
 def edits(variant: str, setting: Setting) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def options(variant: str, setting: Setting) -> dict[str, Any]:
         "config": setting.configuration,
         "encoder": DEFAULT_ENCODER,
         "weights": "bundled",
-        "strategy": variant if variant in STRATEGIES else "gradual",
+        "strategy": STRATEGIES.get(variant, "gradual"),
     }
     if variant in MINMAX:
         asked["normalization"] = {channel.name: "minmax" for channel in setting.channels}
