@@ -1,18 +1,21 @@
-"""What limits the Dice of hippocampus? One change at a time on the first of five folds, at equal steps.
+"""What limits the Dice of hippocampus? One change at a time on some of five folds, at equal steps.
 
-Trained on the first fold's 160 cases in 3D, scored on the 40 that it holds out; everything is planned by default but
+Trained on a fold's 160 cases in 3D, scored on the 40 that it holds out; everything is planned by default but
 for the change and the number of steps. 4000 steps are about 20 minutes on one core. ``2d+3d`` is the mean of the
 probabilities of the ``2d`` and ``usual`` models, as of `segtl summary --ensembles`; it needs both in the scratch
-folder. Finished runs are rows of ``bench/results/limits.csv``, with the Dice of each case; the table compares them.
+folder. Finished runs are rows of ``bench/results/limits.csv``, with the Dice of each case; the table compares them,
+over all folds that a run has.
 
     python bench/limits.py --only usual wide
     python bench/limits.py --only usual --epochs 64
+    python bench/limits.py --only usual 2d 2d+3d --folds 0 1 2 3 4
     python bench/limits.py --table
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -30,10 +33,10 @@ from seg_transfer.training.run_folder import SCORES_FILE
 from seg_transfer.util.environment import machine_text
 from seg_transfer.util.statistics import mean_interval
 
-DATASET, FOLD, EPOCH = "hippocampus", "0", 100
+DATASET, EPOCH = "hippocampus", 100
 RUNS = RESULTS / "limits.csv"
 ABOUT = ("configuration", "stages", "decoder_channels", "patch", "spacing", "batch_size", "plan_hash")
-COLUMNS = ("name", "epochs", "seed", *ABOUT, "steps", "training_seconds", "dice", "cases", "machine", "commit")
+COLUMNS = ("name", "epochs", "fold", "seed", *ABOUT, "steps", "training_seconds", "dice", "cases", "machine", "commit")
 USUAL, ENSEMBLE, MEMBERS = "usual", "2d+3d", ("usual", "2d")
 
 
@@ -74,25 +77,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Edits of the plan; ``2d`` is planned so."""
 
 
-def run(name: str, epochs: int, seed: int, data: Path, work: Path) -> Row:
+def run(name: str, epochs: int, fold: int, seed: int, data: Path, work: Path) -> Row:
     """Do a run unless its row is there; the row."""
-    key = {"name": name, "epochs": epochs, "seed": seed}
+    key = {"name": name, "epochs": epochs, "fold": fold, "seed": seed}
     if known := find_row(RUNS, **key):
         return known
     shared = name in (*MEMBERS, ENSEMBLE)  # an ensemble's members lie in one work folder
-    folder = work / f"{'members' if shared else name}-{epochs}-seed{seed}"
-    row = ensemble(folder) if name == ENSEMBLE else trained(name, epochs, seed, data, folder)
+    folder = work / f"{'members' if shared else name}-{epochs}-fold{fold}-seed{seed}"
+    row = ensemble(folder, fold) if name == ENSEMBLE else trained(name, epochs, fold, seed, data, folder)
     row = {**key, **row, "machine": machine_text(), "commit": commit()}
     append_rows(RUNS, COLUMNS, [row])
     return {column: str(value) for column, value in row.items()}
 
 
-def trained(name: str, epochs: int, seed: int, data: Path, folder: Path) -> dict[str, object]:
+def trained(name: str, epochs: int, fold: int, seed: int, data: Path, folder: Path) -> dict[str, object]:
     """Train and validate the fold; what the row says of it."""
     config = "2d" if name == "2d" else "3d"
     seg_transfer.plan(data / DATASET, work=folder, config=config, epochs=epochs, seed=seed)
     edit_plan(folder / "plan.json", {"recipe.steps_per_epoch": EPOCH, **VARIANTS[name]})
-    (one,) = seg_transfer.train(FOLD, work=folder)
+    (one,) = seg_transfer.train(str(fold), work=folder)
     assert one.scores is not None, "the fold holds cases out"
     result = json.loads((one.folder / "manifest.json").read_text())["result"]
     plan = Plan.load(folder / "plan.json")
@@ -110,10 +113,10 @@ def trained(name: str, epochs: int, seed: int, data: Path, folder: Path) -> dict
     }
 
 
-def ensemble(folder: Path) -> dict[str, object]:
+def ensemble(folder: Path, fold: int) -> dict[str, object]:
     """Score the mean of both members; what the row says of it."""
     seg_transfer.summary(work=folder, ensembles=True)
-    (found,) = (folder / "ensembles").glob(f"*/fold_{FOLD}/{SCORES_FILE}")
+    (found,) = (folder / "ensembles").glob(f"*/fold_{fold}/{SCORES_FILE}")
     return {"configuration": ENSEMBLE, **dice_of(Scores.load(found))}
 
 
@@ -128,25 +131,28 @@ def dice_of(scores: Scores) -> dict[str, object]:
 
 
 def table() -> str:
-    """The rows as a Markdown table; differences are by case, against the first usual run of the same seed."""
-    lines = ["| run | steps | seed | mean Dice | against usual, points (95 % interval) | training, s |"]
+    """Each run over its folds, as a Markdown table; differences are by case, against the first usual run of a seed."""
+    lines = ["| run | steps | seed | folds | mean Dice (95 % interval) | against usual, points (95 % interval) |"]
     lines.append("|---|---|---|---|---|---|")
-    rows = read_rows(RUNS)
-    for row in rows:
-        usual = next((each for each in rows if (each["name"], each["seed"]) == (USUAL, row["seed"])), None)
-        mean = statistics.fmean(figures_of(row["dice"]).values())
-        against = "" if usual is None or usual is row else difference(row, usual)
-        steps = row["steps"] or "both's"
-        lines.append(
-            f"| {row['name']} | {steps} | {row['seed']} | {mean:.4f} | {against} | {row['training_seconds']} |"
-        )
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in read_rows(RUNS):
+        found.setdefault((row["name"], row["epochs"], row["seed"]), []).append(row)
+    cases = {
+        key: dict(dice for row in rows for dice in figures_of(row["cases"]).items()) for key, rows in found.items()
+    }
+    for (name, epochs, seed), rows in found.items():
+        here = cases[name, epochs, seed]
+        low, high = mean_interval(list(here.values()))
+        usual = next(key for key in found if (key[0], key[2]) == (USUAL, seed))
+        against = "" if usual == (name, epochs, seed) else difference(here, cases[usual])
+        mean = f"{statistics.fmean(here.values()):.4f} ({low:.4f} to {high:.4f})"
+        lines.append(f"| {name} | {int(epochs) * EPOCH} | {seed} | {len(rows)} | {mean} | {against} |")
     return "\n".join(lines)
 
 
-def difference(row: Mapping[str, str], usual: Mapping[str, str]) -> str:
-    """Mean difference in points over the cases, with its interval."""
-    here, there = figures_of(row["cases"]), figures_of(usual["cases"])
-    points = [100 * (here[case] - there[case]) for case in there]
+def difference(here: Mapping[str, float], there: Mapping[str, float]) -> str:
+    """Mean difference in points over the cases that both have, with its interval."""
+    points = [100 * (here[case] - there[case]) for case in here if case in there]
     low, high = mean_interval(points)
     return f"{statistics.fmean(points):+.2f} ({low:+.2f} to {high:+.2f})"
 
@@ -158,14 +164,15 @@ def main() -> None:
     names = [*VARIANTS, ENSEMBLE]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="runs, in this order")
     parser.add_argument("--epochs", type=int, default=40, help=f"of {EPOCH} steps")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--table", action="store_true", help="print the table of finished runs, run nothing")
     options = parser.parse_args()
-    for seed in options.seeds:
-        for name in [] if options.table else options.only:
-            started = time.perf_counter()
-            row = run(name, options.epochs, seed, options.data, options.work / "limits")
-            print(name, "seed", seed, row["dice"], f"{time.perf_counter() - started:.0f} s", flush=True)
+    runs = itertools.product(options.seeds, options.folds, [] if options.table else options.only)
+    for seed, fold, name in runs:
+        started = time.perf_counter()
+        row = run(name, options.epochs, fold, seed, options.data, options.work / "limits")
+        print(name, "fold", fold, "seed", seed, row["dice"], f"{time.perf_counter() - started:.0f} s", flush=True)
     print(table())
 
 
