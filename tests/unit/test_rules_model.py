@@ -202,6 +202,10 @@ def test_decoder_has_one_block_per_stage() -> None:
 
 
 class TestEncoder:
+    def test_kernels_of_a_3d_network_stand_in_the_centre_slice(self) -> None:
+        assert encoder_rule.inflation("3d")[0] == "centre"
+        assert encoder_rule.inflation("2.5d")[1] == "no effect in 2.5d"
+
     def test_the_bundled_weights_of_imagenet_are_the_default(self) -> None:
         chosen, reason = encoder_rule.encoder("auto")
         assert BUNDLED[chosen].images == "ImageNet-1k" and "ImageNet-1k" in reason

@@ -67,11 +67,12 @@ def _bundled(entry: EncoderEntry) -> str:
     return f"{BUNDLED[entry.name].images}; {BUNDLED[entry.name].licence}"
 
 
-def inflation(configuration: str) -> tuple[Literal["average"], str]:
-    """Choose how 2D kernels become 3D ones."""
+def inflation(configuration: str) -> tuple[Literal["average", "centre"], str]:
+    """Choose how 2D kernels become 3D ones, by ``bench/recipe.py``: centre was never behind in 3D (docs/log.md)."""
     if configuration != "3d":
         return "average", f"no effect in {configuration}"
     return (
-        "average",
-        "2D kernels are repeated along the slice axis and divided by their depth (I3D): every slice contributes",
+        "centre",
+        "2D kernels stand in the centre slice, with zeros around them: repeated along the slice axis, they would blur "
+        "in every layer",
     )

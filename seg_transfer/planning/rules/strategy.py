@@ -142,8 +142,7 @@ def pretraining_helps(evidence: TransferEvidence | None) -> tuple[bool, str]:
 def batchnorm(model: ModelPlan, *, random_learn: bool) -> tuple[BatchNorm, str]:
     """Choose how the encoder's BatchNorm is treated.
 
-    The source's statistics do not fit inflated kernels, which average along the slice axis and so lower every variance
-    below the stored one. Neither keeping nor training them was significantly better (``bench/recipe.py``,
+    Neither keeping the source's statistics nor training them was significantly better (``bench/recipe.py``,
     ``bench/batchnorm.py``), so that all pretrained stages are treated alike. Statistics of random weights become
     invalid as these learn.
 
