@@ -147,6 +147,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MINMAX = {"minmax", "minmax-similar"}
 """Of 2D images, which are z-scored otherwise."""
+BASES = {"position-rate-0.006-centre": "position-rate-0.006", "frozen-centre": "frozen"}
+"""Variant -> the one that it is compared with; all others with ``usual``."""
 STRATEGIES = {"frozen": "frozen", "frozen-centre": "frozen", "finetune": "finetune"}
 """Variant -> its strategy; all others unfreeze gradually."""
 
@@ -195,21 +197,22 @@ def runs(data: Path, epochs: int) -> list[BenchRun]:
 
 
 def table(results: Path) -> str:
-    """Mean Dice of each run, and its difference from the usual recipe on the same seeds, in points."""
+    """Mean Dice of each run, and its difference from the run that it is compared with, on the same seeds, in points."""
     found: dict[tuple[str, str, int, int, str], dict[int, float]] = defaultdict(dict)
     for row in read_rows(results):
         dataset, _, variant = row["name"].rsplit("-", 2)[0].split("-", 2)
         key = row["encoder"], dataset, int(row["steps"]), int(row["train_cases"]), variant
         found[key][int(row["seed"])] = statistics.mean(figures_of(row["dice"]).values())
     lines = [
-        "| encoder | data set | steps | cases | variant | mean Dice | minus usual, points, each seed |",
-        "|---|---|---|---|---|---|---|",
+        "| encoder | data set | steps | cases | variant | mean Dice | minus | points, each seed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (*key, variant), seeds in sorted(found.items()):
-        usual = found.get((*key, USUAL), {})  # type: ignore[arg-type]
-        less = ", ".join(f"{100 * (seeds[seed] - usual[seed]):+.2f}" for seed in sorted(seeds.keys() & usual.keys()))
+        base = BASES.get(variant, USUAL)
+        other = found.get((*key, base), {})  # type: ignore[arg-type]
+        less = ", ".join(f"{100 * (seeds[seed] - other[seed]):+.2f}" for seed in sorted(seeds.keys() & other.keys()))
         mean = statistics.mean(seeds.values())
-        lines.append(f"| {' | '.join(map(str, key))} | {variant} | {mean:.4f} | {less} |")
+        lines.append(f"| {' | '.join(map(str, key))} | {variant} | {mean:.4f} | {base} | {less} |")
     return "\n".join(lines)
 
 

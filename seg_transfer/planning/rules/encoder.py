@@ -68,7 +68,7 @@ def _bundled(entry: EncoderEntry) -> str:
 
 
 def inflation(configuration: str) -> tuple[Literal["average", "centre"], str]:
-    """Choose how 2D kernels become 3D ones, by ``bench/recipe.py``: centre was never behind in 3D (docs/log.md)."""
+    """Choose how 2D kernels become 3D ones, by ``bench/recipe.py``: ``docs/log.md``, 2026-11-30."""
     if configuration != "3d":
         return "average", f"no effect in {configuration}"
     return (
