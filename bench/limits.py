@@ -143,8 +143,8 @@ def table() -> str:
     for (name, epochs, seed), rows in found.items():
         here = cases[name, epochs, seed]
         low, high = mean_interval(list(here.values()))
-        usual = next(key for key in found if (key[0], key[2]) == (USUAL, seed))
-        against = "" if usual == (name, epochs, seed) else difference(here, cases[usual])
+        usual = next((key for key in found if (key[0], key[2]) == (USUAL, seed)), None)
+        against = "" if usual in (None, (name, epochs, seed)) else difference(here, cases[usual])
         mean = f"{statistics.fmean(here.values()):.4f} ({low:.4f} to {high:.4f})"
         lines.append(f"| {name} | {int(epochs) * EPOCH} | {seed} | {len(rows)} | {mean} | {against} |")
     return "\n".join(lines)
