@@ -381,7 +381,7 @@ class TestDocument:
     def test_a_plan_that_lacks_a_newer_field_is_read_with_its_default_and_not_called_edited(self, path: Path) -> None:
         before = Plan.load(path)
         content = json.loads(path.read_text())
-        for part, field in (("data", "regions"), ("model", "inflation"), ("recipe", "gradient_clip")):
+        for part, field in (("data", "regions"), ("model", "head"), ("recipe", "gradient_clip")):
             del content[part][field]
             content["checksums"][part] = json_hash(content[part])  # as a segtl without the field wrote it
         path.write_text(json.dumps(content))
