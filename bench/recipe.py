@@ -32,9 +32,10 @@ from seg_transfer.planning.rules.augmentation import NetworkAxis, augmentation
 
 EPOCH = 100
 USUAL = "usual"
-FORMER: dict[str, Any] = {"model.position": False, "recipe.learning_rate": 3e-3}
-"""What plans had before 2026-11-28: every variant changes one thing of that."""
-TODAY: dict[str, Any] = {"model.position": True, "recipe.learning_rate": 6e-3}
+FORMER: dict[str, Any] = {"model.position": False, "recipe.learning_rate": 3e-3, "model.inflation": "average"}
+"""What plans had before 2026-11-28, of inflation before 2026-11-30: every variant changes one thing of that."""
+POSITION: dict[str, Any] = {"model.position": True, "recipe.learning_rate": 6e-3}
+"""What plans have had since 2026-11-28."""
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6
 """Progress at which the top and the lowest stage start to learn; plans have 0.1 and 0.3."""
@@ -120,9 +121,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "low-resolution": {f"{AUGMENTATION}.low_resolution_probability": 0.2},
     "inflation-centre": {"model.inflation": "centre"},
     "position": {"model.position": True},
-    "position-rate-0.006": TODAY,
+    "position-rate-0.006": POSITION,
     "position-rate-0.012": {"model.position": True, "recipe.learning_rate": 1.2e-2},
-    "position-rate-0.006-centre": {**TODAY, "model.inflation": "centre"},
+    "position-rate-0.006-centre": {**POSITION, "model.inflation": "centre"},
     "frozen-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},

@@ -50,7 +50,7 @@ def layer_of(module: Path) -> str:
 
 
 def imported_names(module: Path) -> set[str]:
-    """Every module imported anywhere in the file, those inside functions included, type-checking ones left out."""
+    """Everything imported anywhere in the file, with its module, inside functions too, type-checking left out."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     typing_only = {
         id(inner)
@@ -66,7 +66,6 @@ def imported_names(module: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
-            names.add(node.module or "")
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
@@ -85,14 +84,12 @@ def module_name(module: Path) -> str:
     return ".".join((PACKAGE.name, *module.with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imported_modules(module: Path) -> set[str]:
-    """Modules of the package; ``from package import module`` counts as one of the module alone."""
-    found = imported_names(module) & set(map(module_name, MODULES))
-    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
-
-
 def test_no_module_imports_itself_through_others() -> None:
-    imports = {module_name(module): imported_modules(module) for module in MODULES}
+    imported = {module_name(module): imported_names(module) for module in MODULES}
+    imports = {
+        importer: {name if name in imported else name.rpartition(".")[0] for name in names} & imported.keys()
+        for importer, names in imported.items()
+    }
     TopologicalSorter(imports).prepare()  # raises with the circle
 
 
