@@ -32,10 +32,12 @@ class EncoderNetwork(nn.Module):
         super().__init__()
         self.is_3d = is_3d = model.configuration == "3d"
         self.channels = channels
-        self.input_channels = channels if is_3d else channels * model.patch[0]
+        slices = 1 if is_3d else model.patch[0]
+        self.input_channels = channels * slices
         self.encoder = Encoder(
             model.encoder,
             channels=self.input_channels,
+            slices=slices,
             stages=model.stages,
             slice_strides=model.slice_strides if is_3d else None,
             inflation=model.inflation,

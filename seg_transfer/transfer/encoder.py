@@ -58,6 +58,7 @@ class Encoder(nn.Module):
     Args:
         name: Name in the catalogue, or ``timm/NAME``.
         channels: Channels that the first convolution reads: in 2.5D channels times slices.
+        slices: 2.5D only: slices of a stack.
         stages: Stages in use, from the finest; all by default.
         slice_strides: 3D only: stride along the slice axis, one per stage. None: 2D and 2.5D.
         inflation: 3D only: how ``load_weights`` inflates kernels.
@@ -73,13 +74,14 @@ class Encoder(nn.Module):
         name: str,
         *,
         channels: int,
+        slices: int = 1,
         stages: int | None = None,
         slice_strides: Sequence[int] | None = None,
         inflation: Inflation = "average",
     ) -> None:
         super().__init__()
         entry = describe(name)
-        self.name, self.inflation = name, inflation
+        self.name, self.slices, self.inflation = name, slices, inflation
         self._inputs = channels
         self._folded: dict[int, nn.Module] = {}  # no submodules: they are in no checkpoint
         self.is_3d = slice_strides is not None

@@ -103,7 +103,7 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
                 continue
             fitted = original = source[source_name].to(tensor.dtype)
             if name in image and fitted.ndim == 4:
-                fitted = adapt_input(fitted, tensor.shape[1])
+                fitted = adapt_input(fitted, tensor.shape[1], slices=module.slices)
             fitted = fit_depth(fitted, tensor, module.inflation)
             tensor.copy_(fitted)
             (report.matched if fitted is original else report.adapted)[name] = tensor.numel()
@@ -115,17 +115,29 @@ def load_weights(module: Encoder, weights: Weights, encoder_name: str, *, stages
     return report
 
 
-def adapt_input(weight: Tensor, channels: int) -> Tensor:
+def adapt_input(weight: Tensor, channels: int, *, slices: int = 1) -> Tensor:
     """Adapt a convolution kernel ``(out, in, ...)`` to another number of input channels.
 
     For one channel the filters are summed: the response to a grey image. Otherwise they repeat cyclically, times
-    old / new channels, so that the response to equal channels stays that to grey.
+    old / new channels, so that the response to equal channels stays that to grey. The slices of a 2.5D stack of one
+    channel are such channels. Of several channels each would read its slices as the colours of one image, and the
+    response would be to the mean of the channels; instead, the filters stand in the middle slice, between zeros
+    (``docs/log.md``, 2026-11-30).
+
+    Args:
+        weight: The kernel.
+        channels: New channels, in 2.5D image channels times slices, channel by channel.
+        slices: Slices of a 2.5D stack.
     """
     before = weight.shape[1]
     if channels == before:
         return weight
     if channels == 1:
         return weight.sum(1, keepdim=True)
+    if 1 < slices < channels:
+        adapted = weight.new_zeros(weight.shape[0], channels, *weight.shape[2:])
+        adapted[:, slices // 2 :: slices] = adapt_input(weight, channels // slices)
+        return adapted
     return weight[:, torch.arange(channels) % before] * (before / channels)
 
 

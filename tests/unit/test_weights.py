@@ -36,6 +36,24 @@ def test_adapted_input_filters_have_these_values():
     assert adapt_input(grey, 3).flatten().tolist() == [2.0, 2.0, 2.0]
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_stack_of_several_channels_starts_as_its_middle_slice(channels: int) -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(2, channels, 5, 32, 32)
+    flat, deep = Encoder("resnet18", channels=channels), Encoder("resnet18", channels=channels * 5, slices=5)
+    for encoder in (flat, deep):
+        load_weights(encoder.eval(), resnet18_weights(), "resnet18")
+    with torch.no_grad():
+        for expected, found in zip(flat(stack[:, :, 2:3]), deep(stack), strict=True):
+            assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_stack_of_one_channel_is_read_as_colours() -> None:
+    rgb = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1)
+    assert adapt_input(rgb, 3, slices=3) is rgb
+    assert torch.equal(adapt_input(rgb, 5, slices=5), adapt_input(rgb, 5))
+
+
 def test_weights_fill_the_stages_in_use_and_leave_head_and_deeper_stages():
     encoder = Encoder("resnet18", channels=3, stages=3)
     report = load_weights(encoder, resnet18_weights(), "resnet18")
