@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from seg_transfer.catalogue.encoders import EncoderEntry, entry
@@ -155,9 +156,9 @@ class _Planner:
         if self.earlier is not None:
             stages, why_stages = earlier_model_rule.stages((stages, why_stages), self.earlier)
         architecture = Architecture(encoder, stages, channels=len(data.channels), classes=len(data.outputs))
-        configuration = self._configuration(grid, data, architecture)
         seconds = optimization.target_step_seconds(self.options.time_budget) if machine.kind == "cpu" else None
         limits = Limits(machine, memory, seconds)
+        configuration = self._configuration(grid, data, architecture, limits)
         if self.given is not None:
             size, why_patch = given_patch(
                 *self.given.patch, data.spacing, architecture, configuration=configuration, limits=limits
@@ -194,29 +195,35 @@ class _Planner:
         size, why = fit_patch(shape, data.spacing, architecture, configuration=configuration, limits=limits)
         return size, why_slices + why
 
-    def _configuration(self, grid: GridStatistics, data: DataPlan, architecture: Architecture) -> Configuration:
+    def _configuration(
+        self, grid: GridStatistics, data: DataPlan, architecture: Architecture, limits: Limits
+    ) -> Configuration:
         """Decide what the network reads."""
-        options, resources = self.options, self.resources
+        options, machine = self.options, limits.machine
         if self.given is not None:
             return self.reasons.take("model.configuration", self.given.configuration)
         requested = None if options.config == "auto" else options.config
         if self.earlier is not None:
             decision = earlier_model_rule.configuration(requested, self.earlier, data.dimension)
             return self.reasons.take("model.configuration", decision)
-        steps_3d = 0.0
+        plane = steps_3d = 0.0
         if data.dimension == 3 and requested is None and architecture.entry.volumes:
-            # Memory limits this patch, time does not: the rule compares the time.
-            limits = Limits(resources.machine, resources.memory_bytes, step_seconds=None)
-            candidate, _ = fit_patch(grid.shape, data.spacing, architecture, configuration="3d", limits=limits)
-            seconds = resources.machine.seconds(step_flops(candidate, SMALLEST_BATCH["3d"]))
+            in_time, largest = (
+                fit_patch(grid.shape, data.spacing, architecture, configuration="3d", limits=each)[0]
+                for each in (limits, replace(limits, step_seconds=None))
+            )
+            sides = zip(in_time.patch[1:], grid.shape[1:], strict=True)
+            plane = math.prod(min(1.0, side / whole) for side, whole in sides)
+            seconds = machine.seconds(step_flops(largest, SMALLEST_BATCH["3d"]))
             steps_3d = optimization.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
             dimension=data.dimension,
             ratio=grid.ratio,
             slices=grid.shape[0],
             volumes=architecture.entry.volumes,
+            plane=plane,
             steps_3d=steps_3d,
-            device=resources.machine.kind,
+            device=machine.kind,
             requested=requested,
         )
         return self.reasons.take("model.configuration", decision)

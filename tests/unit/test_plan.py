@@ -149,8 +149,14 @@ class TestPlanner:
         assert plan_of(large, time_budget=86400.0).model.configuration == "3d"
         assert plan_of(large, config="3d").model.configuration == "3d"
 
+    def test_thick_slices_are_3d_on_a_cpu_where_the_patch_covers_enough(self) -> None:
+        thick = fingerprint(shape=(110, 110, 46), spacing=(1.0, 1.0, 3.3))
+        assert plan_of(thick).model.configuration == "3d"
+        assert plan_of(thick, time_budget=20.0).model.configuration == "2.5d"
+        assert plan_of(fingerprint(shape=(256, 256, 36), spacing=(1.25, 1.25, 7.7))).model.configuration == "2.5d"
+
     def test_coronal_slices(self) -> None:
-        plan = plan_of(fingerprint(shape=(200, 30, 180), spacing=(1.0, 6.0, 1.0)), encoder="resnet18")
+        plan = plan_of(fingerprint(shape=(200, 30, 180), spacing=(1.0, 6.0, 1.0)), encoder="resnet18", config="2.5d")
         assert plan.data.axes == (1, 2, 0)
         assert plan.data.spacing == (6.0, 1.0, 1.0)
         assert plan.model.patch == (3, 192, 224)

@@ -8,6 +8,9 @@ from seg_transfer.planning.rules.spacing import ANISOTROPY_LIMIT
 
 FEWEST_SLICES = 8
 """Volumes of fewer slices are hardly deeper than a 2.5D stack: 3D kernels would see mostly padding."""
+LEAST_OF_PLANE = 0.2
+"""Share of a slice that a 3D patch has to cover on a CPU, or else the time has to be plenty (``bench/encoders.py``,
+docs/log.md, 2026-11-30)."""
 FEWEST_STEPS = 600
 """nnU-Net's reference run on hippocampus reaches most of its final Dice within two epochs of 250 steps; fewer than
 about 600 steps are too few in any configuration."""
@@ -19,6 +22,7 @@ def configuration(
     ratio: float,
     slices: float,
     volumes: bool,
+    plane: float,
     steps_3d: float,
     device: DeviceKind,
     requested: Configuration | None = None,
@@ -30,7 +34,9 @@ def configuration(
         ratio: Anisotropy of the network's grid.
         slices: Median number of slices on it.
         volumes: Whether the encoder converts to 3D.
-        steps_3d: Training steps in 3D, with the smallest batch, that fit into the time budget on this device.
+        plane: Share of the median slice that the 3D patch covers for which a step has time on this device.
+        steps_3d: Training steps in 3D, with the smallest batch and the largest patch, that fit into the time budget on
+            this device.
         device: Time is a limit only on a CPU.
         requested: The user's choice, if any.
     """
@@ -44,14 +50,20 @@ def configuration(
         return "2.5d", f"{slices:g} slices in the median case are too few for 3D (at least {FEWEST_SLICES})"
     if device != "cpu":
         return "3d", f"{slices:g} slices in the median case, and a GPU"
+    covered = f"a 3D patch for which a step has time on a CPU covers {plane:.0%} of the median slice"
+    if plane >= LEAST_OF_PLANE:
+        return "3d", f"{covered} (at least {LEAST_OF_PLANE:.0%}), and there are {slices:g} slices in the median case"
+    short = f"{covered} (at least {LEAST_OF_PLANE:.0%})"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
-            f"slices are {ratio:.2g} times as far apart as pixels; limit {ANISOTROPY_LIMIT:g} on a CPU: "
+            f"{short}, and slices are {ratio:.2g} times as far apart as pixels (limit {ANISOTROPY_LIMIT:g}): "
             "neighbouring slices as channels give most of the context in a fraction of the time"
         )
     if steps_3d < FEWEST_STEPS:
-        return "2.5d", f"3D would get about {steps_3d:.0f} steps in the time budget on a CPU (at least {FEWEST_STEPS})"
+        return "2.5d", (
+            f"{short}, and larger ones would get about {steps_3d:.0f} steps in the budget (at least {FEWEST_STEPS})"
+        )
     return "3d", (
-        f"slices lie close enough, and there is time for 3D; anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g}), "
-        f"about {steps_3d:.0f} steps of the smallest batch fit into the time budget on a CPU (at least {FEWEST_STEPS})"
+        f"there is time for 3D on a CPU: about {steps_3d:.0f} steps of the largest patch fit into the budget (at least "
+        f"{FEWEST_STEPS}); anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g})"
     )
