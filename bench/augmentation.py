@@ -49,7 +49,9 @@ def alone(name: str, configuration: str) -> Augmentation:
 
 def planned(plan: Plan) -> Augmentation:
     """What a plan of an isotropic volume says."""
-    return augmentation(ratio=1.0, configuration=plan.model.configuration, unit="mm", mirrored=(2,))[0]
+    return augmentation(
+        ratio=1.0, configuration=plan.model.configuration, unit="mm", mirrored=(2,), spread=(0.3,), labels=2
+    )[0]
 
 
 def batch_of(configuration: str, channels: int) -> Batch:

@@ -36,6 +36,8 @@ FORMER: dict[str, Any] = {"model.position": False, "recipe.learning_rate": 3e-3,
 """What plans had before 2026-11-28, of inflation before 2026-11-30: every variant changes one thing of that."""
 POSITION: dict[str, Any] = {"model.position": True, "recipe.learning_rate": 6e-3}
 """What plans have had since 2026-11-28."""
+TODAY: dict[str, Any] = {**POSITION, "model.inflation": "centre"}
+"""What plans have had since 2026-11-30, without structures that change on their own."""
 AUGMENTATION = "recipe.augmentation"
 LATE_FROM, LATE_TO = 0.3, 0.6
 """Progress at which the top and the lowest stage start to learn; plans have 0.1 and 0.3."""
@@ -69,9 +71,11 @@ SETTINGS = (
 
 
 def planned(setting: Setting) -> dict[str, Any]:
-    """The plan's augmentation at equal spacings; mirroring stays as planned."""
-    chosen, _ = augmentation(ratio=1, configuration=setting.configuration, unit=setting.unit, mirrored=setting.mirrored)
-    fields = chosen.model_dump(mode="json", exclude={"mirror_axes"})
+    """The plan's augmentation at equal spacings, no structure on its own; mirroring and spread stay as planned."""
+    chosen, _ = augmentation(
+        ratio=1, configuration=setting.configuration, unit=setting.unit, mirrored=setting.mirrored, spread=(), labels=0
+    )
+    fields = chosen.model_dump(mode="json", exclude={"mirror_axes", "structure_spread"})
     return {f"{AUGMENTATION}.{name}": value for name, value in fields.items()}
 
 
@@ -123,7 +127,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "position": {"model.position": True},
     "position-rate-0.006": POSITION,
     "position-rate-0.012": {"model.position": True, "recipe.learning_rate": 1.2e-2},
-    "position-rate-0.006-centre": {**POSITION, "model.inflation": "centre"},
+    "position-rate-0.006-centre": TODAY,
+    "structures": {**TODAY, f"{AUGMENTATION}.structure_probability": 0.5},
     "frozen-centre": {"model.inflation": "centre"},
     "batchnorm-source": {"recipe.strategy.batchnorm": "source"},
     "batchnorm-trained": {"recipe.strategy.batchnorm": "trained"},
@@ -148,7 +153,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MINMAX = {"minmax", "minmax-similar"}
 """Of 2D images, which are z-scored otherwise."""
-BASES = {"position-rate-0.006-centre": "position-rate-0.006", "frozen-centre": "frozen"}
+BASES = {
+    "position-rate-0.006-centre": "position-rate-0.006",
+    "frozen-centre": "frozen",
+    "structures": "position-rate-0.006-centre",
+}
 """Variant -> the one that it is compared with; all others with ``usual``."""
 STRATEGIES = {"frozen": "frozen", "frozen-centre": "frozen", "finetune": "finetune"}
 """Variant -> its strategy; all others unfreeze gradually."""

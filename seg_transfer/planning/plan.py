@@ -160,6 +160,11 @@ class Augmentation(Record):
     contrast_range: Factors = (0.75, 1.25)
     gamma_probability: Fraction = 0.3
     gamma_range: Factors = Field(default=(0.7, 1.5), description="exponent")
+    structure_probability: Fraction = Field(default=0.0, description="of each class changing on its own")
+    structure_spread: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
+        default=(),
+        description="of each channel: how much labels' means differ between cases, over the spread within one",
+    )
     colour_probability: Fraction = Field(default=0.0, description="of hue, saturation and value together")
     hue_degrees: float = Field(default=10.0, ge=0, le=180)
     saturation_range: Factors = (0.7, 1.4)
@@ -277,6 +282,11 @@ class Plan(JsonRecord):
         if self.recipe.augmentation.colour_probability and kinds != ["minmax"] * 3:
             raise ValueError(
                 f"recipe.augmentation.colour_probability: needs 3 channels with minmax, not {', '.join(kinds)}"
+            )
+        spreads = len(self.recipe.augmentation.structure_spread)
+        if spreads != len(kinds) and (spreads or self.recipe.augmentation.structure_probability):
+            raise ValueError(
+                f"recipe.augmentation.structure_spread: {spreads} entries, but data.channels has {len(kinds)}"
             )
         if self.data.dimension == 2 and self.model.configuration != "2d":
             raise ValueError(f"model.configuration: 2D images need 2d, not {self.model.configuration}")

@@ -37,7 +37,7 @@ from seg_transfer.planning.rules import normalization, optimization
 from seg_transfer.planning.rules import position as position_rule
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as strategy_rule
-from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, label_spread, mirror_axes, tta_axes
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels, is_narrow
 from seg_transfer.planning.rules.given_patch import given_patch
@@ -268,7 +268,12 @@ class _Planner:
             self.site, list(data.scored), data.axes, model.configuration, options.mirror
         )
         augmented, augmentation_reasons = augmentation(
-            ratio=grid.ratio, configuration=model.configuration, unit=data.unit, mirrored=mirrored
+            ratio=grid.ratio,
+            configuration=model.configuration,
+            unit=data.unit,
+            mirrored=mirrored,
+            spread=label_spread(self.site.channels, [channel.normalization for channel in data.channels]),
+            labels=0 if data.regions else len(data.labels) - 1,
         )
         take("recipe.augmentation", (augmented, NNUNET_REASON))
         for name, why in augmentation_reasons.items():

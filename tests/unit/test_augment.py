@@ -25,6 +25,7 @@ from seg_transfer.training.augment.intensity import (
     Noise,
 )
 from seg_transfer.training.augment.spatial import Lens, Mirror, Rotation, Scale, Shear, Stretch
+from seg_transfer.training.augment.structures import CLASSES, Structures
 from seg_transfer.training.augment.transform import Array, Draw, Transform
 from seg_transfer.training.batches import seeded_generator
 from seg_transfer.training.losses import IGNORE
@@ -33,8 +34,11 @@ T = TypeVar("T", bound=Transform)
 
 PROBABILITIES = [name for name in Augmentation.model_fields if name.endswith("_probability")]
 OFF = Augmentation(**dict.fromkeys(PROBABILITIES, 0))
-COLOURFUL = Augmentation(**dict.fromkeys(PROBABILITIES, 1), mirror_axes=(0, 1, 2), low_resolution_axes=(0, 1, 2))
+COLOURFUL = Augmentation(
+    **dict.fromkeys(PROBABILITIES, 1), mirror_axes=(0, 1, 2), low_resolution_axes=(0, 1, 2), structure_spread=(0.2,)
+)
 ON = COLOURFUL.model_copy(update={"colour_probability": 0})
+"""In images of two channels."""
 
 
 def drawn(plan: Augmentation, *, batch: int, channels: int = 1, seed: int = 0) -> list[Transform]:
@@ -288,6 +292,51 @@ def test_an_inverted_gamma_is_gamma_on_the_negative() -> None:
     inverted, _ = changed(image, label, Gamma(np.full((1, 1), 1.5, np.float32), inverted=np.array([[True]])))
     negative, _ = changed(-image, label, Gamma(np.full((1, 1), 1.5, np.float32), inverted=np.array([[False]])))
     assert torch.allclose(inverted, -negative, atol=1e-6) and not torch.allclose(inverted, image, atol=0.05)
+
+
+def structures(shifts: dict[int, float], factors: dict[int, float], channels: int = 1) -> Structures:
+    """The change of the first channel by class; the others' stay."""
+    arrays = np.zeros((1, channels, CLASSES), np.float32), np.ones((1, channels, CLASSES), np.float32)
+    for array, given in zip(arrays, (shifts, factors), strict=True):
+        array[0, 0, list(given)] = list(given.values())
+    return Structures(*arrays)
+
+
+def test_a_structure_changes_without_the_others() -> None:
+    image = torch.randn(1, 2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    image[:, :, 0, 0, :2] = torch.tensor([-50.0, 50.0])  # nothing is clipped
+    label = torch.zeros(1, 3, 40, 40, dtype=torch.long)
+    label[:, :, 5:15, 5:15], label[:, :, 25:35, 5:15], label[:, :, 25:35, 25:35] = 1, 2, IGNORE
+    darker, same = changed(image, label, structures({1: -2}, {1: 0.5, 2: 1.0}, channels=2))
+    assert torch.equal(same, label) and torch.equal(darker[:, 1], image[:, 1])
+    inside = slice(6, 14)
+    before, after = image[0, 0, :, inside, inside], darker[0, 0, :, inside, inside]
+    mean, spread = image[0, 0, :, 5:15, 5:15].mean(), image[0, 0].std()
+    assert torch.allclose(after, mean + 0.5 * (before - mean) - 2 * spread, atol=1e-4)
+    around = torch.ones(40, 40, dtype=torch.bool)
+    around[4:16, 4:16] = False
+    assert torch.equal(darker[0, 0, :, around], image[0, 0, :, around])
+
+
+def test_a_changed_structure_has_no_sharp_edge_and_stays_in_the_range() -> None:
+    image, label = torch.zeros(1, 1, 1, 20, 20), torch.zeros(1, 1, 20, 20).long()
+    label[..., 5:15, 5:15] = 1
+    image[..., 0, 0], image[..., 0, 1] = 3, -3
+    spread = image.std()
+    brighter, _ = changed(image, label, structures({1: 1}, {1: 1.0001}))
+    row_of_ten = brighter[0, 0, 0, 10, 3:8] / spread
+    assert torch.allclose(row_of_ten, torch.tensor([0, 1 / 3, 2 / 3, 1, 1]), atol=1e-4)
+    clipped, _ = changed(image, label, structures({1: 100}, {1: 1.0001}))
+    assert clipped.max() == 3
+
+
+def test_the_middle_of_a_stack_says_what_all_of_it_is() -> None:
+    image, label = torch.zeros(1, 1, 3, 20, 20), torch.zeros(1, 1, 20, 20).long()
+    label[..., 5:15, 5:15] = 1
+    image[:, :, 0, 0, 0], image[:, :, 1, 8, 8], image[:, :, 2, 8, 8] = 9, 5, 7
+    flat, _ = changed(image, label, structures({}, {1: 0.5}))
+    middle = image[0, 0, 1, 5:15, 5:15].mean().item()
+    assert flat[0, 0, :, 8, 8].tolist() == pytest.approx([middle / 2, 2.5 + middle / 2, 3.5 + middle / 2])
 
 
 def test_a_constant_image_stays_finite() -> None:

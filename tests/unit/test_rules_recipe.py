@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -10,13 +11,16 @@ from made_fingerprints import fingerprint, images_2d
 from made_plans import learns, model_plan
 
 from seg_transfer.options.choices import StrategyName
+from seg_transfer.planning.case_fingerprint import CaseChannel
 from seg_transfer.planning.cost import Machine
+from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.evidence_record import Estimate, TransferEvidence
+from seg_transfer.planning.label_means import LabelMeans
 from seg_transfer.planning.plan import Augmentation, ModelPlan, Weights
 from seg_transfer.planning.rules import classic as textbook
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import strategy as transfer
-from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import augmentation, label_spread, mirror_axes, tta_axes
 from seg_transfer.planning.strategy import Strategy
 
 
@@ -313,11 +317,30 @@ class TestTraining:
         assert [training.deep_supervision(stages)[0] for stages in (2, 3)] == [False, True]
 
 
+def shown(mean: float, std: float, labels: tuple[float, ...]) -> CaseChannel:
+    """A channel of a case with these means of background and labels."""
+    known = {"dtype": "int16", "minimum": 0, "maximum": 1, "outlier_ratio": 1, "foreground": None}
+    return CaseChannel(**known, mean=mean, std=std, label_means=labels)
+
+
 def varied(**changes: object):
-    return augmentation(**({"ratio": 1.0, "configuration": "3d", "unit": "mm", "mirrored": ()} | changes))
+    return augmentation(
+        **({"ratio": 1.0, "configuration": "3d", "unit": "mm", "mirrored": (), "spread": (), "labels": 2} | changes)
+    )
 
 
 class TestAugmentation:
+    def test_structures_change_as_much_as_labels_differ_between_cases(self) -> None:
+        """As stored where the normalization keeps what is stored, else after z-score; 0 without two cases."""
+        two = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130)), shown(300, 40, (260, 400))]))
+        one = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130))]))
+        zscore, minmax = Normalization(kind="zscore"), Normalization(kind="minmax", lower=0, upper=1)
+        spread = label_spread([two, two, one], [zscore, minmax, zscore])
+        assert spread == (0.354, 3.628, 0.0)  # of -1, -1 and 1.5, 2.5; of 80, 260 and 130, 400 over the root of 1000
+        assert varied(spread=spread)[0].structure_probability == 0.5
+        assert varied(spread=(0.0,))[0].structure_probability == 0
+        assert varied(spread=spread, labels=1)[0].structure_probability == 0
+
     @pytest.mark.parametrize(
         ("labels", "axes", "configuration", "expected"),
         [

@@ -7,10 +7,12 @@ from typing import Literal
 
 from seg_transfer.errors import UserError
 from seg_transfer.options.choices import Configuration, Head
+from seg_transfer.planning.data_plan import Normalization
 from seg_transfer.planning.fields import Triple
 from seg_transfer.planning.plan import Augmentation
 from seg_transfer.planning.sides import keeps_sides, words_of
 from seg_transfer.planning.site_fingerprint import SiteFingerprint
+from seg_transfer.planning.site_parts import SiteChannel
 
 NetworkAxis = Literal[0, 1, 2]
 
@@ -19,6 +21,8 @@ NNUNET_REASON = (
     "weaker and stronger ones gave a lower Dice (docs/log.md, 2026-11-22)"
 )
 OFF = "off: not measured to help"
+STRUCTURE_PROBABILITY = 0.5
+FEWEST_LABELS = 2
 DEGREES, ANY_DEGREES = 30.0, 180.0
 ISOTROPIC_LIMIT = 1.5
 """Anisotropy up to which a 3D patch is rotated about every axis."""
@@ -101,7 +105,13 @@ def _sided(labels: Sequence[str]) -> list[str]:
 
 
 def augmentation(
-    *, ratio: float, configuration: Configuration, unit: Literal["mm", "pixel"], mirrored: tuple[NetworkAxis, ...]
+    *,
+    ratio: float,
+    configuration: Configuration,
+    unit: Literal["mm", "pixel"],
+    mirrored: tuple[NetworkAxis, ...],
+    spread: tuple[float, ...],
+    labels: int,
 ) -> tuple[Augmentation, dict[str, str]]:
     """Choose what depends on the data; probabilities and ranges are the schema's defaults, which are nnU-Net's.
 
@@ -113,6 +123,8 @@ def augmentation(
         configuration: 2D, 2.5D or 3D.
         unit: ``pixel`` for 2D images. Those mirrored both ways are rotated by any angle: half a turn mirrors both.
         mirrored: Axes of :func:`mirror_axes`.
+        spread: Of :func:`label_spread`.
+        labels: Labels without background; 0 where regions are predicted, which overlap.
 
     Returns:
         The augmentation, and field -> reason.
@@ -125,6 +137,8 @@ def augmentation(
         rotate_out_of_plane=tilted,
         mirror_axes=mirrored,
         low_resolution_axes=(0,) if is_3d else (1, 2),
+        structure_probability=STRUCTURE_PROBABILITY if any(spread) and labels >= FEWEST_LABELS else 0.0,
+        structure_spread=spread,
     ), {
         "rotate_degrees": f"rotated by up to {degrees:g} degrees, {'also' if tilted else 'not'} out of plane (3D up to "
         f"anisotropy {ISOTROPIC_LIMIT:g}; this grid: {ratio:.2g})",
@@ -135,8 +149,28 @@ def augmentation(
         "stretch_probability": f"like shear and lens distortion {OFF}"
         if is_image
         else "off, like shear and lens distortion: scanners do not distort volumes as a lens does",
+        "structure_probability": "labels brighter and darker than in the cases gain 1 to 2 points on abdomen MR and "
+        f"cells; off with fewer than {FEWEST_LABELS} labels without overlap, since one may differ from what is around "
+        "it in intensity alone (sarcoma lost 4 points; docs/log.md, 2026-11-30)",
+        "structure_spread": "of each channel: how much labels' means differ between cases, over the spread within one",
         "colour_probability": OFF,
     }
+
+
+def label_spread(channels: Sequence[SiteChannel], normalizations: Sequence[Normalization]) -> tuple[float, ...]:
+    """How much a label's mean differs between cases in each normalized channel, over the spread within an image.
+
+    It is 0 where nothing can be compared.
+
+    Args:
+        channels: Measurements of each channel.
+        normalizations: What the plan does with each: z-score per image removes differences that others keep.
+    """
+    spreads = [channel.label_means.spread() for channel in channels]
+    return tuple(
+        0.0 if spread is None else round(spread.zscore if chosen.kind == "zscore" else spread.as_stored, 3)
+        for spread, chosen in zip(spreads, normalizations, strict=True)
+    )
 
 
 def tta_axes(mirrored: tuple[NetworkAxis, ...], head: Head = "unet") -> tuple[tuple[NetworkAxis, ...], str]:

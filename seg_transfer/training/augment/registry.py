@@ -11,9 +11,10 @@ from seg_transfer.planning.fields import Spacing
 from seg_transfer.planning.plan import Augmentation
 from seg_transfer.training.augment.intensity import INTENSITY, IntensityTransform
 from seg_transfer.training.augment.spatial import SPATIAL, Mirror, Spatial, move
+from seg_transfer.training.augment.structures import Structures
 from seg_transfer.training.augment.transform import Draw, Transform
 
-TRANSFORMS: tuple[type[Transform], ...] = (*SPATIAL, *INTENSITY, Mirror)
+TRANSFORMS: tuple[type[Transform], ...] = (*SPATIAL, Structures, *INTENSITY, Mirror)
 """In the order in which they are applied."""
 
 
@@ -65,9 +66,12 @@ def apply(
     image, label = image.clone(), label.clone()
     spatial = [transform for transform in transforms if isinstance(transform, Spatial)]
     move(image, label, spatial, spacing=spacing, out_of_plane=out_of_plane)
+    values = image[:, : image.shape[1] - maps]
     for transform in transforms:
         if isinstance(transform, IntensityTransform):
-            transform.apply(image[:, : image.shape[1] - maps])
+            transform.apply(values)
+        elif isinstance(transform, Structures):
+            transform.apply(values, label)
         elif isinstance(transform, Mirror):
             transform.apply(image, label)
     return image, label
