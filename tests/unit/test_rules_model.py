@@ -56,7 +56,7 @@ class TestConfiguration:
     @pytest.mark.parametrize("plane", [0.19, 0.2])
     def test_the_reason_carries_the_share(self, plane: float) -> None:
         reason = configuration_rule.configuration(**(self.settings | {"plane": plane, "steps_3d": 10}))[1]
-        assert f"covers {plane:.0%} of the median slice" in reason
+        assert f"{plane:.0%} of the median slice" in reason
 
     def test_the_reason_carries_the_steps(self) -> None:
         assert "599" in configuration_rule.configuration(**(self.settings | {"steps_3d": 599}))[1]

@@ -50,10 +50,13 @@ def configuration(
         return "2.5d", f"{slices:g} slices in the median case are too few for 3D (at least {FEWEST_SLICES})"
     if device != "cpu":
         return "3d", f"{slices:g} slices in the median case, and a GPU"
-    covered = f"a 3D patch for which a step has time on a CPU covers {plane:.0%} of the median slice"
+    least = f"at least {LEAST_OF_PLANE:.0%} in the time that a step has on a CPU"
     if plane >= LEAST_OF_PLANE:
-        return "3d", f"{covered} (at least {LEAST_OF_PLANE:.0%}), and there are {slices:g} slices in the median case"
-    short = f"{covered} (at least {LEAST_OF_PLANE:.0%})"
+        return (
+            "3d",
+            f"a patch covers {plane:.0%} of the median slice; {least}, and the median case has {slices:g} slices",
+        )
+    short = f"a 3D patch would cover {plane:.0%} of the median slice; {least}"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
             f"{short}, and slices are {ratio:.2g} times as far apart as pixels (limit {ANISOTROPY_LIMIT:g}): "
@@ -64,6 +67,6 @@ def configuration(
             f"{short}, and larger ones would get about {steps_3d:.0f} steps in the budget (at least {FEWEST_STEPS})"
         )
     return "3d", (
-        f"there is time for 3D on a CPU: about {steps_3d:.0f} steps of the largest patch fit into the budget (at least "
-        f"{FEWEST_STEPS}); anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g})"
+        f"there is time for 3D; about {steps_3d:.0f} steps of the largest patch fit into the budget on a CPU (at least "
+        f"{FEWEST_STEPS}), anisotropy {ratio:.2g} (limit {ANISOTROPY_LIMIT:g})"
     )
