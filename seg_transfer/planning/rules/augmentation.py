@@ -160,7 +160,7 @@ def augmentation(
 def label_spread(channels: Sequence[SiteChannel], normalizations: Sequence[Normalization]) -> tuple[float, ...]:
     """How much a label's mean differs between cases in each normalized channel, over the spread within an image.
 
-    It is 0 where nothing can be compared.
+    It is 0 where nothing can be compared, and at most 1: beyond it, cases hardly have a scale in common.
 
     Args:
         channels: Measurements of each channel.
@@ -168,7 +168,7 @@ def label_spread(channels: Sequence[SiteChannel], normalizations: Sequence[Norma
     """
     spreads = [channel.label_means.spread() for channel in channels]
     return tuple(
-        0.0 if spread is None else round(spread.zscore if chosen.kind == "zscore" else spread.as_stored, 3)
+        0.0 if spread is None else round(min(spread.zscore if chosen.kind == "zscore" else spread.as_stored, 1), 3)
         for spread, chosen in zip(spreads, normalizations, strict=True)
     )
 
