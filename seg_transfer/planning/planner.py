@@ -37,7 +37,13 @@ from seg_transfer.planning.rules import normalization, optimization
 from seg_transfer.planning.rules import position as position_rule
 from seg_transfer.planning.rules import race as race_rule
 from seg_transfer.planning.rules import strategy as strategy_rule
-from seg_transfer.planning.rules.augmentation import NNUNET_REASON, augmentation, label_spread, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import (
+    NNUNET_REASON,
+    augmentation,
+    mirror_axes,
+    structure_spread,
+    tta_axes,
+)
 from seg_transfer.planning.rules.classic import classic
 from seg_transfer.planning.rules.decoder import decoder_channels, is_narrow
 from seg_transfer.planning.rules.given_patch import given_patch
@@ -206,14 +212,14 @@ class _Planner:
         if self.earlier is not None:
             decision = earlier_model_rule.configuration(requested, self.earlier, data.dimension)
             return self.reasons.take("model.configuration", decision)
-        plane = steps_3d = 0.0
+        covered = steps_3d = 0.0
         if data.dimension == 3 and requested is None and architecture.entry.volumes:
             in_time, largest = (
                 fit_patch(grid.shape, data.spacing, architecture, configuration="3d", limits=each)[0]
                 for each in (limits, replace(limits, step_seconds=None))
             )
             sides = zip(in_time.patch[1:], grid.shape[1:], strict=True)
-            plane = math.prod(min(1.0, side / whole) for side, whole in sides)
+            covered = math.prod(min(1.0, side / whole) for side, whole in sides)
             seconds = machine.seconds(step_flops(largest, SMALLEST_BATCH["3d"]))
             steps_3d = optimization.steps_in_time(seconds, options.time_budget)
         decision = configuration_rule.configuration(
@@ -221,7 +227,7 @@ class _Planner:
             ratio=grid.ratio,
             slices=grid.shape[0],
             volumes=architecture.entry.volumes,
-            plane=plane,
+            covered=covered,
             steps_3d=steps_3d,
             device=machine.kind,
             requested=requested,
@@ -272,7 +278,7 @@ class _Planner:
             configuration=model.configuration,
             unit=data.unit,
             mirrored=mirrored,
-            spread=label_spread(self.site.channels, [channel.normalization for channel in data.channels]),
+            spread=structure_spread(self.site.channels, [channel.normalization for channel in data.channels]),
             labels=0 if data.regions else len(data.labels) - 1,
         )
         take("recipe.augmentation", (augmented, NNUNET_REASON))

@@ -38,7 +38,6 @@ COLOURFUL = Augmentation(
     **dict.fromkeys(PROBABILITIES, 1), mirror_axes=(0, 1, 2), low_resolution_axes=(0, 1, 2), structure_spread=(0.2,)
 )
 ON = COLOURFUL.model_copy(update={"colour_probability": 0})
-"""In images of two channels."""
 
 
 def drawn(plan: Augmentation, *, batch: int, channels: int = 1, seed: int = 0) -> list[Transform]:

@@ -24,7 +24,7 @@ class TestConfiguration:
         "ratio": 1.0,
         "slices": 30,
         "volumes": True,
-        "plane": 0.1,
+        "covered": 0.1,
         "steps_3d": 1000,
         "device": "cpu",
     }
@@ -40,9 +40,9 @@ class TestConfiguration:
             ({"steps_3d": 600}, "3d"),
             ({"ratio": 3.0}, "3d"),
             ({"ratio": 3.1}, "2.5d"),
-            ({"ratio": 6.0, "steps_3d": 10, "plane": 0.19}, "2.5d"),
-            ({"ratio": 6.0, "steps_3d": 10, "plane": 0.2}, "3d"),
-            ({"slices": 7, "plane": 1.0}, "2.5d"),
+            ({"ratio": 6.0, "steps_3d": 10, "covered": 0.19}, "2.5d"),
+            ({"ratio": 6.0, "steps_3d": 10, "covered": 0.2}, "3d"),
+            ({"slices": 7, "covered": 1.0}, "2.5d"),
             ({"ratio": 6.0, "steps_3d": 10, "device": "cuda"}, "3d"),
             ({"slices": 7, "device": "cuda"}, "2.5d"),
             ({"volumes": False, "device": "cuda"}, "2.5d"),
@@ -53,10 +53,10 @@ class TestConfiguration:
     def test_choice(self, changes: dict, expected: str) -> None:
         assert configuration_rule.configuration(**(self.settings | changes))[0] == expected
 
-    @pytest.mark.parametrize("plane", [0.19, 0.2])
-    def test_the_reason_carries_the_share(self, plane: float) -> None:
-        reason = configuration_rule.configuration(**(self.settings | {"plane": plane, "steps_3d": 10}))[1]
-        assert f"{plane:.0%} of the median slice" in reason
+    @pytest.mark.parametrize("covered", [0.19, 0.2])
+    def test_the_reason_carries_the_share(self, covered: float) -> None:
+        reason = configuration_rule.configuration(**(self.settings | {"covered": covered, "steps_3d": 10}))[1]
+        assert f"{covered:.0%} of the median slice" in reason
 
     def test_the_reason_carries_the_steps(self) -> None:
         assert "599" in configuration_rule.configuration(**(self.settings | {"steps_3d": 599}))[1]

@@ -20,7 +20,7 @@ from seg_transfer.planning.plan import Augmentation, ModelPlan, Weights
 from seg_transfer.planning.rules import classic as textbook
 from seg_transfer.planning.rules import optimization as training
 from seg_transfer.planning.rules import strategy as transfer
-from seg_transfer.planning.rules.augmentation import augmentation, label_spread, mirror_axes, tta_axes
+from seg_transfer.planning.rules.augmentation import augmentation, mirror_axes, structure_spread, tta_axes
 from seg_transfer.planning.strategy import Strategy
 
 
@@ -333,10 +333,12 @@ class TestAugmentation:
     def test_structures_change_as_much_as_labels_differ_between_cases(self) -> None:
         """As stored where the normalization keeps what is stored, else after z-score; 0 without two cases."""
         two = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130)), shown(300, 40, (260, 400))]))
+        apart = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130)), shown(110, 40, (70, 210))]))
         one = SimpleNamespace(label_means=LabelMeans.of([shown(100, 20, (80, 130))]))
         zscore, minmax = Normalization(kind="zscore"), Normalization(kind="minmax", lower=0, upper=1)
-        spread = label_spread([two, two, one], [zscore, minmax, zscore])
-        assert spread == (0.354, 1.0, 0.0)  # of -1, -1 and 1.5, 2.5; of 80, 260 and 130, 400 over the root of 1000
+        spread = structure_spread([two, apart, two, one], [zscore, minmax, minmax, zscore])
+        # Of -1, -1 and 1.5, 2.5; of 80, 70 and 130, 210 over the root of 1000; 3.628, bounded; of nothing.
+        assert spread == (0.354, 0.901, 1.0, 0.0)
         assert varied(spread=spread)[0].structure_probability == 0.5
         assert varied(spread=(0.0,))[0].structure_probability == 0
         assert varied(spread=spread, labels=1)[0].structure_probability == 0

@@ -23,6 +23,7 @@ NNUNET_REASON = (
 OFF = "off: not measured to help"
 STRUCTURE_PROBABILITY = 0.5
 FEWEST_LABELS = 2
+"""Fewer are left alone: sarcoma, with one label, lost 4 points (docs/log.md, 2026-11-30)."""
 DEGREES, ANY_DEGREES = 30.0, 180.0
 ISOTROPIC_LIMIT = 1.5
 """Anisotropy up to which a 3D patch is rotated about every axis."""
@@ -115,15 +116,15 @@ def augmentation(
 ) -> tuple[Augmentation, dict[str, str]]:
     """Choose what depends on the data; probabilities and ranges are the schema's defaults, which are nnU-Net's.
 
-    Transforms that nnU-Net lacks (stretch, shear, lens distortion, colour), and low resolution, are off until a
-    measurement supports them; the plan can be edited.
+    Of the transforms that nnU-Net lacks, structures are on; stretch, shear, lens distortion and colour, and low
+    resolution, are off until a measurement supports them. The plan can be edited.
 
     Args:
         ratio: Anisotropy of the network's grid.
         configuration: 2D, 2.5D or 3D.
         unit: ``pixel`` for 2D images. Those mirrored both ways are rotated by any angle: half a turn mirrors both.
         mirrored: Axes of :func:`mirror_axes`.
-        spread: Of :func:`label_spread`.
+        spread: Of :func:`structure_spread`.
         labels: Labels without background; 0 where regions are predicted, which overlap.
 
     Returns:
@@ -157,7 +158,7 @@ def augmentation(
     }
 
 
-def label_spread(channels: Sequence[SiteChannel], normalizations: Sequence[Normalization]) -> tuple[float, ...]:
+def structure_spread(channels: Sequence[SiteChannel], normalizations: Sequence[Normalization]) -> tuple[float, ...]:
     """How much a label's mean differs between cases in each normalized channel, over the spread within an image.
 
     It is 0 where nothing can be compared, and at most 1: beyond it, cases hardly have a scale in common.

@@ -8,7 +8,7 @@ from seg_transfer.planning.rules.spacing import ANISOTROPY_LIMIT
 
 FEWEST_SLICES = 8
 """Volumes of fewer slices are hardly deeper than a 2.5D stack: 3D kernels would see mostly padding."""
-LEAST_OF_PLANE = 0.2
+LEAST_COVERED = 0.2
 """Share of a slice that a 3D patch has to cover on a CPU, or else the time has to be plenty (``bench/encoders.py``,
 docs/log.md, 2026-11-30)."""
 FEWEST_STEPS = 600
@@ -22,7 +22,7 @@ def configuration(
     ratio: float,
     slices: float,
     volumes: bool,
-    plane: float,
+    covered: float,
     steps_3d: float,
     device: DeviceKind,
     requested: Configuration | None = None,
@@ -34,7 +34,7 @@ def configuration(
         ratio: Anisotropy of the network's grid.
         slices: Median number of slices on it.
         volumes: Whether the encoder converts to 3D.
-        plane: Share of the median slice that the 3D patch covers for which a step has time on this device.
+        covered: Share of the median slice in the largest 3D patch for which a step has time on this device.
         steps_3d: Training steps in 3D, with the smallest batch and the largest patch, that fit into the time budget on
             this device.
         device: Time is a limit only on a CPU.
@@ -50,13 +50,12 @@ def configuration(
         return "2.5d", f"{slices:g} slices in the median case are too few for 3D (at least {FEWEST_SLICES})"
     if device != "cpu":
         return "3d", f"{slices:g} slices in the median case, and a GPU"
-    least = f"at least {LEAST_OF_PLANE:.0%} in the time that a step has on a CPU"
-    if plane >= LEAST_OF_PLANE:
-        return (
-            "3d",
-            f"a patch covers {plane:.0%} of the median slice; {least}, and the median case has {slices:g} slices",
+    least = f"at least {LEAST_COVERED:.0%} in the time that a step has on a CPU"
+    if covered >= LEAST_COVERED:
+        return "3d", (
+            f"a patch covers {covered:.0%} of the median slice; {least}, and the median case has {slices:g} slices"
         )
-    short = f"a 3D patch would cover {plane:.0%} of the median slice; {least}"
+    short = f"a 3D patch would cover {covered:.0%} of the median slice; {least}"
     if ratio > ANISOTROPY_LIMIT:
         return "2.5d", (
             f"{short}, and slices are {ratio:.2g} times as far apart as pixels (limit {ANISOTROPY_LIMIT:g}): "

@@ -28,8 +28,8 @@ class Structures(Transform):
     A few cases show a structure in a few intensities, and a network takes them for the structure. Changes by class are
     of Su et al. (Rethinking data augmentation for single-source domain generalization, AAAI 2023); here they are as
     large as the data set's own differences between cases: shifts up to ``MOST_SPREADS`` times the plan's spread,
-    factors between 1 + spread and its inverse, in all channels in the same direction, which keeps colours near. Results
-    are clipped to the original range. The background stays.
+    factors between 1 + spread and its inverse, in all channels in the same direction, which changes colours little.
+    Results are clipped to the original range. The background stays.
 
     Attributes:
         shifts: ``(batch, channel, class)`` over the channel's standard deviation; 0 is neutral.
