@@ -40,8 +40,9 @@ class Network(Protocol):
 def carry_over(network: Network, model: ModelPlan) -> LoadReport:
     """Load the model file of ``model.weights`` into a network, in place.
 
-    The first convolution, and the decoder's on the raw input, are adapted to other channels by :func:`adapt_input`. 2D
-    kernels are inflated to 3D; 3D kernels are summed along the slice axis where the new stage is 2D.
+    The first convolution, and the decoder's on the raw input, are adapted to other channels by :func:`adapt_input`,
+    slice by slice where both are 2.5D. 2D kernels are inflated to 3D; 3D kernels are summed along the slice axis where
+    the new stage is 2D.
 
     Args:
         network: The new network, with random weights.
@@ -58,6 +59,8 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
         raise UserError("this file has changed since planning", where=path, hint=hint)
     member = choose_member([each.plan.model.configuration for each in file.header.members], model.configuration)
     start, shapes = prefix(member, FOLD), file.of_fold(member, FOLD)
+    earlier = file.header.members[member].plan.model
+    slices = earlier.patch[0] if earlier.configuration == "2.5d" else 1
     subject = "network" if weights.carry == "all" else "encoder"
     report = LoadReport(outcome=f"the {subject} is carried over from an earlier model")
     blocks = math.prod(network.block)
@@ -73,12 +76,14 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
                 raise _unfit(path, name, "missing")
             fitted = source = tensors.get_tensor(start + name)
             dimensions = (4, 5) if target.ndim in (4, 5) else (target.ndim,)
-            if source.ndim not in dimensions or not source.numel() or (name == RAW and source.shape[1] % blocks):
+            per_channel = slices if name in image else blocks if name == RAW else 1
+            unequal = per_channel > 1 and source.shape[1] % per_channel
+            if source.ndim not in dimensions or not source.numel() or unequal:
                 raise _unfit(path, name, " x ".join(map(str, source.shape)))
             if name in image:
-                fitted = adapt_input(source, target.shape[1])
+                fitted = _adapt_image(source, target.shape[1], slices, network.encoder.slices)
             elif name == RAW:
-                fitted = _adapt_raw(source, target.shape[1], blocks)
+                fitted = _adapt_blocks(source, target.shape[1], blocks)
             if fitted.ndim == 5 and target.ndim == 4:
                 fitted = fitted.sum(2)
             fitted = fit_depth(fitted, target, network.encoder.inflation)
@@ -91,8 +96,19 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
     return report
 
 
-def _adapt_raw(weight: Tensor, inputs: int, block: int) -> Tensor:
-    """Adapt a kernel ``(out, channel * block, ...)`` on blocks of voxels to another number of channels."""
+def _adapt_image(weight: Tensor, inputs: int, before: int, slices: int) -> Tensor:
+    """Adapt a kernel on stacks of ``before`` slices to ``inputs`` channels, of stacks of ``slices``.
+
+    Each slice keeps its filters where the stacks are as deep; otherwise the sum over the slices is adapted.
+    """
+    if before == slices:
+        return _adapt_blocks(weight, inputs, slices)
+    of_channels = adapt_input(weight.unflatten(1, (-1, before)).sum(2), inputs // slices)
+    return adapt_input(of_channels, inputs, slices=slices)
+
+
+def _adapt_blocks(weight: Tensor, inputs: int, block: int) -> Tensor:
+    """Adapt a kernel ``(out, channel * block, ...)`` on blocks, of voxels or slices, to another number of channels."""
     adapted = adapt_input(weight.unflatten(1, (-1, block)), inputs // block)
     return weight if adapted.shape[1] * block == weight.shape[1] else adapted.flatten(1, 2)
 
