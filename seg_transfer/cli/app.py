@@ -89,14 +89,14 @@ def _run(entry: Command, options: Options) -> None:
         result = getattr(import_module(module), name)(options)
         if _follows(options):
             return  # the process that leads shows the result
-        from seg_transfer.cli import show
+        from seg_transfer.cli import show, show_scores
 
-        name_in_code = entry.name.replace("-", "_")
+        shown, name_in_code = vars(show) | vars(show_scores), entry.name.replace("-", "_")
         if getattr(options, "as_json", False):
             print_json(result)
         else:
-            getattr(show, f"show_{name_in_code}", _echo)(result, options)
-        getattr(show, f"end_{name_in_code}", _nothing)(result, options)
+            shown.get(f"show_{name_in_code}", _echo)(result, options)
+        shown.get(f"end_{name_in_code}", _nothing)(result, options)
 
 
 @contextmanager

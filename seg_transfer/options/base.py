@@ -61,7 +61,7 @@ class Cli:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the command line; ``show_NAME`` of :mod:`seg_transfer.cli.show` prints its result.
+    """A command of the command line; ``show_NAME`` of :mod:`seg_transfer.cli.show` or ``show_scores`` prints it.
 
     Attributes:
         name: Name on the command line.

@@ -112,7 +112,7 @@ def labels(file: Path) -> None:
 
 def shown_scores(file: Path) -> None:
     found = Scores.load(file)
-    from seg_transfer.cli.show import show_evaluate
+    from seg_transfer.cli.show_scores import show_evaluate
     from seg_transfer.evaluation.report import save_csv
     from seg_transfer.options.other_options import EvaluateOptions
 

@@ -10,7 +10,7 @@ import made_scores
 import pytest
 from rich.table import Table
 
-from seg_transfer.cli import console, printing, show
+from seg_transfer.cli import console, printing, show, show_scores
 from seg_transfer.data.description import Region
 from seg_transfer.evaluation.largest_component import Trial
 from seg_transfer.evaluation.scores import Scores
@@ -78,7 +78,7 @@ def test_a_plan_in_brief_fits_on_a_screen(
 
 
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_runs(
+    show_scores.show_runs(
         [
             TrainedFold(RunFolder(Path("runs/fold_0"), 0), scores(0.9, 0.7), "gradual", True),
             TrainedFold(RunFolder(Path("runs/fold_1"), 1), scores(0.6, math.nan), "gradual", True),
@@ -93,7 +93,7 @@ def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_fold_of_all_cases_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_runs([TrainedFold(RunFolder(Path("runs/full"), "full"), None, "gradual", True)])
+    show_scores.show_runs([TrainedFold(RunFolder(Path("runs/full"), "full"), None, "gradual", True)])
     assert capsys.readouterr().out == f"full: {Path('runs/full')}\n"
 
 
@@ -103,7 +103,7 @@ def controlled(mine: tuple[float, ...], theirs: tuple[float, ...], strategy: str
 
 
 def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_control(controlled((0.8, 0.7), (0.7, 0.6)), Path("work"))
+    show_scores.show_control(controlled((0.8, 0.7), (0.7, 0.6)), Path("work"))
     out = capsys.readouterr().out
     assert rows(out) == {"planned": ["gradual", "0.750", "0.750"], "from scratch": ["scratch", "0.650", "0.650"]}
     assert out.splitlines()[-1] == (
@@ -124,14 +124,14 @@ def test_a_control_is_shown_beside_its_fold(capsys: pytest.CaptureFixture[str]) 
 def test_without_an_improvement_the_user_is_shown_how_to_start_from_scratch(
     mine: tuple[float, ...], strategy: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show.show_control(controlled(mine, (0.75, 0.55)[: len(mine)], strategy), Path("my work"))
+    show_scores.show_control(controlled(mine, (0.75, 0.55)[: len(mine)], strategy), Path("my work"))
     out = capsys.readouterr().out
     assert said in out
     assert out.splitlines()[-1] == "to start from scratch: `segtl plan DATASET --strategy scratch -w 'my work'`"
 
 
 def test_scores_name_undefined_figures_by_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_evaluate(scores(0.5, math.nan), EvaluateOptions(predictions="p", reference="r"))
+    show_scores.show_evaluate(scores(0.5, math.nan), EvaluateOptions(predictions="p", reference="r"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["case_0", "0.500", "0.500"] in lines and ["case_1", "–", "–"] in lines
 
@@ -170,8 +170,8 @@ def test_no_word_is_broken_at_80_columns(
     )
     show.show_status(status, StatusOptions())
     found = made_scores.scores({name: 0.5})
-    show.show_evaluate(found, EvaluateOptions(predictions="p", reference="r"))
-    show.show_runs([TrainedFold(RunFolder(Path(f"{folder}/fold_0"), 0), found, "gradual", True)])
+    show_scores.show_evaluate(found, EvaluateOptions(predictions="p", reference="r"))
+    show_scores.show_runs([TrainedFold(RunFolder(Path(f"{folder}/fold_0"), 0), found, "gradual", True)])
     words = capsys.readouterr().out.split()
     assert words.count(folder) == 1 and f"{folder}/fold_0" in words and name in words
 
@@ -189,7 +189,7 @@ def test_a_step_of_postprocessing_that_is_not_kept_says_why(
     after: float, lower: float, cases: int, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trial = Trial(what="liver", before=0.7, after=after, lower=lower, cases=cases, changed=2, kept=False)
-    show.show_trial(trial)
+    show_scores.show_trial(trial)
     assert f"largest component of liver: {why} (Dice 0.700 -> {after:.3f}" in capsys.readouterr().out
 
 
