@@ -4,7 +4,8 @@ Trained on each data set's own list of few cases with default plans but for enco
 cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
 the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide``, ``+half`` or
 ``+thin`` has a decoder of these channels, whatever the plan says; one with ``+four`` uses the four lower stages alone,
-and with ``+late`` the encoder starts to learn at twice the planned share of the time.
+with ``+late`` the encoder starts to learn at twice the planned share of the time, and one with a number has patches with
+these sides.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,9 @@ ARMS = (
     ("tf_efficientnet_lite0", "frozen+thin"),
     ("tf_efficientnet_lite0", "gradual+four"),
     ("tf_efficientnet_lite0", "gradual+late"),
+    ("tf_efficientnet_lite0", "gradual+160"),
+    ("tf_efficientnet_lite0", "gradual+192"),
+    ("tf_efficientnet_lite0", "gradual+256"),
 )
 DECODERS = {"wide": WIDTHS["cpu"], "half": WIDTHS["narrow"], "thin": {2: 16, 4: 32, 8: 48, 16: 64, 32: 64}}
 """Decoder of an arm -> stride of a stage -> channels of its block. The patch stays the default plan's."""
@@ -75,6 +80,11 @@ def twice(shares: list[float]) -> list[float]:
     return [2 * share for share in shares]
 
 
+def sides(side: int) -> Callable[[list[int]], list[int]]:
+    """A patch of as many slices with other sides."""
+    return lambda patch: [patch[0], side, side]
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "four": {
         "model.stages": 4,
@@ -84,6 +94,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "recipe.strategy.rate": lowest_four,
     },
     "late": {"recipe.strategy.start": twice},
+    "160": {"model.patch": sides(160)},
+    "192": {"model.patch": sides(192)},
+    "256": {"model.patch": sides(256)},
 }
 """Change of an arm that is no decoder -> what it changes in the plan."""
 
