@@ -4,8 +4,8 @@ Trained on each data set's own list of few cases with default plans but for enco
 cases of its longest list that are not in the shorter ones. Test cases are not touched. The time is that of training, on
 the cores of one run. Finished runs are kept in ``bench/results/encoders.csv``. A strategy with ``+wide``, ``+half`` or
 ``+thin`` has a decoder of these channels, whatever the plan says; one with ``+four`` uses the four lower stages alone,
-with ``+late`` the encoder starts to learn at twice the planned share of the time, and one with a number has patches with
-these sides.
+with ``+late`` the encoder starts to learn at twice the planned share of the time, and a number is that of the sides of
+its patches.
 
     python bench/encoders.py --seeds 0 1 2 --parallel 2
     python bench/encoders.py --only abdomen_mr --minutes 10
