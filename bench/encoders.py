@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ def twice(shares: list[float]) -> list[float]:
     return [2 * share for share in shares]
 
 
-def sides(side: int) -> Callable[[list[int]], list[int]]:
+def with_sides(side: int, patch: list[int]) -> list[int]:
     """A patch of as many slices with other sides."""
-    return lambda patch: [patch[0], side, side]
+    return [patch[0], side, side]
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -94,9 +94,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "recipe.strategy.rate": lowest_four,
     },
     "late": {"recipe.strategy.start": twice},
-    "160": {"model.patch": sides(160)},
-    "192": {"model.patch": sides(192)},
-    "256": {"model.patch": sides(256)},
+    "160": {"model.patch": partial(with_sides, 160)},
+    "192": {"model.patch": partial(with_sides, 192)},
+    "256": {"model.patch": partial(with_sides, 256)},
 }
 """Change of an arm that is no decoder -> what it changes in the plan."""
 
