@@ -208,12 +208,13 @@ def cores() -> int:
 
 
 def machine_text() -> str:
-    """Cores in use, processor and GPU as text."""
+    """Cores in use, processor with the instructions that torch uses, and GPU as text."""
     check_torch()
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{cores()} of {os.cpu_count()} cores, {processor()}, {gpu}"
+    known = torch.backends.cpu.get_cpu_capability() + ("" if lacks_bfloat16() else " and bfloat16")
+    return f"{cores()} of {os.cpu_count()} cores, {processor()} with {known}, {gpu}"
 
 
 def case_workers(requested: int | None, files: Iterable[Path], *, seconds_each: float = 0.0) -> int:

@@ -116,3 +116,12 @@ def test_the_gain_of_bfloat16_is_a_ratio_of_times(
     assert environment._bfloat16_gain("cpu") == pytest.approx(gain)
     assert next(ticks, None) is None
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("lacks", "text"), [(True, "AVX2, "), (False, "AVX2 and bfloat16, ")])
+def test_a_machine_is_named_with_the_instructions_that_decide_its_speed(
+    lacks: bool, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(environment, "lacks_bfloat16", lambda: lacks)
+    assert f" with {text}" in environment.machine_text()
