@@ -82,16 +82,17 @@ def _dice(guess: np.ndarray, label: np.ndarray) -> float:
 def table(rows: list[Row]) -> str:
     baselines = {row["name"]: figures_of(row["dice"]) for row in rows if row["strategy"] == BASELINE}
     lines = [
-        "| data set | training cases | test cases | configuration | strategy | steps | label | Dice | baseline |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data set | training cases | test cases | configuration | patch | steps | label | Dice | baseline | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(
         (row for row in rows if row["strategy"] != BASELINE), key=lambda row: (row["name"], int(row["seed"]))
     ):
+        commit = r["commit"].removesuffix("-dirty")
         for label, dice in figures_of(r["dice"]).items():
             lines.append(
-                f"| {r['name']} | {r['train_cases']} | {r['test_cases']} | {r['configuration']} | {r['strategy']} | "
-                f"{r['steps']} | {label} | {dice:.3f} | {baselines[r['name']][label]:.3f} |"
+                f"| {r['name']} | {r['train_cases']} | {r['test_cases']} | {r['configuration']} | {r['patch']} | "
+                f"{r['steps']} | {label} | {dice:.3f} | {baselines[r['name']][label]:.3f} | {commit} |"
             )
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from unittest import mock
 from runner import DATA, DATA_HELP, commit, lists_of
 
 import seg_transfer
-from seg_transfer.cli.show import show_probe
+from seg_transfer.cli.show_scores import show_probe
 from seg_transfer.planning.evidence_record import ProbeEvidence
 from seg_transfer.util.environment import machine_text
 
