@@ -76,14 +76,14 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
                 raise _unfit(path, name, "missing")
             fitted = source = tensors.get_tensor(start + name)
             dimensions = (4, 5) if target.ndim in (4, 5) else (target.ndim,)
-            per_channel = slices if name in image else blocks if name == RAW else 1
+            per_channel = {RAW: slices * blocks}.get(name, slices if name in image else 1)
             unequal = per_channel > 1 and source.shape[1] % per_channel
             if source.ndim not in dimensions or not source.numel() or unequal:
                 raise _unfit(path, name, " x ".join(map(str, source.shape)))
-            if name in image:
-                fitted = _adapt_image(source, target.shape[1], slices, network.encoder.slices)
-            elif name == RAW:
-                fitted = _adapt_blocks(source, target.shape[1], blocks)
+            reads_image = name == RAW or name in image
+            if reads_image and (source.shape[1], slices) != (target.shape[1], network.encoder.slices):
+                stacks = source.unflatten(1, (-1, slices, per_channel // slices))
+                fitted = _adapt_stacks(stacks, target.shape[1], network.encoder.slices).flatten(1, 3)
             if fitted.ndim == 5 and target.ndim == 4:
                 fitted = fitted.sum(2)
             fitted = fit_depth(fitted, target, network.encoder.inflation)
@@ -96,21 +96,17 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
     return report
 
 
-def _adapt_image(weight: Tensor, inputs: int, before: int, slices: int) -> Tensor:
-    """Adapt a kernel on stacks of ``before`` slices to ``inputs`` channels, of stacks of ``slices``.
+def _adapt_stacks(weight: Tensor, inputs: int, slices: int) -> Tensor:
+    """Adapt a kernel ``(out, channel, slice, block, ...)`` to ``inputs`` channels, slices and voxels of a block.
 
-    Each slice keeps its filters where the stacks are as deep; otherwise the sum over the slices is adapted.
+    Where stacks have as many slices as before, each slice keeps its filters; otherwise their sum is adapted.
     """
+    before, block = weight.shape[2:4]
+    channels = inputs // (slices * block)
     if before == slices:
-        return _adapt_blocks(weight, inputs, slices)
-    of_channels = adapt_input(weight.unflatten(1, (-1, before)).sum(2), inputs // slices)
-    return adapt_input(of_channels, inputs, slices=slices)
-
-
-def _adapt_blocks(weight: Tensor, inputs: int, block: int) -> Tensor:
-    """Adapt a kernel ``(out, channel * block, ...)`` on blocks, of voxels or slices, to another number of channels."""
-    adapted = adapt_input(weight.unflatten(1, (-1, block)), inputs // block)
-    return weight if adapted.shape[1] * block == weight.shape[1] else adapted.flatten(1, 2)
+        return adapt_input(weight, channels)
+    adapted = adapt_input(weight.sum(2), channels)
+    return adapt_input(adapted, channels * slices, slices=slices).unflatten(1, (channels, slices))
 
 
 def _unfit(path: Path, name: str, shape: str) -> UserError:

@@ -104,45 +104,55 @@ def test_with_the_same_labels_the_whole_network_is_the_same(tmp_path: Path) -> N
         started(file, "2d", carry="all", heads=True, classes=4)
 
 
+@pytest.mark.parametrize("configuration", ["2d", "2.5d"])
 @pytest.mark.parametrize(("earlier", "after"), [(1, 2), (1, 3), (2, 1), (2, 4), (3, 1)])
-def test_other_channels_are_adapted_so_so_equal_ones_give_equal_maps(earlier: int, after: int, tmp_path: Path) -> None:
-    file, before = export(tmp_path, earlier_plan("2d", channels=earlier))
-    network, report = started(file, "2d", carry="all", channels=after)
-    same = image("2d", 1)
+def test_other_channels_are_adapted_so_that_equal_ones_give_equal_maps(
+    configuration: str, earlier: int, after: int, tmp_path: Path
+) -> None:
+    """Each slice of a stack meets the filters that it met before."""
+    file, before = export(tmp_path, earlier_plan(configuration, channels=earlier))
+    network, report = started(file, configuration, carry="all", channels=after)
+    same = image(configuration, 1)
     image_after, image_before = same.repeat(1, after, 1, 1, 1), same.repeat(1, earlier, 1, 1, 1)
     for actual, expected in zip(decoded(network, image_after), decoded(before, image_before), strict=True):
         torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
     assert set(report.adapted) == {"encoder.stages.0.conv1.weight", "raw.0.weight"}
 
 
-@pytest.mark.parametrize(("earlier", "after"), [(1, 2), (2, 1), (2, 4), (3, 1)])
-def test_a_stack_keeps_the_order_of_its_slices(earlier: int, after: int, tmp_path: Path) -> None:
-    """Each slice meets the filters that it met before, whatever the channels."""
-    file, before = export(tmp_path, earlier_plan("2.5d", channels=earlier))
-    network, _ = started(file, "2.5d", carry="encoder", channels=after)
-    x = image("2.5d", 1)
-    image_after, image_before = x.repeat(1, after, 1, 1, 1), x.repeat(1, earlier, 1, 1, 1)
-    for actual, expected in zip(encoded(network, image_after), encoded(before, image_before), strict=True):
-        torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize(
-    ("earlier", "before_channels", "after", "after_channels"),
-    [("2d", 3, "2.5d", 1), ("2d", 2, "2.5d", 2), ("2.5d", 1, "2d", 3), ("2.5d", 2, "2d", 1), ("2.5d", 2, "3d", 4)],
+    ("earlier", "before_channels", "after", "after_channels", "carry"),
+    [
+        ("2d", 3, "2.5d", 1, "all"),
+        ("2d", 2, "2.5d", 2, "all"),
+        ("2.5d", 1, "2d", 3, "all"),
+        ("2.5d", 2, "2d", 1, "all"),
+        ("2.5d", 2, "3d", 4, "encoder"),
+    ],
 )
 def test_slices_are_no_channels(
-    earlier: str, before_channels: int, after: str, after_channels: int, tmp_path: Path
+    earlier: str, before_channels: int, after: str, after_channels: int, carry: str, tmp_path: Path
 ) -> None:
-    """Where all slices and all channels are equal, features are those of before."""
+    """Where all slices and all channels are equal, maps are those of before."""
     file, before = export(tmp_path, earlier_plan(earlier, channels=before_channels))
     changes = {"slice_strides": (1, 1)} if after == "3d" else {}
-    network, _ = started(file, after, carry="encoder", channels=after_channels, **changes)
+    network, _ = started(file, after, carry=carry, channels=after_channels, **changes)
     plane = image("2d", 1)
-    flat = encoded(before, plane.repeat(1, before_channels, PATCHES[earlier][0], 1, 1))
-    again = encoded(network, plane.repeat(1, after_channels, PATCHES[after][0], 1, 1))
+    maps = decoded if carry == "all" else encoded
+    flat = maps(before, plane.repeat(1, before_channels, PATCHES[earlier][0], 1, 1))
+    again = maps(network, plane.repeat(1, after_channels, PATCHES[after][0], 1, 1))
     for actual, expected in zip(again, flat, strict=True):
         same = actual[:, :, 0] if after == "3d" else actual
         torch.testing.assert_close(same, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["encoder.stages.0.conv1.weight", "raw.0.weight"])
+def test_two_channels_keep_apart_in_a_stack(name: str, tmp_path: Path) -> None:
+    """The middle slice of each channel takes that channel's filters."""
+    file, before = export(tmp_path, earlier_plan("2d", channels=2))
+    network, _ = started(file, "2.5d", carry="all", channels=2)
+    stacks = network.state_dict()[name].unflatten(1, (2, 3, -1))
+    torch.testing.assert_close(stacks[:, :, 1], before.state_dict()[name].unflatten(1, (2, -1)))
+    assert not stacks[:, :, ::2].any()
 
 
 def test_the_encoder_alone_leaves_the_decoder_random(tmp_path: Path) -> None:
