@@ -119,10 +119,10 @@ def adapt_input(weight: Tensor, channels: int, *, slices: int = 1) -> Tensor:
     """Adapt a convolution kernel ``(out, in, ...)`` to another number of input channels.
 
     For one channel the filters are summed: the response to a grey image. Otherwise they repeat cyclically, times
-    old / new channels, so that the response to equal channels stays that to grey. The slices of a 2.5D stack of one
-    channel are such channels. Of several channels each would read its slices as the colours of one image, and the
-    response would be to the mean of the channels; instead, the filters stand in the middle slice, between zeros
-    (``docs/log.md``, 2026-11-30).
+    old / new channels, so that the response to equal channels stays that to grey, exactly where the new number is a
+    multiple of the old one. The slices of a 2.5D stack of one channel are such channels. Of several channels each would
+    read its slices as the colours of one image, and the response would be to the mean of the channels; instead, the
+    filters stand in the middle slice, between zeros (``docs/log.md``, 2026-11-30).
 
     Args:
         weight: The kernel.
