@@ -65,7 +65,8 @@ def test_among_equal_strategies_every_choice_has_no_regret_where_the_naive_one_h
     assert np.mean(naive) > 0.02
 
 
-def test_a_table_of_what_is_there(tmp_path: Path) -> None:
+def test_a_table_of_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regret_table, "BOOTSTRAPS", 200)
     for draw in range(3):
         for strategy, mean in (("good", 0.8), ("scratch", 0.7)):
             dice = {f"case{case}": {"a": mean + 0.02 * case, "b": mean} for case in range(4)}

@@ -29,6 +29,7 @@ from seg_transfer.planning import folds
 from seg_transfer.planning.rules import optimization
 from seg_transfer.reporting import figures
 from seg_transfer.reporting.server import PageServer
+from seg_transfer.workflow import report
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -71,8 +72,9 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimization, "budget", lambda *_, **__: (short, "a test"))
     make_splits = folds.make_splits
     monkeypatch.setattr(folds, "make_splits", lambda cases, **given: make_splits(cases, **given | {"folds": 2}))
-    for name in ("as_svg", "as_jpeg"):
-        monkeypatch.setattr(figures, name, lambda _: figures.data_address(b"", "image/svg+xml"))
+    empty = figures.data_address(b"", "image/svg+xml")
+    monkeypatch.setattr(figures, "as_svg", lambda _: empty)
+    monkeypatch.setattr(report, "_overlay", lambda *_, **__: empty)
     monkeypatch.setattr(frozen_encoders, "RECALIBRATION_BATCHES", 1)
     monkeypatch.setattr(probe, "MOST_VOXELS", 200)
     monkeypatch.setattr(probe, "DRAWS", 2)
