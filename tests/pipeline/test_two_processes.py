@@ -126,6 +126,7 @@ def test_the_second_training_of_a_fold_says_who_holds_it(work: WorkFolder, capsy
     assert not run.lock.exists()
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py kills trainings in each run
 def test_a_killed_training_is_gone_on_with(work: WorkFolder) -> None:
     plan = work.load_plan()
     recipe = plan.recipe.model_copy(update={"epochs": 10_000})
