@@ -55,7 +55,6 @@ ARMS = (
     ("tf_efficientnet_lite0", "frozen+thin"),
     ("tf_efficientnet_lite0", "gradual+four"),
     ("tf_efficientnet_lite0", "gradual+late"),
-    ("tf_efficientnet_lite0", "gradual+160"),
     ("tf_efficientnet_lite0", "gradual+192"),
     ("tf_efficientnet_lite0", "gradual+256"),
 )
@@ -94,7 +93,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "recipe.strategy.rate": lowest_four,
     },
     "late": {"recipe.strategy.start": twice},
-    "160": {"model.patch": partial(with_sides, 160)},
     "192": {"model.patch": partial(with_sides, 192)},
     "256": {"model.patch": partial(with_sides, 256)},
 }
