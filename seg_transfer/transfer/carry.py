@@ -76,13 +76,12 @@ def carry_over(network: Network, model: ModelPlan) -> LoadReport:
                 raise _unfit(path, name, "missing")
             fitted = source = tensors.get_tensor(start + name)
             dimensions = (4, 5) if target.ndim in (4, 5) else (target.ndim,)
-            per_channel = {RAW: slices * blocks}.get(name, slices if name in image else 1)
-            unequal = per_channel > 1 and source.shape[1] % per_channel
-            if source.ndim not in dimensions or not source.numel() or unequal:
+            reads_image, block = name == RAW or name in image, blocks if name == RAW else 1
+            fits = source.ndim in dimensions and source.numel()
+            if not fits or (reads_image and source.shape[1] % (slices * block)):
                 raise _unfit(path, name, " x ".join(map(str, source.shape)))
-            reads_image = name == RAW or name in image
             if reads_image and (source.shape[1], slices) != (target.shape[1], network.encoder.slices):
-                stacks = source.unflatten(1, (-1, slices, per_channel // slices))
+                stacks = source.unflatten(1, (-1, slices, block))
                 fitted = _adapt_stacks(stacks, target.shape[1], network.encoder.slices).flatten(1, 3)
             if fitted.ndim == 5 and target.ndim == 4:
                 fitted = fitted.sum(2)
