@@ -213,7 +213,7 @@ def machine_text() -> str:
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    known = torch.backends.cpu.get_cpu_capability() + ("" if lacks_bfloat16() else " and bfloat16")
+    known = torch.backends.cpu.get_cpu_capability() + (" without bfloat16" if lacks_bfloat16() else "")
     return f"{cores()} of {os.cpu_count()} cores, {processor()} with {known}, {gpu}"
 
 

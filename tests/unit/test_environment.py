@@ -118,7 +118,7 @@ def test_the_gain_of_bfloat16_is_a_ratio_of_times(
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize(("lacks", "text"), [(True, "AVX2, "), (False, "AVX2 and bfloat16, ")])
+@pytest.mark.parametrize(("lacks", "text"), [(True, "AVX2 without bfloat16, "), (False, "AVX2, ")])
 def test_a_machine_is_named_with_the_instructions_that_decide_its_speed(
     lacks: bool, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
