@@ -158,6 +158,20 @@ class TestGeometry:
         chosen, _ = geometry.target_spacing(Counted.columns([(1.0, 1.0, 1.0)]), (40, 60, side), dimension=3, unit="mm")
         assert chosen == pytest.approx((1.0, factor, factor))
 
+    @pytest.mark.parametrize(
+        ("slices", "side", "short"),
+        [
+            ([5, 5.01], 50, "median of 2 cases"),
+            ([5, 9], 50, "median of 2 cases, finer along slices"),
+            ([2, 2], 24, "median of 2 cases, in-plane 1.33 times as fine"),
+            ([5, 9], 24, "median of 2 cases, finer along slices, in-plane 1.33 times as fine"),
+        ],
+    )
+    def test_the_short_reason_says_what_is_not_the_median(self, slices: list[float], side: int, short: str) -> None:
+        spacings = Counted.columns([(step, 1.0, 1.0) for step in slices])
+        _, reason = geometry.target_spacing(spacings, (40, 60, side), dimension=3, unit="mm")
+        assert reason.split("; ")[0] == short
+
     @pytest.mark.parametrize(("ratio", "order"), [(3.0, 3), (3.01, 0)])
     def test_far_slices_are_not_splined(self, ratio: float, order: int) -> None:
         assert geometry.slice_order(ratio)[0] == order

@@ -86,12 +86,13 @@ def target_spacing(
     """
     median_step, u, v = (along.median() for along in spacings)
     slice_step, cases = median_step, spacings[0].size
-    reason = f"median of {cases} case{'s' if cases > 1 else ''}"
+    choice, more = f"median of {cases} case{'s' if cases > 1 else ''}", ""
     ratio = anisotropy((slice_step, u, v))
     if dimension == 3 and ratio > ANISOTROPY_LIMIT:
-        tenth = spacings[0].column().quantile(COARSE_PERCENTILE / 100)
-        slice_step = max(tenth, u, v)
-        reason += (
+        slice_step = max(spacings[0].column().quantile(COARSE_PERCENTILE / 100), u, v)
+        if slice_step < median_step * (1 - TIE_TOLERANCE):
+            choice += ", finer along slices"
+        more += (
             f"; anisotropy (slice over in-plane spacing) {ratio:.2g}, limit {ANISOTROPY_LIMIT:g}: along slices the "
             f"{COARSE_PERCENTILE}th percentile ({slice_step:.4g} {unit}, median {median_step:.4g}), which keeps the "
             "slices of finer cases"
@@ -100,11 +101,9 @@ def target_spacing(
     if shorter < SMALLEST_SIDE:
         factor = min(LARGEST_UPSAMPLING, SMALLEST_SIDE / shorter)
         u, v = u / factor, v / factor
-        reason += (
-            f"; in-plane {factor:.3g} times as fine, because the shorter side has {shorter:g} voxels and an encoder "
-            f"needs {SMALLEST_SIDE}"
-        )
-    return (rounded_step(slice_step), rounded_step(u), rounded_step(v)), reason
+        choice += f", in-plane {factor:.3g} times as fine"
+        more += f"; the shorter side in-plane has {shorter:g} voxels and an encoder needs {SMALLEST_SIDE}"
+    return (rounded_step(slice_step), rounded_step(u), rounded_step(v)), choice + more
 
 
 def slice_order(ratio: float) -> tuple[Literal[0, 3], str]:
