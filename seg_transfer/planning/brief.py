@@ -123,4 +123,4 @@ def _training(plan: Plan) -> str:
 def _folds(plan: Plan) -> str:
     splits = plan.recipe.splits
     held = sorted({len(split.validation) for split in splits})
-    return f"{len(splits)}, each holds out {' or '.join(map(str, held))} cases"
+    return f"{len(splits)}, each holds out {' or '.join(map(str, held))} case{'s' if held != [1] else ''}"

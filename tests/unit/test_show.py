@@ -17,7 +17,7 @@ from seg_transfer.evaluation.scores import Scores
 from seg_transfer.options.other_options import EvaluateOptions, StatusOptions
 from seg_transfer.options.plan_options import PlanOptions
 from seg_transfer.planning.brief import brief
-from seg_transfer.planning.plan import Plan
+from seg_transfer.planning.plan import Plan, Split
 from seg_transfer.training.run_folder import RunFolder
 from seg_transfer.workflow.status import RunStatus, Status
 from seg_transfer.workflow.validate import TrainedFold
@@ -75,6 +75,16 @@ def test_a_plan_in_brief_fits_on_a_screen(
     assert "segtl train 0 -w elsewhere" in err and "segtl train" not in out
     for row in brief(plan):
         assert row.choice and row.why and len(row.why) <= 90
+
+
+@pytest.mark.parametrize(("held", "text"), [(1, "1 case"), (2, "2 cases")])
+def test_a_plan_in_brief_counts_the_cases_that_folds_hold_out(held: int, text: str) -> None:
+    plan = Plan.load(PLANS / "sarcoma.plan.json")
+    cases = plan.recipe.splits[0].train[: held + 1]
+    split = Split(train=cases[held:], validation=cases[:held])
+    alike = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"splits": (split, split)})})
+    (folds,) = (row.choice for row in brief(alike) if row.decision == "folds")
+    assert folds == f"2, each holds out {text}"
 
 
 def test_folds_are_shown_with_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
