@@ -115,7 +115,7 @@ def _training(plan: Plan) -> str:
     if plan.model.head != "unet":
         return "a classifier is fitted"
     if recipe.time_budget is None:
-        return f"{recipe.epochs} epochs of {recipe.steps_per_epoch} steps"
+        return f"{recipe.epochs} epoch{'s' if recipe.epochs != 1 else ''} of {recipe.steps_per_epoch} steps"
     steps = "" if expected is None else f", {recipe.time_budget / expected.seconds_per_step:.0f} steps"
     return f"{seconds_text(recipe.time_budget)} per fold{steps}"
 
