@@ -40,15 +40,15 @@ def runs(data: Path) -> list[BenchRun]:
 
 def table(results: Path) -> str:
     lines = [
-        "| configuration | head | seed | seconds to fit | anterior | posterior | mean Dice |",
-        "|---|---|---|---|---|---|---|",
+        "| encoder | configuration | head | seed | seconds to fit | anterior | posterior | mean Dice |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(read_rows(results), key=lambda row: (row["name"], int(row["seed"]))):
         dice = figures_of(r["dice"])
         figures = [dice["Anterior"], dice["Posterior"], statistics.mean(dice.values())]
         configuration, head, *_ = r["name"].split("-")
         lines.append(
-            f"| {configuration} | {head} | {r['seed']} | {float(r['training_seconds']):.0f} | "
+            f"| {r['encoder']} | {configuration} | {head} | {r['seed']} | {float(r['training_seconds']):.0f} | "
             + " | ".join(f"{figure:.3f}" for figure in figures)
             + " |"
         )

@@ -1,7 +1,7 @@
 """What limits the Dice of hippocampus? One change at a time on some of five folds, at equal steps.
 
 Trained on a fold's 160 cases in 3D, scored on the 40 that it holds out; everything is planned by default but
-for the change and the number of steps. 4000 steps are about 20 minutes on one core. ``2d+3d`` is the mean of the
+for the change and the number of steps. 4000 steps are 10 to 20 minutes on one core. ``2d+3d`` is the mean of the
 probabilities of the ``2d`` and ``usual`` models, as of `segtl summary --ensembles`; it needs both in the scratch
 folder. Finished runs are rows of ``bench/results/limits.csv``, with the Dice of each case; the table compares them,
 over all folds that a run has.
