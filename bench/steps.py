@@ -105,6 +105,7 @@ def make_plan(configuration: str, strategy: str, precision: str, encoder: str = 
                 "batch_size": batch,
                 "epochs": 1,
                 "precision": precision,
+                "depthwise_gradients": "fast",
                 "augmentation": {"rotate_out_of_plane": configuration == "3d", "mirror_axes": (0, 1, 2)},
                 "splits": [{"train": ["a"], "validation": []}],
             },
