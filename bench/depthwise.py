@@ -13,7 +13,7 @@ import statistics
 from typing import Literal, get_args
 
 import torch
-from steps import SHAPES, in_turns, make_plan, paired_ratio, planned_precision, random_batch
+from steps import SHAPES, in_turns, make_plan, paired_ratio, planned_precision, random_batch, with_gradients
 
 from seg_transfer.network.depthwise import depthwise_gain
 from seg_transfer.options.choices import Precision
@@ -29,8 +29,7 @@ NETWORKS: dict[str, tuple[str, Literal["torch", "fast"]]] = {
 
 
 def plan_of(configuration: str, precision: Precision, encoder: str, gradients: Literal["torch", "fast"]) -> Plan:
-    plan = make_plan(configuration, "finetune", precision, encoder)
-    return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"depthwise_gradients": gradients})})
+    return with_gradients(make_plan(configuration, "finetune", precision, encoder), gradients)
 
 
 def measure(configuration: str, precision: Precision, rounds: int) -> None:

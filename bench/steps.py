@@ -16,15 +16,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from safetensors.torch import save_file
 
 from seg_transfer.catalogue.encoders import BUNDLED, DEFAULT_ENCODER, entry
+from seg_transfer.network.depthwise import depthwise_gain
 from seg_transfer.options.choices import Precision
 from seg_transfer.planning.cost import Machine
 from seg_transfer.planning.plan import Plan
@@ -37,6 +38,7 @@ from seg_transfer.util.environment import bfloat16_gain
 
 SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
 STAGES = 4
+measured_gain = cache(depthwise_gain)
 
 
 def learns(*start: float | None, pretrained_stages: int = STAGES, batchnorm: str = "recalibrated") -> dict[str, Any]:
@@ -63,6 +65,17 @@ STRATEGIES = {
 def planned_precision() -> Precision:
     """The precision that a plan on this machine has."""
     return optimization.precision(Machine("cpu", bfloat16_gain=bfloat16_gain("cpu")))[0]
+
+
+def with_gradients(plan: Plan, gradients: Literal["torch", "fast"]) -> Plan:
+    """The plan with these gradients of depthwise convolutions."""
+    return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"depthwise_gradients": gradients})})
+
+
+def with_planned_gradients(plan: Plan) -> Plan:
+    """The plan with the gradients of depthwise convolutions that planning chooses here for its precision."""
+    machine = Machine("cpu", bfloat16_gain=bfloat16_gain("cpu") if plan.recipe.precision == "bfloat16" else 1.0)
+    return with_gradients(plan, optimization.depthwise_gradients(plan.model, machine, measured_gain)[0])
 
 
 def weights_of(encoder: str) -> dict[str, str]:
@@ -105,7 +118,6 @@ def make_plan(configuration: str, strategy: str, precision: str, encoder: str = 
                 "batch_size": batch,
                 "epochs": 1,
                 "precision": precision,
-                "depthwise_gradients": "fast",
                 "augmentation": {"rotate_out_of_plane": configuration == "3d", "mirror_axes": (0, 1, 2)},
                 "splits": [{"train": ["a"], "validation": []}],
             },
@@ -149,9 +161,8 @@ def measure(configuration: str, encoder: str, rounds: int) -> None:
     cells = [(name, precision) for name in STRATEGIES]
     if precision == "bfloat16":
         cells.append(("finetune", "float32"))
-    trainers = {
-        cell: Trainer(make_plan(configuration, *cell, encoder), seed=0, device="cpu", load=True) for cell in cells
-    }
+    plans = {cell: with_planned_gradients(make_plan(configuration, *cell, encoder)) for cell in cells}
+    trainers = {cell: Trainer(plan, seed=0, device="cpu", load=True) for cell, plan in plans.items()}
     trainers["frozen, not folded", precision].network.encoder.fold = lambda stages: None  # type: ignore[method-assign]
     times = in_turns(trainers, batch, rounds)
     reference = times["finetune", precision]
