@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 
 from rows import append_rows, figures_of, find_row, pairs_text, read_rows
-from runner import DATA, DATA_HELP, HERE, RESULTS, commit, in_processes, lists_of
+from runner import DATA, DATA_HELP, HERE, RESULTS, commit, in_processes, listed_and_others
 
 import seg_transfer
 from seg_transfer.util.environment import machine_text
@@ -72,7 +72,6 @@ def table() -> str:
     The last columns have the cases of the ``test`` list of ``bench/hippocampus.py``, and the others.
     """
     runs, cases = read_rows(RUNS), read_rows(CASES)
-    listed = set(lists_of(DATASET)["test"])
     lines = ["| run | folds | cases | anterior | posterior | mean (95 % interval) | steps | `test` list | others |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for name in dict.fromkeys(row["name"] for row in runs):
@@ -83,10 +82,7 @@ def table() -> str:
         means = [statistics.fmean(each) for each in dice]
         low, high = mean_interval(means)
         mean = f"{statistics.fmean(means):.4f} ({low:.4f} to {high:.4f})"
-        inside, others = (
-            statistics.fmean(statistics.fmean(of_case[case]) for case in of_case if (case in listed) == wanted)
-            for wanted in (True, False)
-        )
+        inside, others = listed_and_others(dict(zip(of_case, means, strict=True)), DATASET)
         figures = f"{anterior:.4f} | {posterior:.4f} | {mean} | {min(steps)} to {max(steps)}"
         figures += f" | {inside:.4f} | {others:.4f}"
         lines.append(f"| {name} | {len(steps)} | {len(dice)} | {figures} |")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rows import Row, append_rows, figures_of, find_row, pairs_text, read_rows
-from runner import DATA, DATA_HELP, HERE, RESULTS, commit, edit_plan
+from runner import DATA, DATA_HELP, HERE, RESULTS, commit, edit_plan, listed_and_others
 
 import seg_transfer
 from seg_transfer.evaluation.scores import Scores
@@ -131,9 +131,15 @@ def dice_of(scores: Scores) -> dict[str, object]:
 
 
 def table() -> str:
-    """Each run over its folds, as a Markdown table; differences are by case, against the first usual run of a seed."""
-    lines = ["| run | steps | seed | folds | mean Dice (95 % interval) | against usual, points (95 % interval) |"]
-    lines.append("|---|---|---|---|---|---|")
+    """Each run over its folds, as a Markdown table; differences are by case, against the first usual run of a seed.
+
+    The last columns have the cases of the ``test`` list of ``bench/hippocampus.py``, and the others.
+    """
+    head = "| run | steps | seed | folds | anterior | posterior | mean Dice (95 % interval) "
+    lines = [
+        head + "| against usual, points (95 % interval) | `test` list | others |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in read_rows(RUNS):
         found.setdefault((row["name"], row["epochs"], row["seed"]), []).append(row)
@@ -146,7 +152,13 @@ def table() -> str:
         usual = next((key for key in found if (key[0], key[2]) == (USUAL, seed)), None)
         against = "" if usual in (None, (name, epochs, seed)) else difference(here, cases[usual])
         mean = f"{statistics.fmean(here.values()):.4f} ({low:.4f} to {high:.4f})"
-        lines.append(f"| {name} | {int(epochs) * EPOCH} | {seed} | {len(rows)} | {mean} | {against} |")
+        of_fold = [figures_of(row["dice"]).values() for row in rows]
+        anterior, posterior = (statistics.fmean(each) for each in zip(*of_fold, strict=True))
+        inside, others = listed_and_others(here, DATASET)
+        lines.append(
+            f"| {name} | {int(epochs) * EPOCH} | {seed} | {len(rows)} | {anterior:.4f} | {posterior:.4f} | {mean} | "
+            f"{against} | {inside:.4f} | {others:.4f} |"
+        )
     return "\n".join(lines)
 
 

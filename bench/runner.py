@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,6 +92,18 @@ def held_out(lists: dict[str, list[str]]) -> list[str]:
     """Up to 40 development cases: of a data set's longest list of training cases, in none of the shorter ones."""
     *shorter, longest = sorted(lists.values(), key=len)
     return [case for case in longest if case not in shorter[-1]][:40]
+
+
+def listed_and_others(dice: Mapping[str, float], dataset: str) -> tuple[float, float]:
+    """Mean over the cases of a data set's ``test`` list, and over the others.
+
+    Args:
+        dice: Case -> its mean Dice.
+        dataset: Name of the data set.
+    """
+    listed = set(lists_of(dataset)["test"])
+    inside, others = ([value for case, value in dice.items() if (case in listed) == wanted] for wanted in (True, False))
+    return statistics.fmean(inside), statistics.fmean(others)
 
 
 def edit_plan(path: Path, edits: dict[str, Any]) -> None:
