@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,13 +114,15 @@ def ended(server: Running, job: str) -> dict[str, Any]:
 
 def until_running(server: Running, job: str) -> None:
     """Wait until a job runs, of a server whose process that segments is stopped."""
-    while server.client.get(f"/jobs/{job}").json()["status"] != "running":
+    end = time.monotonic() + 120
+    while (status := server.client.get(f"/jobs/{job}").json()["status"]) != "running":
+        assert status == "queued" and time.monotonic() < end, status
         time.sleep(0.05)
 
 
 def held_job(server: Running) -> tuple[psutil.Process, str]:
     """Stop the process that segments while it has a job, so that others have to wait; the process and the job."""
-    (worker,) = segmenting(server.process)
+    worker = segmenting(server.process)
     worker.suspend()
     job = job_of(server, "a.nii.gz", server.image.read_bytes())
     until_running(server, job)
@@ -144,10 +146,17 @@ def folders(server: Running) -> set[str]:
     return {path.name for path in files.iterdir()}
 
 
-def segmenting(process: subprocess.Popen) -> list[psutil.Process]:
-    """The children of a server that segment: one, once it has been started."""
-    children = psutil.Process(process.pid).children()
-    return [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
+def segmenting(process: subprocess.Popen, *, after: psutil.Process | None = None) -> psutil.Process:
+    """Wait for the child of a server that segments; the next one after a child that is killed."""
+    end = time.monotonic() + 120
+    while True:
+        children = psutil.Process(process.pid).children()
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found = [one for one in children if one != after and "--multiprocessing-fork" in one.cmdline()]
+            if found:
+                return found[0]
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
 
 
 def left_folder(parent: Path, name: str = "segtl-serve-left", *, silent: float = DEAD_AFTER + 5, **change: Any) -> Path:

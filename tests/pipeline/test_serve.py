@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -285,8 +284,7 @@ def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     assert client.delete(f"/jobs/{running}").status_code == 204
     assert client.get("/health").status_code == 200
     until_running(server, waiting[1])
-    (another,) = segmenting(server.process)
-    assert another.pid != worker.pid
+    another = segmenting(server.process, after=worker)
     another.kill()  # as the system does when memory runs out
     state = ended(server, waiting[1])
     assert state["status"] == "failed" and "killed" in state["error"]
@@ -316,11 +314,8 @@ def test_made_up_requests(server: Running) -> None:
 
 def test_it_ends_when_it_is_told_to(server: Running) -> None:
     """The last test: with what still waits or runs, nothing stays."""
-    running = job_of(server, "a.nii.gz", server.image.read_bytes())
-    while not (found := segmenting(server.process)):
-        time.sleep(0.02)
-    found[0].suspend()  # the job never ends
-    until_running(server, running)
+    ended(server, job_of(server, "a.nii.gz", server.image.read_bytes()))  # so that a process is there
+    held_job(server)
     job_of(server, "b.nii.gz", server.image.read_bytes())
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.send_signal(signal.SIGTERM)
