@@ -35,6 +35,8 @@ TORCHVISION_ENDS: dict[str, dict[str, tuple[int, int]]] = {
     "alexnet": {"features_1": (64, 4), "features_4": (192, 8), "features_11": (256, 16), "features_12": (256, 32)},
 }
 """torchvision network -> last module of each stage -> channels and stride of its map."""
+UNUSUAL_CHANNELS = 10_007
+"""No network has a map or a kernel of this size."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,11 @@ def _network(library: Library, library_name: str, channels: int) -> tuple[nn.Mod
 def image_weights(library: Library, library_name: str) -> frozenset[str]:
     """Names of the weights that read the image's channels, as :func:`load_stages` names them, without the stage.
 
-    One convolution in most networks, two side by side in RepVGG. They are those whose shape depends on the channels.
+    One convolution in most networks, two side by side in RepVGG: those with as many channels as no other has.
     """
     with torch.device("meta"):
-        rgb, four = (load_stages(library, library_name, channels)[0].modules.state_dict() for channels in (3, 4))
-    return frozenset(name for name, tensor in rgb.items() if tensor.shape != four[name].shape)
+        finest = load_stages(library, library_name, UNUSUAL_CHANNELS)[0].modules.state_dict()
+    return frozenset(name for name, tensor in finest.items() if UNUSUAL_CHANNELS in tensor.shape)
 
 
 def is_of_timm(module: nn.Module) -> bool:
