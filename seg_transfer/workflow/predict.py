@@ -170,6 +170,9 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
         UserError: If they would replace images or labels, or cannot be written there.
     """
     output = options.output
+    if WorkFolder(options.work).keeps(output):
+        what = f"files of {options.work} are kept here, label maps would lie among them"
+        raise UserError(what, where=output, hint="name another output folder")
     wanted = Outputs(output, options.probabilities, uncertainty=options.uncertainty, overlays=options.pictures)
     images = {image.resolve() for case in cases for image in case.images}
     if is_zarr(output) or (is_supported(output) and not output.is_dir()):

@@ -49,12 +49,18 @@ class WorkFolder:
         self.stamp = path / "fingerprint.stamp"
         self.plan = path / PLAN_FILE
         self.log = path / "segtl.log"
+        self.preprocessed = path / "preprocessed"
         self.runs = path / "runs"
         self.summary = path / "summary.json"
         self.choice = path / "choice.json"
         self.evidence = path / "evidence.json"
         self.probe_plot = path / "probe.png"
         self.ensembles = path / "ensembles"
+
+    def keeps(self, path: Path) -> bool:
+        """Whether a path is one of the folders that only commands write into, or in one."""
+        own = [folder.resolve() for folder in (self.preprocessed, self.runs, self.ensembles)]
+        return any(path.resolve().is_relative_to(folder) for folder in own)
 
     @property
     def option(self) -> str:
@@ -75,7 +81,7 @@ class WorkFolder:
     def store_folder(self, plan: Plan) -> Path:
         """Folder of the preprocessed store, shared by all plans with the same data part."""
         name = part_hash(plan.data)
-        return _matching(self.path / "preprocessed", STORE_FILE, lambda file: store_data(file) == plan.data, name)
+        return _matching(self.preprocessed, STORE_FILE, lambda file: store_data(file) == plan.data, name)
 
     def plan_folder(self, plan: Plan) -> PlanFolder:
         """Folder of a plan's runs: an existing one with the same plan, else a new one with a hash in its name."""

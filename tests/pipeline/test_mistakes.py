@@ -138,6 +138,8 @@ def test_label_maps_never_go_among_the_images(data: Path, mine: Path, capsys: py
     arguments = ("predict", "-i", images, "-w", mine, "--device", "cpu", "--overwrite")
     assert "the images are in this folder" in refused(capsys, *arguments, "-o", images / ".." / "images")
     assert (images / "c0.nii.gz").read_bytes() == before
+    for kept in ("runs", "runs/new", "preprocessed", "ensembles/a.nii.gz"):
+        assert f"files of {mine} are kept here" in refused(capsys, *arguments, "-o", mine / kept)
     assert "a folder is needed" in refused(capsys, *arguments, "-o", mine / "plan.json")
 
 
