@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,6 @@ from seg_transfer.util.environment import bfloat16_gain
 
 SHAPES = {"2d": (48, (1, 56, 40)), "2.5d": (48, (5, 56, 40)), "3d": (4, (40, 56, 40))}
 STAGES = 4
-measured_gain = cache(depthwise_gain)
 
 
 def learns(*start: float | None, pretrained_stages: int = STAGES, batchnorm: str = "recalibrated") -> dict[str, Any]:
@@ -75,7 +74,7 @@ def with_gradients(plan: Plan, gradients: Literal["torch", "fast"]) -> Plan:
 def with_planned_gradients(plan: Plan) -> Plan:
     """The plan with the gradients of depthwise convolutions that planning chooses here for its precision."""
     machine = Machine("cpu", bfloat16_gain=bfloat16_gain("cpu") if plan.recipe.precision == "bfloat16" else 1.0)
-    return with_gradients(plan, optimization.depthwise_gradients(plan.model, machine, measured_gain)[0])
+    return with_gradients(plan, optimization.depthwise_gradients(plan.model, machine, depthwise_gain)[0])
 
 
 def weights_of(encoder: str) -> dict[str, str]:

@@ -147,13 +147,13 @@ def folders(server: Running) -> set[str]:
 
 
 def segmenting(process: subprocess.Popen, *, after: psutil.Process | None = None) -> psutil.Process:
-    """Wait for the child of a server that segments; the next one after a child that is killed."""
+    """Wait until one child of a server segments, and no other; the next one after a child that is killed."""
     end = time.monotonic() + 120
     while True:
         children = psutil.Process(process.pid).children()
         with suppress(psutil.NoSuchProcess):  # it has just ended
-            found = [one for one in children if one != after and "--multiprocessing-fork" in one.cmdline()]
-            if found:
+            found = [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
+            if len(found) == 1 and found[0] != after and "--multiprocessing-fork" in found[0].cmdline():
                 return found[0]
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)

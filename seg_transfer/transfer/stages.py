@@ -36,7 +36,7 @@ TORCHVISION_ENDS: dict[str, dict[str, tuple[int, int]]] = {
 }
 """torchvision network -> last module of each stage -> channels and stride of its map."""
 UNUSUAL_CHANNELS = 10_007
-"""No network has a map or a kernel of this size."""
+"""More than any size of a first stage's weights: larger ones depend on the image's channels."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ def _network(library: Library, library_name: str, channels: int) -> tuple[nn.Mod
 def image_weights(library: Library, library_name: str) -> frozenset[str]:
     """Names of the weights that read the image's channels, as :func:`load_stages` names them, without the stage.
 
-    One convolution in most networks, two side by side in RepVGG: those with as many channels as no other has.
+    One convolution in most networks, two side by side in RepVGG. They are those whose shape depends on the channels.
     """
     with torch.device("meta"):
         finest = load_stages(library, library_name, UNUSUAL_CHANNELS)[0].modules.state_dict()
-    return frozenset(name for name, tensor in finest.items() if UNUSUAL_CHANNELS in tensor.shape)
+    return frozenset(name for name, tensor in finest.items() if max(tensor.shape, default=0) >= UNUSUAL_CHANNELS)
 
 
 def is_of_timm(module: nn.Module) -> bool:

@@ -58,7 +58,7 @@ class WorkFolder:
         self.ensembles = path / "ensembles"
 
     def keeps(self, path: Path) -> bool:
-        """Whether a path is one of the folders that only commands write into, or in one."""
+        """Whether a path is a folder that only segtl writes into, or inside one."""
         own = [folder.resolve() for folder in (self.preprocessed, self.runs, self.ensembles)]
         return any(path.resolve().is_relative_to(folder) for folder in own)
 

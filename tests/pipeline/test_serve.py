@@ -285,6 +285,7 @@ def test_a_full_queue_a_killed_job_and_a_deleted_one(server: Running) -> None:
     assert client.get("/health").status_code == 200
     until_running(server, waiting[1])
     another = segmenting(server.process, after=worker)
+    assert another.pid != worker.pid
     another.kill()  # as the system does when memory runs out
     state = ended(server, waiting[1])
     assert state["status"] == "failed" and "killed" in state["error"]
