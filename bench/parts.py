@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from monai.losses import DiceLoss
@@ -21,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seg_transfer.network.blocks import InstanceNorm
+from seg_transfer.transfer.on_meta import on_meta
+from seg_transfer.transfer.stages import load_stages
 
 ROUNDS = 7
 MAP = (4, 16, 40, 56, 40)
@@ -104,6 +108,12 @@ def update(*, fused: bool, parameters: int = 12_000_000) -> Callable[[], None]:
     return torch.optim.AdamW(weights, fused=fused).step
 
 
+def build(encoder: str, context: Callable[[], AbstractContextManager[object]]) -> None:
+    """Build the stages of an encoder."""
+    with context():
+        load_stages("timm", encoder, 1)
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
@@ -118,6 +128,9 @@ def main() -> None:
         compare(f"Dice loss, {shape}", {"MONAI": loss(monai_dice, shape), "gathered": loss(gathered_dice, shape)})
     for module in ("monai.losses", "seg_transfer.training.losses"):
         print(f"import {module} after torch: {seconds_to_import(module):.1f} CPU s")
+    for name in ("tf_efficientnet_lite0", "resnet18", "convnext_tiny", "inception_v3"):
+        ways = {"torch.device": lambda: torch.device("meta"), "on_meta": on_meta}
+        compare(f"{name} without values", {way: partial(build, name, context) for way, context in ways.items()})
     compare("AdamW, 12 million parameters", {"fused": update(fused=True), "not": update(fused=False)})
 
 

@@ -54,6 +54,7 @@ from seg_transfer.network import encoder_network
 from seg_transfer.options.model_options import ArrayOptions
 from seg_transfer.planning.plan import Weights
 from seg_transfer.transfer.encoder import Encoder
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.weights import load_weights
 from seg_transfer.workflow.source import find_source, load_predictor
 
@@ -77,7 +78,7 @@ class PairedEncoder(Encoder):
     def __init__(self, name: str, **given: object) -> None:
         super().__init__(name, **given)  # type: ignore[arg-type]
         self._own, self._given = self.channels, given
-        with torch.device("meta"):
+        with on_meta():
             others = Encoder(SECOND, **given).channels  # type: ignore[arg-type]
         self.channels = tuple(one + other for one, other in zip(self._own, others, strict=True))
 

@@ -25,6 +25,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from seg_transfer.catalogue.encoders import BUNDLED, entry
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.stages import keep_size, load_stages
 from seg_transfer.transfer.weights import BUNDLED_FOLDER
 from seg_transfer.util.files import whole_file
@@ -45,7 +46,7 @@ def read_wheel(wheel: Path) -> tuple[str, dict[str, Tensor]]:
     with zipfile.ZipFile(wheel) as archive:
         (file,) = [each for each in archive.namelist() if each.endswith(".pth")]
         theirs = torch.load(io.BytesIO(archive.read(file)), weights_only=True)
-    with torch.device("meta"):
+    with on_meta():
         ours = timm.create_model(name, pretrained=False).state_dict()
     source = [tensor for tensor in theirs.values() if tensor.is_floating_point()]
     target = {key: tensor for key, tensor in ours.items() if tensor.is_floating_point()}
@@ -57,7 +58,7 @@ def read_wheel(wheel: Path) -> tuple[str, dict[str, Tensor]]:
 
 def write(name: str, state: dict[str, Tensor]) -> Path:
     """Write the tensors of the stages, with what the weights are in the header."""
-    with torch.device("meta"):
+    with on_meta():
         stages = load_stages("timm", name, 3)
     modules = {module.replace("blocks_", "blocks.") for stage in stages for module, _ in stage.modules.named_children()}
     kept = {key: tensor for key, tensor in state.items() if any(key.startswith(f"{module}.") for module in modules)}

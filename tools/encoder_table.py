@@ -18,6 +18,7 @@ import torch
 import torchvision
 
 from seg_transfer.transfer.describe import KINDS, measure, pyramid, timm_source
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.stages import Library, load_stages
 from seg_transfer.util.files import write_text
 
@@ -77,7 +78,7 @@ def describe(name: str) -> dict[str, object]:
     """One row of the table: everything planning must know about an encoder without torch."""
     source = SOURCES[name]
     library, library_name = source.library, source.library_name or name
-    with torch.device("meta"):
+    with on_meta():
         stages = load_stages(library, library_name, 3)
     kinds = list(KINDS) if source.volumes else ["flat"]
     return {

@@ -18,6 +18,7 @@ from seg_transfer.network.build import blank_network
 from seg_transfer.planning.model_file import HINT, ModelFile, prefix, read_model_file
 from seg_transfer.planning.plan import Plan
 from seg_transfer.training.checkpoint import add_to_checksum, load_state
+from seg_transfer.transfer.on_meta import on_meta
 
 
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Predictor:
@@ -83,7 +84,7 @@ def load_networks(model: ModelFile, device: torch.device) -> list[list[nn.Module
 def _network_shapes(plan: Plan, path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a plan's network, without allocating it: a plan from a file may ask for any size."""
     try:
-        with torch.device("meta"):
+        with on_meta():
             network = blank_network(plan.model, channels=len(plan.data.channels), classes=len(plan.data.outputs))
     except (RuntimeError, OverflowError) as error:
         what = f"its plan asks for an impossible network: {str(error).splitlines()[0]}"

@@ -17,6 +17,7 @@ from seg_transfer.catalogue.encoders import entry
 from seg_transfer.network.build import blank_network
 from seg_transfer.planning.plan import ModelPlan
 from seg_transfer.preprocessing.extent import position_maps
+from seg_transfer.transfer.on_meta import on_meta
 
 MOST_PER_VOXEL, PLENTY = 4096, 8
 """Bytes per voxel of a patch that no network of the catalogue needs (ConvNeXt-T 3,000, the others up to 1,250), and how
@@ -48,8 +49,9 @@ def counted_bytes(model: ModelPlan, channels: int, outputs: int) -> int:
     The network runs on tensors without data, and the sizes of those that are alive at a time are counted. torch imports
     its compiler for that.
     """
-    with torch.device("meta"):
+    with on_meta():
         network = blank_network(model, channels=channels, classes=outputs).eval()
+    with torch.device("meta"):
         window = torch.empty(1, channels + position_maps(model), *model.patch)
         with torch.no_grad(), _LiveBytes() as live:
             network(window)

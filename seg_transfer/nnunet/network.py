@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from seg_transfer.data.nnunet import NnunetPlans
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.nnunet.model_folder import NOT_READ
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.util.extras import check_extra
 from seg_transfer.util.records import wrong_fields
 from seg_transfer.util.texts import first_of
@@ -94,7 +94,7 @@ def build_network(
         if key in given:
             given[key] = _layer(given[key], plans)
     try:
-        with torch.device("meta"):
+        with on_meta():
             kind = getattr(unet, name.rpartition(".")[2])
             network: nn.Module = kind(input_channels=channels, num_classes=outputs, deep_supervision=False, **given)
     except Exception as error:  # the package checks by assertions

@@ -13,6 +13,7 @@ from seg_transfer.catalogue.encoders import ENCODERS, EncoderEntry
 from seg_transfer.errors import UserError
 from seg_transfer.training.checkpoint import load_optimizer, optimizer_tensors, under_prefix, with_prefix
 from seg_transfer.transfer.describe import describe
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.small_maps import guard_small_maps
 from seg_transfer.transfer.unfreezing import recalibrate_batchnorm
 
@@ -39,8 +40,9 @@ def trainable_encoder(name: str, smallest: int) -> EncoderEntry:
     if encoder.library != "timm":
         names = ", ".join(other for other, candidate in ENCODERS.items() if candidate.library == "timm")
         raise UserError(f"{name} is not one of timm's networks", where="--encoder", hint=f"choose one of: {names}")
-    with torch.device("meta"):
+    with on_meta():
         network = timm.create_model(encoder.library_name, pretrained=False).eval()
+    with torch.device("meta"):
         try:
             network(torch.empty(2, 3, smallest, smallest))
         except RuntimeError:

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seg_transfer.catalogue.encoders import DESCRIBED, ENCODERS, TIMM, EncoderEntry, StageCosts, StageKind, entry
 from seg_transfer.errors import UserError
 from seg_transfer.transfer.inflate import inflate_modules
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.stages import Library, Stage, load_stages
 
 SIDE, SLICES = 128, 16
@@ -118,7 +119,7 @@ class _Costs(Mapping[StageKind, StageCosts]):
 def _usable_stages(library_name: str) -> tuple[str, list[Stage]]:
     """Why a network of timm cannot be an encoder ("" if it can), and its stages."""
     try:
-        with torch.device("meta"):
+        with on_meta():
             stages = load_stages("timm", library_name, 3)
     except Exception as error:  # timm's builders raise whatever they meet
         return f"timm does not cut it into stages ({_line(error)})", []
@@ -141,7 +142,7 @@ def _usable_stages(library_name: str) -> tuple[str, list[Stage]]:
 
 def _converts(library_name: str) -> bool:
     """Whether a network of timm converts to 3D with the sizes that it should have."""
-    with torch.device("meta"):
+    with on_meta():
         stages = load_stages("timm", library_name, 3)
     x = torch.empty((1, 3, 65, *ODD[2:]), device="meta")
     slices = x.shape[2]
@@ -174,7 +175,7 @@ def measure(library: Library, library_name: str, slice_stride: int | None) -> di
     sizes = (SIDE, SIDE) if slice_stride is None else (SLICES, SIDE, SIDE)
     rows: dict[str, list[float]] = {"parameters": [], "saved_elements": [], "saved_as_lowest": [], "flops": []}
     positions = SIDE * SIDE * (1 if slice_stride is None else SLICES)
-    with torch.device("meta"):
+    with on_meta():
         stages = load_stages(library, library_name, 3)
         modules = [
             stage.modules if slice_stride is None else inflate_modules(stage.modules, slice_stride) for stage in stages

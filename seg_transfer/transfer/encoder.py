@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seg_transfer.transfer.describe import describe
 from seg_transfer.transfer.folding import fold_batchnorm
 from seg_transfer.transfer.inflate import Inflation, inflate_modules, stages_with_depth
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.stages import image_weights, is_of_timm, load_stages
 
 EXAMPLE_SIZES = (4, 32, 32)
@@ -86,7 +87,7 @@ class Encoder(nn.Module):
         self._folded: dict[int, nn.Module] = {}  # no submodules: they are in no checkpoint
         self.is_3d = slice_strides is not None
         # On "meta", so that unused stages and VGG's 120 million classifier weights allocate nothing.
-        with torch.device("meta"):
+        with on_meta():
             loaded = load_stages(entry.library, entry.library_name, channels)[:stages]
         self.channels = tuple(each.channels for each in loaded)
         per_stage = tuple(slice_strides) if slice_strides is not None else (1,) * len(loaded)
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
         depth = stages_with_depth(per_stage) if self.is_3d else (False,) * len(loaded)
         self.stages = nn.ModuleList()
         for each, slice_stride, has_depth in zip(loaded, per_stage, depth, strict=True):
-            with torch.device("meta"):
+            with on_meta():
                 self.stages.append(inflate_modules(each.modules, slice_stride) if has_depth else each.modules)
         self.has_depth = depth
         device = torch.get_default_device()

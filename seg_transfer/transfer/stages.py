@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from seg_transfer.transfer import efficientnet_lite
 from seg_transfer.transfer.efficientnet_lite import EfficientNetLite
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.util.environment import check_torchvision
 
 Library = Literal["timm", "torchvision"]
@@ -117,7 +117,7 @@ def image_weights(library: Library, library_name: str) -> frozenset[str]:
 
     One convolution in most networks, two side by side in RepVGG. They are those whose shape depends on the channels.
     """
-    with torch.device("meta"):
+    with on_meta():
         finest = load_stages(library, library_name, UNUSUAL_CHANNELS)[0].modules.state_dict()
     return frozenset(name for name, tensor in finest.items() if max(tensor.shape, default=0) >= UNUSUAL_CHANNELS)
 

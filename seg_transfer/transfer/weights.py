@@ -18,6 +18,7 @@ from seg_transfer.transfer.encoder import Encoder
 from seg_transfer.transfer.fetch import check_beside, weights_file
 from seg_transfer.transfer.inflate import fit_depth
 from seg_transfer.transfer.matching import Match, Shapes, Target, best_matches
+from seg_transfer.transfer.on_meta import on_meta
 from seg_transfer.transfer.weight_files import StateDicts, read_state_dicts
 
 logger = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ def _fitting_encoder(parts: Mapping[str, Shapes], excluded: str) -> str | None:
 @cache
 def _target_of(name: str) -> Target:
     """Tensors of all stages of an encoder, without allocating them."""
-    with torch.device("meta"):
+    with on_meta():
         return _target(Encoder(name, channels=3))
 
 
