@@ -19,9 +19,10 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.other_options import ConvertOptions
 from seg_transfer.util.archives import unpack
-from seg_transfer.util.local_files import check_folder, make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.util.records import JsonRecord, Record
+from seg_transfer.workflow.output_files import check_output_folder
 
 SERIES_FILE = "series.json"
 LONGEST_DESCRIPTION = 40
@@ -65,7 +66,7 @@ def convert(options: ConvertOptions) -> list[FoundSeries]:
         UserError: If there is no DICOM file, or no series of that name.
     """
     if options.output is not None:
-        check_folder(options.output)
+        check_output_folder(options.output)
     with unpacked(options.dicom) as folder:
         found = _chosen(find_series(folder), options.series, options.dicom)
         described = [_described(series) for series in found]

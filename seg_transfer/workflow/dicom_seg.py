@@ -19,9 +19,10 @@ from seg_transfer.options.model_options import DicomSegOptions, LabelNamesOption
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.local_files import check_folder, make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.convert import series_name, unpacked
+from seg_transfer.workflow.output_files import check_output_folder
 from seg_transfer.workflow.work_folder import WorkFolder
 
 
@@ -89,7 +90,7 @@ def check_values(labels: Image, names: Mapping[str, int], file: Path) -> None:
 
 
 def _write(options: DicomSegOptions, save: Callable[[Path, np.ndarray, Series, Mapping[str, int]], None]) -> list[Path]:
-    check_folder(options.output)
+    check_output_folder(options.output)
     data = label_names(options)
     names = data.written_names
     files = label_maps(options.labels)

@@ -14,8 +14,8 @@ from seg_transfer.planning.model_file import NOTHING, read_model_file
 from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.local_files import check_file
 from seg_transfer.workflow.models import Models, find_models
+from seg_transfer.workflow.output_files import MODEL_FILE, ONNX, check_output
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def export(options: ExportOptions) -> list[Path]:
     Raises:
         UserError: If no fold is trained, or ONNX's packages are missing.
     """
-    for file in (options.output, options.onnx):
+    for file, kind in ((options.output, MODEL_FILE), (options.onnx, ONNX)):
         if file is not None:
-            check_file(file)
+            check_output(file, kind)
     work = WorkFolder(options.work)
     models = find_models(work, options.folds)
     environment.check_torch()

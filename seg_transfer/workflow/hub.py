@@ -16,7 +16,7 @@ from seg_transfer.options.calls import takes
 from seg_transfer.options.hub_options import PullOptions, PushOptions
 from seg_transfer.planning.model_file import read_model_file
 from seg_transfer.util.files import file_digest, whole_file
-from seg_transfer.util.local_files import check_file
+from seg_transfer.workflow.output_files import MODEL_FILE, check_output
 
 MODEL, CARD = "model.safetensors", "README.md"
 """Files in a repository. The model file is one of safetensors, and hubs show its tensors by the ending."""
@@ -62,7 +62,7 @@ def pull(options: PullOptions) -> Path:
     Raises:
         UserError: If the hub does not have it or cannot be reached, or the file is damaged or no model of segtl.
     """
-    check_file(options.output)
+    check_output(options.output, MODEL_FILE)
     from huggingface_hub import HfApi, hf_hub_url
 
     api = HfApi(endpoint=options.endpoint)

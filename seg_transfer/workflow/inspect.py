@@ -22,7 +22,7 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.plan import Plan
 from seg_transfer.planning.unusual import unusual
 from seg_transfer.training.run_folder import PlanFolder, RunFolder
-from seg_transfer.util.local_files import check_file
+from seg_transfer.workflow.output_files import PNG, check_output
 from seg_transfer.workflow.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,10 @@ def inspect(options: InspectOptions) -> CaseReport:
     if measured is None:
         raise UserError(f"{name} is not among the measured cases", where=work.fingerprint, hint="plan again")
     overlay = options.output or work.path / "inspect" / f"{name}.png"
-    check_file(overlay)
+    check_output(overlay, PNG)
+    if overlay.resolve() in {file.resolve() for each in dataset.cases for file in each.files}:
+        what = "this is a file of the data set, which the overlay would replace"
+        raise UserError(what, where=overlay, hint="name another file")
     fragments = count_fragments(case, dataset=dataset)
     scored = list(_scores(work, plan, name))
     _draw(overlay, case, plan, [run for run, _ in scored])

@@ -12,9 +12,10 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.options.calls import takes
 from seg_transfer.options.model_options import MeshOptions
 from seg_transfer.util.extras import check_extra
-from seg_transfer.util.local_files import check_folder, make_folder
+from seg_transfer.util.local_files import make_folder
 from seg_transfer.util.progress import track
 from seg_transfer.workflow.dicom_seg import check_values, label_maps, label_names
+from seg_transfer.workflow.output_files import check_output_folder
 
 
 @takes(MeshOptions)
@@ -34,7 +35,7 @@ def mesh(options: MeshOptions) -> list[Path]:
     check_extra("mesh", "writing meshes")
     from seg_transfer.exporting.mesh import save_mesh, surface
 
-    check_folder(options.output)
+    check_output_folder(options.output)
     data = label_names(options)
     files = label_maps(options.labels)
     failures: dict[str, str] = {}

@@ -34,6 +34,7 @@ from seg_transfer.util.local_files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of
+from seg_transfer.workflow.output_files import CSV, JSON, check_not_kept, check_output
 from seg_transfer.workflow.predict_on_cluster import predict_on_cluster
 from seg_transfer.workflow.segmenter import segment
 from seg_transfer.workflow.source import find_any, find_source, load_any, load_predictor
@@ -106,7 +107,7 @@ def _predict_files(options: PredictOptions) -> Path:
         part, parts = options.part
         cases = sorted(cases, key=lambda case: case.id)[part - 1 :: parts]
     if options.volumes is not None:
-        check_file(options.volumes)
+        check_output(options.volumes, JSON if options.volumes.suffix.lower() == ".json" else CSV)
     if client() is None:  # workers of a cluster fetch what they read
         fetch(image for case in cases for image in case.images)
     FormsApart.of(image for case in cases for image in case.images).warn()
@@ -170,9 +171,7 @@ def _outputs(options: PredictOptions, cases: Sequence[Case]) -> Outputs:
         UserError: If they would replace images or labels, or cannot be written there.
     """
     output = options.output
-    if WorkFolder(options.work).keeps(output):
-        what = f"files of {options.work} are kept here, label maps would lie among them"
-        raise UserError(what, where=output, hint="name another output folder")
+    check_not_kept(output)
     wanted = Outputs(output, options.probabilities, uncertainty=options.uncertainty, overlays=options.pictures)
     images = {image.resolve() for case in cases for image in case.images}
     if is_zarr(output) or (is_supported(output) and not output.is_dir()):

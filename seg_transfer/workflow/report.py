@@ -21,9 +21,9 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.training.run_folder import PlanFolder, RunFolder, fold_name
 from seg_transfer.util.environment import case_workers
 from seg_transfer.util.files import write_text
-from seg_transfer.util.local_files import check_file
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.version import VERSION
+from seg_transfer.workflow.output_files import PAGE, check_output
 from seg_transfer.workflow.status import RunStatus, status
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -55,7 +55,7 @@ def report(options: ReportOptions) -> Path:
     work = WorkFolder(options.work)
     plan = work.load_plan()
     output = work.path / REPORT_FILE if options.output is None else options.output
-    check_file(output)
+    check_output(output, PAGE)
     dataset, fingerprint = Dataset.load(work.dataset), Fingerprint.load(work.fingerprint)
     compared = None if options.compare is None else _scores_to_compare(WorkFolder(options.compare))
     state = status(work=work.path)

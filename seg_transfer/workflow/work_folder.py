@@ -58,9 +58,10 @@ class WorkFolder:
         self.ensembles = path / "ensembles"
 
     def keeps(self, path: Path) -> bool:
-        """Whether a path is a folder that only segtl writes into, or inside one."""
-        own = [folder.resolve() for folder in (self.preprocessed, self.runs, self.ensembles)]
-        return any(path.resolve().is_relative_to(folder) for folder in own)
+        """Whether a path is a file or folder that only segtl writes, or inside such a folder."""
+        apart = (self.path, self.probe_plot)
+        own = [each.resolve() for each in vars(self).values() if each not in apart]
+        return any(path.resolve().is_relative_to(each) for each in own)
 
     @property
     def option(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from made_discs import write_discs
 
 import seg_transfer
 import seg_transfer as api
@@ -139,8 +140,68 @@ def test_label_maps_never_go_among_the_images(data: Path, mine: Path, capsys: py
     assert "the images are in this folder" in refused(capsys, *arguments, "-o", images / ".." / "images")
     assert (images / "c0.nii.gz").read_bytes() == before
     for kept in ("runs", "runs/new", "preprocessed", "ensembles/a.nii.gz"):
-        assert f"files of {mine} are kept here" in refused(capsys, *arguments, "-o", mine / kept)
-    assert "a folder is needed" in refused(capsys, *arguments, "-o", mine / "plan.json")
+        assert f"kept here by the work folder {mine}" in refused(capsys, *arguments, "-o", mine / kept)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "fingerprint.json", "summary.json", "runs/b.json", "preprocessed"])
+def test_no_output_replaces_what_a_work_folder_keeps(
+    data: Path, mine: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {file: file.read_bytes() for file in mine.rglob("*") if file.is_file()}
+    labels, images, output = data / "labelsTr", data / "imagesTr", mine / name
+    for command in (
+        ("predict", "-i", images, "-w", mine, "--device", "cpu", "-o", output),
+        ("predict", "-i", images, "-w", mine, "--device", "cpu", "-o", mine.parent / "new", "--volumes", output),
+        ("evaluate", labels, labels, "--json", output),
+        ("evaluate", labels, labels, "--csv", output),
+        ("export", "-w", mine, "-o", output),
+        ("export", "-w", mine, "--onnx", output),
+        ("report", "-w", mine, "-o", output),
+        ("inspect", "c0", "-w", mine, "-o", output),
+        ("mesh", labels, "-o", output),
+    ):
+        error = refused(capsys, *command)
+        assert "kept here" in error or "is a folder" in error or "is a file" in error
+    after = {file: file.read_bytes() for file in mine.rglob("*") if file.is_file() if file.name != "segtl.log"}
+    assert after == {file: before[file] for file in after}
+
+
+def test_no_output_replaces_a_file_of_another_kind(
+    data: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But one of its own kind, an empty one, and what is no plain file."""
+    labels = data / "labelsTr"
+    commands = (
+        ("evaluate", labels, labels, "--json"),
+        ("evaluate", labels, labels, "--csv"),
+        ("export", "-w", mine, "-o"),
+        ("export", "-w", mine, "--onnx"),
+        ("report", "-w", mine, "-o"),
+        ("inspect", "c0", "-w", mine, "-o"),
+    )
+    image = data / "imagesTr" / "c0_0000.nii.gz"
+    for number, command in enumerate(commands):
+        for precious in (image, data / "dataset.json"):
+            before = precious.read_bytes()
+            assert "this file is not " in refused(capsys, *command, precious)
+            assert precious.read_bytes() == before
+        own = tmp_path / str(number)
+        own.touch()
+        for _ in range(2):
+            code = main([str(argument) for argument in (*command, own)])
+            assert code == 0, capsys.readouterr().err
+            capsys.readouterr()
+        assert own.stat().st_size
+
+
+def test_an_overlay_replaces_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are PNG."""
+    data = write_discs(tmp_path / "data", range(2), side=24, count=2)
+    seg_transfer.plan(data, work=tmp_path / "work", weights="none", workers=0, device="cpu")
+    image = data / "imagesTr" / "disc_000_0000.png"
+    before = image.read_bytes()
+    error = refused(capsys, "inspect", "disc_000", "-w", tmp_path / "work", "-o", image)
+    assert "a file of the data set" in error and image.read_bytes() == before
 
 
 def test_an_edited_plans_labels_are_those_of_its_arrays(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,68 @@
+"""Checks of the files and folders that a command is told to write: nothing of another kind is replaced."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from seg_transfer.errors import UserError
+from seg_transfer.util.local_files import check_file, check_folder
+from seg_transfer.util.special_files import is_special
+from seg_transfer.workflow.work_folder import WorkFolder
+
+CSV, JSON, MODEL_FILE, ONNX, PAGE, PNG = "a table", "JSON of segtl", "a model of segtl", "ONNX", "an HTML page", "a PNG"
+STARTS = {
+    CSV: rb"case,label,",
+    JSON: rb'\[|\{\s*"version":',
+    MODEL_FILE: rb'.{6}\0\0\{.*"segtl"',
+    ONNX: rb"\x08",
+    PAGE: rb"<!doctype html",
+    PNG: rb"\x89PNG",
+}
+"""Kind of file -> how such a file starts; of safetensors (MODEL_FILE), eight bytes are the length of the header."""
+_READ = 4096
+"""Bytes of a file that are looked at."""
+
+
+def check_output(path: Path, kind: str) -> None:
+    """Check before long work that a file can be written, and that nothing of another kind would be lost.
+
+    Args:
+        path: The file; it may be there already.
+        kind: One of ``STARTS``.
+
+    Raises:
+        UserError: If it cannot be written, holds something else, or is one that a work folder keeps.
+    """
+    check_file(path)
+    if is_special(path):
+        return
+    check_not_kept(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(_READ)
+        if start and not re.match(STARTS[kind], start, re.DOTALL | re.IGNORECASE):
+            raise UserError(f"this file is not {kind}, which would replace it", where=path, hint="name another file")
+
+
+def check_output_folder(path: Path) -> None:
+    """Check before long work that files can be written into a folder, and that no work folder keeps it.
+
+    Raises:
+        UserError: If they cannot, or it does.
+    """
+    check_folder(path)
+    check_not_kept(path)
+
+
+def check_not_kept(path: Path) -> None:
+    """Check that an output is none of a work folder's own files and folders, and lies in none of them.
+
+    Raises:
+        UserError: If it is or does.
+    """
+    for folder in path.resolve().parents:
+        work = WorkFolder(folder)
+        if (work.plan.is_file() or work.fingerprint.is_file()) and work.keeps(path):
+            what = f"files that segtl needs are kept here by the work folder {folder}"
+            raise UserError(what, where=path, hint="name another output")
