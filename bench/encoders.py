@@ -44,6 +44,7 @@ ARMS = (
     ("resnet18", "gradual"),
     ("tf_efficientnet_lite0", "gradual"),
     ("tf_efficientnet_lite0", "frozen"),
+    ("tf_efficientnet_lite0", "finetune"),
     ("tf_efficientnet_lite0", "scratch"),
     ("resnet18", "gradual+wide"),
     ("tf_efficientnet_lite0", "gradual+wide"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from seg_transfer.options.calls import takes
 from seg_transfer.options.common import STDOUT
 from seg_transfer.options.other_options import EvaluateOptions
-from seg_transfer.workflow.output_files import CSV, JSON, check_output
+from seg_transfer.workflow.output_files import CSV, SCORES, check_output
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def evaluate(options: EvaluateOptions) -> Scores:
     Raises:
         UserError: If a folder is missing, or no name occurs in both.
     """
-    for file, kind in ((options.json_file, JSON), (options.csv_file, CSV)):
+    for file, kind in ((options.json_file, SCORES), (options.csv_file, CSV)):
         if file is not None and file != STDOUT:
             check_output(file, kind)
     data = None if options.work is None else WorkFolder(options.work).load_plan().data

@@ -10,16 +10,18 @@ from seg_transfer.util.local_files import check_file, check_folder
 from seg_transfer.util.special_files import is_special
 from seg_transfer.workflow.work_folder import WorkFolder
 
-CSV, JSON, MODEL_FILE, ONNX, PAGE, PNG = "a table", "JSON of segtl", "a model of segtl", "ONNX", "an HTML page", "a PNG"
+CSV, SCORES, VOLUMES = "a table", "scores as JSON", "volumes as JSON"
+MODEL_FILE, ONNX, PAGE, PNG = "a model file", "an ONNX file", "an HTML page", "a PNG file"
 STARTS = {
     CSV: rb"case,label,",
-    JSON: rb'\[|\{\s*"version":',
+    SCORES: rb'\{\s*"version":.*"tolerance":',
+    VOLUMES: rb'\[\s*(\]|\{\s*"case":)',
     MODEL_FILE: rb'.{6}\0\0\{.*"segtl"',
     ONNX: rb"\x08",
     PAGE: rb"<!doctype html",
     PNG: rb"\x89PNG",
 }
-"""Kind of file -> how such a file starts; of safetensors (MODEL_FILE), eight bytes are the length of the header."""
+"""Kind of file -> how such a file starts; of safetensors (MODEL_FILE), the first 8 bytes are the header's length."""
 _READ = 4096
 """Bytes of a file that are looked at."""
 
@@ -42,7 +44,8 @@ def check_output(path: Path, kind: str) -> None:
         with path.open("rb") as file:
             start = file.read(_READ)
         if start and not re.match(STARTS[kind], start, re.DOTALL | re.IGNORECASE):
-            raise UserError(f"this file is not {kind}, which would replace it", where=path, hint="name another file")
+            what = f"{kind} would replace this file, which holds something else"
+            raise UserError(what, where=path, hint="name another file")
 
 
 def check_output_folder(path: Path) -> None:

@@ -34,7 +34,7 @@ from seg_transfer.util.local_files import check_file, check_folder
 from seg_transfer.util.parallel import CaseFailure, map_cases
 from seg_transfer.util.remote import fetch
 from seg_transfer.util.texts import first_of
-from seg_transfer.workflow.output_files import CSV, JSON, check_not_kept, check_output
+from seg_transfer.workflow.output_files import CSV, VOLUMES, check_not_kept, check_output
 from seg_transfer.workflow.predict_on_cluster import predict_on_cluster
 from seg_transfer.workflow.segmenter import segment
 from seg_transfer.workflow.source import find_any, find_source, load_any, load_predictor
@@ -107,7 +107,7 @@ def _predict_files(options: PredictOptions) -> Path:
         part, parts = options.part
         cases = sorted(cases, key=lambda case: case.id)[part - 1 :: parts]
     if options.volumes is not None:
-        check_output(options.volumes, JSON if options.volumes.suffix.lower() == ".json" else CSV)
+        check_output(options.volumes, VOLUMES if options.volumes.suffix.lower() == ".json" else CSV)
     if client() is None:  # workers of a cluster fetch what they read
         fetch(image for case in cases for image in case.images)
     FormsApart.of(image for case in cases for image in case.images).warn()

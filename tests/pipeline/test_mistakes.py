@@ -24,6 +24,7 @@ from seg_transfer.planning.plan import Plan
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.store import Store
 from seg_transfer.workflow import measure as measuring
+from seg_transfer.workflow import output_files
 from seg_transfer.workflow.status import status
 from seg_transfer.workflow.work_folder import WorkFolder
 
@@ -169,29 +170,33 @@ def test_no_output_replaces_what_a_work_folder_keeps(
 def test_no_output_replaces_a_file_of_another_kind(
     data: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But one of its own kind, an empty one, and what is no plain file."""
+    """But an empty one, and one of its own kind; of ONNX and pages, test_export.py and test_report.py have some."""
     labels = data / "labelsTr"
-    commands = (
-        ("evaluate", labels, labels, "--json"),
-        ("evaluate", labels, labels, "--csv"),
-        ("export", "-w", mine, "-o"),
-        ("export", "-w", mine, "--onnx"),
-        ("report", "-w", mine, "-o"),
-        ("inspect", "c0", "-w", mine, "-o"),
-    )
-    image = data / "imagesTr" / "c0_0000.nii.gz"
-    for number, command in enumerate(commands):
-        for precious in (image, data / "dataset.json"):
+    predict = ("predict", "-i", data / "imagesTr", "-w", mine, "--device", "cpu", "-o", tmp_path / "new", "--volumes")
+    commands = {
+        ("evaluate", labels, labels, "--json"): output_files.SCORES,
+        ("evaluate", labels, labels, "--csv"): output_files.CSV,
+        ("export", "-w", mine, "-o"): output_files.MODEL_FILE,
+        ("export", "-w", mine, "--onnx"): None,
+        ("report", "-w", mine, "-o"): None,
+        ("inspect", "c0", "-w", mine, "-o"): output_files.PNG,
+        predict: output_files.CSV,
+        ("pull", "someone/model", "-o"): None,
+    }
+    image, plan = data / "imagesTr" / "c0_0000.nii.gz", shutil.copy(mine / "plan.json", tmp_path / "my.plan.json")
+    for number, (command, kind) in enumerate(commands.items()):
+        for precious in (image, data / "dataset.json", plan):
             before = precious.read_bytes()
-            assert "this file is not " in refused(capsys, *command, precious)
+            assert "would replace this file" in refused(capsys, *command, precious)
             assert precious.read_bytes() == before
-        own = tmp_path / str(number)
-        own.touch()
-        for _ in range(2):
+        if kind is not None:
+            own = tmp_path / str(number)
+            own.touch()
             code = main([str(argument) for argument in (*command, own)])
             assert code == 0, capsys.readouterr().err
             capsys.readouterr()
-        assert own.stat().st_size
+            assert own.stat().st_size
+            output_files.check_output(own, kind)
 
 
 def test_an_overlay_replaces_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.evaluation.scores import Scores
 from seg_transfer.planning.examine import examine
 from seg_transfer.workflow import report as reporting
+from seg_transfer.workflow.output_files import PAGE, check_output
 from seg_transfer.workflow.work_folder import WorkFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +88,7 @@ class Page(HTMLParser):
 
 
 def test_everything_is_in_one_file(written: Path, made: WorkFolder) -> None:
+    check_output(written, PAGE)  # an earlier one may be replaced
     page = Page(written)
     assert list(page.sections) == ["", "data", "plan", "training", "scores", "cases", "viewer", "evidence"]
     addresses = [each.get(name) or "" for _, each in page.tags for name in ("src", "href") if name in each]

@@ -36,6 +36,11 @@ def rows(text: str) -> dict[str, list[str]]:
     return {first: others for first, *others in cells}
 
 
+def test_no_command_is_shown_by_two_functions() -> None:
+    """They are found by their names in both modules."""
+    assert not [name for name in vars(show).keys() & vars(show_scores).keys() if name.startswith(("show_", "end_"))]
+
+
 def test_a_plan_shows_regions_and_what_is_not_annotated(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(PLANS / "hippocampus.plan.json")
     regions = (Region(name="whole", values=(1, 2), writes=1), Region(name="posterior", values=(2,), writes=2))
