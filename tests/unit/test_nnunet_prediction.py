@@ -121,7 +121,8 @@ def plain_logits(model: Path, checkpoint: Path, data: np.ndarray) -> np.ndarray:
         part = tuple(slice(start, start + length) for start, length in zip(corner, window, strict=True))
         tile = torch.from_numpy(padded[:, *part].reshape(1, -1, *patch)).float()
         with torch.no_grad():
-            mean = torch.stack([network(tile.flip(flip)).flip(flip) for flip in flips]).mean(dim=0)[0].numpy()
+            mirrored = network(torch.cat([tile.flip(flip) for flip in flips])).split(1)
+        mean = torch.stack([one.flip(flip) for one, flip in zip(mirrored, flips, strict=True)]).mean(dim=0)[0].numpy()
         if isinstance(sums, int):
             sums = np.zeros((len(mean), *padded.shape[1:]))
         sums[:, *part] += mean.reshape(-1, *window) * weight
