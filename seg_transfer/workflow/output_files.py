@@ -22,6 +22,8 @@ STARTS = {
     PNG: rb"\x89PNG",
 }
 """Kind of file -> how such a file starts; of safetensors (MODEL_FILE), the first 8 bytes are the header's length."""
+OWN_ENDINGS = {MODEL_FILE: ".segtl", ONNX: ".onnx", PAGE: ".html"}
+"""Kind of file -> an ending that only such files have: a damaged one may be replaced."""
 _READ = 4096
 """Bytes of a file that are looked at."""
 
@@ -40,7 +42,7 @@ def check_output(path: Path, kind: str) -> None:
     if is_special(path):
         return
     check_not_kept(path)
-    if path.is_file():
+    if path.is_file() and path.suffix.lower() != OWN_ENDINGS.get(kind):
         with path.open("rb") as file:
             start = file.read(_READ)
         if start and not re.match(STARTS[kind], start, re.DOTALL | re.IGNORECASE):

@@ -170,7 +170,7 @@ def test_no_output_replaces_what_a_work_folder_keeps(
 def test_no_output_replaces_a_file_of_another_kind(
     data: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But an empty one, and one of its own kind; of ONNX and pages, test_export.py and test_report.py have some."""
+    """But an empty one, one of its own kind, and a damaged one of its own ending; others test such files too."""
     labels = data / "labelsTr"
     predict = ("predict", "-i", data / "imagesTr", "-w", mine, "--device", "cpu", "-o", tmp_path / "new", "--volumes")
     commands = {
@@ -197,6 +197,10 @@ def test_no_output_replaces_a_file_of_another_kind(
             capsys.readouterr()
             assert own.stat().st_size
             output_files.check_output(own, kind)
+            if kind in output_files.OWN_ENDINGS:
+                damaged = own.with_suffix(output_files.OWN_ENDINGS[kind])
+                damaged.write_bytes(own.read_bytes()[20:])
+                output_files.check_output(damaged, kind)
 
 
 def test_an_overlay_replaces_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
