@@ -170,7 +170,10 @@ def test_no_output_replaces_what_a_work_folder_keeps(
 def test_no_output_replaces_a_file_of_another_kind(
     data: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But an empty one, one of its own kind, and a damaged one of its own ending; others test such files too."""
+    """But an empty one, one of its own kind, and a damaged one of its own ending.
+
+    test_export.py and test_report.py have the ONNX files and pages.
+    """
     labels = data / "labelsTr"
     predict = ("predict", "-i", data / "imagesTr", "-w", mine, "--device", "cpu", "-o", tmp_path / "new", "--volumes")
     commands = {
