@@ -19,10 +19,11 @@ class _Undrawn(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         sets = getattr(func, "__module__", None) == nn.init.__name__ or getattr(func, "__name__", None) in _VALUES
-        tensor = (args or [*(kwargs or {}).values()] or [None])[0]
+        named = kwargs or {}
+        tensor = args[0] if args else named.get("tensor")
         if sets and isinstance(tensor, Tensor) and tensor.is_meta:
             return tensor
-        return func(*args, **(kwargs or {}))
+        return func(*args, **named)
 
 
 @contextmanager
