@@ -30,7 +30,7 @@ class _Undrawn(TorchFunctionMode):
 def on_meta() -> Iterator[None]:
     """Build modules on "meta", where they allocate nothing, and set no random weights.
 
-    That is faster than ``torch.device("meta")`` alone: 1.3 times for EfficientNet-Lite0, 2 for ResNet-18, 6 for
+    That is faster than ``torch.device("meta")`` alone: 1.2 times for EfficientNet-Lite0, 2 for ResNet-18, 5 for
     ConvNeXt and InceptionV3 (``bench/parts.py``). A forward pass would not notice shapes that do not fit.
     """
     with torch.device("meta"), _Undrawn():

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from seg_transfer.errors import UserError
 from seg_transfer.util.local_files import check_file, check_folder
 from seg_transfer.util.special_files import is_special
 from seg_transfer.workflow.work_folder import WorkFolder
 
-CSV, SCORES, VOLUMES = "a table", "scores as JSON", "volumes as JSON"
-MODEL_FILE, ONNX, PAGE, PNG = "a model file", "an ONNX file", "an HTML page", "a PNG file"
-STARTS = {
-    CSV: rb"case,label,",
-    SCORES: rb'\{\s*"version":.*"tolerance":',
-    VOLUMES: rb'\[\s*(\]|\{\s*"case":)',
-    MODEL_FILE: rb'.{6}\0\0\{.*"segtl"',
-    ONNX: rb"\x08",
-    PAGE: rb"<!doctype html",
-    PNG: rb"\x89PNG",
-}
-"""Kind of file -> how such a file starts; of safetensors (MODEL_FILE), the first 8 bytes are the header's length."""
-OWN_ENDINGS = {MODEL_FILE: ".segtl", ONNX: ".onnx", PAGE: ".html"}
-"""Kind of file -> an ending that only such files have: a damaged one may be replaced."""
+
+class Kind(NamedTuple):
+    """A kind of file that commands write.
+
+    Attributes:
+        noun: What messages call it.
+        start: Pattern of the first bytes of such a file.
+        ending: An ending that only such files have: whatever has it may be replaced, also a damaged one.
+    """
+
+    noun: str
+    start: bytes
+    ending: str | None = None
+
+
+CSV = Kind("a table", rb"case,label,")
+SCORES = Kind("scores as JSON", rb'\{\s*"version":.*"tolerance":')
+VOLUMES = Kind("volumes as JSON", rb'\[\s*(\]|\{\s*"case":)')
+PNG = Kind("a PNG file", rb"\x89PNG")
+PAGE = Kind("an HTML page", rb"<!doctype html", ".html")
+ONNX = Kind("an ONNX file", rb"\x08", ".onnx")
+MODEL_FILE = Kind("a model file", rb'.{6}\0\0\{.*"segtl"', ".segtl")
+"""Safetensors: the first 8 bytes are the length of the header."""
 _READ = 4096
 """Bytes of a file that are looked at."""
 
 
-def check_output(path: Path, kind: str) -> None:
+def check_output(path: Path, kind: Kind) -> None:
     """Check before long work that a file can be written, and that nothing of another kind would be lost.
 
     Args:
         path: The file; it may be there already.
-        kind: One of ``STARTS``.
+        kind: What will be written.
 
     Raises:
         UserError: If it cannot be written, holds something else, or is one that a work folder keeps.
@@ -42,11 +52,11 @@ def check_output(path: Path, kind: str) -> None:
     if is_special(path):
         return
     check_not_kept(path)
-    if path.is_file() and path.suffix.lower() != OWN_ENDINGS.get(kind):
+    if path.is_file() and path.suffix.lower() != kind.ending:
         with path.open("rb") as file:
             start = file.read(_READ)
-        if start and not re.match(STARTS[kind], start, re.DOTALL | re.IGNORECASE):
-            what = f"{kind} would replace this file, which holds something else"
+        if start and not re.match(kind.start, start, re.DOTALL | re.IGNORECASE):
+            what = f"{kind.noun} would replace this file, which holds something else"
             raise UserError(what, where=path, hint="name another file")
 
 

@@ -79,6 +79,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def contents(work: Path) -> dict[Path, bytes]:
+    """The files of a work folder; commands may add to its log."""
+    return {file: file.read_bytes() for file in work.rglob("*") if file.is_file() and file.name != "segtl.log"}
+
+
 def test_a_work_folder_that_is_a_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +153,7 @@ def test_label_maps_never_go_among_the_images(data: Path, mine: Path, capsys: py
 def test_no_output_replaces_what_a_work_folder_keeps(
     data: Path, mine: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {file: file.read_bytes() for file in mine.rglob("*") if file.is_file()}
+    before = contents(mine)
     labels, images, output = data / "labelsTr", data / "imagesTr", mine / name
     for command in (
         ("predict", "-i", images, "-w", mine, "--device", "cpu", "-o", output),
@@ -163,8 +168,7 @@ def test_no_output_replaces_what_a_work_folder_keeps(
     ):
         error = refused(capsys, *command)
         assert "kept here" in error or "is a folder" in error or "is a file" in error
-    after = {file: file.read_bytes() for file in mine.rglob("*") if file.is_file() if file.name != "segtl.log"}
-    assert after == {file: before[file] for file in after}
+    assert contents(mine) == before
 
 
 def test_no_output_replaces_a_file_of_another_kind(
@@ -200,8 +204,8 @@ def test_no_output_replaces_a_file_of_another_kind(
             capsys.readouterr()
             assert own.stat().st_size
             output_files.check_output(own, kind)
-            if kind in output_files.OWN_ENDINGS:
-                damaged = own.with_suffix(output_files.OWN_ENDINGS[kind])
+            if kind.ending is not None:
+                damaged = own.with_suffix(kind.ending)
                 damaged.write_bytes(own.read_bytes()[20:])
                 output_files.check_output(damaged, kind)
 
