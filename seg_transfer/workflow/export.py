@@ -15,7 +15,7 @@ from seg_transfer.training.run_folder import TrainedRuns
 from seg_transfer.util import environment
 from seg_transfer.util.extras import check_extra
 from seg_transfer.workflow.models import Models, find_models
-from seg_transfer.workflow.output_files import MODEL_FILE, ONNX, check_output
+from seg_transfer.workflow.output_files import MODEL_FILE, ONNX, check_not_kept, check_output
 from seg_transfer.workflow.work_folder import WorkFolder
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def export(options: ExportOptions) -> list[Path]:
     for file, kind in ((options.output, MODEL_FILE), (options.onnx, ONNX)):
         if file is not None:
             check_output(file, kind)
+    if options.bundle is not None:
+        check_not_kept(options.bundle)
     work = WorkFolder(options.work)
     models = find_models(work, options.folds)
     environment.check_torch()

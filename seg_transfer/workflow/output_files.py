@@ -18,7 +18,8 @@ class Kind(NamedTuple):
     Attributes:
         noun: What messages call it.
         start: Pattern of the first bytes of such a file.
-        ending: An ending that only such files have: whatever has it may be replaced, also a damaged one.
+        ending: An ending that only such files have: whatever has it may be replaced, also a damaged one, and no other
+            kind is written with it.
     """
 
     noun: str
@@ -34,6 +35,7 @@ PAGE = Kind("an HTML page", rb"<!doctype html", ".html")
 ONNX = Kind("an ONNX file", rb"\x08", ".onnx")
 MODEL_FILE = Kind("a model file", rb'.{6}\0\0\{.*"segtl"', ".segtl")
 """Safetensors: the first 8 bytes are the length of the header."""
+_OF_ENDING = {kind.ending: kind for kind in (PAGE, ONNX, MODEL_FILE)}
 _READ = 4096
 """Bytes of a file that are looked at."""
 
@@ -46,8 +48,13 @@ def check_output(path: Path, kind: Kind) -> None:
         kind: What will be written.
 
     Raises:
-        UserError: If it cannot be written, holds something else, or is one that a work folder keeps.
+        UserError: If it cannot be written, has the ending of another kind, holds something else, or is one that a
+            work folder keeps.
     """
+    expected = _OF_ENDING.get(path.suffix.lower(), kind)
+    if expected is not kind:
+        what = f"{kind.noun} would be written under the name of {expected.noun}"
+        raise UserError(what, where=path, hint="choose another ending, or the option that writes such a file")
     check_file(path)
     if is_special(path):
         return

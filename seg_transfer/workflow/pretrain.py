@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from seg_transfer.options.calls import takes
 from seg_transfer.options.pretrain_options import PretrainOptions
 from seg_transfer.util import environment
+from seg_transfer.workflow.output_files import check_not_kept
 
 if TYPE_CHECKING:
     from seg_transfer.pretraining.fit import Pretrained
@@ -23,9 +24,10 @@ def pretrain(options: PretrainOptions) -> Pretrained:
 
     Raises:
         UserError: If images or options are unusable, another job was started with this output, the result exists
-            already, or the loss is not finite.
+            already, a work folder keeps it, or the loss is not finite.
         KeyboardInterrupt: If the user interrupted; a checkpoint was written.
     """
+    check_not_kept(options.output)
     environment.check_torchvision()
     from seg_transfer.pretraining.fit import fit
     from seg_transfer.pretraining.job import Job

@@ -162,6 +162,8 @@ def test_no_output_replaces_what_a_work_folder_keeps(
         ("evaluate", labels, labels, "--csv", output),
         ("export", "-w", mine, "-o", output),
         ("export", "-w", mine, "--onnx", output),
+        ("export", "-w", mine, "--bundle", output),
+        ("pretrain", images, "-o", output),
         ("report", "-w", mine, "-o", output),
         ("inspect", "c0", "-w", mine, "-o", output),
         ("mesh", labels, "-o", output),
@@ -208,6 +210,23 @@ def test_no_output_replaces_a_file_of_another_kind(
                 damaged = own.with_suffix(kind.ending)
                 damaged.write_bytes(own.read_bytes()[20:])
                 output_files.check_output(damaged, kind)
+
+
+def test_no_output_has_the_ending_of_another_kind(
+    data: Path, mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = data / "labelsTr"
+    commands: dict[tuple[object, ...], str] = {
+        ("export", "-w", mine, "-o"): "model.onnx",
+        ("export", "-w", mine, "--onnx"): "model.segtl",
+        ("report", "-w", mine, "-o"): "report.segtl",
+        ("evaluate", labels, labels, "--csv"): "scores.HTML",
+        ("evaluate", labels, labels, "--json"): "scores.onnx",
+        ("inspect", "c0", "-w", mine, "-o"): "c0.html",
+    }
+    for command, name in commands.items():
+        assert "would be written under the name of" in refused(capsys, *command, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_an_overlay_replaces_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
