@@ -3,7 +3,8 @@
 False alarms: cases with at least one warning, of the committed fingerprints (``plans/NAME.fingerprint.json``), whose
 cases are taken to be right; fragments are of the label maps. Noticed: one thing is changed in the measurements of one
 case at a time: spacing in centimetres, intensities halved, the first channel exchanged with the last, the image
-mirrored from left to right, the first two labels exchanged.
+mirrored from left to right, the first two labels exchanged, the label map laid somewhere else (its labels are as bright
+as the image is on average). "By brightness" are cases with a label that is unusually dark or bright.
 
     python bench/case_checks.py
 """
@@ -24,6 +25,8 @@ from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint,
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.unusual import unusual
 
+MARK = "mean above the image's"
+"""What the warnings of brightness have in them."""
 Change = Callable[[CaseFingerprint], CaseFingerprint]
 
 
@@ -33,7 +36,8 @@ def in_centimetres(case: CaseFingerprint) -> CaseFingerprint:
 
 def halved(channel: CaseChannel) -> CaseChannel:
     figures = {name: getattr(channel, name) / 2 for name in ("minimum", "maximum", "mean", "std")}
-    return channel.model_copy(update=figures)
+    means = tuple(None if mean is None else mean / 2 for mean in channel.label_means)
+    return channel.model_copy(update={**figures, "label_means": means})
 
 
 def darker(case: CaseFingerprint) -> CaseFingerprint:
@@ -60,9 +64,24 @@ def mirrored(case: CaseFingerprint) -> CaseFingerprint:
     return case.model_copy(update={"labels": tuple(map(mirrored_label, case.labels))})
 
 
+def exchanged_means(channel: CaseChannel) -> CaseChannel:
+    background, first, second, *others = channel.label_means
+    return channel.model_copy(update={"label_means": (background, second, first, *others)})
+
+
 def exchanged_labels(case: CaseFingerprint) -> CaseFingerprint:
     first, second, *others = case.labels
-    return case.model_copy(update={"labels": (second, first, *others)})
+    channels = tuple(map(exchanged_means, case.channels))
+    return case.model_copy(update={"labels": (second, first, *others), "channels": channels})
+
+
+def means_of_the_image(channel: CaseChannel) -> CaseChannel:
+    means = tuple(None if mean is None else channel.mean for mean in channel.label_means)
+    return channel.model_copy(update={"label_means": means})
+
+
+def laid_elsewhere(case: CaseFingerprint) -> CaseFingerprint:
+    return case.model_copy(update={"channels": tuple(map(means_of_the_image, case.channels))})
 
 
 CHANGES: Mapping[str, Change] = {
@@ -71,6 +90,7 @@ CHANGES: Mapping[str, Change] = {
     "channels exchanged": exchanged_channels,
     "mirrored": mirrored,
     "labels exchanged": exchanged_labels,
+    "labels elsewhere": laid_elsewhere,
 }
 
 
@@ -101,19 +121,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help=DATA_HELP)
     given = parser.parse_args()
-    print(f"| data set | cases | with a warning | by fragments | {' | '.join(CHANGES)} |")
-    print("|---" * (4 + len(CHANGES)) + "|")
+    print(f"| data set | cases | with a warning | by brightness | by fragments | {' | '.join(CHANGES)} |")
+    print("|---" * (5 + len(CHANGES)) + "|")
     for name in DATASETS:
         fingerprint = Fingerprint.load(HERE.parent / "plans" / f"{name}.fingerprint.json")
         usual = unusual(fingerprint, {})
         count = len(fingerprint.cases)
         texts = fragments_of(find_dataset(given.data / name).select([case.id for case in fingerprint.cases]))
+        by_brightness = sum(any(MARK in text for text in found) for found in usual.values())
         by_fragments = sum(any("fragments" in text for text in found) for found in unusual(fingerprint, texts).values())
         cells = [
             f"{noticed(fingerprint, change, usual)} of {count}" if applies(what, fingerprint) else "–"
             for what, change in CHANGES.items()
         ]
-        print(f"| {name} | {count} | {len(usual)} | {by_fragments} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {name} | {count} | {len(usual)} | {by_brightness} | {by_fragments} | {' | '.join(cells)} |", flush=True
+        )
 
 
 if __name__ == "__main__":

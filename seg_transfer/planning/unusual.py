@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from seg_transfer.data.fragments import Fragments
 from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
-from seg_transfer.planning.rules.training_images import PRIOR_CASES, measures_of, spreads, training_images
+from seg_transfer.planning.rules.training_images import (
+    PRIOR_CASES,
+    PRIOR_INTENSITY,
+    measures_of,
+    spreads,
+    training_images,
+)
 from seg_transfer.planning.sides import half, order, positions_along
 from seg_transfer.planning.site_parts import SiteImages
-from seg_transfer.planning.unlike_training import limit_of, outside, unlike_training
+from seg_transfer.planning.unlike_training import limit_of, looks_like, outside, unlike_training
 
 FEWEST_OTHERS = 4
 """Cases that a case is compared with, at least."""
@@ -52,18 +58,23 @@ def unusual(
     channels = [channel.name for channel in fingerprint.channels]
     figures = _figures(cases, fingerprint.dimension)
     volumes, parts = _volumes(cases), _fragment_counts(cases, len(names), fragments)
+    brightness = _brightness(cases)
     sides = _sides(cases, names, AXES[fingerprint.dimension])
     found = {}
     for index, case in enumerate(cases):
         if only not in (None, case.id):
             continue
         training = training_images(SiteImages.of(_others(cases, figures, index)), fingerprint.dimension)
+        image = measures_of(case)
         texts = [
-            *unlike_training(measures_of(case), training, channels, fingerprint.unit),
+            *unlike_training(image, training, channels, fingerprint.unit),
             *_constant(case, channels),
             *_unlike_labels(cases[index], names, index, volumes, parts, fragments),
             *sides[index],
         ]
+        bright = list(_unlike_brightness(names, channels, index, brightness))
+        if bright and looks_like(image, training) == list(range(len(channels))):  # else it was said above
+            texts += bright
         if texts:
             found[case.id] = tuple(texts)
     return found
@@ -133,18 +144,69 @@ def _unlike_labels(
         if held.sum() < FEWEST_OTHERS:
             continue
         unit = "voxels" if case.labels[number].ml is None else "ml"
-        yield from _far(f"{name}: volume in {unit}", volumes[index, number], other_volumes[held, number])
+        yield from _far_log(f"{name}: volume in {unit}", volumes[index, number], other_volumes[held, number])
         known = other_parts[~np.isnan(other_parts[:, number]), number]
         if case.id in fragments and len(known) >= FEWEST_OTHERS:
             yield from _fragmented(name, fragments[case.id][number], known)
 
 
-def _far(what: str, value: float, others: np.ndarray) -> Iterator[str]:
-    """A positive figure that is far outside of those of other cases."""
-    (spread,) = spreads(np.log(others)[:, np.newaxis], PRIOR_LABEL, [1] * len(others))
-    limit = limit_of(len(others) - 1 + PRIOR_CASES, 1)
-    if text := outside(what, math.log(value), spread, limit, math.exp):
+def _far_log(what: str, value: float, others: np.ndarray) -> Iterator[str]:
+    """A positive figure whose log is far outside of those of other cases."""
+    if text := _far(what, math.log(value), np.log(others), PRIOR_LABEL, unscale=math.exp):
         yield text
+
+
+def _far(
+    what: str,
+    value: float,
+    others: np.ndarray,
+    prior: float,
+    *,
+    figures: int = 1,
+    unscale: Callable[[float], float] = float,
+) -> str:
+    """A figure that is far outside of those of other cases, with its limits; else an empty text."""
+    (spread,) = spreads(others[:, np.newaxis], prior, [1] * len(others))
+    return outside(what, value, spread, limit_of(len(others) - 1 + PRIOR_CASES, figures), unscale)
+
+
+def _brightness(cases: Sequence[CaseFingerprint]) -> np.ndarray:
+    """Mean of each label above the image's, in the image's standard deviations ``(case, channel, label)``.
+
+    It is nan where the case does not hold the label, and where all voxels are equal.
+    """
+    values = [
+        [
+            [
+                math.nan if mean is None or not channel.std else (mean - channel.mean) / channel.std
+                for mean in channel.label_means[1:]
+            ]
+            for channel in case.channels
+        ]
+        for case in cases
+    ]
+    return np.array(values, dtype=float)
+
+
+def _unlike_brightness(
+    names: Sequence[str], channels: Sequence[str], index: int, brightness: np.ndarray
+) -> Iterator[str]:
+    """Labels of a case that are much darker or brighter in its image than in other cases'.
+
+    The label map may be another case's, the labels may be exchanged, or the structure looks otherwise here: then a
+    network that learned from the other cases misses it.
+    """
+    own, others = brightness[index], np.delete(brightness, index, axis=0)
+    for number, name in enumerate(names):
+        parts = []
+        for channel, called in enumerate(channels):
+            value, known = float(own[channel, number]), others[:, channel, number]
+            known = known[~np.isnan(known)]
+            known = known[np.argsort(abs(known - value), kind="stable")[int(SIMILAR_SHARE * len(brightness)) :]]
+            if not math.isnan(value) and len(known) >= FEWEST_OTHERS:
+                parts.append(_far(called, value, known, PRIOR_INTENSITY, figures=own.size))
+        if any(parts):
+            yield f"{name}: mean above the image's, in standard deviations: {'; '.join(filter(None, parts))}"
 
 
 def _fragmented(name: str, own: Fragments, others: np.ndarray) -> Iterator[str]:
@@ -154,7 +216,7 @@ def _fragmented(name: str, own: Fragments, others: np.ndarray) -> Iterator[str]:
         largest = f"the largest has {own.largest_share:.1%} of it"
         yield f"{name} is in {own.count} fragments ({largest}), in {whole} of {len(others)} other cases in one"
     elif own.count > others.max():
-        yield from _far(f"{name}: number of fragments", own.count, others)
+        yield from _far_log(f"{name}: number of fragments", own.count, others)
 
 
 def _sides(cases: Sequence[CaseFingerprint], names: Sequence[str], axes: Sequence[str]) -> list[list[str]]:

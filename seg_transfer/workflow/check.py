@@ -82,9 +82,9 @@ class CheckReport(BaseModel):
 def check(options: CheckOptions) -> CheckReport:
     """Check a data set: everything that :func:`plan` verifies, and which cases are unlike the others.
 
-    Compared are intensities, spacing, size, orientation, and each label's volume, number of fragments and side. Also
-    found are identical images, groups on both sides of a fold, and what can be fixed without doubt. Nothing is written
-    but the fixed copy, if one is asked for.
+    Compared are intensities, spacing, size, orientation, and each label's brightness, volume, number of fragments and
+    side. Also found are identical images, groups on both sides of a fold, and what can be fixed without doubt. Nothing
+    is written but the fixed copy, if one is asked for.
 
     Raises:
         UserError: If the data set cannot be read as a whole, or the fixed copy cannot be written.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 from made_fingerprints import colours, fingerprint
+from scipy import stats
 
 from seg_transfer.data.fragments import Fragments
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, LabelPosition
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.unusual import unusual
 
+PLANS = Path(__file__).resolve().parents[2] / "plans"
 LOW = LabelPosition(lower=0.1, upper=0.3, low_half=1.0)
 HIGH = LabelPosition(lower=0.7, upper=0.9, low_half=0.0)
 
@@ -91,6 +95,53 @@ def test_another_volume_or_a_missing_label_is_found(voxels: int, said: str) -> N
     found = unusual(made, whole(made))
     assert list(found) == ["case_007"]
     assert found["case_007"][0].startswith(said)
+
+
+def with_means(case: CaseFingerprint, *means: float | None) -> dict[str, object]:
+    """A case whose background and labels have these means in each channel."""
+    return {"channels": tuple(channel.model_copy(update={"label_means": means}) for channel in case.channels)}
+
+
+@pytest.mark.parametrize("cases", [6, 20, 150])
+def test_a_label_darker_or_brighter_than_elsewhere_is_found(cases: int) -> None:
+    made = fingerprint(cases=cases)  # the image has 50 +- 20, both labels 60
+    made = changed(made, {2: with_means(made.cases[2], 40.0, 60.0, -10.0), 5: with_means(made.cases[5], 40, 180, 60)})
+    assert unusual(made, whole(made)) == {
+        f"case_00{index}": (text,)
+        for index, text in (
+            (2, f"b: mean above the image's, in standard deviations: MRI -3, expected {limits(made, 2, 2)}"),
+            (5, f"a: mean above the image's, in standard deviations: MRI 6.5, expected {limits(made, 5, 1)}"),
+        )
+    }
+
+
+def limits(made: Fingerprint, case: int, label: int) -> str:
+    """Limits by Student's t for two labels: the prior of 0.25 weighs as much as four cases."""
+    found = [(one.channels[0].label_means[label] - 50) / 20 for one in made.cases]
+    similar = len(found) // 10
+    own = found.pop(case)
+    others = np.array(sorted(found, key=lambda value: abs(value - own))[similar:])
+    count = len(others)
+    variance = (((others - others.mean()) ** 2).sum() + 4 * 0.25**2) / (count + 3)
+    reach = stats.t.ppf(1 - 1e-3 / 4, count + 3) * max(0.25, np.sqrt(variance * (1 + 1 / count)))
+    return f"{others.mean() - reach:.3g} to {others.mean() + reach:.3g}"
+
+
+def test_brightness_is_compared_where_there_is_some() -> None:
+    made = fingerprint(channels=colours()[:2])
+    flat = made.cases[0].channels[0].model_copy(update={"std": 0.0, "label_means": (40.0, 1e6, 60.0)})
+    made = changed(made, {0: {"channels": (flat, flat)}, 1: with_means(made.cases[1], 40.0, None, 60.0)})
+    found = unusual(made, whole(made))
+    assert not any("mean above" in text for texts in found.values() for text in texts)
+
+
+def test_the_dark_spleen_and_kidneys_of_a_real_data_set_are_found() -> None:
+    """The two cases on which networks trained on other cases lost most (docs/log.md, 2026-11-30)."""
+    found = unusual(Fingerprint.load(PLANS / "abdomen_mr.fingerprint.json"), {})
+    assert {case: [text.split(":")[0] for text in texts] for case, texts in found.items()} == {
+        "abdomen_15": ["spleen"],
+        "abdomen_36": ["right_kidney", "left_kidney"],
+    }
 
 
 def test_many_fragments_are_found() -> None:
