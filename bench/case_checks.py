@@ -108,7 +108,7 @@ def noticed(fingerprint: Fingerprint, change: Change, usual: Mapping[str, Sequen
     for index, case in enumerate(fingerprint.cases):
         cases = (*fingerprint.cases[:index], change(case), *fingerprint.cases[index + 1 :])
         found = unusual(fingerprint.model_copy(update={"cases": cases}), {}, only=case.id).get(case.id, ())
-        count += len(found) > len(usual.get(case.id, ()))
+        count += bool(set(found) - set(usual.get(case.id, ())))
     return count
 
 

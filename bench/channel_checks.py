@@ -1,8 +1,9 @@
-"""How often does prediction warn about images like the training images, and does it notice exchanged channels?
+"""How often does prediction warn about images like the training images, and does it notice wrong ones?
 
 Training images are summed up from the committed fingerprints (``plans/NAME.fingerprint.json``) of the cases in each
 training list of ``bench/lists``; the ``test`` list is compared with them. An order is every other order of the channels
-of a test case. *Taken alone* gives one channel in place of another one to a model of one channel.
+of a test case. *Taken alone* gives one channel in place of another one to a model of one channel. Of label maps, the
+reference of a test case stands for what is predicted: as it is, with one label gone, with a twentieth of it left.
 
     python bench/channel_checks.py
 """
@@ -16,11 +17,13 @@ from dataclasses import replace
 
 from runner import HERE, lists_of
 
+from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import measures_of, training_images
-from seg_transfer.planning.site_parts import SiteImages
+from seg_transfer.planning.site_parts import SiteImages, SiteLabel
 from seg_transfer.planning.training_images import ImageMeasures, TrainingImages
 from seg_transfer.planning.unlike_training import unlike_training
+from seg_transfer.planning.unlike_volumes import far_volumes
 
 DATASETS = ("abdomen_mr", "cells", "hippocampus", "retina", "sarcoma")
 
@@ -53,21 +56,45 @@ def taken_alone(images: Sequence[ImageMeasures], training: TrainingImages, names
     return warnings, count
 
 
+def volumes_of(case: CaseFingerprint, names: Sequence[str]) -> dict[str, float]:
+    return {name: label.volume for name, label in zip(names, case.labels, strict=True)}
+
+
+def shares_missed(cases: Sequence[CaseFingerprint], training: TrainingImages, names: Sequence[str], left: float) -> str:
+    """Warnings, and labels, where this share of one label is left; those that a case does not hold are left out."""
+    tried = [(volumes_of(case, names), name) for case in cases for name in names if volumes_of(case, names)[name]]
+    found = sum(bool(far_volumes(volumes | {name: left * volumes[name]}, training)) for volumes, name in tried)
+    return f"{found} of {len(tried)}"
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("| data set | training cases | false alarms | wrong orders noticed | taken alone |\n|---|---|---|---|---|")
+    titles = ("data set", "training cases", "false alarms", "wrong orders noticed", "taken alone")
+    of_labels = ("false alarms of label maps", "labels gone", "a twentieth left")
+    print(f"| {' | '.join(titles + of_labels)} |\n{'|---' * len(titles + of_labels)}|")
     for name in DATASETS:
         fingerprint = Fingerprint.load(HERE.parent / "plans" / f"{name}.fingerprint.json")
         lists = lists_of(name)
         names = [channel.name for channel in fingerprint.channels]
-        held_out = [measures_of(case) for case in selected(fingerprint, lists["test"]).cases]
+        labels = [label.name for label in fingerprint.labels]
+        tested = selected(fingerprint, lists["test"]).cases
+        held_out = [measures_of(case) for case in tested]
         for size, cases in lists["few_shot"].items():
-            training = training_images(SiteImages.of(selected(fingerprint, cases).cases), fingerprint.dimension)
+            trained = selected(fingerprint, cases).cases
+            sums = [
+                SiteLabel.of(name, index, [case.labels[index] for case in trained]) for index, name in enumerate(labels)
+            ]
+            training = training_images(SiteImages.of(trained), fingerprint.dimension, sums)
             alarms = f"{noticed(held_out, training, names)} of {len(held_out)}"
             wrong = exchanged(held_out, names)
             orders = f"{noticed(wrong, training, names)} of {len(wrong)}" if wrong else "–"
             warnings, count = taken_alone(held_out, training, names)
-            print(f"| {name} | {size} | {alarms} | {orders} | {f'{warnings} of {count}' if count else '–'} |")
+            alone = f"{warnings} of {count}" if count else "–"
+            maps = sum(bool(far_volumes(volumes_of(case, labels), training)) for case in tested)
+            missed = [shares_missed(tested, training, labels, left) for left in (0.0, 0.05)]
+            print(
+                f"| {name} | {size} | {alarms} | {orders} | {alone} | {maps} of {len(tested)} | {' | '.join(missed)} |"
+            )
 
 
 if __name__ == "__main__":

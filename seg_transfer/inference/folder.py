@@ -62,6 +62,7 @@ def predict_folder(
         with _reported(case, failures):
             made = steps.write(case, predicted)
             if log is not None and made is not None:
+                warn_if_unlike(case, made.warnings[len(predicted.warnings) :])  # the others were told at once
                 log.add(case, made)
 
     try:

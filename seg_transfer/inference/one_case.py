@@ -40,6 +40,7 @@ class CasePredictor(Protocol):
     def data(self) -> DataPlan: ...
     def prepare(self, image: Image, *, uncertainty: bool = False) -> tuple[Any, NDArray[np.float32]]: ...
     def unlike_training(self, image: Image) -> tuple[str, ...]: ...
+    def unlike_volumes(self, label_map: NDArray[Any], transform: Any) -> tuple[str, ...]: ...
     def probabilities(self, array: NDArray[np.float32], *, tta: bool = True) -> NDArray[Any]: ...
     def labels(
         self, transform: Any, array: NDArray[np.float32], *, tta: bool = True, uncertainty: Uncertainty | None = None
@@ -131,7 +132,11 @@ class CaseSteps:
         return Predicted(transform, predicted, uncertainty, *recorded)
 
     def write(self, case: Case, predicted: Predicted) -> Prediction | None:
-        """Write the files of a case; how they were made, if that is recorded."""
+        """Write the files of a case; how they were made, if that is recorded.
+
+        The record also has which labels have a volume unlike those of the training cases, but for a case that is
+        predicted in blocks.
+        """
         outputs, data = self.outputs, self.predictor.data
         transform, array, uncertainty, images, warnings = predicted
         if array is not None and outputs.probabilities:
@@ -143,6 +148,8 @@ class CaseSteps:
             write_volume(outputs.label_map(case), array, transform.native, data.written_names)
         if self.model is None:
             return None
+        if array is not None:
+            warnings = (*warnings, *self.predictor.unlike_volumes(array, transform))
         confidence = None if uncertainty is None else uncertainty.confidence
         return record_of(
             case,
@@ -178,7 +185,7 @@ class CaseSteps:
 
 
 def warn_if_unlike(case: Case, warnings: tuple[str, ...]) -> None:
-    """Tell in what a case is unlike the training images."""
+    """Tell in what a case or its label map is unlike the training images."""
     for warning in warnings:
         logger.warning(f"{case.id} is unlike the training images: {warning}")
 

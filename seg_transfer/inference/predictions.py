@@ -43,7 +43,9 @@ class Prediction(Record):
     probabilities: str | None = Field(default=None, description="SHA-256 of the probabilities' file, if it was written")
     entropy: str | None = Field(default=None, description="SHA-256 of the entropy map's file, if it was written")
     confidence: float | None = Field(default=None, description="mean probability within predicted labels")
-    warnings: tuple[str, ...] = Field(default=(), description="in what the image is unlike the training images")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="in what the image or its labels' volumes are unlike training"
+    )
 
 
 class Predictions(JsonRecord):
@@ -204,7 +206,7 @@ def record_of(
         model: Digest of the models.
         tta: Whether probabilities were averaged over mirrored copies.
         images: Digests of its images, of :func:`image_digests`.
-        warnings: In what it is unlike the training images.
+        warnings: In what it or its labels' volumes are unlike those of training.
         confidence: Of its ``Uncertainty``, if that is written.
     """
     return Prediction(

@@ -31,6 +31,7 @@ from seg_transfer.planning.fields import Triple, part_hash
 from seg_transfer.planning.model_file import NOTHING
 from seg_transfer.planning.plan import Plan, Weights
 from seg_transfer.planning.unlike_training import unlike_plan
+from seg_transfer.planning.unlike_volumes import unlike_volumes
 from seg_transfer.preprocessing.case_transform import CaseTransform
 from seg_transfer.preprocessing.chunked_case import ChunkedCase
 from seg_transfer.training.checkpoint import load_header, load_state
@@ -176,7 +177,7 @@ class Predictor:
         uncertainty: bool = False,
         oriented: bool = True,
     ) -> Segmentation:
-        """Predict an image in memory; in what it is unlike the training images is logged.
+        """Predict an image in memory; in what it or its label map is unlike the training images is logged.
 
         Args:
             image: The image.
@@ -189,8 +190,9 @@ class Predictor:
             UserError: If the image does not fit the model.
         """
         transform, prepared = self.prepare(image, uncertainty=uncertainty)
+        shown = "image" if oriented else "array"
         for warning in self.unlike_training(image, oriented=oriented):
-            logger.warning(f"the {'image' if oriented else 'array'} is unlike the training images: {warning}")
+            logger.warning(f"the {shown} is unlike the training images: {warning}")
         sure = Uncertainty(transform, self.plan.data) if uncertainty else None
         native = None
         if probabilities:
@@ -199,6 +201,8 @@ class Predictor:
             native = transform.restore_probabilities(predicted, self.plan.data)
         else:
             labels = self.labels(transform, prepared, tta=tta, uncertainty=sure)
+        for warning in self.unlike_volumes(labels, transform):
+            logger.warning(f"the {shown} is unlike the training images: {warning}")
         if sure is None:
             return Segmentation(labels, native)
         return Segmentation(labels, native, sure.entropy, sure.confidence)
@@ -229,6 +233,15 @@ class Predictor:
             oriented: Whether its file has an orientation.
         """
         return unlike_plan(image, self.plan, oriented=oriented)
+
+    def unlike_volumes(self, label_map: Integers, transform: CaseTransform) -> tuple[str, ...]:
+        """Which predicted labels have a volume unlike those of the training cases.
+
+        Args:
+            label_map: The result of :meth:`labels`.
+            transform: Of its image.
+        """
+        return unlike_volumes(label_map, transform.native, self.plan)
 
     def labels(
         self,

@@ -81,6 +81,10 @@ class NnunetPredictor:
         """Nothing: nnU-Net's models do not tell what their training images were like."""
         return ()
 
+    def unlike_volumes(self, label_map: NDArray[np.integer], transform: NnunetCase) -> tuple[str, ...]:
+        """Nothing, as :meth:`unlike_training`."""
+        return ()
+
     @torch.inference_mode()
     def probabilities(self, array: Floats, *, tta: bool = True) -> NDArray[np.float16]:
         """Mean logits on the model's grid; nnU-Net makes probabilities of them after resampling."""

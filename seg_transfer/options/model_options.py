@@ -78,7 +78,8 @@ class PredictOptions(ArrayOptions, ClusterOption, OfflineOption, VerbosityOption
         "Segment images: with an exported model, the choice of `summary`, or else the plan's trained folds.",
         "Example: [bold]segtl predict -i new_images -o predictions[/]\n\n"
         "predictions.json beside the label maps records what made them. What this model made of the same images is "
-        "skipped. It also has the warnings about images that are unlike those of training.\n\n"
+        "skipped. It also has the warnings about images that are unlike those of training, and about labels that are "
+        "missing or far smaller or larger than in the training cases.\n\n"
         "--pictures draws OUTPUT/overlays/CASE.png: slices plain and with the labels. --uncertainty writes "
         "OUTPUT/uncertainty/CASE, a map of the entropy in percent (0 sure, 100 all labels equally probable) in the "
         "format of the label map, and each case's confidence into predictions.json and --volumes.",
@@ -241,7 +242,7 @@ class ExportOptions(FoldsOption, WorkOption, VerbosityOptions):
         "Example: [bold]segtl export -o model.segtl[/], then anywhere "
         "[bold]segtl predict -m model.segtl -i new_images -o predictions[/]\n\n"
         "No names of cases or of the data set, no paths and no texts of the images' headers go into it; the ranges of "
-        "the training images' intensities, spacings and sizes do.",
+        "the training images' intensities, spacings and sizes, and of labels' volumes, do.",
     )
 
     output: Annotated[Path | None, Cli("-o/--output", metavar="FILE", positional=True, address="write")] = Field(

@@ -136,7 +136,7 @@ class _Planner:
             model=model,
             recipe=recipe,
             evidence=self.evidence,
-            training_images=training_images(self.site.images, self.site.dimension),
+            training_images=training_images(self.site.images, self.site.dimension, self.site.labels),
             reasons=tuple(self.reasons.recorded),
             expected=self._expected(grid, model, recipe, size),
         )

@@ -1,6 +1,7 @@
 """What the training images were like, by which images at prediction are recognised as different.
 
-The plan keeps it apart from its three parts: it decides nothing in training. Figures describe one channel of one image:
+The plan keeps it apart from its three parts: it decides nothing in training. Volumes of labels are what predicted label
+maps are compared with. Figures describe one channel of one image:
 its mean and standard deviation over the data set's typical standard deviation, and three that do not depend on the
 scale: mean, minimum and maximum in the image's own standard deviations.
 """
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from seg_transfer.util.records import Record
+
+PRIOR_CASES = 4
+"""The prior weighs as much as so many cases: with few cases it decides, with many their own spread."""
 
 
 class Spread(Record):
@@ -34,6 +38,13 @@ class ChannelSpread(Record):
     )
 
 
+class LabelVolume(Record):
+    """Volumes of one label."""
+
+    cases: int = Field(ge=0, description="training cases that hold the label")
+    volume: Spread | None = Field(description="log of its volume in ml; None in pixels, and where no case holds it")
+
+
 class TrainingImages(Record):
     """The training images in figures that tell nothing about a single one."""
 
@@ -43,6 +54,9 @@ class TrainingImages(Record):
     spacing: tuple[Spread, ...] = Field(description="log of the spacing along x, y and, in volumes, z")
     size: tuple[Spread, ...] = Field(description="log of voxels times spacing along x, y and, in volumes, z")
     orientations: tuple[str, ...] = Field(description="directions of the files' axes, such as LPS")
+    labels: tuple[LabelVolume, ...] = Field(
+        default=(), description="in the order of the plan's labels, without background; empty: not known"
+    )
 
 
 @dataclass(frozen=True)

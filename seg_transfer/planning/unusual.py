@@ -17,25 +17,20 @@ from seg_transfer.data.fragments import Fragments
 from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import (
-    PRIOR_CASES,
     PRIOR_INTENSITY,
+    PRIOR_VOLUME,
     measures_of,
     spreads,
     training_images,
 )
 from seg_transfer.planning.sides import half, order, positions_along
 from seg_transfer.planning.site_parts import SiteImages
+from seg_transfer.planning.training_images import PRIOR_CASES
 from seg_transfer.planning.unlike_training import limit_of, looks_like, outside, unlike_training
+from seg_transfer.planning.unlike_volumes import FEWEST_OTHERS, NEARLY_ALL
 
-FEWEST_OTHERS = 4
-"""Cases that a case is compared with, at least."""
 SIMILAR_SHARE = 0.1
 """Share of the cases, those most similar to a case, that it is not compared with."""
-PRIOR_LABEL = 0.5
-"""Prior, and least, standard deviation of the log of a label's volume and of its number of fragments: nine times the
-usual volume is then far outside of five other cases, however alike they are."""
-NEARLY_ALL = 0.8
-"""Share of the other cases in which something has to hold for a case to be an exception."""
 NAMED = 3
 """Pairs of labels that a message names."""
 AXES = {3: ("left-right", "back-front", "feet-head"), 2: ("x", "y")}
@@ -152,7 +147,7 @@ def _unlike_labels(
 
 def _far_log(what: str, value: float, others: np.ndarray) -> Iterator[str]:
     """A positive figure whose log is far outside of those of other cases."""
-    if text := _far(what, math.log(value), np.log(others), PRIOR_LABEL, unscale=math.exp):
+    if text := _far(what, math.log(value), np.log(others), PRIOR_VOLUME, unscale=math.exp):
         yield text
 
 

@@ -61,6 +61,8 @@ def infer(images: Sequence[Path], output: Path, model: OnnxModel) -> None:
             for warning in model.unlike_training(image):
                 logger.warning(f"{case.id} is unlike the training images: {warning}")
             labels, transform = model.labels(image)
+            for warning in model.unlike_volumes(labels, transform):
+                logger.warning(f"{case.id} is unlike the training images: {warning}")
             write_volume(label_file(case, output), labels, transform.native, model.data.written_names)
             print(f"{number}/{len(cases)} {label_file(case, output)}", flush=True)
         except Exception as error:

@@ -18,6 +18,7 @@ from seg_transfer.inference.windows import longest_axis
 from seg_transfer.planning.data_plan import DataPlan
 from seg_transfer.planning.model_file import ModelHeader
 from seg_transfer.planning.unlike_training import unlike_plan
+from seg_transfer.planning.unlike_volumes import unlike_volumes
 from seg_transfer.portable.label_map import fill_labels
 from seg_transfer.portable.sliding_window import Floats, predict_slabs
 from seg_transfer.preprocessing.case_transform import CaseTransform
@@ -103,6 +104,10 @@ class OnnxModel:
     def unlike_training(self, image: Image) -> tuple[str, ...]:
         """In what an image of a file is far outside of the training images."""
         return unlike_plan(image, self.header.plan)
+
+    def unlike_volumes(self, label_map: NDArray[np.integer], transform: CaseTransform) -> tuple[str, ...]:
+        """Which labels of :meth:`labels` have a volume unlike those of the training cases."""
+        return unlike_volumes(label_map, transform.native, self.header.plan)
 
     def _probabilities(self, windows: Floats) -> Floats:
         (probabilities,) = self._session.run(None, {"image": windows})

@@ -57,7 +57,9 @@ class JobState(BaseModel):
     id: str
     status: Status
     error: str = Field(description="why it failed; empty if it did not")
-    warnings: tuple[str, ...] = Field(description="in what the image is unlike the training images")
+    warnings: tuple[str, ...] = Field(
+        description="in what the image or its labels' volumes are unlike those of training"
+    )
 
 
 class Health(BaseModel):

@@ -63,7 +63,7 @@ class Result:
 
     Attributes:
         file: The label map, or ``.dcm``.
-        warnings: In what the image is unlike the training images.
+        warnings: In what the image or its labels' volumes are unlike those of training.
     """
 
     file: Path
@@ -145,4 +145,5 @@ def _predict(predictor: Predictor, image: Image, tta: bool) -> tuple:
     transform, prepared = predictor.prepare(image)
     warnings = predictor.unlike_training(image)
     del image
-    return predictor.labels(transform, prepared, tta=tta), warnings
+    labels = predictor.labels(transform, prepared, tta=tta)
+    return labels, (*warnings, *predictor.unlike_volumes(labels, transform))

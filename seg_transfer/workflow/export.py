@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def export(options: ExportOptions) -> list[Path]:
     """Write trained models into one file that :func:`seg_transfer.predict` uses without a work folder.
 
-    It holds weights, plan, label and channel names, the ranges of the training images' intensities, spacings and sizes,
-    and a card; no names of cases or of the data set, no paths, no texts of the images' headers. ONNX computes the mean
-    probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
+    It holds weights, plan, label and channel names, the ranges of the training images' intensities, spacings and sizes
+    and of labels' volumes, and a card; no names of cases or of the data set, no paths, no texts of the images' headers.
+    ONNX computes the mean probabilities of the folds (see :mod:`seg_transfer.exporting.onnx`).
     A bundle predicts what the model file does (see :mod:`seg_transfer.exporting.bundle`).
     By default the runs that `segtl summary` chose are exported, or else all trained folds of the current plan.
 

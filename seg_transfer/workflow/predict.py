@@ -58,7 +58,8 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
     if there is no other. With ``nnunet`` it is a trained model of nnU-Net v2, which predicts as nnU-Net itself does.
 
     ``predictions.json`` beside the label maps records which model made each of which images, and in what these are
-    unlike the training images, which is logged as a warning too. What the same model made of the same images is
+    unlike the training images or their labels' volumes unlike those of the training cases, which is logged as a warning
+    too. What the same model made of the same images is
     skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is. ``volumes`` has all label
     maps, skipped ones included.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference import predictions
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog
+from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.rules.training_images import training_images
 from seg_transfer.util import locks
@@ -343,6 +345,30 @@ def test_images_unlike_those_of_training_get_a_warning_in_console_and_record(
     assert caplog.text == ""
     seg_transfer.predict(array * 1e4, spacing=loaded.header.get_zooms(), work=work, device="cpu")
     assert "the array is unlike the training images: MRI: " in caplog.text
+
+
+def test_labels_of_unlike_volumes_get_a_warning_in_console_and_record(
+    data: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever random weights predict is far more than the training cases hold, or nothing."""
+    caplog.set_level(logging.WARNING)
+    work = make_work(tmp_path / "work", data)
+    dataset = Dataset.load(work.dataset)
+    site = examine(dataset, workers=0).site
+    tiny = [label.model_copy(update={"ml": Counted.of([1e-9] * label.cases)}) for label in site.labels]
+    known = training_images(site.images, 3, tiny)
+    add_run(work, ball_plan(dataset, "2d").model_copy(update={"training_images": known}))
+    seg_transfer.predict(images, tmp_path / "out", work=work.path, **LOCAL)
+    for name, entry in record(tmp_path / "out").items():
+        assert {re.split(" is|:", text)[0] for text in entry["warnings"]} == {"ball", "core"}
+        case = name.removesuffix(".nii.gz")
+        assert all(f"{case} is unlike the training images: {text}" in caplog.text for text in entry["warnings"])
+        assert caplog.text.count(f"{case} is unlike") == 2
+    caplog.clear()
+    loaded = nibabel.load(images / "b.nii.gz")
+    array = np.array(loaded.dataobj, np.float32)
+    seg_transfer.predict(array, spacing=loaded.header.get_zooms(), work=work.path, device="cpu")
+    assert caplog.text.count("the array is unlike the training images: ") == 2
 
 
 def test_a_further_channel_is_refused_on_the_command_line(

@@ -9,27 +9,30 @@ import numpy as np
 
 from seg_transfer.planning.case_fingerprint import CaseFingerprint, rounded
 from seg_transfer.planning.counted import Counted
-from seg_transfer.planning.site_parts import SiteImages
+from seg_transfer.planning.site_parts import SiteImages, SiteLabel
 from seg_transfer.planning.training_images import (
+    PRIOR_CASES,
     ChannelMeasures,
     ChannelSpread,
     ImageMeasures,
+    LabelVolume,
     Spread,
     TrainingImages,
 )
 
-PRIOR_CASES = 4
-"""The prior weighs as much as so many cases: with few cases it decides, with many their own spread."""
 PRIOR_INTENSITY = 0.25
 """Prior, and least, standard deviation of figures of intensity between cases. Augmentation changes brightness and
 contrast by as much (:class:`~seg_transfer.planning.plan.Augmentation`), so that smaller differences do not matter."""
 PRIOR_GEOMETRY = 0.1
 """The same for the log of spacing and size: limits are then never closer than a factor of about 1.5, as far as
 augmentation scales patches."""
+PRIOR_VOLUME = 0.5
+"""The same for the log of a label's volume and of its number of fragments: nine times the usual volume is then far
+outside of five other cases, however alike they are."""
 
 
-def training_images(images: SiteImages, dimension: int) -> TrainingImages:
-    """Sum up intensities, spacing, size and orientation of the training images.
+def training_images(images: SiteImages, dimension: int, labels: Sequence[SiteLabel] = ()) -> TrainingImages:
+    """Sum up intensities, spacing, size and orientation of the training images, and the volumes of their labels.
 
     Every figure is taken as normally distributed over the cases with an unknown standard deviation, which has a prior:
     a further case then follows Student's t distribution (Gelman et al., Bayesian Data Analysis, 3rd ed., section 3.3).
@@ -37,6 +40,7 @@ def training_images(images: SiteImages, dimension: int) -> TrainingImages:
     Args:
         images: Sum of the training images.
         dimension: 2 for 2D images.
+        labels: Sum of each label, without background.
     """
     cases = images.spacing[0].size
     channels = []
@@ -49,16 +53,20 @@ def training_images(images: SiteImages, dimension: int) -> TrainingImages:
         cases=cases,
         degrees=cases - 1 + PRIOR_CASES,
         channels=tuple(channels),
-        spacing=tuple(map(_log_spread, images.spacing[:dimension])),
-        size=tuple(map(_log_spread, images.extent[:dimension])),
+        spacing=tuple(_log_spread(axis, PRIOR_GEOMETRY) for axis in images.spacing[:dimension]),
+        size=tuple(_log_spread(axis, PRIOR_GEOMETRY) for axis in images.extent[:dimension]),
         orientations=images.orientations,
+        labels=tuple(
+            LabelVolume(cases=label.cases, volume=_log_spread(label.ml, PRIOR_VOLUME) if label.ml.size else None)
+            for label in labels
+        ),
     )
 
 
-def _log_spread(counted: Counted) -> Spread:
-    """Spread of the log of a length."""
-    logs = [[math.log(length)] for (length,) in counted.values().tolist()]
-    (spread,) = spreads(logs, PRIOR_GEOMETRY, counted.counts)
+def _log_spread(counted: Counted, prior: float) -> Spread:
+    """Spread of the log of a length or volume."""
+    logs = [[math.log(size)] for (size,) in counted.values().tolist()]
+    (spread,) = spreads(logs, prior, counted.counts)
     return spread
 
 
