@@ -25,7 +25,7 @@ from seg_transfer.planning.case_fingerprint import CaseChannel, CaseFingerprint,
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.unusual import unusual
 
-MARK = "mean above the image's"
+MARK = "unusually dark or bright"
 """What the warnings of brightness have in them."""
 Change = Callable[[CaseFingerprint], CaseFingerprint]
 

@@ -201,7 +201,8 @@ def _unlike_brightness(
             if not math.isnan(value) and len(known) >= FEWEST_OTHERS:
                 parts.append(_far(called, value, known, PRIOR_INTENSITY, figures=own.size))
         if any(parts):
-            yield f"{name}: mean above the image's, in standard deviations: {'; '.join(filter(None, parts))}"
+            told = "; ".join(filter(None, parts))
+            yield f"{name} is unusually dark or bright: {told} standard deviations above the image's mean"
 
 
 def _fragmented(name: str, own: Fragments, others: np.ndarray) -> Iterator[str]:

@@ -16,6 +16,7 @@ from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.unusual import unusual
 
 PLANS = Path(__file__).resolve().parents[2] / "plans"
+ABOVE = "standard deviations above the image's mean"
 LOW = LabelPosition(lower=0.1, upper=0.3, low_half=1.0)
 HIGH = LabelPosition(lower=0.7, upper=0.9, low_half=0.0)
 
@@ -109,8 +110,8 @@ def test_a_label_darker_or_brighter_than_elsewhere_is_found(cases: int) -> None:
     assert unusual(made, whole(made)) == {
         f"case_00{index}": (text,)
         for index, text in (
-            (2, f"b: mean above the image's, in standard deviations: MRI -3, expected {limits(made, 2, 2)}"),
-            (5, f"a: mean above the image's, in standard deviations: MRI 6.5, expected {limits(made, 5, 1)}"),
+            (2, f"b is unusually dark or bright: MRI -3, expected {limits(made, 2, 2)} {ABOVE}"),
+            (5, f"a is unusually dark or bright: MRI 6.5, expected {limits(made, 5, 1)} {ABOVE}"),
         )
     }
 
@@ -132,13 +133,13 @@ def test_brightness_is_compared_where_there_is_some() -> None:
     flat = made.cases[0].channels[0].model_copy(update={"std": 0.0, "label_means": (40.0, 1e6, 60.0)})
     made = changed(made, {0: {"channels": (flat, flat)}, 1: with_means(made.cases[1], 40.0, None, 60.0)})
     found = unusual(made, whole(made))
-    assert not any("mean above" in text for texts in found.values() for text in texts)
+    assert not any("dark or bright" in text for texts in found.values() for text in texts)
 
 
 def test_the_dark_spleen_and_kidneys_of_a_real_data_set_are_found() -> None:
     """The two cases on which networks trained on other cases lost most (docs/log.md, 2026-11-30)."""
     found = unusual(Fingerprint.load(PLANS / "abdomen_mr.fingerprint.json"), {})
-    assert {case: [text.split(":")[0] for text in texts] for case, texts in found.items()} == {
+    assert {case: [text.split(" is")[0] for text in texts] for case, texts in found.items()} == {
         "abdomen_15": ["spleen"],
         "abdomen_36": ["right_kidney", "left_kidney"],
     }
