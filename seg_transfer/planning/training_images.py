@@ -1,9 +1,9 @@
 """What the training images were like, by which images at prediction are recognised as different.
 
-The plan keeps it apart from its three parts: it decides nothing in training. Volumes of labels are what predicted label
-maps are compared with. Figures describe one channel of one image:
+The plan keeps it apart from its three parts: it decides nothing in training. Figures describe one channel of one image:
 its mean and standard deviation over the data set's typical standard deviation, and three that do not depend on the
-scale: mean, minimum and maximum in the image's own standard deviations.
+scale: mean, minimum and maximum in the image's own standard deviations. Predicted label maps are compared with the
+labels' volumes.
 """
 
 from __future__ import annotations
