@@ -15,8 +15,11 @@ from seg_transfer.data.dataset import Dataset, find_dataset
 from seg_transfer.data.splits import Split
 from seg_transfer.evaluation.score_files import evaluate_files
 from seg_transfer.network.build import build_network
+from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.data_plan import Channel, DataPlan, Label, Normalization
+from seg_transfer.planning.examine import examine
 from seg_transfer.planning.plan import ModelPlan, Plan
+from seg_transfer.planning.rules.training_images import training_images
 from seg_transfer.training.checkpoint import save_state
 from seg_transfer.training.checkpoint_header import model_digests
 from seg_transfer.workflow.work_folder import WorkFolder
@@ -93,9 +96,17 @@ def make_work(folder: Path, data: Path) -> WorkFolder:
     return work
 
 
-def exported_balls(folder: Path) -> Path:
-    """An exported model of random weights, ``model.segtl``, beside its data set ``balls``."""
+def tiny_labels(made: Plan, dataset: Dataset) -> Plan:
+    """The plan, as if nine training cases had held a billionth of a ml of each label, unlike what is predicted."""
+    site = examine(dataset, workers=0).site
+    tiny = [label.model_copy(update={"cases": 9, "ml": Counted.of([1e-9] * 9)}) for label in site.labels]
+    return made.model_copy(update={"training_images": training_images(site.images, site.dimension, tiny)})
+
+
+def exported_balls(folder: Path, change: Callable[[Plan, Dataset], Plan] = lambda made, _: made) -> Path:
+    """An exported model of random weights, ``model.segtl``, beside its data set ``balls``; its plan may be changed."""
     work = make_work(folder / "work", make_dataset(folder / "balls", cases=2))
-    add_run(work, ball_plan(Dataset.load(work.dataset), "2.5d", encoder=LIGHT), folds=(0,))
+    dataset = Dataset.load(work.dataset)
+    add_run(work, change(ball_plan(dataset, "2.5d", encoder=LIGHT), dataset), folds=(0,))
     seg_transfer.export(folder / "model.segtl", work=work.path)
     return folder / "model.segtl"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from made_balls import make_dataset
-from made_work import add_run, ball_plan, make_work
+from made_work import add_run, ball_plan, make_work, tiny_labels
 from safetensors import safe_open
 
 import seg_transfer
@@ -269,7 +269,8 @@ def onnx(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("onnx")
     work = make_work(folder / "work", data)
     changes = {"slice_strides": (1, 2)} if request.param == "3d" else {}
-    plan = ball_plan(Dataset.load(work.dataset), request.param, **changes)
+    dataset = Dataset.load(work.dataset)
+    plan = tiny_labels(ball_plan(dataset, request.param, **changes), dataset)
     recipe = plan.recipe.model_copy(update={"tta_axes": (1,)})
     add_run(work, plan.model_copy(update={"recipe": recipe}), folds=(1,) if request.param == "3d" else (0, 1))
     files = seg_transfer.export(folder / "m.segtl", onnx=folder / "m.onnx", work=work.path, name="balls")
@@ -333,6 +334,8 @@ def test_onnx_predicts_whole_images_without_torch(onnx: WorkFolder, data: Path, 
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"4/4 {tmp_path / 'out'}" in done.stdout
+    for name in NAMES:  # the plan finds its own labels far too large
+        assert len(re.findall(f"{name} is unlike the training images: (?:ball|core)", done.stderr)) == 2
     expected = seg_transfer.predict(images, tmp_path / "expected", work=onnx.path, workers=0, **CPU)
     for name in NAMES:
         found, wanted = (nibabel.load(folder / f"{name}.nii.gz") for folder in (tmp_path / "out", expected))

@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 from made_balls import make_dataset
-from made_work import add_run, ball_plan, make_work
+from made_work import add_run, ball_plan, make_work, tiny_labels
 
 import seg_transfer
 from seg_transfer.cli.app import main
@@ -25,7 +25,6 @@ from seg_transfer.errors import SomeCasesFailed, UserError
 from seg_transfer.inference import predictions
 from seg_transfer.inference.outputs import Outputs
 from seg_transfer.inference.predictions import PredictionLog
-from seg_transfer.planning.counted import Counted
 from seg_transfer.planning.examine import examine
 from seg_transfer.planning.rules.training_images import training_images
 from seg_transfer.util import locks
@@ -350,14 +349,10 @@ def test_images_unlike_those_of_training_get_a_warning_in_console_and_record(
 def test_labels_of_unlike_volumes_get_a_warning_in_console_and_record(
     data: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever random weights predict is far more than the training cases hold, or nothing."""
     caplog.set_level(logging.WARNING)
     work = make_work(tmp_path / "work", data)
     dataset = Dataset.load(work.dataset)
-    site = examine(dataset, workers=0).site
-    tiny = [label.model_copy(update={"ml": Counted.of([1e-9] * label.cases)}) for label in site.labels]
-    known = training_images(site.images, 3, tiny)
-    add_run(work, ball_plan(dataset, "2d").model_copy(update={"training_images": known}))
+    add_run(work, tiny_labels(ball_plan(dataset, "2d"), dataset))
     seg_transfer.predict(images, tmp_path / "out", work=work.path, **LOCAL)
     for name, entry in record(tmp_path / "out").items():
         assert {re.split(" is|:", text)[0] for text in entry["warnings"]} == {"ball", "core"}
