@@ -293,15 +293,12 @@ class Plan(JsonRecord):
         return self
 
     def _check_training_images(self, images: TrainingImages) -> None:
-        """Training images have the plan's channels, axes and labels."""
+        """Training images have the plan's channels and axes."""
         found = (len(images.channels), len(images.spacing), len(images.size))
         needed = (len(self.data.channels), self.data.dimension, self.data.dimension)
         for name, count, expected in zip(("channels", "spacing", "size"), found, needed, strict=True):
             if count != expected:
                 raise ValueError(f"training_images.{name}: {count} entries instead of {expected}")
-        labels, foreground = len(images.labels), len(self.data.labels) - 1
-        if labels not in (0, foreground):
-            raise ValueError(f"training_images.labels: {labels} entries instead of {foreground}")
 
     def _check_strategies(self) -> None:
         """Strategies have one entry per stage, and start from weights if and only if the model names some."""

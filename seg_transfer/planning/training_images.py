@@ -41,6 +41,7 @@ class ChannelSpread(Record):
 class LabelVolume(Record):
     """Volumes of one label."""
 
+    name: str
     cases: int = Field(ge=0, description="training cases that hold the label")
     volume: Spread | None = Field(description="log of its volume in ml; None in pixels, and where no case holds it")
 
@@ -54,9 +55,7 @@ class TrainingImages(Record):
     spacing: tuple[Spread, ...] = Field(description="log of the spacing along x, y and, in volumes, z")
     size: tuple[Spread, ...] = Field(description="log of voxels times spacing along x, y and, in volumes, z")
     orientations: tuple[str, ...] = Field(description="directions of the files' axes, such as LPS")
-    labels: tuple[LabelVolume, ...] = Field(
-        default=(), description="in the order of the plan's labels, without background; empty: not known"
-    )
+    labels: tuple[LabelVolume, ...] = Field(default=(), description="without background; empty: not known")
 
 
 @dataclass(frozen=True)

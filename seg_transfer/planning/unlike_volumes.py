@@ -41,25 +41,25 @@ def unlike_volumes(label_map: NDArray[np.integer], native: Grid, plan: Plan) -> 
     voxel_ml = math.prod(affine_spacing(native.affine)) / 1000
     voxels = _count(label_map, [label.value for label in data.labels[1:]])
     volumes = {
-        label.name: count * voxel_ml if label.value in written else None
+        label.name: count * voxel_ml
         for label, count in zip(data.labels[1:], voxels, strict=True)
+        if label.value in written
     }
     return far_volumes(volumes, training)
 
 
-def far_volumes(volumes: Mapping[str, float | None], training: TrainingImages) -> tuple[str, ...]:
+def far_volumes(volumes: Mapping[str, float], training: TrainingImages) -> tuple[str, ...]:
     """As :func:`unlike_volumes`, of volumes that are known.
 
     Args:
-        volumes: Label -> its volume in ml, of 2D images in pixels, in the order of ``training.labels``; None: it is not
-            looked at.
+        volumes: Label -> its volume in ml, of 2D images in pixels. Only labels of the training cases are looked at.
         training: The training cases.
     """
     return tuple(
         text
-        for (name, ml), known in zip(volumes.items(), training.labels, strict=True)
-        if ml is not None and known.cases >= FEWEST_OTHERS
-        for text in _unlike(name, ml, known, training)
+        for known in training.labels
+        if known.name in volumes and known.cases >= FEWEST_OTHERS
+        for text in _unlike(volumes[known.name], known, training)
     )
 
 
@@ -71,12 +71,12 @@ def _count(label_map: NDArray[np.integer], values: Sequence[int]) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _unlike(name: str, ml: float, known: LabelVolume, training: TrainingImages) -> Iterator[str]:
+def _unlike(ml: float, known: LabelVolume, training: TrainingImages) -> Iterator[str]:
     """In what one label is unlike the training cases."""
     if not ml:
         if known.cases >= NEARLY_ALL * training.cases:
-            yield f"{name} is predicted nowhere; {known.cases} of {training.cases} training cases hold it"
+            yield f"{known.name} is predicted nowhere; {known.cases} of {training.cases} training cases hold it"
     elif known.volume is not None:
         limit = limit_of(known.cases - 1 + PRIOR_CASES, len(training.labels))
-        if text := outside(f"{name}: predicted volume in ml", math.log(ml), known.volume, limit, math.exp):
+        if text := outside(f"{known.name}: predicted volume in ml", math.log(ml), known.volume, limit, math.exp):
             yield text

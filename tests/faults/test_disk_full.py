@@ -196,8 +196,9 @@ def test_export_and_predict(data: Path, work: Path, leave: Leave, capsys: pytest
     folder = make_work(work, data)
     add_run(folder, ball_plan(Dataset.load(folder.dataset), "2d"))
     model = work / "model.segtl"
-    for option in ("--onnx", "-o"):
-        is_refused_and_goes_on(["export", "-w", str(work), "--folds", "0", option, str(model)], work, leave(9), capsys)
+    for option, file in (("--onnx", work / "model.onnx"), ("-o", model)):
+        command = ["export", "-w", str(work), "--folds", "0", option, str(file)]
+        is_refused_and_goes_on(command, work, leave(9), capsys)
     images = str(data / "imagesTr")
     for workers in ("0", "1"):
         shutil.rmtree(work / "out", ignore_errors=True)

@@ -302,7 +302,7 @@ class TestTraining:
         for configuration, patch in (("2d", (1, 32, 32)), ("3d", (8, 32, 32))):
             model = model_plan(configuration, patch)
             chosen, reason = training.depthwise_gradients(model, Machine("cpu", bfloat16_gain=2.0), measured)
-            assert chosen == expected and f"{gain:.2g} times" in reason
+            assert chosen == expected and f"{gain:.2f} times" in reason
         assert asked == [(2, "bfloat16"), (3, "bfloat16")]
         assert training.depthwise_gradients(model, Machine("cuda"), measured)[0] == "torch"
         assert len(asked) == 2

@@ -57,7 +57,11 @@ def training_images(images: SiteImages, dimension: int, labels: Sequence[SiteLab
         size=tuple(_log_spread(axis, PRIOR_GEOMETRY) for axis in images.extent[:dimension]),
         orientations=images.orientations,
         labels=tuple(
-            LabelVolume(cases=label.cases, volume=_log_spread(label.ml, PRIOR_VOLUME) if label.ml.size else None)
+            LabelVolume(
+                name=label.name,
+                cases=label.cases,
+                volume=_log_spread(label.ml, PRIOR_VOLUME) if label.ml.size else None,
+            )
             for label in labels
         ),
     )
