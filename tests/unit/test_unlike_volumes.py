@@ -11,7 +11,7 @@ import pytest
 from made_plans import data_plan, model_plan, plan
 from scipy import stats
 
-from seg_transfer.data.description import Region
+from seg_transfer.data.description import Region, object_regions
 from seg_transfer.data.geometry import Grid
 from seg_transfer.planning.data_plan import DataPlan, Label
 from seg_transfer.planning.fingerprint import Fingerprint
@@ -92,6 +92,8 @@ def test_few_cases_objects_and_plans_of_earlier_versions_say_nothing() -> None:
     assert unlike_volumes(nothing, GRID, planned(data_plan(), None)) == ()
     before = TRAINING.model_copy(update={"labels": ()})
     assert unlike_volumes(nothing, GRID, planned(data_plan(), before)) == ()
+    objects = data_plan(regions=object_regions("cell"))
+    assert objects.instances and unlike_volumes(nothing, GRID, planned(objects, TRAINING)) == ()
     three = known([[10.0] * 3, []], cases=3)
     assert unlike_volumes(nothing, GRID, planned(data_plan(), three)) == ()
 
