@@ -24,7 +24,7 @@ from made_textures import make_images
 from PIL import Image
 
 from seg_transfer.cli.app import main as segtl
-from seg_transfer.evidence import frozen_encoders, probe
+from seg_transfer.evidence import classifiers, frozen_encoders, probe
 from seg_transfer.planning import folds
 from seg_transfer.planning.rules import optimization
 from seg_transfer.reporting import figures
@@ -66,6 +66,7 @@ SHORTER = [
 def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold of two trains one step, whatever is asked for; a probe sees few voxels; `segtl view` ends at once.
 
+    Classifiers are fitted with one penalty and in a few rounds.
     A report draws nothing: test_report.py looks at its drawings.
     """
     short = optimization.PlannedBudget(epochs=1, time_budget=None, steps_per_epoch=1, steps=1)
@@ -76,6 +77,8 @@ def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "as_svg", lambda _: empty)
     monkeypatch.setattr(report, "_overlay", lambda *_, **__: empty)
     monkeypatch.setattr(frozen_encoders, "RECALIBRATION_BATCHES", 1)
+    monkeypatch.setattr(classifiers, "PENALTIES", (1.0,))
+    monkeypatch.setattr(classifiers, "ITERATIONS", 10)
     monkeypatch.setattr(probe, "MOST_VOXELS", 200)
     monkeypatch.setattr(probe, "DRAWS", 2)
     monkeypatch.setattr(PageServer, "serve_forever", lambda self: None)
