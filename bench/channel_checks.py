@@ -20,7 +20,6 @@ from runner import HERE, lists_of
 from seg_transfer.planning.case_fingerprint import CaseFingerprint
 from seg_transfer.planning.fingerprint import Fingerprint
 from seg_transfer.planning.rules.training_images import measures_of, training_images
-from seg_transfer.planning.site_parts import SiteImages, SiteLabel
 from seg_transfer.planning.training_images import ImageMeasures, TrainingImages
 from seg_transfer.planning.unlike_training import unlike_training
 from seg_transfer.planning.unlike_volumes import far_volumes
@@ -80,11 +79,8 @@ def main() -> None:
         tested = selected(fingerprint, lists["test"]).cases
         held_out = [measures_of(case) for case in tested]
         for size, cases in lists["few_shot"].items():
-            trained = selected(fingerprint, cases).cases
-            sums = [
-                SiteLabel.of(name, index, [case.labels[index] for case in trained]) for index, name in enumerate(labels)
-            ]
-            training = training_images(SiteImages.of(trained), fingerprint.dimension, sums)
+            site = selected(fingerprint, cases).site()
+            training = training_images(site.images, fingerprint.dimension, site.labels)
             alarms = f"{noticed(held_out, training, names)} of {len(held_out)}"
             wrong = exchanged(held_out, names)
             orders = f"{noticed(wrong, training, names)} of {len(wrong)}" if wrong else "–"

@@ -68,7 +68,7 @@ def _count(label_map: NDArray[np.integer], values: Sequence[int]) -> list[int]:
     counts = np.zeros(len(values), np.int64)
     for _, (block,) in blocks(MemoryOrder.of(label_map).view(label_map)):
         counts += [np.count_nonzero(block == value) for value in values]
-    return [int(count) for count in counts]
+    return counts.tolist()
 
 
 def _unlike(ml: float, known: LabelVolume, training: TrainingImages) -> Iterator[str]:

@@ -59,9 +59,8 @@ def predict(images: Any, *arguments: Any, **options: Any) -> Any:
 
     ``predictions.json`` beside the label maps records which model made each of which images, and in what these are
     unlike the training images or their labels' volumes unlike those of the training cases, which is logged as a warning
-    too. What the same model made of the same images is
-    skipped, unless ``overwrite`` is set; other label maps are replaced, unless ``keep`` is. ``volumes`` has all label
-    maps, skipped ones included.
+    too. What the same model made of the same images is skipped, unless ``overwrite`` is set; other label maps are
+    replaced, unless ``keep`` is. ``volumes`` has all label maps, skipped ones included.
 
     ``pictures`` draws ``overlays/CASE.png`` beside the label maps. ``uncertainty`` writes the entropy in percent as
     ``uncertainty/CASE``, with the label map's ending, and the confidence into ``predictions.json`` and ``volumes``
