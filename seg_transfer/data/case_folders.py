@@ -17,7 +17,9 @@ from seg_transfer.data.formats import is_segmentation, stem
 from seg_transfer.data.naming import Case, Unused, case_name, data_files, folders_in
 from seg_transfer.errors import UserError
 
-LABEL = re.compile(r"label|mask|seg|annotation|ground.?truth|(?<![a-z])gt|gt(?![a-z])", re.IGNORECASE)
+LABEL = re.compile(
+    r"label|mask|seg|annotation|ground.?truth|manual|(?<![a-z])(?:gt|msk|anno|lbl)|gt(?![a-z])", re.IGNORECASE
+)
 """What the name of a folder or file of label maps holds."""
 IMAGE_KIND = "image"
 """Kind of a file that is named only after its patient, and of the only image in each folder."""

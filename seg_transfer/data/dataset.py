@@ -33,7 +33,7 @@ from seg_transfer.data.label_values import LARGEST_IN_2D, map_note, to_classes
 from seg_transfer.data.layouts import read_layout
 from seg_transfer.data.naming import Case, ChannelFiles, Unused, extra_channels, images_in, split_channel
 from seg_transfer.data.no_image import no_image
-from seg_transfer.data.plain_folders import Layout
+from seg_transfer.data.plain_folders import Layout, labels_beside
 from seg_transfer.data.segmentation import not_an_image
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import is_file_name
@@ -234,6 +234,11 @@ def find_images(path: Path, channels: int) -> list[Case]:
         raise not_an_image(path)
     folder = path.parent if one else path
     files = images_in(folder) if folder.is_dir() else []
+    if not one and (labels := labels_beside(files)):
+        logger.warning(
+            f"{folder}: {len(labels)} label maps beside their images are no images, such as {labels[0].name}"
+        )
+        files = [file for file in files if file not in labels]
     check_packages([path] if one else files)
     extra = extra_channels(files, channels)
     if one:

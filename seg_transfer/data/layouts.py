@@ -39,8 +39,8 @@ from seg_transfer.data.plain_folders import (
     LAYOUTS,
     DatasetContents,
     Layout,
-    has_label_folder,
     inferred_channels,
+    is_plain,
     read_folders,
 )
 from seg_transfer.errors import UserError
@@ -63,11 +63,10 @@ def read_layout(root: Path, names: FileNames, *, workers: int | None) -> Dataset
     description = root / DESCRIPTION
     content = read_description(root)
     if content is None:
-        patients, unused = ([], []) if has_label_folder(root) else find_patients(root)
+        patients, unused = ([], []) if is_plain(root, names) else find_patients(root)
         if are_patients(patients) or (patients and names):
             return _case_folders("patients", root, choose_files(patients, root, names, unused), workers=workers)
-        _refuse(names)
-        return read_folders(root, workers=workers)
+        return read_folders(root, names, workers=workers)
     _refuse(names)
     # nnU-Net v1 lists its cases as MSD does, but its files carry a channel suffix that the list leaves out.
     listed = content.get("training")
@@ -82,7 +81,7 @@ def _refuse(names: FileNames) -> None:
     """Refuse names of files where the layout has its own."""
     if names:
         option = "--image-name" if names.images else "--label-name"
-        raise UserError("is for folders of patients and BIDS only", where=option, hint="omit it")
+        raise UserError("is for folders without dataset.json only", where=option, hint="omit it")
 
 
 def read_description(root: Path) -> dict[str, Any] | None:

@@ -15,7 +15,9 @@ from seg_transfer.data.formats import is_supported, is_there, stem
 from seg_transfer.data.geometry import Unit, grid_difference
 from seg_transfer.data.image import read_label
 from seg_transfer.data.label_values import infer_labels
+from seg_transfer.data.name_pairs import pair_names
 from seg_transfer.data.no_image import no_image
+from seg_transfer.data.plain_folders import labels_beside
 from seg_transfer.data.segmentation import common_grid, has_segments
 from seg_transfer.errors import UserError
 from seg_transfer.evaluation.case_scores import score_case
@@ -46,6 +48,7 @@ def evaluate_folders(
 ) -> Scores:
     """Score every label map of ``reference`` against the prediction of the same name.
 
+    Where no two names are the same, what names of a kind begin or end with is left out, as in data sets.
     The two files may have different endings and orientations, but must have the same grid in world coordinates.
 
     Args:
@@ -71,8 +74,12 @@ def evaluate_folders(
     if tolerance < 0:
         raise UserError(f"the tolerance {tolerance} is negative", hint="give a distance of at least 0")
     predicted, true = find_label_maps(predictions), find_label_maps(reference)
+    if labels_only := {stem(file) for file in labels_beside(list(true.values()))}:  # the others are their images
+        true = {name: file for name, file in true.items() if name in labels_only}
     if is_there(predictions) and is_there(reference):
         predicted = dict(zip(true, predicted.values(), strict=True))
+    if not predicted.keys() & true.keys():
+        true = _renamed(true, predicted)
     common = sorted(predicted.keys() & true.keys())
     if not common:
         raise UserError(
@@ -165,6 +172,14 @@ def evaluate_files(
         },
         failures=dict(sorted(failures.items())),
     )
+
+
+def _renamed(true: dict[str, Path], predicted: Mapping[str, Path]) -> dict[str, Path]:
+    """References under the names of their predictions, where each kind begins or ends alike, else under their own."""
+    pairs = pair_names(true, predicted) or {label: name for name, label in pair_names(predicted, true).items()}
+    for label, name in sorted(pairs.items())[:1]:
+        logger.info(f"references belong to predictions by what names share, such as {true[label].name} to {name}")
+    return {pairs.get(label, label): path for label, path in true.items()}
 
 
 def find_label_maps(path: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case
-from seg_transfer.data.formats import LOSSY_ENDINGS, SEGMENTATION_ENDING, ending, is_raster, is_there, stem
+from seg_transfer.data.formats import READ_ONLY_ENDINGS, SEGMENTATION_ENDING, ending, is_raster, is_there, stem
 
 PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays"
 
@@ -16,7 +16,7 @@ PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays
 class Outputs:
     """Where the label maps of cases are written, and what else is wanted.
 
-    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG, which would change labels), or that
+    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG and GIF), or that
     with the ending ``suffix``.
     ``<folder>/probabilities/<case>.nii.gz`` has one map per output along the fourth axis; for 2D images it is ``.npz``
     with ``probabilities`` ``(output, row, column)``. ``<folder>/uncertainty/<name of the label map>`` is the entropy
@@ -79,7 +79,7 @@ class Outputs:
 def label_file(case: Case, folder: Path) -> Path:
     """Path of a case's label map in a folder."""
     suffix = ending(case.images[0])
-    return folder / f"{case.id}{'.png' if suffix in LOSSY_ENDINGS else suffix}"
+    return folder / f"{case.id}{'.png' if suffix in READ_ONLY_ENDINGS else suffix}"
 
 
 def label_maps(cases: Sequence[Case], folder: Path) -> dict[str, tuple[Path, Path]]:

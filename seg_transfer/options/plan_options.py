@@ -56,10 +56,12 @@ class DatasetOptions(Options):
     image_names: Annotated[tuple[str, ...], Cli("--image-name", metavar="NAME", panel=CASES, repeated=True)] = Field(
         (),
         description="Name of the images in patient folders or BIDS, such as ct; repeatable, in the order of the "
-        "channels.",
+        "channels. Of images beside labels: name of their folder.",
     )
     label_name: Annotated[str | None, Cli(metavar="NAME", panel=CASES)] = Field(
-        None, description="Name of the label maps in patient folders or BIDS, such as seg."
+        None,
+        description="Name of the label maps in patient folders or BIDS, such as seg. Of labels beside images: name of "
+        "their folder.",
     )
     nan: Annotated[Literal["refuse", "fill"], Cli(panel=DECISIONS)] = Field(
         "refuse",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @takes(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> Scores:
-    """Score label maps against reference label maps of the same names.
+    """Score label maps against reference label maps of the same names, or of names that differ as in data sets.
 
     Labels or regions and the ignore label are those of the work folder's plan; without a work folder every value that
     occurs is scored, by number.

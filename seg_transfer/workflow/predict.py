@@ -14,6 +14,7 @@ from seg_transfer.data.formats import (
     ENDINGS,
     LOSSY_ENDINGS,
     RASTER_ENDINGS,
+    READ_ONLY_ENDINGS,
     SEGMENTATION_ENDING,
     TIFF_ENDINGS,
     ZARR_ENDINGS,
@@ -224,7 +225,7 @@ def _check_ending(suffix: str | None, case: Case, *, where: Path | str) -> None:
     """
     known, flat = (*ENDINGS, SEGMENTATION_ENDING), is_raster(case.images[0])
     kept = (
-        set(RASTER_ENDINGS) - set(LOSSY_ENDINGS)
+        set(RASTER_ENDINGS) - set(READ_ONLY_ENDINGS)
         if flat
         else set(known) - {*RASTER_ENDINGS, *TIFF_ENDINGS, *ZARR_ENDINGS}
     )

@@ -173,7 +173,7 @@ OPTIONS = [
 READERS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "a.mha", "b.mha"), volume),
     **dict.fromkeys(("a.mhd", "b.mhd", "a.nrrd", "b.nrrd"), volume),
-    **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp"), volume),
+    **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp", "a.gif"), volume),
     **dict.fromkeys(("pages.tif", "a.ome.tif", "imagej.tif"), volume),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), data_set),
     "plans/v2/dataset.json": lambda file: plan(file.parent),
@@ -255,6 +255,7 @@ def _make_images(folder: Path, array: np.ndarray) -> None:
     turned = colour.getexif()
     turned[0x0112] = 6
     palette.save(folder / "a.png")
+    palette.save(folder / "a.gif")
     Pillow.fromarray(array.astype(np.uint16) * 300).save(folder / "b.png")
     Pillow.fromarray(array).save(folder / "label.png")
     colour.save(folder / "a.jpg", exif=turned)

@@ -31,7 +31,7 @@ NIFTI, OTHER, JSON, TEXT = nifti_edits(), byte_edits(), json_edits(), text_edits
 EDITS: dict[str, st.SearchStrategy[Edit]] = {
     **dict.fromkeys(("a.nii", "a.nii.gz", "b.nii.gz", "label.nii.gz"), NIFTI),
     **dict.fromkeys(("a.mha", "b.mha", "a.mhd", "b.mhd", "a.nrrd", "b.nrrd", "label.seg.nrrd"), heading_edits()),
-    **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp", "label.png"), OTHER),
+    **dict.fromkeys(("a.png", "b.png", "a.jpg", "a.tif", "a.bmp", "a.gif", "label.png"), OTHER),
     **dict.fromkeys(("pages.tif", "a.ome.tif", "imagej.tif"), tiff_edits()),
     **dict.fromkeys(("v2/dataset.json", "msd/dataset.json", "regions/dataset.json", "listed/dataset.json"), JSON),
     **dict.fromkeys(("plans/v2/dataset.json", "work/plan.json", "splits.json", "groups.json"), JSON),

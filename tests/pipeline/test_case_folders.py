@@ -151,10 +151,11 @@ def test_a_kind_in_few_folders_is_not_guessed_to_be_a_channel(
     assert find_dataset(root, names=FileNames(("t1",))).channel_names == ("t1",)
 
 
-def test_names_are_for_folders_of_patients_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_description_leaves_nothing_to_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
-    put(root / "images/a.nii.gz"), put(root / "labels/a.nii.gz", label=True)
-    refused(root, ["--label-name", "a"], "is for folders of patients and BIDS only", capsys)
+    put(root / "imagesTr/a_0000.nii.gz"), put(root / "labelsTr/a.nii.gz", label=True)
+    (root / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}')
+    refused(root, ["--label-name", "labelsTr"], "is for folders without dataset.json only", capsys)
 
 
 def test_odd_folders_end_in_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,8 +191,8 @@ def test_images_without_suffix_are_explained(tmp_path: Path) -> None:
 
 def test_folders_whose_names_do_not_meet(tmp_path: Path) -> None:
     put(tmp_path / "images/a.nii.gz")
-    put(tmp_path / "labels/a_mask.nii.gz")
-    with pytest.raises(UserError, match=r"no label has the name of an image: .* a\.nii\.gz, labels such as a_mask"):
+    put(tmp_path / "labels/b.nii.gz")
+    with pytest.raises(UserError, match=r"no label has the name of an image: .* a\.nii\.gz, labels such as b\.nii"):
         find_dataset(tmp_path)
 
 

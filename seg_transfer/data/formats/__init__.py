@@ -61,7 +61,7 @@ _FORMATS: dict[str, Format] = {
     ".mhd": itk,
     SEGMENTATION_ENDING: itk,  # before .nrrd, which it ends with
     ".nrrd": itk,
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), raster),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif"), raster),
     **dict.fromkeys((*tiff.OME_ENDINGS, ".tif", ".tiff"), tiff),  # in this order: the last ones end the first ones too
     **dict.fromkeys(ome_zarr.ENDINGS, ome_zarr),
 }
@@ -85,6 +85,9 @@ _OF_ANY_UNIT = (*TIFF_ENDINGS, *ZARR_ENDINGS)
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Compression changes values, so that labels cannot be kept in them."""
+
+READ_ONLY_ENDINGS = (*LOSSY_ENDINGS, ".gif")
+"""Label maps of such images are written as ``.png``."""
 
 _BROKEN = (
     OSError,
@@ -229,13 +232,14 @@ def write_volume(path: Path, array: np.ndarray, native: Grid, names: Mapping[str
         names: Of a label map: label -> its value, without background; NIfTI and ``.seg.nrrd`` keep them.
 
     Raises:
-        UserError: If the ending is not supported, or is JPEG, which changes label values, or a package for it is not
-            installed.
+        UserError: If the ending is not supported, or is one that is only read, such as JPEG, which changes values, or
+            a package for it is not installed.
     """
     assert array.shape[-3:] == tuple(native.shape), (array.shape, native.shape)
     format_ = _FORMATS[ending(path)]
-    if ending(path) in LOSSY_ENDINGS:
-        raise UserError("JPEG would change the values", where=path, hint="write .png instead")
+    if ending(path) in READ_ONLY_ENDINGS:
+        what = "JPEG would change the values" if ending(path) in LOSSY_ENDINGS else f"{ending(path)} is only read"
+        raise UserError(what, where=path, hint="write .png instead")
     check_packages([path])
     whole = whole_folder(path, replace=True) if is_zarr(path) else whole_file(path, needed=array.nbytes)
     with whole as temporary:
