@@ -6,6 +6,7 @@ folders, or each folder holds exactly one image and one label map.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from pathlib import Path
 
 from seg_transfer.data.description import LabelScheme
 from seg_transfer.data.formats import is_segmentation, stem
+from seg_transfer.data.name_pairs import pair_names
 from seg_transfer.data.naming import Case, Unused, case_name, data_files, folders_in
 from seg_transfer.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 LABEL = re.compile(
     r"label|mask|seg|annotation|ground.?truth|manual|(?<![a-z])(?:gt|msk|anno|lbl)|gt(?![a-z])", re.IGNORECASE
@@ -96,8 +100,12 @@ class FoundCases:
         return LabelScheme(labels, found.regions, found.ignore)
 
 
-def find_patients(root: Path) -> tuple[list[CaseFiles], list[Unused]]:
+def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[Unused]]:
     """The cases in folders of patients: ``root/PATIENT/files``, or ``root/PATIENT/VISIT/files``.
+
+    Args:
+        root: The data set's folder.
+        names: Names that the user gives; without any, a folder may hold several cases.
 
     Returns:
         The cases, and files whose kind another file of the case has.
@@ -120,6 +128,8 @@ def find_patients(root: Path) -> tuple[list[CaseFiles], list[Unused]]:
                 else:
                     one.kinds[kind] = file
             cases.append(one)
+    if not names and (several := _several_pairs(cases)):
+        return several, [*unused, *_left_over(cases, several)]
     return _as_pairs(cases), unused
 
 
@@ -181,7 +191,8 @@ def _only_label(counts: Counter[str], folders: int, root: Path) -> str:
     if len(labels) == 1:
         return labels[0]
     why = f"these look like label maps: {', '.join(labels[:LISTED])}" if labels else "no file is named as a label map"
-    hint = f"name it, such as --label-name {labels[0] if labels else counts.most_common()[-1][0]}; or {BY_LIST}"
+    merge = "; masks of single structures have to be merged into one label map" if labels else ""
+    hint = f"name it, such as --label-name {labels[0] if labels else counts.most_common()[-1][0]}; or {BY_LIST}{merge}"
     raise UserError(f"{why}; in {folders} folders are {_listing(counts)}", where=root, hint=hint)
 
 
@@ -194,6 +205,38 @@ def _as_pairs(cases: list[CaseFiles]) -> list[CaseFiles]:
         for one, (image, label) in zip(cases, split, strict=True):
             one.kinds = {IMAGE_KIND: one.kinds[image], "label": one.kinds[label]}
     return cases
+
+
+def _several_pairs(found: Sequence[CaseFiles]) -> list[CaseFiles]:
+    """A case for each label map and its image, where folders hold several and call them differently.
+
+    Such are the frames of a film: ``patient1/frame01, frame01_gt, frame12, frame12_gt``, ``patient2/frame01, ...``.
+    Empty where most kinds of label map are in more than half of the folders: they may be kinds to choose from.
+    """
+    counts = Counter(kind for one in found for kind in one.kinds if is_label(kind))
+    rare = [kind for kind, count in counts.items() if count <= len(found) / 2]
+    if len(found) < 2 or len(rare) <= len(counts) / 2:
+        return []
+    cases = []
+    for one in found:
+        labels = [kind for kind in one.kinds if is_label(kind)]
+        pairs = pair_names(labels, [kind for kind in one.kinds if kind not in labels])
+        if not pairs:
+            return []
+        for label, image in sorted(pairs.items()):
+            cases.append(CaseFiles((*one.names, image), {IMAGE_KIND: one.kinds[image], "label": one.kinds[label]}))
+    return cases if len(cases) > len(found) else []
+
+
+def _left_over(found: Sequence[CaseFiles], pairs: Sequence[CaseFiles]) -> list[Unused]:
+    """Images without a label map; a kind that most folders have, such as the whole film, is meant to have none."""
+    used = {file for one in pairs for file in one.kinds.values()}
+    counts = Counter(kind for one in found for kind in one.kinds)
+    left = [(kind, file) for one in found for kind, file in one.kinds.items() if file not in used]
+    usual = {kind for kind, _ in left if counts[kind] > len(found) / 2}
+    if usual:
+        logger.info(f"left out, since no label map belongs to them: {', '.join(sorted(usual)[:LISTED])}")
+    return [Unused(file, "no label map belongs to it") for kind, file in left if kind not in usual]
 
 
 def _file(one: CaseFiles, kind: str, found: Sequence[CaseFiles], root: Path) -> Path:

@@ -63,7 +63,7 @@ def read_layout(root: Path, names: FileNames, *, workers: int | None) -> Dataset
     description = root / DESCRIPTION
     content = read_description(root)
     if content is None:
-        patients, unused = ([], []) if is_plain(root, names) else find_patients(root)
+        patients, unused = ([], []) if is_plain(root, names) else find_patients(root, names)
         if are_patients(patients) or (patients and names):
             return _case_folders("patients", root, choose_files(patients, root, names, unused), workers=workers)
         return read_folders(root, names, workers=workers)

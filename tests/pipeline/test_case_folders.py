@@ -142,6 +142,39 @@ def refused(root: Path, arguments: list[str], said: str, capsys: pytest.CaptureF
     assert sorted(root.parent.rglob("*")) == before
 
 
+def test_frames_of_a_film_are_cases_of_their_patient(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number, last in enumerate((12, 10, 9, 14)):
+        patient = f"patient{number:03}"
+        put(root / patient / f"{patient}_4d.nii.gz")
+        for frame in (1, last):
+            put(root / patient / f"{patient}_frame{frame:02}.nii.gz")
+            put(root / patient / f"{patient}_frame{frame:02}_gt.nii.gz", label=True)
+    put(root / "patient002/patient002_frame05.nii.gz")
+    found = find_dataset(root)
+    assert [case.id for case in found.cases[:3]] == [
+        "patient000_frame01",
+        "patient000_frame12",
+        "patient001_frame01",
+    ]
+    assert found.cases[1] == Case(
+        "patient000_frame12",
+        (root / "patient000/patient000_frame12.nii.gz",),
+        root / "patient000/patient000_frame12_gt.nii.gz",
+    )
+    assert found.groups is not None and found.groups["patient000_frame12"] == "patient000"
+    assert [unused.file.name for unused in found.unused] == ["patient002_frame05.nii.gz"], "the films need none"
+
+
+def test_label_maps_of_several_modalities_are_not_guessed_to_be_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = folders(tmp_path / "data", "t1.nii.gz", "t2.nii.gz", "t1_seg.nii.gz", "t2_seg.nii.gz", patients=4)
+    refused(root, [], "these look like label maps: t1_seg, t2_seg", capsys)
+    (root / "patient01/t2_seg.nii.gz").unlink()
+    refused(root, [], "these look like label maps: t1_seg, t2_seg", capsys)
+
+
 def test_a_kind_in_few_folders_is_not_guessed_to_be_a_channel(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
