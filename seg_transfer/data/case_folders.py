@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seg_transfer.data.description import LabelScheme
-from seg_transfer.data.formats import is_segmentation, stem
+from seg_transfer.data.formats import ending, is_segmentation, stem
+from seg_transfer.data.formats.masks import EVERY, is_masks
 from seg_transfer.data.name_pairs import pair_names
 from seg_transfer.data.naming import Case, Unused, case_name, data_files, folders_in
 from seg_transfer.errors import UserError
@@ -127,10 +128,33 @@ def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[U
                     unused.append(Unused(file, f"{one.kinds[kind].name} is the same kind of file of the same case"))
                 else:
                     one.kinds[kind] = file
+            if not any(map(is_label, one.kinds)):
+                one.kinds |= _inner_labels(folder)
             cases.append(one)
+    _make_alike(cases)
     if not names and (several := _several_pairs(cases)):
         return several, [*unused, *_left_over(cases, several)]
     return _as_pairs(cases), unused
+
+
+def _inner_labels(folder: Path) -> dict[str, Path]:
+    """Label maps in a folder of their own in that of a case; several files are masks of single structures."""
+    found: dict[str, Path] = {}
+    for inner in folders_in(folder):
+        files = data_files(inner) if is_label(inner.name) else []
+        endings = {ending(file) for file in files}
+        if len(endings) == 1:
+            found[inner.name] = files[0] if len(files) == 1 else inner / f"{EVERY}{endings.pop()}"
+    return found
+
+
+def _make_alike(cases: Sequence[CaseFiles]) -> None:
+    """Where a folder of labels holds masks in some cases, the only file that it holds in another one is a mask too."""
+    masks = {kind for one in cases for kind, path in one.kinds.items() if is_masks(path)}
+    for one in cases:
+        for kind in masks & one.kinds.keys():
+            path = one.kinds[kind]
+            one.kinds[kind] = path if is_masks(path) else path.with_name(f"{EVERY}{ending(path)}")
 
 
 def are_patients(cases: Sequence[CaseFiles]) -> bool:
@@ -191,7 +215,7 @@ def _only_label(counts: Counter[str], folders: int, root: Path) -> str:
     if len(labels) == 1:
         return labels[0]
     why = f"these look like label maps: {', '.join(labels[:LISTED])}" if labels else "no file is named as a label map"
-    merge = "; masks of single structures have to be merged into one label map" if labels else ""
+    merge = "; put masks of single structures into a folder of each patient, such as masks/" if labels else ""
     hint = f"name it, such as --label-name {labels[0] if labels else counts.most_common()[-1][0]}; or {BY_LIST}{merge}"
     raise UserError(f"{why}; in {folders} folders are {_listing(counts)}", where=root, hint=hint)
 

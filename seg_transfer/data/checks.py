@@ -200,7 +200,8 @@ def _checked_label(case: Case, grid: Grid | None, dataset: Dataset) -> tuple[lis
 
 
 def _from_error(case: Case, path: Path, error: UserError) -> Problem:
-    return Problem(case.id, path, error.what, error.hint or "put it there")
+    file = error.where if isinstance(error.where, Path) else path  # one mask of several
+    return Problem(case.id, file, error.what, error.hint or "put it there")
 
 
 def _with_similar_file(problem: Problem, claimed: Collection[Path]) -> Problem:

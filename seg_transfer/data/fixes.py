@@ -31,6 +31,7 @@ from seg_transfer.data.formats import (
     write_volume,
 )
 from seg_transfer.data.formats.header import Header
+from seg_transfer.data.formats.masks import is_masks
 from seg_transfer.data.geometry import Grid, grid_difference, to_native
 from seg_transfer.data.image import read_label
 from seg_transfer.data.layouts import DESCRIPTION, listed_file, read_description
@@ -122,7 +123,9 @@ def check_copy(dataset: Dataset, folder: Path) -> None:
 
 
 def _faults(case: Case, path: Path) -> list[str]:
-    found = []
+    found: list[str] = []
+    if is_masks(path):
+        return found
     if not path.name.endswith(ending(path)):
         found.append(f"its ending is {path.name[-len(ending(path)) :]}, which some programs do not know")
     if ending(path) in NIFTI_ENDINGS:
@@ -174,7 +177,7 @@ def _copy(path: Path, target: Path) -> None:
         return
     for part in stored_in(path):
         to = target if part == path else target.with_name(part.name)
-        if part != path and to.exists():
+        if part != path and to.exists() and not is_masks(path):
             hint = "store header and voxels as one file, such as .mha"
             raise UserError(f"{to} would hold the voxels of several images", where=path, hint=hint)
         with whole_file(to, needed=part.stat().st_size) as temporary:
@@ -183,6 +186,8 @@ def _copy(path: Path, target: Path) -> None:
 
 def _fixed_file(case: Case, path: Path, target: Path) -> bool:
     """Write a fixed copy of a file if its content has a fault."""
+    if is_masks(path):
+        return False
     header = read_header(path)
     if path == case.label and _label_faults(header, grid := read_header(case.images[0]).grid):
         label = read_label(path).array[0]

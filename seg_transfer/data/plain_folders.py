@@ -211,12 +211,6 @@ def _named(folders: list[Path], name: str, option: str) -> Path:
     raise UserError(f"no folder is named {name[:60]!r}", where=option, hint=f"give one of: {there}")
 
 
-def _masks(folders: list[Path]) -> Path | None:
-    """A folder of several label maps in that of a patient, as of single organs."""
-    inner = (path for folder in folders for path in folders_in(folder) if is_label(path.name))
-    return next((path for path in inner if len(data_files(path)) > 1), None)
-
-
 def _unclear(root: Path, kind: str, filled: list[Path]) -> UserError:
     """What to say where none or several folders may hold the images or the labels."""
     if not filled and holds_dicom(root):
@@ -229,11 +223,6 @@ def _unclear(root: Path, kind: str, filled: list[Path]) -> UserError:
         hint = f"{LAYOUTS}; label maps beside their images are recognised by their names"
     elif not filled and inner:
         names, hint = ", ".join(f"{name}/" for name in inner), f"give a data set in it: {root / inner[0]}"
-    elif filled and (masks := _masks(filled)):
-        image, count = data_files(masks.parent)[0].name, len(data_files(masks))
-        what = f"no label map lies beside {image}; {masks.name}/ has {count} files"
-        hint = "a case has one label map: merge those of single structures into one file, such as seg.nii.gz"
-        return UserError(what, where=masks.parent, hint=hint)
     elif kind == "labels" and filled:
         hint += ", or named by --label-name"
     return UserError(f"cannot identify the folder of {kind}; folders here: {names}", where=root, hint=hint)

@@ -123,16 +123,6 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         find_dataset(tmp_path / "alone")
 
 
-def test_masks_of_single_organs_are_named(tmp_path: Path) -> None:
-    for patient in ("s0001", "s0002", "s0003"):
-        put(tmp_path / patient / "ct.nii.gz")
-        for organ in ("liver", "spleen"):
-            put(tmp_path / patient / "segmentations" / f"{organ}.nii.gz")
-    said = r"s0001: no label map lies beside ct\.nii\.gz; segmentations/ has 2 files(.|\n)*merge those of single"
-    with pytest.raises(UserError, match=said):
-        find_dataset(tmp_path)
-
-
 def test_gif_is_read_and_not_written(tmp_path: Path) -> None:
     put(tmp_path / "a.gif")
     assert read_label(tmp_path / "a.gif").array[0, ..., 0].T.tolist() == DISC.tolist()

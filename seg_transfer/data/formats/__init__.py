@@ -1,6 +1,7 @@
 """File formats, chosen by the ending: NIfTI (nibabel), MetaImage and NRRD (SimpleITK), TIFF and 2D images (pillow).
 
-OME-Zarr images (zarr) are folders; what is said here of files holds for them too.
+OME-Zarr images (zarr) are folders, and a folder of masks is a label map (``masks.py``); what is said here of files
+holds for them too.
 
 The segmentations of 3D Slicer are NRRD files with a list of segments in their header (``Header.segments``).
 
@@ -15,6 +16,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -24,9 +26,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image as Pillow
 
-from seg_transfer.data.formats import itk, nifti, ome_zarr, raster, tiff
+from seg_transfer.data.formats import itk, masks, nifti, ome_zarr, raster, tiff
 from seg_transfer.data.formats.header import Header, converted, working_dtype
 from seg_transfer.data.formats.itk_body import data_file
+from seg_transfer.data.formats.masks import is_masks, masks_in
 from seg_transfer.data.geometry import Grid, Unit
 from seg_transfer.errors import UserError, cause_of
 from seg_transfer.util.extras import Extra, check_extra
@@ -121,8 +124,8 @@ def is_zarr(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such an image: a file, or the folder of an OME-Zarr image."""
-    return path.is_file() or (is_zarr(path) and path.is_dir())
+    """Whether there is such an image: a file, the folder of an OME-Zarr image, or a folder of masks."""
+    return path.is_file() or (is_zarr(path) and path.is_dir()) or (is_masks(path) and bool(masks_in(path)))
 
 
 def ending(path: Path) -> str:
@@ -180,7 +183,12 @@ def check_packages(paths: Iterable[Path]) -> None:
 
 
 def stored_in(path: Path) -> tuple[Path, ...]:
-    """The files that hold an image: the file itself, which may be missing, and that with the voxels of an ``.mhd``."""
+    """The files that hold an image: the file itself, which may be missing, and that with the voxels of an ``.mhd``.
+
+    Of a folder of masks these are the masks.
+    """
+    if is_masks(path):
+        return tuple(masks_in(path)) or (path,)
     with suppress(UserError, *_BROKEN):
         if path.name.lower().endswith(".mhd"):
             fetched(path)
@@ -198,7 +206,7 @@ def read_header(path: Path) -> Header:
     """
     check_packages([path])
     with readable(path):
-        header = _FORMATS[ending(path)].header(path)
+        header = masks.header(path, read_header) if is_masks(path) else _FORMATS[ending(path)].header(path)
     check_affine(header, path)
     return header
 
@@ -215,6 +223,9 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
         hint = "export the label as .png from its source"
         raise UserError("JPEG compression changes label values", where=path, hint=hint)
     check_packages([path])
+    if is_masks(path):
+        with readable(path):
+            return masks.read(path, read_header, partial(read_array, label=True))
     with readable(path):
         array, header = _FORMATS[ending(path)].read(path, label=label)
         array = converted(array, working_dtype(array.dtype, label=label))

@@ -19,7 +19,7 @@ IN_MEMORY = "the image"
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a 3D Slicer segmentation.
+    """One segment of a 3D Slicer segmentation, or one mask of a folder of them.
 
     Attributes:
         name: What it shows, such as liver; the same in all files, unlike its value.
@@ -42,7 +42,8 @@ class Header:
         dtype: Type of the values; integers that the file scales by a factor count as float.
         apart: Of a NIfTI file: how far its qform (pixdim, without a qform) places a corner from where its sform does,
             in mm; 0 if they agree.
-        segments: Of a 3D Slicer segmentation, whose channels are layers; None for any other file.
+        segments: Of a 3D Slicer segmentation, whose channels are layers, and of a folder of masks; None for any other
+            file.
     """
 
     grid: Grid
