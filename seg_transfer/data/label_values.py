@@ -12,6 +12,7 @@ import numpy as np
 
 from seg_transfer.data.description import BACKGROUND, IGNORE, LabelScheme
 from seg_transfer.data.formats import read_array, read_header
+from seg_transfer.data.formats.masks import is_masks
 from seg_transfer.data.image import read_label
 from seg_transfer.errors import UserError
 from seg_transfer.util.environment import case_workers
@@ -149,10 +150,12 @@ def infer_labels(files: Sequence[Path], folder: Path, *, workers: int | None) ->
 
 
 def _values(file: Path) -> set[int] | set[str]:
-    """The values of a label map, or the names of the segments in a segmentation that have voxels."""
+    """The values of a label map, the names of the segments in a segmentation that have voxels, or those of masks."""
     segments = read_header(file).segments
     if segments is None:
         return distinct(read_label(file).array)
+    if is_masks(file):  # to look into all of them takes long; planning says what is in no case
+        return {segment.name for segment in segments}
     held = [distinct(layer) for layer in read_array(file, label=True)[0]]
     return {segment.name for segment in segments if segment.value in held[segment.layer]}
 

@@ -144,6 +144,24 @@ def test_planned_preprocessed_and_made_again_after_a_change(root: Path, tmp_path
     assert after.voxels[1] == before.voxels[1] and after.voxels[2] < before.voxels[2]
 
 
+@pytest.mark.parametrize("axes", [[[0, -1], [1, 1], [2, 1]], [[2, 1], [0, -1], [1, -1]]])
+def test_masks_whose_axes_run_otherwise_are_turned(root: Path, axes: list[list[int]]) -> None:
+    spleen = root / "s0001/segmentations/spleen.nii.gz"
+    nibabel.save(nibabel.load(spleen).as_reoriented(np.array(axes)), spleen)
+    label = read_label(spleen.with_name("*.nii.gz"), names={"background": 0, "liver": 1, "spleen": 2})
+    assert np.array_equal(label.array[0], mask(LIVER) + 2 * mask(SPLEEN))
+
+
+def test_an_empty_mask_in_every_case_is_a_label_that_cannot_be_learned(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in root.iterdir():
+        save(folder / "segmentations/ghost.nii.gz", np.zeros(SHAPE, np.float32))
+    assert find_dataset(root).labels == (("background", 0), ("ghost", 1), ("liver", 2), ("spleen", 3))
+    assert main(["plan", str(root), "-w", str(tmp_path / "work"), "--workers", "0", "--epochs", "1"]) == 0
+    assert "declared, but in no case, so that they cannot be learned: ghost" in capsys.readouterr().err
+
+
 def test_a_fixed_copy_has_all_masks(root: Path, tmp_path: Path) -> None:
     assert main(["check", str(root), "--fix", str(tmp_path / "copy"), "--workers", "0"]) == 0
     assert find_dataset(tmp_path / "copy").labels == find_dataset(root).labels

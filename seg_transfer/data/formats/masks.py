@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_transfer.data.formats.header import Header, Segment, check_same_grid
+from seg_transfer.data.geometry import to_canonical, to_native
 from seg_transfer.errors import UserError
 
 EVERY = "*"
@@ -53,21 +54,39 @@ def read(
     """
     whole = header(path, read_header)
     files = masks_in(path)
-    array = np.zeros((1, *whole.shape), whole.dtype)
+    array: np.ndarray | None = None
     for value, file in enumerate(files, 1):
         mask, own = read_array(file)
         check_same_grid(whole, own, files[0], file)
-        inside = mask != 0
-        if len(mask) != 1 or (mask[inside] != mask.max(initial=0)).any():
+        if own.grid.orientation != whole.grid.orientation:
+            mask = to_native(to_canonical(mask, own.grid), whole.grid)
+        if array is None:
+            array = np.zeros_like(mask[:1], whole.dtype)  # in the order of the file's voxels
+        voxels, target = _in_order_of(array, mask).ravel(order="K"), array.ravel(order="K")
+        inside = np.flatnonzero(voxels.view(bool) if voxels.itemsize == 1 else voxels)  # bytes take four times as long
+        found = voxels[inside]
+        if len(mask) != 1 or (found != found[:1]).any():
             hint = "a mask has one value beside 0; a file with several is a label map by itself"
             raise UserError("this is no mask of one structure", where=file, hint=hint)
-        if others := array[inside].max(initial=0):
-            count = np.count_nonzero(array[inside])
-            what = f"{count} of its voxels are also in masks such as {files[int(others) - 1].name}"
+        if others := target[inside].max(initial=0):
+            what = (
+                f"{np.count_nonzero(target[inside])} of its voxels are also in masks such as {files[others - 1].name}"
+            )
             hint = "a voxel has one label: cut the masks, or merge nested ones into one label map with regions"
             raise UserError(what, where=file, hint=hint)
-        array[inside] = value
+        target[inside] = value
+    assert array is not None, "there is a mask"
     return array, whole
+
+
+def _in_order_of(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mask with its voxels in the same order in memory, so that both can be gone through alike."""
+    orders = [[stride // each.itemsize for stride in each.strides[1:]] for each in (array, mask)]
+    if orders[0] == orders[1]:
+        return mask
+    same = np.empty_like(array, mask.dtype)
+    same[...] = mask
+    return same
 
 
 def _structure(name: str, patient: str) -> str:
