@@ -104,6 +104,9 @@ class FoundCases:
 def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[Unused]]:
     """The cases in folders of patients: ``root/PATIENT/files``, or ``root/PATIENT/VISIT/files``.
 
+    Label maps may lie in a folder of their own in that of a case, and images too: ``root/PATIENT/images``,
+    ``root/PATIENT/masks``. Or both have trees of their own: ``root/images/PATIENT``, ``root/labels/PATIENT``.
+
     Args:
         root: The data set's folder.
         names: Names that the user gives; without any, a folder may hold several cases.
@@ -113,23 +116,28 @@ def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[U
     """
     cases: list[CaseFiles] = []
     unused: list[Unused] = []
-    for patient in folders_in(root):
-        places = (
-            [(patient, files)]
-            if (files := data_files(patient))
-            else [(visit, found) for visit in folders_in(patient) if (found := data_files(visit))]
-        )
+    image_tree, label_tree = _trees(root)
+    for patient in folders_in(image_tree):
+        if files := data_files(patient) or _one_each(patient):
+            places = [(patient, files)]
+        else:
+            places = [(visit, found) for visit in folders_in(patient) if (found := data_files(visit))]
+            if len({is_label(visit.name) for visit, _ in places}) > 1:
+                continue  # a data set, such as train/images and train/labels, is no patient
         for folder, files in places:
-            parts = folder.relative_to(root).parts
+            parts = folder.relative_to(image_tree).parts
             one = CaseFiles(parts)
             for file in files:
-                kind = _kind(file, parts)
+                kind = file.parent.name if file.parent != folder and len(files) > 1 else _kind(file, parts)
                 if kind in one.kinds:
                     unused.append(Unused(file, f"{one.kinds[kind].name} is the same kind of file of the same case"))
                 else:
                     one.kinds[kind] = file
-            if not any(map(is_label, one.kinds)):
-                one.kinds |= _inner_labels(folder)
+            if label_tree is not None:
+                one.kinds |= _labels_in(label_tree.joinpath(*parts), label_tree.name)
+            elif not any(map(is_label, one.kinds)):
+                for inner in filter(lambda path: is_label(path.name), folders_in(folder)):
+                    one.kinds |= _labels_in(inner, inner.name)
             cases.append(one)
     _make_alike(cases)
     if not names and (several := _several_pairs(cases)):
@@ -137,15 +145,29 @@ def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[U
     return _as_pairs(cases), unused
 
 
-def _inner_labels(folder: Path) -> dict[str, Path]:
-    """Label maps in a folder of their own in that of a case; several files are masks of single structures."""
-    found: dict[str, Path] = {}
-    for inner in folders_in(folder):
-        files = data_files(inner) if is_label(inner.name) else []
-        endings = {ending(file) for file in files}
-        if len(endings) == 1:
-            found[inner.name] = files[0] if len(files) == 1 else inner / f"{EVERY}{endings.pop()}"
-    return found
+def _trees(root: Path) -> tuple[Path, Path | None]:
+    """The folder of patients with images, and that with label maps if it is another one."""
+    trees = [path for path in folders_in(root) if not data_files(path) and folders_in(path)]
+    labels = [path for path in trees if is_label(path.name)]
+    images = [path for path in trees if path not in labels]
+    return (images[0], labels[0]) if len(images) == len(labels) == 1 else (root, None)
+
+
+def _one_each(patient: Path) -> list[Path]:
+    """The images of a case that lie in folders of their own, beside a folder of label maps; else these are visits."""
+    inner = {path: files for path in folders_in(patient) if (files := data_files(path))}
+    images = [files for path, files in inner.items() if not is_label(path.name)]
+    apart = 0 < len(images) < len(inner) and all(len(files) == 1 for files in images)
+    return [file for files in images for file in files] if apart else []
+
+
+def _labels_in(folder: Path, kind: str) -> dict[str, Path]:
+    """The label map in a folder; several files are masks of single structures."""
+    files = data_files(folder) if folder.is_dir() else []
+    endings = {ending(file) for file in files}
+    if len(endings) != 1:
+        return {}
+    return {kind: files[0] if len(files) == 1 else folder / f"{EVERY}{endings.pop()}"}
 
 
 def _make_alike(cases: Sequence[CaseFiles]) -> None:

@@ -88,6 +88,36 @@ def test_one_file_in_a_folder_of_labels_is_a_label_map(tmp_path: Path) -> None:
     assert found.cases[0].label == tmp_path / "s0000/masks/all.nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("image", "structure"),
+    [("{}/images/ct.nii.gz", "{}/masks/{}.nii.gz"), ("images/{}/ct.nii.gz", "labels/{}/{}.nii.gz")],
+)
+def test_images_and_masks_in_folders_of_their_own(tmp_path: Path, image: str, structure: str) -> None:
+    for number in range(3):
+        patient = f"s{number:04}"
+        save(tmp_path / image.format(patient), np.random.default_rng(number).normal(0, 1, SHAPE).astype(np.float32))
+        for name, box in BOTH.items():
+            save(tmp_path / structure.format(patient, name), mask(box))
+    found = find_dataset(tmp_path)
+    assert (found.layout, found.channel_names) == ("patients", ("ct",))
+    assert found.labels == (("background", 0), ("liver", 1), ("spleen", 2))
+    assert [case.id for case in found.cases] == ["s0000", "s0001", "s0002"]
+    assert found.cases[1].images == (tmp_path / image.format("s0001"),)
+    assert found.cases[1].label == tmp_path / structure.format("s0001", "*")
+
+
+def test_a_label_map_of_each_visit_in_a_tree_of_its_own(tmp_path: Path) -> None:
+    for number in range(4):
+        visit = f"p{number // 2}/visit{number % 2}"
+        for modality in ("t1", "t2"):
+            save(tmp_path / "scans" / visit / f"{modality}.nii.gz", mask(LIVER, number + 2))
+        save(tmp_path / "annotations" / visit / "tumour.nii.gz", mask(SPLEEN))
+    found = find_dataset(tmp_path)
+    assert (found.channel_names, found.labels) == (("t1", "t2"), (("background", 0), ("label_1", 1)))
+    assert found.cases[2].id == "p1_visit0" and found.groups is not None and found.groups["p1_visit0"] == "p1"
+    assert found.cases[2].label == tmp_path / "annotations/p1/visit0/tumour.nii.gz"
+
+
 def test_a_label_map_beside_the_image_comes_first(root: Path) -> None:
     for folder in root.iterdir():
         save(folder / "seg.nii.gz", mask(LIVER))

@@ -114,8 +114,9 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"files here have names such as a\.png"):
         find_dataset(tmp_path / "flat")
     for part in ("train", "val"):
-        put(tmp_path / "parts" / part / "images/a.png")
-        put(tmp_path / "parts" / part / "labels/a.png")
+        for name in ("a", "b"):
+            put(tmp_path / "parts" / part / f"images/{name}.png")
+            put(tmp_path / "parts" / part / f"labels/{name}.png")
     with pytest.raises(UserError, match=r"folders here: train/, val/(.|\n)*give a data set in it: .*train"):
         find_dataset(tmp_path / "parts")
     put(tmp_path / "alone/images/a.png")
