@@ -220,7 +220,7 @@ def read_array(path: Path, *, label: bool) -> tuple[np.ndarray, Header]:
     Raises as :func:`read_header` does.
     """
     if label and ending(path) in LOSSY_ENDINGS:
-        hint = "export the label as .png from its source"
+        hint = "export the label as .png from its source; one in black and white may be cut at half and stored as .png"
         raise UserError("JPEG compression changes label values", where=path, hint=hint)
     check_packages([path])
     if is_masks(path):
