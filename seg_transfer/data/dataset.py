@@ -26,6 +26,7 @@ from seg_transfer.data.formats import (
     stored_in,
     stored_unit,
 )
+from seg_transfer.data.formats.masks import is_masks
 from seg_transfer.data.geometry import Unit
 from seg_transfer.data.image import Image
 from seg_transfer.data.instances import core_and_border
@@ -227,7 +228,7 @@ def find_images(path: Path, channels: int) -> list[Case]:
         UserError: If there is no image, two files are the same channel of a case, a file is a channel that the model
             does not have (:func:`~seg_transfer.data.naming.extra_channels`), or a package for its format is missing.
     """
-    one = is_there(path)
+    one = is_there(path) and not is_masks(path)
     if one and not is_supported(path):
         raise no_image(path)
     if one and is_segmentation(path):

@@ -11,7 +11,7 @@ import pytest
 
 import seg_transfer
 from seg_transfer.cli.app import main
-from seg_transfer.data.dataset import Case, find_dataset
+from seg_transfer.data.dataset import Case, find_dataset, find_images
 from seg_transfer.data.formats import is_there, read_header, stored_in
 from seg_transfer.data.image import read_image, read_label
 from seg_transfer.errors import UserError
@@ -77,6 +77,17 @@ def test_names_of_patients_are_left_out(tmp_path: Path, name: str) -> None:
     for number in range(2):
         patient(tmp_path / f"s{number:04}", {name: LIVER, "spleen": SPLEEN}, value=255)
     assert find_dataset(tmp_path).labels == (("background", 0), ("liver", 1), ("spleen", 2))
+
+
+def test_a_name_that_only_begins_as_the_patients_stays(tmp_path: Path) -> None:
+    for name in ("s", "l"):
+        patient(tmp_path / name, BOTH)
+    assert find_dataset(tmp_path).labels == (("background", 0), ("liver", 1), ("spleen", 2))
+
+
+def test_masks_are_no_image_to_predict(root: Path) -> None:
+    with pytest.raises(UserError, match=r"\*\.nii\.gz: "):
+        find_images(root / "s0001/segmentations/*.nii.gz", 1)
 
 
 def test_one_file_in_a_folder_of_labels_is_a_label_map(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _in_order_of(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _structure(name: str, patient: str) -> str:
     """What a mask shows, without the patient's name."""
-    for short in (name.removeprefix(patient), name.removesuffix(patient)):
-        if short != name and short.strip(SEPARATORS):
+    for short, edge in ((name.removeprefix(patient), 0), (name.removesuffix(patient), -1)):
+        if short != name and short.strip(SEPARATORS) and short[edge] in SEPARATORS:
             return short.strip(SEPARATORS)
     return name
