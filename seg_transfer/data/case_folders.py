@@ -147,7 +147,10 @@ def find_patients(root: Path, names: FileNames) -> tuple[list[CaseFiles], list[U
 
 def _trees(root: Path) -> tuple[Path, Path | None]:
     """The folder of patients with images, and that with label maps if it is another one."""
-    trees = [path for path in folders_in(root) if not data_files(path) and folders_in(path)]
+    folders = folders_in(root)
+    if not any(is_label(path.name) for path in folders):
+        return root, None  # without a look into every patient's folder
+    trees = [path for path in folders if not data_files(path) and folders_in(path)]
     labels = [path for path in trees if is_label(path.name)]
     images = [path for path in trees if path not in labels]
     return (images[0], labels[0]) if len(images) == len(labels) == 1 else (root, None)

@@ -23,7 +23,6 @@ from seg_transfer.data.formats import (
     is_there,
     read_header,
     stem,
-    stored_in,
     stored_unit,
 )
 from seg_transfer.data.formats.masks import is_masks
@@ -108,7 +107,7 @@ class Dataset(JsonRecord):
 
     def files(self) -> Iterator[Path]:
         """The files of all cases, with those that hold the voxels of headers."""
-        return (part for case in self.cases for path in case.files for part in stored_in(path))
+        return (part for case in self.cases for part in case.stored)
 
     def select(self, ids: Collection[str]) -> Dataset:
         """The data set with these cases only.

@@ -67,8 +67,9 @@ def _rests(names: Collection[str]) -> Iterator[tuple[_LeftOut, dict[str, str]]]:
     if not runs:
         return
     first = next(iter(runs.values()))
-    for start in range(_shared(list(runs.values())) + 1):
-        for end in range(_shared([each[::-1] for each in runs.values()]) + 1):
+    starts, ends = _shared(list(runs.values())), _shared([each[::-1] for each in runs.values()])
+    for start in range(starts + 1):
+        for end in range(ends + 1):
             kept = first[start : len(first) - end]
             if (start and kept and not kept[0].isalnum()) or (end and kept and not kept[-1].isalnum()):
                 continue  # with the separator it is the same rest

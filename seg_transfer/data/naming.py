@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from seg_transfer.data.formats import ending, is_segmentation, is_supported, is_zarr, stem
+from seg_transfer.data.formats import ending, is_segmentation, is_supported, is_zarr, stem, stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.util.names import FileName
 
@@ -45,6 +45,11 @@ class Case:
     def files(self) -> tuple[Path, ...]:
         """The images, then the label if the case has one."""
         return (*self.images, self.label) if self.label is not None else self.images
+
+    @property
+    def stored(self) -> tuple[Path, ...]:
+        """The files on disk: those with the voxels of an ``.mhd`` and the masks of a folder too."""
+        return tuple(part for path in self.files for part in stored_in(path))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def read_folders(root: Path, names: FileNames, *, workers: int | None) -> Datase
         workers: Processes that look for label values.
     """
     found = _one_folder(root) or _two_folders(root, names)
-    images, label_of, unused = _by_name(found) or _by_rest(found, root)
+    images, label_of, unused = _by_name(found) or _by_likeness(found, root)
     files = 1 + max(number for numbers in images.cases.values() for number in numbers)
     cases = tuple(Case(case, images.of(case, files), label) for case, label in label_of.items())
     return DatasetContents(
@@ -103,27 +103,41 @@ def _by_name(found: _Files) -> _Matched | None:
     return images, label_of, (*unused, *labels_unused)
 
 
-def _by_rest(found: _Files, root: Path) -> _Matched:
-    """What is left of the names without what all of a kind begin or end with is the same.
+def _by_likeness(found: _Files, root: Path) -> _Matched:
+    """As :func:`_by_rest`, with a word on how label maps and images were paired.
 
     Raises:
-        UserError: If a label map then has no image of its own.
+        UserError: If they cannot be.
+    """
+    matched = _by_rest(found)
+    if matched is None:
+        raise UserError(
+            f"no label has the name of an image: images have names such as {found.images[0].name}, "
+            f"labels such as {found.labels[0].name}",
+            where=root,
+            hint="give each label the name of its image, without a channel suffix such as _0000",
+        )
+    images, label_of, _ = matched
+    case = next(case for case, label in label_of.items() if label == found.labels[0])
+    example = f"{label_of[case].name} to {images.cases[case][0].name}"
+    logger.info(f"{root}: label maps belong to images by what their names share, such as {example}")
+    return matched
+
+
+def _by_rest(found: _Files) -> _Matched | None:
+    """What is left of the names without what all of a kind begin or end with is the same.
+
+    None if a label map then has no image of its own.
     """
     labels = {stem(file): file for file in found.labels}
+    if len(labels) < len(found.labels):
+        return None
     for images, unused in (by_channel(found.image_folder, found.images), _one_file_each(found)):
-        pairs = pair_names(labels, images.cases) if len(labels) == len(found.labels) else {}
-        if pairs:
-            example = f"{found.labels[0].name} to {images.cases[pairs[stem(found.labels[0])]][0].name}"
-            logger.info(f"{root}: label maps belong to images by what their names share, such as {example}")
+        if pairs := pair_names(labels, images.cases):
             suffix = ending(found.labels[0])
             expected = {case: found.label_folder / f"{case}{suffix}" for case in sorted(images.cases)}
             return images, expected | {case: labels[label] for label, case in pairs.items()}, tuple(unused)
-    raise UserError(
-        f"no label has the name of an image: images have names such as {found.images[0].name}, "
-        f"labels such as {found.labels[0].name}",
-        where=root,
-        hint="give each label the name of its image, without a channel suffix such as _0000",
-    )
+    return None
 
 
 def _one_file_each(found: _Files) -> tuple[ChannelFiles, list[Unused]]:
@@ -143,10 +157,8 @@ def labels_beside(files: Sequence[Path]) -> list[Path]:
     images = [file for file in files if file not in labels]
     if not (labels and images):
         return []
-    names = {stem(file) for file in labels}
-    of_channels, _ = by_channel(images[0].parent, images)
-    paired = pair_names(names, of_channels.cases) or pair_names(names, {stem(file) for file in images})
-    return labels if paired else []
+    folder, unique = images[0].parent, {stem(file): file for file in labels}
+    return labels if _by_rest(_Files(folder, images, folder, list(unique.values()))) else []
 
 
 def inferred_channels(first: Path, files: int) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ PROBABILITIES, UNCERTAINTY, OVERLAYS = "probabilities", "uncertainty", "overlays
 class Outputs:
     """Where the label maps of cases are written, and what else is wanted.
 
-    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG and GIF), or that
-    with the ending ``suffix``.
+    ``<folder>/<case><ending of the input>`` is the label map (``.png`` for JPEG and GIF), or that with
+    the ending ``suffix``.
     ``<folder>/probabilities/<case>.nii.gz`` has one map per output along the fourth axis; for 2D images it is ``.npz``
     with ``probabilities`` ``(output, row, column)``. ``<folder>/uncertainty/<name of the label map>`` is the entropy
     map (``.nrrd`` beside ``.seg.nrrd``, which holds labels only), ``<folder>/overlays/<case>.png`` an overlay.

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from seg_transfer.data.dataset import Case, Dataset
-from seg_transfer.data.formats import stored_in
 from seg_transfer.data.image import filled, read_image, read_label
 from seg_transfer.data.instances import core_and_border
 from seg_transfer.data.label_values import to_classes
@@ -85,7 +84,7 @@ def _damaged(store: Store, cases: Sequence[Case], *, whole: bool) -> set[str]:
 
 def _has_changed(store: Store, case: Case) -> bool:
     """Whether the files of a stored case have changed; not if they were deleted."""
-    stamps = tuple(file_stamp(part) for file in case.files for part in stored_in(file))
+    stamps = tuple(map(file_stamp, case.stored))
     return None not in stamps and stamps != store.case(case.id).sources
 
 
@@ -93,7 +92,7 @@ def _preprocess_case(case: Case, *, data: DataPlan, folder: Path) -> None:
     assert case.label is not None, "every case of a data set has a label"
     store = Store(folder, data)
     with store.making(case.id):
-        parts = [part for file in case.files for part in stored_in(file)]
+        parts = case.stored
         for part in parts:
             fetched(part)
         sources = [stamp for stamp in map(file_stamp, parts) if stamp]  # before reading, to notice later changes

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seg_transfer.data.dataset import Dataset
-from seg_transfer.data.formats import stored_in
 from seg_transfer.errors import UserError
 from seg_transfer.planning.evidence_record import Evidence, TransferEvidence
 from seg_transfer.planning.fields import part_hash
@@ -78,7 +77,7 @@ def earlier_evidence(work: WorkFolder) -> Evidence:
 
 def _digest(plan: Plan, dataset: Dataset, cases: Mapping[str, int]) -> str:
     """Hash of everything that the evidence depends on; ``cases`` maps each case to the number of its group."""
-    files = [part for case in dataset.cases if case.id in cases for path in case.files for part in stored_in(path)]
+    files = [part for case in dataset.cases if case.id in cases for part in case.stored]
     if plan.model.weights.path is not None:
         files.append(Path(plan.model.weights.path))
     stamps = [file_stamp(path) for path in files]
